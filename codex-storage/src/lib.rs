@@ -1,1 +1,2 @@
-//! Placeholder.
+//! Durable ordered commits in three forms.
+pub mod vfs;

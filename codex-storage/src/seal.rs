@@ -1,0 +1,73 @@
+//! The place where encryption joins: storage asks for these traits and knows no cipher.
+//!
+//! [`Keys`] opens or makes the envelope in the header of a store, which gives a [`Seal`]; a seal
+//! gives one [`EpochSeal`] for each epoch of a log and for each image; that one seals and opens
+//! payloads.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// The length of the envelope in a file header, in bytes.
+pub const ENVELOPE_LEN: usize = 256;
+/// The length of the tag that a sealed payload grows by, in bytes.
+pub const TAG_LEN: usize = 16;
+/// The length of the tag that authenticates a file header, in bytes.
+pub const HEADER_TAG_LEN: usize = 28;
+
+/// The key that the user brought, not yet tried.
+pub trait Keys: fmt::Debug + Send + Sync {
+    /// Makes a fresh root key and the envelope that wraps it, for a new store.
+    fn create(&self, store_id: &[u8; 16]) -> Result<(Box<[u8; ENVELOPE_LEN]>, Arc<dyn Seal>), SealError>;
+    /// Opens the envelope of an existing store.
+    fn unlock(
+        &self,
+        store_id: &[u8; 16],
+        envelope: &[u8; ENVELOPE_LEN],
+    ) -> Result<Arc<dyn Seal>, SealError>;
+}
+
+/// The root key of one store.
+pub trait Seal: fmt::Debug + Send + Sync {
+    /// The cipher's number in file headers (never 0, which means plain).
+    fn cipher_id(&self) -> u8;
+    /// The public name of the root key, which sidecar files carry.
+    fn root_id(&self) -> [u8; 16];
+    /// Authenticates the bytes of a header.
+    fn header_tag(&self, header: &[u8]) -> [u8; HEADER_TAG_LEN];
+    /// Checks that tag in constant time.
+    fn verify_header(&self, header: &[u8], tag: &[u8; HEADER_TAG_LEN]) -> Result<(), SealError>;
+    /// The key of one epoch: derived from `salt` (32 fresh random bytes) and `info` (what the
+    /// key is for: file id, kind, generation).
+    fn epoch(&self, salt: &[u8; 32], info: &[u8]) -> Result<Box<dyn EpochSeal>, SealError>;
+}
+
+/// One epoch's key: seals payloads under counters that it hands out once, opens any.
+pub trait EpochSeal: fmt::Debug + Send + Sync {
+    /// The next counter; it advances at every call, whatever becomes of the frame, and never
+    /// returns a value twice.
+    fn next_counter(&mut self) -> Result<u64, SealError>;
+    /// Encrypts `buf[from..]` in place and appends a tag of [`TAG_LEN`] bytes. `counter` must be
+    /// the last one handed out and not yet used.
+    fn seal(&mut self, counter: u64, aad: &[u8], buf: &mut Vec<u8>, from: usize) -> Result<(), SealError>;
+    /// Decrypts `buf` (payload and tag) in place and cuts the tag off; on an error `buf` is
+    /// emptied, so that nothing unauthenticated is left in it.
+    fn open(&self, counter: u64, aad: &[u8], buf: &mut Vec<u8>) -> Result<(), SealError>;
+}
+
+/// Why a seal refused.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SealError {
+    /// The key does not open this envelope.
+    #[error("the key or passphrase does not open this store")]
+    WrongKey,
+    /// Bytes under the key were changed, moved or replaced.
+    #[error("the authentication tag does not match: the bytes were changed or moved")]
+    Tampered,
+    /// The envelope is malformed or asks for what this build does not know.
+    #[error("the encryption header cannot be used: {0}")]
+    Envelope(String),
+    /// The key's limit of messages is reached, or entropy failed.
+    #[error("sealing is not possible: {0}")]
+    Refused(String),
+}

@@ -1,0 +1,156 @@
+//! The only way to a disk, a clock and entropy: small traits, with the operating system, a
+//! directory in memory and a faulty disk behind them.
+//!
+//! Names and bytes have separate durability, as on a real file system: [`File::sync`] makes the
+//! bytes of a file (and its length) durable, [`Dir::sync`] makes names durable. A new file needs
+//! both.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// One directory: names of files, and the files behind them.
+///
+/// Names are plain file names without a separator. All methods may be called from several threads.
+pub trait Dir: fmt::Debug + Send + Sync {
+    /// Opens or creates the file `name`. Follows no symbolic link.
+    fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>>;
+    /// Gives the file `from` the name `to`, replacing what had that name, atomically to observers;
+    /// durable only after [`Dir::sync`].
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Gives the file `from` the second name `to`, which must be free. `Unsupported` where the
+    /// file system has no hard links.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+    /// Makes `to` (which must be free) a copy of `from` that shares its blocks, where the file
+    /// system can; `Unsupported` where it cannot (then nothing was created).
+    fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()>;
+    /// Removes the name `name`.
+    fn remove(&self, name: &str) -> io::Result<()>;
+    /// The names in this directory, in no order; names that are not UTF-8 are left out.
+    fn list(&self) -> io::Result<Vec<String>>;
+    /// What stands behind `name`, without following a symbolic link; `None` where nothing does.
+    fn metadata(&self, name: &str) -> io::Result<Option<Metadata>>;
+    /// Makes the names of this directory durable as they are now.
+    fn sync(&self) -> io::Result<()>;
+    /// Takes the advisory lock on the file `name` (created when missing, never renamed or
+    /// removed), or returns `None` when somebody else holds it in the way. Released on drop.
+    fn try_lock(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>>;
+    /// Bytes that an unprivileged writer can still allocate in this file system.
+    fn available_bytes(&self) -> io::Result<u64>;
+    /// The path of `name`, for messages.
+    fn path(&self, name: &str) -> PathBuf;
+}
+
+/// The bytes of one open file, at explicit offsets.
+pub trait File: fmt::Debug + Send + Sync {
+    /// The length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Fills `buf` from `offset`; `UnexpectedEof` when the file ends before that.
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
+    /// Writes all of `buf` at `offset`, growing the file where needed. After an error any part of
+    /// it may have been written.
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
+    /// Sets the length; growing reads as zeros.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    /// Reserves space for `[offset, offset + len)` and sets the length to its end where the file
+    /// is shorter, so that writing there cannot fail for want of space. `StorageFull` when it
+    /// cannot.
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
+    /// Makes the bytes written before this call, and the length, durable (fdatasync). After an
+    /// error nothing is known of them, and calling again proves nothing: never retry.
+    fn sync(&self) -> io::Result<()>;
+}
+
+/// A held advisory lock; dropping it releases the lock.
+pub trait LockGuard: fmt::Debug + Send + Sync {}
+
+/// How [`Dir::open`] opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Open {
+    /// An existing file, to read.
+    Read,
+    /// An existing file, to read and write.
+    Write,
+    /// A new file, to read and write; `AlreadyExists` when the name is taken.
+    CreateNew(Mode),
+}
+
+/// The permissions of a new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Its owner reads and writes (0600): logs, locks.
+    Private,
+    /// Its owner reads (0400): images and backups, which are only ever replaced. The descriptor
+    /// that created it may write.
+    Frozen,
+}
+
+/// Whether a lock admits others of its kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LockKind {
+    /// Readers: any number at once, no writer.
+    Shared,
+    /// A writer: nobody else.
+    Exclusive,
+}
+
+/// What [`Dir::metadata`] tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Metadata {
+    /// What kind of thing has the name.
+    pub kind: Kind,
+    /// Its length in bytes.
+    pub len: u64,
+    /// How many names the file has.
+    pub links: u64,
+    /// The time of its last change, in microseconds since 1970 (UTC).
+    pub modified_us: i64,
+    /// An identity that two names of one file share (inode number).
+    pub identity: u64,
+}
+
+/// The kinds of things a name can stand for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link.
+    Symlink,
+    /// A FIFO, a socket, a device.
+    Other,
+}
+
+/// Where times come from.
+pub trait Clock: fmt::Debug + Send + Sync {
+    /// Microseconds since 1970 (UTC); may jump either way.
+    fn now_us(&self) -> i64;
+    /// Time since a fixed point in the past; never runs backwards.
+    fn monotonic(&self) -> Duration;
+    /// Waits about `duration`; a simulated clock advances itself instead.
+    fn sleep(&self, duration: Duration);
+}
+
+/// Where random bytes come from.
+pub trait Entropy: fmt::Debug + Send + Sync {
+    /// Fills `buf` with bytes fit for ids and keys.
+    fn fill(&self, buf: &mut [u8]) -> io::Result<()>;
+}
+
+/// A directory with its clock and entropy: all that a storage needs of the world.
+#[derive(Debug, Clone)]
+pub struct Vfs {
+    /// The directory that holds the files.
+    pub dir: Arc<dyn Dir>,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// The source of random bytes.
+    pub entropy: Arc<dyn Entropy>,
+}
