@@ -3,7 +3,9 @@
 //! Records are encoded straight into the buffer that becomes the frame: what a writer hands over
 //! is copied once. The layout is `docs/FORMAT.md`, section "Records".
 
-use crate::error::{Error, Result};
+use std::fmt;
+
+use crate::error::RecordError;
 
 /// The longest key, in bytes.
 pub const KEY_LEN_MAX: usize = 65_535;
@@ -34,24 +36,331 @@ pub enum Op<'a> {
     Clear,
 }
 
-/// The batches of one commit group, encoded one behind the other.
+/// The batches of one commit group, encoded one behind the other in the buffer that becomes the
+/// frame.
 ///
-/// A batch is one commit: it is wholly there or wholly absent. The buffer is reused from group to
-/// group.
+/// A batch is one commit: wholly there or wholly absent. Get a group from
+/// [`Storage::group`](crate::storage::Storage::group), fill it, commit it, `reset` it, use it again.
 pub struct Group {
-    /// Room for a frame header, then the encoded batches.
     buf: Vec<u8>,
+    /// Where each finished batch ends in `buf`.
     ends: Vec<usize>,
-    ops_open: u32,
+    /// Start and number of operations of the batch being built.
+    open: Option<(usize, u32)>,
     only_removals: bool,
     layout: Layout,
 }
 
-/// How much room the storage wants in front of each batch and of the whole.
+/// How much room a storage wants inside the buffer of a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Layout {
-    /// Bytes before the first batch (the frame header).
+    /// Bytes before the first batch: the frame header.
     pub head: usize,
-    /// Bytes in each batch between its lengths and its records (the ledger's time and digest).
+    /// Bytes in each batch between its two lengths and its records: the ledger's time and digest.
     pub batch_extra: usize,
 }
+
+impl Group {
+    /// An empty group with room as `layout` says.
+    pub fn new(layout: Layout) -> Self {
+        let mut group =
+            Self { buf: Vec::new(), ends: Vec::new(), open: None, only_removals: true, layout };
+        group.reset();
+        group
+    }
+
+    /// Empties the group and keeps its buffer, unless the buffer has grown beyond
+    /// [`GROUP_LEN_TARGET`] by much.
+    pub fn reset(&mut self) {
+        self.buf.clear();
+        self.buf.shrink_to(2 * GROUP_LEN_TARGET);
+        self.buf.resize(self.layout.head, 0);
+        self.ends.clear();
+        self.open = None;
+        self.only_removals = true;
+    }
+
+    /// Adds one operation to the batch being built, beginning one where none is.
+    ///
+    /// # Errors
+    /// `KeyTooLong`, or `BatchTooLarge` when the batch would exceed [`BATCH_LEN_MAX`]; the batch
+    /// is then as before the call. Use [`Group::abandon`] to drop it.
+    pub fn push(&mut self, op: Op<'_>) -> Result<(), RecordError> {
+        let (start, ops) = match self.open {
+            Some(open) => open,
+            None => (self.begin(), 0),
+        };
+        let before = self.buf.len();
+        if before - start + record_len(op) > BATCH_LEN_MAX {
+            return Err(RecordError::BatchTooLarge { limit: BATCH_LEN_MAX });
+        }
+        encode_record(op, &mut self.buf)?;
+        self.only_removals &= !matches!(op, Op::Set { .. });
+        self.open = Some((start, ops + 1));
+        Ok(())
+    }
+
+    /// Finishes the batch being built, which may be empty; it is commit number
+    /// `self.batches()` of the group from now on.
+    pub fn finish(&mut self) {
+        let (start, ops) = match self.open.take() {
+            Some(open) => open,
+            None => (self.begin(), 0),
+        };
+        let records = self.buf.len() - start - BATCH_HEAD - self.layout.batch_extra;
+        // `push` holds a batch below BATCH_LEN_MAX, so its length fits.
+        let records = u32::try_from(records).unwrap_or(u32::MAX);
+        if let Some(head) = self.buf.get_mut(start..start + BATCH_HEAD) {
+            let (count, len) = head.split_at_mut(4);
+            count.copy_from_slice(&ops.to_le_bytes());
+            len.copy_from_slice(&records.to_le_bytes());
+        }
+        self.ends.push(self.buf.len());
+    }
+
+    /// Drops the batch being built; finished ones stay.
+    pub fn abandon(&mut self) {
+        if let Some((start, _)) = self.open.take() {
+            self.buf.truncate(start);
+        }
+    }
+
+    /// How many finished batches there are.
+    pub fn batches(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no finished batch.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// The encoded bytes of all batches so far.
+    pub fn len(&self) -> usize {
+        self.buf.len() - self.layout.head
+    }
+
+    /// Whether nothing was set: such a group frees memory, and may use the reserve of a full disk.
+    pub fn only_removals(&self) -> bool {
+        self.only_removals
+    }
+
+    /// Calls `f` with the operations of each finished batch in order.
+    ///
+    /// # Errors
+    /// What `f` returns.
+    pub fn for_each<E: From<RecordError>>(
+        &self,
+        mut f: impl FnMut(usize, Op<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let batches = self.buf.get(self.layout.head..).unwrap_or_default();
+        for (index, batch) in Batches::new(batches, self.layout.batch_extra).enumerate() {
+            for op in batch?.ops() {
+                f(index, op?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The whole buffer, the room for the frame header included; for storages.
+    pub(crate) fn buffer_mut(&mut self) -> &mut Vec<u8> {
+        &mut self.buf
+    }
+
+    /// The finished batches' bytes, without the room for the frame header; for storages.
+    pub(crate) fn payload(&self) -> &[u8] {
+        self.buf.get(self.layout.head..).unwrap_or_default()
+    }
+
+    /// Where each finished batch ends in the buffer; for storages.
+    pub(crate) fn ends(&self) -> &[usize] {
+        &self.ends
+    }
+
+    fn begin(&mut self) -> usize {
+        let start = self.buf.len();
+        self.buf.resize(start + BATCH_HEAD + self.layout.batch_extra, 0);
+        self.open = Some((start, 0));
+        start
+    }
+}
+
+impl fmt::Debug for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Group")
+            .field("batches", &self.ends.len())
+            .field("bytes", &self.len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Keys and values appear in no log: only the kind and the lengths.
+impl fmt::Debug for Op<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Set { key, value } => {
+                write!(f, "Set({} byte key, {} byte value)", key.len(), value.len())
+            }
+            Self::Remove { key } => write!(f, "Remove({} byte key)", key.len()),
+            Self::Clear => f.write_str("Clear"),
+        }
+    }
+}
+
+/// One batch inside a payload.
+#[derive(Clone, Copy)]
+pub struct BatchRef<'a> {
+    /// The bytes between the lengths and the records.
+    pub extra: &'a [u8],
+    /// The encoded records.
+    pub records: &'a [u8],
+    count: u32,
+}
+
+impl<'a> BatchRef<'a> {
+    /// The operations in order; ends behind the first error.
+    pub fn ops(&self) -> Records<'a> {
+        Records { rest: self.records, left: self.count, failed: false }
+    }
+}
+
+impl fmt::Debug for BatchRef<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "BatchRef({} records, {} bytes)", self.count, self.records.len())
+    }
+}
+
+/// The batches of a payload in order; ends behind the first error.
+#[derive(Debug)]
+pub struct Batches<'a> {
+    rest: &'a [u8],
+    batch_extra: usize,
+}
+
+impl<'a> Batches<'a> {
+    /// Reads `payload`, whose batches have `batch_extra` bytes before their records.
+    pub fn new(payload: &'a [u8], batch_extra: usize) -> Self {
+        Self { rest: payload, batch_extra }
+    }
+
+    fn read(&mut self) -> Option<BatchRef<'a>> {
+        let (count, rest) = self.rest.split_first_chunk::<4>()?;
+        let (len, rest) = rest.split_first_chunk::<4>()?;
+        let (extra, rest) = rest.split_at_checked(self.batch_extra)?;
+        let len = usize::try_from(u32::from_le_bytes(*len)).ok()?;
+        let (records, rest) = rest.split_at_checked(len)?;
+        self.rest = rest;
+        Some(BatchRef { extra, records, count: u32::from_le_bytes(*count) })
+    }
+}
+
+impl<'a> Iterator for Batches<'a> {
+    type Item = Result<BatchRef<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        let batch = self.read().ok_or(RecordError::Malformed("a batch runs past its payload"));
+        if batch.is_err() {
+            self.rest = &[];
+        }
+        Some(batch)
+    }
+}
+
+/// The operations of a batch, or of an image block.
+#[derive(Debug)]
+pub struct Records<'a> {
+    rest: &'a [u8],
+    left: u32,
+    failed: bool,
+}
+
+impl<'a> Records<'a> {
+    /// Reads exactly `count` records that fill `bytes`.
+    pub fn new(bytes: &'a [u8], count: u32) -> Self {
+        Self { rest: bytes, left: count, failed: false }
+    }
+
+    fn read(&mut self) -> Result<Op<'a>, RecordError> {
+        const SHORT: RecordError = RecordError::Malformed("a record runs past its batch");
+        let (head, rest) = self.rest.split_first_chunk::<RECORD_HEAD>().ok_or(SHORT)?;
+        let [kind, flags, k0, k1, v0, v1, v2, v3] = *head;
+        if flags != 0 {
+            return Err(RecordError::UnknownFlags(flags));
+        }
+        let key_len = usize::from(u16::from_le_bytes([k0, k1]));
+        let value_len = usize::try_from(u32::from_le_bytes([v0, v1, v2, v3])).map_err(|_| SHORT)?;
+        let (key, rest) = rest.split_at_checked(key_len).ok_or(SHORT)?;
+        let (value, rest) = rest.split_at_checked(value_len).ok_or(SHORT)?;
+        self.rest = rest;
+        match kind {
+            KIND_SET => Ok(Op::Set { key, value }),
+            KIND_REMOVE if value.is_empty() => Ok(Op::Remove { key }),
+            KIND_CLEAR if key.is_empty() && value.is_empty() => Ok(Op::Clear),
+            KIND_REMOVE | KIND_CLEAR => Err(RecordError::Malformed("a removal carries a value")),
+            _ => Err(RecordError::UnknownKind(kind)),
+        }
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<Op<'a>, RecordError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed || (self.left == 0 && self.rest.is_empty()) {
+            return None;
+        }
+        let item = match self.left.checked_sub(1) {
+            None => Err(RecordError::Malformed("bytes follow the last record")),
+            Some(left) => {
+                self.left = left;
+                self.read()
+            }
+        };
+        self.failed = item.is_err();
+        Some(item)
+    }
+}
+
+/// How many bytes `op` takes when encoded.
+pub fn record_len(op: Op<'_>) -> usize {
+    RECORD_HEAD
+        + match op {
+            Op::Set { key, value } => key.len() + value.len(),
+            Op::Remove { key } => key.len(),
+            Op::Clear => 0,
+        }
+}
+
+/// Appends the encoded form of `op` to `buf`.
+///
+/// # Errors
+/// `KeyTooLong`, or `BatchTooLarge` for a value whose length does not fit; `buf` is unchanged.
+pub fn encode_record(op: Op<'_>, buf: &mut Vec<u8>) -> Result<(), RecordError> {
+    let (kind, key, value): (u8, &[u8], &[u8]) = match op {
+        Op::Set { key, value } => (KIND_SET, key, value),
+        Op::Remove { key } => (KIND_REMOVE, key, &[]),
+        Op::Clear => (KIND_CLEAR, &[], &[]),
+    };
+    let key_len = u16::try_from(key.len())
+        .map_err(|_| RecordError::KeyTooLong { len: key.len(), limit: KEY_LEN_MAX })?;
+    let value_len = u32::try_from(value.len())
+        .map_err(|_| RecordError::BatchTooLarge { limit: BATCH_LEN_MAX })?;
+    buf.reserve(record_len(op));
+    buf.extend_from_slice(&[kind, 0]);
+    buf.extend_from_slice(&key_len.to_le_bytes());
+    buf.extend_from_slice(&value_len.to_le_bytes());
+    buf.extend_from_slice(key);
+    buf.extend_from_slice(value);
+    Ok(())
+}
+
+/// Operation count and byte length in front of each batch.
+const BATCH_HEAD: usize = 8;
+/// Kind, flags, key length, value length in front of each record.
+const RECORD_HEAD: usize = 8;
+const KIND_SET: u8 = 1;
+const KIND_REMOVE: u8 = 2;
+const KIND_CLEAR: u8 = 3;

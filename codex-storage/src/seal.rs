@@ -14,10 +14,13 @@ pub const TAG_LEN: usize = 16;
 /// The length of the tag that authenticates a file header, in bytes.
 pub const HEADER_TAG_LEN: usize = 28;
 
+/// An envelope as it stands in a file header.
+pub type Envelope = Box<[u8; ENVELOPE_LEN]>;
+
 /// The key that the user brought, not yet tried.
 pub trait Keys: fmt::Debug + Send + Sync {
     /// Makes a fresh root key and the envelope that wraps it, for a new store.
-    fn create(&self, store_id: &[u8; 16]) -> Result<(Box<[u8; ENVELOPE_LEN]>, Arc<dyn Seal>), SealError>;
+    fn create(&self, store_id: &[u8; 16]) -> Result<(Envelope, Arc<dyn Seal>), SealError>;
     /// Opens the envelope of an existing store.
     fn unlock(
         &self,
@@ -48,7 +51,13 @@ pub trait EpochSeal: fmt::Debug + Send + Sync {
     fn next_counter(&mut self) -> Result<u64, SealError>;
     /// Encrypts `buf[from..]` in place and appends a tag of [`TAG_LEN`] bytes. `counter` must be
     /// the last one handed out and not yet used.
-    fn seal(&mut self, counter: u64, aad: &[u8], buf: &mut Vec<u8>, from: usize) -> Result<(), SealError>;
+    fn seal(
+        &mut self,
+        counter: u64,
+        aad: &[u8],
+        buf: &mut Vec<u8>,
+        from: usize,
+    ) -> Result<(), SealError>;
     /// Decrypts `buf` (payload and tag) in place and cuts the tag off; on an error `buf` is
     /// emptied, so that nothing unauthenticated is left in it.
     fn open(&self, counter: u64, aad: &[u8], buf: &mut Vec<u8>) -> Result<(), SealError>;

@@ -1,0 +1,263 @@
+//! The trait that every form implements, and what goes in and out of it.
+
+use std::fmt;
+use std::ops::Range;
+
+use crate::batch::{Group, Op, Seq};
+use crate::error::Result;
+
+/// Durable, ordered commits: what a store writes through.
+///
+/// `&mut self` throughout: one writer is a fact of the type. The order of calls is
+/// [`replay`](Storage::replay) once, then anything else. Commits are numbered densely from the
+/// recovered seq on, in the order in which they are made.
+pub trait Storage: fmt::Debug + Send {
+    /// The form of the files.
+    fn form(&self) -> Form;
+
+    /// Recovers the state: calls `sink` with every operation that leads to it, in commit order,
+    /// and, opened for writing, makes the log ready to continue.
+    ///
+    /// # Errors
+    /// Damage, missing files, a wrong key, each by its own variant; what `sink` returned.
+    fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered>;
+
+    /// An empty group with the room this storage wants.
+    fn group(&self) -> Group;
+
+    /// Makes the batches of `group` durable, at the level the storage was opened with, as one
+    /// frame or one image, and returns their numbers. `image` is the state with the group
+    /// applied, for forms that write images ([`Form::writes_images`]).
+    ///
+    /// # Errors
+    /// `NoSpace` and `Io`: nothing changed, the next commit may succeed. `InDoubt`: bytes may have
+    /// reached the disk; every later call that writes returns `Poisoned`.
+    fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>>;
+
+    /// What is committed but perhaps not durable, as something to sync without the lock;
+    /// `None` when all is durable (always so at `Durability::Sync`).
+    fn sync_point(&mut self) -> Result<Option<SyncPoint>>;
+
+    /// Notes the outcome of [`SyncPoint::sync`]: durable up to its seq, or poisoned.
+    fn synced(&mut self, outcome: Result<Seq>) -> Result<()>;
+
+    /// Syncs and switches the log, short; `None` for forms that keep no log beside an image and
+    /// for a checkpoint that would change nothing. The state at this moment goes to
+    /// [`Checkpoint::write`], which runs without the lock.
+    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>>;
+
+    /// Puts a written image in place and removes what it replaces; or notes that the image
+    /// failed, which changes nothing.
+    fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()>;
+
+    /// Whether the log has outgrown the image, so that a checkpoint is due.
+    fn wants_checkpoint(&self) -> bool;
+
+    /// Marks the clean end: makes all durable, trims, closes a small store into its image alone
+    /// (`state` is the state now). No call but [`stats`](Storage::stats) works afterwards. The
+    /// lock on the store is released when the storage is dropped.
+    fn close(&mut self, state: &dyn State) -> Result<()>;
+
+    /// Sizes and counts.
+    fn stats(&self) -> StorageStats;
+
+    /// The seq of the last commit and the digest of the history up to it.
+    fn anchor(&self) -> Anchor;
+
+    /// Why writes are refused, once they are.
+    fn poisoned(&self) -> Option<String>;
+}
+
+/// A state to write as an image: all entries in key order.
+pub trait State {
+    /// How many entries there are.
+    fn len(&self) -> u64;
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Calls `sink` with each key and stored value, keys ascending.
+    ///
+    /// # Errors
+    /// What `sink` returns.
+    fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()>;
+}
+
+/// Takes a key and its stored value.
+pub type EntrySink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+
+/// The three forms of a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Form {
+    /// An image and a log: one append and one sync a commit group. The default.
+    Wal,
+    /// One image, always whole, written anew for each commit group.
+    Snapshot,
+    /// One log that keeps every commit ever, with its time, chained by SHA-256.
+    Ledger,
+}
+
+impl Form {
+    /// Whether each commit writes an image of the whole state.
+    pub fn writes_images(self) -> bool {
+        self == Self::Snapshot
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Wal => "wal",
+            Self::Snapshot => "snapshot",
+            Self::Ledger => "ledger",
+        })
+    }
+}
+
+/// When a commit counts as done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Durability {
+    /// When it is on disk: survives power loss. The default.
+    #[default]
+    Sync,
+    /// When the operating system has it; a background sync follows at least this often. Survives
+    /// a killed process at once, power loss after that time.
+    Interval(std::time::Duration),
+    /// When the operating system has it: survives a killed process.
+    Os,
+}
+
+/// What [`Storage::replay`] found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Recovered {
+    /// The last commit.
+    pub seq: Seq,
+    /// Commits up to this one were proven durable before this recovery.
+    pub durable: Seq,
+    /// Whether the store had been closed cleanly.
+    pub clean: bool,
+    /// Commits read from logs (the rest came from the image).
+    pub replayed: u64,
+    /// What was cut from the end of the log, if anything.
+    pub cut: Option<Cut>,
+}
+
+/// A tail that recovery left out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// The name of the log.
+    pub file: String,
+    /// Where the intact part ends.
+    pub offset: u64,
+    /// How many bytes behind it, up to the last that is not zero, are not used.
+    pub bytes: u64,
+    /// The last commit before the cut.
+    pub seq: Seq,
+}
+
+/// Sizes and counts of a storage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct StorageStats {
+    /// The last commit.
+    pub seq: Seq,
+    /// Commits up to this one are durable.
+    pub durable: Seq,
+    /// Commit groups written since opening.
+    pub groups: u64,
+    /// Successful fdatasync calls for commits since opening.
+    pub syncs: u64,
+    /// The bytes of the image.
+    pub image_bytes: u64,
+    /// The used bytes of the log segments since the image.
+    pub log_bytes: u64,
+    /// Images written since opening.
+    pub images: u64,
+}
+
+/// A commit and the digest of all history up to it, to be kept elsewhere and demanded at open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor {
+    /// The commit.
+    pub seq: Seq,
+    /// SHA-256 over the history; see `docs/FORMAT.md`, "History digest".
+    pub digest: [u8; 32],
+}
+
+/// Committed bytes to make durable without the lock; see [`Storage::sync_point`].
+pub struct SyncPoint {
+    job: SyncJob,
+}
+
+type SyncJob = Box<dyn FnOnce() -> Result<Seq> + Send>;
+
+impl SyncPoint {
+    /// A sync point whose `job` makes everything durable up to the seq that it returns.
+    pub fn new(job: impl FnOnce() -> Result<Seq> + Send + 'static) -> Self {
+        Self { job: Box::new(job) }
+    }
+
+    /// Syncs; hand the outcome to [`Storage::synced`].
+    ///
+    /// # Errors
+    /// `InDoubt`: the bytes may be lost, whatever a second sync says.
+    pub fn sync(self) -> Result<Seq> {
+        (self.job)()
+    }
+}
+
+impl fmt::Debug for SyncPoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SyncPoint")
+    }
+}
+
+/// A checkpoint that has begun: the log is switched, the image is still to be written, beside
+/// running writers.
+pub struct Checkpoint {
+    job: ImageJob,
+}
+
+/// Writes the image of a state; the second argument hears of the entries written so far and says
+/// whether to go on.
+type ImageJob = Box<dyn FnOnce(&dyn State, &dyn Fn(u64) -> bool) -> Result<Written> + Send>;
+
+impl Checkpoint {
+    /// A checkpoint whose image `job` writes.
+    pub fn new(
+        job: impl FnOnce(&dyn State, &dyn Fn(u64) -> bool) -> Result<Written> + Send + 'static,
+    ) -> Self {
+        Self { job: Box::new(job) }
+    }
+
+    /// Writes, syncs and reads back the image of `state`, the state at the moment of
+    /// [`Storage::begin_checkpoint`]; hand the outcome to [`Storage::finish_checkpoint`]. Takes no
+    /// lock. `progress` is called with the entries written so far and says whether to go on.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`; `Abandoned` when `progress` returned false. The temporary file is removed.
+    pub fn write(self, state: &dyn State, progress: &dyn Fn(u64) -> bool) -> Result<Written> {
+        (self.job)(state, progress)
+    }
+}
+
+impl fmt::Debug for Checkpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Checkpoint")
+    }
+}
+
+/// A verified image under its temporary name.
+#[derive(Debug)]
+pub struct Written {
+    /// The temporary name.
+    pub temporary: String,
+    /// The last commit in the image.
+    pub seq: Seq,
+    /// Its length in bytes.
+    pub bytes: u64,
+    /// The generation of the image.
+    pub generation: u64,
+}
