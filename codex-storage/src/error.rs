@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::batch::Seq;
 use crate::seal::SealError;
@@ -11,7 +12,7 @@ use crate::storage::Form;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a storage could not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused; nothing of a commit was handed to a file.
@@ -22,7 +23,7 @@ pub enum Error {
         /// The file or directory.
         path: PathBuf,
         /// The system's own error.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// There is no store at the path, and it was not to be created.
     #[error("{path}: there is no store; open it with `create` to make one")]
@@ -198,7 +199,7 @@ pub enum Error {
         /// The first commit in doubt.
         seq: Seq,
         /// What the system said.
-        source: io::Error,
+        source: Arc<io::Error>,
     },
     /// An earlier failure left the disk in doubt.
     #[error(
@@ -319,6 +320,6 @@ pub enum RecordError {
 impl Error {
     /// Wraps a failed call that changed nothing of a commit: `NoSpace` where the disk is full.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source }
+        Self::Io { action, path: path.to_owned(), source: Arc::new(source) }
     }
 }

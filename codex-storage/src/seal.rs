@@ -64,7 +64,7 @@ pub trait EpochSeal: fmt::Debug + Send + Sync {
 }
 
 /// Why a seal refused.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
     /// The key does not open this envelope.
