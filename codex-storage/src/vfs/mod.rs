@@ -5,11 +5,22 @@
 //! bytes of a file (and its length) durable, [`Dir::sync`] makes names durable. A new file needs
 //! both.
 
+mod clock;
+mod entropy;
+mod locks;
+mod mem;
+
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+pub use clock::{OsClock, SimClock};
+pub use entropy::{OsEntropy, SeededEntropy};
+pub use mem::MemDir;
+
+use locks::LockTable;
 
 /// One directory: names of files, and the files behind them.
 ///
@@ -154,3 +165,33 @@ pub struct Vfs {
     /// The source of random bytes.
     pub entropy: Arc<dyn Entropy>,
 }
+
+/// Refuses what is not the name of a file in this directory.
+fn check_name(name: &str) -> io::Result<()> {
+    let is_plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
+    if is_plain && name.len() <= NAME_LEN_MAX {
+        return Ok(());
+    }
+    Err(io::Error::new(ErrorKind::InvalidFilename, format!("{name:?} is not a plain file name")))
+}
+
+/// The end of `len` bytes at `offset`.
+fn range_end(offset: u64, len: usize) -> io::Result<u64> {
+    let len = u64::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?;
+    offset.checked_add(len).ok_or_else(|| ErrorKind::FileTooLarge.into())
+}
+
+fn not_found(name: &str) -> io::Error {
+    io::Error::new(ErrorKind::NotFound, format!("there is no file {name}"))
+}
+
+fn taken(name: &str) -> io::Error {
+    io::Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
+}
+
+fn handle_is_read_only() -> io::Error {
+    io::Error::new(ErrorKind::PermissionDenied, "the file was opened for reading only")
+}
+
+/// What ext4, XFS, Btrfs, APFS and NTFS have in common.
+const NAME_LEN_MAX: usize = 255;

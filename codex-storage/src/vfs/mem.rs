@@ -1,0 +1,297 @@
+//! A directory in memory: for stores that need no disk, and for tests.
+#![expect(clippy::disallowed_types, reason = "a leaf lock that is never held across a call")]
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    Clock, Dir, File, Kind, LockGuard, LockKind, LockTable, Metadata, Mode, Open, SeededEntropy,
+    SimClock, Vfs, check_name, handle_is_read_only, not_found, range_end, taken,
+};
+
+impl Vfs {
+    /// A directory in memory with a simulated clock, and with entropy that `seed` determines
+    /// (never for keys).
+    pub fn mem(seed: u64) -> Self {
+        let clock = SimClock::new();
+        Self {
+            dir: Arc::new(MemDir::with_clock(Arc::new(clock.clone()))),
+            clock: Arc::new(clock),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+        }
+    }
+}
+
+/// A directory in memory. Clones are handles of the same directory, and their locks exclude each
+/// other as those of two processes would.
+///
+/// Everything is durable at once, and a file is at most 64 GiB long.
+#[derive(Debug, Clone)]
+pub struct MemDir {
+    shared: Arc<Shared>,
+}
+
+impl MemDir {
+    /// An empty directory whose files change at the times of a clock that stands still.
+    pub fn new() -> Self {
+        Self::with_clock(Arc::new(SimClock::new()))
+    }
+
+    /// An empty directory whose files change at the times of `clock`.
+    pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
+        let names = Mutex::new(BTreeMap::new());
+        Self { shared: Arc::new(Shared { names, next_identity: AtomicU64::new(1), clock }) }
+    }
+
+    fn names(&self) -> MutexGuard<'_, Names> {
+        locked(&self.shared.names)
+    }
+
+    fn new_inode(&self, mode: Mode, bytes: Vec<u8>) -> Arc<Inode> {
+        Arc::new(Inode {
+            identity: self.shared.next_identity.fetch_add(1, Ordering::Relaxed),
+            mode,
+            links: AtomicU64::new(1),
+            modified_us: AtomicI64::new(self.shared.clock.now_us()),
+            bytes: Mutex::new(bytes),
+            locks: Arc::new(LockTable::default()),
+        })
+    }
+
+    fn file(&self, inode: Arc<Inode>, writable: bool) -> Arc<dyn File> {
+        Arc::new(MemFile { inode, writable, clock: Arc::clone(&self.shared.clock) })
+    }
+}
+
+impl Default for MemDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Dir for MemDir {
+    fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>> {
+        check_name(name)?;
+        let mut names = self.names();
+        match (how, names.get(name)) {
+            (Open::CreateNew(_), Some(_)) => Err(taken(name)),
+            (Open::CreateNew(mode), None) => {
+                let inode = self.new_inode(mode, Vec::new());
+                names.insert(name.to_owned(), Arc::clone(&inode));
+                Ok(self.file(inode, true))
+            }
+            (_, None) => Err(not_found(name)),
+            (Open::Write, Some(inode)) if inode.mode == Mode::Frozen => {
+                Err(io::Error::new(ErrorKind::PermissionDenied, format!("{name} is read-only")))
+            }
+            (how, Some(inode)) => Ok(self.file(Arc::clone(inode), how == Open::Write)),
+        }
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        let mut names = self.names();
+        let moved = Arc::clone(names.get(from).ok_or_else(|| not_found(from))?);
+        if let Some(replaced) = names.get(to) {
+            // POSIX: two names of one file both stay.
+            if Arc::ptr_eq(&moved, replaced) {
+                return Ok(());
+            }
+            replaced.links.fetch_sub(1, Ordering::Relaxed);
+        }
+        names.remove(from);
+        names.insert(to.to_owned(), moved);
+        Ok(())
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        let mut names = self.names();
+        let inode = Arc::clone(names.get(from).ok_or_else(|| not_found(from))?);
+        if names.contains_key(to) {
+            return Err(taken(to));
+        }
+        inode.links.fetch_add(1, Ordering::Relaxed);
+        names.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
+    fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        let mut names = self.names();
+        let bytes = locked(&names.get(from).ok_or_else(|| not_found(from))?.bytes).clone();
+        if names.contains_key(to) {
+            return Err(taken(to));
+        }
+        names.insert(to.to_owned(), self.new_inode(mode, bytes));
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        check_name(name)?;
+        let inode = self.names().remove(name).ok_or_else(|| not_found(name))?;
+        inode.links.fetch_sub(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.names().keys().cloned().collect())
+    }
+
+    fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
+        check_name(name)?;
+        let Some(inode) = self.names().get(name).cloned() else {
+            return Ok(None);
+        };
+        Ok(Some(Metadata {
+            kind: Kind::File,
+            len: inode.len(),
+            links: inode.links.load(Ordering::Relaxed),
+            modified_us: inode.modified_us.load(Ordering::Relaxed),
+            identity: inode.identity,
+        }))
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn try_lock(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
+        check_name(name)?;
+        let mut names = self.names();
+        let inode = names
+            .entry(name.to_owned())
+            .or_insert_with(|| self.new_inode(Mode::Private, Vec::new()));
+        let locks = Arc::clone(&inode.locks);
+        drop(names);
+        Ok(locks.try_lock(kind).map(|guard| -> Box<dyn LockGuard> { Box::new(guard) }))
+    }
+
+    fn available_bytes(&self) -> io::Result<u64> {
+        Ok(1 << 40)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        PathBuf::from(":memory:").join(name)
+    }
+}
+
+struct Shared {
+    names: Mutex<Names>,
+    next_identity: AtomicU64,
+    clock: Arc<dyn Clock>,
+}
+
+type Names = BTreeMap<String, Arc<Inode>>;
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(locked(&self.names).keys()).finish()
+    }
+}
+
+struct Inode {
+    identity: u64,
+    mode: Mode,
+    links: AtomicU64,
+    modified_us: AtomicI64,
+    bytes: Mutex<Vec<u8>>,
+    locks: Arc<LockTable>,
+}
+
+impl Inode {
+    fn len(&self) -> u64 {
+        u64::try_from(locked(&self.bytes).len()).unwrap_or(u64::MAX)
+    }
+}
+
+struct MemFile {
+    inode: Arc<Inode>,
+    writable: bool,
+    clock: Arc<dyn Clock>,
+}
+
+impl MemFile {
+    /// The bytes, to be changed up to `end`, and with a new time of change.
+    fn change(&self, end: u64) -> io::Result<(MutexGuard<'_, Vec<u8>>, usize)> {
+        if !self.writable {
+            return Err(handle_is_read_only());
+        }
+        if end > LEN_MAX {
+            return Err(ErrorKind::FileTooLarge.into());
+        }
+        self.inode.modified_us.store(self.clock.now_us(), Ordering::Relaxed);
+        let end = usize::try_from(end).map_err(|_| ErrorKind::FileTooLarge)?;
+        Ok((locked(&self.inode.bytes), end))
+    }
+}
+
+impl fmt::Debug for MemFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemFile").field("len", &self.inode.len()).finish_non_exhaustive()
+    }
+}
+
+impl File for MemFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.inode.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let bytes = locked(&self.inode.bytes);
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let end = start.saturating_add(buf.len());
+        if buf.is_empty() {
+            return Ok(());
+        }
+        buf.copy_from_slice(bytes.get(start..end).ok_or(ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        let (mut bytes, end) = self.change(range_end(offset, buf.len())?)?;
+        if buf.is_empty() {
+            return Ok(());
+        }
+        if bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        if let Some(to) = bytes.get_mut(end - buf.len()..end) {
+            to.copy_from_slice(buf);
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let (mut bytes, len) = self.change(len)?;
+        bytes.resize(len, 0);
+        Ok(())
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        let end = offset.checked_add(len).ok_or(ErrorKind::FileTooLarge)?;
+        let (mut bytes, end) = self.change(end)?;
+        if len > 0 && bytes.len() < end {
+            bytes.resize(end, 0);
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The longest file, so that a wild offset is an error and not an exhausted memory.
+const LEN_MAX: u64 = 1 << 36;
