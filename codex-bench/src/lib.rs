@@ -1,1 +1,19 @@
-//! Placeholder.
+//! Workloads, peers and the demo of CodexDB: what the programs in `src/bin` share.
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "programs, not libraries: they print, time themselves and use the file system"
+)]
+
+pub mod args;
+pub mod crew;
+pub mod disk;
+pub mod numbers;
+pub mod run;
+pub mod table;
+pub mod tree;
+
+/// What a program of this crate returns: any error, printed as its message.
+pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,0 +1,83 @@
+//! A crew of threads that share out numbered work and stop at the first error.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+
+/// Runs `work(worker, number)` for each number below `count`, on `workers` threads; returns how
+/// long it took.
+///
+/// # Errors
+/// The first error of a worker; the others stop at their next number.
+pub fn share_out(
+    workers: usize,
+    count: u64,
+    work: impl Fn(usize, u64) -> Outcome + Sync,
+) -> Outcome<Duration> {
+    let next = AtomicU64::new(0);
+    each(workers, |worker| {
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            if number >= count {
+                return Ok(());
+            }
+            if let Err(error) = work(worker, number) {
+                next.store(count, Ordering::Relaxed);
+                return Err(error);
+            }
+        }
+    })
+}
+
+/// Runs `work(worker)` on `workers` threads at once; returns how long the slowest took.
+///
+/// # Errors
+/// The first error of a worker.
+pub fn each(workers: usize, work: impl Fn(usize) -> Outcome + Sync) -> Outcome<Duration> {
+    let failure = Mutex::new(None);
+    let start = Instant::now();
+    crossbeam::thread::scope(|scope| {
+        for worker in 0..workers {
+            let (work, failure) = (&work, &failure);
+            scope.spawn(move |_| {
+                if let Err(error) = work(worker)
+                    && let Ok(mut first) = failure.lock()
+                {
+                    first.get_or_insert(error);
+                }
+            });
+        }
+    })
+    .map_err(|_| "a worker panicked")?;
+    let elapsed = start.elapsed();
+    match failure.into_inner() {
+        Ok(Some(error)) => Err(error),
+        _ => Ok(elapsed),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+
+    #[test]
+    fn every_number_is_worked_once_and_an_error_stops_the_crew() {
+        let sum = AtomicU64::new(0);
+        share_out(4, 100, |_, n| {
+            sum.fetch_add(n, Ordering::Relaxed);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(sum.into_inner(), 4950);
+        let done = AtomicU64::new(0);
+        let error = share_out(2, 1_000_000, |_, n| {
+            done.fetch_add(1, Ordering::Relaxed);
+            if n == 10 { Err("stop".into()) } else { Ok(()) }
+        });
+        assert_eq!(error.unwrap_err().to_string(), "stop");
+        assert!(done.into_inner() < 1_000_000);
+    }
+}

@@ -1,0 +1,40 @@
+//! What the disk can do by itself: the raw rate of small durable writes, to compare with.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::Outcome;
+
+/// Writes of 256 bytes, each followed by fdatasync, into preallocated zeroed space, by one thread:
+/// how many of them a second in `budget`, as the median of ten slices.
+///
+/// # Errors
+/// The file system refuses.
+pub fn sync_rate(folder: &Path, budget: Duration) -> Outcome<u64> {
+    let path = folder.join("raw-sync.tmp");
+    let file = File::create(&path)?;
+    file.write_all_at(&vec![0; SPACE_BYTES], 0)?;
+    file.sync_all()?;
+    let record = [0x5A; RECORD_BYTES];
+    let mut rates = Vec::new();
+    let mut offset = 0;
+    for _ in 0..SLICES {
+        let start = Instant::now();
+        let mut writes = 0;
+        while start.elapsed() < budget / SLICES {
+            file.write_all_at(&record, offset)?;
+            file.sync_data()?;
+            writes += 1;
+            offset = (offset + RECORD_BYTES as u64) % SPACE_BYTES as u64;
+        }
+        rates.push(crate::numbers::rate(writes, start.elapsed()));
+    }
+    std::fs::remove_file(&path)?;
+    crate::numbers::median(&rates).ok_or_else(|| "no slice was measured".into())
+}
+
+const SLICES: u32 = 10;
+const RECORD_BYTES: usize = 256;
+const SPACE_BYTES: usize = 8 << 20;

@@ -1,0 +1,92 @@
+//! Numbers as people read them, and the statistics that the reports quote.
+
+use std::time::Duration;
+
+/// `1234567` as `1,234,567`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+/// `count` in `elapsed` as a whole number a second.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate for people; counts are far below 2^52 and not negative"
+)]
+pub fn rate(count: u64, elapsed: Duration) -> u64 {
+    (count as f64 / elapsed.as_secs_f64().max(1e-9)) as u64
+}
+
+/// A duration with the unit that fits.
+pub fn span(duration: Duration) -> String {
+    let us = duration.as_secs_f64() * 1e6;
+    match us {
+        us if us < 1e3 => format!("{us:.1} us"),
+        us if us < 1e6 => format!("{:.1} ms", us / 1e3),
+        us => format!("{:.2} s", us / 1e6),
+    }
+}
+
+/// Bytes with the unit that fits.
+pub fn bytes(n: u64) -> String {
+    match n {
+        n if n < 10 << 10 => format!("{} B", grouped(n)),
+        n if n < 10 << 20 => format!("{} KiB", grouped(n >> 10)),
+        n => format!("{} MiB", grouped(n >> 20)),
+    }
+}
+
+/// `numerator / denominator` with one decimal; `-` when there is nothing to divide by.
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
+pub fn ratio(numerator: u64, denominator: u64) -> String {
+    match denominator {
+        0 => "-".into(),
+        _ => format!("{:.1}", numerator as f64 / denominator as f64),
+    }
+}
+
+/// The middle of the values (the lower one of two).
+pub fn median<T: Ord + Copy>(values: &[T]) -> Option<T> {
+    quantile(values, 1, 2)
+}
+
+/// The value below which `part / whole` of the values lie.
+pub fn quantile<T: Ord + Copy>(values: &[T], part: usize, whole: usize) -> Option<T> {
+    let mut sorted = values.to_vec();
+    sorted.sort_unstable();
+    let last = sorted.len().checked_sub(1)?;
+    sorted.get(last * part / whole).copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
+        assert_eq!(span(Duration::from_micros(1_500)), "1.5 ms");
+        assert_eq!(bytes(20 << 20), "20 MiB");
+        assert_eq!(ratio(3, 2), "1.5");
+        assert_eq!(ratio(3, 0), "-");
+        assert_eq!(rate(100, Duration::from_secs(2)), 50);
+    }
+
+    #[test]
+    fn the_median_is_the_middle() {
+        assert_eq!(median::<u64>(&[]), None);
+        assert_eq!(median(&[3, 1, 2]), Some(2));
+        assert_eq!(quantile(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 9, 10), Some(10));
+    }
+}
