@@ -9,6 +9,11 @@ mod clock;
 mod entropy;
 mod locks;
 mod mem;
+#[cfg(unix)]
+mod os;
+#[cfg(not(unix))]
+#[path = "os_std.rs"]
+mod os;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -19,6 +24,7 @@ use std::time::Duration;
 pub use clock::{OsClock, SimClock};
 pub use entropy::{OsEntropy, SeededEntropy};
 pub use mem::MemDir;
+pub use os::OsDir;
 
 use locks::LockTable;
 
@@ -122,7 +128,7 @@ pub struct Metadata {
     pub links: u64,
     /// The time of its last change, in microseconds since 1970 (UTC).
     pub modified_us: i64,
-    /// An identity that two names of one file share (inode number).
+    /// An identity that two names of one file share (inode number); 0 where the system tells none.
     pub identity: u64,
 }
 

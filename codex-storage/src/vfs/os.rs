@@ -1,0 +1,367 @@
+//! A directory of the operating system (Unix).
+#![expect(clippy::disallowed_types, reason = "this is the seam that the lint points to")]
+
+use std::fs::{File as StdFile, TryLockError};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{self, AtFlags, FileType, OFlags};
+use rustix::io::{Errno, retry_on_intr};
+
+use super::{
+    Dir, File, Kind, LockGuard, LockKind, Metadata, Mode, Open, OsClock, OsEntropy, Vfs,
+    check_name, range_end,
+};
+
+impl Vfs {
+    /// The existing directory `path` of the operating system, with its clock and entropy.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` or `NotADirectory`; other errors with the number of the operating system.
+    pub fn os(path: impl AsRef<Path>) -> io::Result<Self> {
+        Ok(Self {
+            dir: Arc::new(OsDir::open(path)?),
+            clock: Arc::new(OsClock::new()),
+            entropy: Arc::new(OsEntropy),
+        })
+    }
+}
+
+/// A directory of the operating system, held open: a handle stays with its directory when that is
+/// renamed or when another takes its path.
+///
+/// Interrupted calls are repeated; every other error keeps the number of the operating system.
+#[derive(Debug)]
+pub struct OsDir {
+    fd: StdFile,
+    path: PathBuf,
+}
+
+impl OsDir {
+    /// Opens the existing directory `path`; an empty path is the working directory.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` or `NotADirectory`; other errors with the number of the operating system.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let path = path.as_ref();
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        #[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
+        let path = std::fs::canonicalize(path)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let fd = retry_on_intr(|| fs::open(&path, flags, fs::Mode::empty()))?;
+        Ok(Self { fd: StdFile::from(fd), path })
+    }
+
+    /// Opens `name` itself, whatever it is; waits for nobody at the other end of a FIFO.
+    fn open_at(&self, name: &str, flags: OFlags, mode: fs::Mode) -> io::Result<StdFile> {
+        let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        Ok(StdFile::from(retry_on_intr(|| fs::openat(&self.fd, name, flags, mode))?))
+    }
+
+    fn open_existing(&self, name: &str, flags: OFlags) -> io::Result<StdFile> {
+        let file = self.open_at(name, flags, fs::Mode::empty())?;
+        let metadata = file.metadata()?;
+        let refused = |kind, what| Err(io::Error::new(kind, format!("{name} is {what}")));
+        if metadata.is_dir() {
+            return refused(ErrorKind::IsADirectory, "a directory");
+        }
+        if !metadata.is_file() {
+            return refused(ErrorKind::InvalidInput, "not a regular file");
+        }
+        // The superuser may open it all the same, and would write into what is only ever replaced.
+        if flags.contains(OFlags::RDWR) && metadata.mode() & 0o200 == 0 {
+            return refused(ErrorKind::PermissionDenied, "read-only");
+        }
+        Ok(file)
+    }
+
+    fn create(&self, name: &str, mode: Mode) -> io::Result<StdFile> {
+        let mode = match mode {
+            Mode::Private => fs::Mode::RUSR | fs::Mode::WUSR,
+            Mode::Frozen => fs::Mode::RUSR,
+        };
+        let file = self.open_at(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)?;
+        // The umask may have taken bits away.
+        if let Err(error) = retry_on_intr(|| fs::fchmod(&file, mode)) {
+            self.forget(name);
+            return Err(error.into());
+        }
+        Ok(file)
+    }
+
+    /// Opens the lock file, made when missing. A reader of a directory in which it may not write
+    /// can still share a lock that exists.
+    fn open_lock(&self, name: &str, kind: LockKind) -> io::Result<StdFile> {
+        let created = match self.create(name, Mode::Private) {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                self.open_existing(name, OFlags::RDWR)
+            }
+            created => created,
+        };
+        match created {
+            Err(error) if kind == LockKind::Shared => {
+                self.open_existing(name, OFlags::RDONLY).map_err(|_| error)
+            }
+            created => created,
+        }
+    }
+
+    /// Removes what a failed call has created; if that fails too, the first error tells more.
+    fn forget(&self, name: &str) {
+        let _ = fs::unlinkat(&self.fd, name, AtFlags::empty());
+    }
+
+    /// Whether `name` still stands for `file`.
+    fn is_named(&self, name: &str, file: &StdFile) -> io::Result<bool> {
+        let identity = file.metadata()?.ino();
+        Ok(self.metadata(name)?.is_some_and(|found| found.identity == identity))
+    }
+}
+
+impl Dir for OsDir {
+    fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>> {
+        check_name(name)?;
+        let file = match how {
+            Open::Read => self.open_existing(name, OFlags::RDONLY),
+            Open::Write => self.open_existing(name, OFlags::RDWR),
+            Open::CreateNew(mode) => self.create(name, mode),
+        }?;
+        Ok(Arc::new(OsFile { file }))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        Ok(retry_on_intr(|| fs::renameat(&self.fd, from, &self.fd, to))?)
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        retry_on_intr(|| fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())).map_err(
+            |errno| match errno {
+                Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS => unsupported("hard link", errno),
+                _ => errno.into(),
+            },
+        )
+    }
+
+    fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
+        check_name(from)?;
+        check_name(to)?;
+        let source = self.open_existing(from, OFlags::RDONLY)?;
+        let copy = self.create(to, mode)?;
+        share_blocks(&copy, &source).inspect_err(|_| self.forget(to))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        check_name(name)?;
+        Ok(retry_on_intr(|| fs::unlinkat(&self.fd, name, AtFlags::empty()))?)
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::Dir::read_from(&self.fd)? {
+            if let Ok(name) = entry?.file_name().to_str()
+                && !matches!(name, "." | "..")
+            {
+                names.push(name.to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
+        check_name(name)?;
+        let found = retry_on_intr(|| fs::statat(&self.fd, name, AtFlags::SYMLINK_NOFOLLOW));
+        match found {
+            Ok(stat) => Ok(Some(told_by(&stat))),
+            Err(Errno::NOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.fd.sync_all()
+    }
+
+    fn try_lock(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
+        check_name(name)?;
+        loop {
+            let file = self.open_lock(name, kind)?;
+            match try_flock(&file, kind) {
+                Ok(()) if self.is_named(name, &file)? => return Ok(Some(Box::new(OsLock(file)))),
+                // Somebody removed the file between opening and locking: this lock excludes nobody.
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => return Ok(None),
+                Err(TryLockError::Error(error)) => return Err(error),
+            }
+        }
+    }
+
+    fn available_bytes(&self) -> io::Result<u64> {
+        let found = retry_on_intr(|| fs::fstatvfs(&self.fd))?;
+        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+#[derive(Debug)]
+struct OsFile {
+    file: StdFile,
+}
+
+impl File for OsFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.len())
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let end = offset.checked_add(len).ok_or(ErrorKind::FileTooLarge)?;
+        let len_before = self.len()?;
+        let done = match reserve(&self.file, offset, len, len_before) {
+            Err(error) if error.kind() == ErrorKind::Unsupported => {
+                self.write_zeros(len_before.max(offset), end)
+            }
+            done => done,
+        };
+        if done.is_err() && self.len()? > len_before {
+            self.set_len(len_before)?;
+        }
+        done
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+impl OsFile {
+    /// Zeros from `offset` to `end`, for file systems that cannot reserve space.
+    fn write_zeros(&self, mut offset: u64, end: u64) -> io::Result<()> {
+        static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
+        while offset < end {
+            let len = usize::try_from(end - offset).unwrap_or(usize::MAX).min(ZEROS.len());
+            let zeros = ZEROS.get(..len).unwrap_or(&ZEROS);
+            self.write_all_at(zeros, offset)?;
+            offset = range_end(offset, zeros.len())?;
+        }
+        Ok(())
+    }
+}
+
+/// A lock of std (flock where there is one): it ends with the descriptor.
+#[derive(Debug)]
+struct OsLock(#[expect(dead_code, reason = "held for its drop")] StdFile);
+
+impl LockGuard for OsLock {}
+
+fn try_flock(file: &StdFile, kind: LockKind) -> Result<(), TryLockError> {
+    loop {
+        let tried = match kind {
+            LockKind::Shared => file.try_lock_shared(),
+            LockKind::Exclusive => file.try_lock(),
+        };
+        match tried {
+            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
+            tried => return tried,
+        }
+    }
+}
+
+/// Reserves space with fallocate; `Unsupported` where the file system has none.
+#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
+fn reserve(file: &StdFile, offset: u64, len: u64, _len_before: u64) -> io::Result<()> {
+    let flags = fs::FallocateFlags::empty();
+    retry_on_intr(|| fs::fallocate(file, flags, offset, len)).map_err(|errno| match errno {
+        Errno::OPNOTSUPP | Errno::NOSYS => unsupported("space reservation", errno),
+        _ => errno.into(),
+    })
+}
+
+/// Reserves space behind the end; inside the file Apple's call would cut it off.
+#[cfg(target_vendor = "apple")]
+fn reserve(file: &StdFile, offset: u64, len: u64, len_before: u64) -> io::Result<()> {
+    if offset.saturating_add(len) <= len_before {
+        return Ok(());
+    }
+    let flags = fs::FallocateFlags::empty();
+    retry_on_intr(|| fs::fallocate(file, flags, offset, len)).map_err(|errno| match errno {
+        Errno::NOTSUP | Errno::NOSYS => unsupported("space reservation", errno),
+        _ => errno.into(),
+    })
+}
+
+#[cfg(not(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple"
+)))]
+fn reserve(_file: &StdFile, _offset: u64, _len: u64, _len_before: u64) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn share_blocks(copy: &StdFile, source: &StdFile) -> io::Result<()> {
+    retry_on_intr(|| fs::ioctl_ficlone(copy, source)).map_err(|errno| match errno {
+        Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY | Errno::INVAL | Errno::XDEV => {
+            unsupported("reflink", errno)
+        }
+        _ => errno.into(),
+    })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn share_blocks(_copy: &StdFile, _source: &StdFile) -> io::Result<()> {
+    Err(ErrorKind::Unsupported.into())
+}
+
+fn unsupported(what: &str, errno: Errno) -> io::Error {
+    let message = format!("the file system refuses a {what} ({errno})");
+    io::Error::new(ErrorKind::Unsupported, message)
+}
+
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_fallible_conversions,
+    reason = "the fields have other widths on other systems"
+)]
+fn told_by(stat: &fs::Stat) -> Metadata {
+    let kind = match FileType::from_raw_mode(stat.st_mode) {
+        FileType::RegularFile => Kind::File,
+        FileType::Directory => Kind::Dir,
+        FileType::Symlink => Kind::Symlink,
+        _ => Kind::Other,
+    };
+    let micros = i64::try_from(stat.st_mtime_nsec).unwrap_or(0) / 1_000;
+    Metadata {
+        kind,
+        len: u64::try_from(stat.st_size).unwrap_or(0),
+        links: u64::from(stat.st_nlink),
+        modified_us: i64::from(stat.st_mtime).saturating_mul(1_000_000).saturating_add(micros),
+        identity: u64::from(stat.st_ino),
+    }
+}
