@@ -1,0 +1,132 @@
+//! `check`: formatting, lints and documentation, with every warning an error.
+
+use std::fmt::Write as _;
+
+use crate::loom;
+use crate::program::part;
+use crate::workspace::{Package, Workspace};
+use crate::{Command, Outcome, only};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "check",
+    args: "",
+    about: "formatting, clippy (packages alone, features, loom), rustdoc",
+    run,
+};
+
+/// Features that pull in other stores and C compilers: built by their own commands only.
+const HEAVY: &[&str] = &["peers"];
+
+/// Up to this many features all their sets are checked; above it each alone, and all together.
+const POWERSET_MAX: usize = 4;
+
+fn run(workspace: &Workspace, words: &[String]) -> Outcome {
+    only(&[], words)?;
+    need(workspace, "fmt", "rustfmt")?;
+    need(workspace, "clippy", "clippy")?;
+    part("formatting", || workspace.cargo("fmt --all --check").quiet())?;
+    clippy(workspace, "clippy: workspace", "--workspace --all-targets")?;
+    for package in workspace.members()? {
+        let name = &package.name;
+        let title = format!("clippy: {name} alone");
+        clippy(workspace, &title, &format!("--package {name} --all-targets"))?;
+        for set in feature_sets(&package) {
+            let title = format!("clippy: {name} with [{set}]");
+            let scope = format!("--package {name} --lib --no-default-features --features");
+            part(&title, || {
+                let cargo = workspace.cargo("clippy").words(&scope).args([&set]);
+                cargo.words("-- --deny warnings").quiet()
+            })?;
+        }
+    }
+    part("clippy: --cfg loom", || {
+        let cargo = loom::cargo(workspace, "clippy")?.words(&loom_scope(workspace)?);
+        cargo.words("-- --deny warnings").quiet()
+    })?;
+    part("rustdoc", || {
+        let cargo = workspace.cargo("doc --workspace --no-deps");
+        cargo.env_flags("RUSTDOCFLAGS", "--deny warnings").quiet()
+    })?;
+    Ok("no warning".to_owned())
+}
+
+fn clippy(workspace: &Workspace, title: &str, scope: &str) -> Outcome<()> {
+    part(title, || {
+        workspace.cargo("clippy").words(scope).words("-- --deny warnings").quiet().map(drop)
+    })
+}
+
+fn need(workspace: &Workspace, subcommand: &str, component: &str) -> Outcome<()> {
+    if workspace.has(subcommand) {
+        return Ok(());
+    }
+    Err(format!(
+        "{component} is not installed and the check cannot be made without it: \
+         `rustup component add {component}`, \
+         or the package of your system that brings `cargo {subcommand}`"
+    ))
+}
+
+/// The libraries and their models, as the model checker builds them.
+fn loom_scope(workspace: &Workspace) -> Outcome<String> {
+    let mut scope = "--lib".to_owned();
+    for package in workspace.members()? {
+        if loom::PACKAGES.contains(&package.name.as_str()) {
+            let _ = write!(scope, " --package {}", package.name);
+            if package.has_target("test", loom::TEST) {
+                let _ = write!(scope, " --test {}", loom::TEST);
+            }
+        }
+    }
+    Ok(scope)
+}
+
+/// The sets of features to check a library with, as cargo takes them.
+fn feature_sets(package: &Package) -> Vec<String> {
+    let mut features = package.feature_names();
+    features.retain(|feature| !HEAVY.contains(feature));
+    if features.is_empty() || !package.has_lib() {
+        return Vec::new();
+    }
+    if features.len() <= POWERSET_MAX {
+        let in_set = |set: usize, i: usize| set & (1 << i) != 0;
+        let set_of = |set: usize| {
+            let chosen = features.iter().enumerate().filter(move |(i, _)| in_set(set, *i));
+            chosen.map(|(_, feature)| *feature).collect::<Vec<_>>().join(",")
+        };
+        return (0..1 << features.len()).map(set_of).collect();
+    }
+    let mut sets = vec![String::new(), features.join(",")];
+    sets.extend(features.iter().map(|feature| (*feature).to_owned()));
+    sets
+}
+
+#[cfg(test)]
+mod tests {
+    use super::feature_sets;
+    use crate::workspace::Package;
+
+    fn package(features: &[&str]) -> Package {
+        Package {
+            name: "p".to_owned(),
+            version: "1.0.0".to_owned(),
+            license: None,
+            dependencies: Vec::new(),
+            targets: vec![("lib".to_owned(), "p".to_owned())],
+            features: features.iter().map(|f| ((*f).to_owned(), Vec::new())).collect(),
+        }
+    }
+
+    #[test]
+    fn few_features_give_all_their_sets_without_the_heavy_ones() {
+        let sets = feature_sets(&package(&["default", "a", "b", "peers"]));
+        assert_eq!(sets, ["", "a", "b", "a,b"]);
+        assert!(feature_sets(&package(&["default"])).is_empty());
+    }
+
+    #[test]
+    fn many_features_are_checked_one_by_one_and_together() {
+        let sets = feature_sets(&package(&["a", "b", "c", "d", "e"]));
+        assert_eq!(sets, ["", "a,b,c,d,e", "a", "b", "c", "d", "e"]);
+    }
+}

@@ -1,0 +1,111 @@
+//! `ci`: every step, its time, and one table at the end.
+
+use std::fmt::Write as _;
+use std::time::Instant;
+
+use crate::workspace::Workspace;
+use crate::{Command, Outcome, check, layers, licences, loom, mutants, only, start, test, tidy};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "ci",
+    args: "[--keep-going]",
+    about: "every check that a change must pass, with a time for each step",
+    run,
+};
+
+/// The steps, cheapest first. `layers` builds what `test --alone` then runs, and the tests that
+/// `mutants` would run unbroken have just passed.
+const STEPS: &[(&Command, &[&str])] = &[
+    (&tidy::COMMAND, &[]),
+    (&licences::COMMAND, &[]),
+    (&check::COMMAND, &[]),
+    (&layers::COMMAND, &["--build-only"]),
+    (&test::COMMAND, &["--alone"]),
+    (&loom::COMMAND, &[]),
+    (&mutants::COMMAND, &["--no-baseline"]),
+    (&start::DEMO, &[]),
+];
+
+/// The time that all steps together may take on two cores.
+const SECONDS_MAX: f64 = 1800.0;
+
+/// A step that has run.
+struct Row {
+    name: &'static str,
+    seconds: f64,
+    result: Outcome,
+}
+
+fn run(workspace: &Workspace, words: &[String]) -> Outcome {
+    only(&["--keep-going"], words)?;
+    let mut rows: Vec<Row> = Vec::new();
+    for (command, args) in STEPS {
+        println!("{} {}", command.name, args.join(" "));
+        let start = Instant::now();
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let result = (command.run)(workspace, &args);
+        if let Err(error) = &result {
+            println!("{error}");
+        }
+        let failed = result.is_err();
+        rows.push(Row { name: command.name, seconds: start.elapsed().as_secs_f64(), result });
+        if failed && words.is_empty() {
+            break;
+        }
+    }
+    print!("{}", table(&rows));
+    let failed: Vec<&str> =
+        rows.iter().filter(|row| row.result.is_err()).map(|row| row.name).collect();
+    if failed.is_empty() {
+        return Ok(String::new());
+    }
+    Err(format!("failed: {}; `cargo xtask STEP` runs one step alone", failed.join(", ")))
+}
+
+fn table(rows: &[Row]) -> String {
+    let mut text = format!("\n{:<12} {:>9}  {}\n", "step", "seconds", "result");
+    for Row { name, seconds, result } in rows {
+        let note = match result {
+            Ok(note) if note.is_empty() => "ok".to_owned(),
+            Ok(note) => format!("ok      {note}"),
+            Err(error) => format!("FAILED  {}", error.lines().next().unwrap_or_default()),
+        };
+        let _ = writeln!(text, "{name:<12} {seconds:>9.1}  {note}");
+    }
+    for step in STEPS.iter().skip(rows.len()) {
+        let _ = writeln!(text, "{:<12} {:>9}  not run", step.0.name, "");
+    }
+    let total: f64 = rows.iter().map(|row| row.seconds).sum();
+    let slow = if total > SECONDS_MAX { "  over the limit of 30 minutes" } else { "" };
+    let _ = writeln!(text, "{:<12} {total:>9.1}{slow}", "total");
+    let tests = rows.iter().find(|row| row.name == test::COMMAND.name);
+    if let Some(Ok(note)) = tests.map(|row| &row.result) {
+        let _ = writeln!(text, "tests: {note}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Row, STEPS, table};
+
+    #[test]
+    fn the_table_says_what_failed_and_what_did_not_run() {
+        let rows = [
+            Row { name: "tidy", seconds: 0.5, result: Ok("9 files".to_owned()) },
+            Row { name: "check", seconds: 2000.0, result: Err("broken\nin detail".to_owned()) },
+        ];
+        let text = table(&rows);
+        assert!(text.contains("tidy               0.5  ok      9 files\n"), "{text}");
+        assert!(text.contains("FAILED  broken\n"), "{text}");
+        assert_eq!(text.matches("not run").count(), STEPS.len() - 2);
+        assert!(text.contains("total           2000.5  over the limit"), "{text}");
+    }
+
+    #[test]
+    fn the_tests_are_counted_at_the_end() {
+        let result = Ok("12 passed, 0 failed".to_owned());
+        let text = table(&[Row { name: "test", seconds: 1.0, result }]);
+        assert!(text.ends_with("\ntests: 12 passed, 0 failed\n"), "{text}");
+    }
+}

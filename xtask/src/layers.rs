@@ -1,0 +1,163 @@
+//! `layers`: which crate may know which, that each stands alone, how many the library brings.
+
+use crate::program::part;
+use crate::workspace::{Package, Workspace};
+use crate::{Command, Outcome, only};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "layers",
+    args: "[--build-only]",
+    about: "allowed edges between crates only; each stands alone; few dependencies",
+    run,
+};
+
+/// Each crate of the workspace and those it may depend on.
+const MAY_KNOW: &[(&str, &[&str])] = &[
+    ("codex-crypto", &[]),
+    ("codex-storage", &[]),
+    ("codex-backup", &["codex-storage"]),
+    ("codex-core", &["codex-storage", "codex-backup", "codex-crypto"]),
+    ("codex-bench", &["codex-core", "codex-storage", "codex-backup", "codex-crypto"]),
+    ("xtask", &[]),
+];
+
+/// The crate whose tree is counted.
+const LIBRARY: &str = "codex-core";
+
+/// The feature of the library that brings encryption.
+const ENCRYPTION: &str = "crypto";
+
+/// The most crates of the library's tree, itself included, with its default features.
+const CRATES_MAX: usize = 85;
+
+/// The same without encryption.
+const CRATES_WITHOUT_ENCRYPTION_MAX: usize = 60;
+
+/// A crate that builds C, or needs a C compiler's library: the library needs none of them.
+const NEEDS_C: &[&str] = &["cc", "cmake", "bindgen", "pkg-config", "vcpkg", "autotools"];
+
+fn run(workspace: &Workspace, words: &[String]) -> Outcome {
+    only(&["--build-only"], words)?;
+    let members = workspace.members()?;
+    part("edges between crates", || edges(&members))?;
+    let plain = part("crates below codex-core", || tree(workspace, &members))?;
+    for package in &members {
+        let name = &package.name;
+        if package.has_lib() && package.features.iter().any(|(feature, _)| feature == "default") {
+            part(&format!("{name}: no default features"), || {
+                workspace.cargo("check --lib --no-default-features --package").args([name]).quiet()
+            })?;
+        }
+        part(&format!("{name}: alone, with its tests"), || {
+            let cargo = workspace.cargo("test --package").args([name]);
+            if words.is_empty() { cargo.quiet() } else { cargo.words("--no-run").quiet() }
+        })?;
+    }
+    Ok(plain)
+}
+
+/// Fails on an edge that no layer allows, of any kind: a test may not turn the layers round either.
+fn edges(members: &[Package]) -> Outcome<()> {
+    let mut wrong = Vec::new();
+    for package in members {
+        let allowed = MAY_KNOW.iter().find(|(name, _)| *name == package.name);
+        let Some((_, allowed)) = allowed else {
+            wrong.push(format!(
+                "{}: no layer has this name; see MAY_KNOW in layers.rs",
+                package.name
+            ));
+            continue;
+        };
+        for (other, kind) in &package.dependencies {
+            let member = members.iter().any(|member| member.name == *other);
+            // A crate may name itself among its dev-dependencies to turn its own features on.
+            if member && !allowed.contains(&other.as_str()) && *other != package.name {
+                wrong.push(format!("{} may not depend on {other} ({kind})", package.name));
+            }
+        }
+    }
+    if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
+}
+
+/// Counts the crates of the library, with and without encryption.
+fn tree(workspace: &Workspace, members: &[Package]) -> Outcome {
+    let library = members.iter().find(|package| package.name == LIBRARY);
+    let default = library.and_then(|p| p.features.iter().find(|(name, _)| name == "default"));
+    let default: &[String] = default.map_or(&[], |(_, on)| on);
+    let rest: Vec<&str> = default.iter().map(String::as_str).filter(|f| *f != ENCRYPTION).collect();
+    let all = counted(workspace, &[], CRATES_MAX, "with default features")?;
+    let features = rest.join(",");
+    let without = ["--no-default-features", "--features", &features];
+    let few = counted(workspace, &without, CRATES_WITHOUT_ENCRYPTION_MAX, "without encryption")?;
+    Ok(format!("{all} crates below {LIBRARY} with default features, {few} without encryption"))
+}
+
+fn counted(workspace: &Workspace, args: &[&str], most: usize, what: &str) -> Outcome<usize> {
+    let tree = |kinds: &str| {
+        let cargo = workspace.cargo("tree --prefix none --no-dedupe --package").args([LIBRARY]);
+        Ok::<_, String>(unique(&cargo.args(args).args(["--edges", kinds]).read()?))
+    };
+    let crates = tree("normal")?;
+    if crates.len() > most {
+        return Err(format!(
+            "{LIBRARY} {what} brings {} crates, at most {most} are allowed:\n  {}",
+            crates.len(),
+            crates.join("\n  ")
+        ));
+    }
+    let builds = tree("normal,build")?;
+    let needs_c = |line: &&String| NEEDS_C.contains(&line.split(' ').next().unwrap_or_default());
+    match builds.iter().find(needs_c) {
+        None => Ok(crates.len()),
+        Some(name) => Err(format!("{LIBRARY} {what} needs a C compiler: {name} is in its tree")),
+    }
+}
+
+/// The distinct `name version` lines of `cargo tree`.
+fn unique(tree: &str) -> Vec<String> {
+    let name = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let mut crates: Vec<String> = tree.lines().filter(|l| !l.is_empty()).map(name).collect();
+    crates.sort();
+    crates.dedup();
+    crates
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{edges, unique};
+    use crate::workspace::Package;
+
+    fn package(name: &str, dependencies: &[(&str, &str)]) -> Package {
+        let owned = |(name, kind): &(&str, &str)| ((*name).to_owned(), (*kind).to_owned());
+        Package {
+            name: name.to_owned(),
+            version: "1.0.0".to_owned(),
+            license: None,
+            dependencies: dependencies.iter().map(owned).collect(),
+            targets: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_upward_edge_fails_also_in_tests() {
+        let core = || package("codex-core", &[("codex-storage", "normal"), ("serde", "normal")]);
+        let storage = package("codex-storage", &[("codex-storage", "dev")]);
+        assert_eq!(edges(&[core(), storage]), Ok(()));
+        for kind in ["normal", "dev", "build"] {
+            let storage = package("codex-storage", &[("codex-core", kind)]);
+            let wrong = edges(&[core(), storage]).unwrap_err();
+            assert_eq!(wrong, format!("codex-storage may not depend on codex-core ({kind})"));
+        }
+    }
+
+    #[test]
+    fn a_crate_without_a_layer_fails() {
+        assert!(edges(&[package("codex-extra", &[])]).unwrap_err().contains("no layer"));
+    }
+
+    #[test]
+    fn crates_are_counted_once() {
+        assert_eq!(unique("a v1.0.0 (*)\nb v2.0.0 (proc-macro)\n\na v1.0.0\na v2.0.0\n").len(), 3);
+    }
+}

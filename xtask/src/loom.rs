@@ -1,0 +1,133 @@
+//! `loom`: the model checker on the real lock and commit types, with a floor under its work.
+
+use crate::program::Program;
+use crate::workspace::Workspace;
+use crate::{Command, Outcome, only};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "loom",
+    args: "",
+    about: "model-check the commit path, with the number of executions explored",
+    run,
+};
+
+/// The packages that have a loom build.
+pub(crate) const PACKAGES: &[&str] = &["codex-core", "codex-storage"];
+
+/// The test program that holds a package's models.
+pub(crate) const TEST: &str = "loom";
+
+/// Fewer models than this and some were lost.
+const MODELS_MIN: usize = 6;
+
+/// With one of these set loom ends early and still reports success.
+const CUT_SHORT: &[&str] = &["LOOM_MAX_PERMUTATIONS", "LOOM_MAX_DURATION", "LOOM_MAX_BRANCHES"];
+
+/// What a model reports of itself: `loom-model NAME executions=N floor=M`.
+#[derive(Debug, PartialEq, Eq)]
+struct Model {
+    name: String,
+    executions: u64,
+    floor: u64,
+}
+
+fn run(workspace: &Workspace, words: &[String]) -> Outcome {
+    only(&[], words)?;
+    if let Some(name) = CUT_SHORT.iter().find(|name| std::env::var_os(name).is_some()) {
+        return Err(format!("{name} is set: loom would stop early and pass; unset it"));
+    }
+    let mut models = Vec::new();
+    for package in workspace.members()?.iter().filter(|p| p.has_target("test", TEST)) {
+        let test = |words| Ok::<_, String>(cargo(workspace, "test --release")?.words(words));
+        let scope = format!("--package {} --test {TEST}", package.name);
+        test(&scope)?.words("--no-run").progress()?;
+        let output = test(&scope)?.words("--quiet -- --nocapture --test-threads 2").quiet()?;
+        models.extend(output.lines().filter_map(Model::read));
+    }
+    models.sort_by(|a, b| a.name.cmp(&b.name));
+    println!("  {:<48} {:>12} {:>12}", "model", "executions", "floor");
+    for model in &models {
+        println!("  {:<48} {:>12} {:>12}", model.name, model.executions, model.floor);
+    }
+    judge(&models)
+}
+
+/// Cargo with loom in place of the standard library's locks, in a target folder of its own.
+pub(crate) fn cargo(workspace: &Workspace, words: &str) -> Outcome<Program> {
+    let cargo = workspace.cargo(words).env_flags("RUSTFLAGS", "--cfg loom");
+    let cargo = cargo.env("CARGO_TARGET_DIR", workspace.target()?.join("loom"));
+    // The models spend their time in loom itself; a thin LTO would only make the build longer.
+    Ok(cargo
+        .env("CARGO_PROFILE_RELEASE_LTO", "off")
+        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"))
+}
+
+fn judge(models: &[Model]) -> Outcome {
+    if let Some(model) = models.iter().find(|model| model.executions < model.floor) {
+        return Err(format!(
+            "model {} explored {} executions, below its floor of {}: it lost some of its cover",
+            model.name, model.executions, model.floor
+        ));
+    }
+    if models.len() < MODELS_MIN {
+        return Err(format!(
+            "{} models reported, at least {MODELS_MIN} are expected: each prints \
+             `loom-model NAME executions=N floor=M`",
+            models.len()
+        ));
+    }
+    if let Some(model) = models.iter().find(|model| model.floor == 0) {
+        return Err(format!("model {} has the floor 0, which no run can miss", model.name));
+    }
+    let executions: u64 = models.iter().map(|model| model.executions).sum();
+    Ok(format!("{} models, {executions} executions", models.len()))
+}
+
+impl Model {
+    fn read(line: &str) -> Option<Self> {
+        // The runner may have printed something of its own on the same line before.
+        let (_, report) = line.split_once("loom-model ")?;
+        let mut words = report.split_whitespace();
+        let name = words.next()?.to_owned();
+        let executions = words.next()?.strip_prefix("executions=")?.parse().ok()?;
+        let floor = words.next()?.strip_prefix("floor=")?.parse().ok()?;
+        Some(Self { name, executions, floor })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{MODELS_MIN, Model, judge};
+
+    fn models(count: usize) -> Vec<Model> {
+        let model = |i| Model { name: format!("m{i}"), executions: 10, floor: 5 };
+        (0..count).map(model).collect()
+    }
+
+    #[test]
+    fn reports_are_read_also_behind_other_output() {
+        let model = Model { name: "a_b".to_owned(), executions: 12, floor: 3 };
+        assert_eq!(Model::read("..loom-model a_b executions=12 floor=3"), Some(model));
+        assert_eq!(Model::read("loom-model a_b executions=12"), None);
+        assert_eq!(Model::read("test a_b ... ok"), None);
+    }
+
+    #[test]
+    fn enough_models_above_their_floors_pass() {
+        assert_eq!(judge(&models(MODELS_MIN)).unwrap(), "6 models, 60 executions");
+    }
+
+    #[test]
+    fn a_missing_model_fails() {
+        assert!(judge(&models(MODELS_MIN - 1)).unwrap_err().contains("at least"));
+    }
+
+    #[test]
+    fn a_model_below_its_floor_or_without_one_fails() {
+        let mut few = models(MODELS_MIN);
+        few[2].executions = 4;
+        assert!(judge(&few).unwrap_err().contains("m2 explored 4"));
+        few[2].floor = 0;
+        assert!(judge(&few).unwrap_err().contains("floor 0"));
+    }
+}

@@ -1,0 +1,31 @@
+//! `demo`, `performance-scaling`, `performance-high-volume`: the programs of codex-bench.
+
+use crate::workspace::Workspace;
+use crate::{Command, Outcome};
+
+pub(crate) const DEMO: Command = Command {
+    name: "demo",
+    args: "[ARGS]",
+    about: "the store at work: real files, 32 threads, a killed process, nothing lost",
+    run: |workspace, words| start(workspace, "demo", words),
+};
+
+pub(crate) const SCALING: Command = Command {
+    name: "performance-scaling",
+    args: "[ARGS]",
+    about: "1 to 32 writers in each storage form, beside the disk's raw sync rate",
+    run: |workspace, words| start(workspace, "scaling", words),
+};
+
+pub(crate) const HIGH_VOLUME: Command = Command {
+    name: "performance-high-volume",
+    args: "[ARGS]",
+    about: "many writes, mixed work, large values, backups, replay: all verified",
+    run: |workspace, words| start(workspace, "high_volume", words),
+};
+
+fn start(workspace: &Workspace, program: &str, words: &[String]) -> Outcome {
+    let cargo = workspace.cargo("run --quiet --release --package codex-bench --bin");
+    cargo.args([program, "--"]).args(words).open()?;
+    Ok(String::new())
+}

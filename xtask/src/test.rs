@@ -1,0 +1,136 @@
+//! `test`: every test and every doctest, with nextest where it is installed.
+
+use crate::program::part;
+use crate::workspace::Workspace;
+use crate::{Command, Outcome};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "test",
+    args: "[NAME] [--alone]",
+    about: "run the tests (whose names contain NAME), together or package by package",
+    run,
+};
+
+/// How many tests ran.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+struct Counts {
+    passed: u64,
+    failed: u64,
+}
+
+fn run(workspace: &Workspace, words: &[String]) -> Outcome {
+    let (flags, names): (Vec<&String>, Vec<&String>) =
+        words.iter().partition(|w| w.starts_with('-'));
+    if let Some(unknown) = flags.iter().find(|flag| **flag != "--alone") {
+        return Err(format!(
+            "does not know `{unknown}`; it takes a part of a test's name, --alone"
+        ));
+    }
+    if names.len() > 1 {
+        return Err("takes one NAME: a part of the tests' names".to_owned());
+    }
+    let name = names.first().map(|name| name.as_str());
+    let mut counts = Counts::default();
+    let mut failures = Vec::new();
+    for scope in scopes(workspace, !flags.is_empty())? {
+        let (of_scope, ok) = tests(workspace, &scope, name)?;
+        counts.add(of_scope);
+        if !ok {
+            failures.push(format!("tests of {scope}"));
+        }
+    }
+    let (of_docs, failed) = doctests(workspace, name)?;
+    counts.add(of_docs);
+    failures.extend(failed);
+    let note = format!("{} passed, {} failed", counts.passed, counts.failed);
+    match name {
+        _ if !failures.is_empty() => Err(format!("{note}: {}", failures.join(", "))),
+        Some(name) if counts.passed == 0 => Err(format!("no test's name contains `{name}`")),
+        _ => Ok(note),
+    }
+}
+
+/// What to test at a time: all, or each package with the features that it has by itself.
+fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<String>> {
+    if !alone {
+        return Ok(vec!["--workspace".to_owned()]);
+    }
+    let members = workspace.members()?;
+    Ok(members.iter().map(|package| format!("--package {}", package.name)).collect())
+}
+
+fn tests(workspace: &Workspace, scope: &str, name: Option<&str>) -> Outcome<(Counts, bool)> {
+    let ended = if workspace.has("nextest") {
+        workspace.cargo("nextest run --no-run").words(scope).progress()?;
+        let quiet = "--cargo-quiet --no-tests pass --no-fail-fast --status-level slow";
+        let cargo = workspace.cargo("nextest run --final-status-level fail").words(quiet);
+        cargo.words(scope).args(name).echo()?
+    } else {
+        workspace.cargo("test --no-run --tests").words(scope).progress()?;
+        let cargo = workspace.cargo("test --quiet --tests --no-fail-fast").words(scope);
+        cargo.args(name).echo()?
+    };
+    Ok((Counts::of(&ended.output), ended.success()))
+}
+
+fn doctests(workspace: &Workspace, name: Option<&str>) -> Outcome<(Counts, Vec<String>)> {
+    let mut counts = Counts::default();
+    let mut failed = Vec::new();
+    for package in workspace.members()?.iter().filter(|package| package.has_lib()) {
+        let cargo = workspace.cargo("test --quiet --doc --package").args([&package.name]);
+        let output = part(&format!("doctests of {}", package.name), || cargo.args(name).quiet());
+        match output {
+            Ok(output) => counts.add(Counts::of(&output)),
+            Err(output) => {
+                println!("{output}");
+                counts.add(Counts::of(&output));
+                failed.push(format!("doctests of {}", package.name));
+            }
+        }
+    }
+    Ok((counts, failed))
+}
+
+impl Counts {
+    /// Reads the closing lines of nextest (`Summary [..] 3 tests run: 2 passed, 1 failed`) and of
+    /// cargo's own runner (`test result: ok. 3 passed; 0 failed; ..`).
+    fn of(output: &str) -> Self {
+        let mut counts = Self::default();
+        for line in output.lines().map(str::trim_start) {
+            if line.starts_with("test result: ") || line.starts_with("Summary [") {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                for pair in words.windows(2) {
+                    let [number, word] = pair else { continue };
+                    let number = number.parse().unwrap_or(0);
+                    match word.trim_end_matches([',', ';']) {
+                        "passed" => counts.passed += number,
+                        "failed" | "timed" => counts.failed += number,
+                        _ => {}
+                    }
+                }
+            }
+        }
+        counts
+    }
+
+    fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Counts;
+
+    #[test]
+    fn closing_lines_of_both_runners_are_counted() {
+        let nextest =
+            "     Summary [   0.012s] 7 tests run: 5 passed (1 slow), 2 failed, 0 skipped\n";
+        assert_eq!(Counts::of(nextest), Counts { passed: 5, failed: 2 });
+        let cargo = "running 3 tests\n...\ntest result: FAILED. 2 passed; 1 failed; 0 ignored;\n\
+                     test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 1 filtered out\n";
+        assert_eq!(Counts::of(cargo), Counts { passed: 6, failed: 1 });
+        assert_eq!(Counts::of("2 passed, as a test printed"), Counts::default());
+    }
+}

@@ -1,0 +1,89 @@
+//! Rules between sources, documents and xtask: mutants, commands, and tests named in documents.
+
+use std::collections::BTreeSet;
+
+use super::source::Source;
+use super::{File, Finding};
+use crate::COMMANDS;
+use crate::mutants::MUTANTS;
+
+pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
+    let names: Vec<&str> = MUTANTS.iter().map(|mutant| mutant.name).collect();
+    let mut findings = mutants(sources, &names);
+    let documents = || files.iter().filter(|file| file.has_extension("md"));
+    findings.extend(documents().flat_map(commands));
+    findings.extend(documents().flat_map(|file| tests(file, sources)));
+    findings
+}
+
+/// Each mutant of the sources is run, and each that is run stands in the sources.
+pub(super) fn mutants(sources: &[Source], names: &[&str]) -> Vec<Finding> {
+    let mut found = BTreeSet::new();
+    let mut findings = Vec::new();
+    for source in sources.iter().filter(|source| !source.path.starts_with("xtask/")) {
+        for (number, line) in (1..).zip(source.text.lines()) {
+            let after = line.split("codex_mutant = \"").skip(1);
+            for name in after.filter_map(|rest| rest.split('"').next()) {
+                // A comment may write the form of the cfg, with dots for the name.
+                if name.chars().any(|c| !c.is_ascii_alphanumeric() && c != '_') {
+                    continue;
+                }
+                if !names.contains(&name) {
+                    let text = format!("mutant `{name}` is not in MUTANTS of xtask/src/mutants.rs");
+                    findings.push(Finding::new(source.path, number, text));
+                }
+                found.insert(name);
+            }
+        }
+    }
+    let lost = names.iter().filter(|name| !found.contains(**name));
+    let text = |name: &&str| {
+        let text = format!("mutant `{name}` stands in no source: a check that breaks nothing");
+        Finding::new("xtask/src/mutants.rs", 0, text)
+    };
+    findings.extend(lost.map(text));
+    findings
+}
+
+/// Each `cargo xtask X` of a document is a command.
+fn commands(file: &File) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(file.text().unwrap_or_default().lines()) {
+        for rest in line.split("cargo xtask ").skip(1) {
+            let end =
+                rest.find(|c: char| !c.is_ascii_lowercase() && c != '-').unwrap_or(rest.len());
+            let name = rest.get(..end).unwrap_or_default();
+            if !name.is_empty() && !COMMANDS.iter().any(|command| command.name == name) {
+                let text = format!("`cargo xtask {name}` is not a command");
+                findings.push(Finding::new(&file.path, number, text));
+            }
+        }
+    }
+    findings
+}
+
+/// Each `some_test_name` in a table of a document is a function of the sources: nothing holds a
+/// promise whose test was renamed away.
+fn tests(file: &File, sources: &[Source]) -> Vec<Finding> {
+    const UNDERSCORES_OF_A_SENTENCE: usize = 3;
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(file.text().unwrap_or_default().lines()) {
+        if !line.starts_with('|') {
+            continue;
+        }
+        for code in line.split('`').skip(1).step_by(2) {
+            let name = code.rsplit("::").next().unwrap_or_default();
+            let plain =
+                name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+            if !plain || name.matches('_').count() < UNDERSCORES_OF_A_SENTENCE {
+                continue;
+            }
+            let function = format!("fn {name}(");
+            if !sources.iter().any(|source| source.code.contains(&function)) {
+                let text = format!("`{name}` is named as a test, but there is no such function");
+                findings.push(Finding::new(&file.path, number, text));
+            }
+        }
+    }
+    findings
+}

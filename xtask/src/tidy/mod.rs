@@ -1,0 +1,119 @@
+//! `tidy`: what compilers and lints do not see: sizes, seams, the tree, documents, mutants.
+
+mod documents;
+mod format;
+mod paths;
+mod rust;
+mod source;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::fmt;
+
+use crate::workspace::Workspace;
+use crate::{Command, Outcome, only};
+use source::Source;
+
+pub(crate) const COMMAND: Command = Command {
+    name: "tidy",
+    args: "[--bless-(format|golden)]",
+    about: "house rules on sources, tree and documents",
+    run,
+};
+
+/// A file of the repository.
+#[derive(Debug)]
+struct File {
+    /// Its path from the root, with `/`.
+    path: String,
+    bytes: Vec<u8>,
+}
+
+/// A place that breaks a rule.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Finding {
+    path: String,
+    /// Counted from 1; 0 for the file as a whole.
+    line: usize,
+    text: String,
+    /// A finding that only asks for a look does not fail the command.
+    warning: bool,
+}
+
+fn run(workspace: &Workspace, words: &[String]) -> Outcome {
+    only(&["--bless-format", "--bless-golden"], words)?;
+    let mut files = read(workspace)?;
+    if words.iter().any(|word| word == "--bless-format") {
+        format::bless_sources(workspace, &files)?;
+        files = read(workspace)?;
+    }
+    if words.iter().any(|word| word == "--bless-golden") {
+        format::bless_golden(workspace, &files)?;
+        files = read(workspace)?;
+    }
+    let mut findings = check(&files);
+    findings.sort();
+    let (warnings, errors): (Vec<Finding>, Vec<Finding>) =
+        findings.into_iter().partition(|f| f.warning);
+    for finding in &warnings {
+        println!("  warning: {finding}");
+    }
+    if errors.is_empty() {
+        return Ok(format!("{} files, {} warnings", files.len(), warnings.len()));
+    }
+    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    Err(format!("{} places break a rule\n  {}", errors.len(), list.join("\n  ")))
+}
+
+fn read(workspace: &Workspace) -> Outcome<Vec<File>> {
+    let file = |path: String| {
+        let whole = workspace.root.join(&path);
+        let bytes = std::fs::read(&whole).map_err(|e| format!("{}: {e}", whole.display()))?;
+        Ok(File { path, bytes })
+    };
+    workspace.files()?.into_iter().map(file).collect()
+}
+
+/// Every rule on every file.
+fn check(files: &[File]) -> Vec<Finding> {
+    let sources: Vec<Source> = files.iter().filter_map(Source::of).collect();
+    let mut findings = tree::check(files);
+    findings.extend(documents::check(files, &sources));
+    findings.extend(format::check(files, &sources));
+    for source in &sources {
+        findings.extend(rust::check(source));
+        findings.extend(paths::check(source));
+    }
+    findings
+}
+
+impl File {
+    fn has_extension(&self, extension: &str) -> bool {
+        self.path.rsplit_once('.').is_some_and(|(_, found)| found == extension)
+    }
+
+    /// Its text, unless it is binary.
+    fn text(&self) -> Option<&str> {
+        std::str::from_utf8(&self.bytes).ok()
+    }
+}
+
+impl Finding {
+    fn new(path: &str, line: usize, text: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), line, text: text.into(), warning: false }
+    }
+
+    fn warning(path: &str, line: usize, text: impl Into<String>) -> Self {
+        Self { warning: true, ..Self::new(path, line, text) }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.path, self.text),
+            line => write!(f, "{}:{line}: {}", self.path, self.text),
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! Each rule is seen to fire on a bad sample, and to leave a good one alone.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use super::source::Source;
+use super::{File, Finding, documents, format, paths, rust, tree};
+
+fn file(path: &str, text: &str) -> File {
+    File { path: path.to_owned(), bytes: text.as_bytes().to_vec() }
+}
+
+fn shown(findings: &[Finding]) -> Vec<String> {
+    findings.iter().map(ToString::to_string).collect()
+}
+
+/// What a rule says of one Rust source.
+fn on_source(rule: fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<String> {
+    let file = file(path, text);
+    shown(&rule(&Source::of(&file).unwrap()))
+}
+
+fn rust_rules(text: &str) -> Vec<String> {
+    on_source(rust::check, "codex-core/src/a.rs", text)
+}
+
+fn seams(path: &str, text: &str) -> Vec<String> {
+    on_source(paths::check, path, text)
+}
+
+fn tree_rules(path: &str, text: &str) -> Vec<String> {
+    shown(&tree::check(&[file(path, text)]))
+}
+
+#[test]
+fn a_plain_source_breaks_no_rule() {
+    assert!(rust_rules("//! What it is for.\nfn a() {\n    b();\n}\n").is_empty());
+}
+
+#[test]
+fn a_file_without_an_opening_sentence_is_found() {
+    for text in ["fn a() {}\n", "// Not this.\n", "//!\nfn a() {}\n", ""] {
+        assert!(rust_rules(text)[0].contains("open with `//!`"), "{text:?}");
+    }
+}
+
+#[test]
+fn a_long_file_is_found_and_its_tests_do_not_count() {
+    let library = |lines: usize| "//! Long.\n".to_owned() + &"const A: u8 = 0;\n".repeat(lines - 1);
+    assert!(rust_rules(&library(300)).is_empty());
+    assert!(rust_rules(&library(301))[0].contains("301 lines without tests: one purpose?"));
+    assert!(rust_rules(&library(401))[0].contains("401 lines without tests, at most 400"));
+    let tests = "#[cfg(test)]\nmod tests {\n".to_owned() + &"    a();\n".repeat(150) + "}\n";
+    assert!(rust_rules(&(library(300) + &tests)).is_empty());
+    assert!(rust_rules(&(library(300) + &tests + &tests))[0].contains("with tests"));
+}
+
+#[test]
+fn only_tests_count_as_tests() {
+    let lines = |condition: &str| {
+        let text = format!("//! A.\n#[cfg({condition})]\nfn a() {{\n    b();\n}}\nfn c() {{}}\n");
+        let file = file("codex-core/src/a.rs", &text);
+        Source::of(&file).unwrap().is_test
+    };
+    assert_eq!(lines("test"), [false, true, true, true, true, false]);
+    assert_eq!(lines("all(test, not(loom))"), [false, true, true, true, true, false]);
+    assert_eq!(lines("not(test)"), [false; 6]);
+    assert_eq!(lines("feature = \"test\""), [false; 6]);
+}
+
+#[test]
+fn a_long_function_is_found() {
+    let function = |lines: usize| {
+        let body = "    a();\n".repeat(lines - 2);
+        format!("//! A.\nimpl B {{\npub fn c(x: [u8; 3]) -> fn(u8) {{\n{body}}}\n}}\n")
+    };
+    assert!(rust_rules(&function(70)).is_empty());
+    assert_eq!(
+        rust_rules(&function(71)),
+        ["codex-core/src/a.rs:3: a function of 71 lines, at most 70"]
+    );
+}
+
+#[test]
+fn a_wide_line_is_found() {
+    let line = |columns: usize| format!("//! A.\n// {}\n", "e".repeat(columns - 3));
+    assert!(rust_rules(&line(100)).is_empty());
+    assert!(rust_rules(&line(101))[0].contains(":2: 101 columns"));
+    assert!(rust_rules(&format!("{}://x\n", line(101).trim_end())).is_empty());
+}
+
+#[test]
+fn code_left_unfinished_is_found_but_not_a_text_about_it() {
+    for name in [concat!("to", "do"), concat!("unim", "plemented")] {
+        let code = format!("//! A.\nfn a() {{ {name}!() }}\n");
+        assert!(rust_rules(&code)[0].contains("unfinished"), "{name}");
+        assert!(
+            rust_rules(&format!("//! A.\nconst A: &str = \"{name}!\";\n")).is_empty(),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn an_ignored_test_is_found() {
+    let sample = "//! A.\n#[test]\n#[ignore = \"slow\"]\nfn a() {}\n";
+    assert!(rust_rules(sample)[0].contains(":3: an ignored test"));
+}
+
+#[test]
+fn words_for_what_is_undone_are_found_in_any_text() {
+    for word in [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")] {
+        assert!(
+            tree_rules("docs/a.md", &format!("first\n{word}: later\n"))[0].contains(":2: left")
+        );
+        assert!(tree_rules("docs/a.md", &format!("the {word}S are another word")).is_empty());
+    }
+}
+
+#[test]
+fn places_on_one_machine_are_found() {
+    let bad = [
+        concat!("see ..", "/shared/a"),
+        concat!("cd /wo", "rk/main"),
+        concat!("\"/ho", "me/me/a\""),
+        concat!("/tm", "p/a"),
+        concat!("/ro", "ot/.cargo"),
+    ];
+    for text in bad {
+        assert!(tree_rules("docs/a.md", text)[0].contains("one machine only"), "{text}");
+    }
+    let good = [concat!("docs/ho", "me/a"), concat!("a.wo", "rk/b"), "work in home"];
+    for text in good {
+        assert!(tree_rules("docs/a.md", text).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn strangers_at_the_top_are_found() {
+    assert!(tree_rules("tools/a.rs", "")[0].contains("`tools` is not one of the folders"));
+    assert!(tree_rules("notes.txt", "")[0].contains("not one of the files"));
+    assert!(tree_rules("README.md", "").is_empty());
+    assert!(tree_rules("docs/a/b.md", "").is_empty());
+}
+
+#[test]
+fn the_disk_is_named_in_one_file_only() {
+    let bad = [
+        "//! A.\nuse std::fs;\n",
+        "//! A.\nuse std::{io, fs::{self, File}};\n",
+        "//! A.\nuse std::{io::Read, os::unix::fs::FileExt as _};\n",
+        "//! A.\nfn a() { let _ = std::fs::read(\"a\"); }\n",
+        "//! A.\nfn a() { let _ = ::std::fs::read(\"a\"); }\n",
+        "//! A.\nuse rustix::fs::*;\n",
+    ];
+    for text in bad {
+        let found = seams("codex-backup/src/a.rs", text);
+        assert!(!found.is_empty() && found[0].contains(":2: "), "{text}{found:?}");
+        assert!(found[0].contains("go through the vfs"), "{found:?}");
+        assert!(seams("codex-storage/src/vfs/os.rs", text).is_empty(), "{text}");
+        assert!(seams("codex-backup/tests/a.rs", text).is_empty(), "{text}");
+        assert!(seams("codex-backup/src/a/tests.rs", text).is_empty(), "{text}");
+        assert!(seams("codex-core/src/bin/codexdb/main.rs", text).is_empty(), "{text}");
+        assert!(seams("codex-bench/src/a.rs", text).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn locks_and_threads_are_named_in_sync_only() {
+    let bad = [
+        "//! A.\nuse std::sync::Mutex;\n",
+        "//! A.\nuse std::{mem, sync::{Arc, RwLock as L}};\n",
+        "//! A.\nuse std::sync::*;\n",
+        "//! A.\nfn a() { std::thread::spawn(b); }\n",
+        "//! A.\nuse loom::sync::atomic::AtomicU8;\n",
+    ];
+    for text in bad {
+        let found = seams("codex-core/src/a.rs", text);
+        assert!(found.len() == 1 && found[0].contains("only sync.rs"), "{text} gave {found:?}");
+        assert!(seams("codex-core/src/sync.rs", text).is_empty(), "{text}");
+        assert!(seams("codex-core/src/sync/std.rs", text).is_empty(), "{text}");
+    }
+}
+
+#[test]
+fn what_only_looks_like_a_seam_is_left_alone() {
+    let good = [
+        "//! A.\nuse std::sync::{Arc, atomic::AtomicU64};\nuse std::thread::Result;\n",
+        "//! A.\nuse std::{fmt, io};\nuse crate::fs;\nfn fs() { crate::fs::read(); loom(); }\n",
+        "//! A `std::fs` in a comment.\nconst A: &str = \"std::fs::read\";\n",
+        "//! A.\n#[cfg(test)]\nmod tests {\n    use std::fs;\n    use std::sync::Mutex;\n}\n",
+    ];
+    for text in good {
+        let found = seams("codex-core/src/a.rs", text);
+        assert!(found.is_empty(), "{text} gave {found:?}");
+    }
+}
+
+#[test]
+fn comments_and_literals_are_blanked_and_lines_kept() {
+    let text = "a /* b\n /* c */ d */ e // f\n\"g\\\"h\" r#\"i\"j\"# 'k' '\\'' \
+                '\\u{7b}' &'l m br\"n\" o\n";
+    let file = file("a.rs", text);
+    let source = Source::of(&file).unwrap();
+    let words: Vec<&str> = source.code.split_whitespace().collect();
+    let quotes = |c: char| !c.is_alphabetic() || ['r', 'b'].contains(&c);
+    let left: String = words.concat().chars().filter(|c| !quotes(*c)).collect();
+    assert_eq!(left, "aelmo");
+    assert_eq!(source.code.lines().count(), text.lines().count());
+    assert_eq!(source.code.len(), text.len());
+}
+
+#[test]
+fn mutants_are_compared_in_both_directions() {
+    let text = "//! A.\n#[cfg(codex_mutant = \"known\")]\n#[cfg(not(codex_mutant = \"new\"))]\n\
+                // `codex_mutant = \"...\"`\n";
+    let file = file("codex-core/src/a.rs", text);
+    let sources = [Source::of(&file).unwrap()];
+    let found = shown(&documents::mutants(&sources, &["known", "lost"]));
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].contains("a.rs:3: mutant `new` is not in MUTANTS"));
+    assert!(found[1].contains("mutant `lost` stands in no source"));
+}
+
+#[test]
+fn documents_name_commands_and_tests_that_exist() {
+    let code = file("codex-core/tests/a.rs", "//! A.\nfn torn_tail_is_dropped() {}\n");
+    let sources = [Source::of(&code).unwrap()];
+    let on = |text: &str| {
+        let files = [file("docs/A.md", text)];
+        let of_document = |finding: &Finding| finding.path == "docs/A.md";
+        let found = documents::check(&files, &sources);
+        shown(&found.into_iter().filter(of_document).collect::<Vec<_>>())
+    };
+    assert!(
+        on("```\ncargo xtask ci --keep-going\n```\n| 1 | `a::torn_tail_is_dropped` |\n").is_empty()
+    );
+    assert!(on("run\n`cargo xtask nothing`\n")[0].contains("A.md:2: `cargo xtask nothing`"));
+    assert!(on("| 1 | `torn_tail_is_no_more` |\n")[0].contains("no such function"));
+    assert!(on("in a sentence `torn_tail_is_no_more` may be anything\n").is_empty());
+}
+
+/// A repository with one source of the format and one golden file.
+fn format_files(code: &str, document: Option<&str>, list: &str) -> Vec<File> {
+    let mut files = vec![
+        file("codex-storage/src/frame.rs", code),
+        file("codex-storage/testdata/v1/wal.db", "golden"),
+        file("codex-storage/testdata/v1/FNV", list),
+    ];
+    files.extend(document.map(|text| file("docs/FORMAT.md", text)));
+    files
+}
+
+fn format_rules(files: &[File]) -> Vec<String> {
+    let sources: Vec<Source> = files.iter().filter_map(Source::of).collect();
+    shown(&format::check(files, &sources))
+}
+
+const CODE: &str = "//! A frame.\nconst LEN: u32 = 64;\n";
+
+/// The hash that the document lacks, as the finding tells it.
+fn hash_of(code: &str) -> String {
+    let found = format_rules(&format_files(code, Some("# Format\n"), GOLDEN));
+    found[0].split('`').nth(1).unwrap().to_owned()
+}
+
+const GOLDEN: &str = "2b72c88efe37d9c4  wal.db\n";
+
+#[test]
+fn a_changed_format_needs_its_document() {
+    let document = format!("# Format\n{}\n", hash_of(CODE));
+    let on = |code: &str, text: Option<&str>| format_rules(&format_files(code, text, GOLDEN));
+    assert!(on(CODE, Some(&document)).is_empty(), "{:?}", on(CODE, Some(&document)));
+    assert!(on(CODE, None)[0].contains("missing, although"));
+    assert!(on(CODE, Some("# Format\n"))[0].contains("has no line `sources: "));
+    assert!(on(&CODE.replace("64", "65"), Some(&document))[0].contains("but the sources are"));
+}
+
+#[test]
+fn comments_layout_and_tests_do_not_change_the_format() {
+    let same = "//! Another sentence.\n\nconst  LEN: u32\n    = 64; // bytes\n\
+                #[cfg(test)]\nmod tests {\n    const A: u8 = 1;\n}\n";
+    assert_eq!(hash_of(CODE), hash_of(same));
+    assert_ne!(
+        hash_of("//! A.\nconst M: &str = \"a\";\n"),
+        hash_of("//! A.\nconst M: &str = \"b\";\n")
+    );
+}
+
+#[test]
+fn golden_files_neither_change_nor_come_nor_go_unnoticed() {
+    let document = format!("{}\n", hash_of(CODE));
+    let on = |list: &str| format_rules(&format_files(CODE, Some(&document), list));
+    assert!(on(GOLDEN).is_empty(), "{:?}", on(GOLDEN));
+    assert!(on("0000000000000000  wal.db\n")[0].contains("changed: a version-1 file"));
+    assert!(on("")[0].contains("--bless-golden"));
+    let gone = format!("{GOLDEN}0000000000000000  gone.db\n");
+    assert!(on(&gone)[0].contains("FNV:2: names a file that is no longer there"));
+}

@@ -1,0 +1,101 @@
+//! Rules on the tree: what stands at its top, and nothing that points out of it or is left undone.
+
+use super::{File, Finding};
+
+/// The folders at the top: six crates, the documents, and those of tools.
+const FOLDERS: &[&str] = &[
+    "codex-core",
+    "codex-storage",
+    "codex-backup",
+    "codex-crypto",
+    "codex-bench",
+    "xtask",
+    "docs",
+    ".cargo",
+    ".ci",
+    ".config",
+    ".github",
+];
+
+/// The files at the top.
+const FILES: &[&str] = &[
+    ".gitattributes",
+    ".gitignore",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "LICENSE-APACHE",
+    "LICENSE-MIT",
+    "README.md",
+    "SECURITY.md",
+    "clippy.toml",
+    "deny.toml",
+    "rust-toolchain.toml",
+    "rustfmt.toml",
+];
+
+/// Words for what is not done yet, put together here so that this file does not contain them.
+const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")];
+
+/// Places on one machine only: a file that names one is of no use to anybody else.
+const ELSEWHERE: &[&str] = &[
+    concat!("..", "/shared"),
+    concat!("/wo", "rk/"),
+    concat!("/ho", "me/"),
+    concat!("/ro", "ot/"),
+    concat!("/Us", "ers/"),
+    concat!("/tm", "p/"),
+    concat!("/bash_", "jobs"),
+    concat!("/.lib", "rary"),
+];
+
+pub(super) fn check(files: &[File]) -> Vec<Finding> {
+    files.iter().flat_map(|file| top(file).into_iter().chain(words(file))).collect()
+}
+
+fn top(file: &File) -> Option<Finding> {
+    let text = match file.path.split_once('/') {
+        Some((folder, _)) if !FOLDERS.contains(&folder) => {
+            format!("`{folder}` is not one of the folders at the top; see FOLDERS in tidy/tree.rs")
+        }
+        None if !FILES.contains(&file.path.as_str()) => {
+            "not one of the files at the top; see FILES in tidy/tree.rs".to_owned()
+        }
+        _ => return None,
+    };
+    Some(Finding::new(&file.path, 0, text))
+}
+
+fn words(file: &File) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(file.text().unwrap_or_default().lines()) {
+        if let Some(word) = UNFINISHED.iter().find(|word| has_word(line, word)) {
+            findings.push(Finding::new(&file.path, number, format!("left undone: {word}")));
+        }
+        if let Some(place) = ELSEWHERE.iter().find(|place| names_place(line, place)) {
+            let text = format!("`{place}` is a place on one machine only");
+            findings.push(Finding::new(&file.path, number, text));
+        }
+    }
+    findings
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    let part = |c: char| c.is_alphanumeric() || c == '_';
+    line.match_indices(word).any(|(at, _)| {
+        let before = line.get(..at).and_then(|text| text.chars().next_back());
+        let after = line.get(at + word.len()..).and_then(|text| text.chars().next());
+        !before.is_some_and(part) && !after.is_some_and(part)
+    })
+}
+
+/// A place counts at the start of a path only: the `home` of `docs/home/` is a folder of this tree.
+fn names_place(line: &str, place: &str) -> bool {
+    let inside = |c: char| c.is_alphanumeric() || "_-.*}".contains(c);
+    line.match_indices(place).any(|(at, _)| {
+        let before = line.get(..at).and_then(|text| text.chars().next_back());
+        !place.starts_with('/') || !before.is_some_and(inside)
+    })
+}
