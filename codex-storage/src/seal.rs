@@ -1,8 +1,8 @@
 //! The place where encryption joins: storage asks for these traits and knows no cipher.
 //!
 //! [`Keys`] opens or makes the envelope in the header of a store, which gives a [`Seal`]; a seal
-//! gives one [`EpochSeal`] for each epoch of a log and for each image; that one seals and opens
-//! payloads.
+//! gives one [`Sealer`] for each new epoch of a log and for each new image, and an [`Opener`] for
+//! what was sealed before.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,13 +39,18 @@ pub trait Seal: fmt::Debug + Send + Sync {
     fn header_tag(&self, header: &[u8]) -> [u8; HEADER_TAG_LEN];
     /// Checks that tag in constant time.
     fn verify_header(&self, header: &[u8], tag: &[u8; HEADER_TAG_LEN]) -> Result<(), SealError>;
-    /// The key of one epoch: derived from `salt` (32 fresh random bytes) and `info` (what the
-    /// key is for: file id, kind, generation).
-    fn epoch(&self, salt: &[u8; 32], info: &[u8]) -> Result<Box<dyn EpochSeal>, SealError>;
+    /// Begins an epoch: draws a fresh salt of 32 random bytes and derives a key from it and from
+    /// `info` (what the key is for: file id, kind, generation). Sealing is only possible under a
+    /// fresh salt, so that no (key, nonce) pair can come twice.
+    fn sealer(&self, info: &[u8]) -> Result<Box<dyn Sealer>, SealError>;
+    /// The key of an epoch that was begun earlier, to open what it sealed.
+    fn opener(&self, salt: &[u8; 32], info: &[u8]) -> Result<Box<dyn Opener>, SealError>;
 }
 
-/// One epoch's key: seals payloads under counters that it hands out once, opens any.
-pub trait EpochSeal: fmt::Debug + Send + Sync {
+/// Seals payloads of one epoch under counters that it hands out once.
+pub trait Sealer: fmt::Debug + Send + Sync {
+    /// The salt of the epoch, to be stored in the clear.
+    fn salt(&self) -> [u8; 32];
     /// The next counter; it advances at every call, whatever becomes of the frame, and never
     /// returns a value twice.
     fn next_counter(&mut self) -> Result<u64, SealError>;
@@ -58,6 +63,10 @@ pub trait EpochSeal: fmt::Debug + Send + Sync {
         buf: &mut Vec<u8>,
         from: usize,
     ) -> Result<(), SealError>;
+}
+
+/// Opens payloads of one epoch; from several threads at once, if need be.
+pub trait Opener: fmt::Debug + Send + Sync {
     /// Decrypts `buf` (payload and tag) in place and cuts the tag off; on an error `buf` is
     /// emptied, so that nothing unauthenticated is left in it.
     fn open(&self, counter: u64, aad: &[u8], buf: &mut Vec<u8>) -> Result<(), SealError>;
