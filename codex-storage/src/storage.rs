@@ -27,7 +27,10 @@ pub trait Storage: fmt::Debug + Send {
 
     /// Makes the batches of `group` durable, at the level the storage was opened with, as one
     /// frame or one image, and returns their numbers. `image` is the state with the group
-    /// applied, for forms that write images ([`Form::writes_images`]).
+    /// applied, for forms that write images ([`Form::writes_images`]); `None` for them at
+    /// `Durability::Interval`: the commit is then only numbered, and
+    /// [`begin_checkpoint`](Storage::begin_checkpoint) gives the image to write, once an interval
+    /// and at a flush.
     ///
     /// # Errors
     /// `NoSpace` and `Io`: nothing changed, the next commit may succeed. `InDoubt`: bytes may have
@@ -41,9 +44,10 @@ pub trait Storage: fmt::Debug + Send {
     /// Notes the outcome of [`SyncPoint::sync`]: durable up to its seq, or poisoned.
     fn synced(&mut self, outcome: Result<Seq>) -> Result<()>;
 
-    /// Syncs and switches the log, short; `None` for forms that keep no log beside an image and
-    /// for a checkpoint that would change nothing. The state at this moment goes to
-    /// [`Checkpoint::write`], which runs without the lock.
+    /// Syncs and switches the log, short; `None` for a ledger, for an image that each commit
+    /// writes, and for a checkpoint that would change nothing. The state at this moment goes to
+    /// [`Checkpoint::write`], which runs without the lock. Each checkpoint that began is finished
+    /// before the next begins and before [`close`](Storage::close).
     fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>>;
 
     /// Puts a written image in place and removes what it replaces; or notes that the image

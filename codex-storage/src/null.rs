@@ -1,0 +1,104 @@
+//! A storage that keeps nothing: it numbers commits, for stores in memory.
+
+use std::ops::Range;
+
+use crate::batch::{Group, Layout, Op, Seq};
+use crate::error::Result;
+use crate::storage::{
+    Anchor, Checkpoint, Form, Recovered, State, Storage, StorageStats, SyncPoint, Written,
+};
+
+/// A storage over nothing: commits are numbered and forgotten. Every call succeeds.
+pub fn null() -> Box<dyn Storage> {
+    Box::new(Null { seq: 0, groups: 0 })
+}
+
+#[derive(Debug)]
+struct Null {
+    seq: Seq,
+    groups: u64,
+}
+
+impl Storage for Null {
+    fn form(&self) -> Form {
+        Form::Wal
+    }
+
+    fn replay(&mut self, _sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
+        Ok(Recovered { clean: true, ..Recovered::default() })
+    }
+
+    fn group(&self) -> Group {
+        Group::new(Layout::default())
+    }
+
+    fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
+        let first = self.seq + 1;
+        // A group in memory never has 2^64 batches.
+        self.seq += u64::try_from(group.batches()).unwrap_or(u64::MAX);
+        self.groups += 1;
+        Ok(first..self.seq + 1)
+    }
+
+    fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        Ok(None)
+    }
+
+    fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
+        outcome.map(|_| ())
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        Ok(None)
+    }
+
+    fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
+        done.map(|_| ())
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    fn close(&mut self, _state: &dyn State) -> Result<()> {
+        Ok(())
+    }
+
+    fn stats(&self) -> StorageStats {
+        StorageStats {
+            seq: self.seq,
+            durable: self.seq,
+            groups: self.groups,
+            ..StorageStats::default()
+        }
+    }
+
+    fn anchor(&self) -> Anchor {
+        Anchor { seq: self.seq, digest: [0; 32] }
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::null;
+    use crate::batch::Op;
+
+    #[test]
+    fn commits_in_memory_are_numbered_densely_from_one() {
+        let mut storage = null();
+        let mut group = storage.group();
+        for _ in 0..3 {
+            group.push(Op::Remove { key: b"k" }).unwrap();
+            group.finish();
+        }
+        assert_eq!(storage.commit(&mut group, None).unwrap(), 1..4);
+        group.reset();
+        group.finish();
+        assert_eq!(storage.commit(&mut group, None).unwrap(), 4..5);
+        assert_eq!((storage.stats().seq, storage.stats().durable), (4, 4));
+    }
+}
