@@ -54,6 +54,8 @@ pub trait Sealer: fmt::Debug + Send + Sync {
     /// The next counter; it advances at every call, whatever becomes of the frame, and never
     /// returns a value twice.
     fn next_counter(&mut self) -> Result<u64, SealError>;
+    /// Whether much of what one key may seal is used up: begin a new epoch at the next good moment.
+    fn is_worn(&self) -> bool;
     /// Encrypts `buf[from..]` in place and appends a tag of [`TAG_LEN`] bytes. `counter` must be
     /// the last one handed out and not yet used.
     fn seal(
