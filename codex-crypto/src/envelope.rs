@@ -1,41 +1,4 @@
 //! The envelope: a root key wrapped under the user's key, 256 bytes in the header of a file.
-//!
-//! All numbers are little endian.
-//!
-//! | offset | bytes | what |
-//! |---|---|---|
-//! | 0 | 4 | magic `CXEV` |
-//! | 4 | 2 | version, 1 |
-//! | 6 | 1 | [`Cipher`] number, for the wrap and for everything under the root key |
-//! | 7 | 1 | [`KeyKind`] number |
-//! | 8 | 1 | derivation: 1 HKDF-SHA256 alone (raw key), 2 Argon2id 1.3 before it (passphrase) |
-//! | 9 | 3 | zeros |
-//! | 12 | 4 | Argon2id passes t; 0 for a raw key |
-//! | 16 | 4 | Argon2id memory m in KiB; 0 for a raw key |
-//! | 20 | 4 | Argon2id lanes p; 0 for a raw key |
-//! | 24 | 8 | zeros |
-//! | 32 | 32 | salt, fresh for every wrap |
-//! | 64 | 16 | id of the root key |
-//! | 80 | 32 | commitment to the wrapping key |
-//! | 112 | 12 | nonce of the wrap |
-//! | 124 | 4 | zeros |
-//! | 128 | 32 | the root key, encrypted |
-//! | 160 | 16 | tag of the wrap |
-//! | 176 | 64 | zeros |
-//! | 240 | 16 | the first 16 bytes of the SHA-256 of bytes 0 to 239 |
-//!
-//! With `secret` the raw key, or Argon2id(passphrase, salt, t, m, p) of 32 bytes:
-//!
-//! ```text
-//! prk        = HKDF-Extract(salt, secret)
-//! commitment = HKDF-Expand(prk, "codex-crypto 1 commit   " | cipher | key kind, 32)
-//! wrap key   = HKDF-Expand(prk, "codex-crypto 1 wrap     " | cipher | key kind, 32)
-//! sealed     = AEAD(wrap key, nonce, root, aad = bytes 0..128 | bytes 176..240 | context)
-//! root id    = HKDF-Expand(HKDF-Extract(none, root), "codex-crypto 1 root id  " | cipher, 16)
-//! ```
-//!
-//! The checksum tells damage from a wrong key and needs no secret, so it stops no attacker: the
-//! commitment and the tag do. Each wrapping key seals one message, since its salt is fresh.
 
 use std::fmt;
 
@@ -54,6 +17,51 @@ use crate::root::RootKey;
 pub const ENVELOPE_LEN: usize = 256;
 
 /// A root key wrapped under the user's key. Contains no secret in the clear.
+///
+/// All numbers are little endian.
+///
+/// | offset | bytes | what |
+/// |---|---|---|
+/// | 0 | 4 | magic `CXEV` |
+/// | 4 | 2 | version, 1 |
+/// | 6 | 1 | [`Cipher`] number, for the wrap and for everything under the root key |
+/// | 7 | 1 | [`KeyKind`] number |
+/// | 8 | 1 | derivation: 1 HKDF-SHA256 alone (raw key), 2 Argon2id 1.3 before it (passphrase) |
+/// | 9 | 3 | zeros |
+/// | 12 | 4 | Argon2id passes t; 0 for a raw key |
+/// | 16 | 4 | Argon2id memory m in KiB; 0 for a raw key |
+/// | 20 | 4 | Argon2id lanes p; 0 for a raw key |
+/// | 24 | 8 | zeros |
+/// | 32 | 32 | salt, fresh for every wrap |
+/// | 64 | 16 | id of the root key |
+/// | 80 | 32 | commitment to the wrapping key |
+/// | 112 | 12 | nonce of the wrap |
+/// | 124 | 4 | zeros |
+/// | 128 | 32 | the root key, encrypted |
+/// | 160 | 16 | tag of the wrap |
+/// | 176 | 64 | zeros |
+/// | 240 | 16 | the first 16 bytes of the SHA-256 of bytes 0 to 239 |
+///
+/// With `secret` the raw key, or Argon2id(passphrase, salt, t, m, p) of 32 bytes:
+///
+/// ```text
+/// prk        = HKDF-Extract(salt, secret)
+/// commitment = HKDF-Expand(prk, "codex-crypto 1 commit   " | cipher | key kind, 32)
+/// wrap key   = HKDF-Expand(prk, "codex-crypto 1 wrap     " | cipher | key kind, 32)
+/// sealed     = AEAD(wrap key, nonce, root, aad = bytes 0..128 | bytes 176..240 | context)
+/// root id    = HKDF-Expand(HKDF-Extract(none, root), "codex-crypto 1 root id  " | cipher, 16)
+/// ```
+///
+/// From the root key, all by the same two steps of HKDF-SHA256 (RFC 5869):
+///
+/// ```text
+/// header key = HKDF-Expand(HKDF-Extract(none, root), "codex-crypto 1 header   " | cipher, 64)
+/// epoch key  = HKDF-Expand(HKDF-Extract(salt, root), "codex-crypto 1 epoch    " | cipher | info, 32)
+/// nonce      = 4 zeros | counter (8)
+/// ```
+///
+/// The checksum tells damage from a wrong key and needs no secret, so it stops no attacker: the
+/// commitment and the tag do. Each wrapping key seals one message, since its salt is fresh.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Envelope {
     cipher: Cipher,

@@ -1,0 +1,17 @@
+//! The crate as its users see it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+mod golden;
+mod misuse;
+mod nonce;
+#[cfg(feature = "oracle")]
+mod oracle;
+mod secrets;
