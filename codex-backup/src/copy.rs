@@ -1,0 +1,393 @@
+//! Makes one whole, synced, verified copy of a file: by sharing its blocks, by a second name, or
+//! byte by byte.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use codex_storage::vfs::{Dir, File, Kind, Mode, Open, Vfs};
+
+use crate::error::{Cause, Error, Named, Result};
+use crate::inspect::{CHUNK_BYTES, Depth, Facts, Inspect, Prefix};
+use crate::names::{self, Stem};
+
+/// Where the bytes of a copy come from.
+pub enum Source<'a> {
+    /// A file that is only ever replaced, never changed in place: its blocks may be shared, and a
+    /// large one may get a second name instead of a copy.
+    Frozen {
+        /// Its name.
+        name: &'a str,
+        /// Whether every byte was read back and checked since the file was written. A second
+        /// name for it is then not read again, so that it costs the same whatever the size.
+        proven: bool,
+    },
+    /// A file that grows at its end: its first bytes are copied, never shared. Also right for a
+    /// plain file that may be changed in place, with the length it has now.
+    Growing {
+        /// Its name.
+        name: &'a str,
+        /// How many bytes.
+        upto: u64,
+    },
+    /// The caller produces the bytes, in an empty file open for writing. This crate syncs it.
+    Write {
+        /// About how many bytes that will be, for the check of free space.
+        size: u64,
+        /// Produces them.
+        write: &'a mut Writer<'a>,
+    },
+}
+
+/// Code of the caller that writes a whole file.
+pub type Writer<'a> = dyn FnMut(&dyn File) -> Result<(), Cause> + 'a;
+
+/// Called while bytes are copied; `Break` stops the copy with [`Error::Stopped`].
+pub type Watch<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
+
+/// How far a copy has come. A copy by a second name or by sharing blocks reports only its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// Bytes copied.
+    pub done: u64,
+    /// Bytes in all.
+    pub total: u64,
+}
+
+/// A [`Watch`] that looks away.
+pub fn unwatched(_: Progress) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// How a copy was made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// It shares the blocks of its source, which neither can change for the other.
+    Reflink,
+    /// It is a second name of its source.
+    Link,
+    /// Byte by byte.
+    Copy,
+    /// Its caller wrote it.
+    Written,
+}
+
+/// How [`copy_to`] treats its destination.
+#[derive(Debug, Clone)]
+pub struct CopyOptions {
+    /// The permissions of the copy.
+    pub mode: Mode,
+    /// Whether an older copy of the same file at the destination is replaced. Anything else there
+    /// is an error either way.
+    pub replace: bool,
+    /// How deep the copy is verified.
+    pub depth: Depth,
+    /// The version the copy must have. `None` takes the source's word; needed to hold a
+    /// [`Source::Write`] to a version.
+    pub about: Option<Facts>,
+}
+
+impl Default for CopyOptions {
+    fn default() -> Self {
+        Self { mode: Mode::Frozen, replace: false, depth: Depth::Checksums, about: None }
+    }
+}
+
+/// A copy that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Copied {
+    /// What the copy says of itself.
+    pub facts: Facts,
+    /// How it was made.
+    pub method: Method,
+}
+
+/// Copies `source`, a file in `from`, to `name` in `to`: atomically. Until the copy is whole,
+/// synced and verified, `name` stays as it was; a crash leaves it as it was or as the whole copy,
+/// and at most a temporary that the next copy to that name, or the next
+/// [`adopt`](crate::Backups::adopt) there, removes. The copy is a file of its own, never a second
+/// name. Of two copies to one name at the same time one may fail; the file at `name` is whole.
+///
+/// # Errors
+///
+/// [`Error::Exists`] and [`Error::Foreign`] before anything is written, [`Error::NoSpace`] before
+/// it where the file system tells; after any error `name` is as it was, except when the directory
+/// itself could not be synced last: then it is as it was, or the whole copy.
+pub fn copy_to(
+    from: &Vfs,
+    source: Source<'_>,
+    to: &Vfs,
+    name: &str,
+    inspect: &dyn Inspect,
+    options: &CopyOptions,
+    watch: &mut Watch<'_>,
+) -> Result<Copied> {
+    names::check(name)?;
+    for stray in to.dir.list().named("list", &*to.dir, name)? {
+        if names::stem_of(name, &stray) == Some(Stem::Copying) && is_file(&*to.dir, &stray)? {
+            to.dir.remove(&stray).named("remove", &*to.dir, &stray)?;
+        }
+    }
+    let about = match &options.about {
+        Some(about) => Some(about.clone()),
+        None => source_facts(&*from.dir, &source, inspect)?,
+    };
+    check_destination(&*to.dir, name, inspect, options.replace, about.as_ref())?;
+    let temporary = names::temporary(to, name, Stem::Copying)?;
+    let job = Job {
+        from: &*from.dir,
+        to: &*to.dir,
+        to_name: &temporary,
+        same_dir: Arc::ptr_eq(&from.dir, &to.dir),
+        link_above: None,
+        mode: options.mode,
+        depth: options.depth,
+        inspect,
+        about: about.as_ref(),
+    };
+    let made = job.run(source, watch).and_then(|copied| {
+        to.dir.rename(&temporary, name).named("rename a finished copy to", &*to.dir, name)?;
+        Ok(copied)
+    });
+    let copied = made.inspect_err(|_| discard(&*to.dir, &temporary))?;
+    to.dir.sync().named("sync the folder of", &*to.dir, name)?;
+    Ok(copied)
+}
+
+/// One copy to be made.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Job<'a> {
+    pub(crate) from: &'a dyn Dir,
+    pub(crate) to: &'a dyn Dir,
+    /// The name of the copy, which is free.
+    pub(crate) to_name: &'a str,
+    /// Whether source and copy are in one directory, so that blocks and names can be shared.
+    pub(crate) same_dir: bool,
+    /// The size above which a frozen file gets a second name where blocks cannot be shared.
+    pub(crate) link_above: Option<u64>,
+    pub(crate) mode: Mode,
+    pub(crate) depth: Depth,
+    pub(crate) inspect: &'a dyn Inspect,
+    /// The version the copy must have, where that is known.
+    pub(crate) about: Option<&'a Facts>,
+}
+
+impl Job<'_> {
+    /// Makes the copy, syncs its bytes and verifies it. On an error the caller discards it. The
+    /// name itself is not yet durable.
+    pub(crate) fn run(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Copied> {
+        let proven = matches!(source, Source::Frozen { proven: true, .. });
+        let label = source.path(self.from).unwrap_or_else(|| self.to.path(self.to_name));
+        let method = self.place(source, watch)?;
+        let file = self.to.open(self.to_name, Open::Read).named("open", self.to, self.to_name)?;
+        if matches!(method, Method::Reflink | Method::Link) {
+            file.sync().named("sync", self.to, self.to_name)?;
+        }
+        let facts = if method == Method::Link && proven {
+            self.inspect.facts(&*file)
+        } else {
+            self.inspect.verify(&*file, self.depth)
+        };
+        let facts = facts.map_err(|flaw| Error::from_flaw(self.to.path(self.to_name), flaw))?;
+        if let Some(about) = self.about.filter(|about| !about.same_version(&facts)) {
+            let (expected, found) = (about.version(), facts.version());
+            return Err(Error::Changed { path: label, expected, found });
+        }
+        Ok(Copied { facts, method })
+    }
+
+    /// Brings the bytes there, the cheapest allowed way first.
+    fn place(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Method> {
+        let (name, upto) = match source {
+            Source::Write { size, write } => return self.write_out(size, write),
+            Source::Growing { name, upto } => (name, upto),
+            Source::Frozen { name, .. } => {
+                let found = self.from.metadata(name).named("look at", self.from, name)?;
+                let len = found.map_or(0, |found| found.len);
+                if let Some(method) = self.share(name, len)? {
+                    let _ = watch(Progress { done: len, total: len });
+                    return Ok(method);
+                }
+                (name, len)
+            }
+        };
+        self.copy_bytes(name, upto, watch)?;
+        Ok(Method::Copy)
+    }
+
+    /// Shares the blocks or the whole file, where that is allowed and possible.
+    fn share(&self, name: &str, len: u64) -> Result<Option<Method>> {
+        if !self.same_dir {
+            return Ok(None);
+        }
+        match self.from.reflink(name, self.to_name, self.mode) {
+            Ok(()) => return Ok(Some(Method::Reflink)),
+            Err(error) if cannot(&error) => {}
+            Err(error) => return Err(error).named("share the blocks of", self.from, name),
+        }
+        if self.link_above.is_none_or(|above| len <= above) {
+            return Ok(None);
+        }
+        match self.from.link(name, self.to_name) {
+            Ok(()) => Ok(Some(Method::Link)),
+            Err(error) if cannot(&error) => Ok(None),
+            Err(error) => Err(error).named("link", self.from, name),
+        }
+    }
+
+    fn write_out(&self, size: u64, write: &mut Writer<'_>) -> Result<Method> {
+        let file = self.create(size)?;
+        let path = || self.to.path(self.to_name);
+        write(&*file).map_err(|cause| Error::Source { path: path(), cause: cause.into() })?;
+        file.sync().filling("sync", self.to, self.to_name, size)?;
+        Ok(Method::Written)
+    }
+
+    fn copy_bytes(&self, name: &str, total: u64, watch: &mut Watch<'_>) -> Result<()> {
+        let (to, to_name) = (self.to, self.to_name);
+        let input = self.from.open(name, Open::Read).named("open", self.from, name)?;
+        let output = self.create(total)?;
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let (mut done, mut unsynced) = (0, 0);
+        while done < total {
+            let here = usize::try_from(total - done).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+            let Some(chunk) = buffer.get_mut(..here) else { break };
+            input.read_exact_at(chunk, done).named("read", self.from, name)?;
+            output.write_all_at(chunk, done).filling("write", to, to_name, total)?;
+            done += here as u64;
+            unsynced += here as u64;
+            if unsynced >= SYNC_EVERY_BYTES {
+                output.sync().filling("sync", to, to_name, total)?;
+                unsynced = 0;
+            }
+            if watch(Progress { done, total }).is_break() {
+                return Err(Error::Stopped { path: to.path(to_name) });
+            }
+        }
+        output.sync().filling("sync", to, to_name, total)
+    }
+
+    /// Creates the copy, empty, if there is room for `needed` bytes.
+    fn create(&self, needed: u64) -> Result<Arc<dyn File>> {
+        let (to, name) = (self.to, self.to_name);
+        let available = to.available_bytes().named("ask for the free space at", to, name)?;
+        if available < needed {
+            return Err(Error::NoSpace { path: to.path(name), needed, available });
+        }
+        to.open(name, Open::CreateNew(self.mode)).filling("create", to, name, needed)
+    }
+}
+
+/// What the source says of itself; `None` where only its caller knows.
+pub(crate) fn source_facts(
+    from: &dyn Dir,
+    source: &Source<'_>,
+    inspect: &dyn Inspect,
+) -> Result<Option<Facts>> {
+    let (name, upto) = match *source {
+        Source::Frozen { name, .. } => (name, None),
+        Source::Growing { name, upto } => (name, Some(upto)),
+        Source::Write { .. } => return Ok(None),
+    };
+    if !is_file(from, name)? {
+        return Err(not_a_file(from, name, name));
+    }
+    let file = from.open(name, Open::Read).named("open", from, name)?;
+    let file = match upto {
+        Some(upto) => Arc::new(Prefix::new(file, upto)),
+        None => file,
+    };
+    inspect.facts(&*file).map(Some).map_err(|flaw| Error::from_flaw(from.path(name), flaw))
+}
+
+/// Removes a copy that came to nothing. Best effort: what stays is removed by the next rotation,
+/// copy or open.
+pub(crate) fn discard(dir: &dyn Dir, name: &str) {
+    let _ = dir.remove(name);
+}
+
+/// Whether a regular file has this name; `Missing` where nothing has.
+pub(crate) fn is_file(dir: &dyn Dir, name: &str) -> Result<bool> {
+    match dir.metadata(name).named("look at", dir, name)? {
+        Some(found) => Ok(found.kind == Kind::File),
+        None => Err(Error::Missing { path: dir.path(name) }),
+    }
+}
+
+pub(crate) fn not_a_file(dir: &dyn Dir, name: &str, of: &str) -> Error {
+    let what = match dir.metadata(name) {
+        Ok(Some(found)) => kind_in_words(found.kind),
+        _ => "something else",
+    };
+    Error::Foreign { path: dir.path(name), of: dir.path(of), what: what.to_owned() }
+}
+
+pub(crate) fn kind_in_words(kind: Kind) -> &'static str {
+    match kind {
+        Kind::File => "a file",
+        Kind::Dir => "a directory",
+        Kind::Symlink => "a symbolic link",
+        Kind::Other => "a device, socket or pipe",
+    }
+}
+
+impl Source<'_> {
+    fn path(&self, dir: &dyn Dir) -> Option<std::path::PathBuf> {
+        match self {
+            Self::Frozen { name, .. } | Self::Growing { name, .. } => Some(dir.path(name)),
+            Self::Write { .. } => None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Source<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Frozen { name, proven } => {
+                f.debug_struct("Frozen").field("name", name).field("proven", proven).finish()
+            }
+            Self::Growing { name, upto } => {
+                f.debug_struct("Growing").field("name", name).field("upto", upto).finish()
+            }
+            Self::Write { size, .. } => f.debug_struct("Write").field("size", size).finish(),
+        }
+    }
+}
+
+/// Refuses a destination that is not to be replaced.
+fn check_destination(
+    dir: &dyn Dir,
+    name: &str,
+    inspect: &dyn Inspect,
+    replace: bool,
+    about: Option<&Facts>,
+) -> Result<()> {
+    let path = dir.path(name);
+    let Some(found) = dir.metadata(name).named("look at", dir, name)? else { return Ok(()) };
+    if found.kind != Kind::File {
+        let what = kind_in_words(found.kind).to_owned();
+        return Err(Error::Foreign { path, of: dir.path(name), what });
+    }
+    if !replace {
+        return Err(Error::Exists { path });
+    }
+    let file = dir.open(name, Open::Read).named("open", dir, name)?;
+    let theirs = inspect.identity(&*file).ok();
+    match about {
+        Some(about) if theirs.as_deref() != Some(&*about.id) => {
+            let what = "a file of another origin".to_owned();
+            Err(Error::Foreign { path, of: dir.path(name), what })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether the file system cannot do it at all, so that another way is worth a try: no such
+/// function, too many names already, or links to others' files forbidden.
+fn cannot(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+    matches!(error.kind(), Unsupported | TooManyLinks | PermissionDenied | CrossesDevices)
+}
+
+/// Bytes written between two syncs of a copy. Without them a large copy ends in one sync of all
+/// its bytes, behind which every other sync of the file system waits.
+const SYNC_EVERY_BYTES: u64 = 8 * 1024 * 1024;

@@ -1,0 +1,202 @@
+//! What a backup needs to know of a file: whose it is, which version, and whether it is whole.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use codex_storage::vfs::File;
+use sha2::{Digest, Sha256};
+
+/// Reads one kind of file. Its implementer knows the format; this crate does not.
+///
+/// The three methods cost more each: [`identity`](Inspect::identity) reads a header,
+/// [`facts`](Inspect::facts) a header and whatever shows that nothing is missing at the end,
+/// [`verify`](Inspect::verify) every byte.
+pub trait Inspect: fmt::Debug + Send + Sync {
+    /// Whose file this is: bytes that all versions of one file share and no other file has.
+    ///
+    /// It must work on a damaged file as long as the header can be read, because it decides
+    /// whether a name may be touched. An inspector of files without an identity returns the
+    /// same bytes for every file; then any regular file at the name of a backup counts as one.
+    fn identity(&self, file: &dyn File) -> Result<Vec<u8>, Flaw>;
+
+    /// Whose and which version, of a file that has its end; cheap.
+    fn facts(&self, file: &dyn File) -> Result<Facts, Flaw>;
+
+    /// Reads every byte and checks it as deep as asked; the same facts as
+    /// [`facts`](Inspect::facts).
+    fn verify(&self, file: &dyn File, depth: Depth) -> Result<Facts, Flaw>;
+}
+
+/// What a file says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Facts {
+    /// Whose file it is, see [`Inspect::identity`].
+    pub id: Vec<u8>,
+    /// The version, counting up with every change; 0 where the format has none.
+    pub seq: u64,
+    /// A digest of the contents, or as much of one as the format has: tells two versions with the
+    /// same `seq` apart, as they arise when an older version was restored and changed again.
+    pub mark: Vec<u8>,
+    /// The time of the last change, in microseconds since 1970 (UTC), where the format has one.
+    pub time_us: Option<i64>,
+    /// The form of the file, in a word, for lists.
+    pub form: String,
+    /// Whether the contents are encrypted.
+    pub encrypted: bool,
+    /// Whether the live file is only ever replaced, never changed in place. Decides whether a
+    /// restored file is read-only (0400) or writable (0600).
+    pub frozen: bool,
+    /// The length in bytes.
+    pub size: u64,
+}
+
+impl Facts {
+    /// Facts of the version `seq` of the file `id`; the rest is empty.
+    pub fn new(id: impl Into<Vec<u8>>, seq: u64) -> Self {
+        Self { id: id.into(), seq, ..Self::default() }
+    }
+
+    /// Whether both are the same version of the same file.
+    pub fn same_version(&self, other: &Self) -> bool {
+        self.id == other.id && self.seq == other.seq && self.mark == other.mark
+    }
+
+    /// The version, for messages.
+    pub(crate) fn version(&self) -> String {
+        match self.mark.as_slice() {
+            [a, b, c, d, ..] => format!("seq {} {a:02x}{b:02x}{c:02x}{d:02x}", self.seq),
+            _ => format!("seq {}", self.seq),
+        }
+    }
+}
+
+/// How deep a verification goes. Both read every byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Depth {
+    /// Structure and checksums; needs no key.
+    #[default]
+    Checksums,
+    /// The contents too: decrypts and authenticates what is encrypted, so it needs the key.
+    Full,
+}
+
+/// Why a file is not what it should be.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Flaw {
+    /// It could not be read.
+    Read(io::Error),
+    /// It is not whole.
+    Damaged {
+        /// Where that shows.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// It is no file of this kind.
+    Alien {
+        /// What it looks like.
+        what: String,
+    },
+    /// The depth asked for needs a key.
+    NeedsKey {
+        /// Which.
+        what: String,
+    },
+}
+
+impl From<io::Error> for Flaw {
+    fn from(error: io::Error) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// The inspector of any file: the SHA-256 of its bytes is its version.
+///
+/// A plain file has no identity of its own, so every regular file at the name of a backup counts
+/// as one (a directory, a symbolic link or a device never does). Facts cost as much as a
+/// verification: both read every byte.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Whole;
+
+impl Inspect for Whole {
+    fn identity(&self, _file: &dyn File) -> Result<Vec<u8>, Flaw> {
+        Ok(Vec::new())
+    }
+
+    fn facts(&self, file: &dyn File) -> Result<Facts, Flaw> {
+        let size = file.len()?;
+        let mut digest = Sha256::new();
+        each_chunk(file, 0, size, &mut |bytes| digest.update(bytes))?;
+        let mark = digest.finalize().to_vec();
+        Ok(Facts { mark, form: "file".to_owned(), size, ..Facts::default() })
+    }
+
+    fn verify(&self, file: &dyn File, _depth: Depth) -> Result<Facts, Flaw> {
+        self.facts(file)
+    }
+}
+
+/// The first bytes of a file that grows, as a file of that length: what lies behind does not
+/// exist for who reads it. Writing is refused.
+#[derive(Debug, Clone)]
+pub struct Prefix {
+    file: Arc<dyn File>,
+    len: u64,
+}
+
+impl Prefix {
+    /// The first `len` bytes of `file`, which must have them.
+    pub fn new(file: Arc<dyn File>, len: u64) -> Self {
+        Self { file, len }
+    }
+}
+
+impl File for Prefix {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.len)
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        let end = u64::try_from(buf.len()).ok().and_then(|len| offset.checked_add(len));
+        if end.is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn set_len(&self, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn allocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
+        Err(io::ErrorKind::PermissionDenied.into())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
+}
+
+/// Feeds the bytes from `from` to `to` to `sink`, a chunk at a time.
+fn each_chunk(file: &dyn File, from: u64, to: u64, sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
+    let mut buffer = vec![0; CHUNK_BYTES];
+    let mut at = from;
+    while at < to {
+        let here = usize::try_from(to - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let Some(chunk) = buffer.get_mut(..here) else { break };
+        file.read_exact_at(chunk, at)?;
+        sink(chunk);
+        at += here as u64;
+    }
+    Ok(())
+}
+
+/// Bytes read at a time.
+pub(crate) const CHUNK_BYTES: usize = 256 * 1024;

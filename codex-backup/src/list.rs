@@ -1,0 +1,138 @@
+//! What backups there are and whether they are good, without opening anything as a store.
+
+use std::path::PathBuf;
+
+use codex_storage::vfs::{Kind, Open};
+
+use crate::backups::Backups;
+use crate::error::{Error, Named, Result};
+use crate::inspect::{Depth, Facts};
+use crate::names;
+use crate::receipts::{Receipts, Verified};
+use crate::slots;
+
+/// One backup in a list.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Entry {
+    /// 1 is the newest.
+    pub index: u32,
+    /// Its file name.
+    pub name: String,
+    /// Its path.
+    pub path: PathBuf,
+    /// Its length in bytes.
+    pub size: u64,
+    /// What it says of itself (form, seq, time, encrypted), or why it is no good. Reading it costs
+    /// what [`Inspect::facts`](crate::Inspect::facts) costs: that the facts are there does not
+    /// mean that every byte was read.
+    pub facts: Result<Facts>,
+    /// When this very file was verified last, as far as that is known: it is not after the file
+    /// was copied from elsewhere, and may be forgotten in a crash.
+    pub verified: Option<Verified>,
+    /// Whether its bytes have a second name (see [`Backups::unshare`]).
+    pub shared: bool,
+}
+
+/// A backup that was verified by this call.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Proof {
+    /// Its index.
+    pub index: u32,
+    /// Its file name.
+    pub name: String,
+    /// What it says of itself.
+    pub facts: Facts,
+    /// When, and how deep.
+    pub verified: Verified,
+}
+
+/// What [`Backups::newest_good`] found.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Found {
+    /// The newest backup that is good, if any.
+    pub good: Option<Proof>,
+    /// The index of each newer one, and why it is no good.
+    pub passed_over: Vec<(u32, Error)>,
+}
+
+impl Backups {
+    /// The backups by name, newest first, the damaged and foreign ones with their error. Takes no
+    /// lock and writes nothing; beside a rotation a name may be missing or appear once more.
+    pub fn list(&self) -> Result<Vec<Entry>> {
+        let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
+        let receipts = Receipts::load(self.dir(), &self.name);
+        let mut entries = Vec::new();
+        for slot in self.scan()? {
+            let facts = match slots::own_one(self.dir(), &self.name, &slot, main.as_deref()) {
+                Ok(()) => slots::facts(self.dir(), &slot.name, &*self.inspect),
+                Err(error) => Err(error),
+            };
+            entries.push(Entry {
+                index: slot.index,
+                path: self.dir().path(&slot.name),
+                size: slot.found.len,
+                facts,
+                verified: receipts.of(&slot.found),
+                shared: slot.found.links > 1 && slot.found.kind == Kind::File,
+                name: slot.name,
+            });
+        }
+        Ok(entries)
+    }
+
+    /// Reads every byte of the backup with this index and checks it. The time is kept for
+    /// [`list`](Self::list) where there is a lock file that nobody holds.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] with the offset, [`Error::Foreign`], [`Error::NeedsKey`] for
+    /// [`Depth::Full`] without the key, [`Error::Missing`].
+    pub fn verify(&self, index: u32, depth: Depth) -> Result<Proof> {
+        let name = names::backup_name(&self.name, index);
+        let missing = || Error::Missing { path: self.dir().path(&name) };
+        let slots = self.scan()?;
+        let slot = slots.iter().find(|slot| slot.index == index).ok_or_else(missing)?;
+        let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
+        slots::own_one(self.dir(), &self.name, slot, main.as_deref())?;
+        let file = self.dir().open(&name, Open::Read).named("open", self.dir(), &name)?;
+        let facts = self.inspect.verify(&*file, depth);
+        let facts = facts.map_err(|flaw| Error::from_flaw(self.dir().path(&name), flaw))?;
+        if Receipts::load(self.dir(), &self.name).contradict(&slot.found, &facts) {
+            let what = "the contents are not those it had when it was verified before".to_owned();
+            return Err(Error::Damaged { path: self.dir().path(&name), offset: 0, what });
+        }
+        let verified = Verified { at_us: self.vfs.clock.now_us(), depth };
+        self.note_if_free(&name, &facts, verified);
+        Ok(Proof { index, name, facts, verified })
+    }
+
+    /// The newest backup that passes [`verify`](Self::verify), and why each newer one did not:
+    /// for who must go on with an older version. `None` where there is no good one.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] of a disk that cannot list the folder; errors of a single backup are passed
+    /// over and returned with the result.
+    pub fn newest_good(&self, depth: Depth) -> Result<Found> {
+        let mut passed_over = Vec::new();
+        for slot in self.scan()? {
+            match self.verify(slot.index, depth) {
+                Ok(proof) => return Ok(Found { good: Some(proof), passed_over }),
+                Err(error) => passed_over.push((slot.index, error)),
+            }
+        }
+        Ok(Found { good: None, passed_over })
+    }
+
+    fn note_if_free(&self, name: &str, facts: &Facts, verified: Verified) {
+        let lock = names::lock_name(&self.name);
+        if matches!(self.dir().metadata(&lock), Ok(Some(_)))
+            && let Ok(Some(_lock)) = self.try_lock()
+        {
+            self.note(name, facts, verified);
+        }
+    }
+}

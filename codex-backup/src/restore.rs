@@ -1,0 +1,312 @@
+//! Restore: decided by a durable record first, then finished, however often it is interrupted.
+
+use codex_storage::vfs::{Kind, Mode, Open};
+
+use crate::backups::Backups;
+use crate::copy::{self, Source, Watch};
+use crate::error::{Error, Named, Result};
+use crate::inspect::Facts;
+use crate::intent::Intent;
+use crate::names::{self, Stem};
+use crate::slots;
+
+/// A restore that is finished.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Restored {
+    /// What the restored file says of itself.
+    pub facts: Facts,
+    /// The backup it came from; `None` where its caller wrote it.
+    pub from: Option<String>,
+    /// What it replaced: the old name and the name under which it is kept.
+    pub replaced: Vec<(String, String)>,
+}
+
+/// A restore that was interrupted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Pending {
+    /// The backup it restores; `None` where its caller wrote it.
+    pub from: Option<String>,
+    /// The version it restores.
+    pub seq: u64,
+    /// What it replaces: the old name and the name under which it is kept.
+    pub replaced: Vec<(String, String)>,
+}
+
+impl Backups {
+    /// Puts a copy of the backup with this index in the place of the file. The backup stays.
+    ///
+    /// Nobody may have the file open for writing: the caller holds its lock. `sidecars` are the
+    /// names of files that belong to the present file and would be mistaken for part of the
+    /// restored one, such as log segments; they are moved away with it. What is replaced is kept
+    /// as `NAME.replaced.<n>`, each side file with its ending. A crash leaves the old file with
+    /// all its side files, or a record from which [`finish_restore`](Self::finish_restore) goes
+    /// on to the new one.
+    ///
+    /// # Errors
+    ///
+    /// As [`restore_from`](Self::restore_from).
+    pub fn restore(
+        &self,
+        index: u32,
+        sidecars: &[String],
+        watch: &mut Watch<'_>,
+    ) -> Result<Restored> {
+        let name = names::backup_name(&self.name, index);
+        self.restore_from(Source::Frozen { name: &name, proven: false }, None, sidecars, watch)
+    }
+
+    /// Like [`restore`](Self::restore), from any source: a file in the same directory, or bytes
+    /// that the caller writes, such as the state at an earlier time. With `about`, the restored
+    /// file must be of that version.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Damaged`] and the like when the source is no good, [`Error::NoSpace`],
+    /// [`Error::RestorePending`] when another restore must be finished first: in all of these
+    /// nothing changed. After [`Error::Io`] the restore may be pending
+    /// ([`pending_restore`](Self::pending_restore) tells).
+    pub fn restore_from(
+        &self,
+        source: Source<'_>,
+        about: Option<&Facts>,
+        sidecars: &[String],
+        watch: &mut Watch<'_>,
+    ) -> Result<Restored> {
+        sidecars.iter().try_for_each(|name| names::check(name))?;
+        let _lock = self.lock()?;
+        self.refuse_pending()?;
+        let about = match about {
+            Some(about) => Some(about.clone()),
+            None => copy::source_facts(self.dir(), &source, &*self.inspect)?,
+        };
+        let origin = match &source {
+            Source::Frozen { name, .. } | Source::Growing { name, .. } => (*name).to_owned(),
+            Source::Write { .. } => String::new(),
+        };
+        let moves = self.moves(sidecars)?;
+        let staged = names::temporary(&self.vfs, &self.name, Stem::Staged)?;
+        let mode = mode_of(about.as_ref());
+        let decided =
+            self.job(&staged, mode, None, about.as_ref()).run(source, watch).and_then(|copied| {
+                let (main, staged) = (self.name.clone(), staged.clone());
+                let intent = Intent { main, staged, origin, facts: copied.facts, moves };
+                self.decide(&intent)?;
+                Ok(intent)
+            });
+        let intent = decided.inspect_err(|_| {
+            if !self.is_pending() {
+                copy::discard(self.dir(), &staged);
+            }
+        })?;
+        self.finish(&intent)
+    }
+
+    /// Finishes a restore that was interrupted; `None` where there is none. To be called before
+    /// the file is opened for writing, by who holds its lock, and before
+    /// [`adopt`](Self::adopt). Takes no lock of its own where there is nothing to do.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::RestoreBroken`] when the record or what it needs is damaged; its message says
+    /// what to do.
+    pub fn finish_restore(&self) -> Result<Option<Restored>> {
+        if !self.is_pending() && self.intent()?.is_none() {
+            return Ok(None);
+        }
+        let _lock = self.lock()?;
+        match self.intent()? {
+            Some(intent) => self.finish(&intent).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether a restore was interrupted: then the file must not be read either, since it may be
+    /// missing or still be the old one. Writes nothing and takes no lock.
+    pub fn pending_restore(&self) -> Result<Option<Pending>> {
+        let pending = |intent: Intent| Pending {
+            seq: intent.facts.seq,
+            from: Some(intent.origin).filter(|origin| !origin.is_empty()),
+            replaced: intent.moves,
+        };
+        Ok(self.intent()?.map(pending))
+    }
+
+    pub(crate) fn refuse_pending(&self) -> Result<()> {
+        let Some(intent) = self.intent()? else { return Ok(()) };
+        Err(Error::RestorePending { path: self.dir().path(&self.name), from: origin_of(&intent) })
+    }
+
+    /// What has to move out of the way, and free names for it.
+    fn moves(&self, sidecars: &[String]) -> Result<Vec<(String, String)>> {
+        let dir = self.dir();
+        let taken = dir.list().named("list the folder of", dir, &self.name)?;
+        let mut files = Vec::new();
+        for name in sidecars.iter().chain([&self.name]) {
+            match dir.metadata(name).named("look at", dir, name)? {
+                Some(found) if found.kind == Kind::File => files.push(name.clone()),
+                Some(_) => return Err(copy::not_a_file(dir, name, &self.name)),
+                None => {}
+            }
+        }
+        let is_free = |n: &u32| {
+            let base = names::replaced_name(&self.name, *n, &self.name);
+            let under = format!("{base}.");
+            !taken.iter().any(|name| *name == base || name.starts_with(&under))
+        };
+        let n = (1..u32::MAX).find(is_free).unwrap_or(u32::MAX);
+        let pair = |name: String| {
+            let kept = names::replaced_name(&self.name, n, &name);
+            (name, kept)
+        };
+        Ok(files.into_iter().map(pair).collect())
+    }
+
+    /// Makes the record durable: from here on the restore happens.
+    fn decide(&self, intent: &Intent) -> Result<()> {
+        let dir = self.dir();
+        let record = names::intent_name(&self.name);
+        let bytes = intent.encode();
+        let invalid = |why| Error::Invalid { value: self.name.clone(), why };
+        Intent::decode(&self.name, &bytes).map_err(invalid)?;
+        let temporary = names::temporary(&self.vfs, &self.name, Stem::Making)?;
+        let written = (|| {
+            let needed = bytes.len() as u64;
+            let create = Open::CreateNew(Mode::Private);
+            let file = dir.open(&temporary, create).filling("create", dir, &temporary, needed)?;
+            file.write_all_at(&bytes, 0).filling("write", dir, &temporary, needed)?;
+            file.sync().filling("sync", dir, &temporary, needed)?;
+            // The staged file's name must last at least as long as the record that names it.
+            self.sync()?;
+            self.rename(&temporary, &record)
+        })();
+        written.inspect_err(|_| copy::discard(dir, &temporary))?;
+        self.sync()
+    }
+
+    /// Goes through the steps, each of which may have been taken before.
+    fn finish(&self, intent: &Intent) -> Result<Restored> {
+        let dir = self.dir();
+        if !self.is_in_place(intent)? {
+            let staged = self.stage_again(intent)?;
+            for (from, to) in &intent.moves {
+                let done = dir.metadata(to).named("look at", dir, to)?.is_some();
+                if !done && dir.metadata(from).named("look at", dir, from)?.is_some() {
+                    self.rename(from, to)?;
+                }
+            }
+            if dir.metadata(&self.name).named("look at", dir, &self.name)?.is_some() {
+                let what = "another file has taken the place of the one it replaced";
+                return Err(self.broken(what));
+            }
+            // Otherwise the new name could outlive a crash and the old file's new name not.
+            self.sync()?;
+            self.rename(&staged, &self.name)?;
+        }
+        self.sync()?;
+        let facts = slots::facts(dir, &self.name, &*self.inspect)?;
+        let record = names::intent_name(&self.name);
+        dir.remove(&record).named("remove", dir, &record)?;
+        self.sync()?;
+        let from = Some(intent.origin.clone()).filter(|origin| !origin.is_empty());
+        Ok(Restored { facts, from, replaced: intent.moves.clone() })
+    }
+
+    /// Whether the last step was taken: the staged file is gone and its version is in place.
+    fn is_in_place(&self, intent: &Intent) -> Result<bool> {
+        let dir = self.dir();
+        for name in [&intent.staged, &self.name] {
+            let found = dir.metadata(name).named("look at", dir, name)?;
+            if found.is_some() == (*name == intent.staged) {
+                return Ok(false);
+            }
+        }
+        for (_, to) in &intent.moves {
+            if dir.metadata(to).named("look at", dir, to)?.is_none() {
+                return Ok(false);
+            }
+        }
+        match slots::facts(dir, &self.name, &*self.inspect) {
+            Ok(facts) => Ok(facts.same_version(&intent.facts)),
+            Err(Error::Io { action, path, source }) => Err(Error::Io { action, path, source }),
+            Err(_) => Ok(false),
+        }
+    }
+
+    /// The staged file, verified again; made anew from its backup where it is gone or damaged.
+    fn stage_again(&self, intent: &Intent) -> Result<String> {
+        let dir = self.dir();
+        if let Ok(file) = dir.open(&intent.staged, Open::Read) {
+            match self.inspect.verify(&*file, crate::Depth::Checksums) {
+                Ok(facts) if facts.same_version(&intent.facts) => return Ok(intent.staged.clone()),
+                Err(crate::Flaw::Read(error)) => {
+                    return Err(error).named("read", dir, &intent.staged);
+                }
+                _ => dir.remove(&intent.staged).named("remove", dir, &intent.staged)?,
+            }
+        }
+        if intent.origin.is_empty() {
+            return Err(self.broken("the staged file is gone or damaged"));
+        }
+        let source = Source::Frozen { name: &intent.origin, proven: false };
+        let mode = mode_of(Some(&intent.facts));
+        let made = self
+            .job(&intent.staged, mode, None, Some(&intent.facts))
+            .run(source, &mut copy::unwatched);
+        match made {
+            Ok(_) => {
+                self.sync()?;
+                Ok(intent.staged.clone())
+            }
+            Err(error) => {
+                copy::discard(dir, &intent.staged);
+                match error {
+                    Error::Io { .. } | Error::NoSpace { .. } => Err(error),
+                    other => Err(self.broken(&other.to_string())),
+                }
+            }
+        }
+    }
+
+    fn broken(&self, what: &str) -> Error {
+        let path = self.dir().path(&names::intent_name(&self.name));
+        Error::RestoreBroken { path, what: what.to_owned() }
+    }
+
+    fn is_pending(&self) -> bool {
+        matches!(self.dir().metadata(&names::intent_name(&self.name)), Ok(Some(_)))
+    }
+
+    fn intent(&self) -> Result<Option<Intent>> {
+        let dir = self.dir();
+        let record = names::intent_name(&self.name);
+        match dir.metadata(&record).named("look at", dir, &record)? {
+            None => return Ok(None),
+            Some(found) if found.kind == Kind::File => {}
+            Some(_) => return Err(copy::not_a_file(dir, &record, &self.name)),
+        }
+        let file = match dir.open(&record, Open::Read).named("open", dir, &record) {
+            // Finished by somebody else between the two calls.
+            Err(Error::Missing { .. }) => return Ok(None),
+            file => file?,
+        };
+        let len = file.len().named("read", dir, &record)?;
+        let len = usize::try_from(len).ok().filter(|&len| len <= LIMIT_BYTES);
+        let mut bytes = vec![0; len.ok_or_else(|| self.broken("its record is too long"))?];
+        file.read_exact_at(&mut bytes, 0).named("read", dir, &record)?;
+        Intent::decode(&self.name, &bytes).map(Some).map_err(|what| self.broken(what))
+    }
+}
+
+/// An image is only ever replaced; what grows in place must be writable.
+fn mode_of(facts: Option<&Facts>) -> Mode {
+    if facts.is_some_and(|facts| facts.frozen) { Mode::Frozen } else { Mode::Private }
+}
+
+fn origin_of(intent: &Intent) -> String {
+    if intent.origin.is_empty() { "bytes of its caller".to_owned() } else { intent.origin.clone() }
+}
+
+/// No record is longer: it would name a hundred thousand side files.
+const LIMIT_BYTES: usize = 16 * 1024 * 1024;

@@ -1,0 +1,286 @@
+//! Rotation: a new backup is whole, synced and verified before any name shifts.
+
+use codex_storage::vfs::{Mode, Open};
+
+use crate::backups::Backups;
+use crate::copy::{self, Copied, Method, Source, Watch};
+use crate::error::{Error, Named, Result};
+use crate::inspect::Facts;
+use crate::names::{self, Stem};
+use crate::slots::{self, Slot};
+
+/// What a rotation did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rotated {
+    /// What the newest backup says of itself.
+    pub facts: Facts,
+    /// How the new backup was made; `None` where the newest one was of the same version already,
+    /// so that nothing rotated.
+    pub method: Option<Method>,
+    /// What a crash had left and this call cleared up.
+    pub adopted: Adopted,
+    /// Backups that were removed because there were more than are to be kept.
+    pub pruned: Vec<String>,
+}
+
+/// What [`Backups::adopt`] found of an interrupted rotation or copy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Adopted {
+    /// The verified backup that became the newest one.
+    pub adopted: Option<Facts>,
+    /// Temporaries that were removed.
+    pub removed: Vec<String>,
+    /// Temporaries by name that were left alone: not a regular file, another file's, or not to be
+    /// judged without a key.
+    pub left: Vec<String>,
+}
+
+impl Backups {
+    /// Makes a backup of `source` the newest one, unless the newest is of that version already.
+    ///
+    /// `about` is the version that `source` has, where the caller knows it; otherwise the source
+    /// is asked. The new backup gets its name only when it is whole, synced, verified and of that
+    /// version; until then all names stay as they are. Then the names shift, from the first gap
+    /// down, the directory synced after each. A crash at any point costs no backup that was good:
+    /// what was verified becomes the newest with the next rotation or [`adopt`](Self::adopt).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Foreign`] when a name that would be touched is not a backup of this file,
+    /// [`Error::NoSpace`], [`Error::Busy`], [`Error::Changed`], or what the disk reports. After
+    /// any error each backup is as it was, or moved along by one.
+    pub fn rotate(
+        &self,
+        source: Source<'_>,
+        about: Option<&Facts>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Rotated> {
+        let _lock = self.lock()?;
+        self.refuse_pending()?;
+        let about = match about {
+            Some(about) => Some(about.clone()),
+            None => copy::source_facts(self.dir(), &source, &*self.inspect)?,
+        };
+        let adopted = self.adopt_locked()?;
+        let slots = self.scan()?;
+        if let Some(about) = &about {
+            self.own(&slots, &about.id)?;
+            if let Some(facts) = self.unchanged(&slots, about) {
+                let pruned = self.prune_locked(self.options.keep, &facts.id)?;
+                return Ok(Rotated { facts, method: None, adopted, pruned });
+            }
+        }
+        let (ready, Copied { facts, method }) =
+            self.prepare(source, about.as_ref(), &slots, watch)?;
+        self.shift(&ready, Some(self.options.keep), &slots)?;
+        // A second name for a proven file was not read again: nothing was verified just now.
+        if method != Method::Link {
+            self.note_now(&names::backup_name(&self.name, 1), &facts);
+        }
+        let pruned = self.prune_locked(self.options.keep, &facts.id)?;
+        Ok(Rotated { facts, method: Some(method), adopted, pruned })
+    }
+
+    /// Clears up after a crash: a verified backup that had not got its name yet becomes the newest
+    /// one, other temporaries are removed. To be called when the file is opened for writing. Takes
+    /// no lock where there is nothing to do, and does nothing while a rotation is going on.
+    pub fn adopt(&self) -> Result<Adopted> {
+        if self.temporaries()?.is_empty() {
+            return Ok(Adopted::default());
+        }
+        match self.try_lock()? {
+            Some(_lock) => self.adopt_locked(),
+            None => Ok(Adopted::default()),
+        }
+    }
+
+    /// Removes all but the newest `keep` whole backups, and returns the names it removed. Files
+    /// that are not backups of this file are left alone. 0 removes all of them.
+    pub fn prune(&self, keep: u32) -> Result<Vec<String>> {
+        let _lock = self.lock()?;
+        self.refuse_pending()?;
+        let slots = self.scan()?;
+        let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
+        let newest = slots.iter().find_map(|slot| slot.owner.clone().ok());
+        match main.or(newest) {
+            Some(id) => self.prune_locked(keep, &id),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// Gives each backup that shares its bytes with another name (a hard link) bytes of its own,
+    /// by copying; returns how many there were. Worth its time when nobody waits for it: as long
+    /// as the live file and a backup are one file, a program that may ignore permissions (root)
+    /// can overwrite both at once.
+    pub fn unshare(&self, watch: &mut Watch<'_>) -> Result<u32> {
+        let _lock = self.lock()?;
+        self.refuse_pending()?;
+        let mut count = 0;
+        for slot in self.scan()? {
+            if slot.found.links < 2 || slot.owner.is_err() {
+                continue;
+            }
+            let facts = slots::facts(self.dir(), &slot.name, &*self.inspect)?;
+            let temporary = names::temporary(&self.vfs, &self.name, Stem::Making)?;
+            let source = Source::Growing { name: &slot.name, upto: slot.found.len };
+            self.job(&temporary, Mode::Frozen, None, Some(&facts))
+                .run(source, watch)
+                .and_then(|_| self.rename(&temporary, &slot.name))
+                .inspect_err(|_| copy::discard(self.dir(), &temporary))?;
+            self.sync()?;
+            self.note_now(&slot.name, &facts);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Makes and verifies the new backup and makes its bytes and its temporary name durable.
+    fn prepare(
+        &self,
+        source: Source<'_>,
+        about: Option<&Facts>,
+        slots: &[Slot],
+        watch: &mut Watch<'_>,
+    ) -> Result<(String, Copied)> {
+        let making = names::temporary(&self.vfs, &self.name, Stem::Making)?;
+        let ready = names::with_stem(&self.name, &making, Stem::Ready);
+        self.job(&making, Mode::Frozen, Some(self.options.link_above), about)
+            .run(source, watch)
+            .and_then(|copied| {
+                self.own(slots, &copied.facts.id)?;
+                self.rename(&making, &ready)?;
+                self.sync()?;
+                Ok((ready.clone(), copied))
+            })
+            .inspect_err(|_| {
+                copy::discard(self.dir(), &making);
+                copy::discard(self.dir(), &ready);
+            })
+    }
+
+    /// Shifts the names from the first gap down and puts `newcomer` in front. Within `limit`
+    /// names, the oldest gives way. Each step is durable before the next.
+    fn shift(&self, newcomer: &str, limit: Option<u32>, slots: &[Slot]) -> Result<()> {
+        let gap = slots::first_gap(slots);
+        let top = limit.map_or(gap, |limit| gap.min(limit));
+        for index in (1..top).rev() {
+            self.step(&names::backup_name(&self.name, index), index + 1, slots)?;
+        }
+        self.step(newcomer, 1, slots)
+    }
+
+    fn step(&self, from: &str, index: u32, slots: &[Slot]) -> Result<()> {
+        let to = names::backup_name(&self.name, index);
+        let seen = slots.iter().find(|slot| slot.index == index).map(|slot| slot.found.identity);
+        let now = self.dir().metadata(&to).named("look at", self.dir(), &to)?;
+        // What this rotation moved away from there is gone; anything else was put there meanwhile.
+        if let Some(now) = now.filter(|now| Some(now.identity) != seen) {
+            let what = format!("{} that appeared just now", copy::kind_in_words(now.kind));
+            let (path, of) = (self.dir().path(&to), self.dir().path(&self.name));
+            return Err(Error::Foreign { path, of, what });
+        }
+        let moved = self.dir().metadata(from).named("look at", self.dir(), from)?;
+        if now.is_some() && now.map(|now| now.identity) == moved.map(|moved| moved.identity) {
+            // Two names of one file: a rename would do nothing and leave both.
+            self.dir().remove(from).named("remove", self.dir(), from)?;
+        } else {
+            self.rename(from, &to)?;
+        }
+        self.sync()
+    }
+
+    /// The newest backup's facts, if it is of this version.
+    fn unchanged(&self, slots: &[Slot], about: &Facts) -> Option<Facts> {
+        let newest = slots.first().filter(|_| !self.options.even_unchanged)?;
+        let facts = slots::facts(self.dir(), &newest.name, &*self.inspect).ok()?;
+        facts.same_version(about).then_some(facts)
+    }
+
+    pub(crate) fn adopt_locked(&self) -> Result<Adopted> {
+        let mut done = Adopted::default();
+        let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
+        for (stem, name) in self.temporaries()? {
+            if !copy::is_file(self.dir(), &name)? {
+                done.left.push(name);
+            } else if stem == Stem::Ready {
+                self.adopt_one(&name, main.as_deref(), &mut done)?;
+            } else {
+                let facts = slots::facts(self.dir(), &name, &*self.inspect).ok();
+                let foreign = facts.zip(main.as_ref()).is_some_and(|(facts, id)| facts.id != *id);
+                if foreign { done.left.push(name) } else { self.remove(name, &mut done)? }
+            }
+        }
+        if !done.removed.is_empty() {
+            self.sync()?;
+        }
+        Ok(done)
+    }
+
+    fn adopt_one(&self, name: &str, main: Option<&[u8]>, done: &mut Adopted) -> Result<()> {
+        let file = self.dir().open(name, Open::Read).named("open", self.dir(), name)?;
+        let verified = self.inspect.verify(&*file, self.options.depth);
+        let facts = match verified.map_err(|flaw| Error::from_flaw(self.dir().path(name), flaw)) {
+            Ok(facts) => facts,
+            Err(Error::Damaged { .. } | Error::Alien { .. }) => {
+                return self.remove(name.to_owned(), done);
+            }
+            Err(Error::NeedsKey { .. }) => {
+                done.left.push(name.to_owned());
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+        };
+        let slots = self.scan()?;
+        let upto = slots::first_gap(&slots);
+        let ours = main.is_none_or(|id| id == facts.id)
+            && slots::own(self.dir(), &self.name, &slots, &facts.id, upto).is_ok();
+        if !ours {
+            done.left.push(name.to_owned());
+            return Ok(());
+        }
+        if self.unchanged(&slots, &facts).is_some() {
+            return self.remove(name.to_owned(), done);
+        }
+        self.shift(name, None, &slots)?;
+        self.note_now(&names::backup_name(&self.name, 1), &facts);
+        done.adopted = Some(facts);
+        Ok(())
+    }
+
+    /// All temporaries of this file by name, apart from what an interrupted restore still needs.
+    fn temporaries(&self) -> Result<Vec<(Stem, String)>> {
+        let names = self.dir().list().named("list the folder of", self.dir(), &self.name)?;
+        let pending = names.contains(&names::intent_name(&self.name));
+        let stem = |name: String| Some((names::stem_of(&self.name, &name)?, name));
+        let wanted = |(stem, _): &(Stem, String)| !(pending && *stem == Stem::Staged);
+        Ok(names.into_iter().filter_map(stem).filter(wanted).collect())
+    }
+
+    fn remove(&self, name: String, done: &mut Adopted) -> Result<()> {
+        self.dir().remove(&name).named("remove", self.dir(), &name)?;
+        done.removed.push(name);
+        Ok(())
+    }
+
+    fn prune_locked(&self, keep: u32, id: &[u8]) -> Result<Vec<String>> {
+        let mut ours = self.scan()?;
+        ours.retain(|slot| slot.owner.as_ref().is_ok_and(|owner| owner == id));
+        let mut removed = Vec::new();
+        if u32::try_from(ours.len()).is_ok_and(|count| count <= keep) {
+            return Ok(removed);
+        }
+        let mut whole = 0;
+        for slot in ours {
+            if whole >= keep {
+                self.dir().remove(&slot.name).named("remove", self.dir(), &slot.name)?;
+                removed.push(slot.name);
+            } else if slots::facts(self.dir(), &slot.name, &*self.inspect).is_ok() {
+                whole += 1;
+            }
+        }
+        if !removed.is_empty() {
+            self.sync()?;
+        }
+        Ok(removed)
+    }
+}

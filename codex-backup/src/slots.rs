@@ -1,0 +1,100 @@
+//! The backups that stand in a directory now, and whose they are.
+
+use codex_storage::vfs::{Dir, Kind, Metadata, Open};
+
+use crate::copy::kind_in_words;
+use crate::error::{Error, Named, Result};
+use crate::inspect::{Facts, Flaw, Inspect};
+use crate::names;
+
+/// One name of the form `NAME.bak.<n>`.
+#[derive(Debug, Clone)]
+pub(crate) struct Slot {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) found: Metadata,
+    /// Whose it is, or in words what else it is.
+    pub(crate) owner: std::result::Result<Vec<u8>, String>,
+}
+
+/// All names of the form `NAME.bak.<n>`, newest first, each header read.
+pub(crate) fn scan(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Vec<Slot>> {
+    let mut slots = Vec::new();
+    for candidate in dir.list().named("list the folder of", dir, name)? {
+        let Some(index) = names::backup_index(name, &candidate) else { continue };
+        // A rotation may move it between the two calls.
+        let Some(found) = dir.metadata(&candidate).named("look at", dir, &candidate)? else {
+            continue;
+        };
+        let owner = if found.kind == Kind::File {
+            match owner(dir, &candidate, inspect) {
+                Err(Error::Missing { .. }) => continue,
+                owner => owner?,
+            }
+        } else {
+            Err(kind_in_words(found.kind).to_owned())
+        };
+        slots.push(Slot { index, name: candidate, found, owner });
+    }
+    slots.sort_by_key(|slot| slot.index);
+    Ok(slots)
+}
+
+/// Whose file `name` is, if that is a regular file whose header says so.
+pub(crate) fn owner_of(
+    dir: &dyn Dir,
+    name: &str,
+    inspect: &dyn Inspect,
+) -> Result<Option<Vec<u8>>> {
+    match dir.metadata(name).named("look at", dir, name)? {
+        Some(found) if found.kind == Kind::File => Ok(owner(dir, name, inspect)?.ok()),
+        _ => Ok(None),
+    }
+}
+
+/// Refuses to go on when one of the names up to `upto` is not a backup of the file `id`.
+pub(crate) fn own(dir: &dyn Dir, name: &str, slots: &[Slot], id: &[u8], upto: u32) -> Result<()> {
+    let mut near = slots.iter().filter(|slot| slot.index <= upto);
+    near.try_for_each(|slot| own_one(dir, name, slot, Some(id)))
+}
+
+/// Whether `slot` is a backup of the file `id`, or of any where that is not known.
+pub(crate) fn own_one(dir: &dyn Dir, name: &str, slot: &Slot, id: Option<&[u8]>) -> Result<()> {
+    let what = match &slot.owner {
+        Ok(owner) if id.is_none_or(|id| owner == id) => return Ok(()),
+        Ok(_) => "a file of another origin",
+        Err(what) => what,
+    };
+    let (path, of) = (dir.path(&slot.name), dir.path(name));
+    Err(Error::Foreign { path, of, what: what.to_owned() })
+}
+
+/// The smallest index from 1 without a backup.
+pub(crate) fn first_gap(slots: &[Slot]) -> u32 {
+    let mut gap = 1;
+    for slot in slots {
+        if slot.index == gap {
+            gap = gap.saturating_add(1);
+        }
+    }
+    gap
+}
+
+/// What the file `name` says of itself, or why it cannot.
+pub(crate) fn facts(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Facts> {
+    let file = dir.open(name, Open::Read).named("open", dir, name)?;
+    inspect.facts(&*file).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+}
+
+type Owner = std::result::Result<Vec<u8>, String>;
+
+fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
+    let file = dir.open(name, Open::Read).named("open", dir, name)?;
+    match inspect.identity(&*file) {
+        Ok(id) => Ok(Ok(id)),
+        Err(Flaw::Read(source)) => Err(source).named("read", dir, name),
+        Err(Flaw::Damaged { what, .. } | Flaw::Alien { what } | Flaw::NeedsKey { what }) => {
+            Ok(Err(format!("a file that does not say whose it is ({what})")))
+        }
+    }
+}
