@@ -62,6 +62,9 @@ impl Receipts {
 
     pub(crate) fn add(&mut self, found: &Metadata, facts: &Facts, verified: Verified) {
         let file = Stamp::of(found);
+        if file.identity == 0 {
+            return; // Nothing would tell this file from another.
+        }
         self.records.retain(|record| record.file.identity != file.identity);
         self.records.push(Record { file, verified, mark: digest(facts) });
     }

@@ -1,6 +1,6 @@
 //! Rotation: a new backup is whole, synced and verified before any name shifts.
 
-use codex_storage::vfs::{Mode, Open};
+use codex_storage::vfs::{Metadata, Mode, Open};
 
 use crate::backups::Backups;
 use crate::copy::{self, Copied, Method, Source, Watch};
@@ -180,7 +180,8 @@ impl Backups {
             return Err(Error::Foreign { path, of, what });
         }
         let moved = self.dir().metadata(from).named("look at", self.dir(), from)?;
-        if now.is_some() && now.map(|now| now.identity) == moved.map(|moved| moved.identity) {
+        let twin = |now: Metadata| moved.is_some_and(|moved| is_same_file(now, moved));
+        if now.is_some_and(twin) {
             // Two names of one file: a rename would do nothing and leave both.
             self.dir().remove(from).named("remove", self.dir(), from)?;
         } else {
@@ -283,4 +284,9 @@ impl Backups {
         }
         Ok(removed)
     }
+}
+
+/// Whether two names stand for one file; an identity of 0 says nothing.
+fn is_same_file(a: Metadata, b: Metadata) -> bool {
+    a.identity != 0 && a.identity == b.identity
 }
