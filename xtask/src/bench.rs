@@ -23,12 +23,11 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
     }
     let mut ran = 0;
     for package in &members {
-        let benches: Vec<_> = package.targets.iter().filter(|(kind, _)| kind == "bench").collect();
-        for (_, bench) in benches {
-            let cargo = workspace.cargo("bench --quiet --package");
-            let cargo = cargo.args([package.name.as_str(), "--bench", bench]);
-            let cargo =
-                if peers && has_peers(package) { cargo.args(["--features", PEERS]) } else { cargo };
+        for bench in package.targets.iter().filter(|target| target.kind == "bench") {
+            let mut features: Vec<&str> = bench.features.iter().map(String::as_str).collect();
+            features.extend(Some(PEERS).filter(|_| peers && has_peers(package)));
+            let cargo = workspace.cargo("bench --quiet --package").args([&package.name]);
+            let cargo = cargo.args(["--bench", &bench.name, "--features", &features.join(",")]);
             cargo.args(["--"]).args(&words).open()?;
             ran += 1;
         }

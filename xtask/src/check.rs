@@ -14,8 +14,8 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// Features that pull in other stores and C compilers: built by their own commands only.
-const HEAVY: &[&str] = &["peers"];
+/// Features that bring other stores, oracles and harnesses: not combined with the others.
+const HEAVY: &[&str] = &["peers", "oracle", "bench"];
 
 /// Up to this many features all their sets are checked; above it each alone, and all together.
 const POWERSET_MAX: usize = 4;
@@ -34,17 +34,23 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
             let title = format!("clippy: {name} with [{set}]");
             let scope = format!("--package {name} --lib --no-default-features --features");
             part(&title, || {
-                let cargo = workspace.cargo("clippy").words(&scope).args([&set]);
+                let cargo = workspace.cargo("clippy --quiet").words(&scope).args([&set]);
                 cargo.words("-- --deny warnings").quiet()
             })?;
         }
+        let features = features_of_targets(&package);
+        if !features.is_empty() {
+            let title = format!("clippy: {name} with what its tests and benches need");
+            let scope = format!("--package {name} --all-targets --features {features}");
+            clippy(workspace, &title, &scope)?;
+        }
     }
     part("clippy: --cfg loom", || {
-        let cargo = loom::cargo(workspace, "clippy")?.words(&loom_scope(workspace)?);
+        let cargo = loom::cargo(workspace, "clippy --quiet")?.words(&loom_scope(workspace)?);
         cargo.words("-- --deny warnings").quiet()
     })?;
     part("rustdoc", || {
-        let cargo = workspace.cargo("doc --workspace --no-deps");
+        let cargo = workspace.cargo("doc --quiet --workspace --no-deps");
         cargo.env_flags("RUSTDOCFLAGS", "--deny warnings").quiet()
     })?;
     Ok("no warning".to_owned())
@@ -52,7 +58,7 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
 
 fn clippy(workspace: &Workspace, title: &str, scope: &str) -> Outcome<()> {
     part(title, || {
-        workspace.cargo("clippy").words(scope).words("-- --deny warnings").quiet().map(drop)
+        workspace.cargo("clippy --quiet").words(scope).words("-- --deny warnings").quiet().map(drop)
     })
 }
 
@@ -81,6 +87,16 @@ fn loom_scope(workspace: &Workspace) -> Outcome<String> {
     Ok(scope)
 }
 
+/// The features without which some tests and benchmarks are not built; other stores come later.
+fn features_of_targets(package: &Package) -> String {
+    let needed = package.targets.iter().flat_map(|target| &target.features);
+    let mut needed: Vec<&str> =
+        needed.map(String::as_str).filter(|name| *name != "peers").collect();
+    needed.sort_unstable();
+    needed.dedup();
+    needed.join(",")
+}
+
 /// The sets of features to check a library with, as cargo takes them.
 fn feature_sets(package: &Package) -> Vec<String> {
     let mut features = package.feature_names();
@@ -104,7 +120,7 @@ fn feature_sets(package: &Package) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::feature_sets;
-    use crate::workspace::Package;
+    use crate::workspace::{Package, Target};
 
     fn package(features: &[&str]) -> Package {
         Package {
@@ -112,7 +128,11 @@ mod tests {
             version: "1.0.0".to_owned(),
             license: None,
             dependencies: Vec::new(),
-            targets: vec![("lib".to_owned(), "p".to_owned())],
+            targets: vec![Target {
+                kind: "lib".to_owned(),
+                name: "p".to_owned(),
+                features: Vec::new(),
+            }],
             features: features.iter().map(|f| ((*f).to_owned(), Vec::new())).collect(),
         }
     }

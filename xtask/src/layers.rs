@@ -45,11 +45,14 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
         let name = &package.name;
         if package.has_lib() && package.features.iter().any(|(feature, _)| feature == "default") {
             part(&format!("{name}: no default features"), || {
-                workspace.cargo("check --lib --no-default-features --package").args([name]).quiet()
+                workspace
+                    .cargo("check --quiet --lib --no-default-features --package")
+                    .args([name])
+                    .quiet()
             })?;
         }
         part(&format!("{name}: alone, with its tests"), || {
-            let cargo = workspace.cargo("test --package").args([name]);
+            let cargo = workspace.cargo("test --quiet --package").args([name]);
             if words.is_empty() { cargo.quiet() } else { cargo.words("--no-run").quiet() }
         })?;
     }

@@ -52,12 +52,26 @@ const fn modelled(
     }
 }
 
+/// The mutants that the tests of a program, or "" for the library's own, notice by themselves.
+const fn tested(
+    name: &'static str,
+    [package, program, tests]: [&'static str; 3],
+    words: &'static [&'static str],
+) -> Mutant {
+    Mutant { name, package, program, tests, loom: false, features: "", words }
+}
+
 /// Every mutant; `tidy` compares the list with the sources, in both directions.
 pub(crate) const MUTANTS: &[Mutant] = &[
     modelled("lock_order", "", &["deadlock"]),
     modelled("apply_before_log", "", &["log and memory"]),
     modelled("ack_before_sync", "", &["acknowledged"]),
     modelled("resign_without_check", "", &["deadlock"]),
+    tested(
+        "nonce_reuse",
+        ["codex-crypto", "", "epoch"],
+        &["the_last_nonce_is_the_limit_and_none_follows ... FAILED"],
+    ),
 ];
 
 /// A test that takes longer than this hangs.
@@ -230,7 +244,8 @@ impl Mutant {
     fn start(&self, workspace: &Workspace, program: &Path) -> Program {
         let started = Program::new(program).at(&workspace.root.join(self.package));
         let filter = Some(self.tests).filter(|tests| !tests.is_empty());
-        started.args(filter).words("--nocapture --test-threads 2")
+        let started = started.args(filter).words("--nocapture --test-threads 2");
+        started.env("RUST_BACKTRACE", "0")
     }
 }
 

@@ -1,7 +1,7 @@
 //! `test`: every test and every doctest, with nextest where it is installed.
 
 use crate::program::part;
-use crate::workspace::Workspace;
+use crate::workspace::{Package, Workspace};
 use crate::{Command, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
@@ -50,13 +50,21 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
     }
 }
 
+/// The feature by which a crate compares itself with another implementation, which may need a C
+/// compiler: on when packages are tested alone, as CI does, and off in the newcomer's first run.
+const ORACLE: &str = "oracle";
+
 /// What to test at a time: all, or each package with the features that it has by itself.
 fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<String>> {
     if !alone {
         return Ok(vec!["--workspace".to_owned()]);
     }
     let members = workspace.members()?;
-    Ok(members.iter().map(|package| format!("--package {}", package.name)).collect())
+    let scope = |package: &Package| {
+        let oracle = package.feature_names().contains(&ORACLE);
+        format!("--package {}{}", package.name, if oracle { " --features oracle" } else { "" })
+    };
+    Ok(members.iter().map(scope).collect())
 }
 
 fn tests(workspace: &Workspace, scope: &str, name: Option<&str>) -> Outcome<(Counts, bool)> {

@@ -24,10 +24,21 @@ pub(crate) struct Package {
     pub(crate) license: Option<String>,
     /// What it depends on directly: a name, and `normal`, `dev` or `build`.
     pub(crate) dependencies: Vec<(String, String)>,
-    /// Its targets: a kind (`lib`, `bin`, `test`, `bench`, ...) and a name.
-    pub(crate) targets: Vec<(String, String)>,
+    /// Its programs, tests and libraries.
+    pub(crate) targets: Vec<Target>,
     /// Its features, and what each turns on.
     pub(crate) features: Vec<(String, Vec<String>)>,
+}
+
+/// One thing that cargo builds of a package.
+#[derive(Debug)]
+pub(crate) struct Target {
+    /// `lib`, `bin`, `test`, `bench`, ...
+    pub(crate) kind: String,
+    /// Its name.
+    pub(crate) name: String,
+    /// The features without which cargo does not build it.
+    pub(crate) features: Vec<String>,
 }
 
 impl Workspace {
@@ -84,12 +95,12 @@ impl Workspace {
 impl Package {
     /// Whether it has a target of this kind and name.
     pub(crate) fn has_target(&self, kind: &str, name: &str) -> bool {
-        self.targets.iter().any(|(k, n)| k == kind && n == name)
+        self.targets.iter().any(|target| target.kind == kind && target.name == name)
     }
 
     /// Whether it has a library.
     pub(crate) fn has_lib(&self) -> bool {
-        self.targets.iter().any(|(kind, _)| kind == "lib")
+        self.targets.iter().any(|target| target.kind == "lib")
     }
 
     /// The names of its features, but for `default`.
@@ -104,17 +115,17 @@ fn packages(metadata: &str) -> Outcome<Vec<Package>> {
 
 fn package(value: &Value) -> Package {
     let text = |value: &Value, name: &str| value.field(name).text().unwrap_or_default().to_owned();
+    let texts = |value: &Value| value.texts().into_iter().map(str::to_owned).collect();
     let dependency = |d: &Value| {
         let kind = d.field("kind").text().unwrap_or("normal");
         (text(d, "name"), kind.to_owned())
     };
-    let target = |t: &Value| {
-        let kind = t.field("kind").texts().first().copied().unwrap_or_default().to_owned();
-        (kind, text(t, "name"))
+    let target = |t: &Value| Target {
+        kind: t.field("kind").texts().first().copied().unwrap_or_default().to_owned(),
+        name: text(t, "name"),
+        features: texts(t.field("required-features")),
     };
-    let feature = |(name, on): &(String, Value)| {
-        (name.clone(), on.texts().into_iter().map(str::to_owned).collect())
-    };
+    let feature = |(name, on): &(String, Value)| (name.clone(), texts(on));
     Package {
         name: text(value, "name"),
         version: text(value, "version"),
@@ -133,13 +144,14 @@ mod tests {
     fn packages_carry_edges_targets_and_features() {
         let text = r#"{"packages": [{"name": "a", "version": "1.0.0", "license": "MIT",
             "dependencies": [{"name": "b", "kind": null}, {"name": "c", "kind": "dev"}],
-            "targets": [{"kind": ["lib"], "name": "a"}, {"kind": ["test"], "name": "t"}],
+            "targets": [{"kind": ["lib"], "name": "a"}, {"kind": ["test"], "name": "t", "required-features": ["x"]}],
             "features": {"default": ["x"], "x": []}}]}"#;
         let found = packages(text).unwrap();
         let [a] = found.as_slice() else { panic!("{} packages instead of 1", found.len()) };
         assert_eq!(a.dependencies[0], ("b".to_owned(), "normal".to_owned()));
         assert_eq!(a.dependencies[1], ("c".to_owned(), "dev".to_owned()));
         assert!(a.has_lib() && a.has_target("test", "t") && !a.has_target("bench", "t"));
+        assert_eq!(a.targets[1].features, ["x"]);
         assert_eq!(a.feature_names(), ["x"]);
     }
 }
