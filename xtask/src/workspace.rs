@@ -144,7 +144,8 @@ mod tests {
     fn packages_carry_edges_targets_and_features() {
         let text = r#"{"packages": [{"name": "a", "version": "1.0.0", "license": "MIT",
             "dependencies": [{"name": "b", "kind": null}, {"name": "c", "kind": "dev"}],
-            "targets": [{"kind": ["lib"], "name": "a"}, {"kind": ["test"], "name": "t", "required-features": ["x"]}],
+            "targets": [{"kind": ["lib"], "name": "a"}, {"kind": ["test"], "name": "t",
+                "required-features": ["x"]}],
             "features": {"default": ["x"], "x": []}}]}"#;
         let found = packages(text).unwrap();
         let [a] = found.as_slice() else { panic!("{} packages instead of 1", found.len()) };
