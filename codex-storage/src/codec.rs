@@ -1,0 +1,94 @@
+//! Fixed-width little-endian fields, read from and written to byte slices of a known length.
+
+/// Reads fields one behind the other. Behind the end it reads zeros: callers check the length
+/// once, before the first field.
+#[derive(Debug)]
+pub(crate) struct Fields<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Fields<'a> {
+    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+        Self { rest: bytes }
+    }
+
+    pub(crate) fn array<const N: usize>(&mut self) -> [u8; N] {
+        match self.rest.split_first_chunk::<N>() {
+            Some((field, rest)) => {
+                self.rest = rest;
+                *field
+            }
+            None => {
+                self.rest = &[];
+                [0; N]
+            }
+        }
+    }
+
+    pub(crate) fn u8(&mut self) -> u8 {
+        u8::from_le_bytes(self.array())
+    }
+
+    pub(crate) fn u16(&mut self) -> u16 {
+        u16::from_le_bytes(self.array())
+    }
+
+    pub(crate) fn u32(&mut self) -> u32 {
+        u32::from_le_bytes(self.array())
+    }
+
+    pub(crate) fn u64(&mut self) -> u64 {
+        u64::from_le_bytes(self.array())
+    }
+
+    pub(crate) fn i64(&mut self) -> i64 {
+        i64::from_le_bytes(self.array())
+    }
+}
+
+/// A length in memory as the width that files use.
+pub(crate) fn u64_of(len: usize) -> u64 {
+    // No machine has addresses of more than 64 bits.
+    u64::try_from(len).unwrap_or(u64::MAX)
+}
+
+/// Whether there is nothing but zeros.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    // Compared in blocks: this runs over all the space ahead of a log.
+    bytes.chunks(ZEROS.len()).all(|chunk| ZEROS.starts_with(chunk))
+}
+
+/// The length of `bytes` without the zeros at its end.
+pub(crate) fn len_without_zeros(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
+}
+
+static ZEROS: [u8; 512] = [0; 512];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_are_little_endian_and_end_in_zeros() {
+        let mut fields = Fields::new(&[1, 2, 0, 3, 0, 0, 0, 9]);
+        assert_eq!((fields.u8(), fields.u16(), fields.u32()), (1, 2, 3));
+        assert_eq!(fields.u64(), 0, "one byte is left: too few, so zeros");
+        assert_eq!(fields.array::<4>(), [0; 4]);
+    }
+
+    #[test]
+    fn one_byte_anywhere_is_not_zero() {
+        for len in (0..40).chain(500..530) {
+            let mut bytes = vec![0; len];
+            assert!(is_zero(&bytes));
+            assert_eq!(len_without_zeros(&bytes), 0);
+            for at in 0..len {
+                bytes[at] = 0x10;
+                assert!(!is_zero(&bytes), "{at} of {len}");
+                assert_eq!(len_without_zeros(&bytes), at + 1);
+                bytes[at] = 0;
+            }
+        }
+    }
+}

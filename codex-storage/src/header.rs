@@ -1,0 +1,371 @@
+//! The header of every file: who it is, what precedes it, and the envelope of its root key.
+//!
+//! The layout and the order of the checks are `docs/FORMAT.md`, section "Header".
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::batch::Seq;
+use crate::codec::{Fields, is_zero, u64_of};
+use crate::error::{Error, Result};
+use crate::seal::{ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Keys, Seal, SealError, TAG_LEN};
+use crate::storage::Form;
+use crate::vfs::{File, Vfs};
+
+/// The fields of a header.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Header {
+    pub(crate) kind: FileKind,
+    pub(crate) form: Form,
+    /// 0 in a plain store.
+    pub(crate) cipher: u8,
+    pub(crate) store_id: [u8; 16],
+    pub(crate) file_id: [u8; 16],
+    pub(crate) generation: u64,
+    pub(crate) base_seq: Seq,
+    pub(crate) created_us: i64,
+    pub(crate) next_generation: u64,
+    pub(crate) slot_counter: u64,
+    pub(crate) base_chain: u64,
+    pub(crate) base_digest: [u8; 32],
+    pub(crate) neighbour: [u8; 16],
+    /// Zero in a plain store, like all that follows.
+    pub(crate) root_id: [u8; 16],
+    pub(crate) image_salt: [u8; 32],
+    pub(crate) base_tag: [u8; TAG_LEN],
+    /// `None` in segments too.
+    pub(crate) envelope: Option<Envelope>,
+}
+
+/// What follows a header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FileKind {
+    /// Blocks of entries in key order.
+    Image,
+    /// Frames.
+    Log,
+}
+
+impl Header {
+    /// The header of the first file of a new plain store: random ids and a random base digest,
+    /// created now, slot counter 1, everything else 0.
+    pub(crate) fn new(vfs: &Vfs, path: &Path, kind: FileKind, form: Form) -> Result<Self> {
+        let mut base_digest = [0; 32];
+        let (store_id, file_id) = (fresh_id(vfs, path)?, fresh_id(vfs, path)?);
+        fill(vfs, path, &mut base_digest)?;
+        Ok(Self {
+            kind,
+            form,
+            cipher: 0,
+            store_id,
+            file_id,
+            generation: 0,
+            base_seq: 0,
+            created_us: vfs.clock.now_us(),
+            next_generation: 0,
+            slot_counter: 1,
+            base_chain: 0,
+            base_digest,
+            neighbour: [0; 16],
+            root_id: [0; 16],
+            image_salt: [0; 32],
+            base_tag: [0; TAG_LEN],
+            envelope: None,
+        })
+    }
+
+    /// The bytes of the header, with the tag of `seal` where the store is encrypted.
+    pub(crate) fn encode(&self, seal: Option<&dyn Seal>) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEADER_LEN);
+        out.extend_from_slice(&SIGNATURE);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&[kind_number(self.kind), form_number(self.form), self.cipher]);
+        out.extend_from_slice(&[0; 3]);
+        out.extend_from_slice(&self.store_id);
+        out.extend_from_slice(&self.file_id);
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.extend_from_slice(&self.base_seq.to_le_bytes());
+        out.extend_from_slice(&self.created_us.to_le_bytes());
+        out.extend_from_slice(&self.next_generation.to_le_bytes());
+        out.extend_from_slice(&self.slot_counter.to_le_bytes());
+        out.extend_from_slice(&self.base_chain.to_le_bytes());
+        out.extend_from_slice(&self.base_digest);
+        out.extend_from_slice(&self.neighbour);
+        out.extend_from_slice(&self.root_id);
+        out.extend_from_slice(&self.image_salt);
+        out.extend_from_slice(&self.base_tag);
+        out.extend_from_slice(&[0; 16]);
+        match &self.envelope {
+            Some(envelope) => out.extend_from_slice(envelope.as_slice()),
+            None => out.resize(out.len() + ENVELOPE_LEN, 0),
+        }
+        let tag = seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&out));
+        out.extend_from_slice(&tag);
+        out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
+        out
+    }
+
+    /// Where the frames or blocks begin.
+    pub(crate) fn body_offset(&self) -> u64 {
+        if self.form == Form::Ledger { LEDGER_BODY } else { u64_of(HEADER_LEN) }
+    }
+
+    /// What is wrong with the small fields, if anything.
+    fn contradiction(&self) -> Option<&'static str> {
+        let segment = self.kind == FileKind::Log && self.form == Form::Wal;
+        let continued = self.next_generation != 0;
+        let known = matches!(
+            (self.kind, self.form),
+            (FileKind::Image, Form::Wal | Form::Snapshot)
+                | (FileKind::Log, Form::Wal | Form::Ledger)
+        );
+        if !known {
+            return Some("the header's kind and form do not go together");
+        }
+        if self.slot_counter == 0 || self.kind == FileKind::Log && self.generation == 0 {
+            return Some("a number in the header that begins at 1 is 0");
+        }
+        if continued && (self.form != Form::Wal || segment) {
+            return Some("the header names a next generation, which only an image of a wal has");
+        }
+        if self.neighbour != [0; 16] && !continued && !segment {
+            return Some("the header names a neighbour that it can not have");
+        }
+        if self.kind == FileKind::Image && !continued && self.base_chain != 0 {
+            return Some("the header of a whole image names a chain value");
+        }
+        if self.kind == FileKind::Log && self.image_salt != [0; 32]
+            || self.kind == FileKind::Image && self.base_tag != [0; TAG_LEN]
+            || segment && self.envelope.is_some()
+        {
+            return Some("the header has a field that belongs to another kind of file");
+        }
+        let sealed = self.root_id != [0; 16]
+            || self.image_salt != [0; 32]
+            || self.base_tag != [0; TAG_LEN]
+            || self.envelope.is_some();
+        if self.cipher == 0 && sealed {
+            return Some("the header of a plain store has a field of an encrypted one");
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Header {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Header")
+            .field("kind", &self.kind)
+            .field("form", &self.form)
+            .field("generation", &self.generation)
+            .field("base_seq", &self.base_seq)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A header as it was read, not yet authenticated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) header: Header,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+impl Found {
+    /// Reads the header at the start of `file`.
+    ///
+    /// # Errors
+    /// `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, in this order.
+    pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Self> {
+        Self::read_at(file, path, 0)
+    }
+
+    /// Reads the header slot at `offset`.
+    pub(crate) fn read_at(file: &dyn File, path: &Path, offset: u64) -> Result<Self> {
+        Self::parse(&read_slot(file, path, offset)?, path, offset)
+    }
+
+    /// Checks the bytes of a header slot that was read at `offset`.
+    pub(crate) fn parse(bytes: &[u8], path: &Path, offset: u64) -> Result<Self> {
+        if bytes.is_empty() {
+            return Err(Error::EmptyFile { path: path.to_owned() });
+        }
+        if !bytes.starts_with(&SIGNATURE) {
+            return Err(Error::NotADatabase { path: path.to_owned() });
+        }
+        let damaged = |what| Error::Damaged { path: path.to_owned(), offset, what };
+        let mut fields = Fields::new(bytes);
+        let (_signature, version) = (fields.u64(), fields.u16());
+        if bytes.len() >= SIGNATURE.len() + 2 && version > VERSION {
+            let path = path.to_owned();
+            return Err(Error::NewerVersion { path, found: version, supported: VERSION });
+        }
+        let whole = bytes.split_last_chunk::<4>().filter(|_| bytes.len() == HEADER_LEN);
+        let (covered, crc) = whole.ok_or(damaged("the file ends within its header"))?;
+        if crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
+            return Err(damaged("the header's checksum does not match"));
+        }
+        if version != VERSION {
+            return Err(damaged("the header has version 0"));
+        }
+        let header = parse_fields(&mut fields).map_err(damaged)?;
+        Ok(Self { header, offset, bytes: bytes.to_vec() })
+    }
+
+    /// Opens the envelope in this header with the key that the user brought, and authenticates
+    /// the header; `None` for a plain store.
+    ///
+    /// # Errors
+    /// `KeyRequired`, `NotEncrypted`, `WrongKey`, `Tampered`, `Seal`.
+    pub(crate) fn unlock(
+        &self,
+        keys: Option<&dyn Keys>,
+        path: &Path,
+    ) -> Result<Option<Arc<dyn Seal>>> {
+        let keys = match (self.header.cipher, keys) {
+            (0, None) => {
+                self.authenticate(None, path)?;
+                return Ok(None);
+            }
+            (0, Some(_)) => return Err(Error::NotEncrypted { path: path.to_owned() }),
+            (_, None) => return Err(Error::KeyRequired { path: path.to_owned() }),
+            (_, Some(keys)) => keys,
+        };
+        let none = [0; ENVELOPE_LEN];
+        let envelope = self.header.envelope.as_deref().unwrap_or(&none);
+        let seal = keys
+            .unlock(&self.header.store_id, envelope)
+            .map_err(|e| seal_error(path, self.offset, e))?;
+        self.authenticate(Some(&*seal), path)?;
+        Ok(Some(seal))
+    }
+
+    /// Checks the header's tag under the store's `seal` (`None`: a plain store).
+    ///
+    /// # Errors
+    /// `Tampered` for a tag or a root key that does not match, and for a plain file in an
+    /// encrypted store or the other way round.
+    pub(crate) fn authenticate(&self, seal: Option<&dyn Seal>, path: &Path) -> Result<()> {
+        let tampered = || Error::Tampered { path: path.to_owned(), offset: self.offset };
+        let mut tail = Fields::new(self.bytes.get(TAG_OFFSET..).unwrap_or_default());
+        let tag = tail.array::<HEADER_TAG_LEN>();
+        let Some(seal) = seal else {
+            let plain = self.header.cipher == 0 && tag == [0; HEADER_TAG_LEN];
+            return if plain { Ok(()) } else { Err(tampered()) };
+        };
+        if self.header.cipher != seal.cipher_id() || self.header.root_id != seal.root_id() {
+            return Err(tampered());
+        }
+        let covered = self.bytes.get(..TAG_OFFSET).unwrap_or_default();
+        seal.verify_header(covered, &tag).map_err(|e| seal_error(path, self.offset, e))
+    }
+}
+
+/// The bytes of the slot at `offset`, fewer where the file ends before.
+pub(crate) fn read_slot(file: &dyn File, path: &Path, offset: u64) -> Result<Vec<u8>> {
+    let read = || {
+        let left = file.len()?.saturating_sub(offset).min(u64_of(HEADER_LEN));
+        let mut bytes = vec![0; usize::try_from(left).unwrap_or(HEADER_LEN)];
+        file.read_exact_at(&mut bytes, offset)?;
+        Ok(bytes)
+    };
+    read().map_err(|e| Error::io("read the header of", path, e))
+}
+
+/// A fresh id of a store or a file.
+pub(crate) fn fresh_id(vfs: &Vfs, path: &Path) -> Result<[u8; 16]> {
+    let mut id = [0; 16];
+    fill(vfs, path, &mut id)?;
+    Ok(id)
+}
+
+/// Random bytes for the file at `path`.
+pub(crate) fn fill(vfs: &Vfs, path: &Path, buf: &mut [u8]) -> Result<()> {
+    vfs.entropy.fill(buf).map_err(|e| Error::io("draw random bytes for", path, e))
+}
+
+/// What a refusal of the seal means for the bytes at `offset`.
+pub(crate) fn seal_error(path: &Path, offset: u64, source: SealError) -> Error {
+    let path = path.to_owned();
+    match source {
+        SealError::WrongKey => Error::WrongKey { path },
+        SealError::Tampered => Error::Tampered { path, offset },
+        SealError::Envelope(_) | SealError::Refused(_) => Error::Seal { path, source },
+    }
+}
+
+/// The fields behind the version.
+fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
+    let [kind, form, cipher] = fields.array();
+    let kind = match kind {
+        1 => FileKind::Image,
+        2 => FileKind::Log,
+        _ => return Err("the header names an unknown kind of file"),
+    };
+    let form = match form {
+        1 => Form::Wal,
+        2 => Form::Snapshot,
+        3 => Form::Ledger,
+        _ => return Err("the header names an unknown form"),
+    };
+    if cipher > CIPHER_MAX {
+        return Err("the header names an unknown cipher");
+    }
+    let mut zero = fields.array::<3>() == [0; 3];
+    let mut header = Header {
+        kind,
+        form,
+        cipher,
+        store_id: fields.array(),
+        file_id: fields.array(),
+        generation: fields.u64(),
+        base_seq: fields.u64(),
+        created_us: fields.i64(),
+        next_generation: fields.u64(),
+        slot_counter: fields.u64(),
+        base_chain: fields.u64(),
+        base_digest: fields.array(),
+        neighbour: fields.array(),
+        root_id: fields.array(),
+        image_salt: fields.array(),
+        base_tag: fields.array(),
+        envelope: None,
+    };
+    zero &= fields.array::<16>() == [0; 16];
+    let envelope = fields.array::<ENVELOPE_LEN>();
+    header.envelope = (!is_zero(&envelope)).then(|| Box::new(envelope));
+    let tag = fields.array::<HEADER_TAG_LEN>();
+    if !zero || cipher == 0 && tag != [0; HEADER_TAG_LEN] {
+        return Err("a field of the header that must be zero is not");
+    }
+    header.contradiction().map_or(Ok(header), Err)
+}
+
+fn kind_number(kind: FileKind) -> u8 {
+    match kind {
+        FileKind::Image => 1,
+        FileKind::Log => 2,
+    }
+}
+
+fn form_number(form: Form) -> u8 {
+    match form {
+        Form::Wal => 1,
+        Form::Snapshot => 2,
+        Form::Ledger => 3,
+    }
+}
+
+/// One sector.
+pub(crate) const HEADER_LEN: usize = 512;
+/// Where the frames of a ledger begin, behind its two header slots.
+pub(crate) const LEDGER_BODY: u64 = 8192;
+/// The newest version that this build reads, and the one that it writes.
+pub(crate) const VERSION: u16 = 1;
+/// As of PNG: the first byte is no ASCII, and a transfer that changes line ends destroys it.
+pub(crate) const SIGNATURE: [u8; 8] = *b"\x89CDXDB\r\n";
+const TAG_OFFSET: usize = 480;
+const CIPHER_MAX: u8 = 2;
+
+#[cfg(test)]
+mod tests;

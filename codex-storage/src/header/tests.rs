@@ -1,0 +1,191 @@
+//! Round trips, every flipped bit, and the order of the checks.
+
+use super::*;
+use crate::toy_seal::ToyKeys;
+use crate::vfs::{Entropy, MemDir, SeededEntropy, SimClock};
+
+fn vfs() -> Vfs {
+    Vfs {
+        dir: Arc::new(MemDir::new()),
+        clock: Arc::new(SimClock::new()),
+        entropy: Arc::new(SeededEntropy::new(1)),
+    }
+}
+
+fn path() -> &'static Path {
+    Path::new("app.db")
+}
+
+fn plain(kind: FileKind, form: Form) -> Header {
+    Header { generation: 1, ..Header::new(&vfs(), path(), kind, form).unwrap() }
+}
+
+fn parse(bytes: &[u8]) -> Result<Found> {
+    Found::parse(bytes, path(), 0)
+}
+
+fn keys(passphrase: &str) -> Arc<dyn Keys> {
+    ToyKeys::new(passphrase, Arc::new(SeededEntropy::new(2)) as Arc<dyn Entropy>)
+}
+
+fn sealed() -> (Header, Vec<u8>) {
+    let mut header = plain(FileKind::Log, Form::Ledger);
+    let (envelope, seal) = keys("right").create(&header.store_id).unwrap();
+    header.cipher = seal.cipher_id();
+    header.root_id = seal.root_id();
+    header.envelope = Some(envelope);
+    let bytes = header.encode(Some(&*seal));
+    (header, bytes)
+}
+
+/// The header with other bytes at `at` and a checksum that fits.
+fn with(bytes: &[u8], at: usize, to: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[at..at + to.len()].copy_from_slice(to);
+    let crc = crc32c::crc32c(&bytes[..508]);
+    bytes[508..].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn a_header_comes_back_as_it_was_written() {
+    let kinds = [
+        (FileKind::Image, Form::Wal),
+        (FileKind::Image, Form::Snapshot),
+        (FileKind::Log, Form::Wal),
+        (FileKind::Log, Form::Ledger),
+    ];
+    for (kind, form) in kinds {
+        let header = Header { base_seq: 7, ..plain(kind, form) };
+        let bytes = header.encode(None);
+        assert_eq!(bytes.len(), HEADER_LEN);
+        let found = parse(&bytes).unwrap();
+        assert_eq!(found.header, header);
+        assert!(found.unlock(None, path()).unwrap().is_none());
+    }
+    let (header, bytes) = sealed();
+    assert_eq!(parse(&bytes).unwrap().header, header);
+}
+
+#[test]
+fn the_fields_stand_where_the_format_says() {
+    let header = Header {
+        base_seq: 0x0102_0304,
+        base_chain: 0x1122_3344_5566_7788,
+        neighbour: [9; 16],
+        ..plain(FileKind::Log, Form::Wal)
+    };
+    let bytes = header.encode(None);
+    assert_eq!(bytes[..13], [0x89, 0x43, 0x44, 0x58, 0x44, 0x42, 13, 10, 1, 0, 2, 1, 0]);
+    assert_eq!(bytes[16..32], header.store_id);
+    assert_eq!(bytes[32..48], header.file_id);
+    assert_eq!(bytes[48..56], 1_u64.to_le_bytes());
+    assert_eq!(bytes[56..64], [4, 3, 2, 1, 0, 0, 0, 0]);
+    assert_eq!(bytes[64..72], header.created_us.to_le_bytes());
+    assert_eq!(bytes[80..88], 1_u64.to_le_bytes());
+    assert_eq!(bytes[88..96], [0x88, 0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11]);
+    assert_eq!(bytes[96..128], header.base_digest);
+    assert_eq!(bytes[128..144], [9; 16]);
+    let (header, bytes) = sealed();
+    assert_eq!(bytes[144..160], header.root_id);
+    assert_eq!(bytes[224..480], header.envelope.unwrap()[..]);
+}
+
+#[test]
+fn every_flipped_bit_of_a_header_is_an_error() {
+    for bytes in [plain(FileKind::Image, Form::Wal).encode(None), sealed().1] {
+        for bit in 0..HEADER_LEN * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            let refused = parse(&flipped).unwrap_err();
+            let expected = match bit / 64 {
+                0 => matches!(refused, Error::NotADatabase { .. }),
+                _ if (64..80).contains(&bit) => {
+                    matches!(refused, Error::NewerVersion { .. } | Error::Damaged { .. })
+                }
+                _ => matches!(refused, Error::Damaged { offset: 0, .. }),
+            };
+            assert!(expected, "bit {bit}: {refused}");
+        }
+    }
+}
+
+#[test]
+fn a_header_cut_short_is_named_for_what_is_left_of_it() {
+    let bytes = plain(FileKind::Log, Form::Ledger).encode(None);
+    assert!(matches!(parse(&[]), Err(Error::EmptyFile { .. })));
+    for len in 1..8 {
+        assert!(matches!(parse(&bytes[..len]), Err(Error::NotADatabase { .. })), "{len}");
+    }
+    for len in 8..HEADER_LEN {
+        assert!(matches!(parse(&bytes[..len]), Err(Error::Damaged { .. })), "{len}");
+    }
+}
+
+#[test]
+fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
+    let ledger = plain(FileKind::Log, Form::Ledger).encode(None);
+    let cases: [(usize, &[u8]); 15] = [
+        (8, &[0, 0]),
+        (10, &[0]),
+        (10, &[1]),
+        (10, &[3]),
+        (11, &[0]),
+        (11, &[2]),
+        (11, &[4]),
+        (12, &[3]),
+        (13, &[0, 0, 1]),
+        (48, &[0; 8]),
+        (72, &[1]),
+        (80, &[0; 8]),
+        (128, &[1]),
+        (160, &[1]),
+        (208, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+    ];
+    for (at, to) in cases {
+        let refused = parse(&with(&ledger, at, to));
+        assert!(matches!(refused, Err(Error::Damaged { .. })), "{at} {to:?}: {refused:?}");
+    }
+    for at in [144, 192, 224, 300, 480] {
+        assert!(parse(&with(&ledger, at, &[1])).is_err(), "{at} belongs to encrypted stores");
+    }
+    let image = plain(FileKind::Image, Form::Wal).encode(None);
+    assert!(parse(&with(&image, 88, &[1])).is_err(), "a whole image has no chain");
+    assert!(parse(&with(&image, 192, &[1])).is_err());
+    let newer = parse(&with(&ledger, 8, &[2, 0]));
+    assert!(matches!(newer, Err(Error::NewerVersion { found: 2, supported: 1, .. })));
+}
+
+#[test]
+fn the_key_is_checked_before_the_tag_and_both_are() {
+    let (_, bytes) = sealed();
+    let found = parse(&bytes).unwrap();
+    assert!(found.unlock(Some(&*keys("right")), path()).unwrap().is_some());
+    assert!(matches!(found.unlock(None, path()), Err(Error::KeyRequired { .. })));
+    let wrong = found.unlock(Some(&*keys("wrong")), path());
+    assert!(matches!(wrong, Err(Error::WrongKey { .. })));
+    for at in [10, 32, 48, 56, 64, 88, 96, 144, 192, 300, 480] {
+        let to = if at == 10 { 2 } else { bytes[at] ^ 1 };
+        let forged = with(&bytes, at, &[to]);
+        if forged == bytes {
+            continue;
+        }
+        let Ok(found) = parse(&forged) else { continue };
+        let refused = found.unlock(Some(&*keys("right")), path());
+        assert!(matches!(refused, Err(Error::Tampered { .. })), "{at}: {refused:?}");
+    }
+    let plain = parse(&plain(FileKind::Log, Form::Ledger).encode(None)).unwrap();
+    let refused = plain.unlock(Some(&*keys("right")), path());
+    assert!(matches!(refused, Err(Error::NotEncrypted { .. })));
+}
+
+#[test]
+fn a_plain_header_does_not_pass_in_an_encrypted_store() {
+    let (header, bytes) = sealed();
+    let envelope = header.envelope.unwrap();
+    let seal = keys("right").unlock(&header.store_id, &envelope).unwrap();
+    let plain = parse(&plain(FileKind::Log, Form::Ledger).encode(None)).unwrap();
+    assert!(matches!(plain.authenticate(Some(&*seal), path()), Err(Error::Tampered { .. })));
+    let sealed = parse(&bytes).unwrap();
+    assert!(matches!(sealed.authenticate(None, path()), Err(Error::Tampered { .. })));
+}

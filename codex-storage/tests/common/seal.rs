@@ -1,0 +1,174 @@
+//! A cipher for tests: SHA-256 as a keystream and as a tag. It keeps no secrets, but a wrong key,
+//! counter, salt, or changed byte is refused as by a real one.
+
+use std::io;
+use std::sync::Arc;
+
+use codex_storage::seal::{
+    ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Keys, Opener, Seal, SealError, Sealer, TAG_LEN,
+};
+use codex_storage::vfs::Entropy;
+use sha2::{Digest, Sha256};
+
+/// A user's key; salts and root keys come from the entropy, so that a seed gives the same files.
+#[derive(Debug, Clone)]
+pub struct ToyKeys {
+    key: [u8; 32],
+    entropy: Arc<dyn Entropy>,
+}
+
+impl ToyKeys {
+    /// The key that `passphrase` stands for.
+    pub fn new(passphrase: &str, entropy: Arc<dyn Entropy>) -> Arc<dyn Keys> {
+        Arc::new(Self { key: hash(&[b"user", passphrase.as_bytes()]), entropy })
+    }
+}
+
+impl Keys for ToyKeys {
+    fn create(&self, store_id: &[u8; 16]) -> Result<(Envelope, Arc<dyn Seal>), SealError> {
+        let mut root = [0; 32];
+        self.entropy.fill(&mut root).map_err(refused)?;
+        let mut envelope = Box::new([0x45; ENVELOPE_LEN]);
+        envelope[..32].copy_from_slice(&hash(&[b"commit", &self.key, store_id]));
+        let mask = hash(&[b"wrap", &self.key, store_id]);
+        for (to, (a, b)) in envelope[32..64].iter_mut().zip(root.iter().zip(mask)) {
+            *to = a ^ b;
+        }
+        Ok((envelope, Arc::new(ToySeal { root, entropy: Arc::clone(&self.entropy) })))
+    }
+
+    fn unlock(
+        &self,
+        store_id: &[u8; 16],
+        envelope: &[u8; ENVELOPE_LEN],
+    ) -> Result<Arc<dyn Seal>, SealError> {
+        if envelope.iter().all(|&byte| byte == 0) {
+            return Err(SealError::Envelope("there is none".to_owned()));
+        }
+        if envelope[..32] != hash(&[b"commit", &self.key, store_id]) {
+            return Err(SealError::WrongKey);
+        }
+        let mut root = hash(&[b"wrap", &self.key, store_id]);
+        root.iter_mut().zip(&envelope[32..64]).for_each(|(to, byte)| *to ^= byte);
+        Ok(Arc::new(ToySeal { root, entropy: Arc::clone(&self.entropy) }))
+    }
+}
+
+#[derive(Debug)]
+struct ToySeal {
+    root: [u8; 32],
+    entropy: Arc<dyn Entropy>,
+}
+
+impl Seal for ToySeal {
+    fn cipher_id(&self) -> u8 {
+        1
+    }
+
+    fn root_id(&self) -> [u8; 16] {
+        *hash(&[b"id", &self.root]).first_chunk().unwrap()
+    }
+
+    fn header_tag(&self, header: &[u8]) -> [u8; HEADER_TAG_LEN] {
+        *hash(&[b"header", &self.root, header]).first_chunk().unwrap()
+    }
+
+    fn verify_header(&self, header: &[u8], tag: &[u8; HEADER_TAG_LEN]) -> Result<(), SealError> {
+        if self.header_tag(header) == *tag { Ok(()) } else { Err(SealError::Tampered) }
+    }
+
+    fn sealer(&self, info: &[u8]) -> Result<Box<dyn Sealer>, SealError> {
+        let mut salt = [0; 32];
+        self.entropy.fill(&mut salt).map_err(refused)?;
+        let key = hash(&[b"epoch", &self.root, &salt, info]);
+        Ok(Box::new(ToySealer { key, salt, counter: 0 }))
+    }
+
+    fn opener(&self, salt: &[u8; 32], info: &[u8]) -> Result<Box<dyn Opener>, SealError> {
+        Ok(Box::new(ToyOpener { key: hash(&[b"epoch", &self.root, salt, info]) }))
+    }
+}
+
+#[derive(Debug)]
+struct ToySealer {
+    key: [u8; 32],
+    salt: [u8; 32],
+    counter: u64,
+}
+
+impl Sealer for ToySealer {
+    fn salt(&self) -> [u8; 32] {
+        self.salt
+    }
+
+    fn next_counter(&mut self) -> Result<u64, SealError> {
+        self.counter += 1;
+        Ok(self.counter)
+    }
+
+    fn is_worn(&self) -> bool {
+        self.counter >= EPOCH_FRAMES_MAX
+    }
+
+    fn seal(
+        &mut self,
+        counter: u64,
+        aad: &[u8],
+        buf: &mut Vec<u8>,
+        from: usize,
+    ) -> Result<(), SealError> {
+        assert_eq!(counter, self.counter, "a counter is used once, as the last handed out");
+        mask(&self.key, counter, &mut buf[from..]);
+        let tag = tag(&self.key, counter, aad, &buf[from..]);
+        buf.extend_from_slice(&tag);
+        Ok(())
+    }
+}
+
+#[derive(Debug)]
+struct ToyOpener {
+    key: [u8; 32],
+}
+
+impl Opener for ToyOpener {
+    fn open(&self, counter: u64, aad: &[u8], buf: &mut Vec<u8>) -> Result<(), SealError> {
+        let Some(len) = buf.len().checked_sub(TAG_LEN) else {
+            buf.clear();
+            return Err(SealError::Tampered);
+        };
+        if tag(&self.key, counter, aad, &buf[..len]) != buf[len..] {
+            buf.clear();
+            return Err(SealError::Tampered);
+        }
+        buf.truncate(len);
+        mask(&self.key, counter, buf);
+        Ok(())
+    }
+}
+
+fn mask(key: &[u8; 32], counter: u64, bytes: &mut [u8]) {
+    for (block, chunk) in bytes.chunks_mut(32).enumerate() {
+        let block = u64::try_from(block).unwrap();
+        let stream = hash(&[b"mask", key, &counter.to_le_bytes(), &block.to_le_bytes()]);
+        chunk.iter_mut().zip(stream).for_each(|(to, byte)| *to ^= byte);
+    }
+}
+
+fn tag(key: &[u8; 32], counter: u64, aad: &[u8], bytes: &[u8]) -> [u8; TAG_LEN] {
+    let aad_len = u64::try_from(aad.len()).unwrap().to_le_bytes();
+    *hash(&[b"tag", key, &counter.to_le_bytes(), &aad_len, aad, bytes]).first_chunk().unwrap()
+}
+
+fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    parts.iter().for_each(|part| hasher.update(part));
+    hasher.finalize().into()
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the shape that map_err wants")]
+fn refused(error: io::Error) -> SealError {
+    SealError::Refused(error.to_string())
+}
+
+/// Small, so that tests see an epoch wear out.
+const EPOCH_FRAMES_MAX: u64 = 50;
