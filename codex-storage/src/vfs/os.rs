@@ -56,6 +56,17 @@ impl OsDir {
         Ok(Self { fd: StdFile::from(fd), path })
     }
 
+    /// The path behind `path` once every symbolic link is followed, one at its end included.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where one leads nowhere; other errors with the number of the operating system.
+    pub fn resolve(path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        #[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
+        let path = std::fs::canonicalize(path)?;
+        Ok(path)
+    }
+
     /// Opens `name` itself, whatever it is; waits for nobody at the other end of a FIFO.
     fn open_at(&self, name: &str, flags: OFlags, mode: fs::Mode) -> io::Result<StdFile> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;

@@ -50,6 +50,15 @@ impl OsDir {
         Err(ErrorKind::NotADirectory.into())
     }
 
+    /// The path behind `path` once every symbolic link is followed, one at its end included.
+    ///
+    /// # Errors
+    ///
+    /// `NotFound` where one leads nowhere; other errors with the number of the operating system.
+    pub fn resolve(path: impl AsRef<Path>) -> io::Result<PathBuf> {
+        fs::canonicalize(path)
+    }
+
     fn existing(&self, name: &str, options: &OpenOptions) -> io::Result<StdFile> {
         let found = fs::symlink_metadata(self.path(name))?;
         if found.is_file() {
