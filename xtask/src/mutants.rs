@@ -72,6 +72,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-crypto", "", "epoch"],
         &["the_last_nonce_is_the_limit_and_none_follows ... FAILED"],
     ),
+    tested(
+        "aad_dropped",
+        ["codex-crypto", "crypto", "misuse"],
+        &["header_counter_or_place_is_tampered_and_leaves_nothing ... FAILED"],
+    ),
 ];
 
 /// A test that takes longer than this hangs.

@@ -33,6 +33,7 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
     let mut counts = Counts::default();
     let mut failures = Vec::new();
     for scope in scopes(workspace, !flags.is_empty())? {
+        println!("tests of {scope}");
         let (of_scope, ok) = tests(workspace, &scope, name)?;
         counts.add(of_scope);
         if !ok {
