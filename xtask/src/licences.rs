@@ -76,6 +76,8 @@ impl Allowed {
             self.exceptions.iter().filter(|(crate_name, _)| *crate_name == package.name);
         let also: Vec<&String> = exceptions.flat_map(|(_, licences)| licences).collect();
         let is_allowed = |licence: &str| {
+            // `+` offers later versions too; we take the one named.
+            let licence = licence.trim_end_matches('+');
             self.all.iter().any(|l| l == licence) || also.iter().any(|l| *l == licence)
         };
         (!holds(expression, &is_allowed)).then(|| format!("{name} is {expression}"))
@@ -168,6 +170,7 @@ mod tests {
              { crate = \"tree\", allow = [\"MPL-2.0\"] },\n]\n[bans]\ndeny = [\"GPL-3.0\"]\n",
         );
         assert!(allowed.refuses(&package("tree", Some("MPL-2.0"))).is_none());
+        assert!(allowed.refuses(&package("tree", Some("MPL-2.0+"))).is_none());
         assert!(allowed.refuses(&package("other", Some("MIT"))).is_none());
         let refused = allowed.refuses(&package("other", Some("MPL-2.0")));
         assert_eq!(refused.unwrap(), "other 1.0.0 is MPL-2.0");

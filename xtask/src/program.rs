@@ -192,3 +192,41 @@ fn lines_of(reader: std::io::PipeReader) -> mpsc::Receiver<String> {
     });
     receive
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::Program;
+
+    fn shell(script: &str) -> Program {
+        Program::new("sh").args(["-c", script])
+    }
+
+    #[test]
+    fn output_of_both_streams_is_kept_in_order() {
+        let output = shell("echo a; echo b >&2; printf c").quiet();
+        assert_eq!(output.unwrap(), "a\nb\nc");
+    }
+
+    #[test]
+    fn a_failure_carries_its_status_and_output() {
+        let error = shell("echo why; exit 3").quiet().unwrap_err();
+        assert!(error.contains("exit status: 3") && error.ends_with("why\n"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_killed_and_its_output_kept() {
+        let start = Instant::now();
+        let ended = shell("echo before; exec sleep 60").within(Duration::from_millis(300)).unwrap();
+        assert!(ended.status.is_none() && !ended.success());
+        assert_eq!(ended.output, "before\n");
+        assert!(start.elapsed() < Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_missing_program_is_named() {
+        let error = Program::new("no-such-program").quiet().unwrap_err();
+        assert!(error.starts_with("cannot start `no-such-program`"), "{error}");
+    }
+}
