@@ -1,0 +1,142 @@
+//! A small file format with an identity, a version and a checksum, and stores made of it.
+#![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
+
+use std::sync::Arc;
+
+use codex_backup::vfs::{Dir, File, Mode, Open, Vfs};
+use codex_backup::{Backups, Depth, Error, Facts, Flaw, Inspect, Options, Source, unwatched};
+
+/// The inspector of a card: `CARD`, id 4 bytes, seq u64, body length u32, body, CRC-32C of all.
+#[derive(Debug, Clone, Copy)]
+pub struct Card;
+
+/// The id of the store that most tests are about.
+pub const OURS: [u8; 4] = *b"ours";
+pub const THEIRS: [u8; 4] = *b"them";
+
+/// The bytes of a card; the body tells versions apart, across sectors.
+pub fn card(id: [u8; 4], seq: u64, body_len: usize) -> Vec<u8> {
+    let mut bytes = b"CARD".to_vec();
+    bytes.extend(id);
+    bytes.extend(seq.to_le_bytes());
+    bytes.extend(u32::try_from(body_len).unwrap().to_le_bytes());
+    bytes.extend(
+        (0..body_len).map(|at| u8::try_from((at as u64 * 31 + seq * 7) % 251).unwrap() | 1),
+    );
+    bytes.extend(crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+impl Inspect for Card {
+    fn identity(&self, file: &dyn File) -> Result<Vec<u8>, Flaw> {
+        let mut head = [0; 8];
+        if file.len()? < 8 {
+            return Err(Flaw::Alien { what: "too short for a card".to_owned() });
+        }
+        file.read_exact_at(&mut head, 0)?;
+        if !head.starts_with(b"CARD") {
+            return Err(Flaw::Alien { what: "no card".to_owned() });
+        }
+        Ok(head[4..].to_vec())
+    }
+
+    fn facts(&self, file: &dyn File) -> Result<Facts, Flaw> {
+        let id = self.identity(file)?;
+        let size = file.len()?;
+        let damaged = |offset, what: &str| Flaw::Damaged { offset, what: what.to_owned() };
+        if size < 24 {
+            return Err(damaged(size, "cut short"));
+        }
+        let mut rest = [0; 12];
+        file.read_exact_at(&mut rest, 8)?;
+        let seq = u64::from_le_bytes(rest[..8].try_into().unwrap());
+        let body = u64::from(u32::from_le_bytes(rest[8..].try_into().unwrap()));
+        if size != 24 + body {
+            return Err(damaged(size, "of the wrong length"));
+        }
+        let mut sum = [0; 4];
+        file.read_exact_at(&mut sum, size - 4)?;
+        let mut facts = Facts::new(id, seq);
+        facts.mark = sum.to_vec();
+        facts.time_us = Some(i64::try_from(seq).unwrap_or(0));
+        "card".clone_into(&mut facts.form);
+        facts.frozen = true;
+        facts.size = size;
+        Ok(facts)
+    }
+
+    fn verify(&self, file: &dyn File, _depth: Depth) -> Result<Facts, Flaw> {
+        let facts = self.facts(file)?;
+        let mut bytes = vec![0; usize::try_from(facts.size).unwrap()];
+        file.read_exact_at(&mut bytes, 0)?;
+        let (body, sum) = bytes.split_at(bytes.len() - 4);
+        if crc32c::crc32c(body).to_le_bytes() != sum {
+            return Err(Flaw::Damaged { offset: 0, what: "checksum".to_owned() });
+        }
+        Ok(facts)
+    }
+}
+
+/// Writes a whole durable file under a name, replacing what was there.
+pub fn put(dir: &dyn Dir, name: &str, bytes: &[u8]) {
+    if dir.metadata(name).unwrap().is_some() {
+        dir.remove(name).unwrap();
+    }
+    let file = dir.open(name, Open::CreateNew(Mode::Frozen)).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+    dir.sync().unwrap();
+}
+
+/// Replaces a file as a store replaces its image.
+pub fn replace(dir: &dyn Dir, name: &str, bytes: &[u8]) {
+    put(dir, "image.next", bytes);
+    dir.rename("image.next", name).unwrap();
+    dir.sync().unwrap();
+}
+
+pub fn bytes(dir: &dyn Dir, name: &str) -> Vec<u8> {
+    let file = dir.open(name, Open::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+pub fn names(dir: &dyn Dir) -> Vec<String> {
+    let mut names = dir.list().unwrap();
+    names.sort();
+    names
+}
+
+pub fn options(keep: u32) -> Options {
+    Options { keep, ..Options::default() }
+}
+
+pub fn backups(vfs: &Vfs, name: &str, keep: u32) -> Backups {
+    Backups::new(vfs.clone(), name, Arc::new(Card), options(keep)).unwrap()
+}
+
+/// The live file as a source.
+pub fn main_of(name: &str) -> Source<'_> {
+    Source::Frozen { name, proven: false }
+}
+
+/// Gives the store a new version and rotates.
+pub fn advance(backups: &Backups, vfs: &Vfs, seq: u64) -> Result<codex_backup::Rotated, Error> {
+    replace(&*vfs.dir, backups.name(), &card(OURS, seq, 40));
+    backups.rotate(main_of(backups.name()), None, &mut unwatched)
+}
+
+/// The versions of the whole backups, newest first, with their index.
+pub fn versions(vfs: &Vfs, name: &str) -> Vec<(u32, u64)> {
+    let mut found: Vec<(u32, u64)> = names(&*vfs.dir)
+        .iter()
+        .filter_map(|file| Some((codex_backup::backup_index(name, file)?, file)))
+        .filter_map(|(index, file)| {
+            let file = vfs.dir.open(file, Open::Read).ok()?;
+            Some((index, Card.verify(&*file, Depth::Full).ok()?.seq))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
