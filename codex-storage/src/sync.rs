@@ -167,7 +167,7 @@ impl Condvar {
     }
 }
 
-pub use parking::{Unparker, with_parker};
+pub use parking::{Parker, Unparker, with_parker};
 
 #[cfg(not(loom))]
 mod parking {

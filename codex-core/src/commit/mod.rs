@@ -1,0 +1,169 @@
+//! One commit: what it demands, what it changes, what became of it; and how commits become
+//! durable in groups.
+
+mod lead;
+mod plan;
+mod queue;
+
+use std::fmt;
+use std::ops::Bound;
+
+use codex_storage::batch::{Op, Seq, record_len};
+
+pub(crate) use lead::{Core, Noticed};
+pub(crate) use queue::{Queue, Reply, Request};
+
+use crate::entry::Entry;
+
+/// Changes that become durable and visible together, provided that all checks hold.
+#[derive(Debug, Default)]
+pub struct Commit {
+    /// What must hold, or nothing is changed.
+    pub checks: Few<Check>,
+    /// What changes, in order.
+    pub changes: Few<Change>,
+}
+
+impl Commit {
+    /// One change, whatever is there.
+    pub fn one(change: Change) -> Self {
+        Self { checks: Few::None, changes: Few::One(change) }
+    }
+
+    /// One change, provided that `check` holds.
+    pub fn checked(check: Check, change: Change) -> Self {
+        Self { checks: Few::One(check), changes: Few::One(change) }
+    }
+
+    /// About how many bytes it encodes to; bulk removals count as one.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let len = |change: &Change| match change {
+            Change::Put(entry) => record_len(Op::Set { key: entry.key(), value: entry.value() }),
+            Change::Remove(key) => record_len(Op::Remove { key }),
+            Change::Clear | Change::RemoveRange(..) => record_len(Op::Clear),
+        };
+        self.changes.as_slice().iter().map(len).fold(0, usize::saturating_add)
+    }
+}
+
+/// A change of the store.
+pub enum Change {
+    /// The key of the entry has its value now.
+    Put(Entry),
+    /// The key is gone; where it was not there, nothing is written.
+    Remove(Box<[u8]>),
+    /// Every key is gone; in an empty store, nothing is written.
+    Clear,
+    /// Every key within the bounds is gone.
+    ///
+    /// The leader finds out which these are: it holds `persist` and looks through the range, so
+    /// that writers wait for it and readers do not; the commit has one record a key.
+    RemoveRange(Bound<Box<[u8]>>, Bound<Box<[u8]>>),
+}
+
+/// Keys and values appear in no log: only the kind of change.
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Put(_) => "Put",
+            Self::Remove(_) => "Remove",
+            Self::Clear => "Clear",
+            Self::RemoveRange(..) => "RemoveRange",
+        })
+    }
+}
+
+/// A condition of a commit, tested in the order of commits.
+pub enum Check {
+    /// The very entry that was read is there still, or there is still none.
+    Same {
+        /// The key that was read.
+        key: Box<[u8]>,
+        /// What was read.
+        seen: Option<Entry>,
+    },
+    /// The stored value is equal to this one, or there is none.
+    Equals {
+        /// The key.
+        key: Box<[u8]>,
+        /// The stored value to be found.
+        value: Option<Box<[u8]>>,
+    },
+    /// The range holds the very entries that were read, and no others.
+    Unchanged {
+        /// Where the range that was read begins.
+        lower: Bound<Box<[u8]>>,
+        /// Where it ends.
+        upper: Bound<Box<[u8]>>,
+        /// What was read, in key order.
+        seen: Vec<Entry>,
+    },
+}
+
+/// Keys and values appear in no log: only the kind of check.
+impl fmt::Debug for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Same { .. } => "Same",
+            Self::Equals { .. } => "Equals",
+            Self::Unchanged { .. } => "Unchanged",
+        })
+    }
+}
+
+/// What became of a commit.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is durable at the level of the store, and visible.
+    Done {
+        /// Its number; `None` when there was nothing to write.
+        seq: Option<Seq>,
+        /// How many keys were there and are gone.
+        removed: u64,
+        /// What its last `Put` or `Remove` took the place of.
+        previous: Option<Entry>,
+    },
+    /// A check did not hold; nothing was changed. What it rests on is durable.
+    Conflict,
+}
+
+/// None, one or several, the first two without an allocation.
+#[derive(Debug, Default)]
+pub enum Few<T> {
+    /// None.
+    #[default]
+    None,
+    /// One.
+    One(T),
+    /// Several.
+    Many(Vec<T>),
+}
+
+impl<T> Few<T> {
+    /// All of them.
+    pub fn as_slice(&self) -> &[T] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => std::slice::from_ref(one),
+            Self::Many(many) => many,
+        }
+    }
+
+    /// Calls `f` with each of them, to keep.
+    ///
+    /// # Errors
+    /// The first error of `f`, which ends it.
+    pub fn try_for_each<E>(self, mut f: impl FnMut(T) -> Result<(), E>) -> Result<(), E> {
+        match self {
+            Self::None => Ok(()),
+            Self::One(one) => f(one),
+            Self::Many(many) => many.into_iter().try_for_each(f),
+        }
+    }
+}
+
+impl<T> From<Vec<T>> for Few<T> {
+    fn from(many: Vec<T>) -> Self {
+        Self::Many(many)
+    }
+}

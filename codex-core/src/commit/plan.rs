@@ -1,0 +1,348 @@
+//! Deciding what a group does, before anything of it is written: checks are tested and removals
+//! resolved against memory plus an overlay of what earlier members of the group do.
+
+use std::ops::Bound;
+
+use codex_storage::RecordError;
+use codex_storage::batch::{Group, Op, Seq};
+use hashbrown::HashTable;
+
+use super::{Change, Check, Commit};
+use crate::entry::Entry;
+use crate::map::{Map, SHARDS, Step, StepKind, Table, Work, shard};
+
+/// What a group does to memory, and how far it has been decided.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// The steps of all members so far, and what applying them needs.
+    pub(super) work: Work,
+    /// The steps before this one are void: everything was cleared there.
+    cleared: Option<usize>,
+    overlay: Overlay,
+}
+
+/// What became of one member.
+#[derive(Debug)]
+pub(super) enum Planned {
+    /// A check does not hold.
+    Conflict,
+    /// It is in the group.
+    Done {
+        /// Which batch of the group it is; `None` when it writes nothing.
+        batch: Option<usize>,
+        removed: u64,
+        previous: Option<Entry>,
+    },
+}
+
+/// The latest step of each key, by hash. A single change needs no overlay, so steps are only
+/// entered when something looks behind them.
+#[derive(Debug, Default)]
+struct Overlay {
+    latest: HashTable<Latest>,
+    /// The steps before this one have been entered.
+    entered: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    hash: u64,
+    step: usize,
+}
+
+/// What the members before it left, to return to.
+struct Mark {
+    steps: usize,
+    cleared: Option<usize>,
+}
+
+/// What the changes of one commit come to.
+#[derive(Default)]
+struct Tally {
+    writes: bool,
+    removed: u64,
+    previous: Option<Entry>,
+}
+
+type KeyBound = Bound<Box<[u8]>>;
+
+impl Plan {
+    /// Decides what `commit` does after all that was decided before, and encodes it.
+    ///
+    /// # Errors
+    /// The commit is too large for a batch; nothing of it is in the group.
+    pub(super) fn add(
+        &mut self,
+        map: &Map,
+        group: &mut Group,
+        commit: Commit,
+    ) -> Result<Planned, RecordError> {
+        if !commit.checks.as_slice().iter().all(|check| self.holds(map, check)) {
+            return Ok(Planned::Conflict);
+        }
+        let mark = Mark { steps: self.work.steps.len(), cleared: self.cleared };
+        let mut tally = Tally::default();
+        let done =
+            commit.changes.try_for_each(|change| self.change(map, group, change, &mut tally));
+        if let Err(error) = done {
+            group.abandon();
+            self.roll_back(&mark);
+            return Err(error);
+        }
+        let batch = tally.writes.then(|| {
+            group.finish();
+            group.batches() - 1
+        });
+        Ok(Planned::Done { batch, removed: tally.removed, previous: tally.previous })
+    }
+
+    /// Prepares everything that applying the group to `map` needs, so that nothing grows there.
+    pub(super) fn prepare(&mut self, map: &Map, image: bool) {
+        let work = &mut self.work;
+        work.clear = self.cleared.is_some();
+        work.steps.drain(..self.cleared.unwrap_or(0));
+        let mut new = [0_usize; SHARDS];
+        for step in &work.steps {
+            if let (StepKind::Put { new: true }, Some(count)) =
+                (step.kind, new.get_mut(shard(step.hash)))
+            {
+                *count += 1;
+            }
+        }
+        for (shard, count) in new.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+            let table = if work.clear {
+                Some(Table::with_capacity(count))
+            } else {
+                map.hash().grown(shard, count)
+            };
+            work.tables.extend(table.map(|table| (shard, table)));
+        }
+        if image {
+            let mut ordered = if work.clear { crate::map::Ordered::new() } else { map.ordered() };
+            work.apply_to(&mut ordered);
+            work.ordered = Some(ordered);
+        }
+        work.freed.entries.reserve(2 * work.steps.len());
+        work.freed.tables.reserve(work.tables.len());
+        work.freed.hashes.reserve(1);
+        work.freed.ordered.reserve(2);
+    }
+
+    /// Notes the number of the last commit.
+    pub(super) fn committed(&mut self, seq: Seq) {
+        self.work.seq = Some(seq);
+    }
+
+    /// Forgets everything, for the next group.
+    pub(super) fn reset(&mut self) {
+        self.work.clear = false;
+        self.work.tables.clear();
+        self.work.ordered = None;
+        self.work.steps.clear();
+        self.work.seq = None;
+        self.work.freed.entries.clear();
+        self.cleared = None;
+        self.overlay.clear(0);
+    }
+
+    fn holds(&mut self, map: &Map, check: &Check) -> bool {
+        match check {
+            Check::Same { key, seen } => {
+                match (self.current(map, map.hash().hasher().hash(key), key), seen) {
+                    (Some(now), Some(seen)) => now.same(seen),
+                    (now, seen) => now.is_none() && seen.is_none(),
+                }
+            }
+            Check::Equals { key, value } => {
+                let now = self.current(map, map.hash().hasher().hash(key), key);
+                now.map(Entry::value) == value.as_deref()
+            }
+            Check::Unchanged { lower, upper, seen } => {
+                let now = self.range(map, lower, upper);
+                now.len() == seen.len() && now.iter().zip(seen).all(|(now, seen)| now.same(seen))
+            }
+        }
+    }
+
+    fn change(
+        &mut self,
+        map: &Map,
+        group: &mut Group,
+        change: Change,
+        tally: &mut Tally,
+    ) -> Result<(), RecordError> {
+        match change {
+            Change::Put(entry) => {
+                let hash = map.hash().hasher().hash(entry.key());
+                tally.previous = self.current(map, hash, entry.key()).cloned();
+                group.push(Op::Set { key: entry.key(), value: entry.value() })?;
+                tally.writes = true;
+                let kind = StepKind::Put { new: tally.previous.is_none() };
+                self.work.steps.push(Step { entry, hash, kind });
+            }
+            Change::Remove(key) => {
+                let hash = map.hash().hasher().hash(&key);
+                tally.previous = self.current(map, hash, &key).cloned();
+                if let Some(entry) = tally.previous.clone() {
+                    self.remove(group, entry, hash, tally)?;
+                }
+            }
+            Change::RemoveRange(lower, upper) => {
+                for entry in self.range(map, &lower, &upper) {
+                    let hash = map.hash().hasher().hash(entry.key());
+                    self.remove(group, entry, hash, tally)?;
+                }
+            }
+            Change::Clear => {
+                let there = self.len(map);
+                if there > 0 {
+                    group.push(Op::Clear)?;
+                    tally.writes = true;
+                    tally.removed += there;
+                    self.cleared = Some(self.work.steps.len());
+                    self.overlay.clear(self.work.steps.len());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove(
+        &mut self,
+        group: &mut Group,
+        entry: Entry,
+        hash: u64,
+        tally: &mut Tally,
+    ) -> Result<(), RecordError> {
+        group.push(Op::Remove { key: entry.key() })?;
+        tally.writes = true;
+        tally.removed += 1;
+        self.work.steps.push(Step { entry, hash, kind: StepKind::Remove });
+        Ok(())
+    }
+
+    /// The entry of `key` after all that was decided.
+    fn current<'a>(&'a mut self, map: &'a Map, hash: u64, key: &[u8]) -> Option<&'a Entry> {
+        self.enter_steps();
+        match self.overlay.find(&self.work.steps, hash, key) {
+            Some(Step { entry, kind: StepKind::Put { .. }, .. }) => Some(entry),
+            Some(Step { kind: StepKind::Remove, .. }) => None,
+            None if self.cleared.is_some() => None,
+            None => map.hash().find(hash, key),
+        }
+    }
+
+    /// How many entries there are after all that was decided.
+    fn len(&self, map: &Map) -> u64 {
+        let from = self.cleared.unwrap_or(0);
+        let before = if self.cleared.is_some() { 0 } else { map.len() };
+        let steps = self.work.steps.iter().skip(from);
+        let len = steps.fold(before, |len, step| match step.kind {
+            StepKind::Put { new } => len + usize::from(new),
+            StepKind::Remove => len.saturating_sub(1),
+        });
+        u64::try_from(len).unwrap_or(u64::MAX)
+    }
+
+    /// The entries within the bounds after all that was decided, in key order.
+    fn range(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound) -> Vec<Entry> {
+        self.enter_steps();
+        let bounds = (lower.as_ref().map(|key| &**key), upper.as_ref().map(|key| &**key));
+        if is_empty(bounds) {
+            return Vec::new();
+        }
+        let steps = &self.work.steps;
+        let mut found = Vec::new();
+        if self.cleared.is_none() {
+            let hasher = map.hash().hasher();
+            found.extend(
+                map.ordered_ref()
+                    .range::<_, [u8]>(bounds)
+                    .filter(|entry| {
+                        let key = entry.key();
+                        steps.is_empty()
+                            || self.overlay.find(steps, hasher.hash(key), key).is_none()
+                    })
+                    .cloned(),
+            );
+        }
+        let unchanged = found.len();
+        found.extend(self.overlay.latest.iter().filter_map(|latest| {
+            let step = steps.get(latest.step)?;
+            let put = matches!(step.kind, StepKind::Put { .. });
+            (put && contains(bounds, step.entry.key())).then(|| step.entry.clone())
+        }));
+        if found.len() > unchanged {
+            found.sort_unstable();
+        }
+        found
+    }
+
+    fn enter_steps(&mut self) {
+        self.overlay.enter(&self.work.steps);
+    }
+
+    fn roll_back(&mut self, mark: &Mark) {
+        self.work.steps.truncate(mark.steps);
+        self.cleared = mark.cleared;
+        self.overlay.clear(mark.cleared.unwrap_or(0));
+    }
+}
+
+impl Overlay {
+    /// Enters the steps that have not been entered yet.
+    fn enter(&mut self, steps: &[Step]) {
+        for (number, step) in steps.iter().enumerate().skip(self.entered) {
+            let latest = Latest { hash: step.hash, step: number };
+            let same_key = |other: &Latest| {
+                steps.get(other.step).is_some_and(|other| other.entry.key() == step.entry.key())
+            };
+            match self.latest.find_mut(step.hash, same_key) {
+                Some(present) => *present = latest,
+                None => {
+                    self.latest.insert_unique(step.hash, latest, |latest| latest.hash);
+                }
+            }
+        }
+        self.entered = steps.len();
+    }
+
+    fn find<'a>(&self, steps: &'a [Step], hash: u64, key: &[u8]) -> Option<&'a Step> {
+        let step = |latest: &Latest| steps.get(latest.step);
+        let same_key = |latest: &Latest| step(latest).is_some_and(|step| step.entry.key() == key);
+        self.latest.find(hash, same_key).and_then(step)
+    }
+
+    /// Forgets all steps, and those before the one numbered `from` for good.
+    fn clear(&mut self, from: usize) {
+        self.latest.clear();
+        self.entered = from;
+    }
+}
+
+type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+fn is_empty((lower, upper): Bounds<'_>) -> bool {
+    match (lower, upper) {
+        (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
+        (
+            Bound::Included(lower) | Bound::Excluded(lower),
+            Bound::Included(upper) | Bound::Excluded(upper),
+        ) => lower >= upper,
+        _ => false,
+    }
+}
+
+fn contains((lower, upper): Bounds<'_>, key: &[u8]) -> bool {
+    let above = match lower {
+        Bound::Included(lower) => lower <= key,
+        Bound::Excluded(lower) => lower < key,
+        Bound::Unbounded => true,
+    };
+    above
+        && match upper {
+            Bound::Included(upper) => key <= upper,
+            Bound::Excluded(upper) => key < upper,
+            Bound::Unbounded => true,
+        }
+}

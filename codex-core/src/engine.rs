@@ -1,0 +1,272 @@
+//! The engine of a store: the commit path with its background work, behind handles.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use codex_storage::batch::Seq;
+use codex_storage::storage::{Durability, Storage, StorageStats};
+use codex_storage::sync::Mutex;
+use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use codex_storage::vfs::Clock;
+use codex_storage::{Error, Result};
+
+use crate::commit::{Commit, Core, Noticed, Outcome, Reply, Request};
+use crate::map::{Image, Map, Ordered};
+use crate::rank::{self, Rank};
+
+/// How to run an engine.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// The store's path, for messages.
+    pub path: PathBuf,
+    /// When a commit counts as done.
+    pub durability: Durability,
+    /// Where times come from.
+    pub clock: Arc<dyn Clock>,
+    /// Whether a thread of its own syncs by interval and checkpoints when the log has outgrown
+    /// the image; otherwise whoever owns the engine calls [`Engine::tick`] and
+    /// [`Engine::checkpoint`].
+    pub background: bool,
+}
+
+/// A store's memory and disk, shared by all its handles; dropping the last one closes it.
+#[derive(Debug)]
+pub struct Engine {
+    shared: Arc<Shared>,
+}
+
+/// What the handles share with the background threads, which own no handle.
+#[derive(Debug)]
+struct Shared {
+    core: Core,
+    /// Held while a checkpoint runs: one at a time.
+    checkpoint: Mutex<()>,
+    /// A running image is to be given up.
+    abandon: AtomicBool,
+    checkpoints: AtomicU64,
+    checkpoint_failures: AtomicU64,
+}
+
+/// A consistent view: all commits up to `seq`, and nothing else.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// The last commit it shows.
+    pub seq: Seq,
+    /// The entries in key order.
+    pub ordered: Ordered,
+}
+
+/// Figures of an engine since it was started.
+#[derive(Debug, Clone)]
+pub struct EngineStats {
+    /// Of the storage, after the last group.
+    pub storage: StorageStats,
+    /// Commits.
+    pub commits: u64,
+    /// The most commits in one group.
+    pub group_commits_max: u64,
+    /// The longest that readers were kept out of memory, in nanoseconds.
+    pub data_hold_ns_max: u64,
+    /// Checkpoints that wrote an image.
+    pub checkpoints: u64,
+    /// Checkpoints that failed, which costs nothing but the room of the log.
+    pub checkpoint_failures: u64,
+    /// Why writes are refused, if they are.
+    pub poisoned: Option<String>,
+}
+
+impl Engine {
+    /// Starts the engine of a replayed `storage`, whose state is `map`.
+    pub fn start(storage: Box<dyn Storage>, map: Map, options: EngineOptions) -> Arc<Self> {
+        let EngineOptions { path, durability, clock, background: _ } = options;
+        let shared = Arc::new(Shared {
+            core: Core::new(storage, map, path, durability, clock),
+            checkpoint: Mutex::new(()),
+            abandon: AtomicBool::new(false),
+            checkpoints: AtomicU64::new(0),
+            checkpoint_failures: AtomicU64::new(0),
+        });
+        Arc::new(Self { shared })
+    }
+
+    /// Makes `commit` durable at the level of the store, then visible.
+    ///
+    /// # Errors
+    /// Of the storage: nothing was changed, or `InDoubt`; `Closed`, `Poisoned`, `Record`.
+    pub fn submit(&self, commit: Commit) -> Result<Outcome> {
+        match self.shared.submit(Request::Commit(commit))? {
+            Reply::Outcome(outcome) => Ok(outcome),
+            _ => Err(self.shared.core.closed()),
+        }
+    }
+
+    /// Calls `f` with memory, beside other readers. `f` takes handles and returns: it calls
+    /// neither the disk nor a user's code.
+    pub fn read<R>(&self, f: impl FnOnce(&Map) -> R) -> R {
+        self.shared.core.read(f)
+    }
+
+    /// The state at a commit boundary; O(1).
+    pub fn view(&self) -> View {
+        self.read(|map| View { seq: map.seq(), ordered: map.ordered() })
+    }
+
+    /// Makes all earlier commits durable; the last of them.
+    ///
+    /// # Errors
+    /// `InDoubt` when the sync failed; `Closed`, `Poisoned`; of the image, where one is needed.
+    pub fn flush(&self) -> Result<Seq> {
+        self.shared.flush()
+    }
+
+    /// Writes an image of the state beside running writers and drops the log that it replaces;
+    /// the last commit that was made before. Nothing happens in forms that keep no log beside
+    /// an image.
+    ///
+    /// # Errors
+    /// Of the image: nothing was changed. `Closed`, `Poisoned`, `Abandoned` by a close.
+    pub fn checkpoint(&self) -> Result<Seq> {
+        self.shared.checkpoint()
+    }
+
+    /// One step of syncing by interval.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn tick(&self) -> Result<()> {
+        self.shared.tick()
+    }
+
+    /// Ends the store: earlier commits are made, later ones get `Closed`, a running image is given
+    /// up, and the lock on the store is released last. Reading goes on. Closing again does nothing.
+    ///
+    /// # Errors
+    /// Of the storage; it is closed all the same.
+    pub fn close(&self) -> Result<()> {
+        self.shared.close()
+    }
+
+    /// Figures since the start.
+    pub fn stats(&self) -> EngineStats {
+        let core = self.shared.core.stats();
+        EngineStats {
+            storage: core.storage,
+            commits: core.commits,
+            group_commits_max: core.group_commits_max,
+            data_hold_ns_max: core.data_hold_ns_max,
+            checkpoints: self.shared.checkpoints.load(Ordering::Relaxed),
+            checkpoint_failures: self.shared.checkpoint_failures.load(Ordering::Relaxed),
+            poisoned: core.poisoned,
+        }
+    }
+
+    /// Why writes are refused, if they are.
+    pub fn poisoned(&self) -> Option<String> {
+        self.shared.core.poisoned()
+    }
+
+    /// Whether the store has been closed.
+    pub fn is_closed(&self) -> bool {
+        self.shared.core.is_closed()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        // Whoever wants to know how closing went calls `close`.
+        let _ = self.close();
+    }
+}
+
+impl Shared {
+    fn submit(&self, request: Request) -> Result<Reply> {
+        self.core.submit(request, |noticed| self.noticed(noticed))
+    }
+
+    fn noticed(&self, _noticed: &Noticed) {}
+
+    fn flush(&self) -> Result<Seq> {
+        match self.submit(Request::Flush)? {
+            Reply::Flushed { seq, durable } if durable < seq => self.checkpoint(),
+            Reply::Flushed { seq, .. } => Ok(seq),
+            _ => Err(self.core.closed()),
+        }
+    }
+
+    fn checkpoint(&self) -> Result<Seq> {
+        let _rank = rank::take(Rank::Checkpoint);
+        let _one = self.checkpoint.lock();
+        let Reply::Begun(begun) = self.submit(Request::BeginCheckpoint)? else {
+            return Err(self.core.closed());
+        };
+        let Some((checkpoint, ordered)) = begun else {
+            return Ok(self.core.stats().storage.seq);
+        };
+        let mut unfinished = Unfinished { shared: self, finished: false };
+        let go_on = |_written| !self.abandon.load(Ordering::Relaxed);
+        let written = checkpoint.write(&Image(ordered), &go_on);
+        unfinished.finished = true;
+        let failed = written.as_ref().err().cloned();
+        let seq = written.as_ref().map_or(0, |written| written.seq);
+        let finished = self.submit(Request::FinishCheckpoint(written));
+        match failed.map_or(finished, Err) {
+            Ok(_) => {
+                self.checkpoints.fetch_add(1, Ordering::Relaxed);
+                Ok(seq)
+            }
+            Err(error) => {
+                if !matches!(error, Error::Abandoned { .. }) {
+                    self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn tick(&self) -> Result<()> {
+        let Reply::Point { point, wants_image } = self.submit(Request::SyncPoint)? else {
+            return Ok(());
+        };
+        if let Some(point) = point {
+            self.submit(Request::Synced(point.sync()))?;
+        }
+        if wants_image {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    fn close(&self) -> Result<()> {
+        if self.core.is_closed() {
+            return Ok(());
+        }
+        self.core.begin_close();
+        self.abandon.store(true, Ordering::Relaxed);
+        // A checkpoint of another thread gives up its image and reports that first.
+        let _rank = rank::take(Rank::Checkpoint);
+        let _one = self.checkpoint.lock();
+        if self.core.is_closed() {
+            return Ok(());
+        }
+        self.submit(Request::Close).map(|_| ())
+    }
+}
+
+/// Reports a checkpoint whose image panicked.
+struct Unfinished<'a> {
+    shared: &'a Shared,
+    finished: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            let abandoned = Err(self.shared.core.abandoned());
+            // The panic that is under way says more.
+            let _ = self.shared.submit(Request::FinishCheckpoint(abandoned));
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -1,0 +1,140 @@
+//! The order of all locks, checked at every acquisition in debug builds.
+//!
+//! A thread may only take a lock of a higher rank than all it holds. While it holds `data`, for
+//! reading or writing, it may neither call the disk nor run code of a user.
+
+/// The locks in the order in which a thread may take them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Rank {
+    /// One checkpoint at a time.
+    Checkpoint,
+    /// One rotation of backups at a time.
+    Rotation,
+    /// The disk.
+    Persist,
+    /// Memory.
+    Data,
+    /// The queue of waiting commits, and the other leaves.
+    Queue,
+}
+
+/// Says that the calling thread holds a lock, until it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Held {
+    #[cfg(debug_assertions)]
+    rank: Rank,
+}
+
+/// Notes that the calling thread is about to take a lock of rank `rank`.
+///
+/// # Panics
+/// In debug builds, when the thread holds a lock of this rank or a higher one.
+pub(crate) fn take(rank: Rank) -> Held {
+    #[cfg(debug_assertions)]
+    {
+        checked::take(rank);
+        Held { rank }
+    }
+    #[cfg(not(debug_assertions))]
+    {
+        let _ = rank;
+        Held {}
+    }
+}
+
+/// Notes that the calling thread is about to call the disk or a user's code.
+///
+/// # Panics
+/// In debug builds, when the thread holds `data` or a leaf lock.
+pub(crate) fn leave_memory(what: &str) {
+    #[cfg(debug_assertions)]
+    checked::leave_memory(what);
+    #[cfg(not(debug_assertions))]
+    let _ = what;
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Held {
+    fn drop(&mut self) {
+        checked::release(self.rank);
+    }
+}
+
+#[cfg(debug_assertions)]
+mod checked {
+    use std::cell::RefCell;
+
+    use super::Rank;
+
+    codex_storage::sync::thread_local! {
+        static HELD: RefCell<Vec<Rank>> = const { RefCell::new(Vec::new()) };
+    }
+
+    pub(super) fn take(rank: Rank) {
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            let highest = held.iter().max().copied();
+            assert!(
+                highest.is_none_or(|highest| highest < rank),
+                "rank check: {rank:?} is taken while {highest:?} is held"
+            );
+            held.push(rank);
+        });
+    }
+
+    pub(super) fn release(rank: Rank) {
+        let _ = HELD.try_with(|held| {
+            let mut held = held.borrow_mut();
+            if let Some(at) = held.iter().rposition(|&other| other == rank) {
+                held.remove(at);
+            }
+        });
+    }
+
+    pub(super) fn leave_memory(what: &str) {
+        let _ = HELD.try_with(|held| {
+            let highest = held.borrow().iter().max().copied();
+            assert!(
+                highest.is_none_or(|highest| highest < Rank::Data),
+                "rank check: {what} while {highest:?} is held"
+            );
+        });
+    }
+}
+
+#[cfg(all(test, debug_assertions, not(loom)))]
+mod tests {
+    use super::{Rank, leave_memory, take};
+
+    #[test]
+    fn the_order_of_all_ranks_is_accepted_and_may_be_taken_again_after_release() {
+        for _ in 0..2 {
+            let _all = [Rank::Checkpoint, Rank::Rotation, Rank::Persist, Rank::Data, Rank::Queue]
+                .map(take);
+        }
+        let _persist = take(Rank::Persist);
+        leave_memory("a write of a group");
+    }
+
+    #[test]
+    #[should_panic(expected = "rank check: Persist is taken while Some(Data) is held")]
+    fn persist_after_data_is_caught() {
+        let _data = take(Rank::Data);
+        let _persist = take(Rank::Persist);
+    }
+
+    #[test]
+    #[should_panic(expected = "rank check: Data is taken while Some(Data) is held")]
+    fn data_within_data_is_caught() {
+        let _data = take(Rank::Data);
+        let _again = take(Rank::Data);
+    }
+
+    #[test]
+    #[should_panic(expected = "rank check: a user's closure while Some(Data) is held")]
+    fn user_code_under_data_is_caught() {
+        let _data = take(Rank::Data);
+        leave_memory("a user's closure");
+    }
+}
