@@ -29,7 +29,8 @@ pub(super) fn mutants(sources: &[Source], names: &[&str]) -> Vec<Finding> {
                     continue;
                 }
                 if !names.contains(&name) {
-                    let text = format!("mutant `{name}` is not in MUTANTS of xtask/src/mutants.rs");
+                    let text =
+                        format!("mutant `{name}` is not in MUTANTS of xtask/src/mutants/table.rs");
                     findings.push(Finding::new(source.path, number, text));
                 }
                 found.insert(name);
@@ -39,7 +40,7 @@ pub(super) fn mutants(sources: &[Source], names: &[&str]) -> Vec<Finding> {
     let lost = names.iter().filter(|name| !found.contains(**name));
     let text = |name: &&str| {
         let text = format!("mutant `{name}` stands in no source: a check that breaks nothing");
-        Finding::new("xtask/src/mutants.rs", 0, text)
+        Finding::new("xtask/src/mutants/table.rs", 0, text)
     };
     findings.extend(lost.map(text));
     findings

@@ -12,10 +12,15 @@ const DOCUMENT: &str = "docs/FORMAT.md";
 
 /// The sources that decide what bytes mean; one that does not exist yet adds nothing.
 const SOURCES: &[&str] = &[
+    "codex-storage/src/names.rs",
     "codex-storage/src/header.rs",
-    "codex-storage/src/frame.rs",
+    "codex-storage/src/codec.rs",
     "codex-storage/src/batch.rs",
+    "codex-storage/src/frame.rs",
+    "codex-storage/src/digest.rs",
     "codex-storage/src/image/format.rs",
+    "codex-crypto/src/envelope.rs",
+    "codex-crypto/src/epoch.rs",
 ];
 
 /// The files of format version 1, and the list of their hashes among them.

@@ -1,5 +1,7 @@
 //! `mutants`: production code broken on purpose, which a test must notice and name.
 
+mod table;
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +11,9 @@ use crate::json::Value;
 use crate::program::{Program, part};
 use crate::workspace::Workspace;
 use crate::{Command, Outcome, loom};
+use table::Mutant;
+
+pub(crate) use table::MUTANTS;
 
 pub(crate) const COMMAND: Command = Command {
     name: "mutants",
@@ -16,68 +21,6 @@ pub(crate) const COMMAND: Command = Command {
     about: "break the code on purpose: for each mutant a test must fail as expected",
     run,
 };
-
-/// A twin of production code behind `cfg(codex_mutant = "NAME")`, and who must catch it.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Mutant {
-    /// The value of the cfg.
-    pub(crate) name: &'static str,
-    package: &'static str,
-    /// The test program, or "" for the tests inside the library.
-    program: &'static str,
-    /// The tests to run: those whose name contains this.
-    tests: &'static str,
-    /// Whether it is built with `--cfg loom`.
-    loom: bool,
-    /// The features to build with, as cargo takes them.
-    features: &'static str,
-    /// All of these must stand in the output, so that the test failed for the reason meant.
-    words: &'static [&'static str],
-}
-
-/// The mutants of the commit path, seen by the models.
-const fn modelled(
-    name: &'static str,
-    tests: &'static str,
-    words: &'static [&'static str],
-) -> Mutant {
-    Mutant {
-        name,
-        package: "codex-core",
-        program: loom::TEST,
-        tests,
-        loom: true,
-        features: "",
-        words,
-    }
-}
-
-/// The mutants that the tests of a program, or "" for the library's own, notice by themselves.
-const fn tested(
-    name: &'static str,
-    [package, program, tests]: [&'static str; 3],
-    words: &'static [&'static str],
-) -> Mutant {
-    Mutant { name, package, program, tests, loom: false, features: "", words }
-}
-
-/// Every mutant; `tidy` compares the list with the sources, in both directions.
-pub(crate) const MUTANTS: &[Mutant] = &[
-    modelled("lock_order", "", &["deadlock"]),
-    modelled("apply_before_log", "", &["log and memory"]),
-    modelled("ack_before_sync", "", &["acknowledged"]),
-    modelled("resign_without_check", "", &["deadlock"]),
-    tested(
-        "nonce_reuse",
-        ["codex-crypto", "", "epoch"],
-        &["the_last_nonce_is_the_limit_and_none_follows ... FAILED"],
-    ),
-    tested(
-        "aad_dropped",
-        ["codex-crypto", "crypto", "misuse"],
-        &["header_counter_or_place_is_tampered_and_leaves_nothing ... FAILED"],
-    ),
-];
 
 /// A test that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_mins(4);
@@ -113,7 +56,7 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
     if let Some(unknown) =
         names.iter().find(|name| !MUTANTS.iter().any(|m| m.name == name.as_str()))
     {
-        return Err(format!("there is no mutant `{unknown}`; see MUTANTS in xtask/src/mutants.rs"));
+        return Err(format!("there is no mutant `{unknown}`; see xtask/src/mutants/table.rs"));
     }
     let chosen = |m: &&Mutant| names.is_empty() || names.iter().any(|name| *name == m.name);
     let chosen: Vec<Mutant> = MUTANTS.iter().filter(chosen).copied().collect();
@@ -210,9 +153,6 @@ fn build(workspace: &Workspace, mutant: &Mutant, wrapper: Option<&Path>) -> Outc
     };
     if mutant.loom {
         cargo = cargo.words("--release");
-    }
-    if !mutant.features.is_empty() {
-        cargo = cargo.args(["--features", mutant.features]);
     }
     if let Some(wrapper) = wrapper {
         cargo = cargo.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
