@@ -77,7 +77,10 @@ pub struct EngineStats {
 
 impl Engine {
     /// Starts the engine of a replayed `storage`, whose state is `map`.
-    pub fn start(storage: Box<dyn Storage>, map: Map, options: EngineOptions) -> Arc<Self> {
+    ///
+    /// # Errors
+    /// `Io` when the system has no room for the background threads.
+    pub fn start(storage: Box<dyn Storage>, map: Map, options: EngineOptions) -> Result<Arc<Self>> {
         let EngineOptions { path, durability, clock, background: _ } = options;
         let shared = Arc::new(Shared {
             core: Core::new(storage, map, path, durability, clock),
@@ -86,7 +89,7 @@ impl Engine {
             checkpoints: AtomicU64::new(0),
             checkpoint_failures: AtomicU64::new(0),
         });
-        Arc::new(Self { shared })
+        Ok(Arc::new(Self { shared }))
     }
 
     /// Makes `commit` durable at the level of the store, then visible.

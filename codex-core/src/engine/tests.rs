@@ -36,7 +36,7 @@ fn options() -> EngineOptions {
 }
 
 fn in_memory() -> Arc<Engine> {
-    Engine::start(codex_storage::null(), Map::new(), options())
+    Engine::start(codex_storage::null(), Map::new(), options()).unwrap()
 }
 
 fn put(key: &str, value: &str) -> Change {
