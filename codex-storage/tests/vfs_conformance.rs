@@ -28,6 +28,24 @@ macro_rules! conformance {
                 super::$test(&codex_storage::vfs::MemDir::new());
             })*
         }
+        mod fault {
+            $(#[test] fn $test() {
+                super::$test(&codex_storage::vfs::fault::FaultDir::new());
+            })*
+        }
+        mod bounded_fault {
+            $(#[test] fn $test() {
+                let dir = codex_storage::vfs::fault::FaultDir::new();
+                dir.set_space(codex_storage::vfs::fault::Space::AtOnce(1 << 20));
+                super::$test(&dir);
+            })*
+        }
+        mod observed {
+            $(#[test] fn $test() {
+                let dir = std::sync::Arc::new(codex_storage::vfs::MemDir::new());
+                super::$test(&codex_storage::vfs::Observed::new(dir, |_| ()));
+            })*
+        }
     };
 }
 

@@ -5,10 +5,16 @@
 //! bytes of a file (and its length) durable, [`Dir::sync`] makes names durable. A new file needs
 //! both.
 
+#[cfg(feature = "fault")]
+mod call;
 mod clock;
 mod entropy;
+#[cfg(feature = "fault")]
+pub mod fault;
 mod locks;
 mod mem;
+#[cfg(feature = "fault")]
+mod observed;
 #[cfg(unix)]
 mod os;
 #[cfg(not(unix))]
@@ -21,9 +27,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "fault")]
+pub use call::{Call, CallKind};
 pub use clock::{OsClock, SimClock};
 pub use entropy::{OsEntropy, SeededEntropy};
 pub use mem::MemDir;
+#[cfg(feature = "fault")]
+pub use observed::Observed;
 pub use os::OsDir;
 
 use locks::LockTable;

@@ -1,0 +1,105 @@
+//! What is told of a call to the vfs: to traces, plans of faults, and observers.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// One call to a directory or a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Call {
+    /// How many calls came before it.
+    pub index: u64,
+    /// What was called.
+    pub kind: CallKind,
+    /// The name of the file: the one it has now, where it was renamed after opening; empty for a
+    /// call to the whole directory.
+    pub name: Arc<str>,
+    /// The second name of a rename, link or reflink.
+    pub to: Option<Arc<str>>,
+    /// Where the bytes lie that a call to a file is about; 0 for other calls.
+    pub offset: u64,
+    /// How many bytes a call to a file is about; the new length for [`CallKind::SetLen`].
+    pub len: u64,
+}
+
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>5} {:?} {}", self.index, self.kind, self.name)?;
+        if let Some(to) = &self.to {
+            write!(f, " -> {to}")?;
+        }
+        match self.kind {
+            CallKind::Read | CallKind::Write | CallKind::Allocate => {
+                write!(f, " {}+{}", self.offset, self.len)
+            }
+            CallKind::SetLen => write!(f, " {}", self.len),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The calls of the traits `Dir` and `File`. (`Dir::path` touches no disk and is none.)
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CallKind {
+    /// `Dir::open` of an existing file.
+    Open,
+    /// `Dir::open` of a new file.
+    Create,
+    /// `Dir::rename`.
+    Rename,
+    /// `Dir::link`.
+    Link,
+    /// `Dir::reflink`.
+    Reflink,
+    /// `Dir::remove`.
+    Remove,
+    /// `Dir::list`.
+    List,
+    /// `Dir::metadata`.
+    Metadata,
+    /// `Dir::sync`.
+    SyncDir,
+    /// `Dir::try_lock`.
+    TryLock,
+    /// `Dir::available_bytes`.
+    AvailableBytes,
+    /// `File::len`.
+    Len,
+    /// `File::read_exact_at`.
+    Read,
+    /// `File::write_all_at`.
+    Write,
+    /// `File::set_len`.
+    SetLen,
+    /// `File::allocate`.
+    Allocate,
+    /// `File::sync`.
+    Sync,
+}
+
+impl CallKind {
+    /// Whether the call can change what a disk holds, now or after a power cut.
+    pub fn changes(self) -> bool {
+        !matches!(
+            self,
+            Self::Open
+                | Self::List
+                | Self::Metadata
+                | Self::AvailableBytes
+                | Self::Len
+                | Self::Read
+        )
+    }
+
+    /// Whether the call may need space that the disk does not have.
+    pub fn takes_space(self) -> bool {
+        self.changes() && !matches!(self, Self::Remove)
+    }
+}
+
+/// The call of [`super::Dir::open`] with `how`.
+pub(super) fn open_kind(how: super::Open) -> CallKind {
+    match how {
+        super::Open::Read | super::Open::Write => CallKind::Open,
+        super::Open::CreateNew(_) => CallKind::Create,
+    }
+}

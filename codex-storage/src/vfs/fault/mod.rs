@@ -1,0 +1,451 @@
+//! A simulated disk that can fail, tear, reorder, fill up and lose its power at any call.
+//!
+//! For every file it keeps the bytes that callers see apart from those that are durable, and for
+//! the directory the names: bytes become durable by [`File::sync`], names by [`Dir::sync`], each
+//! without the other. A file's sync never makes its name durable, and a directory's sync makes no
+//! bytes durable; this is harsher than ext4 and XFS, whose journals keep names in order.
+//!
+//! A sync that fails does what Linux does: the bytes stay readable, count as clean, and no later
+//! sync writes them unless they are written again (here sector by sector). What had been handed to
+//! the disk before may be on it or not.
+//!
+//! [`FaultDir::crash_images`] gives the disks that a power cut can leave, as disks of their own.
+#![expect(clippy::disallowed_types, reason = "a leaf lock that is never held across a call")]
+
+mod bytes;
+mod crash;
+mod dir;
+mod disk;
+mod inode;
+mod plan;
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+pub use crash::{CrashChoice, CrashImages, NameModel, Survivors};
+pub use plan::{Calls, Fault, Lasting, Side};
+
+use super::{Call, CallKind, Clock, OsClock, SeededEntropy, SimClock, Vfs};
+use disk::Disk;
+use plan::{Plan, Start, Strike};
+
+/// A directory on a simulated disk. Clones are handles of the same disk.
+///
+/// Calls are numbered from 0 in their order, reading ones included; opening a file is a call and
+/// closing it is none. One thread makes the same calls in the same order each time, so a number
+/// that a trace shows can be given to [`FaultDir::fail_at`] in the next run.
+#[derive(Clone)]
+pub struct FaultDir {
+    machine: Arc<Machine>,
+    /// The process that this handle belongs to, of those that ran on the machine.
+    process: u64,
+}
+
+impl FaultDir {
+    /// An empty, healthy disk without a limit.
+    pub fn new() -> Self {
+        Self::with_disk(Disk::default(), SimClock::new())
+    }
+
+    /// This disk with its simulated clock, and with entropy that `seed` determines.
+    pub fn vfs(&self, seed: u64) -> Vfs {
+        Vfs {
+            dir: Arc::new(self.clone()),
+            clock: Arc::new(self.clock()),
+            entropy: Arc::new(SeededEntropy::new(seed)),
+        }
+    }
+
+    /// The clock that gives the files their times.
+    pub fn clock(&self) -> SimClock {
+        self.machine.clock.clone()
+    }
+
+    /// A disk of its own in the same state, what is not durable included; without plans, traces,
+    /// open handles and locks. It costs some allocations per file, whatever its length.
+    #[must_use]
+    pub fn duplicate(&self) -> Self {
+        let mut disk = self.state().disk.clone();
+        for inode in disk.inodes.values_mut() {
+            inode.handles = 0;
+            inode.locks = Arc::default();
+        }
+        Self::with_disk(disk, self.clock())
+    }
+
+    /// Cuts the power at the call with this number: it and every later call fail with an error
+    /// that [`is_power_off`] knows, and the disk stays as it is for [`FaultDir::crash_images`].
+    pub fn cut_power_at(&self, call: u64, side: Side) {
+        self.rule(Calls::any(), Start::Index(call), Strike::CutPower(side), Lasting::Once);
+    }
+
+    /// Cuts the power at the `nth` (from 1) of these calls, counted from now.
+    pub fn cut_power_on(&self, calls: Calls, nth: u64, side: Side) {
+        self.rule(calls, nth_from_now(nth), Strike::CutPower(side), Lasting::Once);
+    }
+
+    /// Cuts the power now.
+    pub fn cut_power(&self) {
+        self.state().power_is_off = true;
+        self.machine.changed.notify_all();
+    }
+
+    /// Fails the call with this number; [`Lasting::Sticky`]: and every later one that the fault
+    /// can strike. A single fault that cannot strike the call (no space for a read) lapses.
+    pub fn fail_at(&self, call: u64, fault: Fault, lasting: Lasting, side: Side) {
+        self.rule(Calls::any(), Start::Index(call), Strike::Fail(fault, side), lasting);
+    }
+
+    /// Fails the `nth` (from 1) of these calls, counted from now; [`Lasting::Sticky`]: and every
+    /// later one of them.
+    pub fn fail_on(&self, calls: Calls, nth: u64, fault: Fault, lasting: Lasting, side: Side) {
+        self.rule(calls, nth_from_now(nth), Strike::Fail(fault, side), lasting);
+    }
+
+    /// Makes each of these calls take `duration` longer, in real time, without stopping others.
+    pub fn delay(&self, calls: Calls, duration: Duration) {
+        self.state().plan.delay(calls, duration);
+    }
+
+    /// Stops these calls, before they do anything, until the gate is released or dropped.
+    pub fn hold(&self, calls: Calls) -> Gate {
+        let mut state = self.state();
+        state.last_gate += 1;
+        let id = state.last_gate;
+        state.gates.push(Held { id, calls, waiting: 0 });
+        Gate { machine: Arc::clone(&self.machine), id }
+    }
+
+    /// Forgets all faults, power cuts and delays that were planned. Gates stay.
+    pub fn clear_plan(&self) {
+        self.state().plan = Plan::default();
+    }
+
+    /// How many calls a planned fault or power cut has struck since the plan was cleared.
+    pub fn faults_fired(&self) -> u64 {
+        self.state().plan.fired
+    }
+
+    /// Sets how much room the disk has, and when a write takes it.
+    pub fn set_space(&self, space: Space) {
+        self.state().disk.set_space(space);
+    }
+
+    /// Starts recording calls, from none, or stops it.
+    pub fn record_trace(&self, on: bool) {
+        self.state().trace = on.then(Vec::new);
+    }
+
+    /// The calls recorded so far; none while recording is off. A call prints as one line.
+    pub fn trace(&self) -> Vec<Call> {
+        self.state().trace.clone().unwrap_or_default()
+    }
+
+    /// How many calls there were: the number of the next one.
+    pub fn calls(&self) -> u64 {
+        self.state().calls
+    }
+
+    /// Ends the process, as SIGKILL does: its handles fail from now on (with an error that
+    /// [`is_process_gone`] knows) and its locks are free. The machine runs on with all that was
+    /// written in its cache; the handle that is returned belongs to a new process.
+    #[must_use]
+    pub fn crash_process(&self) -> Self {
+        let mut state = self.state();
+        state.process += 1;
+        for inode in state.disk.inodes.values_mut() {
+            inode.locks = Arc::default();
+            inode.handles = 0;
+        }
+        state.disk.drop_unreachable();
+        let process = state.process;
+        drop(state);
+        self.machine.changed.notify_all();
+        Self { machine: Arc::clone(&self.machine), process }
+    }
+
+    /// Drops the clean pages from the cache, as memory pressure does: bytes on which a sync failed
+    /// read as they are on the disk, which is without them.
+    pub fn evict_clean_pages(&self) {
+        for inode in self.state().disk.inodes.values_mut() {
+            inode.evict_clean();
+        }
+    }
+
+    /// The disks that a power cut now can leave. A cut between two calls leaves the same ones as
+    /// a cut after the first or before the second.
+    pub fn crash_images(&self, choice: &CrashChoice) -> CrashImages {
+        CrashImages::new(&self.state().disk, choice, self.clock())
+    }
+
+    /// The machine after a power cut now, with one choice of what reached the disk.
+    #[must_use]
+    pub fn reboot(&self, survivors: Survivors) -> Self {
+        crash::reboot(&self.state().disk, survivors, self.clock())
+    }
+
+    /// The contents of `name` as callers see them; for looking at a disk without making a call.
+    pub fn peek(&self, name: &str) -> io::Result<Vec<u8>> {
+        let state = self.state();
+        let bytes = &state.disk.inode(state.disk.ino(name)?)?.cached;
+        let mut found = vec![0; usize::try_from(bytes.len()).unwrap_or(usize::MAX)];
+        bytes.read_exact(&mut found, 0)?;
+        Ok(found)
+    }
+
+    fn with_disk(disk: Disk, clock: SimClock) -> Self {
+        let state = Mutex::new(State { disk, ..State::default() });
+        let machine = Machine { state, changed: Condvar::new(), clock };
+        Self { machine: Arc::new(machine), process: 0 }
+    }
+
+    fn rule(&self, calls: Calls, start: Start, strike: Strike, lasting: Lasting) {
+        self.state().plan.add(calls, start, strike, lasting);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.machine.state()
+    }
+}
+
+impl Default for FaultDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for FaultDir {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = self.state();
+        let mut shown = f.debug_struct("FaultDir");
+        shown.field("names", &state.disk.names.keys()).field("calls", &state.calls);
+        shown.field("power_is_off", &state.power_is_off).finish_non_exhaustive()
+    }
+}
+
+/// How much room a simulated disk has, in bytes; files take blocks of 4096.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Space {
+    /// No limit.
+    #[default]
+    Unlimited,
+    /// A write and an allocation take room at once, or fail.
+    AtOnce(u64),
+    /// An allocation takes room at once; a write takes it at the next sync, which fails and dooms
+    /// it where there is none (delayed allocation).
+    AtSync(u64),
+}
+
+/// Calls that are held; dropping it lets them go on.
+#[derive(Debug)]
+pub struct Gate {
+    machine: Arc<Machine>,
+    id: u64,
+}
+
+impl Gate {
+    /// Lets the calls go on, and holds no more.
+    pub fn release(self) {
+        drop(self);
+    }
+
+    /// How many calls are waiting.
+    pub fn waiting(&self) -> usize {
+        self.machine.state().waiting_at(self.id)
+    }
+
+    /// Waits until at least `count` calls are waiting, or `timeout` is over; says whether they
+    /// are.
+    pub fn wait_for(&self, count: usize, timeout: Duration) -> bool {
+        let state = self.machine.state();
+        let few = |state: &mut State| state.waiting_at(self.id) < count;
+        let waited = self.machine.changed.wait_timeout_while(state, timeout, few);
+        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        state.waiting_at(self.id) >= count
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        self.machine.state().gates.retain(|held| held.id != self.id);
+        self.machine.changed.notify_all();
+    }
+}
+
+/// Whether `error` says that the simulated power is off.
+pub fn is_power_off(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(Ended::PowerIsOff)))
+}
+
+/// Whether `error` says that the simulated process of a handle has ended.
+pub fn is_process_gone(error: &io::Error) -> bool {
+    error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(Ended::ProcessIsGone)))
+}
+
+/// Why no call does anything any more.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+enum Ended {
+    #[error("the power of the simulated disk is off")]
+    PowerIsOff,
+    #[error("the simulated process of this handle has ended")]
+    ProcessIsGone,
+}
+
+struct Machine {
+    state: Mutex<State>,
+    /// A gate opened, a call came to one, the power went off, or a process ended.
+    changed: Condvar,
+    clock: SimClock,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine").finish_non_exhaustive()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    disk: Disk,
+    plan: Plan,
+    calls: u64,
+    trace: Option<Vec<Call>>,
+    gates: Vec<Held>,
+    last_gate: u64,
+    power_is_off: bool,
+    process: u64,
+}
+
+#[derive(Debug)]
+struct Held {
+    id: u64,
+    calls: Calls,
+    waiting: usize,
+}
+
+impl State {
+    fn check_alive(&self, process: u64) -> io::Result<()> {
+        if self.power_is_off {
+            return Err(io::Error::other(Ended::PowerIsOff));
+        }
+        if self.process != process {
+            return Err(io::Error::other(Ended::ProcessIsGone));
+        }
+        Ok(())
+    }
+
+    fn waiting_at(&self, gate: u64) -> usize {
+        self.gates.iter().find(|held| held.id == gate).map_or(0, |held| held.waiting)
+    }
+}
+
+/// A call as its caller describes it.
+struct Request<'a> {
+    kind: CallKind,
+    name: &'a str,
+    to: Option<&'a str>,
+    offset: u64,
+    len: u64,
+}
+
+impl Machine {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes one call: counts it, lets the plan strike it, and has its effect. `failed` is what a
+    /// fault does instead of the effect; both are told the last change before the call.
+    fn call<T>(
+        &self,
+        process: u64,
+        request: &Request<'_>,
+        effect: impl FnOnce(&mut Disk, Limits) -> io::Result<T>,
+        failed: impl FnOnce(&mut Disk, u64),
+    ) -> io::Result<T> {
+        let mut state = self.state();
+        state.check_alive(process)?;
+        let call = Call {
+            index: state.calls,
+            kind: request.kind,
+            name: request.name.into(),
+            to: request.to.map(Into::into),
+            offset: request.offset,
+            len: request.len,
+        };
+        state.calls += 1;
+        if let Some(trace) = &mut state.trace {
+            trace.push(call.clone());
+        }
+        let upto = state.disk.seq;
+        let strike = state.plan.strike(&call);
+        let mut state = self.wait(state, &call);
+        state.check_alive(process)?;
+        let limits = |write_max| Limits { upto, write_max };
+        match strike {
+            None => effect(&mut state.disk, limits(None)),
+            Some(Strike::CutPower(side)) => {
+                if side == Side::After {
+                    let _ = effect(&mut state.disk, limits(None));
+                }
+                state.power_is_off = true;
+                self.changed.notify_all();
+                Err(io::Error::other(Ended::PowerIsOff))
+            }
+            Some(Strike::Fail(Fault::ShortWrite(len), _)) => {
+                effect(&mut state.disk, limits(Some(len)))?;
+                Err(Fault::ShortWrite(len).error())
+            }
+            Some(Strike::Fail(fault, Side::Before)) => {
+                failed(&mut state.disk, upto);
+                Err(fault.error())
+            }
+            Some(Strike::Fail(fault, Side::After)) => {
+                effect(&mut state.disk, limits(None))?;
+                Err(fault.error())
+            }
+        }
+    }
+
+    /// Holds the call as long as its gates and delays say, with the disk free for others.
+    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, call: &Call) -> MutexGuard<'a, State> {
+        let delay = state.plan.delay_of(call);
+        if !delay.is_zero() {
+            drop(state);
+            OsClock::new().sleep(delay);
+            state = self.state();
+        }
+        let process = state.process;
+        let Some(id) = state.gates.iter().find(|held| held.calls.include(call)).map(|g| g.id)
+        else {
+            return state;
+        };
+        for held in state.gates.iter_mut().filter(|held| held.id == id) {
+            held.waiting += 1;
+        }
+        self.changed.notify_all();
+        let is_held = |state: &mut State| {
+            let ended = state.power_is_off || state.process != process;
+            !ended && state.gates.iter().any(|held| held.id == id)
+        };
+        let waited = self.changed.wait_while(state, is_held);
+        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
+        for held in state.gates.iter_mut().filter(|held| held.id == id) {
+            held.waiting -= 1;
+        }
+        state
+    }
+}
+
+/// What bounds the effect of a call.
+struct Limits {
+    /// The last change before the call: a sync is about no later one.
+    upto: u64,
+    /// How many bytes a write may write.
+    write_max: Option<usize>,
+}
+
+fn nth_from_now(nth: u64) -> Start {
+    Start::After(nth.saturating_sub(1))
+}
