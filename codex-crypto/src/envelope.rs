@@ -56,7 +56,8 @@ pub const ENVELOPE_LEN: usize = 256;
 ///
 /// ```text
 /// header key = HKDF-Expand(HKDF-Extract(none, root), "codex-crypto 1 header   " | cipher, 64)
-/// epoch key  = HKDF-Expand(HKDF-Extract(salt, root), "codex-crypto 1 epoch    " | cipher | info, 32)
+/// epoch prk  = HKDF-Extract(salt, root)
+/// epoch key  = HKDF-Expand(epoch prk, "codex-crypto 1 epoch    " | cipher | info, 32)
 /// nonce      = 4 zeros | counter (8)
 /// ```
 ///
@@ -297,3 +298,6 @@ fn kind_id(kind: KeyKind) -> u8 {
 
 const MAGIC: [u8; 4] = *b"CXEV";
 const VERSION: u16 = 1;
+
+#[cfg(test)]
+mod tests;
