@@ -1,13 +1,18 @@
 //! Durable ordered commits in three forms.
 pub mod batch;
 mod codec;
+mod condition;
 mod config;
 mod error;
 mod header;
+mod history;
+mod image;
 mod lock;
 mod names;
 mod null;
+mod open;
 pub mod seal;
+mod snapshot;
 pub mod storage;
 pub mod sync;
 pub mod vfs;
@@ -15,6 +20,7 @@ pub mod vfs;
 pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use error::{Error, RecordError, Result};
 pub use null::null;
+pub use open::open;
 
 // The tests inside this crate share the doubles of those outside, which know it by its name.
 #[cfg(test)]

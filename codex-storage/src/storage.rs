@@ -145,6 +145,9 @@ pub struct Recovered {
     pub replayed: u64,
     /// What was cut from the end of the log, if anything.
     pub cut: Option<Cut>,
+    /// Whether the lock on the store is held: not so for a backup that is read in place, and for
+    /// a reader in a folder where it can not be had.
+    pub locked: bool,
 }
 
 /// A tail that recovery left out.
@@ -179,6 +182,9 @@ pub struct StorageStats {
     pub log_bytes: u64,
     /// Images written since opening.
     pub images: u64,
+    /// Images since opening that failed before they took the place of another, which changes
+    /// nothing: the next one is tried in their stead.
+    pub images_failed: u64,
 }
 
 /// A commit and the digest of all history up to it, to be kept elsewhere and demanded at open.

@@ -1,0 +1,191 @@
+//! The bytes of an image behind its header: block headers and the footer.
+//!
+//! The layout is `docs/FORMAT.md`, section "Images".
+
+use crc32c::{crc32c, crc32c_append};
+
+use crate::codec::{Fields, u64_of};
+use crate::seal::TAG_LEN;
+
+/// Where the first block begins: right behind the header.
+pub(crate) const BLOCKS_START: u64 = 512;
+/// The length of a block header in bytes.
+pub(crate) const BLOCK_HEAD_LEN: usize = 32;
+/// The length of the footer in bytes.
+pub(crate) const FOOTER_LEN: usize = 96;
+/// A block closes once its records have this many bytes.
+pub(crate) const BLOCK_LEN_TARGET: usize = 64 << 10;
+/// How many bytes of a block header are authenticated with its payload.
+pub(crate) const BLOCK_AAD_LEN: usize = 24;
+/// How many bytes of the footer its tag authenticates.
+pub(crate) const FOOTER_AAD_LEN: usize = 64;
+
+/// What stands in front of a block's records.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BlockHead {
+    /// From 0, without gaps.
+    pub(crate) index: u32,
+    pub(crate) records: u32,
+    /// On disk: the tag of a sealed block included.
+    pub(crate) payload_len: u32,
+    /// The nonce of a sealed block; 0 in a plain image.
+    pub(crate) counter: u64,
+    /// Of the payload as on disk.
+    pub(crate) payload_crc: u32,
+}
+
+impl BlockHead {
+    pub(crate) fn encode(&self, file_id: &[u8; 16]) -> [u8; BLOCK_HEAD_LEN] {
+        let mut to = [0; BLOCK_HEAD_LEN];
+        put(&mut to, 0, BLOCK_MAGIC);
+        put(&mut to, 4, self.index.to_le_bytes());
+        put(&mut to, 8, self.records.to_le_bytes());
+        put(&mut to, 12, self.payload_len.to_le_bytes());
+        put(&mut to, 16, self.counter.to_le_bytes());
+        put(&mut to, 24, self.payload_crc.to_le_bytes());
+        let crc = crc_under(file_id, to.get(..28).unwrap_or_default());
+        put(&mut to, 28, crc.to_le_bytes());
+        to
+    }
+
+    /// What is wrong with the bytes otherwise.
+    pub(crate) fn decode(
+        bytes: &[u8; BLOCK_HEAD_LEN],
+        file_id: &[u8; 16],
+    ) -> Result<Self, &'static str> {
+        let mut fields = Fields::new(bytes);
+        if fields.array() != BLOCK_MAGIC {
+            return Err("there is no block where one has to begin");
+        }
+        let head = Self {
+            index: fields.u32(),
+            records: fields.u32(),
+            payload_len: fields.u32(),
+            counter: fields.u64(),
+            payload_crc: fields.u32(),
+        };
+        if fields.u32() != crc_under(file_id, bytes.get(..28).unwrap_or_default()) {
+            return Err("the checksum of a block header does not match");
+        }
+        Ok(head)
+    }
+
+    /// What a sealed block's payload is bound to.
+    pub(crate) fn aad(&self, file_id: &[u8; 16]) -> Vec<u8> {
+        bound(file_id, self.encode(file_id).get(..BLOCK_AAD_LEN).unwrap_or_default())
+    }
+}
+
+/// What ends an image: counts that make a truncation visible.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Footer {
+    /// Over the payload CRCs of all blocks in order.
+    pub(crate) crc_of_crcs: u32,
+    pub(crate) blocks: u64,
+    pub(crate) entries: u64,
+    pub(crate) key_bytes: u64,
+    pub(crate) value_bytes: u64,
+    /// Of the whole file, the footer included.
+    pub(crate) file_len: u64,
+    /// The nonce of the tag; 0 in a plain image.
+    pub(crate) counter: u64,
+    /// As in the header.
+    pub(crate) base_seq: u64,
+    /// Over an empty text; zero in a plain image.
+    pub(crate) tag: [u8; TAG_LEN],
+}
+
+impl Footer {
+    pub(crate) fn encode(&self, file_id: &[u8; 16]) -> [u8; FOOTER_LEN] {
+        let mut to = [0; FOOTER_LEN];
+        put(&mut to, 0, FOOTER_MAGIC);
+        put(&mut to, 4, self.crc_of_crcs.to_le_bytes());
+        put(&mut to, 8, self.blocks.to_le_bytes());
+        put(&mut to, 16, self.entries.to_le_bytes());
+        put(&mut to, 24, self.key_bytes.to_le_bytes());
+        put(&mut to, 32, self.value_bytes.to_le_bytes());
+        put(&mut to, 40, self.file_len.to_le_bytes());
+        put(&mut to, 48, self.counter.to_le_bytes());
+        put(&mut to, 56, self.base_seq.to_le_bytes());
+        put(&mut to, 64, self.tag);
+        let crc = crc_under(file_id, to.get(..92).unwrap_or_default());
+        put(&mut to, 92, crc.to_le_bytes());
+        to
+    }
+
+    /// What is wrong with the bytes otherwise.
+    pub(crate) fn decode(
+        bytes: &[u8; FOOTER_LEN],
+        file_id: &[u8; 16],
+    ) -> Result<Self, &'static str> {
+        let mut fields = Fields::new(bytes);
+        if fields.array() != FOOTER_MAGIC {
+            return Err("there is no footer where the file ends");
+        }
+        let footer = Self {
+            crc_of_crcs: fields.u32(),
+            blocks: fields.u64(),
+            entries: fields.u64(),
+            key_bytes: fields.u64(),
+            value_bytes: fields.u64(),
+            file_len: fields.u64(),
+            counter: fields.u64(),
+            base_seq: fields.u64(),
+            tag: fields.array(),
+        };
+        if fields.array() != [0; 12] {
+            return Err("the reserved bytes of the footer are not zero");
+        }
+        if fields.u32() != crc_under(file_id, bytes.get(..92).unwrap_or_default()) {
+            return Err("the checksum of the footer does not match");
+        }
+        Ok(footer)
+    }
+
+    /// What the tag of a sealed image's footer is bound to.
+    pub(crate) fn aad(&self, file_id: &[u8; 16]) -> Vec<u8> {
+        bound(file_id, self.encode(file_id).get(..FOOTER_AAD_LEN).unwrap_or_default())
+    }
+
+    /// Counts one block, whose entries are counted one by one.
+    pub(crate) fn add_block(&mut self, head: &BlockHead) {
+        self.blocks += 1;
+        self.crc_of_crcs = crc32c_append(self.crc_of_crcs, &head.payload_crc.to_le_bytes());
+    }
+
+    /// Counts one entry.
+    pub(crate) fn add_entry(&mut self, key: &[u8], value: &[u8]) {
+        self.entries += 1;
+        self.key_bytes += u64_of(key.len());
+        self.value_bytes += u64_of(value.len());
+    }
+}
+
+/// What an image's epoch key is for.
+pub(crate) fn key_info(file_id: &[u8; 16], generation: u64) -> Vec<u8> {
+    let mut info = b"codexdb image 1".to_vec();
+    info.extend_from_slice(file_id);
+    info.extend_from_slice(&generation.to_le_bytes());
+    info
+}
+
+/// A CRC that binds the file that the bytes stand in.
+fn crc_under(file_id: &[u8; 16], bytes: &[u8]) -> u32 {
+    crc32c_append(crc32c(file_id), bytes)
+}
+
+fn bound(file_id: &[u8; 16], head: &[u8]) -> Vec<u8> {
+    let mut aad = Vec::with_capacity(file_id.len() + head.len());
+    aad.extend_from_slice(file_id);
+    aad.extend_from_slice(head);
+    aad
+}
+
+fn put<const N: usize>(to: &mut [u8], at: usize, bytes: [u8; N]) {
+    if let Some(place) = to.get_mut(at..at + N) {
+        place.copy_from_slice(&bytes);
+    }
+}
+
+const BLOCK_MAGIC: [u8; 4] = *b"CDXB";
+const FOOTER_MAGIC: [u8; 4] = *b"CDXE";

@@ -1,0 +1,57 @@
+//! Images: the whole state in one file, entries in key order, every byte covered by a checksum.
+
+mod format;
+mod read;
+mod write;
+
+use std::io;
+use std::sync::Arc;
+
+use crate::header::Header;
+use crate::lock::StoreLock;
+use crate::names::Names;
+use crate::seal::Seal;
+use crate::vfs::{Open, Vfs};
+
+pub(crate) use read::ImageReader;
+pub(crate) use write::ImageSpec;
+
+/// Where the files of an open store are, and under which key.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) vfs: Vfs,
+    pub(crate) names: Names,
+    pub(crate) seal: Option<Arc<dyn Seal>>,
+    /// Held as long as the store is open; a backup has none.
+    pub(crate) lock: Option<StoreLock>,
+}
+
+impl Place {
+    /// An image to write that will take the store's own name.
+    pub(crate) fn image(&self, header: Header) -> ImageSpec {
+        ImageSpec {
+            vfs: self.vfs.clone(),
+            temporary: self.names.temporary("image"),
+            header,
+            seal: self.seal.clone(),
+        }
+    }
+
+    /// Whether the lock on the store is held.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.lock.as_ref().is_some_and(StoreLock::is_held)
+    }
+
+    /// Gives a written image the store's own name and makes that durable. After an error either
+    /// image may have the name, now and after a power cut: nothing may be written any more.
+    pub(crate) fn install(&self, temporary: &str) -> io::Result<()> {
+        self.vfs.dir.rename(temporary, self.names.main())?;
+        if cfg!(codex_mutant = "rename_before_sync") {
+            self.vfs.dir.open(self.names.main(), Open::Read)?.sync()?;
+        }
+        if cfg!(codex_mutant = "skip_dir_sync") {
+            return Ok(());
+        }
+        self.vfs.dir.sync()
+    }
+}

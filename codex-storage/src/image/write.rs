@@ -1,0 +1,259 @@
+//! Writes an image with bounded memory, and believes in it only after reading it back.
+
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crc32c::crc32c;
+
+use super::format::{
+    BLOCK_HEAD_LEN, BLOCK_LEN_TARGET, BLOCKS_START, BlockHead, FOOTER_LEN, Footer, key_info,
+};
+use super::read::ImageReader;
+use crate::batch::{Op, encode_record};
+use crate::codec::u64_of;
+use crate::error::{Error, Result};
+use crate::header::{Header, seal_error};
+use crate::seal::{Seal, Sealer, TAG_LEN};
+use crate::storage::{State, Written};
+use crate::vfs::{File, Mode, Open, Vfs};
+
+/// An image to be written: everything but the entries.
+#[derive(Debug, Clone)]
+pub(crate) struct ImageSpec {
+    pub(crate) vfs: Vfs,
+    /// The name it is written under; renamed by [`install`](super::install).
+    pub(crate) temporary: String,
+    /// The salt of a sealed image is drawn when it is written.
+    pub(crate) header: Header,
+    pub(crate) seal: Option<Arc<dyn Seal>>,
+}
+
+impl ImageSpec {
+    /// Writes the entries of `state`, syncs, reads every byte back. `progress` hears of the entries
+    /// written so far, block by block, and says whether to go on.
+    ///
+    /// # Errors
+    /// `Io`, `NoSpace`, `Abandoned`, `Damaged` when the file does not read back as written. The
+    /// temporary file is removed, if that is possible.
+    pub(crate) fn write(
+        mut self,
+        state: &dyn State,
+        progress: &dyn Fn(u64) -> bool,
+    ) -> Result<Written> {
+        let sealer = self.begin_epoch()?;
+        self.make(|file| {
+            let mut blocks = BlockWriter::new(&self, file, sealer)?;
+            state.for_each(&mut |key, value| {
+                let grown = blocks.add(key, value)?;
+                if grown && !progress(blocks.footer.entries) {
+                    return Err(Error::Abandoned { path: self.path() });
+                }
+                Ok(())
+            })?;
+            if !progress(blocks.footer.entries) {
+                return Err(Error::Abandoned { path: self.path() });
+            }
+            blocks.finish()
+        })
+    }
+
+    /// Writes the blocks and the footer of the image `from` below this header, which must have
+    /// the file id, the generation and the salt of `from`; syncs and reads every byte back.
+    ///
+    /// # Errors
+    /// As [`ImageSpec::write`].
+    pub(crate) fn rewrite_header(&self, from: &ImageReader) -> Result<Written> {
+        self.make(|file| {
+            let mut buf = Vec::new();
+            let mut at = BLOCKS_START;
+            while at < from.len() {
+                let rest = usize::try_from(from.len() - at).unwrap_or(COPY_LEN);
+                buf.resize(rest.min(COPY_LEN), 0);
+                from.read_raw(&mut buf, at)?;
+                file.write_all_at(&buf, at)
+                    .map_err(|e| failed("write", self.path(), from.len(), e))?;
+                at += u64_of(buf.len());
+            }
+            self.write_header(file)
+        })
+    }
+
+    fn begin_epoch(&mut self) -> Result<Option<Box<dyn Sealer>>> {
+        let info = key_info(&self.header.file_id, self.header.generation);
+        let Some(seal) = &self.seal else { return Ok(None) };
+        let sealer = seal.sealer(&info).map_err(|e| seal_error(&self.path(), 0, e))?;
+        self.header.image_salt = sealer.salt();
+        Ok(Some(sealer))
+    }
+
+    fn make(&self, fill: impl FnOnce(&dyn File) -> Result<()>) -> Result<Written> {
+        let made = self.create().and_then(|file| {
+            fill(&*file)?;
+            let early = cfg!(codex_mutant = "rename_before_sync");
+            if !early && !cfg!(codex_mutant = "skip_image_sync") {
+                file.sync().map_err(|e| failed("sync", self.path(), 0, e))?;
+            }
+            self.read_back()
+        });
+        if made.is_err() {
+            // The first error is the one to report; the next open removes what stays.
+            drop(self.vfs.dir.remove(&self.temporary));
+        }
+        made
+    }
+
+    fn create(&self) -> Result<Arc<dyn File>> {
+        let create = || self.vfs.dir.open(&self.temporary, Open::CreateNew(Mode::Frozen));
+        let file = match create() {
+            // What an earlier failure could not remove.
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                self.vfs
+                    .dir
+                    .remove(&self.temporary)
+                    .map_err(|e| Error::io("remove", &self.path(), e))?;
+                create()
+            }
+            other => other,
+        };
+        file.map_err(|e| failed("create", self.path(), BLOCKS_START, e))
+    }
+
+    fn write_header(&self, file: &dyn File) -> Result<()> {
+        let header = self.header.encode(self.seal.as_deref());
+        file.write_all_at(&header, 0).map_err(|e| failed("write", self.path(), BLOCKS_START, e))
+    }
+
+    fn read_back(&self) -> Result<Written> {
+        let image = ImageReader::open(&self.vfs, &self.temporary, self.seal.clone())?;
+        if image.header() != &self.header {
+            let what = "the header does not read back as it was written";
+            return Err(Error::Damaged { path: self.path(), offset: 0, what });
+        }
+        image.check()?;
+        Ok(Written {
+            temporary: self.temporary.clone(),
+            seq: self.header.base_seq,
+            bytes: image.len(),
+            generation: self.header.generation,
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.vfs.dir.path(&self.temporary)
+    }
+}
+
+/// Gathers entries into blocks and writes each as it fills up.
+struct BlockWriter<'a> {
+    spec: &'a ImageSpec,
+    file: &'a dyn File,
+    sealer: Option<Box<dyn Sealer>>,
+    /// Room for the block header, then the records of the block being filled.
+    buf: Vec<u8>,
+    records: u32,
+    at: u64,
+    footer: Footer,
+}
+
+impl<'a> BlockWriter<'a> {
+    fn new(
+        spec: &'a ImageSpec,
+        file: &'a dyn File,
+        sealer: Option<Box<dyn Sealer>>,
+    ) -> Result<Self> {
+        spec.write_header(file)?;
+        let footer = Footer { base_seq: spec.header.base_seq, ..Footer::default() };
+        let buf = vec![0; BLOCK_HEAD_LEN];
+        Ok(Self { spec, file, sealer, buf, records: 0, at: BLOCKS_START, footer })
+    }
+
+    /// Returns whether a block was written.
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
+        encode_record(Op::Set { key, value }, &mut self.buf)
+            .map_err(|source| Error::Record { path: self.spec.path(), source })?;
+        self.records += 1;
+        self.footer.add_entry(key, value);
+        if self.buf.len() < BLOCK_HEAD_LEN + BLOCK_LEN_TARGET {
+            return Ok(false);
+        }
+        self.write_block()?;
+        Ok(true)
+    }
+
+    fn write_block(&mut self) -> Result<()> {
+        let tag_len = if self.sealer.is_some() { TAG_LEN } else { 0 };
+        let too_large = |_| Error::Damaged {
+            path: self.spec.path(),
+            offset: self.at,
+            what: "the state does not fit the counts of an image",
+        };
+        let payload_len = self.buf.len() - BLOCK_HEAD_LEN + tag_len;
+        let mut head = BlockHead {
+            index: u32::try_from(self.footer.blocks).map_err(too_large)?,
+            records: self.records,
+            payload_len: u32::try_from(payload_len).map_err(too_large)?,
+            counter: 0,
+            payload_crc: 0,
+        };
+        let file_id = &self.spec.header.file_id;
+        if let Some(sealer) = &mut self.sealer {
+            let sealed = sealer.next_counter().and_then(|counter| {
+                head.counter = counter;
+                sealer.seal(counter, &head.aad(file_id), &mut self.buf, BLOCK_HEAD_LEN)
+            });
+            sealed.map_err(|e| seal_error(&self.spec.path(), self.at, e))?;
+        }
+        head.payload_crc = crc32c(self.buf.get(BLOCK_HEAD_LEN..).unwrap_or_default());
+        if let Some(room) = self.buf.first_chunk_mut() {
+            *room = head.encode(file_id);
+        }
+        self.footer.add_block(&head);
+        self.append()?;
+        self.buf.truncate(BLOCK_HEAD_LEN);
+        self.buf.shrink_to(2 * BLOCK_LEN_TARGET);
+        self.records = 0;
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if self.records > 0 {
+            self.write_block()?;
+        }
+        self.footer.file_len = self.at + u64_of(FOOTER_LEN);
+        let file_id = &self.spec.header.file_id;
+        if let Some(sealer) = &mut self.sealer {
+            let mut text = Vec::new();
+            let sealed = sealer.next_counter().and_then(|counter| {
+                self.footer.counter = counter;
+                sealer.seal(counter, &self.footer.aad(file_id), &mut text, 0)
+            });
+            sealed.map_err(|e| seal_error(&self.spec.path(), self.at, e))?;
+            if let Some(tag) = text.first_chunk() {
+                self.footer.tag = *tag;
+            }
+        }
+        self.buf = self.footer.encode(file_id).to_vec();
+        self.append()
+    }
+
+    fn append(&mut self) -> Result<()> {
+        let len = u64_of(self.buf.len());
+        self.file
+            .write_all_at(&self.buf, self.at)
+            .map_err(|e| failed("write", self.spec.path(), len, e))?;
+        self.at += len;
+        Ok(())
+    }
+}
+
+/// A full disk by its own name.
+fn failed(action: &'static str, path: PathBuf, needed: u64, source: std::io::Error) -> Error {
+    match source.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::NoSpace { path, needed },
+        _ => Error::io(action, &path, source),
+    }
+}
+
+/// How much a copy of blocks holds in memory, in bytes.
+const COPY_LEN: usize = 256 << 10;

@@ -1,0 +1,223 @@
+//! Opens a store: refuses what is none, takes the lock, picks the form.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::condition::Condition;
+use crate::config::{Access, Config, Create};
+use crate::error::{Error, Result};
+use crate::header::{FileKind, Found, Header, seal_error};
+use crate::image::{ImageReader, Place};
+use crate::lock::StoreLock;
+use crate::names::{Names, Role};
+use crate::seal::Seal;
+use crate::snapshot::Snapshot;
+use crate::storage::{Durability, EntrySink, Form, State, Storage};
+use crate::vfs::{Dir, File, Kind, Open, Vfs};
+
+/// Opens the store `config.name`, or creates it; call [`Storage::replay`] next.
+///
+/// What stands at the path is looked at before anything is created beside it. The lock on the
+/// store is held until the storage is dropped. Opening for writing removes the temporary files
+/// that an earlier handle left.
+///
+/// # Errors
+/// Each cause has its own variant of [`Error`]; after each, the files are as they were, apart from
+/// the lock file and from what an unfinished creation leaves to the next one.
+pub fn open(config: Config) -> Result<Box<dyn Storage>> {
+    let path = config.vfs.dir.path(&config.name);
+    let names = Names::new(&config.name, &path)?;
+    let writes = config.access == Access::ReadWrite;
+    if config.create == Create::New && !writes {
+        return Err(Error::Contradiction("a new store can not be created read-only"));
+    }
+    if writes && names.is_backup() {
+        return Err(Error::IsBackup { path });
+    }
+    let opening = Opening { config, names, path };
+    // Before a lock file is created beside something that is no store.
+    opening.look()?;
+    let lock = if opening.names.is_backup() { None } else { Some(opening.lock()?) };
+    match opening.look()? {
+        Some(main) => opening.open(main, lock),
+        None => opening.create(lock),
+    }
+}
+
+/// What stands at the store's own name.
+struct Main {
+    file: Arc<dyn File>,
+    found: Found,
+}
+
+struct Opening {
+    config: Config,
+    names: Names,
+    path: PathBuf,
+}
+
+impl Opening {
+    /// The store's main file, `None` where it is missing and to be created.
+    fn look(&self) -> Result<Option<Main>> {
+        let path = || self.path.clone();
+        let Some(main) = read_main(&self.config.vfs, &self.names, &self.path)? else {
+            if let Some(log) = any_segment(&*self.config.vfs.dir, &self.names)? {
+                return Err(Error::ImageMissing { path: path(), log });
+            }
+            let creates = self.config.create != Create::Never;
+            if creates && self.config.access == Access::ReadWrite {
+                check_level(self.form_to_create(), self.config.durability)?;
+                return Ok(None);
+            }
+            return Err(Error::NotFound { path: path() });
+        };
+        let header = &main.found.header;
+        if self.config.create == Create::New {
+            return Err(Error::AlreadyExists { path: path() });
+        }
+        if let Some(wanted) = self.config.form.filter(|&wanted| wanted != header.form) {
+            return Err(Error::WrongForm { path: path(), found: header.form, wanted });
+        }
+        match (header.cipher, &self.config.keys) {
+            (0, Some(_)) => return Err(Error::NotEncrypted { path: path() }),
+            (1.., None) => return Err(Error::KeyRequired { path: path() }),
+            _ => {}
+        }
+        check_level(header.form, self.config.durability)?;
+        Ok(Some(main))
+    }
+
+    fn form_to_create(&self) -> Form {
+        self.config.form.unwrap_or(Form::Wal)
+    }
+
+    fn lock(&self) -> Result<StoreLock> {
+        let Config { vfs, access, lock_timeout, .. } = &self.config;
+        let lock = StoreLock::take(vfs, &self.names, *access, *lock_timeout)?;
+        if *access == Access::ReadWrite {
+            self.settle_names()?;
+        }
+        Ok(lock)
+    }
+
+    /// Makes the names that are visible durable, before anything rests on them: an earlier handle
+    /// may have failed to. Then removes temporary files.
+    fn settle_names(&self) -> Result<()> {
+        let dir = &self.config.vfs.dir;
+        dir.sync().map_err(|e| Error::io("sync the folder of", &self.path, e))?;
+        let names = dir.list().map_err(|e| Error::io("list the folder of", &self.path, e))?;
+        for name in names.iter().filter(|name| self.names.role(name) == Some(Role::Temporary)) {
+            dir.remove(name).map_err(|e| Error::io("remove", &dir.path(name), e))?;
+        }
+        Ok(())
+    }
+
+    fn open(self, main: Main, lock: Option<StoreLock>) -> Result<Box<dyn Storage>> {
+        let Main { file, found } = main;
+        let seal = found.unlock(self.config.keys.as_deref(), &self.path)?;
+        let image = ImageReader::new(file, &self.path, found.header, seal.clone())?;
+        let place = self.place(seal, lock);
+        self.with_image(place, image)
+    }
+
+    fn create(self, lock: Option<StoreLock>) -> Result<Box<dyn Storage>> {
+        let form = self.form_to_create();
+        let (header, seal) = self.new_header(FileKind::Image, form)?;
+        let place = self.place(seal, lock);
+        let written = place.image(header).write(&Nothing, &|_| true)?;
+        place
+            .install(&written.temporary)
+            .map_err(|e| Error::io("put the new image in place as", &self.path, e))?;
+        let image = ImageReader::open(&place.vfs, place.names.main(), place.seal.clone())?;
+        self.with_image(place, image)
+    }
+
+    fn with_image(self, place: Place, image: ImageReader) -> Result<Box<dyn Storage>> {
+        let Config { access, durability, anchor, .. } = self.config;
+        let condition = Condition::new(&self.path, access);
+        Ok(match image.header().form {
+            Form::Snapshot => Box::new(Snapshot::new(place, condition, durability, anchor, image)),
+            Form::Wal | Form::Ledger => {
+                return Err(Error::Contradiction("only the snapshot form is built so far"));
+            }
+        })
+    }
+
+    fn place(&self, seal: Option<Arc<dyn Seal>>, lock: Option<StoreLock>) -> Place {
+        Place { vfs: self.config.vfs.clone(), names: self.names.clone(), seal, lock }
+    }
+
+    /// The header of the first file of a new store, and its root key where it is to be encrypted.
+    fn new_header(&self, kind: FileKind, form: Form) -> Result<(Header, Option<Arc<dyn Seal>>)> {
+        let mut header = Header::new(&self.config.vfs, &self.path, kind, form)?;
+        let Some(keys) = &self.config.keys else { return Ok((header, None)) };
+        let (envelope, seal) =
+            keys.create(&header.store_id).map_err(|e| seal_error(&self.path, 0, e))?;
+        header.cipher = seal.cipher_id();
+        header.root_id = seal.root_id();
+        header.envelope = Some(envelope);
+        Ok((header, Some(seal)))
+    }
+}
+
+/// The state of a store in which nothing is.
+struct Nothing;
+
+impl State for Nothing {
+    fn len(&self) -> u64 {
+        0
+    }
+
+    fn for_each(&self, _sink: &mut EntrySink<'_>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// The header and the open file at the store's own name; `None` where there is nothing.
+///
+/// # Errors
+/// `NotAFile`, `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, `BadPath` for a segment
+/// under another name.
+fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Main>> {
+    let io = |action| move |e| Error::io(action, path, e);
+    let what = match vfs.dir.metadata(names.main()).map_err(io("look at"))?.map(|m| m.kind) {
+        None => return Ok(None),
+        Some(Kind::File) => "",
+        Some(Kind::Dir) => "a folder",
+        Some(Kind::Symlink) => "a symbolic link",
+        Some(Kind::Other) => "a FIFO, a socket or a device",
+    };
+    if !what.is_empty() {
+        return Err(Error::NotAFile { path: path.to_owned(), what });
+    }
+    let file = match vfs.dir.open(names.main(), Open::Read) {
+        Ok(file) => file,
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(io("open")(e)),
+    };
+    let found = Found::read(&*file, path)?;
+    if found.header.kind == FileKind::Log && found.header.form == Form::Wal {
+        let why = "this is a log segment under another name; open the store it belongs to";
+        return Err(Error::BadPath { path: path.to_owned(), why });
+    }
+    Ok(Some(Main { file, found }))
+}
+
+/// The name of the first segment beside a store.
+fn any_segment(dir: &dyn Dir, names: &Names) -> Result<Option<String>> {
+    let listed =
+        dir.list().map_err(|e| Error::io("list the folder of", &dir.path(names.main()), e))?;
+    let segments =
+        listed.into_iter().filter(|name| matches!(names.role(name), Some(Role::Segment(_))));
+    Ok(segments.min())
+}
+
+fn check_level(form: Form, durability: Durability) -> Result<()> {
+    if form == Form::Snapshot && durability == Durability::Os {
+        return Err(Error::Contradiction(
+            "a snapshot is synced whenever it is written: open it at `Sync` or `Interval`, not `Os`",
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,232 @@
+//! The Snapshot form: one image that is always whole, written anew for each commit group.
+//!
+//! At `Durability::Interval` a commit is only numbered, and a checkpoint writes the image once an
+//! interval.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::{Group, Layout, Op, Seq};
+use crate::condition::Condition;
+use crate::error::{Error, Result};
+use crate::header::{Header, fresh_id};
+use crate::history::AnchorWatch;
+use crate::image::{ImageReader, ImageSpec, Place};
+use crate::storage::{
+    Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
+    Written,
+};
+
+/// An open store of the form Snapshot.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    place: Place,
+    condition: Condition,
+    durability: Durability,
+    /// What is read by [`Storage::replay`], and then given up.
+    image: Option<ImageReader>,
+    /// Of the image in place.
+    header: Header,
+    /// Of the image that a checkpoint is writing.
+    pending: Option<Header>,
+    watch: AnchorWatch,
+    /// The last commit, in the image or not yet.
+    now: Anchor,
+    stats: StorageStats,
+}
+
+impl Snapshot {
+    /// The store whose image was opened.
+    pub(crate) fn new(
+        place: Place,
+        condition: Condition,
+        durability: Durability,
+        anchor: Option<Anchor>,
+        image: ImageReader,
+    ) -> Self {
+        let header = image.header().clone();
+        let now = Anchor { seq: header.base_seq, digest: header.base_digest };
+        let stats = StorageStats {
+            seq: now.seq,
+            durable: now.seq,
+            image_bytes: image.len(),
+            ..StorageStats::default()
+        };
+        Self {
+            place,
+            condition,
+            durability,
+            image: Some(image),
+            header,
+            pending: None,
+            watch: AnchorWatch::new(anchor),
+            now,
+            stats,
+        }
+    }
+
+    /// The image to write next, of the state at `at`.
+    fn next_image(&self, at: Anchor) -> Result<ImageSpec> {
+        let header = Header {
+            file_id: fresh_id(&self.place.vfs, self.condition.path())?,
+            generation: self.header.generation + 1,
+            base_seq: at.seq,
+            base_digest: at.digest,
+            created_us: self.place.vfs.clock.now_us(),
+            ..self.header.clone()
+        };
+        Ok(self.place.image(header))
+    }
+
+    /// Puts a written image in place of the last one.
+    fn install(&mut self, written: &Written, header: Header) -> Result<()> {
+        if let Err(source) = self.place.install(&written.temporary) {
+            self.condition.poison(format!("putting the image in place failed: {source}"));
+            return Err(Error::InDoubt {
+                path: self.condition.path().to_owned(),
+                seq: self.stats.durable + 1,
+                source: Arc::new(source),
+            });
+        }
+        self.header = header;
+        self.stats.durable = written.seq;
+        self.stats.image_bytes = written.bytes;
+        self.stats.images += 1;
+        self.stats.syncs += 1;
+        Ok(())
+    }
+
+    /// Writes the state at `at` and puts it in place.
+    fn write(&mut self, at: Anchor, state: &dyn State) -> Result<()> {
+        let spec = self.next_image(at)?;
+        let header = spec.header.clone();
+        match spec.write(state, &|_| true) {
+            Ok(written) => self.install(&written, header),
+            Err(e) => {
+                self.stats.images_failed += 1;
+                Err(e)
+            }
+        }
+    }
+
+    /// Gives the image its name once more. An earlier handle may have failed to make it durable,
+    /// and a later sync of the directory then proves nothing: a power cut could still bring back
+    /// the image before it.
+    fn settle(&self, image: &ImageReader) -> Result<()> {
+        if cfg!(codex_mutant = "trust_the_name") {
+            return Ok(());
+        }
+        let written = self.place.image(image.header().clone()).rewrite_header(image)?;
+        self.place
+            .install(&written.temporary)
+            .map_err(|e| Error::io("put the image in place again as", self.condition.path(), e))
+    }
+
+    /// Whether a commit waits for a checkpoint to make it durable.
+    fn is_lazy(&self) -> bool {
+        self.durability != Durability::Sync
+    }
+}
+
+impl Storage for Snapshot {
+    fn form(&self) -> Form {
+        Form::Snapshot
+    }
+
+    fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
+        let Some(image) = self.image.take() else {
+            return Err(Error::Contradiction("a storage is replayed once, before anything else"));
+        };
+        let path = self.condition.path();
+        self.watch.pass(self.now.seq, &self.now.digest, path)?;
+        self.watch.end(path)?;
+        image.replay(sink)?;
+        if self.condition.writes() {
+            self.settle(&image)?;
+        }
+        let seq = self.now.seq;
+        let locked = self.place.is_locked();
+        Ok(Recovered { seq, durable: seq, clean: true, locked, ..Recovered::default() })
+    }
+
+    fn group(&self) -> Group {
+        Group::new(Layout::default())
+    }
+
+    fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>> {
+        self.condition.check()?;
+        let first = self.now.seq + 1;
+        if group.is_empty() {
+            return Ok(first..first);
+        }
+        let at = self.now.after(group);
+        match image {
+            Some(state) => self.write(at, state)?,
+            None if self.is_lazy() => {}
+            None => return Err(Error::Contradiction(NEEDS_STATE)),
+        }
+        self.now = at;
+        self.stats.seq = at.seq;
+        self.stats.groups += 1;
+        Ok(first..at.seq + 1)
+    }
+
+    fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        Ok(None)
+    }
+
+    fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
+        outcome.map(|_| ())
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        self.condition.check()?;
+        if self.stats.durable == self.now.seq {
+            return Ok(None);
+        }
+        let spec = self.next_image(self.now)?;
+        self.pending = Some(spec.header.clone());
+        Ok(Some(Checkpoint::new(move |state, progress| spec.write(state, progress))))
+    }
+
+    fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
+        let pending = self.pending.take();
+        match (done, pending) {
+            (Err(e), _) => {
+                self.stats.images_failed += 1;
+                Err(e)
+            }
+            (Ok(_), None) => Err(Error::Contradiction("no checkpoint has begun")),
+            (Ok(written), Some(header)) => {
+                self.condition.check()?;
+                self.install(&written, header)
+            }
+        }
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    fn close(&mut self, state: &dyn State) -> Result<()> {
+        if self.condition.check().is_ok() && self.stats.durable != self.now.seq {
+            self.write(self.now, state)?;
+        }
+        self.condition.close();
+        Ok(())
+    }
+
+    fn stats(&self) -> StorageStats {
+        self.stats
+    }
+
+    fn anchor(&self) -> Anchor {
+        self.now
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        self.condition.poisoned()
+    }
+}
+
+const NEEDS_STATE: &str = "a snapshot at this level needs the state with each commit";

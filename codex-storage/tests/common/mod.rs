@@ -1,0 +1,117 @@
+//! What the test files of this crate share.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+
+pub mod seal;
+pub mod store;
+
+use std::sync::Arc;
+
+use codex_storage::Config;
+use codex_storage::seal::Keys;
+use codex_storage::storage::{Durability, Form};
+use codex_storage::vfs::{MemDir, Mode, Open, SeededEntropy, SimClock, Vfs};
+
+use seal::ToyKeys;
+
+/// The name of the store in every test.
+pub const NAME: &str = "app.db";
+
+/// One way to keep a store.
+#[derive(Debug, Clone)]
+pub struct Bed {
+    /// Where.
+    pub vfs: Vfs,
+    /// In which form.
+    pub form: Form,
+    /// Under which key, if any.
+    pub keys: Option<Arc<dyn Keys>>,
+}
+
+impl Bed {
+    /// A store in `vfs`.
+    pub fn new(vfs: Vfs, form: Form, sealed: bool) -> Self {
+        let keys = sealed.then(|| keys("open sesame"));
+        Self { vfs, form, keys }
+    }
+
+    /// A store in memory.
+    pub fn mem(form: Form, sealed: bool) -> Self {
+        Self::new(Vfs::mem(SEED), form, sealed)
+    }
+
+    /// The same files in a directory in memory of their own.
+    pub fn copy(&self) -> Self {
+        let files = files(&self.vfs);
+        let bed = Self { vfs: Vfs::mem(SEED + 1), ..self.clone() };
+        files.iter().for_each(|(name, bytes)| put(&bed.vfs, name, bytes));
+        bed
+    }
+
+    /// How to open it.
+    pub fn config(&self) -> Config {
+        let mut config = Config::new(self.vfs.clone(), NAME);
+        config.form = Some(self.form);
+        config.keys.clone_from(&self.keys);
+        config
+    }
+
+    /// How to open it at another level.
+    pub fn at(&self, durability: Durability) -> Config {
+        let mut config = self.config();
+        config.durability = durability;
+        config
+    }
+}
+
+/// The key that `passphrase` stands for, with entropy of its own.
+pub fn keys(passphrase: &str) -> Arc<dyn Keys> {
+    ToyKeys::new(passphrase, Arc::new(SeededEntropy::new(SEED)))
+}
+
+/// All files with their bytes, without locks.
+pub fn files(vfs: &Vfs) -> Vec<(String, Vec<u8>)> {
+    let mut names = vfs.dir.list().unwrap();
+    names.sort();
+    names.retain(|name| !name.ends_with(".lock"));
+    names.into_iter().map(|name| (name.clone(), bytes(vfs, &name))).collect()
+}
+
+/// The bytes of a file.
+pub fn bytes(vfs: &Vfs, name: &str) -> Vec<u8> {
+    let file = vfs.dir.open(name, Open::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Gives a file these bytes, whatever it had.
+pub fn put(vfs: &Vfs, name: &str, bytes: &[u8]) {
+    drop(vfs.dir.remove(name));
+    let file = vfs.dir.open(name, Open::CreateNew(Mode::Frozen)).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+}
+
+/// A directory in memory that holds these files.
+pub fn mem_with(files: &[(String, Vec<u8>)]) -> Vfs {
+    let vfs = Vfs {
+        dir: Arc::new(MemDir::new()),
+        clock: Arc::new(SimClock::new()),
+        entropy: Arc::new(SeededEntropy::new(SEED)),
+    };
+    files.iter().for_each(|(name, bytes)| put(&vfs, name, bytes));
+    vfs
+}
+
+/// Multiplies the counts of long tests: the environment variable `CODEX_SCALE`, 1 without it.
+pub fn scaled(count: usize) -> usize {
+    let scale = std::env::var("CODEX_SCALE").ok().and_then(|text| text.parse::<f64>().ok());
+    (count as f64 * scale.unwrap_or(1.0)) as usize
+}
+
+/// The seed of random tests: the environment variable `CODEX_SEED`, a fixed one without it.
+pub fn seed() -> u64 {
+    std::env::var("CODEX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED)
+}
+
+const SEED: u64 = 0x5eed;

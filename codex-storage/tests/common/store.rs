@@ -1,0 +1,120 @@
+//! A storage with its state in memory, as the layer above keeps it, for tests of the forms.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use codex_storage::batch::{Op, Seq};
+use codex_storage::storage::{Durability, EntrySink, Recovered, State, Storage, Written};
+use codex_storage::{Config, Error, Result};
+
+/// Keys and values in order.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Map(pub BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Map {
+    /// Does what the operation says.
+    pub fn apply(&mut self, op: Op<'_>) {
+        match op {
+            Op::Set { key, value } => {
+                self.0.insert(key.to_vec(), value.to_vec());
+            }
+            Op::Remove { key } => {
+                self.0.remove(key);
+            }
+            Op::Clear => self.0.clear(),
+        }
+    }
+}
+
+impl State for Map {
+    fn len(&self) -> u64 {
+        self.0.len() as u64
+    }
+
+    fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()> {
+        self.0.iter().try_for_each(|(key, value)| sink(key, value))
+    }
+}
+
+/// An open storage, replayed.
+#[derive(Debug)]
+pub struct Store {
+    /// What is tested.
+    pub storage: Box<dyn Storage>,
+    /// The state after the last commit.
+    pub map: Map,
+    /// What the replay found.
+    pub recovered: Recovered,
+    lazy: bool,
+}
+
+impl Store {
+    /// Opens and replays.
+    pub fn open(config: Config) -> Result<Self> {
+        let lazy = config.durability != Durability::Sync;
+        let mut storage = codex_storage::open(config)?;
+        let mut map = Map::default();
+        let recovered = storage.replay(&mut |op| {
+            map.apply(op);
+            Ok(())
+        })?;
+        Ok(Self { storage, map, recovered, lazy })
+    }
+
+    /// Commits batches as one group, and applies it once it is committed.
+    pub fn commit(&mut self, batches: &[&[Op<'_>]]) -> Result<Range<Seq>> {
+        let mut group = self.storage.group();
+        let mut after = self.map.clone();
+        for batch in batches {
+            for op in *batch {
+                group.push(*op).unwrap();
+                after.apply(*op);
+            }
+            group.finish();
+        }
+        let with_image = self.storage.form().writes_images() && !self.lazy;
+        let image: Option<&dyn State> = if with_image { Some(&after) } else { None };
+        let seqs = self.storage.commit(&mut group, image)?;
+        self.map = after;
+        Ok(seqs)
+    }
+
+    /// Commits one key in a batch of its own.
+    pub fn set(&mut self, key: &str, value: &str) -> Result<Seq> {
+        let op = Op::Set { key: key.as_bytes(), value: value.as_bytes() };
+        Ok(self.commit(&[&[op]])?.start)
+    }
+
+    /// Writes an image beside nobody; whether there was one to write.
+    pub fn checkpoint(&mut self) -> Result<bool> {
+        let Some(checkpoint) = self.storage.begin_checkpoint()? else { return Ok(false) };
+        let written = checkpoint.write(&self.map, &|_| true);
+        self.storage.finish_checkpoint(written).map(|()| true)
+    }
+
+    /// Makes all commits durable, whatever the level.
+    pub fn flush(&mut self) -> Result<()> {
+        if self.storage.form().writes_images() {
+            return self.checkpoint().map(|_| ());
+        }
+        match self.storage.sync_point()? {
+            Some(point) => self.storage.synced(point.sync()),
+            None => Ok(()),
+        }
+    }
+
+    /// Marks the clean end.
+    pub fn close(mut self) -> Result<()> {
+        self.storage.close(&self.map)
+    }
+
+    /// A checkpoint that has begun and was given up.
+    pub fn abandoned(&mut self) -> Result<()> {
+        let Some(checkpoint) = self.storage.begin_checkpoint()? else { return Ok(()) };
+        let written: Result<Written> = checkpoint.write(&self.map, &|_| false);
+        match self.storage.finish_checkpoint(written) {
+            Err(Error::Abandoned { .. }) => Ok(()),
+            other => other,
+        }
+    }
+}
