@@ -375,7 +375,7 @@ fn temporary_files_are_removed_by_a_writer_only(bed: &Bed) {
     Store::open(config).unwrap();
     assert!(mine.iter().all(there));
     Store::open(bed.config()).unwrap().close().unwrap();
-    assert!(!mine.iter().any(|name| there(&name)));
+    assert!(!mine.iter().any(|name| there(name)));
     assert!(others.iter().all(there));
 }
 

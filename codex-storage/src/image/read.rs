@@ -76,7 +76,6 @@ impl ImageReader {
     }
 
     /// The length of the file in bytes.
-    #[expect(clippy::len_without_is_empty, reason = "an image is never empty")]
     pub(crate) fn len(&self) -> u64 {
         self.len
     }

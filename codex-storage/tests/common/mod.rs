@@ -72,7 +72,7 @@ pub fn keys(passphrase: &str) -> Arc<dyn Keys> {
 pub fn files(vfs: &Vfs) -> Vec<(String, Vec<u8>)> {
     let mut names = vfs.dir.list().unwrap();
     names.sort();
-    names.retain(|name| !name.ends_with(".lock"));
+    names.retain(|name| name != "app.db.lock");
     names.into_iter().map(|name| (name.clone(), bytes(vfs, &name))).collect()
 }
 
