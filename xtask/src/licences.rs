@@ -167,7 +167,7 @@ mod tests {
     fn an_exception_holds_for_its_crate_only() {
         let allowed = Allowed::read(
             "[licenses]\nallow = [\n  \"MIT\",\n]\nexceptions = [\n  # why\n  \
-             { crate = \"tree\", allow = [\"MPL-2.0\"] },\n]\n[bans]\ndeny = [\"GPL-3.0\"]\n",
+             { crate = \"tree\", allow = [\"MPL-2.0\"] },\n]\n[bans]\nallow = [\"GPL-3.0\"]\n",
         );
         assert!(allowed.refuses(&package("tree", Some("MPL-2.0"))).is_none());
         assert!(allowed.refuses(&package("tree", Some("MPL-2.0+"))).is_none());

@@ -211,11 +211,11 @@ mod tests {
     #[test]
     fn the_test_program_is_found_among_the_messages() {
         let messages = concat!(
-            r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/bin/tool"}"#,
-            "\n",
             r#"{"reason":"compiler-artifact","profile":{"test":true},"executable":"/deps/loom-1"}"#,
             "\n",
             r#"{"reason":"compiler-artifact","profile":{"test":true},"executable":null}"#,
+            "\n",
+            r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/bin/tool"}"#,
             "\nnot json\n",
             r#"{"reason":"build-finished","success":true}"#,
         );
