@@ -107,6 +107,8 @@ impl Group {
             Some(open) => open,
             None => (self.begin(), 0),
         };
+        // `begin` has opened one.
+        self.open = None;
         let records = self.buf.len() - start - BATCH_HEAD - self.layout.batch_extra;
         // `push` holds a batch below BATCH_LEN_MAX, so its length fits.
         let records = u32::try_from(records).unwrap_or(u32::MAX);
@@ -218,6 +220,11 @@ pub struct BatchRef<'a> {
 }
 
 impl<'a> BatchRef<'a> {
+    /// How many operations the batch says it has.
+    pub fn count(&self) -> u32 {
+        self.count
+    }
+
     /// The operations in order; ends behind the first error.
     pub fn ops(&self) -> Records<'a> {
         Records { rest: self.records, left: self.count, failed: false }

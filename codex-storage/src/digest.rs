@@ -1,0 +1,136 @@
+//! The history digest: SHA-256 chained over the plaintext of all commits.
+//!
+//! What is hashed is `docs/FORMAT.md`, section "History digest".
+
+use sha2::{Digest, Sha256};
+
+use crate::batch::{Group, Seq};
+use crate::codec::Fields;
+
+/// SHA-256 over a history.
+pub(crate) type HistoryDigest = [u8; 32];
+
+/// The digest behind a group of a Wal or a Snapshot, whose batches encode to `batches`.
+pub(crate) fn of_group(
+    before: &HistoryDigest,
+    first: Seq,
+    count: u32,
+    batches: &[u8],
+) -> HistoryDigest {
+    let mut sha = Sha256::new();
+    sha.update(b"codexdb history 1");
+    sha.update(before);
+    sha.update(first.to_le_bytes());
+    sha.update(count.to_le_bytes());
+    sha.update(batches);
+    sha.finalize().into()
+}
+
+/// The digest behind one commit of a ledger.
+pub(crate) fn of_commit(
+    before: &HistoryDigest,
+    seq: Seq,
+    time_us: i64,
+    count: u32,
+    records: &[u8],
+) -> HistoryDigest {
+    let mut sha = Sha256::new();
+    sha.update(b"codexdb ledger 1");
+    sha.update(before);
+    sha.update(seq.to_le_bytes());
+    sha.update(time_us.to_le_bytes());
+    sha.update(count.to_le_bytes());
+    sha.update(records);
+    sha.finalize().into()
+}
+
+/// What stands between the lengths and the records of a ledger's batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// When the commit was made, in microseconds since 1970 (UTC).
+    pub(crate) time_us: i64,
+    /// The digest of the history up to it.
+    pub(crate) digest: HistoryDigest,
+}
+
+impl Stamp {
+    /// Reads the extra of a batch.
+    pub(crate) fn read(extra: &[u8]) -> Self {
+        let mut fields = Fields::new(extra);
+        Self { time_us: fields.i64(), digest: fields.array() }
+    }
+}
+
+/// Writes time and digest into each batch of `group`, whose first is commit `first`, and returns
+/// the digest behind the last.
+pub(crate) fn stamp(
+    group: &mut Group,
+    before: &HistoryDigest,
+    first: Seq,
+    time_us: i64,
+) -> HistoryDigest {
+    let mut digest = *before;
+    let ends = group.ends().to_vec();
+    let len = group.len();
+    let mut start = group.buffer_mut().len() - len;
+    for (seq, end) in (first..).zip(ends) {
+        if let Some(batch) = group.buffer_mut().get_mut(start..end) {
+            digest = stamp_batch(batch, &digest, seq, time_us);
+        }
+        start = end;
+    }
+    digest
+}
+
+fn stamp_batch(batch: &mut [u8], before: &HistoryDigest, seq: Seq, time_us: i64) -> HistoryDigest {
+    let count = Fields::new(batch).u32();
+    let Some((_, body)) = batch.split_at_mut_checked(8) else { return *before };
+    let Some((extra, records)) = body.split_at_mut_checked(STAMP_LEN) else { return *before };
+    let digest = of_commit(before, seq, time_us, count, records);
+    let stamp = time_us.to_le_bytes().into_iter().chain(digest);
+    extra.iter_mut().zip(stamp).for_each(|(to, byte)| *to = byte);
+    digest
+}
+
+/// Time and digest, in bytes.
+pub(crate) const STAMP_LEN: usize = 40;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::batch::{Batches, Layout, Op};
+
+    #[test]
+    fn a_stamp_is_read_back_and_chains_over_every_field() {
+        let mut group = Group::new(Layout { head: 64, batch_extra: STAMP_LEN });
+        for key in [b"a", b"b"] {
+            group.push(Op::Set { key, value: b"value" }).unwrap();
+            group.finish();
+        }
+        let last = stamp(&mut group, &[1; 32], 5, 99);
+        let batches = Batches::new(group.payload(), STAMP_LEN).map(Result::unwrap);
+        let mut digest = [1; 32];
+        for (seq, batch) in (5..).zip(batches) {
+            let stamp = Stamp::read(batch.extra);
+            digest = of_commit(&digest, seq, 99, 1, batch.records);
+            assert_eq!(stamp, Stamp { time_us: 99, digest });
+        }
+        assert_eq!(last, digest);
+        let base = of_commit(&[1; 32], 5, 99, 1, b"records");
+        assert_ne!(base, of_commit(&[2; 32], 5, 99, 1, b"records"));
+        assert_ne!(base, of_commit(&[1; 32], 6, 99, 1, b"records"));
+        assert_ne!(base, of_commit(&[1; 32], 5, 98, 1, b"records"));
+        assert_ne!(base, of_commit(&[1; 32], 5, 99, 2, b"records"));
+        assert_ne!(base, of_commit(&[1; 32], 5, 99, 1, b"record"));
+    }
+
+    #[test]
+    fn the_digest_of_a_group_is_sha256_of_what_the_format_lists() {
+        let mut text = b"codexdb history 1".to_vec();
+        text.extend_from_slice(&[3; 32]);
+        text.extend_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
+        text.extend_from_slice(b"batches");
+        let expected: [u8; 32] = Sha256::digest(text).into();
+        assert_eq!(of_group(&[3; 32], 9, 2, b"batches"), expected);
+    }
+}

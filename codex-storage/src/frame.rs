@@ -1,0 +1,286 @@
+//! The frame: one commit group in a log, bound to its file, generation and offset.
+//!
+//! The layout is `docs/FORMAT.md`, section "Frames".
+
+use crate::batch::Seq;
+use crate::codec::{Fields, is_zero, u64_of};
+use crate::seal::TAG_LEN;
+
+/// The log that a frame belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogId {
+    pub(crate) file_id: [u8; 16],
+    pub(crate) generation: u64,
+}
+
+impl LogId {
+    /// What the key of an epoch of this log is derived for.
+    pub(crate) fn info(&self) -> Vec<u8> {
+        [b"codexdb frame 1".as_slice(), &self.file_id, &self.generation.to_le_bytes()].concat()
+    }
+
+    /// What every frame at `offset` is bound to without storing it.
+    fn binding(&self, offset: u64) -> Vec<u8> {
+        let offset = if cfg!(codex_mutant = "no_offset_in_crc") { 0 } else { offset };
+        [self.file_id.as_slice(), &self.generation.to_le_bytes(), &offset.to_le_bytes()].concat()
+    }
+}
+
+/// The fields of a frame header, without its two checksums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FrameHeader {
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) seq: Seq,
+    pub(crate) durable: Seq,
+    pub(crate) epoch: [u8; 8],
+    pub(crate) counter: u64,
+    pub(crate) previous: u64,
+    pub(crate) batches: u32,
+    pub(crate) payload_len: u32,
+}
+
+impl FrameHeader {
+    /// The bytes that are authenticated with the payload, which the checksums are not.
+    pub(crate) fn prefix(&self) -> [u8; PREFIX_LEN] {
+        let mut out = [0; PREFIX_LEN];
+        let fields: [&[u8]; 10] = [
+            &MAGIC,
+            &[self.kind, self.flags, 0, 0],
+            &self.seq.to_le_bytes(),
+            &self.durable.to_le_bytes(),
+            &self.epoch,
+            &self.counter.to_le_bytes(),
+            &self.previous.to_le_bytes(),
+            &self.batches.to_le_bytes(),
+            &self.payload_len.to_le_bytes(),
+            &[],
+        ];
+        out.iter_mut().zip(fields.into_iter().flatten()).for_each(|(to, byte)| *to = *byte);
+        out
+    }
+
+    /// The whole header of a frame at `offset`, and the frame's chain value.
+    pub(crate) fn encode(
+        &self,
+        log: &LogId,
+        offset: u64,
+        payload_crc: u32,
+    ) -> ([u8; FRAME_HEAD], u64) {
+        let mut out = [0; FRAME_HEAD];
+        let fields = [self.prefix().as_slice(), &payload_crc.to_le_bytes()].concat();
+        let crc = header_crc(log, offset, &fields);
+        let bytes = fields.iter().chain(&crc.to_le_bytes()).copied().collect::<Vec<u8>>();
+        out.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        (out, chain(crc, payload_crc))
+    }
+
+    /// What is bound to a sealed frame at `offset` beside its payload: place, header, and the
+    /// tag of the sealed frame before it.
+    pub(crate) fn aad(&self, log: &LogId, offset: u64, previous_tag: &[u8; TAG_LEN]) -> Vec<u8> {
+        [log.binding(offset).as_slice(), &self.prefix(), previous_tag].concat()
+    }
+
+    /// Whether this build knows the kind and the flags.
+    pub(crate) fn is_known(&self) -> bool {
+        matches!(self.kind, GROUP | RESUME | CLOSE) && self.flags & !(LAZY | SALTED) == 0
+    }
+
+    /// Whether the frame was written without a sync of its own.
+    pub(crate) fn is_lazy(&self) -> bool {
+        self.flags & LAZY != 0
+    }
+
+    /// Whether the payload begins with the salt of a new epoch.
+    pub(crate) fn is_salted(&self) -> bool {
+        self.flags & SALTED != 0
+    }
+
+    /// Header, payload and end byte, without the padding.
+    pub(crate) fn len(&self) -> u64 {
+        u64_of(FRAME_HEAD) + u64::from(self.payload_len) + 1
+    }
+
+    /// The last commit of the frame; of a resume or close the one before it. `None` when the
+    /// numbers do not go together.
+    pub(crate) fn last_seq(&self) -> Option<Seq> {
+        let batches = u64::from(self.batches);
+        if (self.kind == GROUP) == (batches == 0) {
+            return None;
+        }
+        self.seq.checked_add(batches)?.checked_sub(1)
+    }
+}
+
+/// A frame header whose checksum is right for its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Parsed {
+    pub(crate) header: FrameHeader,
+    pub(crate) payload_crc: u32,
+    pub(crate) chain: u64,
+}
+
+impl Parsed {
+    /// Reads the header of the frame that begins at `offset`; `None` when there is none that
+    /// was written there.
+    pub(crate) fn parse(bytes: &[u8], log: &LogId, offset: u64) -> Option<Self> {
+        if !bytes.starts_with(&MAGIC) {
+            return None;
+        }
+        let (bytes, crc) = bytes.get(..FRAME_HEAD)?.split_last_chunk::<4>()?;
+        let crc = u32::from_le_bytes(*crc);
+        if header_crc(log, offset, bytes) != crc {
+            return None;
+        }
+        let mut fields = Fields::new(bytes);
+        let _magic = fields.u32();
+        let (kind, mut flags, zero) = (fields.u8(), fields.u8(), fields.u16());
+        if zero != 0 {
+            // As unknown as a flag would be.
+            flags = u8::MAX;
+        }
+        let header = FrameHeader {
+            kind,
+            flags,
+            seq: fields.u64(),
+            durable: fields.u64(),
+            epoch: fields.array(),
+            counter: fields.u64(),
+            previous: fields.u64(),
+            batches: fields.u32(),
+            payload_len: fields.u32(),
+        };
+        let payload_crc = fields.u32();
+        Some(Self { header, payload_crc, chain: chain(crc, payload_crc) })
+    }
+
+    /// Whether what follows the header is what was written: `body` is the payload, the end byte
+    /// and the padding.
+    pub(crate) fn is_intact(&self, body: &[u8]) -> bool {
+        let Ok(payload_len) = usize::try_from(self.header.payload_len) else { return false };
+        let Some((payload, end)) = body.split_at_checked(payload_len) else { return false };
+        let Some((end, padding)) = end.split_first() else { return false };
+        *end == END && is_zero(padding) && crc32c::crc32c(payload) == self.payload_crc
+    }
+}
+
+/// `len` rounded up to where the next frame can begin.
+pub(crate) fn padded(len: u64) -> u64 {
+    len.saturating_add(ALIGN - 1) / ALIGN * ALIGN
+}
+
+fn header_crc(log: &LogId, offset: u64, bytes: &[u8]) -> u32 {
+    crc32c::crc32c_append(crc32c::crc32c(&log.binding(offset)), bytes)
+}
+
+fn chain(header_crc: u32, payload_crc: u32) -> u64 {
+    u64::from(header_crc) << 32 | u64::from(payload_crc)
+}
+
+/// "CDXF".
+pub(crate) const MAGIC: [u8; 4] = *b"CDXF";
+/// A commit group.
+pub(crate) const GROUP: u8 = 1;
+/// Where reading goes on behind a tail that recovery left out.
+pub(crate) const RESUME: u8 = 2;
+/// The mark of a clean end.
+pub(crate) const CLOSE: u8 = 3;
+/// Written at a level that does not sync each frame.
+pub(crate) const LAZY: u8 = 1;
+/// The payload begins with the salt of the epoch.
+pub(crate) const SALTED: u8 = 2;
+/// The last byte of a frame.
+pub(crate) const END: u8 = 0xA5;
+/// Frames begin at multiples of this, in bytes.
+pub(crate) const ALIGN: u64 = 64;
+/// A frame header, in bytes.
+pub(crate) const FRAME_HEAD: usize = 64;
+/// The part of it before the checksums, in bytes.
+pub(crate) const PREFIX_LEN: usize = 56;
+/// What the disk writes wholly or a prefix of, in bytes.
+pub(crate) const SECTOR: u64 = 512;
+/// The salt of an epoch, in bytes.
+pub(crate) const SALT_LEN: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LOG: LogId = LogId { file_id: [7; 16], generation: 3 };
+
+    fn header() -> FrameHeader {
+        FrameHeader {
+            kind: GROUP,
+            flags: LAZY | SALTED,
+            seq: 0x0102,
+            durable: 0x0101,
+            epoch: *b"EPOCHEPO",
+            counter: 5,
+            previous: 0x1122_3344_5566_7788,
+            batches: 2,
+            payload_len: 9,
+        }
+    }
+
+    #[test]
+    fn a_frame_header_comes_back_and_its_fields_stand_where_the_format_says() {
+        let (bytes, chain) = header().encode(&LOG, 8192, 0xAABB_CCDD);
+        let parsed = Parsed::parse(&bytes, &LOG, 8192).unwrap();
+        assert_eq!(parsed, Parsed { header: header(), payload_crc: 0xAABB_CCDD, chain });
+        assert_eq!(bytes[..10], [0x43, 0x44, 0x58, 0x46, 1, 3, 0, 0, 2, 1]);
+        assert_eq!(bytes[16..18], [1, 1]);
+        assert_eq!(&bytes[24..32], b"EPOCHEPO");
+        assert_eq!(bytes[32], 5);
+        assert_eq!(bytes[40..48], 0x1122_3344_5566_7788_u64.to_le_bytes());
+        assert_eq!((bytes[48], bytes[52]), (2, 9));
+        assert_eq!(bytes[56..60], 0xAABB_CCDD_u32.to_le_bytes());
+        let stored = u32::from_le_bytes(*bytes.last_chunk().unwrap());
+        assert_eq!(chain, u64::from(stored) << 32 | 0xAABB_CCDD);
+        assert_eq!(header().last_seq(), Some(0x0103));
+    }
+
+    #[test]
+    fn a_frame_header_parses_nowhere_else_and_with_no_bit_flipped() {
+        let (bytes, _) = header().encode(&LOG, 8192, 1);
+        assert_eq!(Parsed::parse(&bytes, &LOG, 8256), None, "offset_is_bound");
+        assert_eq!(Parsed::parse(&bytes, &LogId { generation: 4, ..LOG }, 8192), None);
+        assert_eq!(Parsed::parse(&bytes, &LogId { file_id: [8; 16], ..LOG }, 8192), None);
+        for bit in 0..FRAME_HEAD * 8 {
+            let mut flipped = bytes;
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(Parsed::parse(&flipped, &LOG, 8192), None, "bit {bit}");
+        }
+        for len in 0..FRAME_HEAD {
+            assert_eq!(Parsed::parse(&bytes[..len], &LOG, 8192), None);
+        }
+    }
+
+    #[test]
+    fn a_body_is_intact_only_with_its_end_byte_and_zero_padding() {
+        let payload = b"payload!!";
+        let (bytes, _) = header().encode(&LOG, 0, crc32c::crc32c(payload));
+        let parsed = Parsed::parse(&bytes, &LOG, 0).unwrap();
+        let mut body = payload.to_vec();
+        body.push(END);
+        body.resize(64, 0);
+        assert!(parsed.is_intact(&body));
+        for at in 0..body.len() {
+            let mut changed = body.clone();
+            changed[at] ^= 0x40;
+            assert!(!parsed.is_intact(&changed), "byte {at}");
+        }
+        assert!(!parsed.is_intact(&body[..9]));
+        assert!(!parsed.is_intact(&[]));
+    }
+
+    #[test]
+    fn unknown_kinds_and_flags_are_seen() {
+        for (kind, flags, known) in [(1, 0, true), (3, 2, true), (0, 0, false), (4, 0, false)] {
+            assert_eq!(FrameHeader { kind, flags, ..header() }.is_known(), known);
+        }
+        assert!(!FrameHeader { flags: 4, ..header() }.is_known());
+        assert_eq!(FrameHeader { batches: 0, ..header() }.last_seq(), None);
+        assert_eq!(FrameHeader { seq: u64::MAX, ..header() }.last_seq(), None);
+        assert_eq!(FrameHeader { kind: CLOSE, batches: 0, ..header() }.last_seq(), Some(0x0101));
+    }
+}

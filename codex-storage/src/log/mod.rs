@@ -1,0 +1,87 @@
+//! The log: a header and then frames, one a commit group. Used by the Wal and the Ledger form.
+//!
+//! [`LogWriter`] makes a log and appends to it; [`LogReader`] reads one and tells a torn tail
+//! from damage; [`recover`] makes a log that was read ready to be continued.
+
+mod gate;
+mod read;
+mod recovery;
+mod segment;
+mod space;
+mod tail;
+mod window;
+mod write;
+
+pub(crate) use read::{GroupRef, LogReader, LogState};
+pub(crate) use recovery::recover;
+pub(crate) use segment::{LogPlace, NewLog};
+pub(crate) use write::LogWriter;
+
+use crate::batch::{Layout, Seq};
+use crate::digest::{HistoryDigest, STAMP_LEN};
+use crate::frame::{FRAME_HEAD, LogId, SALT_LEN};
+use crate::header::Header;
+use crate::seal::TAG_LEN;
+use crate::storage::Form;
+
+/// Where a log ends: what the next frame, or the header of the next segment, continues.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LogEnd {
+    /// Where the next frame begins.
+    pub(crate) offset: u64,
+    /// The last commit.
+    pub(crate) seq: Seq,
+    /// The chain value of the last frame.
+    pub(crate) chain: u64,
+    /// The tag of the last sealed frame; zero in a plain store.
+    pub(crate) tag: [u8; TAG_LEN],
+    /// The history digest behind the last commit.
+    pub(crate) digest: HistoryDigest,
+    /// The time of the last commit of a ledger, else `i64::MIN`.
+    pub(crate) time_us: i64,
+    /// Whether the last frame is the mark of a clean close.
+    pub(crate) closed: bool,
+}
+
+impl LogEnd {
+    /// The end of a log that has no frames yet.
+    pub(crate) fn base(header: &Header) -> Self {
+        Self {
+            offset: header.body_offset(),
+            seq: header.base_seq,
+            chain: header.base_chain,
+            tag: header.base_tag,
+            digest: header.base_digest,
+            time_us: i64::MIN,
+            closed: false,
+        }
+    }
+
+    /// Lets the header of the next segment continue this log, which has the id `log`.
+    pub(crate) fn continue_in(&self, header: &mut Header, log: &LogId) {
+        header.base_seq = self.seq;
+        header.base_chain = self.chain;
+        header.base_tag = self.tag;
+        header.base_digest = self.digest;
+        header.neighbour = log.file_id;
+    }
+}
+
+/// The room that a group for a log of this form needs, so that its buffer becomes the frame.
+///
+/// In front of a sealed group there is room for the salt of its epoch too: the header of a frame
+/// that has none begins behind it.
+pub(crate) fn layout(form: Form, sealed: bool) -> Layout {
+    Layout {
+        head: if sealed { FRAME_HEAD + SALT_LEN } else { FRAME_HEAD },
+        batch_extra: batch_extra(form),
+    }
+}
+
+/// The bytes between the lengths and the records of a batch.
+pub(crate) fn batch_extra(form: Form) -> usize {
+    if form == Form::Ledger { STAMP_LEN } else { 0 }
+}
+
+#[cfg(test)]
+mod tests;

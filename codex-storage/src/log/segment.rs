@@ -1,0 +1,116 @@
+//! Making a log: complete under a temporary name, synced, read back, and only then named.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::LogEnd;
+use super::space::{STEP_MIN, Space, is_full, write_zeros};
+use super::write::LogWriter;
+use crate::codec::is_zero;
+use crate::error::{Error, Result};
+use crate::header::{Found, HEADER_LEN, Header};
+use crate::seal::Seal;
+use crate::storage::Durability;
+use crate::vfs::{File, Mode, Open, Vfs};
+
+/// Where a log stands and how it is written.
+#[derive(Debug, Clone)]
+pub(crate) struct LogPlace {
+    /// The directory, the clock and the entropy.
+    pub(crate) vfs: Vfs,
+    /// The name of the log's file.
+    pub(crate) name: String,
+    /// The root key of the store; `None` in a plain one.
+    pub(crate) seal: Option<Arc<dyn Seal>>,
+    /// When a commit counts as done.
+    pub(crate) durability: Durability,
+}
+
+impl LogPlace {
+    /// The path of the log, for messages.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.vfs.dir.path(&self.name)
+    }
+}
+
+/// A log without frames, complete and durable but for its name.
+#[derive(Debug)]
+pub(crate) struct NewLog {
+    place: LogPlace,
+    header: Header,
+    temporary: String,
+    file: Arc<dyn File>,
+}
+
+impl NewLog {
+    /// Writes the log under the name `temporary` (what stands there is removed), syncs it and
+    /// reads it back.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`: nothing changed; the temporary file is removed where that is possible.
+    pub(crate) fn write(place: LogPlace, header: Header, temporary: String) -> Result<Self> {
+        let path = place.vfs.dir.path(&temporary);
+        if place.vfs.dir.metadata(&temporary).is_ok_and(|found| found.is_some()) {
+            let removed = place.vfs.dir.remove(&temporary);
+            removed.map_err(|e| Error::io("remove the leftover", &path, e))?;
+        }
+        let file = place
+            .vfs
+            .dir
+            .open(&temporary, Open::CreateNew(Mode::Private))
+            .map_err(|e| Error::io("create", &path, e))?;
+        let new = Self { place, header, temporary, file };
+        let written = new.fill();
+        if written.is_err() {
+            // A leftover costs nothing but a name: the next open removes it.
+            let _ = new.place.vfs.dir.remove(&new.temporary);
+        }
+        written.map(|()| new)
+    }
+
+    /// Gives the log its name, durably.
+    ///
+    /// # Errors
+    /// `Io`: the log may have its name or not.
+    pub(crate) fn publish(self) -> Result<LogWriter> {
+        let dir = &self.place.vfs.dir;
+        let path = self.place.path();
+        dir.rename(&self.temporary, &self.place.name)
+            .map_err(|e| Error::io("rename the new log to", &path, e))?;
+        if !cfg!(codex_mutant = "skip_dir_sync") {
+            dir.sync().map_err(|e| Error::io("sync the folder of", &path, e))?;
+        }
+        let end = LogEnd::base(&self.header);
+        let space = Space::fresh(Arc::clone(&self.file), STEP_MIN);
+        Ok(LogWriter::new(self.place, self.file, &self.header, end, space))
+    }
+
+    fn fill(&self) -> Result<()> {
+        let path = self.place.vfs.dir.path(&self.temporary);
+        let (file, len) = (&*self.file, STEP_MIN);
+        let header = self.header.encode(self.place.seal.as_deref());
+        file.allocate(0, len)
+            .and_then(|()| write_zeros(file, 0, len))
+            .and_then(|()| file.write_all_at(&header, 0))
+            .map_err(|e| match is_full(&e) {
+                true => Error::NoSpace { path: path.clone(), needed: len },
+                false => Error::io("write", &path, e),
+            })?;
+        file.sync().map_err(|e| Error::io("sync", &path, e))?;
+        self.read_back(&path)
+    }
+
+    fn read_back(&self, path: &Path) -> Result<()> {
+        let found = Found::read(&*self.file, path)?;
+        found.authenticate(self.place.seal.as_deref(), path)?;
+        let len = usize::try_from(STEP_MIN).unwrap_or_default();
+        let mut bytes = vec![0xFF; len];
+        self.file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io("read back", path, e))?;
+        let rest = bytes.get(HEADER_LEN..).unwrap_or_default();
+        if found.header != self.header || !is_zero(rest) {
+            let what = "a new log does not read back as it was written";
+            return Err(Error::Damaged { path: path.to_owned(), offset: 0, what });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,136 @@
+//! Space ahead of a log: allocated, zeroed and synced before a frame is written into it.
+
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
+
+use super::gate::SyncGate;
+use crate::vfs::File;
+
+/// The space of one log.
+#[derive(Debug)]
+pub(super) struct Space {
+    file: Arc<dyn File>,
+    /// Up to here the file is allocated, and zero behind the last frame.
+    end: u64,
+    /// Whether the space was allocated by this handle. What an earlier one left may have holes.
+    is_sure: bool,
+}
+
+/// Why there is no space.
+#[derive(Debug)]
+pub(super) enum SpaceError {
+    /// The disk is full.
+    Full { needed: u64 },
+    /// A call failed before any frame was touched.
+    Io { action: &'static str, source: Arc<io::Error> },
+    /// Zeroed space could not be synced.
+    Sync(Arc<io::Error>),
+}
+
+impl Space {
+    /// The space of a file whose bytes up to `end` exist, and are zero where no frame is.
+    pub(super) fn existing(file: Arc<dyn File>, end: u64) -> Self {
+        Self { file, end, is_sure: false }
+    }
+
+    /// The space of a file that was just made with `end` allocated bytes.
+    pub(super) fn fresh(file: Arc<dyn File>, end: u64) -> Self {
+        Self { file, end, is_sure: true }
+    }
+
+    /// Makes sure that `len` bytes at `offset`, the end of the log, can be written without
+    /// allocating. The last of the space is kept for those who may use the reserve.
+    pub(super) fn reserve(
+        &mut self,
+        offset: u64,
+        len: u64,
+        may_use_reserve: bool,
+        gate: &SyncGate,
+    ) -> Result<(), SpaceError> {
+        self.make_sure(offset)?;
+        let needed = offset.saturating_add(len);
+        if needed.saturating_add(RESERVE) <= self.end {
+            return Ok(());
+        }
+        let wanted = needed.saturating_add(RESERVE);
+        let step = self.end.clamp(STEP_MIN, STEP_MAX);
+        let large = wanted.max(self.end.saturating_add(step)).next_multiple_of(STEP_MIN);
+        match self.grow(large, gate) {
+            Err(SpaceError::Full { .. }) => {}
+            done => return done,
+        }
+        match self.grow(wanted, gate) {
+            Err(SpaceError::Full { .. }) if may_use_reserve && needed <= self.end => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Cuts off what lies behind `offset`.
+    pub(super) fn trim(&mut self, offset: u64) -> io::Result<()> {
+        self.end = self.end.min(offset);
+        self.file.set_len(offset)
+    }
+
+    /// Fills holes in what an earlier handle left, so that a full disk is noticed here and not
+    /// when a frame is half written.
+    fn make_sure(&mut self, offset: u64) -> Result<(), SpaceError> {
+        if self.is_sure || self.end <= offset {
+            return Ok(());
+        }
+        match self.file.allocate(offset, self.end - offset) {
+            Ok(()) => self.is_sure = true,
+            Err(e) if is_full(&e) => self.end = offset,
+            Err(e) => return Err(io_error("allocate space in", e)),
+        }
+        Ok(())
+    }
+
+    fn grow(&mut self, end: u64, gate: &SyncGate) -> Result<(), SpaceError> {
+        let from = self.end;
+        let filled =
+            self.file.allocate(from, end - from).map_err(|e| ("allocate space in", e)).and_then(
+                |()| write_zeros(&*self.file, from, end).map_err(|e| ("zero the space of", e)),
+            );
+        if let Err((action, e)) = filled {
+            // Gives back what was allocated of it; without success the file is only longer.
+            let _ = self.file.set_len(from);
+            if is_full(&e) {
+                return Err(SpaceError::Full { needed: end - from });
+            }
+            return Err(io_error(action, e));
+        }
+        if !cfg!(codex_mutant = "skip_space_sync") {
+            gate.sync_space().map_err(SpaceError::Sync)?;
+        }
+        self.end = end;
+        Ok(())
+    }
+}
+
+/// Overwrites `[from, end)` with zeros.
+pub(super) fn write_zeros(file: &dyn File, from: u64, end: u64) -> io::Result<()> {
+    let mut at = from;
+    while at < end {
+        let len = usize::try_from(end - at).unwrap_or(ZEROS.len()).min(ZEROS.len());
+        let (zeros, _) = ZEROS.split_at(len);
+        file.write_all_at(zeros, at)?;
+        at += crate::codec::u64_of(len);
+    }
+    Ok(())
+}
+
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+fn io_error(action: &'static str, source: io::Error) -> SpaceError {
+    SpaceError::Io { action, source: Arc::new(source) }
+}
+
+/// The first space of a log and the smallest step, in bytes.
+pub(super) const STEP_MIN: u64 = 64 << 10;
+/// The largest step, in bytes.
+const STEP_MAX: u64 = 16 << 20;
+/// What is kept for groups that only remove, so that a full disk can be freed, in bytes.
+const RESERVE: u64 = 16 << 10;
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

@@ -1,0 +1,154 @@
+//! Where no next frame is: the end of the log, a gap to cross, damage, or a torn write.
+//!
+//! The five rules are `docs/FORMAT.md`, section "Reading a log".
+
+use super::read::{LogReader, Place, RESUME_PAYLOAD_MAX};
+use crate::codec::{is_zero, len_without_zeros, u64_of};
+use crate::config::OnDamage;
+use crate::error::{Error, Result};
+use crate::frame::{ALIGN, FRAME_HEAD, FrameHeader, Parsed, RESUME, SECTOR, padded};
+
+/// The end of a log.
+#[derive(Debug)]
+pub(super) struct Tail {
+    /// Where the last byte behind the end that is not zero ends, if there is one.
+    pub(super) last_nonzero: Option<u64>,
+}
+
+impl LogReader {
+    /// Judges what stands at the end of the intact frames, where `place` was found: goes on
+    /// behind a gap, or notes the end of the log.
+    pub(super) fn resolve(&mut self, place: &Place) -> Result<()> {
+        let at = self.end.offset;
+        let seq = self.end.seq.saturating_add(1);
+        let last_nonzero = self.window.last_nonzero(at)?;
+        if let Some(last) = last_nonzero
+            && self.cross_or_refuse(at, last)?
+        {
+            return Ok(());
+        }
+        if self.proven >= seq {
+            return Err(self.damaged(at, "a commit that another file continues is missing"));
+        }
+        let Some(last) = last_nonzero else {
+            self.tail = Some(Tail { last_nonzero });
+            return Ok(());
+        };
+        let is_torn = match place {
+            Place::NoHeader => self.is_header_torn(at)?,
+            Place::Torn(parsed) => self.is_body_torn(at, last, parsed)?,
+            Place::Damage(what) => return Err(self.damaged(at, what)),
+            Place::Tampered | Place::Next(_) => {
+                return Err(Error::Tampered { path: self.window.path().to_owned(), offset: at });
+            }
+        };
+        if !is_torn && self.on_damage == OnDamage::Refuse {
+            return Err(Error::TailSuspect {
+                path: self.window.path().to_owned(),
+                offset: at,
+                seq: self.end.seq,
+                bytes: last - at,
+            });
+        }
+        self.tail = Some(Tail { last_nonzero });
+        Ok(())
+    }
+
+    /// Searches behind `at` for a resume frame that names it (true: reading goes on there) or
+    /// for proof that the commit to come was durable.
+    fn cross_or_refuse(&mut self, at: u64, last: u64) -> Result<bool> {
+        let seq = self.end.seq.saturating_add(1);
+        let mut offset = at + ALIGN;
+        while offset < last {
+            if let Some(parsed) = self.parse(offset)? {
+                if self.try_resume(offset, &parsed)? {
+                    return Ok(true);
+                }
+                // The header alone proves it: its checksum covers `durable` and the place.
+                if parsed.header.durable >= seq {
+                    let what = "a commit that a later frame proves durable is not intact";
+                    return Err(self.damaged(at, what));
+                }
+            }
+            offset += ALIGN;
+        }
+        Ok(false)
+    }
+
+    /// Whether the header at `at` did not arrive as a whole: from some byte of it on, its sector
+    /// is zero.
+    fn is_header_torn(&mut self, at: u64) -> Result<bool> {
+        let last_byte = at + u64_of(FRAME_HEAD) - 1;
+        let len = sector_end(at) - last_byte;
+        let bytes = self.window.bytes(last_byte, usize::try_from(len).unwrap_or(0))?;
+        Ok(is_zero(bytes))
+    }
+
+    /// Whether a sector of the frame did not arrive, or not as a whole; and, where nothing was
+    /// written behind the frame before it was synced, whether nothing is.
+    fn is_body_torn(&mut self, at: u64, last: u64, parsed: &Parsed) -> Result<bool> {
+        let header = &parsed.header;
+        let end = at.saturating_add(header.len());
+        let has_torn_sector = end > self.window.file_len() || self.ends_in_zero(at, end)?;
+        if !has_torn_sector || header.is_lazy() {
+            return Ok(has_torn_sector);
+        }
+        self.only_torn_resumes(at.saturating_add(padded(header.len())), last)
+    }
+
+    /// Whether some sector of `[at, end)` ends in a zero byte.
+    fn ends_in_zero(&mut self, at: u64, end: u64) -> Result<bool> {
+        let mut sector = sector_end(at);
+        while sector < end {
+            if is_zero(self.window.bytes(sector - 1, 1)?) {
+                return Ok(true);
+            }
+            sector += SECTOR;
+        }
+        Ok(is_zero(self.window.bytes(end - 1, 1)?))
+    }
+
+    /// Whether there is nothing in `[from, last)` but the resume frames of recoveries that were
+    /// cut short while they wrote them.
+    fn only_torn_resumes(&mut self, from: u64, last: u64) -> Result<bool> {
+        let resume = FrameHeader {
+            kind: RESUME,
+            flags: 0,
+            seq: self.end.seq.saturating_add(1),
+            durable: self.end.seq,
+            epoch: [0; 8],
+            counter: 0,
+            previous: self.end.chain,
+            batches: 0,
+            payload_len: 0,
+        };
+        let mut at = from;
+        while at < last {
+            let len = usize::try_from(sector_end(at) - at).unwrap_or(0);
+            let bytes = self.window.bytes(at, len)?;
+            if !is_zero(bytes) && (at % SECTOR != 0 || !begins_like(bytes, &resume)) {
+                return Ok(false);
+            }
+            at = sector_end(at);
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a sector holds a prefix of a resume frame with these fields, and then zeros. Flags,
+/// epoch, counter and length differ from one recovery to the next.
+fn begins_like(sector: &[u8], resume: &FrameHeader) -> bool {
+    let used = len_without_zeros(sector);
+    let longest = FRAME_HEAD + usize::try_from(RESUME_PAYLOAD_MAX).unwrap_or(0) + 1;
+    let expected = resume.prefix();
+    let known = sector.iter().zip(&expected).take(used).enumerate();
+    used <= longest
+        && known
+            .filter(|(at, _)| !matches!(at, 5 | 24..40 | 52..))
+            .all(|(_, (byte, expected))| byte == expected)
+}
+
+/// Where the sector that holds `offset` ends.
+fn sector_end(offset: u64) -> u64 {
+    (offset / SECTOR).saturating_add(1).saturating_mul(SECTOR)
+}

@@ -1,0 +1,197 @@
+//! Logs on the disk in memory: what was appended is read, and only that.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::*;
+use crate::batch::{Group, Op};
+use crate::config::OnDamage;
+use crate::error::{Error, Result};
+use crate::frame::padded;
+use crate::header::{FileKind, Found};
+use crate::seal::{Keys, Seal};
+use crate::storage::Durability;
+use crate::toy_seal::ToyKeys;
+use crate::vfs::{File, MemDir, Open, SeededEntropy, SimClock, Vfs};
+
+/// A place for a log, plain or encrypted, and the header of its first segment.
+struct Setup {
+    place: LogPlace,
+    header: Header,
+}
+
+type Commits = Vec<(Seq, Vec<(Vec<u8>, Option<Vec<u8>>)>)>;
+
+impl Setup {
+    fn new(sealed: bool, form: Form, durability: Durability) -> Self {
+        let vfs = Vfs {
+            dir: Arc::new(MemDir::new()),
+            clock: Arc::new(SimClock::new()),
+            entropy: Arc::new(SeededEntropy::new(7)),
+        };
+        let path = Path::new("log");
+        let mut header = Header {
+            generation: 1,
+            base_seq: 10,
+            ..Header::new(&vfs, path, FileKind::Log, form).unwrap()
+        };
+        let mut seal: Option<Arc<dyn Seal>> = None;
+        if sealed {
+            let keys: Arc<dyn Keys> = ToyKeys::new("key", Arc::clone(&vfs.entropy));
+            let (envelope, fresh) = keys.create(&header.store_id).unwrap();
+            header.cipher = fresh.cipher_id();
+            header.root_id = fresh.root_id();
+            header.envelope = (form == Form::Ledger).then_some(envelope);
+            seal = Some(fresh);
+        }
+        Self { place: LogPlace { vfs, name: "log".to_owned(), seal, durability }, header }
+    }
+
+    fn create(&self) -> LogWriter {
+        let new = NewLog::write(self.place.clone(), self.header.clone(), "log.tmp.x".to_owned());
+        new.unwrap().publish().unwrap()
+    }
+
+    fn file(&self) -> Arc<dyn File> {
+        self.place.vfs.dir.open("log", Open::Write).unwrap()
+    }
+
+    fn read(&self) -> Result<(Commits, LogState)> {
+        let file = self.file();
+        let found = Found::read(&*file, &self.place.path())?;
+        found.authenticate(self.place.seal.as_deref(), &self.place.path())?;
+        let seal = self.place.seal.clone();
+        let path = self.place.path();
+        let mut reader = LogReader::new(file, &path, &found.header, seal, 0, OnDamage::Refuse)?;
+        let mut commits = Commits::new();
+        while let Some(group) = reader.next()? {
+            let mut ops = Vec::new();
+            group.for_each_commit(&mut |commit| {
+                ops.clear();
+                for op in commit.batch.ops() {
+                    match op.unwrap() {
+                        Op::Set { key, value } => ops.push((key.to_vec(), Some(value.to_vec()))),
+                        Op::Remove { key } => ops.push((key.to_vec(), None)),
+                        Op::Clear => {}
+                    }
+                }
+                commits.push((commit.seq, ops.clone()));
+                Ok(())
+            })?;
+        }
+        Ok((commits, reader.finish()))
+    }
+
+    fn reopen(&self) -> (Commits, LogWriter) {
+        let (commits, state) = self.read().unwrap();
+        let writer = recover(self.place.clone(), self.file(), &self.header, &state).unwrap();
+        (commits, writer)
+    }
+}
+
+fn fill(group: &mut Group, batches: &[&[(&str, Option<&str>)]]) {
+    group.reset();
+    for batch in batches {
+        for (key, value) in *batch {
+            let key = key.as_bytes();
+            let op = match value {
+                Some(value) => Op::Set { key, value: value.as_bytes() },
+                None => Op::Remove { key },
+            };
+            group.push(op).unwrap();
+        }
+        group.finish();
+    }
+}
+
+fn put(writer: &mut LogWriter, key: &str, value: &str) {
+    let mut group = writer.group();
+    fill(&mut group, &[&[(key, Some(value))]]);
+    writer.append(&mut group).unwrap();
+}
+
+fn commit(seq: Seq, key: &str, value: &str) -> (Seq, Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+    (seq, vec![(key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))])
+}
+
+fn every_setup() -> impl Iterator<Item = Setup> {
+    let forms = [Form::Wal, Form::Ledger];
+    let levels = [Durability::Sync, Durability::Os];
+    forms.into_iter().flat_map(move |form| {
+        levels.into_iter().flat_map(move |level| {
+            [false, true].into_iter().map(move |sealed| Setup::new(sealed, form, level))
+        })
+    })
+}
+
+#[test]
+fn what_was_appended_is_read_over_several_openings() {
+    for setup in every_setup() {
+        let mut writer = setup.create();
+        let mut group = writer.group();
+        fill(&mut group, &[&[("a", Some("1")), ("b", None)], &[]]);
+        assert_eq!(writer.append(&mut group).unwrap(), 11..13);
+        put(&mut writer, "c", "3");
+        writer.close().unwrap();
+        let len = setup.file().len().unwrap();
+        assert_eq!(len, writer.end().offset, "the space ahead is cut off at a close");
+        drop(writer);
+        let (commits, mut writer) = setup.reopen();
+        let ab = vec![(b"a".to_vec(), Some(b"1".to_vec())), (b"b".to_vec(), None)];
+        let mut expected = vec![(11, ab), (12, vec![]), commit(13, "c", "3")];
+        assert_eq!(commits, expected);
+        put(&mut writer, "d", "4");
+        let end = *writer.end();
+        drop(writer);
+        let (commits, state) = setup.read().unwrap();
+        expected.push(commit(14, "d", "4"));
+        assert_eq!(commits, expected);
+        assert_eq!(state.end, end);
+        assert_eq!(state.tail_end, None);
+        assert!(!state.end.closed);
+    }
+}
+
+#[test]
+fn a_torn_last_frame_is_crossed_after_recovery() {
+    for setup in every_setup() {
+        let mut writer = setup.create();
+        put(&mut writer, "a", "1");
+        let end = *writer.end();
+        put(&mut writer, "b", &"2".repeat(700));
+        drop(writer);
+        // The sector behind the frame's header did not arrive.
+        let hole = end.offset.next_multiple_of(512);
+        setup.file().write_all_at(&[0; 512], hole).unwrap();
+        for value in ["3", "4"] {
+            let (commits, mut writer) = setup.reopen();
+            assert_eq!(commits[0], commit(11, "a", "1"));
+            assert_eq!(commits.len(), if value == "3" { 1 } else { 2 });
+            put(&mut writer, "c", value);
+        }
+        let (commits, _) = setup.read().unwrap();
+        let expected = [commit(11, "a", "1"), commit(12, "c", "3"), commit(13, "c", "4")];
+        assert_eq!(commits, expected);
+    }
+}
+
+#[test]
+fn a_damaged_frame_that_a_later_one_proves_is_an_error() {
+    for setup in every_setup().filter(|setup| setup.place.durability == Durability::Sync) {
+        let mut writer = setup.create();
+        put(&mut writer, "a", "1");
+        let first = setup.header.body_offset();
+        put(&mut writer, "b", "2");
+        let end = padded(writer.end().offset);
+        drop(writer);
+        let mut byte = [0];
+        let half = first + (end - first) / 2;
+        for at in first..half {
+            setup.file().read_exact_at(&mut byte, at).unwrap();
+            setup.file().write_all_at(&[byte[0] ^ 1], at).unwrap();
+            let refused = setup.read().unwrap_err();
+            assert!(matches!(refused, Error::Damaged { offset, .. } if offset == first), "{at}");
+            setup.file().write_all_at(&byte, at).unwrap();
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A file seen through one bounded buffer; beyond its end it reads as zeros.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::codec::{len_without_zeros, u64_of};
+use crate::error::{Error, Result};
+use crate::vfs::File;
+
+/// Reads ahead in large pieces and keeps one of them.
+#[derive(Debug)]
+pub(super) struct Window {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    /// The length of the file when reading began.
+    len: u64,
+    /// The bytes from `start` on.
+    buf: Vec<u8>,
+    start: u64,
+}
+
+impl Window {
+    pub(super) fn new(file: Arc<dyn File>, path: PathBuf) -> Result<Self> {
+        let len = file.len().map_err(|e| Error::io("read the length of", &path, e))?;
+        Ok(Self { file, path, len, buf: Vec::new(), start: 0 })
+    }
+
+    /// The length of the file when reading began.
+    pub(super) fn file_len(&self) -> u64 {
+        self.len
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The `len` bytes at `offset`. The caller bounds `len`: by a constant, or by what the file
+    /// still has.
+    pub(super) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
+        let end = offset.saturating_add(u64_of(len));
+        if offset < self.start || end > self.start.saturating_add(u64_of(self.buf.len())) {
+            self.load(offset, len.max(CHUNK))?;
+        }
+        let at = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        Ok(self.buf.get(at..).and_then(|rest| rest.get(..len)).unwrap_or_default())
+    }
+
+    /// Where the last byte at or behind `from` that is not zero ends; `None` when there is none.
+    pub(super) fn last_nonzero(&mut self, from: u64) -> Result<Option<u64>> {
+        let mut last = None;
+        let mut at = from;
+        while at < self.len {
+            let used = len_without_zeros(self.bytes(at, CHUNK)?);
+            if used > 0 {
+                last = Some(at + u64_of(used));
+            }
+            at += u64_of(CHUNK);
+        }
+        Ok(last)
+    }
+
+    fn load(&mut self, offset: u64, len: usize) -> Result<()> {
+        let there = self.len.saturating_sub(offset).min(u64_of(len));
+        let there = usize::try_from(there).unwrap_or(len);
+        self.buf.clear();
+        // Exactly: doubling would exceed the bound on the heap for a large frame.
+        self.buf.reserve_exact(len);
+        self.buf.resize(len, 0);
+        self.start = offset;
+        let read = match self.buf.get_mut(..there) {
+            Some(target) => self.file.read_exact_at(target, offset),
+            None => Ok(()),
+        };
+        read.map_err(|e| {
+            self.buf.clear();
+            Error::io("read", &self.path, e)
+        })
+    }
+}
+
+/// How much is read ahead, in bytes.
+const CHUNK: usize = 256 << 10;

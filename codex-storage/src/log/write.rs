@@ -1,0 +1,422 @@
+//! Appending to a log: one frame a group, one write, one sync.
+
+use std::fmt;
+use std::io;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::gate::SyncGate;
+use super::segment::LogPlace;
+use super::space::{Space, SpaceError};
+use super::{LogEnd, layout};
+use crate::batch::{BATCH_LEN_MAX, Group, Seq};
+use crate::digest::{of_group, stamp};
+use crate::error::{Error, RecordError, Result};
+use crate::frame::{
+    ALIGN, CLOSE, END, FRAME_HEAD, FrameHeader, GROUP, LAZY, LogId, RESUME, SALT_LEN, SALTED,
+    padded,
+};
+use crate::header::{Header, fill, seal_error};
+use crate::seal::{Sealer, TAG_LEN};
+use crate::storage::{Durability, Form, SyncPoint};
+use crate::vfs::File;
+
+/// Writes one log. After an error that leaves bytes in doubt it writes nothing more.
+pub(crate) struct LogWriter {
+    place: LogPlace,
+    file: Arc<dyn File>,
+    gate: Arc<SyncGate>,
+    log: LogId,
+    form: Form,
+    end: LogEnd,
+    durable: Seq,
+    space: Space,
+    epoch: Option<Epoch>,
+    poison: Option<String>,
+    counts: LogCounts,
+}
+
+/// What a writer has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LogCounts {
+    /// Commit groups.
+    pub(crate) groups: u64,
+    /// Successful syncs of frames.
+    pub(crate) syncs: u64,
+}
+
+impl LogWriter {
+    pub(super) fn new(
+        place: LogPlace,
+        file: Arc<dyn File>,
+        header: &Header,
+        end: LogEnd,
+        space: Space,
+    ) -> Self {
+        Self {
+            place,
+            gate: Arc::new(SyncGate::new(Arc::clone(&file))),
+            file,
+            log: LogId { file_id: header.file_id, generation: header.generation },
+            form: header.form,
+            durable: end.seq,
+            end,
+            space,
+            epoch: None,
+            poison: None,
+            counts: LogCounts::default(),
+        }
+    }
+
+    /// Writes the group as one frame, at the level `Sync` durably, and returns its commits.
+    ///
+    /// The buffer of the group becomes the frame: its operations can not be read afterwards.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`, `Seal`, `Record`: nothing changed, and the group can be tried again.
+    /// `InDoubt`: bytes may have reached the disk; each later call returns `Poisoned`.
+    pub(crate) fn append(&mut self, group: &mut Group) -> Result<Range<Seq>> {
+        self.refuse_if_poisoned()?;
+        group.abandon();
+        let first = self.end.seq + 1;
+        let count = group.batches();
+        if count == 0 {
+            return Ok(first..first);
+        }
+        let whole = u32::try_from(group.len() + SALT_LEN + TAG_LEN);
+        let (Ok(batches), Ok(_)) = (u32::try_from(count), whole) else {
+            let source = RecordError::BatchTooLarge { limit: BATCH_LEN_MAX };
+            return Err(Error::Record { path: self.path(), source });
+        };
+        let now_us = self.place.vfs.clock.now_us().max(self.end.time_us);
+        let (digest, time_us) = match self.form {
+            Form::Ledger => (stamp(group, &self.end.digest, first, now_us), now_us),
+            _ => (of_group(&self.end.digest, first, batches, group.payload()), self.end.time_us),
+        };
+        let lazy = self.place.durability != Durability::Sync;
+        let flags = if lazy { LAZY } else { 0 };
+        let may_use_reserve = group.only_removals();
+        self.frame(GROUP, flags, batches, group.buffer_mut(), may_use_reserve)?;
+        self.end.seq += u64::from(batches);
+        self.end.digest = digest;
+        self.end.time_us = time_us;
+        self.end.closed = false;
+        self.counts.groups += 1;
+        if !lazy {
+            self.durable = self.end.seq;
+        }
+        Ok(first..self.end.seq + 1)
+    }
+
+    /// What is written but perhaps not durable, to be synced without the writer.
+    pub(crate) fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        self.refuse_if_poisoned()?;
+        if self.durable == self.end.seq {
+            return Ok(None);
+        }
+        let (gate, upto) = (Arc::clone(&self.gate), self.end.seq);
+        let (path, first) = (self.place.path(), self.durable + 1);
+        Ok(Some(SyncPoint::new(move || {
+            let synced = gate.sync();
+            synced.map_err(|source| Error::InDoubt { path, seq: first, source })?;
+            Ok(upto)
+        })))
+    }
+
+    /// Notes the outcome of a sync point.
+    ///
+    /// # Errors
+    /// The failure, which poisons; `Poisoned` when it came later.
+    pub(crate) fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
+        self.refuse_if_poisoned()?;
+        match outcome {
+            Ok(upto) => {
+                self.durable = self.durable.max(upto.min(self.end.seq));
+                self.counts.syncs += 1;
+                Ok(())
+            }
+            Err(error) => {
+                self.poison(&error);
+                Err(error)
+            }
+        }
+    }
+
+    /// Makes everything durable now.
+    ///
+    /// # Errors
+    /// `InDoubt`, which poisons.
+    pub(crate) fn sync(&mut self) -> Result<()> {
+        self.refuse_if_poisoned()?;
+        if self.durable == self.end.seq {
+            return Ok(());
+        }
+        self.gate.sync().map_err(|e| self.in_doubt(self.durable + 1, e))?;
+        self.durable = self.end.seq;
+        self.counts.syncs += 1;
+        Ok(())
+    }
+
+    /// Ends the log for now: makes everything durable and cuts off the space ahead. Writing may
+    /// go on all the same.
+    ///
+    /// # Errors
+    /// `InDoubt`, which poisons; `Io` when only the cut failed.
+    pub(crate) fn seal_off(&mut self) -> Result<LogEnd> {
+        self.sync()?;
+        let trimmed = self.space.trim(self.end.offset);
+        trimmed.map_err(|e| Error::io("cut the unused space of", &self.place.path(), e))?;
+        Ok(self.end)
+    }
+
+    /// Ends the log with the mark of a clean close, durably, and cuts off the space ahead.
+    ///
+    /// # Errors
+    /// `InDoubt`, which poisons; `NoSpace` and `Io`: everything is durable, without the mark or
+    /// without the cut.
+    pub(crate) fn close(&mut self) -> Result<()> {
+        self.sync()?;
+        if !self.end.closed {
+            let mut buf = self.control_buffer(&[]);
+            self.frame(CLOSE, 0, 0, &mut buf, true)?;
+            self.end.closed = true;
+        }
+        self.seal_off()?;
+        // The length is all that changed: what the frames say is durable.
+        let synced = self.gate.sync_space();
+        synced.map_err(|source| self.io_error("sync", source))
+    }
+
+    /// Marks the place behind a tail, `[end, offset)`, where the log goes on.
+    pub(super) fn resume_at(&mut self, offset: u64) -> Result<()> {
+        let named = [self.end.offset, self.end.seq, self.end.chain].map(u64::to_le_bytes);
+        let mut buf = self.control_buffer(&named.concat());
+        self.end.offset = offset;
+        self.frame(RESUME, 0, 0, &mut buf, true)
+    }
+
+    /// Where the log ends.
+    pub(crate) fn end(&self) -> &LogEnd {
+        &self.end
+    }
+
+    /// The id of the log.
+    pub(crate) fn log(&self) -> &LogId {
+        &self.log
+    }
+
+    /// Commits up to this one are durable.
+    pub(crate) fn durable(&self) -> Seq {
+        self.durable
+    }
+
+    /// What was done since opening.
+    pub(crate) fn counts(&self) -> LogCounts {
+        self.counts
+    }
+
+    /// Why the writer refuses, once it does.
+    pub(crate) fn poisoned(&self) -> Option<&str> {
+        self.poison.as_deref()
+    }
+
+    /// Refuses from now on to write, because of `error`; the first reason stays.
+    pub(crate) fn poison(&mut self, error: &Error) {
+        self.poison.get_or_insert_with(|| error.to_string());
+    }
+
+    /// An empty group with the room that this log wants.
+    pub(crate) fn group(&self) -> Group {
+        Group::new(layout(self.form, self.place.seal.is_some()))
+    }
+
+    /// # Errors
+    /// `Poisoned`.
+    pub(crate) fn refuse_if_poisoned(&self) -> Result<()> {
+        match &self.poison {
+            None => Ok(()),
+            Some(reason) => Err(Error::Poisoned { path: self.path(), reason: reason.clone() }),
+        }
+    }
+
+    /// The path of the log.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.place.path()
+    }
+
+    /// A buffer with room for a frame header and this payload.
+    fn control_buffer(&self, payload: &[u8]) -> Vec<u8> {
+        let mut buf = vec![0; layout(self.form, self.place.seal.is_some()).head];
+        buf.extend_from_slice(payload);
+        buf
+    }
+
+    /// Makes `buf`, whose payload stands behind the room that [`layout`] says, the next frame,
+    /// and writes it; syncs it unless it is lazy.
+    fn frame(
+        &mut self,
+        kind: u8,
+        flags: u8,
+        batches: u32,
+        buf: &mut Vec<u8>,
+        may_use_reserve: bool,
+    ) -> Result<()> {
+        let sealed = self.place.seal.is_some();
+        let body = layout(self.form, sealed).head;
+        let (id, salt) = self.begin_epoch()?;
+        let salt_len = salt.map_or(0, |_| SALT_LEN);
+        let start = body - FRAME_HEAD - salt_len;
+        let tag_len = if sealed { TAG_LEN } else { 0 };
+        let payload_len = salt_len + (buf.len() - body) + tag_len;
+        let mut header = FrameHeader {
+            kind,
+            flags: flags | if salt.is_some() { SALTED } else { 0 },
+            seq: self.end.seq + 1,
+            durable: self.durable,
+            epoch: id,
+            counter: 0,
+            previous: self.end.chain,
+            batches,
+            // `append` holds groups below the limit.
+            payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
+        };
+        let reserved =
+            self.space.reserve(self.end.offset, padded(header.len()), may_use_reserve, &self.gate);
+        reserved.map_err(|e| self.space_error(e))?;
+        header.counter = self.next_counter()?;
+        buf.reserve(tag_len + usize::try_from(ALIGN).unwrap_or(0));
+        if let (Some(salt), Some(to)) = (salt, buf.get_mut(start + FRAME_HEAD..body)) {
+            to.copy_from_slice(&salt);
+        }
+        self.seal(&header, buf, body)?;
+        let chain = finish(&header, &self.log, self.end.offset, buf, start);
+        let tag = buf.get(..start + FRAME_HEAD + payload_len);
+        let tag = tag.filter(|_| sealed).and_then(|sealed| sealed.last_chunk().copied());
+        self.put(buf.get(start..).unwrap_or_default(), flags & LAZY == 0)?;
+        if let Some(epoch) = &mut self.epoch {
+            epoch.is_written = true;
+        }
+        self.end.offset += padded(header.len());
+        self.end.chain = chain;
+        self.end.tag = tag.unwrap_or_default();
+        Ok(())
+    }
+
+    /// Hands a frame to the file: from here on every error leaves it in doubt.
+    fn put(&mut self, frame: &[u8], durably: bool) -> Result<()> {
+        let seq = self.end.seq + 1;
+        let written = self.file.write_all_at(frame, self.end.offset);
+        written.map_err(|e| self.in_doubt(seq, Arc::new(e)))?;
+        if durably && !cfg!(codex_mutant = "skip_log_sync") {
+            self.gate.sync().map_err(|e| self.in_doubt(seq, e))?;
+            self.counts.syncs += 1;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self, header: &FrameHeader, buf: &mut Vec<u8>, body: usize) -> Result<()> {
+        let aad = header.aad(&self.log, self.end.offset, &self.end.tag);
+        match self.epoch.as_mut().and_then(|epoch| epoch.sealer.as_mut()) {
+            None => Ok(()),
+            Some(sealer) => sealer
+                .seal(header.counter, &aad, buf, body)
+                .map_err(|e| seal_error(&self.place.path(), self.end.offset, e)),
+        }
+    }
+
+    /// The id of the epoch of the next frame, begun where there is none, and its salt where that
+    /// still has to be written.
+    fn begin_epoch(&mut self) -> Result<([u8; 8], Option<[u8; SALT_LEN]>)> {
+        let is_worn = |epoch: &Epoch| epoch.sealer.as_ref().is_some_and(|s| s.is_worn());
+        if self.epoch.as_ref().is_none_or(is_worn) {
+            self.epoch = Some(self.new_epoch()?);
+        }
+        // The line above has made one.
+        let Some(epoch) = &self.epoch else { return Ok(([0; 8], None)) };
+        let salt = epoch.sealer.as_ref().map(|sealer| sealer.salt());
+        Ok((epoch.id, salt.filter(|_| !epoch.is_written)))
+    }
+
+    fn new_epoch(&self) -> Result<Epoch> {
+        let (path, mut id) = (self.place.path(), [0; 8]);
+        let Some(seal) = &self.place.seal else {
+            fill(&self.place.vfs, &path, &mut id)?;
+            return Ok(Epoch { id, sealer: None, counter: 0, is_written: false });
+        };
+        let sealer = seal.sealer(&self.log.info());
+        let sealer = sealer.map_err(|e| seal_error(&path, self.end.offset, e))?;
+        let salt = sealer.salt();
+        id.iter_mut().zip(salt).for_each(|(to, byte)| *to = byte);
+        Ok(Epoch { id, sealer: Some(sealer), counter: 0, is_written: false })
+    }
+
+    /// The number of this attempt in its epoch.
+    fn next_counter(&mut self) -> Result<u64> {
+        let Some(epoch) = &mut self.epoch else { return Ok(0) };
+        epoch.counter = match &mut epoch.sealer {
+            None => epoch.counter + 1,
+            Some(sealer) => sealer
+                .next_counter()
+                .map_err(|e| seal_error(&self.place.path(), self.end.offset, e))?,
+        };
+        Ok(epoch.counter)
+    }
+
+    fn space_error(&mut self, error: SpaceError) -> Error {
+        match error {
+            SpaceError::Full { needed } => Error::NoSpace { path: self.path(), needed },
+            SpaceError::Io { action, source } => self.io_error(action, source),
+            // What was written before and not yet synced may be lost with it.
+            SpaceError::Sync(source) if self.durable < self.end.seq => {
+                self.in_doubt(self.durable + 1, source)
+            }
+            SpaceError::Sync(source) => self.io_error("sync the space of", source),
+        }
+    }
+
+    fn in_doubt(&mut self, seq: Seq, source: Arc<io::Error>) -> Error {
+        let error = Error::InDoubt { path: self.path(), seq, source };
+        self.poison(&error);
+        error
+    }
+
+    fn io_error(&self, action: &'static str, source: Arc<io::Error>) -> Error {
+        Error::Io { action, path: self.path(), source }
+    }
+}
+
+impl fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogWriter")
+            .field("name", &self.place.name)
+            .field("seq", &self.end.seq)
+            .field("offset", &self.end.offset)
+            .field("poison", &self.poison)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One run of counters under one salt.
+#[derive(Debug)]
+struct Epoch {
+    id: [u8; 8],
+    sealer: Option<Box<dyn Sealer>>,
+    counter: u64,
+    /// Whether a frame carries the salt already.
+    is_written: bool,
+}
+
+/// Ends the payload in `buf`, puts the header in front of it at `start`, and returns the chain
+/// value.
+fn finish(header: &FrameHeader, log: &LogId, offset: u64, buf: &mut Vec<u8>, start: usize) -> u64 {
+    let payload_crc = crc32c::crc32c(buf.get(start + FRAME_HEAD..).unwrap_or_default());
+    buf.push(END);
+    let len = usize::try_from(padded(header.len())).unwrap_or(usize::MAX);
+    buf.resize(start + len, 0);
+    let (bytes, chain) = header.encode(log, offset, payload_crc);
+    if let Some(to) = buf.get_mut(start..start + FRAME_HEAD) {
+        to.copy_from_slice(&bytes);
+    }
+    chain
+}
