@@ -219,7 +219,7 @@ impl Envelope {
     /// The commitment to the wrapping key, and the cipher under it.
     fn wrapping(&self, key: &Key) -> Result<([u8; 32], Aead)> {
         let prk = key.stretch(&self.salt, self.costs)?;
-        let info: &[&[u8]] = &[&[self.cipher.id(), kind_id(self.key_kind())]];
+        let info: &[&[u8]] = &[&[self.cipher.id(), self.key_kind().id()]];
         let mut commitment = [0; 32];
         prk.expand(Label::Commit, info, &mut commitment);
         let mut wrap_key = Zeroizing::new([0; 32]);
@@ -234,7 +234,7 @@ impl Envelope {
 
     /// Bytes 0 to 127.
     fn head(&self) -> [u8; 128] {
-        let kind = kind_id(self.key_kind());
+        let kind = self.key_kind().id();
         let costs = self.costs.map_or([0; 3], |costs| [costs.t(), costs.m_kib(), costs.p()]);
         let [t, m_kib, p] = costs.map(u32::to_le_bytes);
         let mut head = [0; 128];
@@ -286,14 +286,6 @@ fn checksum(block: &[u8; ENVELOPE_LEN]) -> [u8; 16] {
     let mut short = [0; 16];
     short.copy_from_slice(&sum[..16]);
     short
-}
-
-/// The number of a kind of key, which is also that of its derivation.
-fn kind_id(kind: KeyKind) -> u8 {
-    match kind {
-        KeyKind::Raw => 1,
-        KeyKind::Passphrase => 2,
-    }
 }
 
 const MAGIC: [u8; 4] = *b"CXEV";

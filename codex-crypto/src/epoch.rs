@@ -22,8 +22,9 @@ pub const MESSAGES_MAX: u64 = 1 << 32;
 pub const SEALED_BYTES_MAX: u64 = 1 << 38;
 
 /// The longest message, payload and associated data together: 2^30 bytes (1 GiB), far under the
-/// 2^36 - 32 of NIST SP 800-38D, section 5.2.1.1. A forgery succeeds with at most the message's
-/// blocks over 2^128: 2^-102.
+/// 2^36 - 32 of NIST SP 800-38D, section 5.2.1.1. One attempt to forge one succeeds with at most
+/// its blocks over 2^128 for AES-GCM (2^-102) and over 2^103 for ChaCha20-Poly1305 (2^-77):
+/// draft-irtf-cfrg-aead-limits, sections 5.1 and 5.2.
 pub const MESSAGE_LEN_MAX: u64 = 1 << 30;
 
 /// 32 random bytes that make the key of one epoch. Not `Clone`, and used up by

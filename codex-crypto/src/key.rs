@@ -106,6 +106,16 @@ pub enum KeyKind {
     Passphrase = 2,
 }
 
+impl KeyKind {
+    /// The number that stands in the envelope; that of the derivation is the same.
+    pub(crate) fn id(self) -> u8 {
+        match self {
+            Self::Raw => 1,
+            Self::Passphrase => 2,
+        }
+    }
+}
+
 impl fmt::Display for KeyKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
