@@ -70,15 +70,21 @@ impl Backups {
                 return Ok(Rotated { facts, method: None, adopted, pruned });
             }
         }
+        let proven = matches!(source, Source::Frozen { proven: true, .. });
         let (ready, Copied { facts, method }) =
             self.prepare(source, about.as_ref(), &slots, watch)?;
-        self.shift(&ready, Some(self.options.keep), &slots)?;
-        // A second name for a proven file was not read again: nothing was verified just now.
-        if method != Method::Link {
-            self.note_now(&names::backup_name(&self.name, 1), &facts);
+        let same = about.is_none() && self.unchanged(&slots, &facts).is_some();
+        if same {
+            copy::discard(self.dir(), &ready);
+        } else {
+            self.shift(&ready, Some(self.options.keep), &slots)?;
+            // A second name for a proven file was not read again: nothing was verified just now.
+            if method != Method::Link || !proven {
+                self.note_now(&names::backup_name(&self.name, 1), &facts);
+            }
         }
         let pruned = self.prune_locked(self.options.keep, &facts.id)?;
-        Ok(Rotated { facts, method: Some(method), adopted, pruned })
+        Ok(Rotated { facts, method: Some(method).filter(|_| !same), adopted, pruned })
     }
 
     /// Clears up after a crash: a verified backup that had not got its name yet becomes the newest
@@ -239,7 +245,11 @@ impl Backups {
             done.left.push(name.to_owned());
             return Ok(());
         }
-        if self.unchanged(&slots, &facts).is_some() {
+        let is_version = |slot: &Slot| {
+            let theirs = slots::facts(self.dir(), &slot.name, &*self.inspect);
+            theirs.is_ok_and(|theirs| theirs.same_version(&facts))
+        };
+        if slots.iter().any(is_version) {
             return self.remove(name.to_owned(), done);
         }
         self.shift(name, None, &slots)?;
@@ -275,8 +285,15 @@ impl Backups {
             if whole >= keep {
                 self.dir().remove(&slot.name).named("remove", self.dir(), &slot.name)?;
                 removed.push(slot.name);
-            } else if slots::facts(self.dir(), &slot.name, &*self.inspect).is_ok() {
-                whole += 1;
+                continue;
+            }
+            match slots::facts(self.dir(), &slot.name, &*self.inspect) {
+                Ok(_) => whole += 1,
+                // What cannot be read now may be good.
+                Err(Error::Io { action, path, source }) => {
+                    return Err(Error::Io { action, path, source });
+                }
+                Err(_) => {}
             }
         }
         if !removed.is_empty() {

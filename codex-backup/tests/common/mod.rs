@@ -1,6 +1,8 @@
 //! A small file format with an identity, a version and a checksum, and stores made of it.
 #![allow(dead_code, unreachable_pub, reason = "each test program uses a part")]
 
+pub mod sim;
+
 use std::sync::Arc;
 
 use codex_backup::vfs::{Dir, File, Mode, Open, Vfs};

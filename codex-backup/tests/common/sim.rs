@@ -1,0 +1,228 @@
+//! Stores on a simulated disk, and what must hold of them whatever happens to it.
+
+#![allow(clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use codex_backup::vfs::fault::{CrashChoice, FaultDir, Side};
+use codex_backup::vfs::{Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
+use codex_backup::{Backups, Depth, Inspect, Options, Rotated, Source, unwatched};
+
+use super::{Card, OURS, bytes, card, put};
+
+/// How many are kept in these tests.
+pub const KEEP: u32 = 3;
+/// The side file of the store.
+pub const LOG: &str = "a.db.wal.1";
+
+/// How a backup comes about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    Reflink,
+    Link,
+    Copy,
+    Write,
+}
+
+pub const WAYS: [Way; 4] = [Way::Reflink, Way::Link, Way::Copy, Way::Write];
+
+/// What multiplies the counts of random tests.
+pub fn scale() -> f64 {
+    std::env::var("CODEX_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0)
+}
+
+/// What random tests start from.
+pub fn seed() -> u64 {
+    std::env::var("CODEX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
+}
+
+/// A disk with a store at `seq`, its side file, and backups of the versions given by index.
+pub fn disk(seq: u64, slots: &[(u32, u64)]) -> FaultDir {
+    let disk = FaultDir::new();
+    let vfs = disk.vfs(seed());
+    put(&*vfs.dir, "a.db", &card(OURS, seq, 700));
+    put(&*vfs.dir, LOG, &log(seq));
+    for (index, seq) in slots {
+        put(&*vfs.dir, &codex_backup::backup_name("a.db", *index), &card(OURS, *seq, 700));
+    }
+    disk
+}
+
+/// The bytes of the side file of a version.
+pub fn log(seq: u64) -> Vec<u8> {
+    format!("the log that continues {seq}").into_bytes()
+}
+
+/// The world as seen by a process that makes backups this way.
+pub fn world(disk: &FaultDir, way: Way) -> Vfs {
+    // Two processes never draw the same random names.
+    let vfs = disk.vfs(seed() + disk.calls());
+    if way == Way::Link { Vfs { dir: Arc::new(NoReflink(vfs.dir)), ..vfs } } else { vfs }
+}
+
+pub fn backups_of(vfs: &Vfs) -> Backups {
+    let options = Options { keep: KEEP, link_above: 0, ..Options::default() };
+    Backups::new(vfs.clone(), "a.db", Arc::new(Card), options).unwrap()
+}
+
+/// Rotates the store, which is at `seq`.
+pub fn rotate(vfs: &Vfs, way: Way, seq: u64) -> codex_backup::Result<Rotated> {
+    let contents = card(OURS, seq, 700);
+    let mut write = |file: &dyn File| {
+        file.write_all_at(&contents[..300], 0)?;
+        Ok(file.write_all_at(&contents[300..], 300)?)
+    };
+    let source = match way {
+        Way::Reflink | Way::Link => Source::Frozen { name: "a.db", proven: true },
+        Way::Copy => Source::Growing { name: "a.db", upto: contents.len() as u64 },
+        // Of a size that says nothing, so that a full disk is met while writing.
+        Way::Write => Source::Write { size: 0, write: &mut write },
+    };
+    backups_of(vfs).rotate(source, None, &mut unwatched)
+}
+
+/// The versions of the whole files among the backups, those waiting for their name included.
+/// Panics at a damaged one: whatever has the name of a backup is good.
+pub fn good(dir: &dyn Dir, context: &dyn Fn() -> String) -> BTreeSet<u64> {
+    let mut versions = BTreeSet::new();
+    for name in dir.list().unwrap() {
+        let is_slot = codex_backup::backup_index("a.db", &name).is_some();
+        if is_slot || name.starts_with("a.db.bak.new-") {
+            let file = dir.open(&name, Open::Read).unwrap();
+            match Card.verify(&*file, Depth::Full) {
+                Ok(facts) => _ = versions.insert(facts.seq),
+                Err(_) if !is_slot => {}
+                Err(flaw) => panic!("{name} is damaged: {flaw:?}; {}", context()),
+            }
+        }
+    }
+    versions
+}
+
+/// Each version that was good is good still, or gone for a newer one: then it was the oldest.
+pub fn nothing_lost(before: &BTreeSet<u64>, after: &BTreeSet<u64>, context: &dyn Fn() -> String) {
+    let lost: Vec<_> = before.difference(after).collect();
+    let newer = before.last().is_none_or(|newest| after.last() > Some(newest));
+    let fair = match lost.as_slice() {
+        [] => true,
+        [oldest] => Some(*oldest) == before.first() && before.len() == KEEP as usize && newer,
+        _ => false,
+    };
+    assert!(fair, "had {before:?}, has {after:?}; {}", context());
+}
+
+/// Nothing but the store, its side file, backups, the lock, and what was replaced.
+pub fn no_strays(dir: &dyn Dir, context: &dyn Fn() -> String) {
+    for name in dir.list().unwrap() {
+        let fine = name == "a.db"
+            || name == "a.db.bak.lock"
+            || name.starts_with("a.db.wal.")
+            || name.starts_with("a.db.replaced.")
+            || codex_backup::backup_index("a.db", &name).is_some();
+        assert!(fine, "{name} is left; {}", context());
+    }
+}
+
+/// The store is whole at this version, with its side file and no other.
+pub fn store_is(dir: &dyn Dir, seq: u64, has_log: bool, context: &dyn Fn() -> String) {
+    assert_eq!(bytes(dir, "a.db"), card(OURS, seq, 700), "{}", context());
+    let found = dir.metadata(LOG).unwrap().is_some();
+    assert_eq!(found, has_log, "the side file at {seq}; {}", context());
+    if has_log {
+        assert_eq!(bytes(dir, LOG), log(seq), "{}", context());
+    }
+}
+
+/// Looks at a disk and at what was returned; the last argument tells what happened.
+pub type Check<'a, R> = dyn FnMut(&FaultDir, &R, &dyn Fn() -> String) + 'a;
+
+/// Runs `act` with the power cut before each of its calls and after the last, and shows `check`
+/// each disk that each cut can leave, with what `act` had returned. Returns the number of disks.
+pub fn each_power_cut<R>(
+    base: &FaultDir,
+    act: &dyn Fn(&FaultDir) -> R,
+    check: &mut Check<'_, R>,
+) -> u64 {
+    let calls = calls_of(base, act);
+    let samples = count_of(16.0) as u64;
+    let choice = CrashChoice { seed: seed(), samples, ..CrashChoice::default() };
+    let mut count = 0;
+    for call in 0..=calls {
+        let disk = base.duplicate();
+        disk.record_trace(true);
+        disk.cut_power_at(call, Side::Before);
+        let result = act(&disk);
+        let mut images = disk.crash_images(&choice);
+        while let Some(image) = images.next() {
+            let number = images.number();
+            let context = || story(&disk, &format!("power cut at {call}, image {number}"));
+            check(&image, &result, &context);
+            count += 1;
+        }
+    }
+    count
+}
+
+/// How many calls `act` makes on a healthy disk.
+pub fn calls_of<R>(base: &FaultDir, act: &dyn Fn(&FaultDir) -> R) -> u64 {
+    let disk = base.duplicate();
+    let before = disk.calls();
+    act(&disk);
+    disk.calls() - before
+}
+
+/// What happened on a disk, for the message of a failed check.
+pub fn story(disk: &FaultDir, what: &str) -> String {
+    let mut text = format!("{what}, CODEX_SEED={}\n", seed());
+    for call in disk.trace() {
+        let _ = writeln!(text, "{call}");
+    }
+    text
+}
+
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small count")]
+pub fn count_of(base: f64) -> usize {
+    (base * scale()).max(1.0) as usize
+}
+
+/// A file system that cannot share blocks.
+#[derive(Debug)]
+pub struct NoReflink(pub Arc<dyn Dir>);
+
+impl Dir for NoReflink {
+    fn reflink(&self, _: &str, _: &str, _: Mode) -> std::io::Result<()> {
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+    fn open(&self, name: &str, how: Open) -> std::io::Result<Arc<dyn File>> {
+        self.0.open(name, how)
+    }
+    fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn link(&self, from: &str, to: &str) -> std::io::Result<()> {
+        self.0.link(from, to)
+    }
+    fn remove(&self, name: &str) -> std::io::Result<()> {
+        self.0.remove(name)
+    }
+    fn list(&self) -> std::io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn metadata(&self, name: &str) -> std::io::Result<Option<Metadata>> {
+        self.0.metadata(name)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn try_lock(&self, name: &str, kind: LockKind) -> std::io::Result<Option<Box<dyn LockGuard>>> {
+        self.0.try_lock(name, kind)
+    }
+    fn available_bytes(&self) -> std::io::Result<u64> {
+        self.0.available_bytes()
+    }
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path(name)
+    }
+}
