@@ -113,7 +113,9 @@ fn catch(workspace: &Workspace, mutant: &Mutant) -> Outcome<()> {
     let output = tail(&ended.output);
     let place = mutant.where_caught();
     if ended.success() {
-        return Err(format!("{} survived: {place} passed\n{output}", mutant.name));
+        let results =
+            output.lines().rfind(|line| line.starts_with("test result")).unwrap_or_default();
+        return Err(format!("{} survived: {place}: {results}", mutant.name));
     }
     if ended.status.is_none() {
         let seconds = LIMIT.as_secs();

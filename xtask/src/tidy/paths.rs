@@ -22,7 +22,7 @@ const SEAMS: &[Seam] = &[
     Seam {
         // Under the models the disk is one step: its leaf locks, never held across a call, are
         // not part of them.
-        paths: &["std::sync::Mutex"],
+        paths: &["std::sync::Mutex", "std::sync::Condvar"],
         crates: &["codex-core", "codex-storage", "codex-backup"],
         allowed: |path| is_sync(path) || path.starts_with("codex-storage/src/vfs/"),
         instead: SYNC,
@@ -30,7 +30,6 @@ const SEAMS: &[Seam] = &[
     Seam {
         paths: &[
             "std::sync::RwLock",
-            "std::sync::Condvar",
             "std::sync::Barrier",
             "std::thread::spawn",
             "std::thread::Builder",

@@ -184,7 +184,7 @@ fn locks_and_threads_are_named_in_sync_only() {
 fn a_leaf_lock_of_the_vfs_is_no_part_of_the_models() {
     let lock = |name: &str| format!("//! A.\nuse std::sync::{{Arc, {name}}};\n");
     assert!(seams("codex-storage/src/vfs/mem.rs", &lock("Mutex")).is_empty());
-    assert_eq!(seams("codex-storage/src/vfs/mem.rs", &lock("Condvar")).len(), 1);
+    assert_eq!(seams("codex-storage/src/vfs/mem.rs", &lock("RwLock")).len(), 1);
     assert_eq!(seams("codex-storage/src/mem.rs", &lock("Mutex")).len(), 1);
 }
 
