@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use codex_storage::batch::Seq;
-use codex_storage::storage::{Durability, Storage, StorageStats};
+use codex_storage::storage::{Anchor, Durability, Storage, StorageStats};
 use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::vfs::Clock;
@@ -120,6 +120,17 @@ impl Engine {
     /// `InDoubt` when the sync failed; `Closed`, `Poisoned`; of the image, where one is needed.
     pub fn flush(&self) -> Result<Seq> {
         self.shared.flush()
+    }
+
+    /// The last commit and the digest of the history up to it.
+    ///
+    /// # Errors
+    /// `Closed`, `Poisoned`.
+    pub fn anchor(&self) -> Result<Anchor> {
+        match self.shared.submit(Request::Anchor)? {
+            Reply::Anchor(anchor) => Ok(anchor),
+            _ => Err(self.shared.core.closed()),
+        }
     }
 
     /// Writes an image of the state beside running writers and drops the log that it replaces;

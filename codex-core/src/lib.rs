@@ -1,14 +1,114 @@
-//! An embedded key-value store for data that fits in memory.
+//! An embedded key-value store for Rust programs whose data fits in memory: every read is served
+//! from memory, every acknowledged write is on disk.
+//!
+//! ```no_run
+//! use codex_core::Store;
+//! use serde::{Deserialize, Serialize};
+//!
+//! #[derive(Debug, PartialEq, Serialize, Deserialize)]
+//! struct Note {
+//!     title: String,
+//!     stars: u32,
+//! }
+//!
+//! # let folder = tempfile::tempdir()?;
+//! # let path = folder.path().join("notes.db");
+//! let store = Store::open(&path)?;
+//!
+//! // On disk when it returns; any serde type, under any bytes as the key.
+//! store.set("note/1", &Note { title: "Locks".into(), stars: 2 })?;
+//! let note: Option<Note> = store.get("note/1")?;
+//! assert_eq!(note.map(|note| note.stars), Some(2));
+//!
+//! // Read, change, write, and nothing that another thread writes in between is lost.
+//! store.update("note/1", |note: Option<Note>| {
+//!     note.map(|note| Note { stars: note.stars + 1, ..note })
+//! })?;
+//!
+//! // All of it or nothing.
+//! let mut batch = store.batch();
+//! batch.set("note/2", &Note { title: "Logs".into(), stars: 5 })?;
+//! batch.set("index/stars", &8_u32)?;
+//! batch.commit()?;
+//!
+//! // In key order, over the store as it is at this moment.
+//! for entry in store.prefix("note/") {
+//!     println!("{}", entry.value::<Note>()?.title);
+//! }
+//!
+//! store.close()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # The parts
+//!
+//! - [`Store`]: the handle. Clone it, send it to threads; 32 of them that write at once share one
+//!   sync.
+//! - [`OpenOptions`]: how to open: [`Form`], [`Durability`], [`Codec`], read-only, and more.
+//! - [`Batch`]: several changes as one commit.
+//! - [`Snapshot`]: the store as it was at one commit; [`Read`] is what both can do.
+//! - [`Iter`], [`Keys`], [`Entry`], [`ValueRef`]: what reading gives: handles that own what they
+//!   show, borrow nothing and copy no bytes.
+//! - [`Error`]: what can go wrong, with the path, the offset and what to do next.
+//! - [`vfs`]: the directory that a store lives in, to be replaced by one in memory or, with the
+//!   feature `fault` of `codex-storage`, by a simulated disk that fails; see
+//!   [`OpenOptions::open_in`].
+//!
+//! # What a write survives
+//!
+//! | level | killed process | power loss |
+//! |---|---|---|
+//! | [`Durability::Sync`], the default | every write that returned `Ok` | every write that returned `Ok` |
+//! | [`Durability::Interval`] | every write that returned `Ok` (Snapshot form: those older than the interval) | those older than the interval |
+//! | [`Durability::Os`] | every write that returned `Ok` | what the system had written by itself |
+//!
+//! At every level the store is, after a crash, as it was after one of its commits: a batch is
+//! there wholly or not at all, and no commit without those before it. A write that returned an
+//! error is not there, unless the error [is in doubt](Error::is_in_doubt): then the store refuses
+//! further writes, and reopening it decides.
+//!
+//! # Good to know
+//!
+//! - All data is in memory: about 1.7 times keys and values for small ones.
+//! - Calls that write block. Under an async runtime, make them in its pool for blocking work.
+//! - A checkpoint writes the whole state beside the running store. Until it is in place, the disk
+//!   holds the old image, the log and the new image.
+//! - The lock that keeps a second process out is advisory, and network file systems may not have
+//!   it: keep stores on local disks.
+//! - Tested on Linux. Elsewhere it compiles.
+//!
+//! # Features
+//!
+//! - `json`, on by default: [`Codec::Json`].
+mod batch;
 mod commit;
+mod cursor;
 mod engine;
 mod entry;
 mod error;
+mod handle;
 mod locks;
 mod map;
+mod open;
+mod options;
 #[doc(hidden)]
 pub mod proof;
 mod rank;
+mod read;
+mod snapshot;
+mod store;
+mod update;
 mod value;
 
+pub use batch::Batch;
+pub use codex_storage::batch::Seq;
+pub use codex_storage::storage::{Anchor, Cut, Durability, Form, Recovered, StorageStats};
+pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, vfs};
+pub use cursor::{Entry, Iter, Key, Keys};
+pub use engine::EngineStats as Stats;
 pub use error::{Error, Result};
-pub use value::Codec;
+pub use options::OpenOptions;
+pub use read::Read;
+pub use snapshot::Snapshot;
+pub use store::Store;
+pub use value::{Codec, ValueRef};

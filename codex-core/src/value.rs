@@ -1,6 +1,14 @@
 //! How values become bytes and come back: one codec byte, then what the codec makes of the value.
 
+use std::any::type_name;
 use std::fmt;
+use std::ops::Deref;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::entry::Entry;
+use crate::error::{Error, Result};
 
 /// How [`set`](crate::Store::set) turns a value into bytes.
 ///
@@ -9,19 +17,59 @@ use std::fmt;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Codec {
-    /// bincode 1.3's fixed-width little-endian layout: small and fast, and the default.
+    /// The fixed-width little-endian layout of bincode 1.3: small and fast, and the default.
     ///
     /// Fields have no names in it. A struct that gains, loses or reorders a field no longer reads
     /// what was stored before: mostly that is [`Error::Decode`], but two layouts of the same
-    /// length and shape cannot be told apart. Choose JSON for types that will grow, or wrap them
-    /// in an enum with a variant per version.
+    /// length and shape cannot be told apart. Choose JSON for types that will grow, or store an
+    /// enum with one variant for each version. Types that ask the data what they are (serde's
+    /// `untagged`, `flatten`, `skip_serializing_if`) need JSON too.
     #[default]
     Bincode,
     /// JSON text: fields have names, so types may gain optional ones (`#[serde(default)]`), and
-    /// other tools can read it. It cannot hold `NaN`, infinities, or maps with other than
-    /// string-like keys.
+    /// other tools can read it. The keys of its maps are strings and numbers only, and it has no
+    /// `NaN` and no infinities: they are written as `null`, which does not read back as a number.
     #[cfg(feature = "json")]
     Json,
+}
+
+impl Codec {
+    /// Encodes `value` for storing: the codec byte, then the codec's bytes.
+    pub(crate) fn encode<T>(self, key_len: usize, value: &T) -> Result<Vec<u8>>
+    where
+        T: Serialize + ?Sized,
+    {
+        let mut stored = vec![self.id()];
+        let done = match self {
+            Self::Bincode => Bincode::encode(value, &mut stored),
+            #[cfg(feature = "json")]
+            Self::Json => Json::encode(value, &mut stored),
+        };
+        match done {
+            Ok(()) => Ok(stored),
+            Err(why) => {
+                Err(Error::Encode { type_name: type_name::<T>(), key_len, codec: self, why })
+            }
+        }
+    }
+
+    /// The codec byte.
+    fn id(self) -> u8 {
+        match self {
+            Self::Bincode => BINCODE,
+            #[cfg(feature = "json")]
+            Self::Json => JSON,
+        }
+    }
+
+    fn from_id(id: u8) -> Option<Self> {
+        match id {
+            BINCODE => Some(Self::Bincode),
+            #[cfg(feature = "json")]
+            JSON => Some(Self::Json),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Codec {
@@ -33,3 +81,166 @@ impl fmt::Display for Codec {
         })
     }
 }
+
+/// A value as it is in memory: a handle that derefs to its bytes. Cloning copies no bytes.
+///
+/// It holds the value as it was when read; later writes do not change it. For a value stored with
+/// [`set_bytes`](crate::Store::set_bytes) the bytes are what was given, for any other they are
+/// what its codec made of it.
+#[derive(Clone)]
+pub struct ValueRef {
+    entry: Entry,
+}
+
+impl ValueRef {
+    pub(crate) fn new(entry: Entry) -> Self {
+        Self { entry }
+    }
+
+    /// The codec that the value was stored with; `None` for raw bytes (and for the codec of a
+    /// newer build).
+    pub fn codec(&self) -> Option<Codec> {
+        self.entry.value().first().copied().and_then(Codec::from_id)
+    }
+
+    /// Decodes the value.
+    ///
+    /// # Errors
+    /// [`Error::Decode`], [`Error::RawValue`] or [`Error::UnknownCodec`] when what was stored is
+    /// not a `T`.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
+        decode(self.entry.key().len(), self.entry.value())
+    }
+}
+
+impl Deref for ValueRef {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        payload(self.entry.value())
+    }
+}
+
+impl AsRef<[u8]> for ValueRef {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+/// Values appear in no log: only the length.
+impl fmt::Debug for ValueRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "ValueRef({} bytes)", self.len())
+    }
+}
+
+/// What follows the codec byte.
+pub(crate) fn payload(stored: &[u8]) -> &[u8] {
+    stored.get(1..).unwrap_or_default()
+}
+
+/// Decodes the stored bytes of a value, whatever codec they name.
+pub(crate) fn decode<T: DeserializeOwned>(key_len: usize, stored: &[u8]) -> Result<T> {
+    let type_name = type_name::<T>();
+    let (codec_id, payload) = match stored.split_first() {
+        Some((&RAW, _)) | None => return Err(Error::RawValue { type_name, key_len }),
+        Some((&id, payload)) => (id, payload),
+    };
+    let Some(codec) = Codec::from_id(codec_id) else {
+        return Err(Error::UnknownCodec { type_name, key_len, codec_id });
+    };
+    let value = match codec {
+        Codec::Bincode => Bincode::decode(payload),
+        #[cfg(feature = "json")]
+        Codec::Json => Json::decode(payload),
+    };
+    value.map_err(|why| Error::Decode { type_name, key_len, codec, why })
+}
+
+/// One way to write a value. A refusal is a fixed phrase: what serde says may quote the value.
+trait Serializer {
+    fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), &'static str>;
+    /// Decodes a value that fills `bytes`.
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str>;
+}
+
+/// The bytes of bincode 1.3.3; the tests pin them, so that the crate behind it can be replaced.
+struct Bincode;
+
+impl Serializer for Bincode {
+    fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), &'static str> {
+        use bincode::error::EncodeError as E;
+        bincode::serde::encode_into_std_write(value, into, bincode::config::legacy())
+            .map(|_| ())
+            .map_err(|error| match error {
+                E::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => {
+                    "it holds a sequence or map that does not know its length"
+                }
+                E::InvalidPathCharacters => "it holds a path that is not UTF-8",
+                E::RefCellAlreadyBorrowed { .. } | E::LockFailed { .. } => {
+                    "it holds a cell or lock that is in use"
+                }
+                _ => "its Serialize implementation refused",
+            })
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
+        // A length that lies can make the decoder allocate up to its limit, which is a constant;
+        // so the limit follows the length of the bytes in a few steps.
+        match bytes.len() {
+            0..=0xFFF => decode_bincode::<T, 0x1000>(bytes),
+            0x1000..=0xFFFF => decode_bincode::<T, 0x1_0000>(bytes),
+            0x1_0000..=0xF_FFFF => decode_bincode::<T, 0x10_0000>(bytes),
+            0x10_0000..=0xFF_FFFF => decode_bincode::<T, 0x100_0000>(bytes),
+            _ => decode_bincode::<T, { codex_storage::batch::BATCH_LEN_MAX }>(bytes),
+        }
+    }
+}
+
+fn decode_bincode<T: DeserializeOwned, const LIMIT: usize>(
+    bytes: &[u8],
+) -> Result<T, &'static str> {
+    use bincode::error::DecodeError as E;
+    let config = bincode::config::legacy().with_limit::<LIMIT>();
+    match bincode::serde::decode_from_slice(bytes, config) {
+        Ok((value, used)) if used == bytes.len() => Ok(value),
+        Ok(_) => Err("bytes are left over behind it"),
+        Err(E::UnexpectedEnd { .. } | E::LimitExceeded) => Err("the bytes end too early"),
+        Err(E::UnexpectedVariant { .. }) => Err("no variant has the stored number"),
+        Err(E::Utf8 { .. } | E::InvalidCharEncoding(_)) => Err("a text in it is not UTF-8"),
+        Err(E::InvalidBooleanValue(_)) => Err("a flag in it is neither 0 nor 1"),
+        Err(E::Serde(bincode::serde::DecodeError::AnyNotSupported)) => {
+            Err("the type asks the data what it is, which only JSON can tell")
+        }
+        Err(_) => Err("its Deserialize implementation refused"),
+    }
+}
+
+#[cfg(feature = "json")]
+struct Json;
+
+#[cfg(feature = "json")]
+impl Serializer for Json {
+    fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), &'static str> {
+        serde_json::to_writer(into, value)
+            .map_err(|_| "its Serialize implementation refused, or JSON has no form for it")
+    }
+
+    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
+        use serde_json::error::Category;
+        serde_json::from_slice(bytes).map_err(|error| match error.classify() {
+            Category::Data => "a field is missing, unknown, or of another type",
+            Category::Eof => "the text ends too early",
+            Category::Syntax | Category::Io => "the text is not JSON",
+        })
+    }
+}
+
+/// Codec byte of raw bytes.
+pub(crate) const RAW: u8 = 0;
+const BINCODE: u8 = 1;
+#[cfg(feature = "json")]
+const JSON: u8 = 2;
+
+#[cfg(test)]
+mod tests;

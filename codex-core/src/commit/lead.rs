@@ -312,6 +312,7 @@ impl Core {
                 let ordered = disk.read(Map::ordered);
                 Ok(Reply::Begun(begun.map(|begun| (begun, ordered))))
             }
+            Request::Anchor => Ok(Reply::Anchor(storage.anchor())),
             _ => Ok(Reply::Done),
         }
     }

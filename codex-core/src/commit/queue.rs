@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use codex_storage::Result;
 use codex_storage::batch::{GROUP_LEN_TARGET, Seq};
-use codex_storage::storage::{Checkpoint, StorageStats, SyncPoint, Written};
+use codex_storage::storage::{Anchor, Checkpoint, StorageStats, SyncPoint, Written};
 use codex_storage::sync::{Mutex, MutexGuard, Parker, Unparker};
 
 use super::{Commit, Outcome};
@@ -29,6 +29,8 @@ pub(crate) enum Request {
     BeginCheckpoint,
     /// The end of the checkpoint that began.
     FinishCheckpoint(Result<Written>),
+    /// The last commit and the digest of the history up to it.
+    Anchor,
     /// The end of the store.
     Close,
 }
@@ -54,6 +56,8 @@ pub(crate) enum Reply {
     },
     /// Of the begin of a checkpoint: what writes the image, and of what.
     Begun(Option<(Checkpoint, Ordered)>),
+    /// Of an anchor.
+    Anchor(Anchor),
     /// Of everything else.
     Done,
 }

@@ -1,0 +1,98 @@
+//! A program that keeps notes, with an index by tag that is never out of step:
+//!
+//! ```text
+//! cargo run --example notes -- notes.db add "Locks before logs" storage idea
+//! cargo run --example notes -- notes.db list [TAG]
+//! cargo run --example notes -- notes.db remove 1
+//! ```
+#![allow(clippy::print_stdout, reason = "a program talks to its user")]
+
+use std::error::Error;
+
+use codex_core::Store;
+use serde::{Deserialize, Serialize};
+
+/// One note. To add a field later, add a variant to an enum, or store notes as JSON.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    text: String,
+    tags: Vec<String>,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let [path, command, rest @ ..] = args.as_slice() else {
+        return Err("usage: notes PATH add TEXT [TAG ...] | list [TAG] | remove NUMBER".into());
+    };
+    let store = Store::open(path)?;
+    match (*command, rest) {
+        ("add", [text, tags @ ..]) => {
+            let number = add(&store, text, tags)?;
+            println!("note {number}");
+        }
+        ("list", []) => {
+            for entry in store.prefix("note/") {
+                print(entry.key(), &entry.value()?);
+            }
+        }
+        ("list", [tag]) => {
+            // The keys of the index are `tag/TAG/NUMBER`; the values name the note.
+            for entry in store.prefix(format!("tag/{tag}/")) {
+                let key: String = entry.value()?;
+                if let Some(note) = store.get(&key)? {
+                    print(key.as_bytes(), &note);
+                }
+            }
+        }
+        ("remove", [number]) => {
+            let removed = remove(&store, number.parse()?)?;
+            println!("{}", if removed { "removed" } else { "no such note" });
+        }
+        _ => return Err("unknown command: add, list or remove".into()),
+    }
+    // Dropping the store would close it, too; closing it says what went wrong.
+    Ok(store.close()?)
+}
+
+/// Adds a note and its index entries in one commit; its number.
+fn add(store: &Store, text: &str, tags: &[&str]) -> codex_core::Result<u64> {
+    let number = store
+        .update("last number", |last: Option<u64>| Some(last.unwrap_or(0) + 1))?
+        .unwrap_or_default();
+    let tags = tags.iter().map(ToString::to_string).collect();
+    let note = Note { text: text.to_owned(), tags };
+    let key = note_key(number);
+    let mut batch = store.batch();
+    batch.set(&key, &note)?;
+    for tag in &note.tags {
+        batch.set(tag_key(tag, number), &key)?;
+    }
+    batch.commit()?;
+    Ok(number)
+}
+
+/// Removes a note and its index entries in one commit; whether there was one.
+fn remove(store: &Store, number: u64) -> codex_core::Result<bool> {
+    let Some(note) = store.get::<Note>(note_key(number))? else { return Ok(false) };
+    let mut batch = store.batch();
+    batch.remove(note_key(number))?;
+    for tag in &note.tags {
+        batch.remove(tag_key(tag, number))?;
+    }
+    batch.commit()?;
+    Ok(true)
+}
+
+fn print(key: &[u8], note: &Note) {
+    println!("{}  {}  {}", String::from_utf8_lossy(key), note.text, note.tags.join(", "));
+}
+
+/// Padded, so that the order of keys is the order of numbers.
+fn note_key(number: u64) -> String {
+    format!("note/{number:08}")
+}
+
+fn tag_key(tag: &str, number: u64) -> String {
+    format!("tag/{tag}/{number:08}")
+}

@@ -1,0 +1,58 @@
+//! Most of the API on one page: `cargo run --example quickstart [PATH]`.
+#![allow(clippy::print_stdout, reason = "an example shows what it does")]
+
+use codex_core::{Read, Store};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct City {
+    name: String,
+    people: u64,
+    twin: Option<String>,
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let store = match std::env::args().nth(1) {
+        Some(path) => Store::open(path)?,
+        None => Store::in_memory()?,
+    };
+
+    // One value: on disk when `set` returns.
+    let bern = City { name: "Bern".into(), people: 137_000, twin: None };
+    store.set("city/bern", &bern)?;
+    assert_eq!(store.get("city/bern")?, Some(bern));
+
+    // Several as one commit.
+    let mut batch = store.batch();
+    batch.set("city/oslo", &City { name: "Oslo".into(), people: 724_000, twin: None })?;
+    batch.set("city/riga", &City { name: "Riga".into(), people: 605_000, twin: None })?;
+    println!("three cities, at commit {}", batch.commit()?);
+
+    // Read, change, write: an update never loses another thread's write.
+    store.update("city/oslo", |city: Option<City>| {
+        city.map(|city| City { twin: Some("Bern".into()), ..city })
+    })?;
+
+    // The store as it is now, whatever is written later.
+    let before = store.snapshot();
+    store.remove("city/riga")?;
+    println!("{} people before, {} after", people(&before)?, people(&store)?);
+
+    // In key order, from either end.
+    if let Some(last) = store.prefix("city/").next_back() {
+        println!("last by key: {}", last.value::<City>()?.name);
+    }
+
+    // Set it only if it is not set yet.
+    let won = store.compare_exchange("leader", None, Some("oslo"))?;
+    println!("leader set: {won}");
+
+    println!("{} cities removed", store.remove_prefix("city/")?);
+    store.close()?;
+    Ok(())
+}
+
+/// Works on a store and on a snapshot of it.
+fn people(source: &impl Read) -> codex_core::Result<u64> {
+    source.prefix("city/").map(|entry| Ok(entry.value::<City>()?.people)).sum()
+}

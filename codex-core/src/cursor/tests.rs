@@ -1,0 +1,103 @@
+//! Cursors against a sorted list.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::ops::Bound::{Excluded, Included, Unbounded};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn ordered(keys: &BTreeSet<Vec<u8>>) -> Ordered {
+    keys.iter().map(|key| entry::Entry::new(key, &[0])).collect()
+}
+
+fn keys(entries: impl Iterator<Item = Entry>) -> Vec<Vec<u8>> {
+    entries.map(|entry| entry.key().to_vec()).collect()
+}
+
+/// Short keys out of few bytes, so that they collide, nest and reach 0xFF.
+fn key() -> impl Strategy<Value = Vec<u8>> {
+    proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xFE), Just(0xFF)], 0..4)
+}
+
+fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
+    prop_oneof![key().prop_map(Included), key().prop_map(Excluded), Just(Unbounded)]
+}
+
+fn within(key: &[u8], from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> bool {
+    let above = match from {
+        Included(from) => key >= from,
+        Excluded(from) => key > from,
+        Unbounded => true,
+    };
+    let below = match to {
+        Included(to) => key <= to,
+        Excluded(to) => key < to,
+        Unbounded => true,
+    };
+    above && below
+}
+
+proptest! {
+    #[test]
+    fn any_range_from_any_end_gives_what_a_filter_gives(
+        set in proptest::collection::btree_set(key(), 0..80),
+        from in bound(),
+        to in bound(),
+        ends in proptest::collection::vec(any::<bool>(), 90),
+    ) {
+        let mut expected: Vec<_> =
+            set.iter().filter(|key| within(key, &from, &to)).cloned().collect();
+        let range = (from.as_ref(), to.as_ref());
+        let mut iter = Iter::new(ordered(&set), range_bounds::<Vec<u8>>(&range));
+        for front in ends {
+            let (ours, theirs) = if front {
+                (iter.next(), (!expected.is_empty()).then(|| expected.remove(0)))
+            } else {
+                (iter.next_back(), expected.pop())
+            };
+            prop_assert_eq!(ours.map(|entry| entry.key().to_vec()), theirs);
+        }
+    }
+
+    #[test]
+    fn a_prefix_gives_exactly_what_begins_with_it(
+        set in proptest::collection::btree_set(key(), 0..80),
+        prefix in key(),
+    ) {
+        let expected: Vec<_> =
+            set.iter().filter(|key| key.starts_with(&prefix)).cloned().collect();
+        let iter = Iter::new(ordered(&set), prefix_bounds(&prefix));
+        prop_assert_eq!(&keys(iter.clone()), &expected);
+        prop_assert_eq!(keys(iter.rev()), expected.into_iter().rev().collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_long_walk_crosses_every_fetch() {
+    let set: BTreeSet<_> = (0..5_000).map(|i| format!("{i:05}").into_bytes()).collect();
+    let all = (Unbounded, Unbounded);
+    let forward = keys(Iter::new(ordered(&set), all.clone()));
+    assert!(forward.iter().eq(&set));
+    let backward = keys(Iter::new(ordered(&set), all).rev());
+    assert!(backward.iter().eq(set.iter().rev()));
+}
+
+#[test]
+fn an_exhausted_cursor_stays_exhausted_at_both_ends() {
+    let set = BTreeSet::from([vec![1], vec![2], vec![3]]);
+    let mut iter = Iter::new(ordered(&set), (Unbounded, Unbounded));
+    assert_eq!(iter.next_back().unwrap().key(), [3]);
+    assert_eq!(iter.by_ref().count(), 2);
+    assert!(iter.next().is_none() && iter.next_back().is_none() && iter.next().is_none());
+}
+
+#[test]
+fn debug_shows_no_key_and_no_value() {
+    let inner = entry::Entry::new(b"secret key", b"\0secret value");
+    let entry = Entry { inner };
+    let text = format!("{entry:?} {:?} {:?}", Key(entry.clone()), entry.value_ref());
+    assert!(!text.contains("secret"), "{text}");
+    assert_eq!(text, "Entry(10 byte key, 12 byte value) Key(10 bytes) ValueRef(12 bytes)");
+}

@@ -1,0 +1,81 @@
+//! What all handles of a store share: the engine, and what it was opened with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use codex_storage::batch::Seq;
+use codex_storage::storage::{Form, Recovered};
+use codex_storage::{Access, Error as StorageError};
+
+use crate::commit::{Commit, Outcome};
+use crate::engine::Engine;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::value::Codec;
+
+/// What opening found.
+pub(crate) struct Opened {
+    /// The canonical path; empty in memory.
+    pub(crate) path: PathBuf,
+    pub(crate) form: Option<Form>,
+    pub(crate) access: Access,
+    pub(crate) recovered: Recovered,
+}
+
+/// What an unconditional commit did.
+#[derive(Default)]
+pub(crate) struct Done {
+    /// Its number; `None` when there was nothing to write.
+    pub(crate) seq: Option<Seq>,
+    /// How many keys were there and are gone.
+    pub(crate) removed: u64,
+}
+
+/// What all handles of a store share; dropping it closes the store.
+pub(crate) struct Handle {
+    pub(crate) engine: Arc<Engine>,
+    pub(crate) codec: Codec,
+    pub(crate) opened: Opened,
+    /// The process whose threads and locks these are.
+    pub(crate) opened_by: u32,
+}
+
+impl Handle {
+    pub(crate) fn submit(&self, commit: Commit) -> Result<Outcome> {
+        self.check_writable()?;
+        Ok(self.engine.submit(commit)?)
+    }
+
+    pub(crate) fn entry(&self, key: &[u8]) -> Option<Entry> {
+        self.engine.read(|map| map.get(key))
+    }
+
+    pub(crate) fn check_writable(&self) -> Result<()> {
+        if self.opened.access == Access::ReadOnly {
+            return Err(StorageError::ReadOnly { path: self.opened.path.clone() }.into());
+        }
+        self.check_process()
+    }
+
+    /// A child made by `fork` has copies of the locks and none of the threads.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        let used_by = std::process::id();
+        if used_by == self.opened_by {
+            return Ok(());
+        }
+        let path = self.opened.path.clone();
+        Err(Error::ForkedChild { path, opened_by: self.opened_by, used_by })
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if self.check_process().is_ok() {
+            // Whoever wants to know what went wrong calls `close`.
+            let _ = self.engine.close();
+        } else {
+            // In a forked child the files and the lock are the parent's: touch nothing.
+            std::mem::forget(Arc::clone(&self.engine));
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The options of a store, validated once, before anything is touched.
+
+use std::path::Path;
+use std::time::Duration;
+
+use codex_storage::storage::{Anchor, Durability, Form};
+use codex_storage::vfs::Vfs;
+use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageError, OnDamage};
+
+use crate::error::Result;
+use crate::open;
+use crate::store::Store;
+use crate::value::Codec;
+
+/// How to open a store; made by [`Store::options`].
+///
+/// What is not set keeps its default. Options that contradict each other are an error of the call
+/// that opens ([`codex_storage::Error::Contradiction`]), never ignored.
+///
+/// ```no_run
+/// use codex_core::{Durability, Form, Store};
+/// use std::time::Duration;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("audit.db");
+/// let store = Store::options()
+///     .create_new(true)
+///     .form(Form::Ledger)
+///     .durability(Durability::Interval(Duration::from_millis(100)))
+///     .open(path)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Default)]
+#[must_use = "options do nothing until `open` is called"]
+pub struct OpenOptions {
+    create: Option<bool>,
+    create_new: bool,
+    read_only: bool,
+    form: Option<Form>,
+    durability: Option<Durability>,
+    codec: Codec,
+    on_damage: Option<OnDamage>,
+    lock_timeout: Option<Duration>,
+    checkpoint: Option<CheckpointPolicy>,
+    anchor: Option<Anchor>,
+}
+
+impl OpenOptions {
+    /// The defaults: a store in the Wal form, created when missing, every commit on disk before
+    /// its call returns.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a missing store is created. Default: yes, unless opened read-only.
+    pub fn create(mut self, create: bool) -> Self {
+        self.create = Some(create);
+        self
+    }
+
+    /// Whether the store must be a new one: an error where something already stands at the path.
+    /// Default: no.
+    pub fn create_new(mut self, create_new: bool) -> Self {
+        self.create_new = create_new;
+        self
+    }
+
+    /// Whether to open for reading only. Any number of readers share a store, none while a writer
+    /// has it open; a reader repairs, creates and changes nothing. Default: no.
+    pub fn read_only(mut self, read_only: bool) -> Self {
+        self.read_only = read_only;
+        self
+    }
+
+    /// The form of a new store, and the form to demand of an existing one. Default: a new store
+    /// is a [`Form::Wal`], an existing one may have any.
+    pub fn form(mut self, form: Form) -> Self {
+        self.form = Some(form);
+        self
+    }
+
+    /// When a commit counts as done. Default: [`Durability::Sync`].
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+
+    /// How values are encoded from now on; what is stored already stays readable whatever it was
+    /// written with. Default: [`Codec::Bincode`].
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.codec = codec;
+        self
+    }
+
+    /// What to do with the end of a log that is neither intact nor shaped like a torn write.
+    /// Default: [`OnDamage::Refuse`]. Damage that is proven is refused either way.
+    pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
+        self.on_damage = Some(on_damage);
+        self
+    }
+
+    /// How long to wait for another handle, in this process or another, to let go of the store.
+    /// Default: not at all.
+    pub fn lock_timeout(mut self, timeout: Duration) -> Self {
+        self.lock_timeout = Some(timeout);
+        self
+    }
+
+    /// When the Wal form writes an image and begins a new log. Default:
+    /// [`CheckpointPolicy::default`].
+    pub fn checkpoint(mut self, policy: CheckpointPolicy) -> Self {
+        self.checkpoint = Some(policy);
+        self
+    }
+
+    /// A commit that the store must contain, noted earlier with [`Store::anchor`] and kept
+    /// elsewhere: opening fails when the files were rolled back or replaced. Default: none.
+    pub fn anchor(mut self, anchor: Anchor) -> Self {
+        self.anchor = Some(anchor);
+        self
+    }
+
+    /// Opens the store at `path`, as these options say.
+    ///
+    /// # Errors
+    /// One variant of [`codex_storage::Error`] for each thing that can be wrong with the path, the
+    /// lock, the files or the options; nothing was changed, and the lock is free again.
+    pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
+        let valid = self.validate()?;
+        let (vfs, name) = open::locate(path.as_ref())?;
+        open::open(valid.config(vfs, name), self.codec)
+    }
+
+    /// Opens the store `name` in the directory of `vfs`: a simulated disk, a directory in memory.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_in(&self, vfs: &Vfs, name: &str) -> Result<Store> {
+        let valid = self.validate()?;
+        open::open(valid.config(vfs.clone(), name.to_owned()), self.codec)
+    }
+
+    /// Makes a store that lives in memory only; the same commits, without a disk. Of the options
+    /// only [`codec`](Self::codec) has a meaning here.
+    ///
+    /// # Errors
+    /// [`codex_storage::Error::Contradiction`] when another option is set.
+    pub fn in_memory(&self) -> Result<Store> {
+        if *self != (Self { codec: self.codec, ..Self::default() }) {
+            return contradiction("a store in memory has no files: set no option but `codec`");
+        }
+        open::in_memory(self.codec)
+    }
+
+    fn validate(&self) -> Result<Valid<'_>> {
+        let durability = self.durability.unwrap_or_default();
+        let create = match (self.create, self.create_new, self.read_only) {
+            (_, true, true) => {
+                return contradiction("`create_new` writes and `read_only` forbids it: drop one");
+            }
+            (Some(true), _, true) => {
+                return contradiction("`create` writes and `read_only` forbids it: drop one");
+            }
+            (Some(false), true, _) => {
+                return contradiction("`create_new` creates and `create(false)` forbids it");
+            }
+            (_, true, _) => Create::New,
+            (Some(false), ..) | (None, _, true) => Create::Never,
+            (Some(true) | None, ..) => Create::IfMissing,
+        };
+        if self.read_only && (self.durability.is_some() || self.checkpoint.is_some()) {
+            return contradiction(
+                "`durability` and `checkpoint` are about writing, which `read_only` forbids",
+            );
+        }
+        if self.form == Some(Form::Snapshot) && durability == Durability::Os {
+            return contradiction(
+                "the Snapshot form syncs every image: use `Durability::Sync` or `Interval`",
+            );
+        }
+        if durability == Durability::Interval(Duration::ZERO) {
+            return contradiction("an interval of zero never ends: use `Durability::Sync`");
+        }
+        if let Some(policy) = self.checkpoint {
+            if self.form.is_some_and(|form| form != Form::Wal) {
+                return contradiction("only the Wal form checkpoints: leave `checkpoint` out");
+            }
+            if !policy.ratio.is_finite() || policy.ratio <= 0.0 {
+                return contradiction("the ratio of a checkpoint policy is a number above zero");
+            }
+        }
+        Ok(Valid { options: self, create, durability })
+    }
+}
+
+/// Options without a contradiction.
+struct Valid<'a> {
+    options: &'a OpenOptions,
+    create: Create,
+    durability: Durability,
+}
+
+impl Valid<'_> {
+    fn config(&self, vfs: Vfs, name: String) -> Config {
+        let options = self.options;
+        Config {
+            form: options.form,
+            create: self.create,
+            access: if options.read_only { Access::ReadOnly } else { Access::ReadWrite },
+            durability: self.durability,
+            on_damage: options.on_damage.unwrap_or(OnDamage::Refuse),
+            lock_timeout: options.lock_timeout.unwrap_or(Duration::ZERO),
+            checkpoint: options.checkpoint.unwrap_or_default(),
+            anchor: options.anchor,
+            ..Config::new(vfs, name)
+        }
+    }
+}
+
+fn contradiction<T>(what: &'static str) -> Result<T> {
+    Err(StorageError::Contradiction(what).into())
+}

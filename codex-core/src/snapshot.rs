@@ -1,0 +1,71 @@
+//! The store as it was at one commit.
+
+use std::fmt;
+use std::ops::RangeBounds;
+
+use codex_storage::batch::Seq;
+
+use crate::cursor::{self, Iter};
+use crate::engine::View;
+use crate::read::{Read, inherent_reads};
+use crate::value::ValueRef;
+
+/// The store as it was at one commit, for as long as the snapshot is kept.
+///
+/// Taking one costs the same whatever the size of the store. It shares its entries with the
+/// store, so it costs memory only for what is replaced or removed while it lives, and it stays
+/// readable after the store is closed.
+#[derive(Clone)]
+pub struct Snapshot {
+    view: View,
+}
+
+impl Snapshot {
+    pub(crate) fn new(view: View) -> Self {
+        Self { view }
+    }
+
+    /// The last commit that the snapshot contains.
+    pub fn seq(&self) -> Seq {
+        self.view.seq
+    }
+
+    inherent_reads!();
+}
+
+impl Read for Snapshot {
+    fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
+        self.view.ordered.get(key.as_ref()).cloned().map(ValueRef::new)
+    }
+
+    fn len(&self) -> usize {
+        self.view.ordered.len()
+    }
+
+    fn range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Iter {
+        Iter::new(self.view.ordered.clone(), cursor::range_bounds(&range))
+    }
+
+    fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        Iter::new(self.view.ordered.clone(), cursor::prefix_bounds(prefix.as_ref()))
+    }
+}
+
+impl IntoIterator for &Snapshot {
+    type Item = cursor::Entry;
+    type IntoIter = Iter;
+
+    fn into_iter(self) -> Iter {
+        self.iter()
+    }
+}
+
+/// Keys and values appear in no log.
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("seq", &self.seq())
+            .field("len", &self.len())
+            .finish_non_exhaustive()
+    }
+}

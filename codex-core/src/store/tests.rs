@@ -1,0 +1,54 @@
+//! What needs a handle that no user can make.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use super::*;
+use crate::Error;
+
+/// The store as a child process sees it that was forked off the one that opened it.
+fn forked(store: &Store) -> Store {
+    let Handle { engine, codec, opened, opened_by } = &*store.inner;
+    let opened = Opened {
+        path: "app.db".into(),
+        form: opened.form,
+        access: opened.access,
+        recovered: opened.recovered.clone(),
+    };
+    let opened_by = opened_by + 1;
+    Store {
+        inner: Arc::new(Handle { engine: Arc::clone(engine), codec: *codec, opened, opened_by }),
+    }
+}
+
+#[test]
+fn a_handle_in_a_forked_child_is_refused_and_says_why() {
+    let store = Store::in_memory().unwrap();
+    let child = forked(&store);
+    let id = std::process::id();
+    let refused = |error: Error| match error {
+        Error::ForkedChild { opened_by, used_by, .. } => (opened_by, used_by) == (id + 1, id),
+        _ => false,
+    };
+    assert!(child.set("k", &1).is_err_and(refused));
+    assert!(child.remove("k").is_err_and(refused));
+    assert!(child.clear().is_err_and(refused));
+    assert!(child.update("k", |_: Option<u8>| Some(1)).is_err_and(refused));
+    assert!(child.compare_exchange("k", None, Some(&1)).is_err_and(refused));
+    assert!(child.flush().is_err_and(refused));
+    assert!(child.checkpoint().is_err_and(refused));
+    assert!(child.close().is_err_and(refused));
+    let mut batch = child.batch();
+    batch.set("k", &1).unwrap();
+    let error = batch.commit().unwrap_err();
+    assert!(error.to_string().contains("open the store after forking"), "{error}");
+    assert!(store.is_empty());
+}
+
+#[test]
+fn dropping_the_handle_of_a_forked_child_leaves_the_parents_store_open() {
+    let store = Store::in_memory().unwrap();
+    let (engine, before) =
+        (Arc::clone(&store.inner.engine), Arc::strong_count(&store.inner.engine));
+    drop(forked(&store));
+    assert_eq!(Arc::strong_count(&engine), before + 1, "the child must not run its destructor");
+    store.set("k", &1).unwrap();
+}

@@ -1,0 +1,142 @@
+//! Writes that depend on what is there: read, decide, and commit if nothing came in between.
+
+use codex_storage::sync::thread;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::commit::{Change, Check, Commit, Outcome};
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::store::Store;
+use crate::value;
+
+impl Store {
+    /// Replaces the value of `key` by what `change` makes of it, `None` meaning absent, and
+    /// returns the new value. Nothing another thread writes to the key in between is lost.
+    ///
+    /// `change` runs outside all locks and may use the store. It runs again when the key changed
+    /// meanwhile, so it should do nothing but compute.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.update("visits", |visits: Option<u64>| Some(visits.unwrap_or(0) + 1))?;
+    /// assert_eq!(store.get("visits")?, Some(1_u64));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`get`](Store::get) and [`set`](Store::set); [`Error::Contended`] when the key kept
+    /// changing. The store is then as before, unless the error [is in doubt](Error::is_in_doubt).
+    pub fn update<T, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnMut(Option<T>) -> Option<T>,
+    {
+        self.try_update(key, |value| Ok(change(value)))
+    }
+
+    /// As [`update`](Store::update), with a `change` that may refuse: its error is returned, and
+    /// nothing is written.
+    ///
+    /// # Errors
+    /// What `change` returned; and as `update`.
+    pub fn try_update<T, E, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>, E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: From<Error>,
+        F: FnMut(Option<T>) -> Result<Option<T>, E>,
+    {
+        let key = key.as_ref();
+        self.retry(key, |seen| {
+            let value = change(decode_entry(seen)?)?;
+            let change = match (&value, seen) {
+                (Some(value), _) => Some(self.put(key, value)?),
+                (None, Some(_)) => Some(self.removal(key)?),
+                (None, None) => None,
+            };
+            Ok((value, change))
+        })
+    }
+
+    /// Gives `key` the value `new` if it has the value `current` (`None` meaning absent, on both
+    /// sides), and says whether it did.
+    ///
+    /// What is compared is the stored bytes: `current` is encoded as [`set`](Store::set) would
+    /// encode it now. So `NaN` equals itself and `0.0` differs from `-0.0`; a value that was
+    /// stored with another codec, or as raw bytes, differs from every `current`; and types without
+    /// an order of their own, like a `HashMap`, may encode differently each time: compare those
+    /// with [`update`](Store::update).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// assert!(store.compare_exchange("leader", None, Some("ada"))?);
+    /// assert!(!store.compare_exchange("leader", None, Some("bob"))?);
+    /// assert!(store.compare_exchange("leader", Some("ada"), None)?);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`set`](Store::set).
+    pub fn compare_exchange<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        current: Option<&T>,
+        new: Option<&T>,
+    ) -> Result<bool>
+    where
+        T: Serialize + ?Sized,
+    {
+        let key = key.as_ref();
+        let current = current.map(|value| self.codec().encode(key.len(), value)).transpose()?;
+        let change = match new {
+            Some(value) => self.put(key, value)?,
+            None => self.removal(key)?,
+        };
+        let check = Check::Equals { key: key.into(), value: current.map(Into::into) };
+        let outcome = self.inner.submit(Commit::checked(check, change))?;
+        Ok(matches!(outcome, Outcome::Done { .. }))
+    }
+
+    /// Removes `key` and returns its value. A value that does not decode as `T` stays.
+    ///
+    /// # Errors
+    /// As [`get`](Store::get) and [`update`](Store::update).
+    pub fn take<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
+        let key = key.as_ref();
+        self.retry(key, |seen| {
+            let taken = decode_entry(seen)?;
+            let remove = seen.map(|_| self.removal(key)).transpose()?;
+            Ok((taken, remove))
+        })
+    }
+
+    /// Reads the entry of `key`, asks `decide` what to answer and what to change, and commits that
+    /// if the entry is still the same; else begins again.
+    fn retry<R, E: From<Error>>(
+        &self,
+        key: &[u8],
+        mut decide: impl FnMut(Option<&Entry>) -> Result<(R, Option<Change>), E>,
+    ) -> Result<R, E> {
+        for round in 0..UPDATE_ROUNDS_MAX {
+            let seen = self.inner.entry(key);
+            let (answer, change) = decide(seen.as_ref())?;
+            let Some(change) = change else { return Ok(answer) };
+            let check = Check::Same { key: key.into(), seen };
+            match self.inner.submit(Commit::checked(check, change))? {
+                Outcome::Done { .. } => return Ok(answer),
+                Outcome::Conflict if round % 16 == 15 => thread::yield_now(),
+                Outcome::Conflict => {}
+            }
+        }
+        Err(Error::Contended { key_len: key.len(), rounds: UPDATE_ROUNDS_MAX }.into())
+    }
+}
+
+fn decode_entry<T: DeserializeOwned>(entry: Option<&Entry>) -> Result<Option<T>> {
+    entry.map(|entry| value::decode(entry.key().len(), entry.value())).transpose()
+}
+
+/// How often an update that keeps losing is tried.
+const UPDATE_ROUNDS_MAX: u32 = 1_000;

@@ -1,0 +1,554 @@
+//! Each method of the store, as a user sees it.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Barrier;
+use std::thread;
+use std::time::Duration;
+
+use codex_core::vfs::Vfs;
+use codex_core::{Anchor, CheckpointPolicy, Codec, Durability, Error, Form, OnDamage, Read, Store};
+use serde::{Deserialize, Serialize};
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Note {
+    title: String,
+    stars: u32,
+}
+
+fn note(title: &str, stars: u32) -> Note {
+    Note { title: title.into(), stars }
+}
+
+fn store_of(keys: &[&str]) -> Store {
+    let store = Store::in_memory().unwrap();
+    for key in keys {
+        store.set(key, key).unwrap();
+    }
+    store
+}
+
+fn keys(entries: impl Iterator<Item = codex_core::Entry>) -> Vec<String> {
+    entries.map(|entry| String::from_utf8(entry.key().to_vec()).unwrap()).collect()
+}
+
+#[test]
+fn a_value_is_there_after_it_was_set_and_gone_after_it_was_removed() {
+    let store = Store::in_memory().unwrap();
+    assert_eq!(store.get::<Note>("n").unwrap(), None);
+    store.set("n", &note("Locks", 2)).unwrap();
+    assert_eq!(store.get("n").unwrap(), Some(note("Locks", 2)));
+    assert!(store.contains_key("n") && store.len() == 1 && !store.is_empty());
+    store.set("n", &note("Logs", 3)).unwrap();
+    assert_eq!(store.get("n").unwrap(), Some(note("Logs", 3)));
+    assert!(store.remove("n").unwrap());
+    assert!(!store.remove("n").unwrap());
+    assert_eq!(store.get::<Note>("n").unwrap(), None);
+    assert!(!store.contains_key("n") && store.is_empty());
+}
+
+#[test]
+fn any_bytes_are_a_key_the_empty_one_included() {
+    let store = Store::in_memory().unwrap();
+    for key in [&b""[..], &[0], &[0xFF, 0xFE], "ключ".as_bytes()] {
+        store.set(key, &key.len()).unwrap();
+    }
+    assert_eq!(store.get::<usize>("").unwrap(), Some(0));
+    assert_eq!(store.get::<usize>([0xFF, 0xFE]).unwrap(), Some(2));
+    assert_eq!(store.get::<usize>(String::from("ключ")).unwrap(), Some(8));
+    assert_eq!(store.len(), 4);
+}
+
+#[test]
+fn unsized_values_are_stored_as_what_they_own() {
+    let store = Store::in_memory().unwrap();
+    store.set("text", "hello").unwrap();
+    store.set("list", &[1_u16, 2][..]).unwrap();
+    assert_eq!(store.get::<String>("text").unwrap().as_deref(), Some("hello"));
+    assert_eq!(store.get::<Vec<u16>>("list").unwrap(), Some(vec![1, 2]));
+}
+
+#[test]
+fn bytes_come_back_as_they_went_and_as_a_handle_that_outlives_the_change() {
+    let store = Store::in_memory().unwrap();
+    store.set_bytes("b", [0, 1, 2]).unwrap();
+    let before = store.get_bytes("b").unwrap();
+    store.set_bytes("b", []).unwrap();
+    assert_eq!(&*before, [0, 1, 2]);
+    assert_eq!(before.codec(), None);
+    assert!(store.get_bytes("b").unwrap().is_empty());
+    store.remove("b").unwrap();
+    assert_eq!(before.as_ref(), [0, 1, 2]);
+    assert!(store.get_bytes("b").is_none());
+}
+
+#[test]
+fn raw_bytes_read_as_a_type_are_an_error_that_names_both_and_quotes_neither() {
+    let store = Store::in_memory().unwrap();
+    store.set_bytes("secret key", "secret value").unwrap();
+    let error = store.get::<Note>("secret key").unwrap_err();
+    let text = format!("{error} {error:?}");
+    assert!(matches!(error, Error::RawValue { key_len: 10, .. }), "{error}");
+    assert!(text.contains("raw bytes") && text.contains("Note"), "{text}");
+    assert!(!text.contains("secret"), "{text}");
+}
+
+#[test]
+fn a_value_of_another_type_is_an_error_and_the_value_stays() {
+    let store = Store::in_memory().unwrap();
+    store.set("n", &7_u64).unwrap();
+    assert!(matches!(store.get::<Note>("n"), Err(Error::Decode { .. })));
+    assert!(matches!(store.take::<Note>("n"), Err(Error::Decode { .. })));
+    let updated = store.update("n", |_: Option<Note>| panic!("there is no note to change"));
+    assert!(matches!(updated, Err(Error::Decode { .. })));
+    assert_eq!(store.get("n").unwrap(), Some(7_u64));
+}
+
+#[test]
+fn take_removes_and_returns() {
+    let store = Store::in_memory().unwrap();
+    store.set("n", &note("Locks", 2)).unwrap();
+    assert_eq!(store.take("n").unwrap(), Some(note("Locks", 2)));
+    assert_eq!(store.take::<Note>("n").unwrap(), None);
+    assert!(store.is_empty());
+}
+
+#[cfg(feature = "json")]
+#[test]
+fn values_written_with_another_codec_stay_readable() {
+    let vfs = Vfs::mem(1);
+    let json = Store::options().codec(Codec::Json).in_memory().unwrap();
+    json.set("n", &note("Locks", 2)).unwrap();
+    assert_eq!(&*json.get_bytes("n").unwrap(), br#"{"title":"Locks","stars":2}"#);
+    assert_eq!(json.get_bytes("n").unwrap().codec(), Some(Codec::Json));
+    assert_eq!(json.get("n").unwrap(), Some(note("Locks", 2)));
+
+    let store =
+        Store::options().form(Form::Snapshot).codec(Codec::Json).open_in(&vfs, "a.db").unwrap();
+    store.set("n", &note("Locks", 2)).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let store = Store::options().open_in(&vfs, "a.db").unwrap();
+    assert_eq!(store.get("n").unwrap(), Some(note("Locks", 2)));
+    store.update("n", |n: Option<Note>| n).unwrap();
+    assert_eq!(store.get_bytes("n").unwrap().codec(), Some(Codec::Bincode));
+    assert_eq!(store.get("n").unwrap(), Some(note("Locks", 2)));
+}
+
+#[test]
+fn update_makes_changes_and_removes() {
+    let store = Store::in_memory().unwrap();
+    let add = |n: Option<u32>| Some(n.unwrap_or(0) + 1);
+    assert_eq!(store.update("n", add).unwrap(), Some(1));
+    assert_eq!(store.update("n", add).unwrap(), Some(2));
+    assert_eq!(store.update("n", |_: Option<u32>| None).unwrap(), None);
+    assert!(!store.contains_key("n"));
+    assert_eq!(store.update("n", |n: Option<u32>| n).unwrap(), None);
+    assert!(store.is_empty());
+}
+
+#[test]
+fn try_update_writes_nothing_when_the_closure_refuses() {
+    #[derive(Debug)]
+    enum Refused {
+        TooPoor,
+        Store(Error),
+    }
+    impl From<Error> for Refused {
+        fn from(error: Error) -> Self {
+            Self::Store(error)
+        }
+    }
+    let withdraw = |store: &Store, amount: u64| {
+        store.try_update("balance", |balance: Option<u64>| {
+            balance.unwrap_or(0).checked_sub(amount).map(Some).ok_or(Refused::TooPoor)
+        })
+    };
+    let store = Store::in_memory().unwrap();
+    store.set("balance", &10_u64).unwrap();
+    assert_eq!(withdraw(&store, 4).unwrap(), Some(6));
+    assert!(matches!(withdraw(&store, 7), Err(Refused::TooPoor)));
+    assert_eq!(store.get("balance").unwrap(), Some(6_u64));
+    store.set_bytes("balance", "?").unwrap();
+    let refused = withdraw(&store, 1);
+    assert!(matches!(refused, Err(Refused::Store(Error::RawValue { .. }))), "{refused:?}");
+}
+
+#[test]
+fn the_closure_of_an_update_may_use_the_store() {
+    let store = store_of(&["other"]);
+    let mut calls = 0;
+    let new = store.update("n", |n: Option<u32>| {
+        calls += 1;
+        store.set("seen", &calls).unwrap();
+        store.update("inner", |inner: Option<u32>| Some(inner.unwrap_or(0) + 1)).unwrap();
+        assert!(store.contains_key("other") && store.iter().count() >= 2);
+        Some(n.unwrap_or(0) + store.get::<u32>("inner").unwrap().unwrap())
+    });
+    assert_eq!(new.unwrap(), Some(1));
+    assert_eq!((calls, store.get("inner").unwrap()), (1, Some(1_u32)));
+}
+
+#[test]
+fn an_update_whose_key_changes_under_its_closure_sees_the_change() {
+    let store = Store::in_memory().unwrap();
+    let mut interfered = false;
+    let new = store.update("n", |n: Option<u32>| {
+        if !std::mem::replace(&mut interfered, true) {
+            store.set("n", &40_u32).unwrap();
+        }
+        Some(n.unwrap_or(0) + 2)
+    });
+    assert_eq!((new.unwrap(), store.get("n").unwrap()), (Some(42), Some(42_u32)));
+}
+
+#[test]
+fn an_update_that_is_overtaken_every_time_gives_up_with_contended() {
+    let store = Store::in_memory().unwrap();
+    let updated = store.update("n", |_: Option<u32>| {
+        store.set("n", &7_u32).unwrap();
+        Some(1)
+    });
+    assert!(matches!(updated, Err(Error::Contended { key_len: 1, .. })), "{updated:?}");
+    assert_eq!(store.get("n").unwrap(), Some(7_u32));
+}
+
+#[test]
+fn compare_exchange_compares_encoded_bytes() {
+    let store = Store::in_memory().unwrap();
+    assert!(!store.compare_exchange("n", Some(&1), Some(&2)).unwrap());
+    assert!(store.compare_exchange("n", None, Some(&1)).unwrap());
+    assert!(!store.compare_exchange("n", None, Some(&2)).unwrap());
+    assert!(!store.compare_exchange("n", Some(&2), Some(&3)).unwrap());
+    assert!(store.compare_exchange("n", Some(&1), Some(&2)).unwrap());
+    assert_eq!(store.get("n").unwrap(), Some(2));
+    assert!(store.compare_exchange("n", Some(&2), None).unwrap());
+    assert!(store.compare_exchange::<i32>("n", None, None).unwrap());
+    assert!(store.is_empty());
+
+    store.set("f", &f64::NAN).unwrap();
+    assert!(store.compare_exchange("f", Some(&f64::NAN), Some(&0.0)).unwrap());
+    assert!(!store.compare_exchange("f", Some(&-0.0), Some(&1.0)).unwrap());
+    store.set_bytes("b", [7]).unwrap();
+    assert!(!store.compare_exchange("b", Some(&7_u8), Some(&8)).unwrap());
+}
+
+#[test]
+fn a_batch_is_one_commit_in_which_the_last_change_of_a_key_counts() {
+    let store = store_of(&["gone", "kept"]);
+    let before = store.snapshot().seq();
+    let mut batch = store.batch();
+    batch.set("a", &1_u8).unwrap().set_bytes("b", [2]).unwrap().remove("gone").unwrap();
+    batch.set("a", &3_u8).unwrap().remove("absent").unwrap();
+    assert_eq!(batch.len(), 5);
+    assert_eq!(keys(store.iter()), ["gone", "kept"], "nothing shows before the commit");
+    assert_eq!(batch.commit().unwrap(), before + 1);
+    assert_eq!(keys(store.iter()), ["a", "b", "kept"]);
+    assert_eq!(store.get("a").unwrap(), Some(3_u8));
+}
+
+#[test]
+fn clearing_in_a_batch_removes_what_came_before_and_keeps_what_follows() {
+    let store = store_of(&["old"]);
+    let mut batch = store.batch();
+    batch.set("early", &1).unwrap().clear().set("late", &2).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(keys(store.iter()), ["late"]);
+}
+
+#[test]
+fn a_batch_without_effect_returns_the_last_commit() {
+    let store = store_of(&["k"]);
+    let before = store.snapshot().seq();
+    assert_eq!(store.batch().commit().unwrap(), before);
+    let mut batch = store.batch();
+    batch.remove("absent").unwrap();
+    assert_eq!(batch.commit().unwrap(), before);
+    {
+        let mut dropped = store.batch();
+        dropped.set("k2", &1).unwrap();
+    }
+    assert!(!store.contains_key("k2"), "a dropped batch changes nothing");
+}
+
+#[test]
+fn keys_and_batches_beyond_their_limits_are_refused() {
+    let store = Store::in_memory().unwrap();
+    let longest = vec![b'k'; 65_535];
+    store.set(&longest, &1).unwrap();
+    assert_eq!(store.get(&longest).unwrap(), Some(1));
+    let too_long = vec![b'k'; 65_536];
+    assert!(store.set(&too_long, &1).unwrap_err().is_too_large());
+    assert!(store.set_bytes(&too_long, []).unwrap_err().is_too_large());
+    assert!(store.remove(&too_long).unwrap_err().is_too_large());
+    assert!(store.update(&too_long, |_: Option<u8>| Some(1)).unwrap_err().is_too_large());
+    let error = store.batch().set(&too_long, &1).map(|_| ()).unwrap_err();
+    assert!(error.is_too_large() && error.to_string().contains("65536"), "{error}");
+    assert_eq!(store.get::<u8>(&too_long).unwrap(), None);
+    assert_eq!(store.len(), 1);
+}
+
+#[test]
+fn a_value_beyond_the_commit_limit_is_refused_and_the_largest_fits() {
+    const LIMIT: usize = 256 << 20;
+    let store = Store::in_memory().unwrap();
+    let error = store.set_bytes("k", vec![0; LIMIT]).unwrap_err();
+    assert!(error.is_too_large(), "{error}");
+    let mut batch = store.batch();
+    batch.set_bytes("a", vec![0; LIMIT / 2]).unwrap();
+    assert!(batch.set_bytes("b", vec![0; LIMIT / 2]).unwrap_err().is_too_large());
+    assert_eq!(batch.len(), 1, "the batch is as before the refused change");
+    assert!(store.is_empty());
+}
+
+#[test]
+fn ordered_reads_go_by_bytes_from_either_end() {
+    let store = store_of(&["b", "a", "ab", "c", "B"]);
+    assert_eq!(keys(store.iter()), ["B", "a", "ab", "b", "c"]);
+    assert_eq!(keys(store.iter().rev()), ["c", "b", "ab", "a", "B"]);
+    assert_eq!(keys(store.range("a".."b")), ["a", "ab"]);
+    assert_eq!(keys(store.range("a"..="b")), ["a", "ab", "b"]);
+    assert_eq!(keys(store.range("ab"..)), ["ab", "b", "c"]);
+    assert_eq!(keys(store.range(.."ab")), ["B", "a"]);
+    assert_eq!(keys(store.range::<str>(..)).len(), 5);
+    let open = (Bound::Excluded(&b"a"[..]), Bound::Excluded(&b"c"[..]));
+    assert_eq!(keys(store.range::<[u8]>(open)), ["ab", "b"]);
+    assert_eq!(keys(store.range("c".."a")), [""; 0], "crossed bounds are empty, not a panic");
+    assert_eq!(keys(store.prefix("a")), ["a", "ab"]);
+    assert_eq!(store.keys().map(|key| key.len()).sum::<usize>(), 6);
+    assert_eq!(store.iter().next().unwrap().value::<String>().unwrap(), "B");
+    assert_eq!(store.iter().next().unwrap().bytes(), store.get_bytes("B").unwrap().as_ref());
+}
+
+#[test]
+fn bulk_removals_say_how_many_and_remove_exactly_these() {
+    let store = store_of(&["a", "user/1", "user/2", "user0", "z"]);
+    assert_eq!(store.remove_prefix("user/").unwrap(), 2);
+    assert_eq!(store.remove_prefix("user/").unwrap(), 0);
+    assert_eq!(keys(store.iter()), ["a", "user0", "z"]);
+    assert_eq!(store.remove_range("b".."z").unwrap(), 1);
+    assert_eq!(store.remove_range("z".."b").unwrap(), 0);
+    assert_eq!(store.remove_range::<str>(..).unwrap(), 2);
+    assert!(store.is_empty());
+}
+
+#[test]
+fn clear_removes_everything_in_one_commit() {
+    let store = store_of(&["a", "b"]);
+    let before = store.snapshot().seq();
+    store.clear().unwrap();
+    assert!(store.is_empty());
+    assert_eq!(store.snapshot().seq(), before + 1);
+    store.set("c", &1).unwrap();
+    assert_eq!(keys(store.iter()), ["c"]);
+}
+
+#[test]
+fn snapshots_and_cursors_show_the_store_as_it_was() {
+    let store = store_of(&["a", "b"]);
+    let snapshot = store.snapshot();
+    let mut cursor = store.iter();
+    store.set("a", "changed").unwrap();
+    store.remove("b").unwrap();
+    store.set("c", &1).unwrap();
+    assert_eq!(keys(snapshot.iter()), ["a", "b"]);
+    assert_eq!(snapshot.get::<String>("a").unwrap().as_deref(), Some("a"));
+    assert_eq!(cursor.next().unwrap().value::<String>().unwrap(), "a");
+    assert_eq!(keys(cursor), ["b"]);
+    assert_eq!((snapshot.len(), store.len()), (2, 2));
+    store.close().unwrap();
+    drop(store);
+    assert!(snapshot.contains_key("b") && !snapshot.contains_key("c"));
+}
+
+#[test]
+fn a_store_and_its_snapshot_read_alike() {
+    fn sum(source: &impl Read) -> u32 {
+        source.iter().map(|entry| entry.value::<u32>().unwrap()).sum::<u32>()
+            + source.get::<u32>("a").unwrap().unwrap()
+            + u32::try_from(source.keys().count() + source.len()).unwrap()
+            + source.range("a".."b").map(|entry| entry.value::<u32>().unwrap()).sum::<u32>()
+            + u32::from(source.is_empty())
+            + u32::from(source.contains_key("b"))
+    }
+    let store = Store::in_memory().unwrap();
+    store.set("a", &1_u32).unwrap();
+    store.set("b", &10_u32).unwrap();
+    assert_eq!((sum(&store), sum(&store.snapshot())), (18, 18));
+}
+
+#[test]
+fn a_closed_store_refuses_writes_and_serves_reads_from_memory() {
+    let store = store_of(&["k"]);
+    let other = store.clone();
+    other.close().unwrap();
+    other.close().unwrap();
+    assert!(store.set("k", &1).unwrap_err().is_closed());
+    assert!(store.remove("k").unwrap_err().is_closed());
+    assert!(store.update("k", |k: Option<String>| k).unwrap_err().is_closed());
+    assert!(store.batch().set("k", &1).unwrap().len() == 1);
+    assert_eq!(store.get::<String>("k").unwrap().as_deref(), Some("k"));
+}
+
+#[test]
+fn handles_are_send_sync_clone_and_owned() {
+    fn owned<T: Send + Sync + 'static>() {}
+    fn cloned<T: Clone + Send + Sync + 'static>() {}
+    cloned::<Store>();
+    cloned::<codex_core::Snapshot>();
+    cloned::<codex_core::ValueRef>();
+    cloned::<codex_core::Entry>();
+    cloned::<codex_core::Iter>();
+    cloned::<codex_core::Keys>();
+    cloned::<Error>();
+    owned::<codex_core::Batch>();
+}
+
+#[test]
+fn debug_of_no_handle_shows_keys_or_values() {
+    let store = Store::in_memory().unwrap();
+    store.set("secret", "secret").unwrap();
+    let mut batch = store.batch();
+    batch.set("secret", "secret").unwrap();
+    let text = format!(
+        "{store:?} {batch:?} {:?} {:?} {:?} {:?}",
+        store.snapshot(),
+        store.get_bytes("secret"),
+        store.iter().next(),
+        store.keys().next(),
+    );
+    assert!(!text.contains("secret") && !text.contains("115"), "{text}");
+}
+
+#[test]
+fn options_that_contradict_each_other_are_errors() {
+    let anchor = Anchor { seq: 1, digest: [0; 32] };
+    let policy = CheckpointPolicy::default();
+    let options = Store::options;
+    let files = [
+        options().read_only(true).create_new(true),
+        options().read_only(true).create(true),
+        options().create(false).create_new(true),
+        options().read_only(true).durability(Durability::Os),
+        options().read_only(true).checkpoint(policy),
+        options().form(Form::Snapshot).durability(Durability::Os),
+        options().durability(Durability::Interval(Duration::ZERO)),
+        options().form(Form::Ledger).checkpoint(policy),
+        options().form(Form::Snapshot).checkpoint(policy),
+        options().checkpoint(CheckpointPolicy { ratio: f64::NAN, ..policy }),
+        options().checkpoint(CheckpointPolicy { ratio: 0.0, ..policy }),
+    ];
+    for options in files {
+        let error = options.open_in(&Vfs::mem(1), "a.db").unwrap_err();
+        let contradiction =
+            matches!(&error, Error::Storage(codex_storage::Error::Contradiction(_)));
+        assert!(contradiction, "{options:?}: {error}");
+        let error = options.open("/nonexistent/a.db").unwrap_err();
+        assert!(matches!(error, Error::Storage(codex_storage::Error::Contradiction(_))));
+    }
+    let in_memory = [
+        options().create(true),
+        options().create_new(true),
+        options().read_only(true),
+        options().form(Form::Wal),
+        options().durability(Durability::Sync),
+        options().on_damage(OnDamage::CutTail),
+        options().lock_timeout(Duration::ZERO),
+        options().checkpoint(policy),
+        options().anchor(anchor),
+    ];
+    for options in in_memory {
+        let error = options.in_memory().unwrap_err();
+        assert!(error.to_string().contains("in memory"), "{options:?}: {error}");
+    }
+}
+
+#[test]
+fn a_counter_counts_exactly_under_32_updating_threads() {
+    const THREADS: u64 = 32;
+    const ROUNDS: u64 = 50;
+    let store = Store::in_memory().unwrap();
+    let start = Barrier::new(usize::try_from(THREADS).unwrap());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..ROUNDS {
+                    store.update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.get("n").unwrap(), Some(THREADS * ROUNDS));
+}
+
+#[test]
+fn compare_exchange_lets_exactly_one_of_many_threads_win_each_round() {
+    const THREADS: u64 = 16;
+    const ROUNDS: u64 = 100;
+    let store = Store::in_memory().unwrap();
+    store.set("n", &0_u64).unwrap();
+    let wins: u64 = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let swap = |n: u64| store.compare_exchange("n", Some(&n), Some(&(n + 1)));
+                    (0..ROUNDS).map(|n| u64::from(swap(n).unwrap())).sum::<u64>()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(store.get("n").unwrap(), Some(wins));
+    assert!((1..=ROUNDS).contains(&wins), "{wins}");
+}
+
+#[test]
+fn of_many_takers_exactly_one_gets_the_value() {
+    let store = Store::in_memory().unwrap();
+    for round in 0..50_u32 {
+        store.set("job", &round).unwrap();
+        let taken: Vec<u32> = thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| store.take::<u32>("job").unwrap())).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(taken, [round]);
+    }
+}
+
+#[test]
+fn transfers_between_keys_keep_the_total_in_every_snapshot() {
+    const ACCOUNTS: u32 = 8;
+    let store = Store::in_memory().unwrap();
+    let key = |n: u32| format!("account/{n}");
+    for n in 0..ACCOUNTS {
+        store.set(key(n), &100_i64).unwrap();
+    }
+    let total = |source: &codex_core::Snapshot| -> i64 {
+        source.iter().map(|entry| entry.value::<i64>().unwrap()).sum()
+    };
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..500_u32 {
+                let (from, to) = (n % ACCOUNTS, (n * 3 + 1) % ACCOUNTS);
+                if from == to {
+                    continue;
+                }
+                let balance = |n| store.get::<i64>(key(n)).unwrap().unwrap();
+                let mut batch = store.batch();
+                batch.set(key(from), &(balance(from) - 7)).unwrap();
+                batch.set(key(to), &(balance(to) + 7)).unwrap();
+                batch.commit().unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            assert_eq!(total(&store.snapshot()), i64::from(ACCOUNTS) * 100);
+        }
+    });
+    let balances: BTreeMap<Vec<u8>, i64> =
+        store.iter().map(|entry| (entry.key().to_vec(), entry.value().unwrap())).collect();
+    assert_eq!(balances.values().sum::<i64>(), i64::from(ACCOUNTS) * 100);
+}
