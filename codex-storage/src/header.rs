@@ -100,7 +100,8 @@ impl Header {
             Some(envelope) => out.extend_from_slice(envelope.as_slice()),
             None => out.resize(out.len() + ENVELOPE_LEN, 0),
         }
-        let tag = seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&out));
+        let tag =
+            seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&covered(self.kind, &out)));
         out.extend_from_slice(&tag);
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
         out
@@ -256,9 +257,24 @@ impl Found {
         if self.header.cipher != seal.cipher_id() || self.header.root_id != seal.root_id() {
             return Err(tampered());
         }
-        let covered = self.bytes.get(..TAG_OFFSET).unwrap_or_default();
-        seal.verify_header(covered, &tag).map_err(|e| seal_error(path, self.offset, e))
+        let covered = covered(self.header.kind, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
+        seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, self.offset, e))
     }
+}
+
+/// What the header's tag covers: all that precedes it, but in an image the link to the log that
+/// continues it reads as zeros. Whoever restores an image cuts that link, and need not have the
+/// key; the segment at its other end is authenticated by a tag of its own.
+fn covered(kind: FileKind, bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    if kind == FileKind::Image {
+        for range in LINK_FIELDS {
+            if let Some(field) = bytes.get_mut(range) {
+                field.fill(0);
+            }
+        }
+    }
+    bytes
 }
 
 /// The bytes of the slot at `offset`, fewer where the file ends before.
@@ -356,6 +372,8 @@ fn form_number(form: Form) -> u8 {
     }
 }
 
+/// Next generation, base chain and neighbour.
+const LINK_FIELDS: [std::ops::Range<usize>; 3] = [72..80, 88..96, 128..144];
 /// One sector.
 pub(crate) const HEADER_LEN: usize = 512;
 /// Where the frames of a ledger begin, behind its two header slots.
