@@ -5,6 +5,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     missing_docs,
     reason = "a test fails by panicking"
 )]
@@ -178,7 +179,7 @@ fn bytes_behind_a_lost_length_do_not_come_back() {
 #[test]
 fn many_writes_give_prefixes_and_samples_within_the_budget() {
     let disk = FaultDir::new();
-    let file = durable(&disk, "a", &[0; 100 * 512]);
+    let file = durable(&disk, "a", &vec![0; 100 * 512]);
     for sector in 0..100 {
         file.write_all_at(&[7; 512], sector * 512).unwrap();
     }

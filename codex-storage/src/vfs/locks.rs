@@ -1,9 +1,9 @@
 //! The advisory lock of one simulated file, with the rules of flock.
-#![expect(clippy::disallowed_types, reason = "a leaf lock that is never held across a call")]
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{LockGuard, LockKind};
+use crate::sync::Mutex;
 
 /// Who holds the lock of one file. It belongs to the file, not to its name, as with flock.
 #[derive(Debug, Default)]
@@ -13,17 +13,13 @@ pub(crate) struct LockTable {
 
 impl LockTable {
     pub(crate) fn try_lock(self: &Arc<Self>, kind: LockKind) -> Option<TableGuard> {
-        let mut held = self.held();
+        let mut held = self.held.lock();
         match kind {
             LockKind::Shared if !held.exclusive => held.shared += 1,
             LockKind::Exclusive if !held.exclusive && held.shared == 0 => held.exclusive = true,
             LockKind::Shared | LockKind::Exclusive => return None,
         }
         Some(TableGuard { table: Arc::clone(self), kind })
-    }
-
-    fn held(&self) -> MutexGuard<'_, Held> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -38,7 +34,7 @@ impl LockGuard for TableGuard {}
 
 impl Drop for TableGuard {
     fn drop(&mut self) {
-        let mut held = self.table.held();
+        let mut held = self.table.held.lock();
         match self.kind {
             LockKind::Shared => held.shared -= 1,
             LockKind::Exclusive => held.exclusive = false,

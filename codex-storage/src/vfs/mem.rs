@@ -1,17 +1,17 @@
 //! A directory in memory: for stores that need no disk, and for tests.
-#![expect(clippy::disallowed_types, reason = "a leaf lock that is never held across a call")]
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
     Clock, Dir, File, Kind, LockGuard, LockKind, LockTable, Metadata, Mode, Open, SeededEntropy,
     SimClock, Vfs, check_name, handle_is_read_only, not_found, range_end, taken,
 };
+use crate::sync::{Mutex, MutexGuard};
 
 impl Vfs {
     /// A directory in memory with a simulated clock, and with entropy that `seed` determines
@@ -48,7 +48,7 @@ impl MemDir {
     }
 
     fn names(&self) -> MutexGuard<'_, Names> {
-        locked(&self.shared.names)
+        self.shared.names.lock()
     }
 
     fn new_inode(&self, mode: Mode, bytes: Vec<u8>) -> Arc<Inode> {
@@ -126,7 +126,7 @@ impl Dir for MemDir {
         check_name(from)?;
         check_name(to)?;
         let mut names = self.names();
-        let bytes = locked(&names.get(from).ok_or_else(|| not_found(from))?.bytes).clone();
+        let bytes = names.get(from).ok_or_else(|| not_found(from))?.bytes.lock().clone();
         if names.contains_key(to) {
             return Err(taken(to));
         }
@@ -193,7 +193,7 @@ type Names = BTreeMap<String, Arc<Inode>>;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(locked(&self.names).keys()).finish()
+        f.debug_set().entries(self.names.lock().keys()).finish()
     }
 }
 
@@ -208,7 +208,7 @@ struct Inode {
 
 impl Inode {
     fn len(&self) -> u64 {
-        u64::try_from(locked(&self.bytes).len()).unwrap_or(u64::MAX)
+        u64::try_from(self.bytes.lock().len()).unwrap_or(u64::MAX)
     }
 }
 
@@ -229,7 +229,7 @@ impl MemFile {
         }
         self.inode.modified_us.store(self.clock.now_us(), Ordering::Relaxed);
         let end = usize::try_from(end).map_err(|_| ErrorKind::FileTooLarge)?;
-        Ok((locked(&self.inode.bytes), end))
+        Ok((self.inode.bytes.lock(), end))
     }
 }
 
@@ -245,7 +245,7 @@ impl File for MemFile {
     }
 
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        let bytes = locked(&self.inode.bytes);
+        let bytes = self.inode.bytes.lock();
         let start = usize::try_from(offset).unwrap_or(usize::MAX);
         let end = start.saturating_add(buf.len());
         if buf.is_empty() {
@@ -287,10 +287,6 @@ impl File for MemFile {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The longest file, so that a wild offset is an error and not an exhausted memory.

@@ -1,15 +1,15 @@
 //! A directory that tells an observer of each call before it happens.
-#![expect(clippy::disallowed_types, reason = "a leaf lock that is never held across a call")]
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::call::open_kind;
 use super::{Call, CallKind, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
+use crate::sync::{Mutex, MutexGuard};
 
 /// A directory around another one, which calls an observer before each call, in the thread of the
 /// call: for checks of locks, for audits of what is written, for looking at a disk between calls.
@@ -77,7 +77,7 @@ impl Dir for Observed {
         self.dir.rename(from, to)?;
         let mut labels = self.watch.labels();
         if let Some(label) = labels.remove(from) {
-            *locked(&label) = to.into();
+            *label.lock() = to.into();
             labels.insert(to.to_owned(), label);
         }
         Ok(())
@@ -155,7 +155,7 @@ impl Watch {
     }
 
     fn labels(&self) -> MutexGuard<'_, BTreeMap<String, Label>> {
-        locked(&self.labels)
+        self.labels.lock()
     }
 }
 
@@ -167,7 +167,7 @@ struct ObservedFile {
 
 impl ObservedFile {
     fn see(&self, kind: CallKind, offset: u64, bytes: &[u8], len: u64) {
-        let name = Arc::clone(&locked(&self.label));
+        let name = Arc::clone(&self.label.lock());
         self.watch.see(kind, name, None, offset, bytes, len);
     }
 }
@@ -216,8 +216,4 @@ fn new_label(name: &str) -> Label {
 
 fn width(buf: &[u8]) -> u64 {
     u64::try_from(buf.len()).unwrap_or(u64::MAX)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

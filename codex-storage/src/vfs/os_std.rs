@@ -6,12 +6,13 @@
 use std::fs::{self, File as StdFile, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::{
     Dir, File, Kind, LockGuard, LockKind, Metadata, Mode, Open, OsClock, OsEntropy, Vfs,
     check_name, handle_is_read_only, taken,
 };
+use crate::sync::{Mutex, MutexGuard};
 
 impl Vfs {
     /// The existing directory `path` of the operating system, with its clock and entropy.
@@ -165,7 +166,7 @@ struct OsFile {
 
 impl OsFile {
     fn file(&self) -> MutexGuard<'_, StdFile> {
-        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+        self.file.lock()
     }
 }
 

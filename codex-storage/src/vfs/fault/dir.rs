@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::disk::{Disk, Ino};
-use super::{CallKind, FaultDir, Limits, Machine, Request};
+use super::machine::{Limits, Machine, Request};
+use super::{CallKind, FaultDir};
 use crate::vfs::call::open_kind;
 use crate::vfs::{
     Clock, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, check_name, handle_is_read_only,

@@ -10,25 +10,29 @@
 //! the disk before may be on it or not.
 //!
 //! [`FaultDir::crash_images`] gives the disks that a power cut can leave, as disks of their own.
-#![expect(clippy::disallowed_types, reason = "a leaf lock that is never held across a call")]
 
 mod bytes;
 mod crash;
 mod dir;
 mod disk;
+mod image;
 mod inode;
+mod machine;
 mod plan;
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use crash::{CrashChoice, CrashImages, NameModel, Survivors};
+pub use machine::Gate;
 pub use plan::{Calls, Fault, Lasting, Side};
 
-use super::{Call, CallKind, Clock, OsClock, SeededEntropy, SimClock, Vfs};
+use super::{Call, CallKind, SeededEntropy, SimClock, Vfs};
+use crate::sync::MutexGuard;
 use disk::Disk;
+use machine::{Ended, Machine, State};
 use plan::{Plan, Start, Strike};
 
 /// A directory on a simulated disk. Clones are handles of the same disk.
@@ -112,10 +116,8 @@ impl FaultDir {
     /// Stops these calls, before they do anything, until the gate is released or dropped.
     pub fn hold(&self, calls: Calls) -> Gate {
         let mut state = self.state();
-        state.last_gate += 1;
-        let id = state.last_gate;
-        state.gates.push(Held { id, calls, waiting: 0 });
-        Gate { machine: Arc::clone(&self.machine), id }
+        let id = state.add_gate(calls);
+        Gate::new(Arc::clone(&self.machine), id)
     }
 
     /// Forgets all faults, power cuts and delays that were planned. Gates stay.
@@ -196,9 +198,7 @@ impl FaultDir {
     }
 
     fn with_disk(disk: Disk, clock: SimClock) -> Self {
-        let state = Mutex::new(State { disk, ..State::default() });
-        let machine = Machine { state, changed: Condvar::new(), clock };
-        Self { machine: Arc::new(machine), process: 0 }
+        Self { machine: Arc::new(Machine::new(disk, clock)), process: 0 }
     }
 
     fn rule(&self, calls: Calls, start: Start, strike: Strike, lasting: Lasting) {
@@ -238,42 +238,6 @@ pub enum Space {
     AtSync(u64),
 }
 
-/// Calls that are held; dropping it lets them go on.
-#[derive(Debug)]
-pub struct Gate {
-    machine: Arc<Machine>,
-    id: u64,
-}
-
-impl Gate {
-    /// Lets the calls go on, and holds no more.
-    pub fn release(self) {
-        drop(self);
-    }
-
-    /// How many calls are waiting.
-    pub fn waiting(&self) -> usize {
-        self.machine.state().waiting_at(self.id)
-    }
-
-    /// Waits until at least `count` calls are waiting, or `timeout` is over; says whether they
-    /// are.
-    pub fn wait_for(&self, count: usize, timeout: Duration) -> bool {
-        let state = self.machine.state();
-        let few = |state: &mut State| state.waiting_at(self.id) < count;
-        let waited = self.machine.changed.wait_timeout_while(state, timeout, few);
-        let (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        state.waiting_at(self.id) >= count
-    }
-}
-
-impl Drop for Gate {
-    fn drop(&mut self) {
-        self.machine.state().gates.retain(|held| held.id != self.id);
-        self.machine.changed.notify_all();
-    }
-}
-
 /// Whether `error` says that the simulated power is off.
 pub fn is_power_off(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(Ended::PowerIsOff)))
@@ -282,168 +246,6 @@ pub fn is_power_off(error: &io::Error) -> bool {
 /// Whether `error` says that the simulated process of a handle has ended.
 pub fn is_process_gone(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(Ended::ProcessIsGone)))
-}
-
-/// Why no call does anything any more.
-#[derive(Debug, Clone, Copy, thiserror::Error)]
-enum Ended {
-    #[error("the power of the simulated disk is off")]
-    PowerIsOff,
-    #[error("the simulated process of this handle has ended")]
-    ProcessIsGone,
-}
-
-struct Machine {
-    state: Mutex<State>,
-    /// A gate opened, a call came to one, the power went off, or a process ended.
-    changed: Condvar,
-    clock: SimClock,
-}
-
-impl fmt::Debug for Machine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Machine").finish_non_exhaustive()
-    }
-}
-
-#[derive(Default)]
-struct State {
-    disk: Disk,
-    plan: Plan,
-    calls: u64,
-    trace: Option<Vec<Call>>,
-    gates: Vec<Held>,
-    last_gate: u64,
-    power_is_off: bool,
-    process: u64,
-}
-
-#[derive(Debug)]
-struct Held {
-    id: u64,
-    calls: Calls,
-    waiting: usize,
-}
-
-impl State {
-    fn check_alive(&self, process: u64) -> io::Result<()> {
-        if self.power_is_off {
-            return Err(io::Error::other(Ended::PowerIsOff));
-        }
-        if self.process != process {
-            return Err(io::Error::other(Ended::ProcessIsGone));
-        }
-        Ok(())
-    }
-
-    fn waiting_at(&self, gate: u64) -> usize {
-        self.gates.iter().find(|held| held.id == gate).map_or(0, |held| held.waiting)
-    }
-}
-
-/// A call as its caller describes it.
-struct Request<'a> {
-    kind: CallKind,
-    name: &'a str,
-    to: Option<&'a str>,
-    offset: u64,
-    len: u64,
-}
-
-impl Machine {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Makes one call: counts it, lets the plan strike it, and has its effect. `failed` is what a
-    /// fault does instead of the effect; both are told the last change before the call.
-    fn call<T>(
-        &self,
-        process: u64,
-        request: &Request<'_>,
-        effect: impl FnOnce(&mut Disk, Limits) -> io::Result<T>,
-        failed: impl FnOnce(&mut Disk, u64),
-    ) -> io::Result<T> {
-        let mut state = self.state();
-        state.check_alive(process)?;
-        let call = Call {
-            index: state.calls,
-            kind: request.kind,
-            name: request.name.into(),
-            to: request.to.map(Into::into),
-            offset: request.offset,
-            len: request.len,
-        };
-        state.calls += 1;
-        if let Some(trace) = &mut state.trace {
-            trace.push(call.clone());
-        }
-        let upto = state.disk.seq;
-        let strike = state.plan.strike(&call);
-        let mut state = self.wait(state, &call);
-        state.check_alive(process)?;
-        let limits = |write_max| Limits { upto, write_max };
-        match strike {
-            None => effect(&mut state.disk, limits(None)),
-            Some(Strike::CutPower(side)) => {
-                if side == Side::After {
-                    let _ = effect(&mut state.disk, limits(None));
-                }
-                state.power_is_off = true;
-                self.changed.notify_all();
-                Err(io::Error::other(Ended::PowerIsOff))
-            }
-            Some(Strike::Fail(Fault::ShortWrite(len), _)) => {
-                effect(&mut state.disk, limits(Some(len)))?;
-                Err(Fault::ShortWrite(len).error())
-            }
-            Some(Strike::Fail(fault, Side::Before)) => {
-                failed(&mut state.disk, upto);
-                Err(fault.error())
-            }
-            Some(Strike::Fail(fault, Side::After)) => {
-                effect(&mut state.disk, limits(None))?;
-                Err(fault.error())
-            }
-        }
-    }
-
-    /// Holds the call as long as its gates and delays say, with the disk free for others.
-    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, call: &Call) -> MutexGuard<'a, State> {
-        let delay = state.plan.delay_of(call);
-        if !delay.is_zero() {
-            drop(state);
-            OsClock::new().sleep(delay);
-            state = self.state();
-        }
-        let process = state.process;
-        let Some(id) = state.gates.iter().find(|held| held.calls.include(call)).map(|g| g.id)
-        else {
-            return state;
-        };
-        for held in state.gates.iter_mut().filter(|held| held.id == id) {
-            held.waiting += 1;
-        }
-        self.changed.notify_all();
-        let is_held = |state: &mut State| {
-            let ended = state.power_is_off || state.process != process;
-            !ended && state.gates.iter().any(|held| held.id == id)
-        };
-        let waited = self.changed.wait_while(state, is_held);
-        let mut state = waited.unwrap_or_else(PoisonError::into_inner);
-        for held in state.gates.iter_mut().filter(|held| held.id == id) {
-            held.waiting -= 1;
-        }
-        state
-    }
-}
-
-/// What bounds the effect of a call.
-struct Limits {
-    /// The last change before the call: a sync is about no later one.
-    upto: u64,
-    /// How many bytes a write may write.
-    write_max: Option<usize>,
 }
 
 fn nth_from_now(nth: u64) -> Start {
