@@ -79,6 +79,7 @@
 //!
 //! # Features
 //!
+//! - `crypto`, on by default: encryption at rest, [`OpenOptions::key`].
 //! - `json`, on by default: [`Codec::Json`].
 mod batch;
 mod commit;
@@ -95,12 +96,16 @@ mod options;
 pub mod proof;
 mod rank;
 mod read;
+#[cfg(feature = "crypto")]
+mod seal;
 mod snapshot;
 mod store;
 mod update;
 mod value;
 
 pub use batch::Batch;
+#[cfg(feature = "crypto")]
+pub use codex_crypto::{Cipher, Error as KeyError, KdfCosts, Key};
 pub use codex_storage::batch::Seq;
 pub use codex_storage::storage::{Anchor, Cut, Durability, Form, Recovered, StorageStats};
 pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, vfs};

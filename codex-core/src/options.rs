@@ -1,14 +1,20 @@
 //! The options of a store, validated once, before anything is touched.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "crypto")]
+use codex_crypto::{Cipher, Key};
+use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageError, OnDamage};
 
 use crate::error::Result;
 use crate::open;
+#[cfg(feature = "crypto")]
+use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
 use crate::value::Codec;
 
@@ -43,6 +49,10 @@ pub struct OpenOptions {
     lock_timeout: Option<Duration>,
     checkpoint: Option<CheckpointPolicy>,
     anchor: Option<Anchor>,
+    #[cfg(feature = "crypto")]
+    key: Option<SharedKey>,
+    #[cfg(feature = "crypto")]
+    cipher: Option<Cipher>,
 }
 
 impl OpenOptions {
@@ -120,6 +130,22 @@ impl OpenOptions {
         self
     }
 
+    /// The key of an encrypted store: needed to open one, and a new store opened with a key is
+    /// encrypted. Default: none.
+    #[cfg(feature = "crypto")]
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = Some(SharedKey::new(key));
+        self
+    }
+
+    /// The cipher of a new encrypted store; an existing one has its own. Default:
+    /// [`Cipher::Aes256Gcm`].
+    #[cfg(feature = "crypto")]
+    pub fn cipher(mut self, cipher: Cipher) -> Self {
+        self.cipher = Some(cipher);
+        self
+    }
+
     /// Opens the store at `path`, as these options say.
     ///
     /// # Errors
@@ -152,6 +178,19 @@ impl OpenOptions {
         open::in_memory(self.codec)
     }
 
+    #[cfg(feature = "crypto")]
+    fn keys(&self, vfs: &Vfs) -> Option<Arc<dyn Keys>> {
+        let key = self.key.as_ref()?;
+        let cipher = self.cipher.unwrap_or_default();
+        Some(Arc::new(UserKey::new(key.clone(), cipher, Arc::clone(&vfs.entropy))))
+    }
+
+    #[cfg(not(feature = "crypto"))]
+    #[expect(clippy::unused_self, reason = "with the feature `crypto`, the options hold the key")]
+    fn keys(&self, _vfs: &Vfs) -> Option<Arc<dyn Keys>> {
+        None
+    }
+
     fn validate(&self) -> Result<Valid<'_>> {
         let durability = self.durability.unwrap_or_default();
         let create = match (self.create, self.create_new, self.read_only) {
@@ -180,6 +219,10 @@ impl OpenOptions {
         }
         if durability == Durability::Interval(Duration::ZERO) {
             return contradiction("an interval of zero never ends: use `Durability::Sync`");
+        }
+        #[cfg(feature = "crypto")]
+        if self.cipher.is_some() && self.key.is_none() {
+            return contradiction("a cipher encrypts nothing without a key: set `key` too");
         }
         if let Some(policy) = self.checkpoint {
             if self.form.is_some_and(|form| form != Form::Wal) {
@@ -212,6 +255,7 @@ impl Valid<'_> {
             lock_timeout: options.lock_timeout.unwrap_or(Duration::ZERO),
             checkpoint: options.checkpoint.unwrap_or_default(),
             anchor: options.anchor,
+            keys: options.keys(&vfs),
             ..Config::new(vfs, name)
         }
     }

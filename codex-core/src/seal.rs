@@ -1,0 +1,194 @@
+//! Where encryption joins storage: fills the traits of `codex_storage::seal` with codex-crypto.
+
+use std::fmt;
+use std::sync::Arc;
+
+use codex_crypto::{Cipher, Envelope, EpochSalt, Key, Nonce, RootKey};
+use codex_storage::seal::{self, ENVELOPE_LEN, HEADER_TAG_LEN, SealError};
+use codex_storage::vfs::Entropy;
+
+/// A user's key as options hold it: two are equal if they are one and the same.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedKey(Arc<Key>);
+
+impl SharedKey {
+    pub(crate) fn new(key: Key) -> Self {
+        Self(Arc::new(key))
+    }
+}
+
+impl PartialEq for SharedKey {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// The user's key, with what it needs to make an envelope.
+pub(crate) struct UserKey {
+    key: SharedKey,
+    cipher: Cipher,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl UserKey {
+    /// `cipher` counts for new stores; an existing one names its own.
+    pub(crate) fn new(key: SharedKey, cipher: Cipher, entropy: Arc<dyn Entropy>) -> Self {
+        Self { key, cipher, entropy }
+    }
+}
+
+impl seal::Keys for UserKey {
+    fn create(
+        &self,
+        store_id: &[u8; 16],
+    ) -> Result<(seal::Envelope, Arc<dyn seal::Seal>), SealError> {
+        let mut entropy = source(&self.entropy);
+        let (envelope, root) = Envelope::create(&self.key.0, self.cipher, store_id, &mut entropy)
+            .map_err(|error| refusal(&error))?;
+        Ok((Box::new(envelope.to_bytes()), self.root(root)))
+    }
+
+    fn unlock(
+        &self,
+        store_id: &[u8; 16],
+        envelope: &[u8; ENVELOPE_LEN],
+    ) -> Result<Arc<dyn seal::Seal>, SealError> {
+        let root = Envelope::parse(envelope)
+            .and_then(|envelope| envelope.open(&self.key.0, store_id))
+            .map_err(|error| refusal(&error))?;
+        Ok(self.root(root))
+    }
+}
+
+impl UserKey {
+    fn root(&self, key: RootKey) -> Arc<dyn seal::Seal> {
+        Arc::new(Root { key, entropy: Arc::clone(&self.entropy) })
+    }
+}
+
+impl fmt::Debug for UserKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UserKey").field("cipher", &self.cipher).finish_non_exhaustive()
+    }
+}
+
+/// The root key of one store.
+struct Root {
+    key: RootKey,
+    entropy: Arc<dyn Entropy>,
+}
+
+impl seal::Seal for Root {
+    fn cipher_id(&self) -> u8 {
+        self.key.cipher().id()
+    }
+
+    fn root_id(&self) -> [u8; 16] {
+        self.key.id()
+    }
+
+    fn header_tag(&self, header: &[u8]) -> [u8; HEADER_TAG_LEN] {
+        let full = self.key.header_tag(header);
+        let mut tag = [0; HEADER_TAG_LEN];
+        for (to, from) in tag.iter_mut().zip(full) {
+            *to = from;
+        }
+        tag
+    }
+
+    fn verify_header(&self, header: &[u8], tag: &[u8; HEADER_TAG_LEN]) -> Result<(), SealError> {
+        self.key.verify_header_tag(header, tag).map_err(|error| refusal(&error))
+    }
+
+    fn sealer(&self, info: &[u8]) -> Result<Box<dyn seal::Sealer>, SealError> {
+        let salt = EpochSalt::draw(&mut source(&self.entropy)).map_err(|error| refusal(&error))?;
+        Ok(Box::new(Sealer { sealer: self.key.sealer(salt, info), pending: None }))
+    }
+
+    fn opener(&self, salt: &[u8; 32], info: &[u8]) -> Result<Box<dyn seal::Opener>, SealError> {
+        Ok(Box::new(Opener(self.key.opener(salt, info))))
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Root").field("cipher", &self.key.cipher()).finish_non_exhaustive()
+    }
+}
+
+/// Hands out counters while it keeps the nonce that each stands for, so that none serves twice.
+#[derive(Debug)]
+struct Sealer {
+    sealer: codex_crypto::Sealer,
+    pending: Option<Nonce>,
+}
+
+impl seal::Sealer for Sealer {
+    fn salt(&self) -> [u8; 32] {
+        *self.sealer.salt()
+    }
+
+    fn next_counter(&mut self) -> Result<u64, SealError> {
+        let nonce = self.sealer.next_nonce().map_err(|error| refusal(&error))?;
+        let counter = nonce.counter();
+        self.pending = Some(nonce);
+        Ok(counter)
+    }
+
+    fn is_worn(&self) -> bool {
+        self.sealer.is_worn()
+    }
+
+    fn seal(
+        &mut self,
+        counter: u64,
+        aad: &[u8],
+        buf: &mut Vec<u8>,
+        from: usize,
+    ) -> Result<(), SealError> {
+        let nonce = self
+            .pending
+            .take()
+            .filter(|nonce| nonce.counter() == counter)
+            .ok_or_else(|| SealError::Refused("the counter was not handed out last".into()))?;
+        self.sealer.seal(nonce, aad, buf, from).map_err(|error| refusal(&error))
+    }
+}
+
+struct Opener(codex_crypto::Opener);
+
+impl seal::Opener for Opener {
+    fn open(&self, counter: u64, aad: &[u8], buf: &mut Vec<u8>) -> Result<(), SealError> {
+        self.0.open(counter, aad, buf, 0).map_err(|error| {
+            buf.clear();
+            refusal(&error)
+        })
+    }
+}
+
+impl fmt::Debug for Opener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Opener")
+    }
+}
+
+/// The entropy of the vfs as crypto wants it.
+fn source(entropy: &Arc<dyn Entropy>) -> impl FnMut(&mut [u8]) -> codex_crypto::Result<()> + '_ {
+    |out| {
+        entropy
+            .fill(out)
+            .map_err(|error| codex_crypto::Error::Entropy { reason: error.to_string() })
+    }
+}
+
+fn refusal(error: &codex_crypto::Error) -> SealError {
+    use codex_crypto::Error as E;
+    match error {
+        E::WrongKey => SealError::WrongKey,
+        E::Tampered => SealError::Tampered,
+        E::Exhausted | E::ForeignNonce | E::MessageTooLong { .. } | E::Entropy { .. } => {
+            SealError::Refused(error.to_string())
+        }
+        other => SealError::Envelope(other.to_string()),
+    }
+}
