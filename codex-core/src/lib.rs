@@ -105,7 +105,7 @@ mod value;
 
 pub use batch::Batch;
 #[cfg(feature = "crypto")]
-pub use codex_crypto::{Cipher, Error as KeyError, KdfCosts, Key};
+pub use codex_crypto as crypto;
 pub use codex_storage::batch::Seq;
 pub use codex_storage::storage::{Anchor, Cut, Durability, Form, Recovered, StorageStats};
 pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, vfs};
