@@ -1,4 +1,4 @@
-//! The history digest: SHA-256 chained over the plaintext of all commits.
+//! The history digest of a ledger: SHA-256 chained over its commits, stored in each of them.
 //!
 //! What is hashed is `docs/FORMAT.md`, section "History digest".
 
@@ -9,22 +9,6 @@ use crate::codec::Fields;
 
 /// SHA-256 over a history.
 pub(crate) type HistoryDigest = [u8; 32];
-
-/// The digest behind a group of a Wal or a Snapshot, whose batches encode to `batches`.
-pub(crate) fn of_group(
-    before: &HistoryDigest,
-    first: Seq,
-    count: u32,
-    batches: &[u8],
-) -> HistoryDigest {
-    let mut sha = Sha256::new();
-    sha.update(b"codexdb history 1");
-    sha.update(before);
-    sha.update(first.to_le_bytes());
-    sha.update(count.to_le_bytes());
-    sha.update(batches);
-    sha.finalize().into()
-}
 
 /// The digest behind one commit of a ledger.
 pub(crate) fn of_commit(
@@ -122,15 +106,5 @@ mod tests {
         assert_ne!(base, of_commit(&[1; 32], 5, 98, 1, b"records"));
         assert_ne!(base, of_commit(&[1; 32], 5, 99, 2, b"records"));
         assert_ne!(base, of_commit(&[1; 32], 5, 99, 1, b"record"));
-    }
-
-    #[test]
-    fn the_digest_of_a_group_is_sha256_of_what_the_format_lists() {
-        let mut text = b"codexdb history 1".to_vec();
-        text.extend_from_slice(&[3; 32]);
-        text.extend_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0]);
-        text.extend_from_slice(b"batches");
-        let expected: [u8; 32] = Sha256::digest(text).into();
-        assert_eq!(of_group(&[3; 32], 9, 2, b"batches"), expected);
     }
 }

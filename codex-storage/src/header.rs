@@ -181,6 +181,16 @@ impl Found {
         Self::read_at(file, path, 0)
     }
 
+    /// The bytes of the header as they were read.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Whether both were read from equal bytes.
+    pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
+        self.bytes == other.bytes
+    }
+
     /// Reads the header slot at `offset`.
     pub(crate) fn read_at(file: &dyn File, path: &Path, offset: u64) -> Result<Self> {
         Self::parse(&read_slot(file, path, offset)?, path, offset)

@@ -9,12 +9,14 @@ mod frame;
 mod header;
 mod history;
 mod image;
+mod ledger;
 mod lock;
 mod log;
 mod names;
 mod null;
 mod open;
 pub mod seal;
+mod slots;
 mod snapshot;
 pub mod storage;
 pub mod sync;
@@ -22,6 +24,7 @@ pub mod vfs;
 
 pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use error::{Error, RecordError, Result};
+pub use ledger::{LedgerCommit, LedgerCut, read_commits};
 pub use null::null;
 pub use open::open;
 

@@ -75,7 +75,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::vfs::{Clock, MemDir, SeededEntropy, SimClock};
+    use crate::vfs::{MemDir, SeededEntropy, SimClock};
 
     fn vfs() -> (Vfs, Names) {
         let vfs = Vfs {

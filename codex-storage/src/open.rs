@@ -7,11 +7,13 @@ use std::sync::Arc;
 use crate::condition::Condition;
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, Result};
-use crate::header::{FileKind, Found, Header, seal_error};
+use crate::header::{FileKind, Header, seal_error};
 use crate::image::{ImageReader, Place};
+use crate::ledger::Ledger;
 use crate::lock::StoreLock;
 use crate::names::{Names, Role};
 use crate::seal::Seal;
+use crate::slots::Slots;
 use crate::snapshot::Snapshot;
 use crate::storage::{Durability, EntrySink, Form, State, Storage};
 use crate::vfs::{Dir, File, Kind, Open, Vfs};
@@ -48,7 +50,7 @@ pub fn open(config: Config) -> Result<Box<dyn Storage>> {
 /// What stands at the store's own name.
 struct Main {
     file: Arc<dyn File>,
-    found: Found,
+    slots: Slots,
 }
 
 struct Opening {
@@ -72,7 +74,7 @@ impl Opening {
             }
             return Err(Error::NotFound { path: path() });
         };
-        let header = &main.found.header;
+        let header = &main.slots.found.header;
         if self.config.create == Create::New {
             return Err(Error::AlreadyExists { path: path() });
         }
@@ -114,15 +116,26 @@ impl Opening {
     }
 
     fn open(self, main: Main, lock: Option<StoreLock>) -> Result<Box<dyn Storage>> {
-        let Main { file, found } = main;
-        let seal = found.unlock(self.config.keys.as_deref(), &self.path)?;
-        let image = ImageReader::new(file, &self.path, found.header, seal.clone())?;
+        let Main { file, mut slots } = main;
+        let seal = slots.unlock(self.config.keys.as_deref(), &self.path)?;
+        let header = &slots.found.header;
+        if header.form == Form::Ledger {
+            let (place, condition) = (self.place(seal, lock), self.condition());
+            return Ok(Box::new(Ledger::new(place, condition, &self.config, file, slots)));
+        }
+        let image = ImageReader::new(file, &self.path, header.clone(), seal.clone())?;
         let place = self.place(seal, lock);
         self.with_image(place, image)
     }
 
     fn create(self, lock: Option<StoreLock>) -> Result<Box<dyn Storage>> {
         let form = self.form_to_create();
+        if form == Form::Ledger {
+            let (header, seal) = self.new_header(FileKind::Log, form)?;
+            let (place, condition) = (self.place(seal, lock), self.condition());
+            let ledger = Ledger::create(place, condition, &self.config, header)?;
+            return Ok(Box::new(ledger));
+        }
         let (header, seal) = self.new_header(FileKind::Image, form)?;
         let place = self.place(seal, lock);
         let written = place.image(header).write(&Nothing, &|_| true)?;
@@ -134,14 +147,18 @@ impl Opening {
     }
 
     fn with_image(self, place: Place, image: ImageReader) -> Result<Box<dyn Storage>> {
-        let Config { access, durability, anchor, .. } = self.config;
-        let condition = Condition::new(&self.path, access);
+        let condition = self.condition();
+        let Config { durability, anchor, .. } = self.config;
         Ok(match image.header().form {
             Form::Snapshot => Box::new(Snapshot::new(place, condition, durability, anchor, image)),
             Form::Wal | Form::Ledger => {
                 return Err(Error::Contradiction("only the snapshot form is built so far"));
             }
         })
+    }
+
+    fn condition(&self) -> Condition {
+        Condition::new(&self.path, self.config.access)
     }
 
     fn place(&self, seal: Option<Arc<dyn Seal>>, lock: Option<StoreLock>) -> Place {
@@ -196,12 +213,13 @@ fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Main>> {
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io("open")(e)),
     };
-    let found = Found::read(&*file, path)?;
-    if found.header.kind == FileKind::Log && found.header.form == Form::Wal {
+    let slots = Slots::read(&*file, path)?;
+    let header = &slots.found.header;
+    if header.kind == FileKind::Log && header.form == Form::Wal {
         let why = "this is a log segment under another name; open the store it belongs to";
         return Err(Error::BadPath { path: path.to_owned(), why });
     }
-    Ok(Some(Main { file, found }))
+    Ok(Some(Main { file, slots }))
 }
 
 /// The name of the first segment beside a store.

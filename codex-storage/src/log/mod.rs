@@ -12,7 +12,7 @@ mod tail;
 mod window;
 mod write;
 
-pub(crate) use read::{GroupRef, LogReader, LogState};
+pub(crate) use read::{LogReader, LogState};
 pub(crate) use recovery::recover;
 pub(crate) use segment::{LogPlace, NewLog};
 pub(crate) use write::LogWriter;

@@ -10,12 +10,13 @@ use super::{LogEnd, batch_extra};
 use crate::batch::{Batches, Op, Seq};
 use crate::codec::{Fields, u64_of};
 use crate::config::OnDamage;
-use crate::digest::{HistoryDigest, Stamp, of_commit, of_group};
+use crate::digest::{HistoryDigest, Stamp, of_commit};
 use crate::error::{Error, RecordError, Result};
 use crate::frame::{
     CLOSE, FRAME_HEAD, FrameHeader, GROUP, LogId, Parsed, RESUME, SALT_LEN, SECTOR, padded,
 };
 use crate::header::Header;
+use crate::history;
 use crate::seal::{Opener, Seal, SealError, TAG_LEN};
 use crate::storage::Form;
 use crate::vfs::File;
@@ -395,7 +396,7 @@ fn check_group(
         return Err("a group has another number of commits than its header says");
     }
     if form != Form::Ledger {
-        end.0 = of_group(&before.digest, header.seq, count, payload);
+        end.0 = history::extend(&before.digest, header.seq, count, payload);
     }
     Ok(end)
 }

@@ -77,7 +77,7 @@ impl NewLog {
         let path = self.place.path();
         dir.rename(&self.temporary, &self.place.name)
             .map_err(|e| Error::io("rename the new log to", &path, e))?;
-        if !cfg!(codex_mutant = "skip_dir_sync") {
+        if !cfg!(codex_mutant = "skip_log_dir_sync") {
             dir.sync().map_err(|e| Error::io("sync the folder of", &path, e))?;
         }
         let end = LogEnd::base(&self.header);

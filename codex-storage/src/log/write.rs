@@ -11,13 +11,14 @@ use super::segment::LogPlace;
 use super::space::{Space, SpaceError};
 use super::{LogEnd, layout};
 use crate::batch::{BATCH_LEN_MAX, Group, Seq};
-use crate::digest::{of_group, stamp};
+use crate::digest::stamp;
 use crate::error::{Error, RecordError, Result};
 use crate::frame::{
     ALIGN, CLOSE, END, FRAME_HEAD, FrameHeader, GROUP, LAZY, LogId, RESUME, SALT_LEN, SALTED,
     padded,
 };
 use crate::header::{Header, fill, seal_error};
+use crate::history;
 use crate::seal::{Sealer, TAG_LEN};
 use crate::storage::{Durability, Form, SyncPoint};
 use crate::vfs::File;
@@ -92,7 +93,10 @@ impl LogWriter {
         let now_us = self.place.vfs.clock.now_us().max(self.end.time_us);
         let (digest, time_us) = match self.form {
             Form::Ledger => (stamp(group, &self.end.digest, first, now_us), now_us),
-            _ => (of_group(&self.end.digest, first, batches, group.payload()), self.end.time_us),
+            _ => (
+                history::extend(&self.end.digest, first, batches, group.payload()),
+                self.end.time_us,
+            ),
         };
         let lazy = self.place.durability != Durability::Sync;
         let flags = if lazy { LAZY } else { 0 };

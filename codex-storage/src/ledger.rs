@@ -1,0 +1,345 @@
+//! The Ledger form: one log that keeps every commit ever, with its time, chained by SHA-256.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::{Group, Op, Seq};
+use crate::condition::Condition;
+use crate::config::{Config, OnDamage};
+use crate::digest::Stamp;
+use crate::error::{Error, Result};
+use crate::header::Header;
+use crate::history::AnchorWatch;
+use crate::image::Place;
+use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
+use crate::seal::{Keys, Seal};
+use crate::slots::Slots;
+use crate::storage::{
+    Anchor, Checkpoint, Cut, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
+    Written,
+};
+use crate::vfs::{File, Open, Vfs};
+
+/// An open store of the form Ledger.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    place: Place,
+    condition: Condition,
+    durability: Durability,
+    on_damage: OnDamage,
+    watch: AnchorWatch,
+    phase: Phase,
+    /// The end as replay has found it.
+    end: LogEnd,
+}
+
+#[derive(Debug)]
+enum Phase {
+    /// Not yet replayed. `is_named`: this handle has made the name durable.
+    Opened {
+        file: Arc<dyn File>,
+        slots: Slots,
+        is_named: bool,
+    },
+    /// Replayed to be read only; or the replay has failed.
+    Read,
+    Writing(LogWriter),
+}
+
+impl Ledger {
+    /// The store whose main file, with these header slots, was opened.
+    pub(crate) fn new(
+        place: Place,
+        condition: Condition,
+        config: &Config,
+        file: Arc<dyn File>,
+        slots: Slots,
+    ) -> Self {
+        let end = LogEnd::base(&slots.found.header);
+        Self {
+            place,
+            condition,
+            durability: config.durability,
+            on_damage: config.on_damage,
+            watch: AnchorWatch::new(config.anchor),
+            phase: Phase::Opened { file, slots, is_named: false },
+            end,
+        }
+    }
+
+    /// Makes a new ledger at the store's own name.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`: where the name could not be made durable, the file may be there, and the
+    /// next open for writing makes it anew.
+    pub(crate) fn create(
+        place: Place,
+        condition: Condition,
+        config: &Config,
+        header: Header,
+    ) -> Result<Self> {
+        let header = Header { generation: 1, ..header };
+        let temporary = place.names.temporary("ledger");
+        NewLog::write(log_place(&place, config.durability), header, temporary)?.publish()?;
+        let (file, slots) = open_main(&place.vfs, place.names.main(), Open::Read)?;
+        let mut ledger = Self::new(place, condition, config, file, slots);
+        if let Phase::Opened { is_named, .. } = &mut ledger.phase {
+            *is_named = true;
+        }
+        Ok(ledger)
+    }
+
+    /// Reads all commits; the operations go to `sink`.
+    fn read(
+        &mut self,
+        file: Arc<dyn File>,
+        header: &Header,
+        sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
+    ) -> Result<LogState> {
+        let path = self.condition.path();
+        let base = Anchor { seq: header.base_seq, digest: header.base_digest };
+        self.watch.pass(base.seq, &base.digest, path)?;
+        let seal = self.place.seal.clone();
+        let mut reader = LogReader::new(file, path, header, seal, 0, self.on_damage)?;
+        while let Some(group) = reader.next()? {
+            group.for_each_commit(&mut |commit| {
+                let digest = Stamp::read(commit.batch.extra).digest;
+                self.watch.pass(commit.seq, &digest, path)
+            })?;
+            group.for_each(sink)?;
+        }
+        self.watch.end(path)?;
+        Ok(reader.finish())
+    }
+
+    /// Makes the log ready to be continued.
+    fn recover(&self, mut slots: Slots, is_named: bool, state: &LogState) -> Result<LogWriter> {
+        let (vfs, path) = (&self.place.vfs, self.condition.path());
+        let file = vfs
+            .dir
+            .open(self.place.names.main(), Open::Write)
+            .map_err(|e| Error::io("open for writing", path, e))?;
+        slots.settle(&*file, path)?;
+        let header = slots.found.header;
+        let place = log_place(&self.place, self.durability);
+        if state.frames == 0 && state.tail_end.is_none() && !is_named {
+            // Nothing was ever written: its creation may have failed to make the name durable,
+            // and a later sync of the folder would prove nothing. A new file gets a new name.
+            let temporary = self.place.names.temporary("ledger");
+            return NewLog::write(place, header, temporary)?.publish();
+        }
+        recover(place, file, &header, state)
+    }
+
+    fn writer(&mut self) -> Result<&mut LogWriter> {
+        self.condition.check()?;
+        match &mut self.phase {
+            Phase::Writing(writer) => Ok(writer),
+            Phase::Opened { .. } | Phase::Read => Err(Error::Contradiction(NOT_REPLAYED)),
+        }
+    }
+
+    fn end(&self) -> &LogEnd {
+        match &self.phase {
+            Phase::Writing(writer) => writer.end(),
+            Phase::Opened { .. } | Phase::Read => &self.end,
+        }
+    }
+}
+
+impl Storage for Ledger {
+    fn form(&self) -> Form {
+        Form::Ledger
+    }
+
+    fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
+        let Phase::Opened { file, slots, is_named } =
+            std::mem::replace(&mut self.phase, Phase::Read)
+        else {
+            return Err(Error::Contradiction("a storage is replayed once, before anything else"));
+        };
+        slots.check_gaps(&*file, self.condition.path())?;
+        let base = slots.found.header.base_seq;
+        let state = self.read(file, &slots.found.header.clone(), sink)?;
+        self.end = state.end;
+        if self.condition.writes() {
+            self.phase = Phase::Writing(self.recover(slots, is_named, &state)?);
+        }
+        Ok(Recovered {
+            seq: state.end.seq,
+            durable: state.durable,
+            clean: state.tail_end.is_none() && (state.end.closed || state.frames == 0),
+            replayed: state.end.seq - base,
+            cut: state.tail_end.map(|tail_end| Cut {
+                file: self.place.names.main().to_owned(),
+                offset: state.end.offset,
+                bytes: tail_end - state.end.offset,
+                seq: state.end.seq,
+            }),
+            locked: self.place.is_locked(),
+        })
+    }
+
+    fn group(&self) -> Group {
+        Group::new(layout(Form::Ledger, self.place.seal.is_some()))
+    }
+
+    fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
+        self.writer()?.append(group)
+    }
+
+    fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        self.writer()?.sync_point()
+    }
+
+    fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
+        self.writer()?.synced(outcome)
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        self.writer().map(|_| None)
+    }
+
+    fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
+        done.and(Err(Error::Contradiction("a ledger has no image, so no checkpoint has begun")))
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    fn close(&mut self, _state: &dyn State) -> Result<()> {
+        let closed = match &mut self.phase {
+            Phase::Writing(writer) if self.condition.check().is_ok() => {
+                if writer.poisoned().is_none() { writer.close() } else { Ok(()) }
+            }
+            _ => Ok(()),
+        };
+        self.condition.close();
+        closed
+    }
+
+    fn stats(&self) -> StorageStats {
+        let end = self.end();
+        let mut stats = StorageStats {
+            seq: end.seq,
+            durable: end.seq,
+            log_bytes: end.offset,
+            ..StorageStats::default()
+        };
+        if let Phase::Writing(writer) = &self.phase {
+            let counts = writer.counts();
+            stats.durable = writer.durable();
+            stats.groups = counts.groups;
+            stats.syncs = counts.syncs;
+        }
+        stats
+    }
+
+    fn anchor(&self) -> Anchor {
+        Anchor { seq: self.end().seq, digest: self.end().digest }
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        match &self.phase {
+            Phase::Writing(writer) => writer.poisoned().map(str::to_owned),
+            Phase::Opened { .. } | Phase::Read => None,
+        }
+    }
+}
+
+/// One commit of a ledger.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct LedgerCommit<'a> {
+    /// Its number.
+    pub seq: Seq,
+    /// When it was made, in microseconds since 1970 (UTC); never before the one before it.
+    pub time_us: i64,
+    /// The digest of the history up to it; see `docs/FORMAT.md`, "History digest".
+    pub digest: [u8; 32],
+    /// Its operations in order; each has been decoded once already, so none is an error.
+    pub ops: crate::batch::Records<'a>,
+}
+
+/// Where a ledger can be cut so that what precedes it is a ledger of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LedgerCut {
+    /// The last commit before the cut, at most the one asked for: a group is not divided.
+    pub seq: Seq,
+    /// The length of the file up to the cut, in bytes.
+    pub offset: u64,
+    /// The digest of the history up to it.
+    pub digest: [u8; 32],
+}
+
+/// Reads the commits of the ledger `name` in order, each checked against the chain, up to and
+/// including `upto`, and returns where the last group that was wholly handed out ends.
+///
+/// Takes no lock and changes nothing. Beside a writer it is safe up to a commit that the writer
+/// has acknowledged as durable.
+///
+/// # Errors
+/// `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`, and damage, each by its own variant; what
+/// `sink` returns.
+pub fn read_commits(
+    vfs: &Vfs,
+    name: &str,
+    keys: Option<&dyn Keys>,
+    upto: Seq,
+    sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<()>,
+) -> Result<LedgerCut> {
+    let path = vfs.dir.path(name);
+    let (file, mut slots) = open_main(vfs, name, Open::Read)?;
+    let header = &slots.found.header;
+    if header.form != Form::Ledger {
+        let (found, wanted) = (header.form, Form::Ledger);
+        return Err(Error::WrongForm { path, found, wanted });
+    }
+    let seal: Option<Arc<dyn Seal>> = slots.unlock(keys, &path)?;
+    slots.check_gaps(&*file, &path)?;
+    let header = slots.found.header;
+    let mut reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
+    let mut cut = *reader.end();
+    while cut.seq < upto {
+        let Some(group) = reader.next()? else { break };
+        group.for_each_commit(&mut |commit| {
+            if commit.seq > upto {
+                return Ok(());
+            }
+            let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);
+            for op in commit.batch.ops() {
+                op.map_err(|source| Error::Record { path: path.clone(), source })?;
+            }
+            sink(LedgerCommit { seq: commit.seq, time_us, digest, ops: commit.batch.ops() })
+        })?;
+        if reader.end().seq > upto {
+            break;
+        }
+        cut = *reader.end();
+    }
+    Ok(LedgerCut { seq: cut.seq, offset: cut.offset, digest: cut.digest })
+}
+
+/// Opens the file `name` and reads its header slots.
+fn open_main(vfs: &Vfs, name: &str, how: Open) -> Result<(Arc<dyn File>, Slots)> {
+    let path = vfs.dir.path(name);
+    let file = vfs.dir.open(name, how).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Error::NotFound { path: path.clone() },
+        _ => Error::io("open", &path, e),
+    })?;
+    let slots = Slots::read(&*file, &path)?;
+    Ok((file, slots))
+}
+
+fn log_place(place: &Place, durability: Durability) -> LogPlace {
+    LogPlace {
+        vfs: place.vfs.clone(),
+        name: place.names.main().to_owned(),
+        seal: place.seal.clone(),
+        durability,
+    }
+}
+
+const NOT_REPLAYED: &str = "a storage is replayed before it is written to";

@@ -1,0 +1,169 @@
+//! The header of a store's main file: one slot, or in a ledger two, of which the second takes part
+//! while the envelope is being replaced.
+//!
+//! The steps of a replacement and what a crash leaves of each are `docs/FORMAT.md`, section "The
+//! two slots of a ledger".
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::codec::{is_zero, len_without_zeros};
+use crate::error::{Error, Result};
+use crate::header::{FileKind, Found, HEADER_LEN, Header, read_slot};
+use crate::seal::{Keys, Seal};
+use crate::storage::Form;
+use crate::vfs::File;
+
+/// The header slots of a main file.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    /// The header to go by: of two, the newer.
+    pub(crate) found: Found,
+    /// The older header, whose key may still be the user's.
+    older: Option<Found>,
+    /// Whether no replacement was interrupted.
+    is_settled: bool,
+}
+
+impl Slots {
+    /// Reads the header of an image, or the slots of a ledger.
+    ///
+    /// # Errors
+    /// As [`Found::read`]; `Damaged` for a second slot that no replacement leaves.
+    pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Self> {
+        let first = read_slot(file, path, 0)?;
+        let settled = |found| Ok(Self { found, older: None, is_settled: true });
+        let parsed = match Found::parse(&first, path, 0) {
+            Ok(found) if !is_ledger(&found.header) => return settled(found),
+            Err(error) if !matches!(error, Error::Damaged { .. }) => return Err(error),
+            parsed => parsed,
+        };
+        let second = read_slot(file, path, SECOND_SLOT)?;
+        let newer = Found::parse(&second, path, SECOND_SLOT);
+        let newer = newer.ok().filter(|found| is_ledger(&found.header));
+        match (parsed, newer) {
+            (Ok(found), None) if is_zero(&second) => settled(found),
+            (Ok(found), None) if is_torn(&second, &found) => {
+                Ok(Self { found, older: None, is_settled: false })
+            }
+            (Ok(found), Some(newer)) if newer.has_bytes_of(&found) => {
+                Ok(Self { found, older: None, is_settled: false })
+            }
+            (Ok(older), Some(newer)) if replaces(&newer.header, &older.header) => {
+                Ok(Self { found: newer, older: Some(older), is_settled: false })
+            }
+            (Ok(_), _) => Err(Error::Damaged {
+                path: path.to_owned(),
+                offset: SECOND_SLOT,
+                what: "the second header slot is neither zero nor a replacement of the first",
+            }),
+            (Err(_), Some(newer)) if common(&first, newer.bytes()) > COUNTER_AT => {
+                Ok(Self { found: newer, older: None, is_settled: false })
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// Opens the envelope; the key may be that of either header of an unfinished replacement.
+    ///
+    /// # Errors
+    /// As [`Found::unlock`].
+    pub(crate) fn unlock(
+        &mut self,
+        keys: Option<&dyn Keys>,
+        path: &Path,
+    ) -> Result<Option<Arc<dyn Seal>>> {
+        let refused = match self.found.unlock(keys, path) {
+            Err(e @ Error::WrongKey { .. }) => e,
+            unlocked => return unlocked,
+        };
+        let Some(older) = self.older.take() else { return Err(refused) };
+        let seal = older.unlock(keys, path)?;
+        self.found = older;
+        Ok(seal)
+    }
+
+    /// Checks that what lies between the slots and the frames of a ledger is zero.
+    ///
+    /// # Errors
+    /// `Damaged`.
+    pub(crate) fn check_gaps(&self, file: &dyn File, path: &Path) -> Result<()> {
+        let slot = crate::codec::u64_of(HEADER_LEN);
+        let body = self.found.header.body_offset();
+        for (mut at, end) in [(slot, SECOND_SLOT), (SECOND_SLOT + slot, body)] {
+            while at < end {
+                if !is_zero(&read_slot(file, path, at)?) {
+                    let what = "the space between the headers and the frames is not zero";
+                    return Err(Error::Damaged { path: path.to_owned(), offset: at, what });
+                }
+                at += slot;
+            }
+        }
+        Ok(())
+    }
+
+    /// Finishes a replacement that was interrupted: the header that was unlocked fills the first
+    /// slot, zeros the second.
+    ///
+    /// # Errors
+    /// `Io`: opening again tries again.
+    pub(crate) fn settle(&mut self, file: &dyn File, path: &Path) -> Result<()> {
+        if self.is_settled {
+            return Ok(());
+        }
+        let put = |bytes: &[u8], at| {
+            let written = file.write_all_at(bytes, at).and_then(|()| file.sync());
+            written.map_err(|e| Error::io("finish replacing the header of", path, e))
+        };
+        put(self.found.bytes(), 0)?;
+        put(&[0; HEADER_LEN], SECOND_SLOT)?;
+        self.is_settled = true;
+        Ok(())
+    }
+}
+
+fn is_ledger(header: &Header) -> bool {
+    header.kind == FileKind::Log && header.form == Form::Ledger
+}
+
+/// Whether `newer` is `older` with another envelope and a higher counter.
+fn replaces(newer: &Header, older: &Header) -> bool {
+    newer.slot_counter > older.slot_counter
+        && *newer
+            == Header {
+                slot_counter: newer.slot_counter,
+                envelope: newer.envelope.clone(),
+                ..older.clone()
+            }
+}
+
+/// Whether the second slot is what a crash leaves of writing a replacement of `first` into it, or
+/// of zeroing it once `first` was the replacement.
+fn is_torn(second: &[u8], first: &Found) -> bool {
+    let written = len_without_zeros(second);
+    let fields = first.bytes().iter().zip(second).take(written.min(ENVELOPE_AT)).enumerate();
+    let begins = written < HEADER_LEN
+        && fields
+            .filter(|(at, _)| !(COUNTER_AT..COUNTER_AT + 8).contains(at))
+            .all(|(_, (expected, byte))| expected == byte);
+    let rest = second.iter().zip(first.bytes()).skip_while(|(byte, _)| **byte == 0);
+    let ends = first.header.slot_counter > 1
+        && second.starts_with(&[0])
+        && rest.into_iter().all(|(byte, expected)| byte == expected);
+    begins || ends
+}
+
+/// How many bytes both begin with.
+fn common(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Where the second slot of a ledger begins.
+const SECOND_SLOT: u64 = 4096;
+/// Where the slot counter stands in a header.
+const COUNTER_AT: usize = 80;
+/// Where what differs between a header and its replacement, the counter apart, begins.
+const ENVELOPE_AT: usize = 224;
+
+#[cfg(test)]
+mod tests;
