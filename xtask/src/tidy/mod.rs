@@ -22,6 +22,9 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
+/// More findings than this have one cause.
+const SHOWN_MAX: usize = 100;
+
 /// A file of the repository.
 #[derive(Debug)]
 struct File {
@@ -62,7 +65,10 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
     if errors.is_empty() {
         return Ok(format!("{} files, {} warnings", files.len(), warnings.len()));
     }
-    let list: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let mut list: Vec<String> = errors.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+    if errors.len() > SHOWN_MAX {
+        list.push(format!("and {} more", errors.len() - SHOWN_MAX));
+    }
     Err(format!("{} places break a rule\n  {}", errors.len(), list.join("\n  ")))
 }
 

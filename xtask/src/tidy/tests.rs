@@ -134,6 +134,13 @@ fn places_on_one_machine_are_found() {
 }
 
 #[test]
+fn a_file_that_no_one_wrote_by_hand_is_found() {
+    let most = 512 * 1024;
+    assert!(tree_rules("docs/a.bin", &"a".repeat(most)).is_empty());
+    assert!(tree_rules("docs/a.bin", &"a".repeat(most + 1))[0].contains("was it built"));
+}
+
+#[test]
 fn strangers_at_the_top_are_found() {
     assert!(tree_rules("tools/a.rs", "")[0].contains("`tools` is not one of the folders"));
     assert!(tree_rules("notes.txt", "")[0].contains("not one of the files"));

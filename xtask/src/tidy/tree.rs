@@ -36,6 +36,9 @@ const FILES: &[&str] = &[
     "rustfmt.toml",
 ];
 
+/// A larger file is the output of a program.
+const BYTES_MAX: usize = 512 * 1024;
+
 /// Words for what is not done yet, put together here so that this file does not contain them.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")];
 
@@ -52,7 +55,8 @@ const ELSEWHERE: &[&str] = &[
 ];
 
 pub(super) fn check(files: &[File]) -> Vec<Finding> {
-    files.iter().flat_map(|file| top(file).into_iter().chain(words(file))).collect()
+    let rules = |file| top(file).into_iter().chain(size(file)).chain(words(file));
+    files.iter().flat_map(rules).collect()
 }
 
 fn top(file: &File) -> Option<Finding> {
@@ -66,6 +70,12 @@ fn top(file: &File) -> Option<Finding> {
         _ => return None,
     };
     Some(Finding::new(&file.path, 0, text))
+}
+
+fn size(file: &File) -> Option<Finding> {
+    let bytes = file.bytes.len();
+    let text = format!("{bytes} bytes, at most {BYTES_MAX}: was it built rather than written?");
+    (bytes > BYTES_MAX).then(|| Finding::new(&file.path, 0, text))
 }
 
 fn words(file: &File) -> Vec<Finding> {
