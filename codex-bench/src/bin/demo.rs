@@ -1,0 +1,233 @@
+//! The main job on real input: one typed entry for each file of a folder tree, written by many
+//! threads, with rotating backups; the same by a child process that is killed half-way; every
+//! acknowledged write verified; a few queries.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
+
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use codex_bench::args::Args;
+use codex_bench::numbers::{bytes, grouped, rate, ratio, span};
+use codex_bench::run::RunFolder;
+use codex_bench::table::Table;
+use codex_bench::tree::{self, FileEntry, Found};
+use codex_bench::{Outcome, crew};
+use codex_core::{Stats, Store};
+use indicatif::{ProgressBar, ProgressStyle};
+
+fn main() -> ExitCode {
+    match demo(Args::from_env()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("demo: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// What the demo was asked for.
+struct Plan {
+    tree: Option<PathBuf>,
+    limit: usize,
+    workers: usize,
+    keep: bool,
+}
+
+/// Runs the demo; false when an acknowledged write was lost.
+fn demo(mut args: Args) -> Outcome<bool> {
+    let child: Option<PathBuf> = args.optional("write-into")?;
+    let plan = Plan {
+        tree: args.optional("tree")?,
+        limit: args.value("limit", 20_000, "files at most")?,
+        workers: args.value("workers", 32, "threads that write at once")?,
+        keep: args.flag("keep", "leave the stores behind, to look at"),
+    };
+    let what = "demo [--tree FOLDER]: stores an entry for each file of a folder tree \
+                (default: this folder and the sources that cargo has downloaded)";
+    if !args.finish(what)? {
+        return Ok(true);
+    }
+    let files = find_files(&plan)?;
+    if let Some(path) = child {
+        return write_acknowledging(&path, &files, plan.workers).map(|()| true);
+    }
+    let mut folder = RunFolder::new("demo", None)?;
+    println!("{} files; stores in {}\n", grouped(files.len() as u64), folder.path().display());
+    let mut table =
+        Table::new(["run", "workers", "writes", "writes/s", "per sync", "longest hold", "lost"]);
+    let lost = write_here(&folder.file("files.db"), &files, &plan, &mut table)?
+        + kill_half_way(&folder.file("killed.db"), &files, &plan, &mut table)?;
+    println!("{table}");
+    println!("per sync: commits that shared one fsync. longest hold: of the memory lock.\n");
+    query(&folder.file("files.db"))?;
+    folder.done(plan.keep);
+    Ok(lost == 0)
+}
+
+fn find_files(plan: &Plan) -> Outcome<Vec<Found>> {
+    if let Some(tree) = &plan.tree {
+        return tree::files_below(tree, "tree", plan.limit);
+    }
+    let mut files = tree::files_below(Path::new("."), "repository", plan.limit)?;
+    if let Some(sources) = tree::cargo_sources() {
+        files.extend(tree::files_below(&sources, "dependencies", plan.limit - files.len())?);
+    }
+    Ok(files)
+}
+
+/// Writes all entries, closes, opens again and compares with what was acknowledged.
+fn write_here(path: &Path, files: &[Found], plan: &Plan, table: &mut Table) -> Outcome<u64> {
+    let store = open(path)?;
+    let bar = bar(files.len() as u64, "writing");
+    let written = Mutex::new(BTreeMap::new());
+    let elapsed = crew::share_out(plan.workers, files.len() as u64, |_, index| {
+        if let Some(found) = files.get(usize::try_from(index)?)
+            && let Ok(entry) = tree::read_entry(found)
+        {
+            store.set(&found.key, &entry)?;
+            written.lock().map_err(|_| "poisoned")?.insert(found.key.clone(), entry);
+        }
+        bar.inc(1);
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    let stats = store.stats();
+    store.close()?;
+    drop(store);
+    let written = written.into_inner().map_err(|_| "poisoned")?;
+    let store = open(path)?;
+    let mut lost = 0;
+    for (key, entry) in &written {
+        lost += u64::from(store.get::<FileEntry>(key)?.as_ref() != Some(entry));
+    }
+    row(
+        table,
+        "closed and reopened",
+        plan.workers,
+        written.len() as u64,
+        elapsed,
+        Some(&stats),
+        lost,
+    );
+    Ok(lost)
+}
+
+/// Lets a child process write, kills it half-way, opens what it left and looks for every write that
+/// it had acknowledged.
+fn kill_half_way(path: &Path, files: &[Found], plan: &Plan, table: &mut Table) -> Outcome<u64> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--write-into").arg(path);
+    command.args(["--workers", &plan.workers.to_string(), "--limit", &plan.limit.to_string()]);
+    if let Some(tree) = &plan.tree {
+        command.arg("--tree").arg(tree);
+    }
+    let start = std::time::Instant::now();
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let mut acknowledged = Vec::new();
+    let mut pipe = child.stdout.take().ok_or("the child has no output")?;
+    let bar = bar(files.len() as u64, "a child writes, to be killed half-way");
+    let mut word = [0; 4];
+    let mut elapsed = None;
+    // What is in the pipe when the child dies was acknowledged too: read to the end.
+    while pipe.read_exact(&mut word).is_ok() {
+        acknowledged.push(usize::try_from(u32::from_le_bytes(word))?);
+        bar.inc(1);
+        if elapsed.is_none() && acknowledged.len() * 2 >= files.len() {
+            elapsed = Some(start.elapsed());
+            child.kill()?;
+        }
+    }
+    bar.finish_and_clear();
+    child.wait()?;
+    let elapsed = elapsed.ok_or("the child ended before it could be killed")?;
+    let store = open(path)?;
+    let mut lost = 0;
+    for found in acknowledged.iter().filter_map(|index| files.get(*index)) {
+        let expected = tree::read_entry(found)?;
+        lost += u64::from(store.get::<FileEntry>(&found.key)?.as_ref() != Some(&expected));
+    }
+    row(table, "killed half-way", plan.workers, acknowledged.len() as u64, elapsed, None, lost);
+    store.close()?;
+    Ok(lost)
+}
+
+/// The child's part: writes, and says so on its output once a write is acknowledged.
+fn write_acknowledging(path: &Path, files: &[Found], workers: usize) -> Outcome {
+    let store = open(path)?;
+    let out = Mutex::new(std::io::stdout());
+    crew::share_out(workers, files.len() as u64, |_, index| {
+        if let Some(found) = files.get(usize::try_from(index)?)
+            && let Ok(entry) = tree::read_entry(found)
+        {
+            store.set(&found.key, &entry)?;
+            let mut out = out.lock().map_err(|_| "poisoned")?;
+            out.write_all(&u32::try_from(index)?.to_le_bytes())?;
+            out.flush()?;
+        }
+        Ok(())
+    })?;
+    // Never ends by itself before it is killed: the parent waits for half of the writes.
+    Ok(())
+}
+
+fn query(path: &Path) -> Outcome {
+    let store = open(path)?;
+    for prefix in ["repository/", "dependencies/", "tree/"] {
+        let mut entries = Vec::new();
+        for entry in store.prefix(prefix) {
+            entries.push(entry.value::<FileEntry>()?);
+        }
+        if entries.is_empty() {
+            continue;
+        }
+        let size: u64 = entries.iter().map(|entry| entry.bytes).sum();
+        let lines: u64 = entries.iter().map(|entry| entry.lines).sum();
+        println!(
+            "{prefix}: {} files, {}, {} lines; the largest:",
+            grouped(entries.len() as u64),
+            bytes(size),
+            grouped(lines)
+        );
+        entries.sort_by_key(|entry| std::cmp::Reverse(entry.bytes));
+        for entry in entries.iter().take(3) {
+            println!("  {:>12}  {}", bytes(entry.bytes), entry.path);
+        }
+    }
+    store.close()?;
+    Ok(())
+}
+
+fn open(path: &Path) -> Outcome<Store> {
+    Ok(Store::options().open(path)?)
+}
+
+fn row(
+    table: &mut Table,
+    run: &str,
+    workers: usize,
+    writes: u64,
+    elapsed: Duration,
+    stats: Option<&Stats>,
+    lost: u64,
+) {
+    table.row([
+        run.into(),
+        workers.to_string(),
+        grouped(writes),
+        grouped(rate(writes, elapsed)),
+        stats.map_or_else(|| "-".into(), |stats| ratio(stats.commits, stats.storage.groups)),
+        stats.map_or_else(|| "-".into(), |stats| span(Duration::from_nanos(stats.data_hold_ns_max))),
+        lost.to_string(),
+    ]);
+}
+
+fn bar(len: u64, what: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{msg} [{bar:40}] {pos}/{len}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
+    ProgressBar::new(len).with_style(style).with_message(what)
+}
