@@ -182,7 +182,8 @@ impl Job<'_> {
         if matches!(method, Method::Reflink | Method::Link) {
             file.sync().named("sync", self.to, self.to_name)?;
         }
-        let facts = if method == Method::Link && proven {
+        let unread = cfg!(codex_mutant = "backup_unverified");
+        let facts = if unread || (method == Method::Link && proven) {
             self.inspect.facts(&*file)
         } else {
             self.inspect.verify(&*file, self.depth)
@@ -224,7 +225,8 @@ impl Job<'_> {
             Err(error) if cannot(&error) => {}
             Err(error) => return Err(error).named("share the blocks of", self.from, name),
         }
-        if self.link_above.is_none_or(|above| len <= above) {
+        let links_all = cfg!(codex_mutant = "backup_links_all");
+        if !links_all && self.link_above.is_none_or(|above| len <= above) {
             return Ok(None);
         }
         match self.from.link(name, self.to_name) {
@@ -238,7 +240,9 @@ impl Job<'_> {
         let file = self.create(size)?;
         let path = || self.to.path(self.to_name);
         write(&*file).map_err(|cause| Error::Source { path: path(), cause: cause.into() })?;
-        file.sync().filling("sync", self.to, self.to_name, size)?;
+        if !cfg!(codex_mutant = "backup_unsynced") {
+            file.sync().filling("sync", self.to, self.to_name, size)?;
+        }
         Ok(Method::Written)
     }
 

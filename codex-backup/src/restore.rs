@@ -182,7 +182,7 @@ impl Backups {
             self.rename(&temporary, &record)
         })();
         written.inspect_err(|_| copy::discard(dir, &temporary))?;
-        self.sync()
+        if cfg!(codex_mutant = "backup_undecided") { Ok(()) } else { self.sync() }
     }
 
     /// Goes through the steps, each of which may have been taken before.
@@ -201,7 +201,9 @@ impl Backups {
                 return Err(self.broken(what));
             }
             // Otherwise the new name could outlive a crash and the old file's new name not.
-            self.sync()?;
+            if !cfg!(codex_mutant = "backup_one_sync") {
+                self.sync()?;
+            }
             self.rename(&staged, &self.name)?;
         }
         self.sync()?;

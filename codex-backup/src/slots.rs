@@ -61,6 +61,7 @@ pub(crate) fn own(dir: &dyn Dir, name: &str, slots: &[Slot], id: &[u8], upto: u3
 /// Whether `slot` is a backup of the file `id`, or of any where that is not known.
 pub(crate) fn own_one(dir: &dyn Dir, name: &str, slot: &Slot, id: Option<&[u8]>) -> Result<()> {
     let what = match &slot.owner {
+        _ if cfg!(codex_mutant = "backup_moves_foreign") => return Ok(()),
         Ok(owner) if id.is_none_or(|id| owner == id) => return Ok(()),
         Ok(_) => "a file of another origin",
         Err(what) => what,

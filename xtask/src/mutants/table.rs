@@ -20,6 +20,42 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-crypto", "crypto", "misuse"],
         &["header_counter_or_place_is_tampered_and_leaves_nothing ... FAILED"],
     ),
+    // Backups.
+    tested(
+        "backup_unsynced",
+        ["codex-backup", "crash", "in_a_rotation"],
+        &["is damaged", "power cut at"],
+    ),
+    tested(
+        "backup_names_unsynced",
+        ["codex-backup", "crash", "in_a_rotation"],
+        &["in_a_rotation_costs_no_good_backup_and_leaves_nothing ... FAILED", "power cut at"],
+    ),
+    tested(
+        "backup_unverified",
+        ["codex-backup", "rotation", "damaged_or_missing"],
+        &["a_source_that_is_damaged_or_missing_rotates_nothing ... FAILED"],
+    ),
+    tested(
+        "backup_links_all",
+        ["codex-backup", "rotation", "by_hand"],
+        &["copying_a_backup_over_the_live_file_by_hand_changes_no_other_backup ... FAILED"],
+    ),
+    tested(
+        "backup_moves_foreign",
+        ["codex-backup", "rotation", "never_moved"],
+        &["what_is_not_a_backup_of_this_file_is_never_moved ... FAILED"],
+    ),
+    tested(
+        "backup_undecided",
+        ["codex-backup", "crash", "in_a_restore"],
+        &["a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
+    ),
+    tested(
+        "backup_one_sync",
+        ["codex-backup", "crash", "in_a_restore"],
+        &["a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
+    ),
 ];
 
 /// A twin of production code behind `cfg(codex_mutant = "NAME")`, and who must catch it.
