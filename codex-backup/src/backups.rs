@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use codex_storage::vfs::{Dir, LockGuard, LockKind, Mode, Vfs};
 
-use crate::copy::Job;
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Depth, Facts, Inspect};
+use crate::job::Job;
 use crate::names;
 use crate::receipts::{Receipts, Verified};
 use crate::slots::{self, Slot};

@@ -21,7 +21,8 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 pub enum Error {
     /// The disk reported an error. What the call was about to replace is still there.
     #[error(
-        "{path}: cannot {action}: {source}; the backups made before are untouched, check the disk and try again"
+        "{path}: cannot {action}: {source}; \
+         the backups made before are untouched, check the disk and try again"
     )]
     Io {
         /// What was tried.
@@ -33,7 +34,8 @@ pub enum Error {
     },
     /// The copy does not fit. Found before the first byte was written, or by the disk itself.
     #[error(
-        "{path}: needs {needed} bytes, {available} are available; free some space or keep fewer backups"
+        "{path}: needs {needed} bytes, {available} are available; \
+         free some space or keep fewer backups"
     )]
     NoSpace {
         /// The copy that was to be made.
@@ -84,7 +86,8 @@ pub enum Error {
     /// The copy is whole but not of the version that was to be copied: the source changed
     /// meanwhile. The copy was removed.
     #[error(
-        "{path}: changed while it was copied (expected {expected}, copied {found}); try again while nobody writes to it"
+        "{path}: changed while it was copied (expected {expected}, copied {found}); \
+         try again while nobody writes to it"
     )]
     Changed {
         /// The source, or the copy where the source has no name.
@@ -118,7 +121,8 @@ pub enum Error {
     },
     /// A restore was interrupted. Until it is finished the file must not be used.
     #[error(
-        "{path}: a restore from {from} was interrupted; open for writing (or call finish_restore) to finish it"
+        "{path}: a restore from {from} was interrupted; \
+         open for writing (or call finish_restore) to finish it"
     )]
     RestorePending {
         /// The file being restored.
@@ -128,7 +132,8 @@ pub enum Error {
     },
     /// The record of an interrupted restore, or what it needs, is unusable.
     #[error(
-        "{path}: an interrupted restore cannot be finished: {what}; the files it replaced are named `*.replaced.*`: put the wanted ones back under their names, then remove this file"
+        "{path}: an interrupted restore cannot be finished: {what}; the files it replaced are \
+         named `*.replaced.*`: put the wanted ones back under their names, then remove this file"
     )]
     RestoreBroken {
         /// The record.

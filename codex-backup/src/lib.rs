@@ -12,6 +12,7 @@ mod copy;
 mod error;
 mod inspect;
 mod intent;
+mod job;
 mod list;
 mod names;
 mod policy;
