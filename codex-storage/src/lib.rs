@@ -21,6 +21,7 @@ mod snapshot;
 pub mod storage;
 pub mod sync;
 pub mod vfs;
+mod wal;
 
 pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use error::{Error, RecordError, Result};

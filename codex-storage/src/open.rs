@@ -17,6 +17,7 @@ use crate::slots::Slots;
 use crate::snapshot::Snapshot;
 use crate::storage::{Durability, EntrySink, Form, State, Storage};
 use crate::vfs::{Dir, File, Kind, Open, Vfs};
+use crate::wal::Wal;
 
 /// Opens the store `config.name`, or creates it; call [`Storage::replay`] next.
 ///
@@ -125,7 +126,7 @@ impl Opening {
         }
         let image = ImageReader::new(file, &self.path, header.clone(), seal.clone())?;
         let place = self.place(seal, lock);
-        self.with_image(place, image)
+        Ok(self.with_image(place, image))
     }
 
     fn create(self, lock: Option<StoreLock>) -> Result<Box<dyn Storage>> {
@@ -143,18 +144,15 @@ impl Opening {
             .install(&written.temporary)
             .map_err(|e| Error::io("put the new image in place as", &self.path, e))?;
         let image = ImageReader::open(&place.vfs, place.names.main(), place.seal.clone())?;
-        self.with_image(place, image)
+        Ok(self.with_image(place, image))
     }
 
-    fn with_image(self, place: Place, image: ImageReader) -> Result<Box<dyn Storage>> {
-        let condition = self.condition();
-        let Config { durability, anchor, .. } = self.config;
-        Ok(match image.header().form {
-            Form::Snapshot => Box::new(Snapshot::new(place, condition, durability, anchor, image)),
-            Form::Wal | Form::Ledger => {
-                return Err(Error::Contradiction("only the snapshot form is built so far"));
-            }
-        })
+    fn with_image(&self, place: Place, image: ImageReader) -> Box<dyn Storage> {
+        // The header of an image names no ledger.
+        if image.header().form == Form::Snapshot {
+            return Box::new(Snapshot::new(place, &self.config, image));
+        }
+        Box::new(Wal::new(place, &self.config, image))
     }
 
     fn condition(&self) -> Condition {

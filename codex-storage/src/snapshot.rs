@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::batch::{Group, Layout, Op, Seq};
 use crate::condition::Condition;
+use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::history::AnchorWatch;
@@ -37,13 +38,8 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// The store whose image was opened.
-    pub(crate) fn new(
-        place: Place,
-        condition: Condition,
-        durability: Durability,
-        anchor: Option<Anchor>,
-        image: ImageReader,
-    ) -> Self {
+    pub(crate) fn new(place: Place, config: &Config, image: ImageReader) -> Self {
+        let condition = Condition::new(&place.path(), config.access);
         let header = image.header().clone();
         let now = Anchor { seq: header.base_seq, digest: header.base_digest };
         let stats = StorageStats {
@@ -55,11 +51,11 @@ impl Snapshot {
         Self {
             place,
             condition,
-            durability,
+            durability: config.durability,
             image: Some(image),
             header,
             pending: None,
-            watch: AnchorWatch::new(anchor),
+            watch: AnchorWatch::new(config.anchor),
             now,
             stats,
         }
@@ -120,6 +116,14 @@ impl Snapshot {
         self.place
             .install(&written.temporary)
             .map_err(|e| Error::io("put the image in place again as", self.condition.path(), e))
+    }
+
+    fn close_writing(&mut self, state: &dyn State) -> Result<()> {
+        self.condition.check()?;
+        if self.stats.durable == self.now.seq {
+            return Ok(());
+        }
+        self.write(self.now, state)
     }
 
     /// Whether a commit waits for a checkpoint to make it durable.
@@ -209,11 +213,11 @@ impl Storage for Snapshot {
     }
 
     fn close(&mut self, state: &dyn State) -> Result<()> {
-        if self.condition.check().is_ok() && self.stats.durable != self.now.seq {
-            self.write(self.now, state)?;
+        let done = if self.condition.writes() { self.close_writing(state) } else { Ok(()) };
+        if done.is_ok() || self.condition.poisoned().is_some() {
+            self.condition.close();
         }
-        self.condition.close();
-        Ok(())
+        done
     }
 
     fn stats(&self) -> StorageStats {

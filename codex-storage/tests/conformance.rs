@@ -45,6 +45,7 @@ macro_rules! conformance {
 macro_rules! all_forms {
     ($($tests:tt)*) => {
         conformance!(Snapshot, snapshot: $($tests)*);
+        conformance!(Wal, wal: $($tests)*);
         conformance!(Ledger, ledger: $($tests)*);
     };
 }

@@ -5,14 +5,20 @@ mod read;
 mod write;
 
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::batch::{Op, record_len};
+use crate::codec::u64_of;
+use crate::error::Error;
 use crate::header::Header;
 use crate::lock::StoreLock;
 use crate::names::Names;
-use crate::seal::Seal;
+use crate::seal::{Seal, TAG_LEN};
+use crate::storage::State;
 use crate::vfs::{Open, Vfs};
 
+use format::{BLOCK_HEAD_LEN, BLOCKS_START, FOOTER_LEN};
 pub(crate) use read::ImageReader;
 pub(crate) use write::ImageSpec;
 
@@ -37,6 +43,11 @@ impl Place {
         }
     }
 
+    /// The path of the store.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.vfs.dir.path(self.names.main())
+    }
+
     /// Whether the lock on the store is held.
     pub(crate) fn is_locked(&self) -> bool {
         self.lock.as_ref().is_some_and(StoreLock::is_held)
@@ -54,4 +65,17 @@ impl Place {
         }
         self.vfs.dir.sync()
     }
+}
+
+/// Whether the image of `state` would have at most `len_max` bytes, or about that.
+pub(crate) fn is_at_most(state: &dyn State, len_max: u64) -> bool {
+    let mut len = BLOCKS_START + u64_of(FOOTER_LEN) + u64_of(BLOCK_HEAD_LEN + TAG_LEN);
+    if state.len() > len_max {
+        return false;
+    }
+    let counted = state.for_each(&mut |key, value| {
+        len += u64_of(record_len(Op::Set { key, value }));
+        if len <= len_max { Ok(()) } else { Err(Error::Contradiction("it is longer")) }
+    });
+    counted.is_ok() && len <= len_max
 }

@@ -15,7 +15,7 @@ mod write;
 pub(crate) use read::{LogReader, LogState};
 pub(crate) use recovery::recover;
 pub(crate) use segment::{LogPlace, NewLog};
-pub(crate) use write::LogWriter;
+pub(crate) use write::{LogCounts, LogWriter};
 
 use crate::batch::{Layout, Seq};
 use crate::digest::{HistoryDigest, STAMP_LEN};

@@ -1,0 +1,159 @@
+//! New images: written beside the running writers, and the last one when the store closes.
+
+use std::io::ErrorKind;
+
+use super::{Earlier, Wal};
+use crate::error::{Error, Result};
+use crate::header::{Header, fresh_id};
+use crate::image::{Place, is_at_most};
+use crate::storage::{Checkpoint, State, Storage, Written};
+
+impl Wal {
+    /// Switches to a new segment and hands out the image to write.
+    pub(super) fn begin(&mut self) -> Result<Option<Checkpoint>> {
+        let seq = self.writer()?.log.end().seq;
+        if self.pending.is_some() {
+            return Err(Error::Contradiction("a checkpoint is running: finish it first"));
+        }
+        let is_new = seq != self.image.base_seq || !self.earlier.is_empty();
+        if !is_new && self.leftovers.is_empty() {
+            return Ok(None);
+        }
+        let continued = self.switch()?;
+        let header = Header {
+            file_id: fresh_id(&self.place.vfs, self.condition.path())?,
+            generation: continued.generation - 1,
+            base_seq: continued.base_seq,
+            created_us: self.place.vfs.clock.now_us(),
+            next_generation: continued.generation,
+            base_chain: continued.base_chain,
+            base_digest: continued.base_digest,
+            neighbour: continued.file_id,
+            ..self.image.clone()
+        };
+        self.pending = Some(header.clone());
+        let spec = self.place.image(header);
+        Ok(Some(Checkpoint::new(move |state, progress| spec.write(state, progress))))
+    }
+
+    /// Ends the segment that is written and begins the next, unless nothing was written to it;
+    /// returns the header of the one that goes on.
+    fn switch(&mut self) -> Result<Header> {
+        let current = self.writer()?;
+        let end = *current.log.end();
+        if end.offset == current.header.body_offset() {
+            return Ok(current.header.clone());
+        }
+        if !cfg!(codex_mutant = "skip_segment_sync_at_switch") {
+            current.log.seal_off()?;
+        }
+        let (mut header, log) = (current.header.clone(), *current.log.log());
+        header.file_id = fresh_id(&self.place.vfs, self.condition.path())?;
+        header.generation += 1;
+        header.created_us = self.place.vfs.clock.now_us();
+        end.continue_in(&mut header, &log);
+        let next = self.new_segment(header.clone())?;
+        let next = match self.publish(next) {
+            Ok(next) => next,
+            Err(e) => return Err(self.poison("naming the next segment failed", &e)),
+        };
+        if let Some(previous) = self.current.replace(next) {
+            let counts = previous.log.counts();
+            self.past.groups += counts.groups;
+            self.past.syncs += counts.syncs;
+        }
+        self.durable = end.seq;
+        self.earlier.push(Earlier { generation: log.generation, bytes: end.offset });
+        if cfg!(codex_mutant = "remove_segment_early") {
+            drop(self.place.vfs.dir.remove(&self.place.names.segment(log.generation)));
+        }
+        Ok(header)
+    }
+
+    /// Puts the written image in place, or notes that it failed.
+    pub(super) fn finish(&mut self, done: Result<Written>) -> Result<()> {
+        let pending = self.pending.take();
+        let written = done.inspect_err(|_| self.image_failed())?;
+        self.writer()?;
+        match pending {
+            Some(header) => self.install(&written, header),
+            None => Err(Error::Contradiction("no checkpoint has begun")),
+        }
+    }
+
+    /// Makes all durable and marks the clean end: by an image that is whole by itself where the
+    /// state is small, else by a mark in the log.
+    pub(super) fn close_writing(&mut self, state: &dyn State) -> Result<()> {
+        if self.current.is_none() && self.poisoned().is_none() {
+            return Ok(());
+        }
+        let log = &mut self.writer()?.log;
+        log.sync()?;
+        self.durable = log.durable();
+        if is_at_most(state, self.policy.close_into_image_bytes_max)
+            && self.close_into_image(state)?
+        {
+            return Ok(());
+        }
+        self.writer()?.log.close()
+    }
+
+    /// Whether the store is now one image. One that could not be written changes nothing.
+    fn close_into_image(&mut self, state: &dyn State) -> Result<bool> {
+        let Some(current) = &self.current else { return Ok(false) };
+        let generation = current.header.generation;
+        let header = Header {
+            file_id: fresh_id(&self.place.vfs, self.condition.path())?,
+            generation,
+            base_seq: self.now.seq,
+            created_us: self.place.vfs.clock.now_us(),
+            next_generation: 0,
+            base_chain: 0,
+            base_digest: self.now.digest,
+            neighbour: [0; 16],
+            ..self.image.clone()
+        };
+        let Ok(written) = self.place.image(header.clone()).write(state, &|_| true) else {
+            self.image_failed();
+            return Ok(false);
+        };
+        self.leftovers.push(generation);
+        self.install(&written, header)?;
+        Ok(true)
+    }
+
+    /// Gives a written image the store's name, and removes the segments that it contains.
+    fn install(&mut self, written: &Written, header: Header) -> Result<()> {
+        if let Err(e) = self.place.install(&written.temporary) {
+            return Err(self.poison("putting the image in place failed", &e));
+        }
+        self.image = header;
+        self.image_bytes = written.bytes;
+        self.images += 1;
+        self.retry_at_bytes = 0;
+        let contained = self.image.generation;
+        let done = self.earlier.extract_if(.., |segment| segment.generation <= contained);
+        self.leftovers.extend(done.map(|segment| segment.generation));
+        self.remove_leftovers();
+        Ok(())
+    }
+
+    /// Removes the segments that no image needs, once the name of the image in place is durable.
+    /// What can not be removed is tried again behind the next image.
+    pub(super) fn remove_leftovers(&mut self) {
+        let Place { vfs, names, .. } = &self.place;
+        self.leftovers.retain(|&generation| match vfs.dir.remove(&names.segment(generation)) {
+            Ok(()) => false,
+            Err(e) => e.kind() != ErrorKind::NotFound,
+        });
+    }
+
+    /// Counts a failed image, and lets the log grow a while before the next try.
+    fn image_failed(&mut self) {
+        self.images_failed += 1;
+        self.retry_at_bytes = self.log_bytes() + self.policy.floor_bytes.max(RETRY_BYTES_MIN);
+    }
+}
+
+/// How much the log grows at least between two tries after a failed image, in bytes.
+const RETRY_BYTES_MIN: u64 = 64 << 10;

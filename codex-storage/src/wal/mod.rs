@@ -1,0 +1,217 @@
+//! The Wal form: an image, and log segments that continue it. A commit group is one append.
+
+mod checkpoint;
+mod open;
+mod segments;
+
+use std::ops::Range;
+
+use crate::batch::{Group, Op, Seq};
+use crate::condition::Condition;
+use crate::config::{CheckpointPolicy, Config, OnDamage};
+use crate::error::{Error, Result};
+use crate::header::Header;
+use crate::history::AnchorWatch;
+use crate::image::{ImageReader, Place};
+use crate::log::{LogCounts, LogPlace, LogWriter, layout};
+use crate::storage::{
+    Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
+    Written,
+};
+
+/// An open store of the form Wal.
+#[derive(Debug)]
+pub(crate) struct Wal {
+    place: Place,
+    condition: Condition,
+    durability: Durability,
+    on_damage: OnDamage,
+    policy: CheckpointPolicy,
+    watch: AnchorWatch,
+    /// What is read by [`Storage::replay`], and then given up.
+    unread: Option<ImageReader>,
+    /// Of the image in place.
+    image: Header,
+    image_bytes: u64,
+    /// The segment that is written; there is none before the replay, and for a reader.
+    current: Option<Current>,
+    /// The segments between the image and that one, oldest first.
+    earlier: Vec<Earlier>,
+    /// Segments that no image needs. The name of the image that replaced them may not be durable,
+    /// so they stay until another image is in place.
+    leftovers: Vec<u64>,
+    /// The image that a checkpoint is writing.
+    pending: Option<Header>,
+    /// How long the log has to be before an image is tried again after a failure, in bytes.
+    retry_at_bytes: u64,
+    now: Anchor,
+    durable: Seq,
+    /// What the writers of earlier segments did.
+    past: LogCounts,
+    images: u64,
+    images_failed: u64,
+}
+
+/// The segment that takes the next commit.
+#[derive(Debug)]
+struct Current {
+    log: LogWriter,
+    header: Header,
+}
+
+/// A segment that is complete, and still needed.
+#[derive(Debug)]
+struct Earlier {
+    generation: u64,
+    /// Its used bytes.
+    bytes: u64,
+}
+
+impl Wal {
+    /// The store whose image was opened.
+    pub(crate) fn new(place: Place, config: &Config, image: ImageReader) -> Self {
+        let header = image.header().clone();
+        Self {
+            condition: Condition::new(&place.path(), config.access),
+            place,
+            durability: config.durability,
+            on_damage: config.on_damage,
+            policy: config.checkpoint,
+            watch: AnchorWatch::new(config.anchor),
+            image_bytes: image.len(),
+            unread: Some(image),
+            current: None,
+            earlier: Vec::new(),
+            leftovers: Vec::new(),
+            pending: None,
+            retry_at_bytes: 0,
+            now: Anchor { seq: header.base_seq, digest: header.base_digest },
+            durable: header.base_seq,
+            image: header,
+            past: LogCounts::default(),
+            images: 0,
+            images_failed: 0,
+        }
+    }
+
+    /// The segment to write to, if writing is allowed.
+    fn writer(&mut self) -> Result<&mut Current> {
+        self.condition.check()?;
+        match &mut self.current {
+            Some(current) => {
+                current.log.refuse_if_poisoned()?;
+                Ok(current)
+            }
+            None => Err(Error::Contradiction("a storage is replayed before anything else")),
+        }
+    }
+
+    /// Refuses every later change: the names on the disk are in doubt.
+    fn poison(&mut self, what: &str, source: &dyn std::fmt::Display) -> Error {
+        let reason = format!("{what}: {source}");
+        self.condition.poison(reason.clone());
+        Error::Poisoned { path: self.condition.path().to_owned(), reason }
+    }
+
+    fn log_place(&self, generation: u64) -> LogPlace {
+        LogPlace {
+            vfs: self.place.vfs.clone(),
+            name: self.place.names.segment(generation),
+            seal: self.place.seal.clone(),
+            durability: self.durability,
+        }
+    }
+
+    /// The used bytes of all segments that continue the image.
+    fn log_bytes(&self) -> u64 {
+        let earlier: u64 = self.earlier.iter().map(|segment| segment.bytes).sum();
+        earlier + self.current.as_ref().map_or(0, |current| current.log.end().offset)
+    }
+}
+
+impl Storage for Wal {
+    fn form(&self) -> Form {
+        Form::Wal
+    }
+
+    fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
+        match self.unread.take() {
+            Some(image) => self.replay_all(&image, sink),
+            None => Err(Error::Contradiction("a storage is replayed once, before anything else")),
+        }
+    }
+
+    fn group(&self) -> Group {
+        Group::new(layout(Form::Wal, self.place.seal.is_some()))
+    }
+
+    fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
+        let log = &mut self.writer()?.log;
+        let seqs = log.append(group)?;
+        let (end, durable) = (*log.end(), log.durable());
+        self.now = Anchor { seq: end.seq, digest: end.digest };
+        self.durable = durable;
+        Ok(seqs)
+    }
+
+    fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        self.writer()?.log.sync_point()
+    }
+
+    fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
+        let log = &mut self.writer()?.log;
+        log.synced(outcome)?;
+        self.durable = log.durable();
+        Ok(())
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        self.begin()
+    }
+
+    fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
+        self.finish(done)
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        let log_bytes = self.log_bytes();
+        let is_idle = self.pending.is_none() && self.poisoned().is_none();
+        if !is_idle || self.condition.check().is_err() || log_bytes < self.retry_at_bytes {
+            return false;
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a threshold needs no exact lengths")]
+        let outgrown = log_bytes as f64 >= self.policy.ratio * self.image_bytes as f64;
+        !self.leftovers.is_empty() || (outgrown && log_bytes >= self.policy.floor_bytes)
+    }
+
+    fn close(&mut self, state: &dyn State) -> Result<()> {
+        let done = if self.condition.writes() { self.close_writing(state) } else { Ok(()) };
+        if done.is_ok() || self.poisoned().is_some() {
+            self.condition.close();
+        }
+        done
+    }
+
+    fn stats(&self) -> StorageStats {
+        let counts = self.current.as_ref().map(|current| current.log.counts()).unwrap_or_default();
+        StorageStats {
+            seq: self.now.seq,
+            durable: self.durable,
+            groups: self.past.groups + counts.groups,
+            syncs: self.past.syncs + counts.syncs,
+            image_bytes: self.image_bytes,
+            log_bytes: self.log_bytes(),
+            images: self.images,
+            images_failed: self.images_failed,
+        }
+    }
+
+    fn anchor(&self) -> Anchor {
+        self.now
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        let of_log = || self.current.as_ref()?.log.poisoned().map(str::to_owned);
+        self.condition.poisoned().or_else(of_log)
+    }
+}

@@ -1,0 +1,188 @@
+//! Finding the segments that continue an image, and reading them in their order.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::Op;
+use crate::config::OnDamage;
+use crate::error::{Error, Result};
+use crate::header::{FileKind, Found, Header};
+use crate::history::AnchorWatch;
+use crate::image::Place;
+use crate::log::{LogReader, LogState};
+use crate::names::Role;
+use crate::storage::Form;
+use crate::vfs::{File, Open};
+
+/// An open segment whose header is authentic.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) header: Header,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn File>,
+}
+
+/// The segments beside an image.
+#[derive(Debug, Default)]
+pub(super) struct Segments {
+    /// Those that continue it, oldest first.
+    pub(super) live: Vec<Segment>,
+    /// The generations of those that hold nothing the image lacks.
+    pub(super) leftovers: Vec<u64>,
+}
+
+impl Segments {
+    /// Finds the segments that continue the image.
+    ///
+    /// # Errors
+    /// `LogMissing`, `ForeignLog`, `Damaged`, `Tampered`, `Io`.
+    pub(super) fn find(place: &Place, image: &Header) -> Result<Self> {
+        let (mut later, leftovers): (Vec<u64>, Vec<u64>) =
+            generations(place)?.into_iter().partition(|&generation| generation > image.generation);
+        later.sort_unstable();
+        let mut found = Self { live: Vec::new(), leftovers };
+        if image.next_generation == 0 {
+            found.leave_blank_ones(place, image, &later)?;
+            return Ok(found);
+        }
+        let last = later.last().copied().unwrap_or(0).max(image.next_generation);
+        let mut neighbour = image.neighbour;
+        for generation in image.next_generation..=last {
+            let segment = Segment::open(place, image, generation)?;
+            let fits =
+                segment.header.neighbour == neighbour || cfg!(codex_mutant = "ignore_neighbour");
+            let is_first = generation == image.next_generation;
+            if is_first && segment.header.file_id == neighbour || !is_first && fits {
+                neighbour = segment.header.file_id;
+                found.live.push(segment);
+            } else if !is_first && generation == last && segment.is_blank(place)? {
+                found.leftovers.push(generation);
+            } else {
+                return Err(Error::ForeignLog { path: segment.path });
+            }
+        }
+        Ok(found)
+    }
+
+    /// Beside an image that is whole by itself there may be a segment that an attach has made and
+    /// nothing was written to; anything else belongs to another image.
+    fn leave_blank_ones(&mut self, place: &Place, image: &Header, later: &[u64]) -> Result<()> {
+        for &generation in later {
+            let segment = Segment::open(place, image, generation)?;
+            if !segment.is_blank(place)? {
+                return Err(Error::ForeignLog { path: segment.path });
+            }
+            self.leftovers.push(generation);
+        }
+        Ok(())
+    }
+}
+
+impl Segment {
+    fn open(place: &Place, image: &Header, generation: u64) -> Result<Self> {
+        let name = place.names.segment(generation);
+        let path = place.vfs.dir.path(&name);
+        let file = match place.vfs.dir.open(&name, Open::Read) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+                return Err(Error::LogMissing { path: place.path(), log: name });
+            }
+            other => other.map_err(|e| Error::io("open", &path, e))?,
+        };
+        let found = Found::read(&*file, &path)?;
+        let header = &found.header;
+        let is_ours = header.store_id == image.store_id
+            && (header.kind, header.form) == (FileKind::Log, Form::Wal)
+            && header.generation == generation;
+        if !is_ours {
+            return Err(Error::ForeignLog { path });
+        }
+        found.authenticate(place.seal.as_deref(), &path)?;
+        Ok(Self { header: found.header, path, file })
+    }
+
+    /// Reads the groups into `replay`. `next` is the header of the segment behind this one.
+    ///
+    /// # Errors
+    /// As [`LogReader::next`]; `Gap` and `Damaged` when this segment does not reach the next; what
+    /// the sink returns.
+    pub(super) fn read(
+        &self,
+        place: &Place,
+        next: Option<&Header>,
+        on_damage: OnDamage,
+        replay: &mut Replay<'_>,
+    ) -> Result<LogState> {
+        let (proven, on_damage) = match next {
+            Some(next) => (next.base_seq, OnDamage::Refuse),
+            None => (self.header.base_seq, on_damage),
+        };
+        let mut reader = self.reader(place, proven, on_damage)?;
+        while let Some(group) = reader.next()? {
+            group.for_each(replay.sink)?;
+            replay.commits += u64::from(group.count);
+            let end = reader.end();
+            replay.watch.pass(end.seq, &end.digest, replay.store)?;
+        }
+        let state = reader.finish();
+        match next {
+            Some(next) => self.reaches(&state, next, place)?,
+            None => {}
+        }
+        Ok(state)
+    }
+
+    /// Whether nothing was ever written behind the header.
+    fn is_blank(&self, place: &Place) -> Result<bool> {
+        let mut reader = self.reader(place, self.header.base_seq, OnDamage::Refuse)?;
+        if reader.next()?.is_some() {
+            return Ok(false);
+        }
+        let state = reader.finish();
+        Ok(state.frames == 0 && state.tail_end.is_none())
+    }
+
+    fn reader(&self, place: &Place, proven: u64, on_damage: OnDamage) -> Result<LogReader> {
+        let file = Arc::clone(&self.file);
+        LogReader::new(file, &self.path, &self.header, place.seal.clone(), proven, on_damage)
+    }
+
+    /// Checks that this segment, read to its end, is all that precedes the segment `next`.
+    fn reaches(&self, state: &LogState, next: &Header, place: &Place) -> Result<()> {
+        let end = &state.end;
+        if end.seq != next.base_seq {
+            let path = place.vfs.dir.path(&place.names.segment(next.generation));
+            return Err(Error::Gap { path, expected: end.seq, found: next.base_seq });
+        }
+        let continues = end.chain == next.base_chain
+            && end.digest == next.base_digest
+            && end.tag == next.base_tag
+            && state.tail_end.is_none();
+        if continues {
+            return Ok(());
+        }
+        let what = "the end of the segment is not where the next one begins";
+        Err(Error::Damaged { path: self.path.clone(), offset: end.offset, what })
+    }
+}
+
+/// Where the operations of segments go.
+pub(super) struct Replay<'a> {
+    pub(super) sink: &'a mut dyn FnMut(Op<'_>) -> Result<()>,
+    pub(super) watch: &'a mut AnchorWatch,
+    /// The path of the store, for messages.
+    pub(super) store: &'a Path,
+    /// How many commits there were.
+    pub(super) commits: u64,
+}
+
+/// The generations of all segments that the folder holds.
+fn generations(place: &Place) -> Result<Vec<u64>> {
+    let listed = place.vfs.dir.list();
+    let listed = listed.map_err(|e| Error::io("list the folder of", &place.path(), e))?;
+    let roles = listed.iter().filter_map(|name| place.names.role(name));
+    let segments = roles.filter_map(|role| match role {
+        Role::Segment(generation) => Some(generation),
+        _ => None,
+    });
+    Ok(segments.collect())
+}
