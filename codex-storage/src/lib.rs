@@ -20,6 +20,7 @@ mod slots;
 mod snapshot;
 pub mod storage;
 pub mod sync;
+mod verify;
 pub mod vfs;
 mod wal;
 
@@ -28,6 +29,7 @@ pub use error::{Error, RecordError, Result};
 pub use ledger::{LedgerCommit, LedgerCut, read_commits};
 pub use null::null;
 pub use open::open;
+pub use verify::{Verified, verify};
 
 // The tests inside this crate share the doubles of those outside, which know it by its name.
 #[cfg(test)]

@@ -49,9 +49,9 @@ pub fn open(config: Config) -> Result<Box<dyn Storage>> {
 }
 
 /// What stands at the store's own name.
-struct Main {
-    file: Arc<dyn File>,
-    slots: Slots,
+pub(crate) struct Main {
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) slots: Slots,
 }
 
 struct Opening {
@@ -194,7 +194,7 @@ impl State for Nothing {
 /// # Errors
 /// `NotAFile`, `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, `BadPath` for a segment
 /// under another name.
-fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Main>> {
+pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Main>> {
     let io = |action| move |e| Error::io(action, path, e);
     let what = match vfs.dir.metadata(names.main()).map_err(io("look at"))?.map(|m| m.kind) {
         None => return Ok(None),

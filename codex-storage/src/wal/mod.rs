@@ -3,6 +3,7 @@
 mod checkpoint;
 mod open;
 mod segments;
+mod verify;
 
 use std::ops::Range;
 
@@ -18,6 +19,8 @@ use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
     Written,
 };
+
+pub(crate) use verify::verify;
 
 /// An open store of the form Wal.
 #[derive(Debug)]

@@ -32,6 +32,7 @@ impl Wal {
             locked: self.place.is_locked(),
             ..Recovered::default()
         };
+        segments.begin_at(&self.image)?;
         let state = self.read(&segments.live, sink, &mut found)?;
         self.watch.end(self.condition.path())?;
         self.leftovers = segments.leftovers;
@@ -54,7 +55,6 @@ impl Wal {
         sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
         found: &mut Recovered,
     ) -> Result<Option<LogState>> {
-        self.begins_at_image(live.first())?;
         let store = self.condition.path().to_owned();
         let mut replay = Replay { sink, watch: &mut self.watch, store: &store, commits: 0 };
         let mut last = None;
@@ -83,20 +83,6 @@ impl Wal {
             seq: end.seq,
         });
         Ok(last)
-    }
-
-    /// Checks that the first segment begins where the image ends.
-    fn begins_at_image(&self, first: Option<&Segment>) -> Result<()> {
-        let Some(Segment { header, path, .. }) = first else { return Ok(()) };
-        let image = &self.image;
-        if header.base_seq != image.base_seq {
-            let path = path.clone();
-            return Err(Error::Gap { path, expected: image.base_seq, found: header.base_seq });
-        }
-        if header.base_chain != image.base_chain || header.base_digest != image.base_digest {
-            return Err(Error::ForeignLog { path: path.clone() });
-        }
-        Ok(())
     }
 
     /// Makes the last segment ready for the next commit.

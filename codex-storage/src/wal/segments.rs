@@ -64,6 +64,22 @@ impl Segments {
         Ok(found)
     }
 
+    /// Checks that the first segment begins where the image ends.
+    ///
+    /// # Errors
+    /// `Gap`, `ForeignLog`.
+    pub(super) fn begin_at(&self, image: &Header) -> Result<()> {
+        let Some(Segment { header, path, .. }) = self.live.first() else { return Ok(()) };
+        if header.base_seq != image.base_seq {
+            let path = path.clone();
+            return Err(Error::Gap { path, expected: image.base_seq, found: header.base_seq });
+        }
+        if header.base_chain != image.base_chain || header.base_digest != image.base_digest {
+            return Err(Error::ForeignLog { path: path.clone() });
+        }
+        Ok(())
+    }
+
     /// Beside an image that is whole by itself there may be a segment that an attach has made and
     /// nothing was written to; anything else belongs to another image.
     fn leave_blank_ones(&mut self, place: &Place, image: &Header, later: &[u64]) -> Result<()> {
@@ -124,9 +140,8 @@ impl Segment {
             replay.watch.pass(end.seq, &end.digest, replay.store)?;
         }
         let state = reader.finish();
-        match next {
-            Some(next) => self.reaches(&state, next, place)?,
-            None => {}
+        if let Some(next) = next {
+            self.reaches(&state, next, place)?;
         }
         Ok(state)
     }

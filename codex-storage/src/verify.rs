@@ -1,0 +1,145 @@
+//! Re-reads every byte of a store or of a backup, beside running use, and changes nothing.
+
+use std::io::ErrorKind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::batch::Seq;
+use crate::config::OnDamage;
+use crate::error::{Error, Result};
+use crate::header::Header;
+use crate::image::{ImageReader, Place};
+use crate::log::LogReader;
+use crate::names::Names;
+use crate::open::read_main;
+use crate::seal::{Keys, Seal};
+use crate::storage::Form;
+use crate::vfs::{File, Vfs};
+use crate::wal;
+
+/// What [`verify`] has read without finding fault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Verified {
+    /// The form of the store.
+    pub form: Form,
+    /// The same in all files of the store and in its backups.
+    pub store_id: [u8; 16],
+    /// The last commit that was read.
+    pub seq: Seq,
+    /// The digest of the history up to it; of the history up to the image where the logs could
+    /// not be opened for want of a key.
+    pub digest: [u8; 32],
+    /// The entries of the image; 0 for a ledger.
+    pub entries: u64,
+    /// The commits read from logs.
+    pub commits: u64,
+    /// How many bytes the files have.
+    pub bytes: u64,
+    /// When the main file was made, in microseconds since 1970 (UTC).
+    pub created_us: i64,
+    /// Whether the store is encrypted.
+    pub encrypted: bool,
+    /// Whether encrypted contents were opened and authenticated: not so without the key, when
+    /// checksums alone speak for an image.
+    pub authenticated: bool,
+}
+
+/// Reads the store or backup `name` from its first byte to its last and checks every checksum,
+/// count and link, with the key of an encrypted one also every tag. A backup is read by itself,
+/// a store with its logs.
+///
+/// Takes no lock. A store that is being written is read up to a commit that was made before the
+/// end of this call; where a checkpoint or a commit gets in the way of reading, it reads anew.
+///
+/// # Errors
+/// As opening read-only: damage by its own variant, `WrongKey`, `NotFound`. `KeyRequired` when a
+/// key is needed, which is not so for the image of an encrypted store whose log was closed into it.
+pub fn verify(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified> {
+    let mut pause = PAUSE_MIN;
+    loop {
+        match verify_once(vfs, name, keys) {
+            Err(e) if pause <= PAUSE_MAX && may_pass(&e) => vfs.clock.sleep(pause),
+            done => return done,
+        }
+        pause *= 4;
+    }
+}
+
+/// Whether a writer that is at work may have caused the error.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        Error::Io { source, .. } => source.kind() == ErrorKind::NotFound,
+        Error::LogMissing { .. }
+        | Error::ForeignLog { .. }
+        | Error::Gap { .. }
+        | Error::TailSuspect { .. }
+        | Error::Damaged { .. }
+        | Error::Tampered { .. } => true,
+        _ => false,
+    }
+}
+
+fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified> {
+    let path = vfs.dir.path(name);
+    let names = Names::new(name, &path)?;
+    let Some(main) = read_main(vfs, &names, &path)? else {
+        return Err(Error::NotFound { path });
+    };
+    let mut slots = main.slots;
+    let sealed = slots.found.header.cipher != 0;
+    let seal = if sealed && keys.is_none() { None } else { slots.unlock(keys, &path)? };
+    let header = &slots.found.header;
+    let place = Place { vfs: vfs.clone(), names, seal, lock: None };
+    let mut found = Verified {
+        form: header.form,
+        store_id: header.store_id,
+        seq: header.base_seq,
+        digest: header.base_digest,
+        entries: 0,
+        commits: 0,
+        bytes: 0,
+        created_us: header.created_us,
+        encrypted: sealed,
+        authenticated: place.seal.is_some(),
+    };
+    if header.form == Form::Ledger {
+        slots.check_gaps(&*main.file, &path)?;
+        verify_ledger(&place, header, main.file, &mut found)?;
+        return Ok(found);
+    }
+    let image = ImageReader::new(main.file, &path, header.clone(), place.seal.clone())?;
+    found.bytes = image.len();
+    found.entries = image.check()?;
+    if header.form == Form::Wal && !place.names.is_backup() {
+        wal::verify(&place, header, &mut found)?;
+    }
+    Ok(found)
+}
+
+fn verify_ledger(
+    place: &Place,
+    header: &Header,
+    file: Arc<dyn File>,
+    found: &mut Verified,
+) -> Result<()> {
+    let path = place.path();
+    if found.encrypted && !found.authenticated {
+        return Err(Error::KeyRequired { path });
+    }
+    let seal: Option<Arc<dyn Seal>> = place.seal.clone();
+    let mut reader = LogReader::new(file, &path, header, seal, 0, OnDamage::Refuse)?;
+    while let Some(group) = reader.next()? {
+        found.commits += u64::from(group.count);
+        group.for_each(&mut |_| Ok(()))?;
+    }
+    let state = reader.finish();
+    (found.seq, found.digest) = (state.end.seq, state.end.digest);
+    found.bytes = state.file_len;
+    Ok(())
+}
+
+/// The first wait before reading anew; each further one is four times as long.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// The last wait: an error that outlives it is the file's own.
+const PAUSE_MAX: Duration = Duration::from_millis(256);
