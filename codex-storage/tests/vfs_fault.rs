@@ -123,6 +123,20 @@ fn later_writes_can_be_there_without_earlier_ones() {
 }
 
 #[test]
+fn of_two_writes_to_one_sector_the_later_one_wins() {
+    let disk = FaultDir::new();
+    let file = durable(&disk, "a", &[0; 512]);
+    file.write_all_at(&[1; 100], 0).unwrap();
+    file.write_all_at(&[2; 100], 50).unwrap();
+    let both = [vec![1; 50], vec![2; 100], vec![0; 362]].concat();
+    let first = [vec![1; 100], vec![0; 412]].concat();
+    let choice = CrashChoice { samples: 0, ..CrashChoice::default() };
+    let found: BTreeSet<_> =
+        disk.crash_images(&choice).map(|image| image.peek("a").unwrap()).collect();
+    assert_eq!(found, [vec![0; 512], first, both].into());
+}
+
+#[test]
 fn one_write_tears_between_and_inside_sectors() {
     let disk = FaultDir::new();
     let file = durable(&disk, "a", &[0; 4 * 512]);
@@ -281,13 +295,13 @@ fn bytes_of_a_failed_sync_are_durable_once_written_again() {
     file.write_all_at(&[7; 1024], 0).unwrap();
     disk.fail_on(Calls::of(CallKind::Sync), 1, Fault::Eio, Lasting::Once, Side::Before);
     file.sync().unwrap_err();
-    // Only the second sector is written again.
-    file.write_all_at(&[7; 512], 512).unwrap();
+    // Only the second sector is written again, with other bytes.
+    file.write_all_at(&[9; 512], 512).unwrap();
     file.sync().unwrap();
     let lost = disk.reboot(Survivors::Nothing).peek("a").unwrap();
-    assert_eq!(lost, [[0; 512], [7; 512]].concat());
+    assert_eq!(lost, [[0; 512], [9; 512]].concat());
     for image in disk.crash_images(&CrashChoice::default()) {
-        assert_eq!(image.peek("a").unwrap()[512..], [7; 512]);
+        assert_eq!(image.peek("a").unwrap()[512..], [9; 512]);
     }
 }
 

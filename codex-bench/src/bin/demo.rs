@@ -221,7 +221,8 @@ fn row(
         grouped(writes),
         grouped(rate(writes, elapsed)),
         stats.map_or_else(|| "-".into(), |stats| ratio(stats.commits, stats.storage.groups)),
-        stats.map_or_else(|| "-".into(), |stats| span(Duration::from_nanos(stats.data_hold_ns_max))),
+        stats
+            .map_or_else(|| "-".into(), |stats| span(Duration::from_nanos(stats.data_hold_ns_max))),
         lost.to_string(),
     ]);
 }

@@ -31,7 +31,8 @@ fn stalls(mut args: Args) -> Outcome {
         return Ok(());
     }
     let sync = Duration::from_millis(sync_ms);
-    let mut table = Table::new(["beside", "form", "reads", "median", "99.99%", "longest", "commits"]);
+    let mut table =
+        Table::new(["beside", "form", "reads", "median", "99.99%", "longest", "commits"]);
     for (beside, form, writers, checkpoints) in [
         ("nothing", Form::Wal, 0, false),
         ("4 writers", Form::Wal, 4, false),

@@ -121,6 +121,15 @@ impl OsDir {
         }
     }
 
+    fn lock_opened(&self, name: &str, file: StdFile, kind: LockKind) -> io::Result<Tried> {
+        match try_flock(&file, kind) {
+            Ok(()) if self.is_named(name, &file)? => Ok(Tried::Locked(file)),
+            Ok(()) => Ok(Tried::Renamed),
+            Err(TryLockError::WouldBlock) => Ok(Tried::HeldByOther),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
     /// Removes what a failed call has created; if that fails too, the first error tells more.
     fn forget(&self, name: &str) {
         let _ = fs::unlinkat(&self.fd, name, AtFlags::empty());
@@ -203,13 +212,10 @@ impl Dir for OsDir {
     fn try_lock(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
         check_name(name)?;
         loop {
-            let file = self.open_lock(name, kind)?;
-            match try_flock(&file, kind) {
-                Ok(()) if self.is_named(name, &file)? => return Ok(Some(Box::new(OsLock(file)))),
-                // Somebody removed the file between opening and locking: this lock excludes nobody.
-                Ok(()) => {}
-                Err(TryLockError::WouldBlock) => return Ok(None),
-                Err(TryLockError::Error(error)) => return Err(error),
+            match self.lock_opened(name, self.open_lock(name, kind)?, kind)? {
+                Tried::Locked(file) => return Ok(Some(Box::new(OsLock(file)))),
+                Tried::HeldByOther => return Ok(None),
+                Tried::Renamed => {}
             }
         }
     }
@@ -247,6 +253,23 @@ impl File for OsFile {
     }
 
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.allocate_by(reserve, offset, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+}
+
+impl OsFile {
+    /// Allocates by `reserve`, or by writing zeros where that is not supported; the length is as
+    /// before where neither works.
+    fn allocate_by(
+        &self,
+        reserve: impl FnOnce(&StdFile, u64, u64, u64) -> io::Result<()>,
+        offset: u64,
+        len: u64,
+    ) -> io::Result<()> {
         if len == 0 {
             return Ok(());
         }
@@ -254,7 +277,7 @@ impl File for OsFile {
         let len_before = self.len()?;
         let done = match reserve(&self.file, offset, len, len_before) {
             Err(error) if error.kind() == ErrorKind::Unsupported => {
-                self.write_zeros(len_before.max(offset), end)
+                self.write_zeros(len_before, end)
             }
             done => done,
         };
@@ -264,12 +287,6 @@ impl File for OsFile {
         done
     }
 
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync_data()
-    }
-}
-
-impl OsFile {
     /// Zeros from `offset` to `end`, for file systems that cannot reserve space.
     fn write_zeros(&self, mut offset: u64, end: u64) -> io::Result<()> {
         static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
@@ -281,6 +298,15 @@ impl OsFile {
         }
         Ok(())
     }
+}
+
+/// What came of locking an open file.
+#[derive(Debug)]
+enum Tried {
+    Locked(StdFile),
+    HeldByOther,
+    /// Somebody removed the file between opening and locking: such a lock excludes nobody.
+    Renamed,
 }
 
 /// A lock of std (flock where there is one): it ends with the descriptor.
@@ -303,26 +329,24 @@ fn try_flock(file: &StdFile, kind: LockKind) -> Result<(), TryLockError> {
 }
 
 /// Reserves space with fallocate; `Unsupported` where the file system has none.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
-fn reserve(file: &StdFile, offset: u64, len: u64, _len_before: u64) -> io::Result<()> {
-    let flags = fs::FallocateFlags::empty();
-    retry_on_intr(|| fs::fallocate(file, flags, offset, len)).map_err(|errno| match errno {
-        Errno::OPNOTSUPP | Errno::NOSYS => unsupported("space reservation", errno),
-        _ => errno.into(),
-    })
-}
-
-/// Reserves space behind the end; inside the file Apple's call would cut it off.
-#[cfg(target_vendor = "apple")]
+#[cfg(any(
+    target_os = "linux",
+    target_os = "android",
+    target_os = "freebsd",
+    target_vendor = "apple"
+))]
 fn reserve(file: &StdFile, offset: u64, len: u64, len_before: u64) -> io::Result<()> {
-    if offset.saturating_add(len) <= len_before {
+    // Inside the file, Apple's call would cut it off.
+    if cfg!(target_vendor = "apple") && offset.saturating_add(len) <= len_before {
         return Ok(());
     }
-    let flags = fs::FallocateFlags::empty();
-    retry_on_intr(|| fs::fallocate(file, flags, offset, len)).map_err(|errno| match errno {
-        Errno::NOTSUP | Errno::NOSYS => unsupported("space reservation", errno),
-        _ => errno.into(),
-    })
+    let refusals = [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS];
+    retry_on_intr(|| fs::fallocate(file, fs::FallocateFlags::empty(), offset, len)).map_err(
+        |errno| match refusals.contains(&errno) {
+            true => unsupported("space reservation", errno),
+            false => errno.into(),
+        },
+    )
 }
 
 #[cfg(not(any(
@@ -376,3 +400,6 @@ fn told_by(stat: &fs::Stat) -> Metadata {
         identity: u64::from(stat.st_ino),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,77 @@
+//! What a test can only reach from inside: fallbacks, and a lock file that is taken away.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking"
+)]
+
+use std::process::Command;
+
+use super::*;
+
+#[test]
+fn a_lock_on_a_file_that_lost_its_name_is_none() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = OsDir::open(temp.path()).unwrap();
+    let opened = dir.open_lock("lock", LockKind::Exclusive).unwrap();
+    dir.remove("lock").unwrap();
+    let tried = dir.lock_opened("lock", opened, LockKind::Exclusive).unwrap();
+    assert!(matches!(tried, Tried::Renamed), "{tried:?}");
+
+    let opened = dir.open_lock("lock", LockKind::Exclusive).unwrap();
+    dir.remove("lock").unwrap();
+    let held = dir.try_lock("lock", LockKind::Exclusive).unwrap().unwrap();
+    let tried = dir.lock_opened("lock", opened, LockKind::Exclusive).unwrap();
+    assert!(matches!(tried, Tried::Renamed), "{tried:?}");
+    drop(held);
+}
+
+#[test]
+fn zeros_stand_in_where_space_cannot_be_reserved() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = OsDir::open(temp.path()).unwrap();
+    let file = OsFile { file: dir.create("a", Mode::Private).unwrap() };
+    file.write_all_at(&[7; 100], 0).unwrap();
+    let refused = |_: &StdFile, _, _, _| Err(ErrorKind::Unsupported.into());
+    file.allocate_by(refused, 10, 50).unwrap();
+    assert_eq!(file.len().unwrap(), 100);
+    file.allocate_by(refused, 300_000, 100_000).unwrap();
+    assert_eq!(file.len().unwrap(), 400_000);
+    let allocated = file.file.metadata().unwrap().blocks() * 512;
+    assert!(allocated >= 400_000, "{allocated} bytes have space");
+    let mut found = vec![1; 400_000];
+    file.read_exact_at(&mut found, 0).unwrap();
+    assert!(found.iter().take(100).all(|byte| *byte == 7));
+    assert!(found.iter().skip(100).all(|byte| *byte == 0));
+}
+
+/// A limit on the size of files stands in for a full disk; it needs a process of its own.
+#[test]
+fn an_allocation_that_fails_half_way_leaves_the_length() {
+    const CHILD: &str = "CODEX_TEST_CHILD_DIR";
+    if let Ok(path) = std::env::var(CHILD) {
+        return allocate_beyond_the_limit(&OsDir::open(path).unwrap());
+    }
+    let temp = tempfile::tempdir().unwrap();
+    let child = Command::new("sh")
+        .args(["-c", "trap '' XFSZ && ulimit -f 256 && exec \"$0\" --exact \"$1\""])
+        .arg(std::env::current_exe().unwrap())
+        .arg("vfs::os::tests::an_allocation_that_fails_half_way_leaves_the_length")
+        .env(CHILD, temp.path())
+        .output()
+        .unwrap();
+    assert!(child.status.success(), "{child:?}");
+    let told = String::from_utf8(child.stdout).unwrap();
+    assert!(told.contains("1 passed"), "{told}");
+}
+
+fn allocate_beyond_the_limit(dir: &OsDir) {
+    let file = OsFile { file: dir.create("a", Mode::Private).unwrap() };
+    file.write_all_at(&[7; 100], 0).unwrap();
+    file.allocate(0, 1 << 24).unwrap_err();
+    assert_eq!(file.len().unwrap(), 100);
+    let refused = |_: &StdFile, _, _, _| Err(ErrorKind::Unsupported.into());
+    file.allocate_by(refused, 0, 1 << 24).unwrap_err();
+    assert_eq!(file.len().unwrap(), 100);
+}
