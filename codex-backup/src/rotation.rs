@@ -249,7 +249,11 @@ impl Backups {
             let theirs = slots::facts(self.dir(), &slot.name, &*self.inspect);
             theirs.is_ok_and(|theirs| theirs.same_version(&facts))
         };
-        if slots.iter().any(is_version) {
+        // With a gap its rotation had begun to shift names, and an older backup of this version
+        // (of a store that was restored since) may have taken another one's place for it.
+        let shifting = slots.last().is_some_and(|oldest| oldest.index > upto);
+        let look_at = if shifting { 1 } else { slots.len() };
+        if slots.iter().take(look_at).any(is_version) {
             return self.remove(name.to_owned(), done);
         }
         self.shift(name, None, &slots)?;

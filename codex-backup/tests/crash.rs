@@ -73,6 +73,21 @@ fn rotation_survives(way: Way, layout: &[(u32, u64)]) -> u64 {
 }
 
 #[test]
+fn a_power_cut_while_a_restored_older_version_is_rotated_keeps_the_newest_first() {
+    let base = disk(2, &[(1, 3), (2, 2), (3, 1)]);
+    let act = |disk: &FaultDir| rotate(&world(disk, Way::Copy), Way::Copy, 2).is_ok();
+    let images = each_power_cut(&base, &act, &mut |image, acknowledged, context| {
+        let vfs = world(image, Way::Copy);
+        backups_of(&vfs).adopt().unwrap();
+        no_strays(&*vfs.dir, context);
+        let versions: Vec<_> = common::versions(&vfs, "a.db").iter().map(|slot| slot.1).collect();
+        let old = versions == [3, 2, 1] && !acknowledged;
+        assert!(old || versions == [2, 3, 2], "{versions:?} {}", context());
+    });
+    assert!(images > 50, "{images}");
+}
+
+#[test]
 fn a_power_cut_while_a_crash_is_cleared_up_costs_no_good_backup() {
     let base = disk(9, &[(1, 3), (2, 2), (3, 1)]);
     let vfs = base.vfs(0);
