@@ -95,6 +95,11 @@ impl Program {
         ended.or_error(&shown)
     }
 
+    /// Runs it and keeps what it prints, however it ends.
+    pub(crate) fn collect(self) -> Outcome<Ended> {
+        self.run(None, false)
+    }
+
     /// Runs it, passing each line on and keeping it too.
     pub(crate) fn echo(self) -> Outcome<Ended> {
         self.run(None, true)

@@ -1,6 +1,5 @@
 //! `test`: every test and every doctest, with nextest where it is installed.
 
-use crate::program::part;
 use crate::workspace::{Package, Workspace};
 use crate::{Command, Outcome};
 
@@ -33,16 +32,15 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
     let mut counts = Counts::default();
     let mut failures = Vec::new();
     for scope in scopes(workspace, !flags.is_empty())? {
-        println!("tests of {scope}");
-        let (of_scope, ok) = tests(workspace, &scope, name)?;
-        counts.add(of_scope);
-        if !ok {
-            failures.push(format!("tests of {scope}"));
+        println!("tests of {}", scope.cargo);
+        for (what, run) in [("tests", tests as Runner), ("doctests", doctests)] {
+            let (of_scope, ok) = run(workspace, &scope, name)?;
+            counts.add(of_scope);
+            if !ok {
+                failures.push(format!("{what} of {}", scope.cargo));
+            }
         }
     }
-    let (of_docs, failed) = doctests(workspace, name)?;
-    counts.add(of_docs);
-    failures.extend(failed);
     let note = format!("{} passed, {} failed", counts.passed, counts.failed);
     match name {
         _ if !failures.is_empty() => Err(format!("{note}: {}", failures.join(", "))),
@@ -55,49 +53,56 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
 /// compiler: on when packages are tested alone, as CI does, and off in the newcomer's first run.
 const ORACLE: &str = "oracle";
 
-/// What to test at a time: all, or each package with the features that it has by itself.
-fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<String>> {
-    if !alone {
-        return Ok(vec!["--workspace".to_owned()]);
-    }
-    let members = workspace.members()?;
-    let scope = |package: &Package| {
-        let oracle = package.feature_names().contains(&ORACLE);
-        format!("--package {}{}", package.name, if oracle { " --features oracle" } else { "" })
-    };
-    Ok(members.iter().map(scope).collect())
+/// What to test at a time.
+struct Scope {
+    /// All packages, or one with its features, in cargo's words.
+    cargo: String,
+    /// Whether it has a library, and so may have doctests.
+    has_lib: bool,
 }
 
-fn tests(workspace: &Workspace, scope: &str, name: Option<&str>) -> Outcome<(Counts, bool)> {
+type Runner = fn(&Workspace, &Scope, Option<&str>) -> Outcome<(Counts, bool)>;
+
+/// All packages together, or each with the features that it has by itself.
+fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<Scope>> {
+    if !alone {
+        return Ok(vec![Scope { cargo: "--workspace".to_owned(), has_lib: true }]);
+    }
+    let scope = |package: &Package| {
+        let oracle = package.feature_names().contains(&ORACLE);
+        let features = if oracle { " --features oracle" } else { "" };
+        let cargo = format!("--package {}{features}", package.name);
+        Scope { cargo, has_lib: package.has_lib() }
+    };
+    Ok(workspace.members()?.iter().map(scope).collect())
+}
+
+fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
     let ended = if workspace.has("nextest") {
-        workspace.cargo("nextest run --no-run").words(scope).progress()?;
+        workspace.cargo("nextest run --no-run").words(&scope.cargo).progress()?;
         let quiet = "--cargo-quiet --no-tests pass --no-fail-fast --status-level slow";
         let cargo = workspace.cargo("nextest run --final-status-level fail").words(quiet);
-        cargo.words(scope).args(name).echo()?
+        cargo.words(&scope.cargo).args(name).echo()?
     } else {
-        workspace.cargo("test --no-run --tests").words(scope).progress()?;
-        let cargo = workspace.cargo("test --quiet --tests --no-fail-fast").words(scope);
+        workspace.cargo("test --no-run --tests").words(&scope.cargo).progress()?;
+        let cargo = workspace.cargo("test --quiet --tests --no-fail-fast").words(&scope.cargo);
         cargo.args(name).echo()?
     };
     Ok((Counts::of(&ended.output), ended.success()))
 }
 
-fn doctests(workspace: &Workspace, name: Option<&str>) -> Outcome<(Counts, Vec<String>)> {
-    let mut counts = Counts::default();
-    let mut failed = Vec::new();
-    for package in workspace.members()?.iter().filter(|package| package.has_lib()) {
-        let cargo = workspace.cargo("test --quiet --doc --package").args([&package.name]);
-        let output = part(&format!("doctests of {}", package.name), || cargo.args(name).quiet());
-        match output {
-            Ok(output) => counts.add(Counts::of(&output)),
-            Err(output) => {
-                println!("{output}");
-                counts.add(Counts::of(&output));
-                failed.push(format!("doctests of {}", package.name));
-            }
-        }
+fn doctests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
+    if !scope.has_lib {
+        return Ok((Counts::default(), true));
     }
-    Ok((counts, failed))
+    let cargo = workspace.cargo("test --quiet --doc").words(&scope.cargo).args(name);
+    let ended = cargo.collect()?;
+    let counts = Counts::of(&ended.output);
+    if !ended.success() {
+        println!("{}", ended.output);
+    }
+    println!("  doctests: {} passed, {} failed", counts.passed, counts.failed);
+    Ok((counts, ended.success()))
 }
 
 impl Counts {
