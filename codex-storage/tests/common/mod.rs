@@ -1,6 +1,7 @@
 //! What the test files of this crate share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod model;
 pub mod seal;
 pub mod store;
 
@@ -43,7 +44,9 @@ impl Bed {
     pub fn copy(&self) -> Self {
         let files = files(&self.vfs);
         let bed = Self { vfs: Vfs::mem(SEED + 1), ..self.clone() };
-        files.iter().for_each(|(name, bytes)| put(&bed.vfs, name, bytes));
+        for (name, bytes) in &files {
+            put(&bed.vfs, name, bytes);
+        }
         bed
     }
 
@@ -99,14 +102,16 @@ pub fn mem_with(files: &[(String, Vec<u8>)]) -> Vfs {
         clock: Arc::new(SimClock::new()),
         entropy: Arc::new(SeededEntropy::new(SEED)),
     };
-    files.iter().for_each(|(name, bytes)| put(&vfs, name, bytes));
+    for (name, bytes) in files {
+        put(&vfs, name, bytes);
+    }
     vfs
 }
 
-/// Multiplies the counts of long tests: the environment variable `CODEX_SCALE`, 1 without it.
-pub fn scaled(count: usize) -> usize {
-    let scale = std::env::var("CODEX_SCALE").ok().and_then(|text| text.parse::<f64>().ok());
-    (count as f64 * scale.unwrap_or(1.0)) as usize
+/// How much of long tests is run: the environment variable `CODEX_SCALE`, 1 without it.
+pub fn scale() -> f64 {
+    let scale = std::env::var("CODEX_SCALE").ok().and_then(|text| text.parse().ok());
+    scale.unwrap_or(1.0)
 }
 
 /// The seed of random tests: the environment variable `CODEX_SEED`, a fixed one without it.

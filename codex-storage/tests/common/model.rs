@@ -1,0 +1,298 @@
+//! Sequences of operations on a store, with all the states that a crash may leave of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codex_storage::batch::Op;
+use codex_storage::storage::{Durability, Form};
+use codex_storage::sync::Mutex;
+use codex_storage::vfs::Vfs;
+use codex_storage::{Error, Result};
+
+use super::Bed;
+use super::store::{Map, Store};
+
+/// One operation of a sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// A commit that adds, replaces and removes a key.
+    Commit,
+    /// Two commits in one group.
+    Group,
+    /// A commit that clears.
+    Clear,
+    /// A commit that needs more room than a log has at first.
+    Large,
+    /// An image beside nobody.
+    Checkpoint,
+    /// An image with a commit between its begin and its end.
+    Beside,
+    /// An image that is given up.
+    Abandoned,
+    /// Making all durable.
+    Flush,
+    /// A clean end, and opening again.
+    CloseReopen,
+    /// No clean end, and opening again in the same boot.
+    DropReopen,
+}
+
+/// All of them.
+pub const STEPS: [Step; 10] = [
+    Step::Commit,
+    Step::Group,
+    Step::Clear,
+    Step::Large,
+    Step::Checkpoint,
+    Step::Beside,
+    Step::Abandoned,
+    Step::Flush,
+    Step::CloseReopen,
+    Step::DropReopen,
+];
+
+/// The sequence with this number: all of one step first, then of two, then of three.
+pub fn sequence(number: usize) -> Vec<Step> {
+    let base = STEPS.len();
+    let (len, mut rest) = match number {
+        n if n < base => (1, n),
+        n if n < base + base * base => (2, n - base),
+        n => (3, n - base - base * base),
+    };
+    let mut steps = Vec::new();
+    for _ in 0..len {
+        steps.push(STEPS[rest % base]);
+        rest /= base;
+    }
+    steps
+}
+
+/// How many sequences of at most three steps there are.
+pub const SEQUENCES: usize = 10 + 100 + 1000;
+
+/// What may be found after a crash.
+#[derive(Debug, Default)]
+pub struct Model {
+    /// The state after each commit, from none on; the last ones may be in flight.
+    pub states: Vec<Map>,
+    /// Commits up to this one have to be there.
+    pub floor: usize,
+    /// Something happened that no check has looked at.
+    pub is_new: bool,
+    /// What is being done, for messages.
+    pub doing: String,
+}
+
+/// A store that a sequence runs on.
+pub struct Run {
+    /// How it is kept.
+    pub bed: Bed,
+    /// At which level.
+    pub level: Durability,
+    /// What may be found of it; shared with whoever looks at the disk in between.
+    pub model: Arc<Mutex<Model>>,
+    store: Option<Store>,
+    commits: usize,
+    /// The last commit may be there or not.
+    in_doubt: bool,
+}
+
+impl Run {
+    /// A store that is not yet there.
+    pub fn new(bed: Bed, level: Durability, model: Arc<Mutex<Model>>) -> Self {
+        *model.lock() = Model { states: vec![Map::default()], ..Model::default() };
+        Self { bed, level, model, store: None, commits: 0, in_doubt: false }
+    }
+
+    /// Creates the store and runs the steps; each error of the storage ends the step alone.
+    /// Returns the errors.
+    pub fn run(&mut self, steps: &[Step]) -> Vec<Error> {
+        let mut errors = Vec::new();
+        self.doing("create");
+        errors.extend(self.open().err());
+        for (at, step) in steps.iter().enumerate() {
+            self.doing(&format!("step {at}, {step:?}"));
+            errors.extend(self.step(*step).err());
+        }
+        errors
+    }
+
+    /// Opens the store where it is not open, and holds what is found to the model.
+    pub fn open(&mut self) -> Result<()> {
+        if self.store.is_some() {
+            return Ok(());
+        }
+        let store = Store::open(self.bed.at(self.level))?;
+        let mut model = self.model.lock();
+        let found = holds(&store, &model);
+        model.states.truncate(found + 1);
+        // Opening for writing has made durable what it found.
+        model.floor = found;
+        model.is_new = true;
+        drop(model);
+        self.store = Some(store);
+        self.in_doubt = false;
+        Ok(())
+    }
+
+    /// Lets go of the store as a killed process does.
+    pub fn drop_store(&mut self) {
+        self.store = None;
+    }
+
+    fn step(&mut self, step: Step) -> Result<()> {
+        match step {
+            Step::CloseReopen => {
+                if let Some(store) = self.store.take() {
+                    let last = self.last();
+                    store.close()?;
+                    self.raise(last);
+                }
+                self.open()
+            }
+            Step::DropReopen => {
+                let kept = self.bed.form != Form::Snapshot || self.level == Durability::Sync;
+                let is_sound = self.store.as_ref().is_none_or(|s| s.storage.poisoned().is_none());
+                let last = self.last();
+                self.store = None;
+                self.open()?;
+                assert!(
+                    !kept || !is_sound || self.last() == last,
+                    "a killed process loses nothing"
+                );
+                Ok(())
+            }
+            step => {
+                self.open()?;
+                self.step_open(step)
+            }
+        }
+    }
+
+    fn step_open(&mut self, step: Step) -> Result<()> {
+        self.commits += 1;
+        let (n, last) = (self.commits, self.last());
+        let fresh = format!("key {n}");
+        let value = format!("value {n}, {}", "x".repeat(n * 40));
+        let set = Op::Set { key: fresh.as_bytes(), value: value.as_bytes() };
+        let replace = Op::Set { key: b"replaced", value: fresh.as_bytes() };
+        let gone = format!("key {}", n.saturating_sub(2));
+        let remove = Op::Remove { key: gone.as_bytes() };
+        let large = vec![n.to_le_bytes()[0] | 1; 70_000];
+        match step {
+            Step::Commit => self.commit(&[&[set, replace, remove]]),
+            Step::Group => self.commit(&[&[set, remove], &[replace]]),
+            Step::Clear => self.commit(&[&[Op::Clear, set]]),
+            Step::Large => self.commit(&[&[Op::Set { key: b"large", value: &large }]]),
+            Step::Checkpoint => {
+                if self.store().checkpoint()? {
+                    self.raise(last);
+                }
+                Ok(())
+            }
+            Step::Beside => {
+                let checkpoint = self.store().storage.begin_checkpoint()?;
+                let state = self.store().map.clone();
+                let committed = self.commit(&[&[set], &[remove]]);
+                if let Some(checkpoint) = checkpoint {
+                    let written = checkpoint.write(&state, &|_| true);
+                    self.store().storage.finish_checkpoint(written)?;
+                    self.raise(last);
+                }
+                committed
+            }
+            Step::Abandoned => self.store().abandoned(),
+            Step::Flush => {
+                self.store().flush()?;
+                self.raise(last);
+                Ok(())
+            }
+            Step::CloseReopen | Step::DropReopen => unreachable!("handled by the caller"),
+        }
+    }
+
+    fn commit(&mut self, batches: &[&[Op<'_>]]) -> Result<()> {
+        let mut model = self.model.lock();
+        let before = model.states.len();
+        for batch in batches {
+            let mut state = model.states.last().unwrap().clone();
+            batch.iter().for_each(|op| state.apply(*op));
+            model.states.push(state);
+        }
+        drop(model);
+        let poisoned = self.store().storage.poisoned().is_some();
+        let done = self.store().commit(batches);
+        let mut model = self.model.lock();
+        model.is_new = true;
+        match &done {
+            Ok(seqs) => {
+                assert!(!poisoned, "a poisoned store took a commit");
+                assert_eq!(*seqs, before as u64..(before + batches.len()) as u64);
+                if self.level == Durability::Sync {
+                    model.floor = model.states.len() - 1;
+                }
+            }
+            Err(Error::InDoubt { seq, .. }) => {
+                assert!(*seq <= before as u64, "an earlier commit may be in doubt too");
+            }
+            // Nothing of it is there, now or later.
+            Err(_) => model.states.truncate(before),
+        }
+        drop(model);
+        if matches!(done, Err(Error::InDoubt { .. })) {
+            self.in_doubt = true;
+            let refused = self.store().set("refused", "");
+            assert!(matches!(refused, Err(Error::Poisoned { .. })), "{refused:?}");
+        }
+        done.map(|_| ())
+    }
+
+    fn store(&mut self) -> &mut Store {
+        self.store.as_mut().unwrap()
+    }
+
+    /// The last commit, in flight or not.
+    fn last(&self) -> usize {
+        self.model.lock().states.len() - 1
+    }
+
+    fn raise(&self, floor: usize) {
+        let mut model = self.model.lock();
+        model.floor = model.floor.max(floor);
+        model.is_new = true;
+    }
+
+    fn doing(&self, what: &str) {
+        what.clone_into(&mut self.model.lock().doing);
+    }
+}
+
+/// Holds an opened store to the model, and returns its last commit.
+pub fn holds(store: &Store, model: &Model) -> usize {
+    let found = usize::try_from(store.recovered.seq).unwrap();
+    let (floor, doing) = (model.floor, &model.doing);
+    assert!(found >= floor, "{doing}: commit {floor} was durable and {found} is the last");
+    let last = model.states.len() - 1;
+    assert!(found <= last, "{doing}: commit {found} was never made, {last} is the last");
+    assert_eq!(store.map, model.states[found], "{doing}: the state after commit {found}");
+    assert!(store.storage.poisoned().is_none());
+    found
+}
+
+/// Checks that nothing stands in the folder that the store does not need.
+pub fn no_stray_files(vfs: &Vfs, form: Form, is_closed: bool) {
+    for name in vfs.dir.list().unwrap() {
+        let is_segment = name.starts_with("app.db.wal.") && form == Form::Wal && !is_closed;
+        let is_ours = ["app.db", "app.db.lock"].contains(&name.as_str()) || is_segment;
+        assert!(is_ours, "{name} is left behind");
+    }
+}
+
+/// The levels that a form has.
+pub fn levels(form: Form) -> Vec<Durability> {
+    let interval = Durability::Interval(Duration::from_secs(1));
+    match form {
+        Form::Snapshot => vec![Durability::Sync, interval],
+        _ => vec![Durability::Sync, interval, Durability::Os],
+    }
+}
