@@ -114,6 +114,11 @@ pub fn scale() -> f64 {
     scale.unwrap_or(1.0)
 }
 
+/// `count`, scaled.
+pub fn scaled(count: usize) -> usize {
+    (count as f64 * scale()) as usize
+}
+
 /// The seed of random tests: the environment variable `CODEX_SEED`, a fixed one without it.
 pub fn seed() -> u64 {
     std::env::var("CODEX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED)
