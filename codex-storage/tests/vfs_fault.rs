@@ -16,8 +16,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_storage::vfs::fault::{
-    Calls, CrashChoice, Fault, FaultDir, Lasting, NameModel, Side, Space, Survivors, is_power_off,
-    is_process_gone,
+    Calls, CrashChoice, Fault, FaultDir, Lasting, NameModel, Side, Space, Survivors, each_fault,
+    each_power_cut, is_power_off, is_process_gone,
 };
 use codex_storage::vfs::{CallKind, Dir, File, LockKind, Mode, Observed, Open};
 
@@ -488,6 +488,86 @@ fn with_delayed_allocation_the_disk_is_full_only_at_the_sync() {
     file.allocate(0, 2 * 4_096).unwrap();
     file.write_all_at(&[1; 2 * 4_096], 0).unwrap();
     file.sync().unwrap();
+}
+
+#[test]
+fn a_file_system_without_links_says_so_and_makes_none() {
+    let disk = FaultDir::new();
+    durable(&disk, "a", b"abc");
+    let links = Calls::among(&[CallKind::Link, CallKind::Reflink]);
+    disk.fail_on(links, 1, Fault::Unsupported, Lasting::Sticky, Side::Before);
+    let refused = [disk.link("a", "b"), disk.reflink("a", "b", Mode::Frozen)];
+    for refused in refused {
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
+    }
+    assert_eq!(disk.list().unwrap(), ["a"]);
+}
+
+#[test]
+fn a_file_whose_opening_failed_after_its_effect_gives_its_space_back() {
+    let disk = FaultDir::new();
+    disk.set_space(Space::AtOnce(4_096));
+    durable(&disk, "a", b"abc");
+    disk.fail_at(disk.calls(), Fault::Eio, Lasting::Once, Side::After);
+    disk.open("a", Open::Read).unwrap_err();
+    disk.remove("a").unwrap();
+    disk.sync().unwrap();
+    assert_eq!(disk.available_bytes().unwrap(), 4_096);
+}
+
+// Sweeps over all calls.
+
+/// Replaces `a` by a new file; each flaw leaves one step out.
+fn replace(disk: &FaultDir, flaw: Option<CallKind>) -> std::io::Result<()> {
+    let file = disk.open("tmp", Open::CreateNew(Mode::Private))?;
+    file.write_all_at(&[2; 1_000], 0)?;
+    if flaw != Some(CallKind::Sync) {
+        file.sync()?;
+    }
+    if disk.list()?.is_empty() {
+        return Ok(());
+    }
+    disk.rename("tmp", "a")?;
+    if flaw == Some(CallKind::SyncDir) { Ok(()) } else { disk.sync() }
+}
+
+#[test]
+fn a_sweep_of_power_cuts_finds_each_missing_sync() {
+    let disk = FaultDir::new();
+    durable(&disk, "a", &[1; 1_000]);
+    let sweep = |flaw: Option<CallKind>| {
+        let (mut halves, mut losses) = (0, 0);
+        let choice = CrashChoice::default();
+        let act = |disk: &FaultDir| replace(disk, flaw);
+        let images = each_power_cut(&disk, &choice, act, |mishap, image, result| {
+            let found = image.peek("a").unwrap();
+            halves += u32::from(found != [1; 1_000] && found != [2; 1_000]);
+            losses += u32::from(found == [1; 1_000] && result.is_ok());
+            assert!(mishap.to_string().contains("Create tmp") || result.is_err());
+        });
+        assert!(images > 10, "{images}");
+        (halves > 0, losses > 0)
+    };
+    assert_eq!(sweep(None), (false, false));
+    assert_eq!(sweep(Some(CallKind::Sync)), (true, false));
+    assert_eq!(sweep(Some(CallKind::SyncDir)), (false, true));
+}
+
+#[test]
+fn a_sweep_of_faults_strikes_each_call_in_each_way() {
+    let disk = FaultDir::new();
+    durable(&disk, "a", &[1; 1_000]);
+    let faults = [Fault::Eio, Fault::Enospc, Fault::ShortWrite(1)];
+    let act = |disk: &FaultDir| replace(disk, None);
+    let mut told = BTreeSet::new();
+    let runs = each_fault(&disk, &faults, act, |mishap, disk, result| {
+        assert!(result.is_err(), "{mishap}");
+        disk.sync().unwrap();
+        told.insert(mishap.to_string());
+    });
+    // Six calls; all but the list take space, and one is a write.
+    assert_eq!(runs, 4 * (6 + 5 + 1));
+    assert_eq!(told.len(), 48);
 }
 
 // Processes, locks, gates, traces.

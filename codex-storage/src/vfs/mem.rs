@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{
     Clock, Dir, File, Kind, LockGuard, LockKind, LockTable, Metadata, Mode, Open, SeededEntropy,
-    SimClock, Vfs, check_name, handle_is_read_only, not_found, range_end, taken,
+    SimClock, Vfs, check_name, check_names, handle_is_read_only, not_found, range_end, taken,
 };
 use crate::sync::{Mutex, MutexGuard};
 
@@ -93,8 +93,7 @@ impl Dir for MemDir {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         let mut names = self.names();
         let moved = Arc::clone(names.get(from).ok_or_else(|| not_found(from))?);
         if let Some(replaced) = names.get(to) {
@@ -110,8 +109,7 @@ impl Dir for MemDir {
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         let mut names = self.names();
         let inode = Arc::clone(names.get(from).ok_or_else(|| not_found(from))?);
         if names.contains_key(to) {
@@ -123,8 +121,7 @@ impl Dir for MemDir {
     }
 
     fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         let mut names = self.names();
         let bytes = names.get(from).ok_or_else(|| not_found(from))?.bytes.lock().clone();
         if names.contains_key(to) {

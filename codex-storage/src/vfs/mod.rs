@@ -191,6 +191,11 @@ fn check_name(name: &str) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::InvalidFilename, format!("{name:?} is not a plain file name")))
 }
 
+fn check_names(from: &str, to: &str) -> io::Result<()> {
+    check_name(from)?;
+    check_name(to)
+}
+
 /// The end of `len` bytes at `offset`.
 fn range_end(offset: u64, len: usize) -> io::Result<u64> {
     let len = u64::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?;

@@ -12,7 +12,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::{
     Dir, File, Kind, LockGuard, LockKind, Metadata, Mode, Open, OsClock, OsEntropy, Vfs,
-    check_name, range_end,
+    check_name, check_names, range_end,
 };
 
 impl Vfs {
@@ -154,14 +154,12 @@ impl Dir for OsDir {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         Ok(retry_on_intr(|| fs::renameat(&self.fd, from, &self.fd, to))?)
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         retry_on_intr(|| fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())).map_err(
             |errno| match errno {
                 Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS => unsupported("hard link", errno),
@@ -171,8 +169,7 @@ impl Dir for OsDir {
     }
 
     fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         let source = self.open_existing(from, OFlags::RDONLY)?;
         let copy = self.create(to, mode)?;
         share_blocks(&copy, &source).inspect_err(|_| self.forget(to))
@@ -340,13 +337,11 @@ fn reserve(file: &StdFile, offset: u64, len: u64, len_before: u64) -> io::Result
     if cfg!(target_vendor = "apple") && offset.saturating_add(len) <= len_before {
         return Ok(());
     }
-    let refusals = [Errno::OPNOTSUPP, Errno::NOTSUP, Errno::NOSYS];
-    retry_on_intr(|| fs::fallocate(file, fs::FallocateFlags::empty(), offset, len)).map_err(
-        |errno| match refusals.contains(&errno) {
-            true => unsupported("space reservation", errno),
-            false => errno.into(),
-        },
-    )
+    let done = retry_on_intr(|| fs::fallocate(file, fs::FallocateFlags::empty(), offset, len));
+    done.map_err(|errno| match errno {
+        Errno::OPNOTSUPP | Errno::NOSYS => unsupported("space reservation", errno),
+        _ => errno.into(),
+    })
 }
 
 #[cfg(not(any(

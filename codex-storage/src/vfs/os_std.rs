@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use super::{
     Dir, File, Kind, LockGuard, LockKind, Metadata, Mode, Open, OsClock, OsEntropy, Vfs,
-    check_name, handle_is_read_only, taken,
+    check_name, check_names, handle_is_read_only, taken,
 };
 use crate::sync::{Mutex, MutexGuard};
 
@@ -83,14 +83,12 @@ impl Dir for OsDir {
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         fs::rename(self.path(from), self.path(to))
     }
 
     fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         fs::hard_link(self.path(from), self.path(to))
     }
 

@@ -10,15 +10,23 @@ use super::machine::{Limits, Machine, Request};
 use super::{CallKind, FaultDir};
 use crate::vfs::call::open_kind;
 use crate::vfs::{
-    Clock, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, check_name, handle_is_read_only,
-    range_end,
+    Clock, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, check_name, check_names,
+    handle_is_read_only, range_end,
 };
 
 impl Dir for FaultDir {
     fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>> {
         check_name(name)?;
         let now_us = self.machine.clock.now_us();
-        let ino = self.on_name(open_kind(how), name, |disk| disk.open(name, how, now_us))?;
+        let request = Request { kind: open_kind(how), name, to: None, offset: 0, len: 0 };
+        let effect = |disk: &mut Disk, limits: Limits| {
+            let ino = disk.open(name, how, now_us)?;
+            if limits.is_told {
+                disk.retain(ino);
+            }
+            Ok(ino)
+        };
+        let ino = self.machine.call(self.process, &request, effect, |_, _| ())?;
         let machine = Arc::clone(&self.machine);
         let writable = how != Open::Read;
         Ok(Arc::new(FaultFile { machine, process: self.process, ino, writable }))
@@ -103,8 +111,7 @@ impl FaultDir {
         to: &str,
         effect: impl FnOnce(&mut Disk) -> io::Result<()>,
     ) -> io::Result<()> {
-        check_name(from)?;
-        check_name(to)?;
+        check_names(from, to)?;
         let request = Request { kind, name: from, to: Some(to), offset: 0, len: 0 };
         self.machine.call(self.process, &request, |disk, _| effect(disk), |_, _| ())
     }

@@ -104,18 +104,24 @@ impl Disk {
         self.inodes.get_mut(&ino).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
+    /// Opens or creates a file, without a handle yet.
     pub(super) fn open(&mut self, name: &str, how: Open, now_us: i64) -> io::Result<Ino> {
         let ino = match how {
             Open::CreateNew(mode) => self.create(name, mode, now_us)?,
             Open::Read | Open::Write => self.ino(name)?,
         };
-        let inode = self.inode_mut(ino)?;
-        if how == Open::Write && inode.mode == Mode::Frozen {
+        if how == Open::Write && self.inode(ino)?.mode == Mode::Frozen {
             let message = format!("{name} is read-only");
             return Err(io::Error::new(ErrorKind::PermissionDenied, message));
         }
-        inode.handles += 1;
         Ok(ino)
+    }
+
+    /// Counts a handle of the file, which lives as long as it has one.
+    pub(super) fn retain(&mut self, ino: Ino) {
+        if let Some(inode) = self.inodes.get_mut(&ino) {
+            inode.handles += 1;
+        }
     }
 
     pub(super) fn close(&mut self, ino: Ino) {

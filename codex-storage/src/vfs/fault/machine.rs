@@ -179,7 +179,7 @@ impl Machine {
         let strike = state.plan.strike(&call);
         let mut state = self.wait(state, &call);
         state.check_alive(process)?;
-        let limits = |write_max| Limits { upto, write_max };
+        let limits = |write_max| Limits { upto, write_max, is_told: strike.is_none() };
         match strike {
             None => effect(&mut state.disk, limits(None)),
             Some(Strike::CutPower(side)) => {
@@ -235,4 +235,6 @@ pub(super) struct Limits {
     pub(super) upto: u64,
     /// How many bytes a write may write.
     pub(super) write_max: Option<usize>,
+    /// Whether the caller is given what the effect returns.
+    pub(super) is_told: bool,
 }

@@ -9,7 +9,32 @@
 //! sync writes them unless they are written again (here sector by sector). What had been handed to
 //! the disk before may be on it or not.
 //!
-//! [`FaultDir::crash_images`] gives the disks that a power cut can leave, as disks of their own.
+//! [`FaultDir::crash_images`] gives the disks that a power cut can leave, as disks of their own;
+//! [`each_power_cut`] and [`each_fault`] do it at every call of a story.
+//!
+//! ```
+//! use codex_storage::vfs::fault::{CrashChoice, FaultDir, each_power_cut};
+//! use codex_storage::vfs::{Dir, Mode, Open};
+//!
+//! /// Replaces the file `a`, in the one order that is safe.
+//! fn replace(disk: &FaultDir) -> std::io::Result<()> {
+//!     let file = disk.open("a.tmp", Open::CreateNew(Mode::Private))?;
+//!     file.write_all_at(b"new", 0)?;
+//!     file.sync()?;
+//!     disk.rename("a.tmp", "a")?;
+//!     disk.sync()
+//! }
+//!
+//! let disk = FaultDir::new();
+//! disk.open("a", Open::CreateNew(Mode::Private))?.write_all_at(b"old", 0)?;
+//! let disk = disk.reboot(codex_storage::vfs::fault::Survivors::Everything);
+//! let images = each_power_cut(&disk, &CrashChoice::default(), replace, |mishap, image, result| {
+//!     let found = image.peek("a").expect("one of both is there");
+//!     assert!(found == b"new" || found == b"old" && result.is_err(), "{mishap}");
+//! });
+//! assert!(images > 10);
+//! # Ok::<(), std::io::Error>(())
+//! ```
 
 mod bytes;
 mod crash;
@@ -19,6 +44,7 @@ mod image;
 mod inode;
 mod machine;
 mod plan;
+mod sweep;
 
 use std::fmt;
 use std::io;
@@ -28,6 +54,7 @@ use std::time::Duration;
 pub use crash::{CrashChoice, CrashImages, NameModel, Survivors};
 pub use machine::Gate;
 pub use plan::{Calls, Fault, Lasting, Side};
+pub use sweep::{Mishap, each_fault, each_power_cut};
 
 use super::{Call, CallKind, SeededEntropy, SimClock, Vfs};
 use crate::sync::MutexGuard;

@@ -18,6 +18,8 @@ pub enum Fault {
     Eintr,
     /// A write stops after so many bytes, which are written (`WriteZero`); only for writes.
     ShortWrite(usize),
+    /// The file system cannot do this (`Unsupported`); only for links and reflinks.
+    Unsupported,
 }
 
 impl Fault {
@@ -30,14 +32,17 @@ impl Fault {
             Self::ShortWrite(len) => {
                 io::Error::new(ErrorKind::WriteZero, format!("only {len} bytes were written"))
             }
+            Self::Unsupported => ErrorKind::Unsupported.into(),
         }
     }
 
-    fn applies_to(self, kind: CallKind) -> bool {
+    /// Whether a call of this kind can have it.
+    pub fn applies_to(self, kind: CallKind) -> bool {
         match self {
             Self::Eio | Self::Eintr => true,
             Self::Enospc => kind.takes_space(),
             Self::ShortWrite(_) => kind == CallKind::Write,
+            Self::Unsupported => matches!(kind, CallKind::Link | CallKind::Reflink),
         }
     }
 }

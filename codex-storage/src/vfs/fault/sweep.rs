@@ -1,0 +1,111 @@
+//! A power cut, or an error, at every call of a story.
+
+use std::fmt;
+
+use super::{CrashChoice, Fault, FaultDir, Lasting, Side};
+use crate::vfs::Call;
+
+/// Runs `act` on copies of `base`, with the power cut at each of its calls and after the last, and
+/// shows `check` each disk that each cut can leave, with what `act` had returned by then. Returns
+/// how many disks it showed.
+///
+/// A cut before a call stands for the one after the call before it: the disk is the same, and
+/// `act` may have been told more. For the same reason there is none before a call that only reads.
+/// `act` must make the same calls each time.
+pub fn each_power_cut<R>(
+    base: &FaultDir,
+    choice: &CrashChoice,
+    act: impl Fn(&FaultDir) -> R,
+    mut check: impl FnMut(&Mishap<'_>, &FaultDir, &R),
+) -> u64 {
+    let mut shown = 0;
+    let calls = calls_of(base, &act);
+    let end = u64::try_from(calls.len()).unwrap_or(u64::MAX);
+    let cuts = calls.iter().filter(|call| call.kind.changes()).map(|call| call.index).chain([end]);
+    for call in cuts {
+        let disk = base.duplicate();
+        disk.record_trace(true);
+        disk.cut_power_at(call, Side::Before);
+        let result = act(&disk);
+        disk.cut_power();
+        let mut images = disk.crash_images(choice);
+        while let Some(image) = images.next() {
+            let what = What::Cut { call, image: images.number(), seed: choice.seed };
+            check(&Mishap { disk: &disk, what }, &image, &result);
+            shown += 1;
+        }
+    }
+    shown
+}
+
+/// Runs `act` on copies of `base`, each time with one of `faults` at one call, once and sticky,
+/// before and after the effect, and shows `check` the disk, healthy again, with what `act`
+/// returned. Returns how many runs there were.
+///
+/// `act` must make the same calls each time until the fault strikes.
+pub fn each_fault<R>(
+    base: &FaultDir,
+    faults: &[Fault],
+    act: impl Fn(&FaultDir) -> R,
+    mut check: impl FnMut(&Mishap<'_>, &FaultDir, &R),
+) -> u64 {
+    let mut runs = 0;
+    for call in calls_of(base, &act) {
+        for fault in faults.iter().filter(|fault| fault.applies_to(call.kind)) {
+            for (lasting, side) in WAYS {
+                let disk = base.duplicate();
+                disk.record_trace(true);
+                disk.fail_at(call.index, *fault, lasting, side);
+                let result = act(&disk);
+                disk.clear_plan();
+                let what = What::Fault { call: call.index, fault: *fault, lasting, side };
+                check(&Mishap { disk: &disk, what }, &disk, &result);
+                runs += 1;
+            }
+        }
+    }
+    runs
+}
+
+/// What went wrong in one run of a story. It prints with all calls of the run, for the message of
+/// a check that fails.
+#[derive(Debug)]
+pub struct Mishap<'a> {
+    disk: &'a FaultDir,
+    what: What,
+}
+
+impl fmt::Display for Mishap<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.what {
+            What::Cut { call, image, seed } => {
+                writeln!(f, "the power went before call {call}; image {image} of seed {seed}")?;
+            }
+            What::Fault { call, fault, lasting, side } => {
+                writeln!(f, "{fault:?} {lasting:?} {side:?} the effect of call {call}")?;
+            }
+        }
+        self.disk.trace().iter().try_for_each(|call| writeln!(f, "{call}"))
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Cut { call: u64, image: u64, seed: u64 },
+    Fault { call: u64, fault: Fault, lasting: Lasting, side: Side },
+}
+
+const WAYS: [(Lasting, Side); 4] = [
+    (Lasting::Once, Side::Before),
+    (Lasting::Once, Side::After),
+    (Lasting::Sticky, Side::Before),
+    (Lasting::Sticky, Side::After),
+];
+
+/// The calls that `act` makes on a healthy disk.
+fn calls_of<R>(base: &FaultDir, act: impl Fn(&FaultDir) -> R) -> Vec<Call> {
+    let disk = base.duplicate();
+    disk.record_trace(true);
+    act(&disk);
+    disk.trace()
+}
