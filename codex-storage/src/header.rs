@@ -186,6 +186,14 @@ impl Found {
         &self.bytes
     }
 
+    /// The bytes of this image's header without the link to its log; the tag does not cover that.
+    pub(crate) fn without_link(&self) -> Vec<u8> {
+        let mut bytes = covered(FileKind::Image, &self.bytes);
+        bytes.truncate(CRC_OFFSET);
+        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+        bytes
+    }
+
     /// Whether both were read from equal bytes.
     pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
         self.bytes == other.bytes
@@ -393,6 +401,8 @@ pub(crate) const VERSION: u16 = 1;
 /// As of PNG: the first byte is no ASCII, and a transfer that changes line ends destroys it.
 pub(crate) const SIGNATURE: [u8; 8] = *b"\x89CDXDB\r\n";
 const TAG_OFFSET: usize = 480;
+/// Where its checksum stands.
+const CRC_OFFSET: usize = 508;
 const CIPHER_MAX: u8 = 2;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod names;
 mod null;
 mod open;
 pub mod seal;
+mod single;
 mod slots;
 mod snapshot;
 pub mod storage;
@@ -29,6 +30,7 @@ pub use error::{Error, RecordError, Result};
 pub use ledger::{LedgerCommit, LedgerCut, read_commits};
 pub use null::null;
 pub use open::open;
+pub use single::{FileFacts, file_facts, file_store_id, verify_file, write_whole};
 pub use verify::{Verified, verify};
 
 // The tests inside this crate share the doubles of those outside, which know it by its name.

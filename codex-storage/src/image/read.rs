@@ -111,6 +111,25 @@ impl ImageReader {
         self.replay(&mut |_| Ok(()))
     }
 
+    /// Checks that the file has its end: the footer, and that it belongs to this header and length.
+    pub(crate) fn check_end(&self) -> Result<()> {
+        let (footer, offset) = self.footer()?;
+        if footer.file_len != self.len || footer.base_seq != self.header.base_seq {
+            return Err(self.damaged(offset, "the footer does not agree with the file"));
+        }
+        Ok(())
+    }
+
+    /// The footer and its offset.
+    fn footer(&self) -> Result<(Footer, u64)> {
+        let offset = self.len - u64_of(FOOTER_LEN);
+        let mut bytes = [0; FOOTER_LEN];
+        self.read_raw(&mut bytes, offset)?;
+        let footer = Footer::decode(&bytes, &self.header.file_id)
+            .map_err(|what| self.damaged(offset, what))?;
+        Ok((footer, offset))
+    }
+
     /// The bytes at `offset` as they are on disk.
     pub(crate) fn read_raw(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.file.read_exact_at(buf, offset).map_err(|source| Error::io("read", &self.path, source))
@@ -240,11 +259,7 @@ impl<'a> Blocks<'a> {
     /// What all blocks have to add up to.
     fn footer(&self) -> Result<Footer> {
         let image = self.image;
-        let offset = image.len - u64_of(FOOTER_LEN);
-        let mut bytes = [0; FOOTER_LEN];
-        image.read_raw(&mut bytes, offset)?;
-        let footer = Footer::decode(&bytes, &image.header.file_id)
-            .map_err(|what| image.damaged(offset, what))?;
+        let (footer, offset) = image.footer()?;
         if let Some(opener) = &image.opener {
             let mut tag = footer.tag.to_vec();
             opener

@@ -1,0 +1,164 @@
+//! One main file by itself, without the files beside it: what a backup needs to know of it.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::batch::Seq;
+use crate::codec::u64_of;
+use crate::config::OnDamage;
+use crate::error::{Error, Result};
+use crate::header::{FileKind, HEADER_LEN, Header};
+use crate::image::ImageReader;
+use crate::log::LogReader;
+use crate::seal::{Keys, Seal};
+use crate::slots::Slots;
+use crate::storage::Form;
+use crate::vfs::File;
+
+/// What one file says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FileFacts {
+    /// The form of its store.
+    pub form: Form,
+    /// The same in all files of the store and in its backups.
+    pub store_id: [u8; 16],
+    /// The last commit in it.
+    pub seq: Seq,
+    /// Tells two histories that reached the same seq apart: of an image the history digest, of a
+    /// ledger the chain value of its last frame. Neither needs the key.
+    pub mark: Vec<u8>,
+    /// When it was made, in microseconds since 1970 (UTC).
+    pub created_us: i64,
+    /// Whether its contents are encrypted.
+    pub encrypted: bool,
+    /// Whether it is only ever replaced (an image), never appended to (a ledger).
+    pub frozen: bool,
+    /// Whether it is an image that a log continues.
+    pub continued: bool,
+    /// How long it is, in bytes.
+    pub bytes: u64,
+}
+
+/// The id of the store that `file` belongs to: reads its header and nothing else.
+///
+/// # Errors
+/// As reading a header: `NotADatabase`, `EmptyFile`, `NewerVersion`, `Damaged`.
+pub fn file_store_id(file: &dyn File, path: &Path) -> Result<[u8; 16]> {
+    Ok(main_header(file, path)?.found.header.store_id)
+}
+
+/// What `file` says of itself, without its key: of an image by its header, of a ledger by its
+/// frames' headers and checksums.
+///
+/// # Errors
+/// As reading a header; of a ledger, damage by its own variant.
+pub fn file_facts(file: &Arc<dyn File>, path: &Path) -> Result<FileFacts> {
+    let slots = main_header(&**file, path)?;
+    let header = slots.found.header;
+    if header.kind == FileKind::Log {
+        return ledger_facts(file, path, &header, None);
+    }
+    let image = ImageReader::new(Arc::clone(file), path, header, None)?;
+    image.check_end()?;
+    Ok(image_facts(&image))
+}
+
+/// Reads every byte of `file`: checksums, counts, and with `keys` every tag and the whole contents.
+///
+/// # Errors
+/// Damage by its own variant; `WrongKey`, `NotEncrypted`, `Tampered`.
+pub fn verify_file(
+    file: &Arc<dyn File>,
+    path: &Path,
+    keys: Option<&dyn Keys>,
+) -> Result<FileFacts> {
+    let mut slots = main_header(&**file, path)?;
+    let blind = slots.found.header.cipher != 0 && keys.is_none();
+    let seal = if blind { None } else { slots.unlock(keys, path)? };
+    let header = slots.found.header.clone();
+    if header.kind == FileKind::Log {
+        slots.check_gaps(&**file, path)?;
+        return ledger_facts(file, path, &header, seal);
+    }
+    let image = ImageReader::new(Arc::clone(file), path, header, seal)?;
+    image.check()?;
+    Ok(image_facts(&image))
+}
+
+/// Writes into the empty file `to` the image in `from` as one that is whole by itself: the same
+/// blocks, under a header that names no log. Needs no key. The caller syncs `to`.
+///
+/// # Errors
+/// As reading a header; `Io`.
+pub fn write_whole(from: &Arc<dyn File>, path: &Path, to: &dyn File) -> Result<()> {
+    let found = main_header(&**from, path)?.found;
+    let image = ImageReader::new(Arc::clone(from), path, found.header.clone(), None)?;
+    let write = |bytes: &[u8], at| {
+        to.write_all_at(bytes, at).map_err(|e| Error::io("write the copy of", path, e))
+    };
+    write(&found.without_link(), 0)?;
+    let mut buf = Vec::new();
+    let mut at = u64_of(HEADER_LEN);
+    while at < image.len() {
+        let rest = usize::try_from(image.len() - at).unwrap_or(COPY_LEN);
+        buf.resize(rest.min(COPY_LEN), 0);
+        image.read_raw(&mut buf, at)?;
+        write(&buf, at)?;
+        at += u64_of(buf.len());
+    }
+    Ok(())
+}
+
+/// The header slots, of a main file only.
+fn main_header(file: &dyn File, path: &Path) -> Result<Slots> {
+    let slots = Slots::read(file, path)?;
+    let header = &slots.found.header;
+    if header.kind == FileKind::Log && header.form == Form::Wal {
+        let why = "this is a log segment, not the main file of a store";
+        return Err(Error::BadPath { path: path.to_owned(), why });
+    }
+    Ok(slots)
+}
+
+fn image_facts(image: &ImageReader) -> FileFacts {
+    let header = image.header();
+    FileFacts {
+        form: header.form,
+        store_id: header.store_id,
+        seq: header.base_seq,
+        mark: header.base_digest.to_vec(),
+        created_us: header.created_us,
+        encrypted: header.cipher != 0,
+        frozen: true,
+        continued: header.next_generation != 0,
+        bytes: image.len(),
+    }
+}
+
+fn ledger_facts(
+    file: &Arc<dyn File>,
+    path: &Path,
+    header: &Header,
+    seal: Option<Arc<dyn Seal>>,
+) -> Result<FileFacts> {
+    let mut reader = LogReader::new(Arc::clone(file), path, header, seal, 0, OnDamage::Refuse)?;
+    while let Some(group) = reader.next()? {
+        group.for_each(&mut |_| Ok(()))?;
+    }
+    let state = reader.finish();
+    Ok(FileFacts {
+        form: header.form,
+        store_id: header.store_id,
+        seq: state.end.seq,
+        mark: state.end.chain.to_le_bytes().to_vec(),
+        created_us: header.created_us,
+        encrypted: header.cipher != 0,
+        frozen: false,
+        continued: false,
+        bytes: state.file_len,
+    })
+}
+
+/// How many bytes are copied at a time.
+const COPY_LEN: usize = 256 << 10;
