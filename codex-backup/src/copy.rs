@@ -175,7 +175,7 @@ pub(crate) fn source_facts(
         Some(upto) => Arc::new(Prefix::new(file, upto)),
         None => file,
     };
-    inspect.facts(&*file).map(Some).map_err(|flaw| Error::from_flaw(from.path(name), flaw))
+    inspect.facts(&file).map(Some).map_err(|flaw| Error::from_flaw(from.path(name), flaw))
 }
 
 /// Removes a copy that came to nothing. Best effort: what stays is removed by the next rotation,
@@ -250,7 +250,7 @@ fn check_destination(
         return Err(Error::Exists { path });
     }
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
-    let theirs = inspect.identity(&*file).ok();
+    let theirs = inspect.identity(&file).ok();
     match about {
         Some(about) if theirs.as_deref() != Some(&*about.id) => {
             let what = "a file of another origin".to_owned();

@@ -18,14 +18,14 @@ pub trait Inspect: fmt::Debug + Send + Sync {
     /// It must work on a damaged file as long as the header can be read, because it decides
     /// whether a name may be touched. An inspector of files without an identity returns the
     /// same bytes for every file; then any regular file at the name of a backup counts as one.
-    fn identity(&self, file: &dyn File) -> Result<Vec<u8>, Flaw>;
+    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw>;
 
     /// Whose and which version, of a file that has its end; cheap.
-    fn facts(&self, file: &dyn File) -> Result<Facts, Flaw>;
+    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw>;
 
     /// Reads every byte and checks it as deep as asked; the same facts as
     /// [`facts`](Inspect::facts).
-    fn verify(&self, file: &dyn File, depth: Depth) -> Result<Facts, Flaw>;
+    fn verify(&self, file: &Arc<dyn File>, depth: Depth) -> Result<Facts, Flaw>;
 }
 
 /// What a file says of itself.
@@ -122,19 +122,19 @@ impl From<io::Error> for Flaw {
 pub struct Whole;
 
 impl Inspect for Whole {
-    fn identity(&self, _file: &dyn File) -> Result<Vec<u8>, Flaw> {
+    fn identity(&self, _file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
         Ok(Vec::new())
     }
 
-    fn facts(&self, file: &dyn File) -> Result<Facts, Flaw> {
+    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw> {
         let size = file.len()?;
         let mut digest = Sha256::new();
-        each_chunk(file, 0, size, &mut |bytes| digest.update(bytes))?;
+        each_chunk(&**file, 0, size, &mut |bytes| digest.update(bytes))?;
         let mark = digest.finalize().to_vec();
         Ok(Facts { mark, form: "file".to_owned(), size, ..Facts::default() })
     }
 
-    fn verify(&self, file: &dyn File, _depth: Depth) -> Result<Facts, Flaw> {
+    fn verify(&self, file: &Arc<dyn File>, _depth: Depth) -> Result<Facts, Flaw> {
         self.facts(file)
     }
 }

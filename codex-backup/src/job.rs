@@ -40,9 +40,9 @@ impl Job<'_> {
         }
         let unread = cfg!(codex_mutant = "backup_unverified");
         let facts = if unread || (method == Method::Link && proven) {
-            self.inspect.facts(&*file)
+            self.inspect.facts(&file)
         } else {
-            self.inspect.verify(&*file, self.depth)
+            self.inspect.verify(&file, self.depth)
         };
         let facts = facts.map_err(|flaw| Error::from_flaw(self.to.path(self.to_name), flaw))?;
         if let Some(about) = self.about.filter(|about| !about.same_version(&facts)) {

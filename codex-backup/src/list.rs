@@ -98,7 +98,7 @@ impl Backups {
         let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
         slots::own_one(self.dir(), &self.name, slot, main.as_deref())?;
         let file = self.dir().open(&name, Open::Read).named("open", self.dir(), &name)?;
-        let facts = self.inspect.verify(&*file, depth);
+        let facts = self.inspect.verify(&file, depth);
         let facts = facts.map_err(|flaw| Error::from_flaw(self.dir().path(&name), flaw))?;
         if Receipts::load(self.dir(), &self.name).contradict(&slot.found, &facts) {
             let what = "the contents are not those it had when it was verified before".to_owned();

@@ -240,7 +240,7 @@ impl Backups {
     fn stage_again(&self, intent: &Intent) -> Result<String> {
         let dir = self.dir();
         if let Ok(file) = dir.open(&intent.staged, Open::Read) {
-            match self.inspect.verify(&*file, crate::Depth::Checksums) {
+            match self.inspect.verify(&file, crate::Depth::Checksums) {
                 Ok(facts) if facts.same_version(&intent.facts) => return Ok(intent.staged.clone()),
                 Err(crate::Flaw::Read(error)) => {
                     return Err(error).named("read", dir, &intent.staged);

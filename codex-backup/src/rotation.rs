@@ -225,7 +225,7 @@ impl Backups {
 
     fn adopt_one(&self, name: &str, main: Option<&[u8]>, done: &mut Adopted) -> Result<()> {
         let file = self.dir().open(name, Open::Read).named("open", self.dir(), name)?;
-        let verified = self.inspect.verify(&*file, self.options.depth);
+        let verified = self.inspect.verify(&file, self.options.depth);
         let facts = match verified.map_err(|flaw| Error::from_flaw(self.dir().path(name), flaw)) {
             Ok(facts) => facts,
             Err(Error::Damaged { .. } | Error::Alien { .. }) => {

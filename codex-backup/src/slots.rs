@@ -84,14 +84,14 @@ pub(crate) fn first_gap(slots: &[Slot]) -> u32 {
 /// What the file `name` says of itself, or why it cannot.
 pub(crate) fn facts(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Facts> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
-    inspect.facts(&*file).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+    inspect.facts(&file).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
 }
 
 type Owner = std::result::Result<Vec<u8>, String>;
 
 fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
-    match inspect.identity(&*file) {
+    match inspect.identity(&file) {
         Ok(id) => Ok(Ok(id)),
         Err(Flaw::Read(source)) => Err(source).named("read", dir, name),
         Err(Flaw::Damaged { what, .. } | Flaw::Alien { what } | Flaw::NeedsKey { what }) => {

@@ -3,6 +3,8 @@
 
 mod common;
 
+use std::sync::Arc;
+
 use std::ops::ControlFlow;
 
 use codex_backup::vfs::{File, Mode, Open, Vfs};
@@ -160,7 +162,7 @@ fn a_prefix_ends_where_it_ends() {
     let longer = [card(OURS, 1, 40), vec![7; 100]].concat();
     put(&*vfs.dir, "a", &longer);
     let file = vfs.dir.open("a", Open::Read).unwrap();
-    let prefix = codex_backup::Prefix::new(file, 64);
+    let prefix: Arc<dyn File> = Arc::new(codex_backup::Prefix::new(file, 64));
     assert_eq!(prefix.len().unwrap(), 64);
     assert_eq!(Card.facts(&prefix).unwrap().seq, 1);
     assert!(prefix.read_exact_at(&mut [0; 2], 63).is_err());

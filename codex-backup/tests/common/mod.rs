@@ -30,7 +30,7 @@ pub fn card(id: [u8; 4], seq: u64, body_len: usize) -> Vec<u8> {
 }
 
 impl Inspect for Card {
-    fn identity(&self, file: &dyn File) -> Result<Vec<u8>, Flaw> {
+    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
         let mut head = [0; 8];
         if file.len()? < 8 {
             return Err(Flaw::Alien { what: "too short for a card".to_owned() });
@@ -42,7 +42,7 @@ impl Inspect for Card {
         Ok(head[4..].to_vec())
     }
 
-    fn facts(&self, file: &dyn File) -> Result<Facts, Flaw> {
+    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw> {
         let id = self.identity(file)?;
         let size = file.len()?;
         let damaged = |offset, what: &str| Flaw::Damaged { offset, what: what.to_owned() };
@@ -67,7 +67,7 @@ impl Inspect for Card {
         Ok(facts)
     }
 
-    fn verify(&self, file: &dyn File, _depth: Depth) -> Result<Facts, Flaw> {
+    fn verify(&self, file: &Arc<dyn File>, _depth: Depth) -> Result<Facts, Flaw> {
         let facts = self.facts(file)?;
         let mut bytes = vec![0; usize::try_from(facts.size).unwrap()];
         file.read_exact_at(&mut bytes, 0)?;
@@ -136,7 +136,7 @@ pub fn versions(vfs: &Vfs, name: &str) -> Vec<(u32, u64)> {
         .filter_map(|file| Some((codex_backup::backup_index(name, file)?, file)))
         .filter_map(|(index, file)| {
             let file = vfs.dir.open(file, Open::Read).ok()?;
-            Some((index, Card.verify(&*file, Depth::Full).ok()?.seq))
+            Some((index, Card.verify(&file, Depth::Full).ok()?.seq))
         })
         .collect();
     found.sort_unstable();

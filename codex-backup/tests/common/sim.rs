@@ -91,7 +91,7 @@ pub fn good(dir: &dyn Dir, context: &dyn Fn() -> String) -> BTreeSet<u64> {
         let is_slot = codex_backup::backup_index("a.db", &name).is_some();
         if is_slot || name.starts_with("a.db.bak.new-") {
             let file = dir.open(&name, Open::Read).unwrap();
-            match Card.verify(&*file, Depth::Full) {
+            match Card.verify(&file, Depth::Full) {
                 Ok(facts) => _ = versions.insert(facts.seq),
                 Err(_) if !is_slot => {}
                 Err(flaw) => panic!("{name} is damaged: {flaw:?}; {}", context()),
