@@ -13,16 +13,12 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn array<const N: usize>(&mut self) -> [u8; N] {
-        match self.rest.split_first_chunk::<N>() {
-            Some((field, rest)) => {
-                self.rest = rest;
-                *field
-            }
-            None => {
-                self.rest = &[];
-                [0; N]
-            }
-        }
+        let Some((field, rest)) = self.rest.split_first_chunk::<N>() else {
+            self.rest = &[];
+            return [0; N];
+        };
+        self.rest = rest;
+        *field
     }
 
     pub(crate) fn u8(&mut self) -> u8 {

@@ -92,9 +92,11 @@ impl NewLog {
         file.allocate(0, len)
             .and_then(|()| write_zeros(file, 0, len))
             .and_then(|()| file.write_all_at(&header, 0))
-            .map_err(|e| match is_full(&e) {
-                true => Error::NoSpace { path: path.clone(), needed: len },
-                false => Error::io("write", &path, e),
+            .map_err(|e| {
+                if is_full(&e) {
+                    return Error::NoSpace { path: path.clone(), needed: len };
+                }
+                Error::io("write", &path, e)
             })?;
         file.sync().map_err(|e| Error::io("sync", &path, e))?;
         self.read_back(&path)

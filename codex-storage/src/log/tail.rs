@@ -126,7 +126,7 @@ impl LogReader {
         while at < last {
             let len = usize::try_from(sector_end(at) - at).unwrap_or(0);
             let bytes = self.window.bytes(at, len)?;
-            if !is_zero(bytes) && (at % SECTOR != 0 || !begins_like(bytes, &resume)) {
+            if !is_zero(bytes) && (!at.is_multiple_of(SECTOR) || !begins_like(bytes, &resume)) {
                 return Ok(false);
             }
             at = sector_end(at);

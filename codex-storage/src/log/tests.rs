@@ -20,7 +20,8 @@ struct Setup {
     header: Header,
 }
 
-type Commits = Vec<(Seq, Vec<(Vec<u8>, Option<Vec<u8>>)>)>;
+type Changes = Vec<(Vec<u8>, Option<Vec<u8>>)>;
+type Commits = Vec<(Seq, Changes)>;
 
 impl Setup {
     fn new(sealed: bool, form: Form, durability: Durability) -> Self {
@@ -110,7 +111,7 @@ fn put(writer: &mut LogWriter, key: &str, value: &str) {
     writer.append(&mut group).unwrap();
 }
 
-fn commit(seq: Seq, key: &str, value: &str) -> (Seq, Vec<(Vec<u8>, Option<Vec<u8>>)>) {
+fn commit(seq: Seq, key: &str, value: &str) -> (Seq, Changes) {
     (seq, vec![(key.as_bytes().to_vec(), Some(value.as_bytes().to_vec()))])
 }
 

@@ -19,6 +19,7 @@ pub struct ToyKeys {
 
 impl ToyKeys {
     /// The key that `passphrase` stands for.
+    #[expect(clippy::new_ret_no_self, reason = "it is only ever used behind its trait")]
     pub fn new(passphrase: &str, entropy: Arc<dyn Entropy>) -> Arc<dyn Keys> {
         Arc::new(Self { key: hash(&[b"user", passphrase.as_bytes()]), entropy })
     }
@@ -161,7 +162,9 @@ fn tag(key: &[u8; 32], counter: u64, aad: &[u8], bytes: &[u8]) -> [u8; TAG_LEN] 
 
 fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut hasher = Sha256::new();
-    parts.iter().for_each(|part| hasher.update(part));
+    for part in parts {
+        hasher.update(part);
+    }
     hasher.finalize().into()
 }
 
