@@ -77,15 +77,14 @@ impl Program {
         if status.success() { Ok(()) } else { Err(format!("`{}` failed ({status})", self.shown)) }
     }
 
-    /// Runs it and gives what it wrote to its standard output, without its errors.
+    /// Runs it and gives its standard output; a failure carries its standard error.
     pub(crate) fn read(mut self) -> Outcome<String> {
         let done = self.command.output().map_err(|e| self.not_started(&e))?;
-        let text = String::from_utf8_lossy(&done.stdout).into_owned();
         if done.status.success() {
-            return Ok(text);
+            return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
         }
         let errors = String::from_utf8_lossy(&done.stderr);
-        Err(format!("`{}` failed ({})\n{text}{errors}", self.shown, done.status))
+        Err(format!("`{}` failed ({})\n{errors}", self.shown, done.status))
     }
 
     /// Runs it and keeps what it prints; a failure carries all of it.
