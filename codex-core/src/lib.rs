@@ -1,7 +1,7 @@
 //! An embedded key-value store for Rust programs whose data fits in memory: every read is served
 //! from memory, every acknowledged write is on disk.
 //!
-//! ```no_run
+//! ```
 //! use codex_core::Store;
 //! use serde::{Deserialize, Serialize};
 //!

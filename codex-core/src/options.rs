@@ -23,7 +23,7 @@ use crate::value::Codec;
 /// What is not set keeps its default. Options that contradict each other are an error of the call
 /// that opens ([`codex_storage::Error::Contradiction`]), never ignored.
 ///
-/// ```no_run
+/// ```
 /// use codex_core::{Durability, Form, Store};
 /// use std::time::Duration;
 ///

@@ -35,7 +35,7 @@ use crate::value::{Codec, RAW, ValueRef};
 /// [`OpenOptions::durability`]); many threads that write at once share one sync. Under an async
 /// runtime, write from its blocking pool.
 ///
-/// ```no_run
+/// ```
 /// use codex_core::Store;
 /// use serde::{Deserialize, Serialize};
 ///

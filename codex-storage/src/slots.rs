@@ -90,6 +90,11 @@ impl Slots {
     pub(crate) fn check_gaps(&self, file: &dyn File, path: &Path) -> Result<()> {
         let slot = crate::codec::u64_of(HEADER_LEN);
         let body = self.found.header.body_offset();
+        let len = file.len().map_err(|e| Error::io("look at", path, e))?;
+        if len < body {
+            let what = "the file ends before its frames begin";
+            return Err(Error::Damaged { path: path.to_owned(), offset: len, what });
+        }
         for (mut at, end) in [(slot, SECOND_SLOT), (SECOND_SLOT + slot, body)] {
             while at < end {
                 if !is_zero(&read_slot(file, path, at)?) {

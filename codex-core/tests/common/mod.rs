@@ -1,0 +1,96 @@
+//! What the tests of opening, recovery and the model share: directories as bytes, scale and seed.
+#![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+
+use codex_core::vfs::{Mode, Open, Vfs};
+use codex_core::{Error, Form, OpenOptions, Store};
+
+/// The three forms.
+pub const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
+
+/// Opens or creates `a.db` in `vfs` in the form `form`.
+pub fn open(vfs: &Vfs, form: Form) -> Store {
+    options(form).open_in(vfs, "a.db").unwrap()
+}
+
+/// Options that ask for the form `form`.
+pub fn options(form: Form) -> OpenOptions {
+    Store::options().form(form)
+}
+
+/// The files of a directory: names and bytes.
+pub type Files = BTreeMap<String, Vec<u8>>;
+
+/// The files of `vfs` as they are now: what a killed process leaves.
+pub fn files(vfs: &Vfs) -> Files {
+    let mut names = vfs.dir.list().unwrap();
+    names.retain(|name| name.rsplit('.').next() != Some("lock"));
+    names.into_iter().map(|name| (name.clone(), read(vfs, &name))).collect()
+}
+
+/// A new directory in memory with these files.
+pub fn disk(files: &Files) -> Vfs {
+    let vfs = Vfs::mem(seed());
+    for (name, bytes) in files {
+        write(&vfs, name, bytes);
+    }
+    vfs
+}
+
+/// The bytes of the file `name`.
+pub fn read(vfs: &Vfs, name: &str) -> Vec<u8> {
+    let file = vfs.dir.open(name, Open::Read).unwrap();
+    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+    file.read_exact_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
+/// Makes the file `name` hold `bytes`.
+pub fn write(vfs: &Vfs, name: &str, bytes: &[u8]) {
+    if vfs.dir.metadata(name).unwrap().is_some() {
+        vfs.dir.remove(name).unwrap();
+    }
+    let file = vfs.dir.open(name, Open::CreateNew(Mode::Private)).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+    vfs.dir.sync().unwrap();
+}
+
+/// All keys and values, as bytes.
+pub fn contents(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
+    store.iter().map(|entry| (entry.key().to_vec(), entry.bytes().to_vec())).collect()
+}
+
+/// The storage error in `error`.
+pub fn storage(error: Error) -> codex_storage::Error {
+    match error {
+        Error::Storage(error) => error,
+        other => panic!("not an error of the storage: {other}"),
+    }
+}
+
+/// The name of the log that the last writes went to: the newest segment, or the ledger itself.
+pub fn log_name(files: &Files, form: Form) -> String {
+    match form {
+        Form::Wal => {
+            let mut logs = files.keys().filter(|name| name.starts_with("a.db.wal."));
+            logs.next_back().unwrap().clone()
+        }
+        _ => "a.db".to_owned(),
+    }
+}
+
+/// `count` times the scale of this run (`CODEX_SCALE`), at least 1.
+pub fn scaled(count: u32) -> u32 {
+    let scale: f64 = std::env::var("CODEX_SCALE").map_or(1.0, |scale| scale.parse().unwrap());
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let scaled = (f64::from(count) * scale) as u32;
+    scaled.max(1)
+}
+
+/// The seed of this run (`CODEX_SEED`).
+pub fn seed() -> u64 {
+    std::env::var("CODEX_SEED").map_or(1, |seed| seed.parse().unwrap())
+}

@@ -1,0 +1,526 @@
+//! Everything that can be at the path, each with its own typed error or its documented success.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
+
+mod common;
+
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use codex_core::vfs::{Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
+use codex_core::{Form, OpenOptions, Store};
+use codex_storage::Error as E;
+use common::{FORMS, Files, contents, disk, files, log_name, open, options, read, storage};
+
+/// Why opening failed, after checking that it changed no file and left no lock behind.
+fn refusal(vfs: &Vfs, options: &OpenOptions, name: &str) -> E {
+    let before = files(vfs);
+    let error = storage(options.open_in(vfs, name).unwrap_err());
+    assert_eq!(files(vfs), before, "{error}: a failed open changes nothing");
+    if !matches!(error, E::Locked { .. }) {
+        let lock = vfs.dir.try_lock(&format!("{name}.lock"), LockKind::Exclusive).unwrap();
+        assert!(lock.is_some(), "{error}: a failed open lets go of its lock");
+    }
+    error
+}
+
+/// Why opening the path failed.
+fn refused_path(path: &Path) -> E {
+    storage(Store::open(path).unwrap_err())
+}
+
+/// The files of a store of three commits that was closed.
+fn closed(form: Form) -> Files {
+    let vfs = Vfs::mem(common::seed());
+    fill(&open(&vfs, form)).close().unwrap();
+    files(&vfs)
+}
+
+/// The files of a store of three commits that was killed.
+fn killed(form: Form) -> Files {
+    let vfs = Vfs::mem(common::seed());
+    let store = fill(&open(&vfs, form));
+    let files = files(&vfs);
+    drop(store);
+    files
+}
+
+fn fill(store: &Store) -> Store {
+    store.set("a", "first").unwrap();
+    store.set("b", "second").unwrap();
+    store.set("c", "third").unwrap();
+    store.clone()
+}
+
+#[test]
+fn a_new_store_is_created_and_found_again_in_each_form() {
+    for form in FORMS {
+        let vfs = Vfs::mem(common::seed());
+        let store = open(&vfs, form);
+        assert_eq!(store.form(), Some(form));
+        assert!(store.path().ends_with("a.db"), "{}", store.path().display());
+        assert_eq!((store.len(), store.recovered().seq), (0, 0));
+        let before = contents(&fill(&store));
+        store.close().unwrap();
+        drop(store);
+        // No form asked for: whatever is there.
+        let store = Store::options().open_in(&vfs, "a.db").unwrap();
+        assert_eq!(store.form(), Some(form));
+        assert_eq!(contents(&store), before);
+        assert_eq!(store.recovered().seq, 3);
+        assert!(store.recovered().clean);
+    }
+}
+
+#[test]
+fn dropping_the_last_handle_closes_cleanly() {
+    for form in FORMS {
+        let vfs = Vfs::mem(common::seed());
+        drop(fill(&open(&vfs, form)));
+        let store = open(&vfs, form);
+        assert!(store.recovered().clean, "{form}");
+        assert_eq!(store.len(), 3);
+    }
+}
+
+#[test]
+fn a_killed_store_is_recovered_and_says_that_it_was_not_closed() {
+    for form in [Form::Wal, Form::Ledger] {
+        let store = open(&disk(&killed(form)), form);
+        assert_eq!(store.len(), 3, "{form}");
+        let recovered = store.recovered();
+        assert_eq!((recovered.seq, recovered.replayed, recovered.clean), (3, 3, false), "{form}");
+        assert_eq!(recovered.cut, None);
+    }
+}
+
+#[test]
+fn a_garbage_file_is_not_a_database() {
+    for garbage in [&b"x"[..], b"SQLite format 3\0", &[0; 600], &[0xAA; 9_000]] {
+        let vfs = disk(&Files::from([("a.db".to_owned(), garbage.to_vec())]));
+        for options in [Store::options(), options(Form::Ledger), Store::options().read_only(true)] {
+            let error = refusal(&vfs, &options, "a.db");
+            assert!(matches!(error, E::NotADatabase { .. }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn an_empty_file_is_not_taken_for_an_empty_store() {
+    let vfs = disk(&Files::from([("a.db".to_owned(), vec![])]));
+    for options in [Store::options(), options(Form::Snapshot), Store::options().read_only(true)] {
+        let error = refusal(&vfs, &options, "a.db");
+        assert!(matches!(error, E::EmptyFile { .. }), "{error}");
+    }
+}
+
+#[test]
+fn another_form_is_named_together_with_the_one_asked_for() {
+    for found in FORMS {
+        for wanted in FORMS.into_iter().filter(|wanted| *wanted != found) {
+            for files in [closed(found), killed(found)] {
+                let error = refusal(&disk(&files), &options(wanted), "a.db");
+                let named = matches!(
+                    error,
+                    E::WrongForm { found: f, wanted: w, .. } if (f, w) == (found, wanted)
+                );
+                assert!(named, "{error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_newer_version_asks_for_a_newer_build() {
+    for form in FORMS {
+        let mut files = closed(form);
+        files.get_mut("a.db").unwrap()[8] = 2;
+        let error = refusal(&disk(&files), &Store::options(), "a.db");
+        assert!(matches!(error, E::NewerVersion { found: 2, supported: 1, .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_missing_store_is_created_only_where_that_is_wanted() {
+    let vfs = Vfs::mem(common::seed());
+    for options in [Store::options().create(false), Store::options().read_only(true)] {
+        let error = refusal(&vfs, &options, "a.db");
+        assert!(matches!(error, E::NotFound { .. }), "{error}");
+        assert!(files(&vfs).is_empty());
+    }
+    drop(Store::options().create_new(true).open_in(&vfs, "a.db").unwrap());
+    let error = refusal(&vfs, &Store::options().create_new(true), "a.db");
+    assert!(matches!(error, E::AlreadyExists { .. }), "{error}");
+    drop(Store::options().create(false).open_in(&vfs, "a.db").unwrap());
+}
+
+#[test]
+fn a_closed_file_cut_at_any_length_is_a_typed_error_or_a_prefix_that_was_not_closed() {
+    for form in FORMS {
+        let files = closed(form);
+        for len in 0..files["a.db"].len() {
+            let mut cut = files.clone();
+            cut.get_mut("a.db").unwrap().truncate(len);
+            match options(form).open_in(&disk(&cut), "a.db") {
+                Err(error) => assert!(error.is_damage(), "{form} at {len}: {error}"),
+                // An image has a footer. A ledger that is cut between two frames shows no trace
+                // of it but the missing mark of its close; an anchor would.
+                Ok(store) => {
+                    assert_eq!(form, Form::Ledger, "an image cut at {len} opened");
+                    assert_prefix(&store);
+                    let clean = store.recovered().clean;
+                    assert!(!clean || matches!(store.len(), 0 | 3), "{form} at {len}");
+                }
+            }
+        }
+    }
+}
+
+/// The commits of [`fill`] up to some, and the right number of them.
+fn assert_prefix(store: &Store) {
+    let keys: Vec<_> = store.keys().map(|key| key.to_vec()).collect();
+    assert!([b"a", b"b", b"c"].iter().zip(&keys).all(|(ours, key)| key == ours), "{keys:?}");
+    assert_eq!(store.recovered().seq, u64::try_from(keys.len()).unwrap());
+}
+
+#[test]
+fn a_killed_log_cut_at_any_length_gives_a_prefix_of_the_commits_or_a_typed_error() {
+    for form in [Form::Wal, Form::Ledger] {
+        let files = killed(form);
+        let log = log_name(&files, form);
+        let end = files[&log].iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        for len in 0..end {
+            let mut cut = files.clone();
+            cut.get_mut(&log).unwrap().truncate(len);
+            let vfs = disk(&cut);
+            match options(form).open_in(&vfs, "a.db") {
+                Err(error) => assert!(error.is_damage(), "{form} at {len}: {error}"),
+                Ok(store) => {
+                    assert_prefix(&store);
+                    assert!(store.len() < 3, "{form} {len}: the last frame is not whole");
+                    // Writing goes on behind the cut, and is there afterwards.
+                    let expected = contents(&fill(&store));
+                    drop(store);
+                    assert_eq!(contents(&open(&vfs, form)), expected, "{form} {len}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_image_without_its_log_is_not_served_as_an_older_state() {
+    let mut files = killed(Form::Wal);
+    files.retain(|name, _| name == "a.db");
+    let error = refusal(&disk(&files), &Store::options(), "a.db");
+    assert!(matches!(error, E::LogMissing { .. }), "{error}");
+    let error = refusal(&disk(&files), &Store::options().read_only(true), "a.db");
+    assert!(matches!(error, E::LogMissing { .. }), "{error}");
+}
+
+#[test]
+fn a_small_wal_that_was_closed_is_one_file_that_can_be_copied() {
+    let mut files = closed(Form::Wal);
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["a.db"]);
+    let bytes = files.remove("a.db").unwrap();
+    let vfs = disk(&Files::from([("copy.db".to_owned(), bytes)]));
+    assert_eq!(Store::options().open_in(&vfs, "copy.db").unwrap().len(), 3);
+}
+
+#[test]
+fn a_log_without_its_image_is_not_an_empty_store() {
+    let mut files = killed(Form::Wal);
+    files.remove("a.db").unwrap();
+    for options in [Store::options(), Store::options().create_new(true)] {
+        let error = refusal(&disk(&files), &options, "a.db");
+        assert!(matches!(error, E::ImageMissing { .. }), "{error}");
+    }
+}
+
+#[test]
+fn the_log_of_another_store_is_not_replayed() {
+    let (mut files, others) = (killed(Form::Wal), {
+        let vfs = Vfs::mem(common::seed() + 1);
+        let store = fill(&open(&vfs, Form::Wal));
+        let others = common::files(&vfs);
+        drop(store);
+        others
+    });
+    let log = log_name(&files, Form::Wal);
+    files.insert(log.clone(), others[&log].clone());
+    let error = refusal(&disk(&files), &Store::options(), "a.db");
+    assert!(matches!(error, E::ForeignLog { .. }), "{error}");
+}
+
+#[test]
+fn a_backup_is_not_opened_for_writing_and_opens_for_reading() {
+    let bytes = closed(Form::Wal).remove("a.db").unwrap();
+    let vfs = disk(&Files::from([("a.db.bak.1".to_owned(), bytes)]));
+    let error = refusal(&vfs, &Store::options(), "a.db.bak.1");
+    assert!(matches!(error, E::IsBackup { .. }), "{error}");
+    let store = Store::options().read_only(true).open_in(&vfs, "a.db.bak.1").unwrap();
+    assert_eq!(store.len(), 3);
+}
+
+#[test]
+fn the_companions_of_a_store_are_no_stores() {
+    let files = killed(Form::Wal);
+    let vfs = disk(&files);
+    let names = [log_name(&files, Form::Wal), "a.db.lock".to_owned(), "a.db.tmp.image".to_owned()];
+    for name in names {
+        let error = storage(Store::options().open_in(&vfs, &name).unwrap_err());
+        assert!(matches!(error, E::BadPath { .. }), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_second_writer_is_refused_until_the_first_is_gone() {
+    for form in FORMS {
+        let vfs = Vfs::mem(common::seed());
+        let first = fill(&open(&vfs, form));
+        let error = storage(options(form).open_in(&vfs, "a.db").unwrap_err());
+        assert!(matches!(error, E::Locked { waited_ms: 0, .. }), "{error}");
+        let reader = Store::options().read_only(true);
+        let error = storage(reader.open_in(&vfs, "a.db").unwrap_err());
+        assert!(matches!(error, E::Locked { .. }), "{error}");
+        first.close().unwrap();
+        // Closing lets go of the lock, though a handle lives on.
+        let second = open(&vfs, form);
+        second.set("d", "fourth").unwrap();
+        assert!(first.set("e", "fifth").unwrap_err().is_closed());
+        assert_eq!((first.len(), second.len()), (3, 4));
+    }
+}
+
+#[test]
+fn many_readers_share_a_store_that_no_writer_has_open() {
+    for form in FORMS {
+        for files in [closed(form), killed(form)] {
+            let vfs = disk(&files);
+            let reader = Store::options().read_only(true);
+            let one = reader.open_in(&vfs, "a.db").unwrap();
+            let two = reader.open_in(&vfs, "a.db").unwrap();
+            assert_eq!((one.len(), two.len()), (3, 3));
+            let error = storage(options(form).open_in(&vfs, "a.db").unwrap_err());
+            assert!(matches!(error, E::Locked { .. }), "{error}");
+            let refused = [
+                one.set("d", "no").unwrap_err(),
+                one.remove("a").unwrap_err(),
+                one.clear().unwrap_err(),
+                one.update("a", |a: Option<String>| a).unwrap_err(),
+                one.flush().unwrap_err(),
+                one.checkpoint().unwrap_err(),
+            ];
+            for error in refused {
+                assert!(matches!(storage(error), E::ReadOnly { .. }));
+            }
+            one.close().unwrap();
+            drop(two);
+            assert_eq!(common::files(&vfs), files, "a reader changes nothing");
+            drop(open(&vfs, form));
+        }
+    }
+}
+
+#[test]
+fn the_lock_of_another_handle_is_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let first = Store::open(&path).unwrap();
+    let wait = |timeout| Store::options().lock_timeout(timeout).open(&path);
+    let start = Instant::now();
+    let error = storage(wait(Duration::from_millis(50)).unwrap_err());
+    assert!(matches!(error, E::Locked { waited_ms: 50.., .. }), "{error}");
+    assert!(start.elapsed() >= Duration::from_millis(50));
+    thread::scope(|scope| {
+        let second = scope.spawn(|| wait(Duration::from_secs(20)).unwrap());
+        thread::sleep(Duration::from_millis(30));
+        drop(first);
+        second.join().unwrap().set("k", &1).unwrap();
+    });
+}
+
+#[test]
+fn a_failed_open_lets_go_of_its_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    std::fs::write(&path, "garbage").unwrap();
+    assert!(matches!(refused_path(&path), E::NotADatabase { .. }));
+    std::fs::remove_file(&path).unwrap();
+    Store::open(&path).unwrap().set("k", &1).unwrap();
+}
+
+#[test]
+fn a_folder_a_fifo_and_a_device_are_no_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    std::fs::create_dir(&path).unwrap();
+    assert!(matches!(refused_path(&path), E::NotAFile { .. }));
+    std::fs::remove_dir(&path).unwrap();
+    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let error = refused_path(&path);
+    assert!(matches!(error, E::NotAFile { .. }), "{error}");
+    assert!(matches!(refused_path(Path::new("/dev/null")), E::NotAFile { .. }));
+    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    assert_eq!(left.len(), 1, "no lock file beside what is no store: {left:?}");
+}
+
+#[test]
+fn a_missing_folder_and_an_unwritable_one_are_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = refused_path(&folder.path().join("missing/a.db"));
+    assert!(matches!(error, E::NoFolder { .. }), "{error}");
+    assert!(error.to_string().contains("create the folder first"), "{error}");
+    std::fs::write(folder.path().join("file"), "").unwrap();
+    let error = refused_path(&folder.path().join("file/a.db"));
+    assert!(matches!(error, E::BadPath { .. }), "{error}");
+    // Nobody, not even the superuser, creates files there.
+    let error = refused_path(Path::new("/proc/a.db"));
+    assert!(matches!(error, E::Io { .. }), "{error}");
+    assert!(error.to_string().contains("/proc/a.db"), "{error}");
+}
+
+#[test]
+fn paths_that_cannot_name_a_file_are_refused_before_anything_is_touched() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_folder = |name: &str| folder.path().join(name);
+    let mut bad = vec!["".into(), "/".into(), in_folder(".."), in_folder("a.db/")];
+    bad.push(in_folder("a.db/."));
+    bad.push(in_folder(&"n".repeat(250)));
+    bad.push(folder.path().join(std::ffi::OsStr::from_bytes(b"\xFF.db")));
+    for path in bad {
+        let error = refused_path(&path);
+        assert!(matches!(error, E::BadPath { .. }), "{}: {error}", path.display());
+    }
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_relative_path_and_a_symbolic_link_lead_to_the_same_lock() {
+    let folder = tempfile::tempdir().unwrap();
+    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+    std::fs::create_dir(&real).unwrap();
+    std::os::unix::fs::symlink(real.join("a.db"), &link).unwrap();
+    // The link leads nowhere yet.
+    let error = refused_path(&link);
+    assert!(matches!(error, E::NotAFile { .. }), "{error}");
+    assert!(error.to_string().contains("leads nowhere"), "{error}");
+
+    let store = Store::open(real.join("a.db")).unwrap();
+    store.set("k", &1).unwrap();
+    assert!(matches!(refused_path(&link), E::Locked { .. }));
+    let detour = real.join("../real/a.db");
+    assert!(matches!(refused_path(&detour), E::Locked { .. }));
+    drop(store);
+
+    let store = Store::open(&link).unwrap();
+    assert_eq!(store.path(), real.canonicalize().unwrap().join("a.db"));
+    store.set("k", &2).unwrap();
+    store.checkpoint().unwrap();
+    store.close().unwrap();
+    assert!(link.is_symlink(), "the link is still a link");
+    assert_eq!(Store::open(real.join("a.db")).unwrap().get("k").unwrap(), Some(2));
+    let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
+    names.retain(|name| name.as_ref().unwrap().file_name() != "real");
+    assert_eq!(names.len(), 1, "nothing is created beside the link");
+}
+
+#[test]
+fn temporary_files_of_a_crash_are_removed_and_those_of_others_are_not() {
+    for form in FORMS {
+        let mut files = killed(form);
+        files.insert("a.db.tmp.image".to_owned(), b"half an image".to_vec());
+        files.insert("b.db.tmp.image".to_owned(), b"another's".to_vec());
+        files.insert("a.db2".to_owned(), b"another's".to_vec());
+        let vfs = disk(&files);
+        let reader = Store::options().read_only(true).open_in(&vfs, "a.db").unwrap();
+        assert_eq!(reader.len(), 3);
+        drop(reader);
+        assert_eq!(common::files(&vfs), files, "a reader removes nothing");
+        assert_eq!(open(&vfs, form).len(), 3);
+        assert!(vfs.dir.metadata("a.db.tmp.image").unwrap().is_none());
+        assert_eq!(read(&vfs, "b.db.tmp.image"), b"another's");
+        assert_eq!(read(&vfs, "a.db2"), b"another's");
+    }
+}
+
+#[test]
+fn a_reader_in_an_unwritable_folder_goes_on_without_a_lock() {
+    for form in FORMS {
+        let vfs = disk(&killed(form));
+        let dir = Arc::new(ReadOnlyDir(Arc::clone(&vfs.dir)));
+        let unwritable = Vfs { dir, ..vfs };
+        let store = Store::options().read_only(true).open_in(&unwritable, "a.db").unwrap();
+        assert_eq!(store.len(), 3);
+        let error = storage(Store::options().open_in(&unwritable, "a.db").unwrap_err());
+        assert!(matches!(error, E::Io { .. }), "{error}");
+    }
+}
+
+#[test]
+fn an_anchor_shows_that_the_files_were_rolled_back() {
+    for form in FORMS {
+        let vfs = Vfs::mem(common::seed());
+        let store = fill(&open(&vfs, form));
+        store.flush().unwrap();
+        let older = files(&vfs);
+        store.set("d", "fourth").unwrap();
+        let anchor = store.anchor().unwrap();
+        store.close().unwrap();
+        drop(store);
+        let anchored = Store::options().anchor(anchor);
+        assert_eq!(anchored.open_in(&vfs, "a.db").unwrap().len(), 4, "{form}");
+        let error = refusal(&disk(&older), &anchored, "a.db");
+        assert!(matches!(error, E::AnchorMismatch { seq: 4, .. }), "{form}: {error}");
+    }
+}
+
+/// A folder without write permission, which a superuser cannot have.
+#[derive(Debug)]
+struct ReadOnlyDir(Arc<dyn Dir>);
+
+fn denied<T>() -> io::Result<T> {
+    Err(io::ErrorKind::PermissionDenied.into())
+}
+
+impl Dir for ReadOnlyDir {
+    fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>> {
+        if how == Open::Read { self.0.open(name, how) } else { denied() }
+    }
+    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
+        denied()
+    }
+    fn link(&self, _: &str, _: &str) -> io::Result<()> {
+        denied()
+    }
+    fn reflink(&self, _: &str, _: &str, _: Mode) -> io::Result<()> {
+        denied()
+    }
+    fn remove(&self, _: &str) -> io::Result<()> {
+        denied()
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
+        self.0.metadata(name)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync()
+    }
+    fn try_lock(&self, _: &str, _: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
+        denied()
+    }
+    fn available_bytes(&self) -> io::Result<u64> {
+        self.0.available_bytes()
+    }
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.0.path(name)
+    }
+}
