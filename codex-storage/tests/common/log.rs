@@ -1,0 +1,103 @@
+//! Ledgers as plain bytes, to be cut, flipped and glued.
+
+use codex_storage::batch::{Op, Seq};
+use codex_storage::storage::{Durability, Form};
+use codex_storage::vfs::{Mode, Open, SeededEntropy, Vfs};
+use codex_storage::{Access, Config, Result, read_commits};
+
+use super::store::{Map, Store};
+use super::{Bed, NAME, bytes};
+
+/// The file of a ledger with one commit a frame.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// How to open it.
+    pub bed: Bed,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Where the frame of commit n ends; the first number is where frames begin.
+    pub ends: Vec<usize>,
+}
+
+impl Sample {
+    /// A ledger with a commit for each value, closed or left open.
+    pub fn new(sealed: bool, level: Durability, values: &[Vec<u8>], closed: bool) -> Self {
+        Self::with_seed(7, sealed, level, values, closed)
+    }
+
+    /// As [`Sample::new`], with other ids and salts for another seed.
+    pub fn with_seed(
+        seed: u64,
+        sealed: bool,
+        level: Durability,
+        values: &[Vec<u8>],
+        closed: bool,
+    ) -> Self {
+        let bed = Bed::new(Vfs::mem(seed), Form::Ledger, sealed);
+        let mut store = Store::open(bed.at(level)).unwrap();
+        for (n, value) in values.iter().enumerate() {
+            put(&mut store, n as u64 + 1, value).unwrap();
+        }
+        if closed {
+            store.close().unwrap();
+        }
+        Self::of(bed)
+    }
+
+    /// The ledger that stands in this bed.
+    pub fn of(bed: Bed) -> Self {
+        let mut ends = Vec::new();
+        for upto in 0.. {
+            let keys = bed.keys.as_deref();
+            let cut = read_commits(&bed.vfs, NAME, keys, upto, &mut |_| Ok(())).unwrap();
+            if cut.seq < upto {
+                break;
+            }
+            ends.push(cut.offset as usize);
+        }
+        Self { bytes: bytes(&bed.vfs, NAME), bed, ends }
+    }
+
+    /// How many commits it has.
+    pub fn commits(&self) -> u64 {
+        self.ends.len() as u64 - 1
+    }
+
+    /// The bytes of the frame of commit `n`.
+    pub fn frame(&self, n: usize) -> &[u8] {
+        &self.bytes[self.ends[n - 1]..self.ends[n]]
+    }
+
+    /// How to open other bytes with the same key.
+    pub fn config(&self, bytes: &[u8], access: Access) -> Config {
+        let vfs = Vfs::mem(11);
+        let file = vfs.dir.open(NAME, Open::CreateNew(Mode::Private)).unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        let mut config = Bed { vfs, ..self.bed.clone() }.config();
+        config.access = access;
+        config
+    }
+
+    /// Opens other bytes with the same key, to read.
+    pub fn read(&self, bytes: &[u8]) -> Result<Store> {
+        Store::open(self.config(bytes, Access::ReadOnly))
+    }
+}
+
+/// Commits `value` under a key that says which commit it is.
+pub fn put(store: &mut Store, n: Seq, value: &[u8]) -> Result<()> {
+    let key = format!("key {n}").into_bytes();
+    store.commit(&[&[Op::Set { key: &key, value }]]).map(|_| ())
+}
+
+/// The state after the first `commits` of these values.
+pub fn model(values: &[Vec<u8>], commits: u64) -> Map {
+    let entries = values.iter().take(commits as usize).enumerate();
+    Map(entries.map(|(n, value)| (format!("key {}", n + 1).into_bytes(), value.clone())).collect())
+}
+
+/// So many bytes, none of them zero.
+pub fn dense(seed: u64, len: usize) -> Vec<u8> {
+    let random = SeededEntropy::new(seed);
+    (0..len).map(|_| random.below(255) as u8 + 1).collect()
+}
