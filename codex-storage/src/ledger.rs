@@ -210,9 +210,7 @@ impl Storage for Ledger {
 
     fn close(&mut self, _state: &dyn State) -> Result<()> {
         let closed = match &mut self.phase {
-            Phase::Writing(writer) if self.condition.check().is_ok() => {
-                if writer.poisoned().is_none() { writer.close() } else { Ok(()) }
-            }
+            Phase::Writing(writer) if self.condition.check().is_ok() => writer.close(),
             _ => Ok(()),
         };
         self.condition.close();

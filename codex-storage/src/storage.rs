@@ -60,6 +60,10 @@ pub trait Storage: fmt::Debug + Send {
     /// Marks the clean end: makes all durable, trims, closes a small store into its image alone
     /// (`state` is the state now). No call but [`stats`](Storage::stats) works afterwards. The
     /// lock on the store is released when the storage is dropped.
+    ///
+    /// # Errors
+    /// `Poisoned`, `InDoubt`: it is closed, and commits that were not durable may be lost. `NoSpace`,
+    /// `Io`: the clean end is not marked, and the same commits are durable as before.
     fn close(&mut self, state: &dyn State) -> Result<()>;
 
     /// Sizes and counts.
