@@ -49,10 +49,9 @@ impl Segments {
         let mut neighbour = image.neighbour;
         for generation in image.next_generation..=last {
             let segment = Segment::open(place, image, generation)?;
-            let fits =
-                segment.header.neighbour == neighbour || cfg!(codex_mutant = "ignore_neighbour");
             let is_first = generation == image.next_generation;
-            if is_first && segment.header.file_id == neighbour || !is_first && fits {
+            let names = if is_first { segment.header.file_id } else { segment.header.neighbour };
+            if names == neighbour || cfg!(codex_mutant = "ignore_neighbour") {
                 neighbour = segment.header.file_id;
                 found.live.push(segment);
             } else if !is_first && generation == last && segment.is_blank(place)? {

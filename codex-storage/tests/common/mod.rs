@@ -91,7 +91,8 @@ pub fn bytes(vfs: &Vfs, name: &str) -> Vec<u8> {
 /// Gives a file these bytes, whatever it had.
 pub fn put(vfs: &Vfs, name: &str, bytes: &[u8]) {
     drop(vfs.dir.remove(name));
-    let file = vfs.dir.open(name, Open::CreateNew(Mode::Frozen)).unwrap();
+    let mode = if name == NAME { Mode::Frozen } else { Mode::Private };
+    let file = vfs.dir.open(name, Open::CreateNew(mode)).unwrap();
     file.write_all_at(bytes, 0).unwrap();
     file.sync().unwrap();
 }

@@ -1,0 +1,297 @@
+//! Damaged images: every byte of them counts, and each deviation is an error of its own kind.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use codex_storage::batch::Op;
+use codex_storage::storage::{EntrySink, Form, State};
+use codex_storage::vfs::SeededEntropy;
+use codex_storage::{Access, Error, Result};
+
+use common::store::Store;
+use common::{Bed, NAME, bytes, files, put, scaled, seed};
+
+#[test]
+fn each_flipped_bit_of_a_small_image_is_a_typed_error() {
+    for bed in small_images() {
+        let image = bytes(&bed.vfs, NAME);
+        for at in 0..image.len() {
+            for bit in 0..8 {
+                let mut damaged = image.clone();
+                damaged[at] ^= 1 << bit;
+                is_refused(&bed, &damaged, &format!("bit {bit} of byte {at}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn each_byte_set_to_zero_or_to_ones_is_a_typed_error() {
+    for bed in small_images() {
+        let image = bytes(&bed.vfs, NAME);
+        for at in 0..image.len() {
+            for byte in [0, 0xFF] {
+                let mut damaged = image.clone();
+                damaged[at] = byte;
+                if damaged != image {
+                    is_refused(&bed, &damaged, &format!("byte {at} set to {byte}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn each_zeroed_sector_is_a_typed_error() {
+    for bed in small_images().into_iter().chain(large_images()) {
+        let image = bytes(&bed.vfs, NAME);
+        for at in (0..image.len()).step_by(512 * (1 + image.len() / 20_000)) {
+            let mut damaged = image.clone();
+            let end = image.len().min(at + 512);
+            damaged[at..end].fill(0);
+            is_refused(&bed, &damaged, &format!("the sector at {at}"));
+        }
+    }
+}
+
+#[test]
+fn each_truncation_and_every_byte_too_many_is_a_typed_error() {
+    for bed in small_images() {
+        let image = bytes(&bed.vfs, NAME);
+        for len in 0..image.len() {
+            is_refused(&bed, &image[..len], &format!("cut to {len} bytes"));
+        }
+        for more in [1, 96, 512, 4096] {
+            for byte in [0, 0xA5] {
+                let mut longer = image.clone();
+                longer.resize(image.len() + more, byte);
+                is_refused(&bed, &longer, &format!("{more} bytes more"));
+            }
+        }
+    }
+}
+
+#[test]
+fn random_damage_to_an_image_that_two_threads_read_is_a_typed_error() {
+    let random = SeededEntropy::new(seed());
+    for bed in large_images() {
+        let image = bytes(&bed.vfs, NAME);
+        assert!(image.len() > 1 << 20, "long enough for the reading thread");
+        for _ in 0..scaled(20) {
+            let mut damaged = image.clone();
+            let at = random.below(image.len() as u64) as usize;
+            damaged[at] ^= 1 << random.below(8);
+            is_refused(&bed, &damaged, &format!("byte {at}, seed {}", seed()));
+            let len = random.below(image.len() as u64) as usize;
+            is_refused(&bed, &image[..len], &format!("cut to {len}, seed {}", seed()));
+        }
+    }
+}
+
+#[test]
+fn blocks_swapped_dropped_doubled_or_taken_from_another_image_are_refused() {
+    for bed in large_images() {
+        let image = bytes(&bed.vfs, NAME);
+        let blocks = blocks(&image);
+        let with = |order: &[&[u8]]| {
+            let mut made = image[..512].to_vec();
+            for block in order {
+                made.extend_from_slice(block);
+            }
+            made.extend_from_slice(&image[image.len() - 96..]);
+            made
+        };
+        assert_eq!(with(&blocks), image, "the parts are the whole");
+        let mut swapped = blocks.clone();
+        swapped.swap(1, 2);
+        is_refused(&bed, &with(&swapped), "blocks 1 and 2 swapped");
+        for at in 0..blocks.len() {
+            let mut dropped = blocks.clone();
+            dropped.remove(at);
+            is_refused(&bed, &with(&dropped), &format!("block {at} dropped"));
+            let mut doubled = blocks.clone();
+            doubled.insert(at, blocks[at]);
+            is_refused(&bed, &with(&doubled), &format!("block {at} doubled"));
+        }
+        // The next image of the same store, in which only the first value differs.
+        let mut store = Store::open(bed.config()).unwrap();
+        store.set("", "another value").unwrap();
+        store.close().unwrap();
+        let newer = bytes(&bed.vfs, NAME);
+        let foreign = self::blocks(&newer);
+        let mut spliced = blocks.clone();
+        spliced[1] = foreign[1];
+        is_refused(&bed, &with(&spliced), "block 1 of the next image");
+    }
+}
+
+#[test]
+fn a_forged_length_costs_no_memory() {
+    let bed = Bed::mem(Form::Snapshot, false);
+    Store::open(bed.config()).unwrap().set("a", "1").unwrap();
+    let image = bytes(&bed.vfs, NAME);
+    let mut forged = image.clone();
+    forged[512 + 12..512 + 16].copy_from_slice(&u32::MAX.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(&image[32..48]), &forged[512..512 + 28]);
+    forged[512 + 28..512 + 32].copy_from_slice(&crc.to_le_bytes());
+    let refused = open_with(&bed, &forged).unwrap_err();
+    let at_block = matches!(&refused, Error::Damaged { offset: 512, what, .. }
+        if what.contains("runs past the end"));
+    assert!(at_block, "{refused}");
+}
+
+#[test]
+fn a_state_out_of_order_is_refused_and_leaves_nothing() {
+    for keys in [["b", "a"], ["a", "a"]] {
+        let bed = Bed::mem(Form::Snapshot, false);
+        let mut storage = codex_storage::open(bed.config()).unwrap();
+        storage.replay(&mut |_| Ok(())).unwrap();
+        let before = files(&bed.vfs);
+        let mut group = storage.group();
+        group.push(Op::Set { key: b"a", value: b"" }).unwrap();
+        group.finish();
+        let refused = storage.commit(&mut group, Some(&Unsorted(keys)));
+        assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
+        assert_eq!(files(&bed.vfs), before, "the image in place is untouched");
+        assert!(storage.poisoned().is_none());
+    }
+}
+
+#[test]
+fn a_large_image_is_read_the_same_by_one_thread_and_by_two() {
+    for bed in large_images() {
+        let mut config = bed.config();
+        config.access = Access::ReadOnly;
+        let store = Store::open(config).unwrap();
+        assert_eq!(store.map.0.len(), 40);
+        for n in 0..40_u8 {
+            assert_eq!(store.map.0[[n].as_slice()], vec![n + 1; 40_000], "entry {n}");
+        }
+    }
+}
+
+#[test]
+fn an_error_of_the_sink_ends_the_reading_of_a_large_image() {
+    for bed in large_images() {
+        let mut storage = codex_storage::open(bed.config()).unwrap();
+        let mut seen = 0;
+        let stopped = storage.replay(&mut |_| {
+            seen += 1;
+            if seen == 3 { Err(Error::Contradiction("enough")) } else { Ok(()) }
+        });
+        assert!(matches!(stopped, Err(Error::Contradiction("enough"))), "{stopped:?}");
+        assert_eq!(seen, 3);
+    }
+}
+
+/// Images of a few entries, plain and sealed.
+fn small_images() -> Vec<Bed> {
+    [false, true]
+        .map(|sealed| {
+            let bed = Bed::mem(Form::Snapshot, sealed);
+            let mut store = Store::open(bed.config()).unwrap();
+            for (key, value) in [("", "no key"), ("a", ""), ("b", "two"), ("z\u{ff}", "last")] {
+                store.set(key, value).unwrap();
+            }
+            store.close().unwrap();
+            bed
+        })
+        .into()
+}
+
+/// Images of many blocks, plain and sealed.
+fn large_images() -> Vec<Bed> {
+    [false, true]
+        .map(|sealed| {
+            let bed = Bed::mem(Form::Snapshot, sealed);
+            let mut store = Store::open(bed.config()).unwrap();
+            let entries: Vec<([u8; 1], Vec<u8>)> =
+                (0..40_u8).map(|n| ([n], vec![n + 1; 40_000])).collect();
+            let ops: Vec<Op<'_>> =
+                entries.iter().map(|(key, value)| Op::Set { key, value }).collect();
+            store.commit(&[&ops]).unwrap();
+            store.close().unwrap();
+            bed
+        })
+        .into()
+}
+
+/// The blocks between header and footer.
+fn blocks(image: &[u8]) -> Vec<&[u8]> {
+    let mut blocks = Vec::new();
+    let mut at = 512;
+    while at < image.len() - 96 {
+        let len = u32::from_le_bytes(image[at + 12..at + 16].try_into().unwrap()) as usize;
+        blocks.push(&image[at..at + 32 + len]);
+        at += 32 + len;
+    }
+    blocks
+}
+
+/// Opens a copy of the store whose image has these bytes.
+fn open_with(bed: &Bed, image: &[u8]) -> Result<Store> {
+    let copy = bed.copy();
+    put(&copy.vfs, NAME, image);
+    let opened = Store::open(copy.config());
+    if opened.is_err() {
+        assert!(bytes(&copy.vfs, NAME) == image, "what is refused is left as it was");
+    }
+    opened
+}
+
+/// Opening and verifying refuse the image, each with an error that says what is wrong with it.
+fn is_refused(bed: &Bed, image: &[u8], what: &str) {
+    let opened = open_with(bed, image).map(|_| ());
+    let mut copy = Bed::mem(bed.form, false);
+    copy.keys.clone_from(&bed.keys);
+    put(&copy.vfs, NAME, image);
+    let verified =
+        codex_storage::verify(&copy.vfs, NAME, copy.keys.as_deref()).map(|verified| verified.seq);
+    for refused in [opened.unwrap_err_or(what), verified.map(|_| ()).unwrap_err_or(what)] {
+        let is_typed = matches!(
+            refused,
+            Error::Damaged { .. }
+                | Error::Tampered { .. }
+                | Error::NotADatabase { .. }
+                | Error::NewerVersion { .. }
+                | Error::EmptyFile { .. }
+        );
+        assert!(is_typed, "{what}: {refused:?}");
+    }
+}
+
+trait Refused {
+    fn unwrap_err_or(self, what: &str) -> Error;
+}
+
+impl Refused for Result<()> {
+    fn unwrap_err_or(self, what: &str) -> Error {
+        match self {
+            Ok(()) => panic!("{what} went unnoticed"),
+            Err(e) => e,
+        }
+    }
+}
+
+struct Unsorted([&'static str; 2]);
+
+impl State for Unsorted {
+    fn len(&self) -> u64 {
+        2
+    }
+
+    fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()> {
+        self.0.iter().try_for_each(|key| sink(key.as_bytes(), b"value"))
+    }
+}
