@@ -4,15 +4,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use codex_storage::batch::Seq;
-use codex_storage::storage::{Anchor, Durability, Storage, StorageStats};
+use codex_storage::storage::{Anchor, Durability, Form, Storage, StorageStats};
 use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use codex_storage::sync::thread::JoinHandle;
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
 use crate::commit::{Commit, Core, Noticed, Outcome, Reply, Request};
 use crate::map::{Image, Map, Ordered};
 use crate::rank::{self, Rank};
+use crate::worker::{self, Signal};
 
 /// How to run an engine.
 #[derive(Debug, Clone)]
@@ -33,11 +35,12 @@ pub struct EngineOptions {
 #[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What the handles share with the background threads, which own no handle.
 #[derive(Debug)]
-struct Shared {
+pub(crate) struct Shared {
     core: Core,
     /// Held while a checkpoint runs: one at a time.
     checkpoint: Mutex<()>,
@@ -45,6 +48,10 @@ struct Shared {
     abandon: AtomicBool,
     checkpoints: AtomicU64,
     checkpoint_failures: AtomicU64,
+    clock: Arc<dyn Clock>,
+    signal: Signal,
+    /// Whether threads listen to the signal.
+    background: bool,
 }
 
 /// A consistent view: all commits up to `seq`, and nothing else.
@@ -81,15 +88,36 @@ impl Engine {
     /// # Errors
     /// `Io` when the system has no room for the background threads.
     pub fn start(storage: Box<dyn Storage>, map: Map, options: EngineOptions) -> Result<Arc<Self>> {
-        let EngineOptions { path, durability, clock, background: _ } = options;
+        let EngineOptions { path, durability, clock, background } = options;
+        let form = storage.form();
+        let start_error = |source| Error::Io {
+            action: "start a thread for",
+            path: path.clone(),
+            source: Arc::new(source),
+        };
         let shared = Arc::new(Shared {
-            core: Core::new(storage, map, path, durability, clock),
+            core: Core::new(storage, map, path.clone(), durability, clock.clone()),
             checkpoint: Mutex::new(()),
             abandon: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),
             checkpoint_failures: AtomicU64::new(0),
+            clock,
+            signal: Signal::default(),
+            background,
         });
-        Ok(Arc::new(Self { shared }))
+        // Should a thread not start, dropping the engine ends the other and closes the store.
+        let engine = Arc::new(Self { shared, threads: Mutex::default() });
+        if background && let Durability::Interval(interval) = durability {
+            // An image an interval; a log is synced twice, so that the sync itself fits in.
+            let pause = if form.writes_images() { interval } else { interval / 2 };
+            let thread = worker::sync_by_interval(engine.shared.clone(), pause);
+            engine.threads.lock().push(thread.map_err(start_error)?);
+        }
+        if background && form == Form::Wal {
+            let thread = worker::checkpoint_when_outgrown(engine.shared.clone());
+            engine.threads.lock().push(thread.map_err(start_error)?);
+        }
+        Ok(engine)
     }
 
     /// Makes `commit` durable at the level of the store, then visible.
@@ -157,6 +185,12 @@ impl Engine {
     /// # Errors
     /// Of the storage; it is closed all the same.
     pub fn close(&self) -> Result<()> {
+        self.shared.begin_close();
+        let threads = std::mem::take(&mut *self.threads.lock());
+        for thread in threads {
+            // A background thread that panicked has said so; there is nothing left to undo.
+            let _ = thread.join();
+        }
         self.shared.close()
     }
 
@@ -197,7 +231,19 @@ impl Shared {
         self.core.submit(request, |noticed| self.noticed(noticed))
     }
 
-    fn noticed(&self, _noticed: &Noticed) {}
+    fn noticed(&self, noticed: Noticed) {
+        if self.background {
+            self.signal.notice(noticed);
+        }
+    }
+
+    pub(crate) fn signal(&self) -> &Signal {
+        &self.signal
+    }
+
+    pub(crate) fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
 
     fn flush(&self) -> Result<Seq> {
         match self.submit(Request::Flush)? {
@@ -207,7 +253,7 @@ impl Shared {
         }
     }
 
-    fn checkpoint(&self) -> Result<Seq> {
+    pub(crate) fn checkpoint(&self) -> Result<Seq> {
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
         let Reply::Begun(begun) = self.submit(Request::BeginCheckpoint)? else {
@@ -237,12 +283,15 @@ impl Shared {
         }
     }
 
-    fn tick(&self) -> Result<()> {
+    pub(crate) fn tick(&self) -> Result<()> {
         let Reply::Point { point, wants_image } = self.submit(Request::SyncPoint)? else {
             return Ok(());
         };
         if let Some(point) = point {
-            self.submit(Request::Synced(point.sync()))?;
+            let outcome = point.sync();
+            let failed = outcome.as_ref().err().cloned();
+            self.submit(Request::Synced(outcome))?;
+            failed.map_or(Ok(()), Err)?;
         }
         if wants_image {
             self.checkpoint()?;
@@ -250,12 +299,13 @@ impl Shared {
         Ok(())
     }
 
-    fn close(&self) -> Result<()> {
-        if self.core.is_closed() {
-            return Ok(());
-        }
+    fn begin_close(&self) {
         self.core.begin_close();
         self.abandon.store(true, Ordering::Relaxed);
+        self.signal.stop();
+    }
+
+    fn close(&self) -> Result<()> {
         // A checkpoint of another thread gives up its image and reports that first.
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
@@ -281,6 +331,3 @@ impl Drop for Unfinished<'_> {
         }
     }
 }
-
-#[cfg(all(test, not(loom)))]
-mod tests;

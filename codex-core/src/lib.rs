@@ -102,6 +102,7 @@ mod snapshot;
 mod store;
 mod update;
 mod value;
+mod worker;
 
 pub use batch::Batch;
 #[cfg(feature = "crypto")]

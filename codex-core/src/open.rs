@@ -12,6 +12,7 @@ use crate::engine::{Engine, EngineOptions};
 use crate::error::Result;
 use crate::handle::Opened;
 use crate::map::{Map, MapBuilder};
+use crate::rank;
 use crate::store::Store;
 use crate::value::Codec;
 
@@ -37,7 +38,8 @@ pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
 
 /// Opens the files that `config` names and replays them into memory. On an error everything is
 /// dropped, the lock with it.
-pub(crate) fn open(config: Config, codec: Codec) -> Result<Store> {
+pub(crate) fn open(mut config: Config, codec: Codec) -> Result<Store> {
+    config.vfs = rank::watched(&config.vfs);
     let path = config.vfs.dir.path(&config.name);
     let access = config.access;
     let options = EngineOptions {

@@ -3,12 +3,17 @@
 //! A thread may only take a lock of a higher rank than all it holds. While it holds `data`, for
 //! reading or writing, it may neither call the disk nor run code of a user.
 
+#[cfg(all(debug_assertions, feature = "fault"))]
+use codex_storage::vfs::Observed;
+use codex_storage::vfs::Vfs;
+
 /// The locks in the order in which a thread may take them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
     /// One checkpoint at a time.
     Checkpoint,
     /// One rotation of backups at a time.
+    #[allow(dead_code, reason = "taken once backups join the store")]
     Rotation,
     /// The disk.
     Persist,
@@ -41,6 +46,19 @@ pub(crate) fn take(rank: Rank) -> Held {
         let _ = rank;
         Held {}
     }
+}
+
+/// The same world, which in debug builds with the feature `fault` asserts at each call to the disk
+/// that the calling thread does not hold memory.
+#[cfg(all(debug_assertions, feature = "fault"))]
+pub(crate) fn watched(world: &Vfs) -> Vfs {
+    Observed::vfs(world, |_| leave_memory("a call to the disk"))
+}
+
+/// The same world.
+#[cfg(not(all(debug_assertions, feature = "fault")))]
+pub(crate) fn watched(world: &Vfs) -> Vfs {
+    world.clone()
 }
 
 /// Notes that the calling thread is about to call the disk or a user's code.
@@ -105,7 +123,9 @@ mod checked {
 
 #[cfg(all(test, debug_assertions, not(loom)))]
 mod tests {
-    use super::{Rank, leave_memory, take};
+    use codex_storage::vfs::Vfs;
+
+    use super::{Rank, leave_memory, take, watched};
 
     #[test]
     fn the_order_of_all_ranks_is_accepted_and_may_be_taken_again_after_release() {
@@ -129,6 +149,14 @@ mod tests {
     fn data_within_data_is_caught() {
         let _data = take(Rank::Data);
         let _again = take(Rank::Data);
+    }
+
+    #[test]
+    #[should_panic(expected = "rank check: a call to the disk while Some(Data) is held")]
+    fn a_call_to_the_disk_under_data_is_caught() {
+        let world = watched(&Vfs::mem(1));
+        let _data = take(Rank::Data);
+        let _ = world.dir.list();
     }
 
     #[test]

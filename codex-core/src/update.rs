@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::commit::{Change, Check, Commit, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::rank;
 use crate::store::Store;
 use crate::value;
 
@@ -49,6 +50,7 @@ impl Store {
     {
         let key = key.as_ref();
         self.retry(key, |seen| {
+            rank::leave_memory("a user's closure");
             let value = change(decode_entry(seen)?)?;
             let change = match (&value, seen) {
                 (Some(value), _) => Some(self.put(key, value)?),

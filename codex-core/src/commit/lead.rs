@@ -10,8 +10,9 @@ use codex_storage::sync::with_parker;
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
-use super::plan::{Plan, Planned};
-use super::queue::{Entered, Member, Refusal, StateGuard, Ticket, Turn};
+use super::plan::{Decided, Plan, Planned};
+use super::queue::{Entered, Refusal, Turn};
+use super::shift::Shift;
 use super::{Commit, Outcome, Queue, Reply, Request};
 use crate::locks::{Locks, PersistGuard};
 use crate::map::{Freed, Image, Map};
@@ -19,7 +20,7 @@ use crate::map::{Freed, Image, Map};
 /// The commit path: the two locks, the queue, and what leaders need.
 pub(crate) struct Core {
     locks: Locks<Disk>,
-    queue: Queue,
+    pub(super) queue: Queue,
     path: PathBuf,
     clock: Arc<dyn Clock>,
     /// Whether each commit hands the storage an image of the state.
@@ -28,15 +29,17 @@ pub(crate) struct Core {
 
 /// What `persist` guards: the storage, and the room that groups are put together in.
 #[derive(Debug)]
-pub(crate) struct Disk {
+pub(super) struct Disk {
     /// `None` once closed.
-    storage: Option<Box<dyn Storage>>,
+    pub(super) storage: Option<Box<dyn Storage>>,
     group: Group,
     plan: Plan,
+    /// A leader is at work; the next one that finds this knows that it unwound.
+    busy: bool,
 }
 
-/// What the leader noticed while it held the disk.
-#[derive(Debug, Default)]
+/// What a leader noticed while it held the disk.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Noticed {
     /// The log has outgrown the image.
     pub(crate) wants_checkpoint: bool,
@@ -49,7 +52,7 @@ pub(crate) struct Noticed {
 pub(crate) struct CoreStats {
     /// Of the storage, after the last group.
     pub(crate) storage: StorageStats,
-    /// Commits since opening.
+    /// Commits that were written.
     pub(crate) commits: u64,
     /// The most commits in one group.
     pub(crate) group_commits_max: u64,
@@ -70,7 +73,8 @@ impl Core {
     ) -> Self {
         let queue = Queue::new(storage.stats());
         let image = storage.form().writes_images() && durability == Durability::Sync;
-        let disk = Disk { group: storage.group(), plan: Plan::default(), storage: Some(storage) };
+        let (group, plan) = (storage.group(), Plan::default());
+        let disk = Disk { storage: Some(storage), group, plan, busy: false };
         Self { locks: Locks::new(disk, map), queue, path, clock, image }
     }
 
@@ -79,12 +83,12 @@ impl Core {
         self.locks.read(f)
     }
 
-    /// Does what `request` asks in its turn, as the leader or by one; `noticed` hears from the
-    /// leader what is to be done in the background.
+    /// Does what `request` asks in its turn, as the leader or by one; `noticed` hears what a
+    /// leader saw.
     ///
     /// # Errors
-    /// Of the storage; `Closed`, `Poisoned`.
-    pub(crate) fn submit(&self, request: Request, noticed: impl Fn(&Noticed)) -> Result<Reply> {
+    /// Of the storage; `Closed`, `Poisoned`, `Record`.
+    pub(crate) fn submit(&self, request: Request, noticed: impl Fn(Noticed)) -> Result<Reply> {
         with_parker(|parker| {
             let own = match self.queue.enter(request, parker) {
                 Err(refusal) => return Err(self.refused(refusal)),
@@ -95,14 +99,14 @@ impl Core {
                 },
             };
             let (reply, seen) = self.lead(own);
-            noticed(&seen);
+            noticed(seen);
             reply
         })
     }
 
-    /// Lets nobody but the close itself enter from now on; whether this call was the first.
-    pub(crate) fn begin_close(&self) -> bool {
-        self.queue.begin_close()
+    /// Lets nobody enter from now on but the close itself and what ends a checkpoint or a sync.
+    pub(crate) fn begin_close(&self) {
+        self.queue.lock().begin_close();
     }
 
     /// Whether the store has been closed.
@@ -118,12 +122,11 @@ impl Core {
     /// The figures after the last group.
     pub(crate) fn stats(&self) -> CoreStats {
         let state = self.queue.lock();
-        let stats = state.stats.clone();
         CoreStats {
-            storage: stats.storage,
-            commits: stats.commits,
-            group_commits_max: stats.group_commits_max,
-            data_hold_ns_max: stats.data_hold_ns_max,
+            storage: state.stats.storage,
+            commits: state.stats.commits,
+            group_commits_max: state.stats.group_commits_max,
+            data_hold_ns_max: state.stats.data_hold_ns_max,
             poisoned: state.poisoned().map(|reason| reason.to_string()),
         }
     }
@@ -138,31 +141,38 @@ impl Core {
         Error::Abandoned { path: self.path.clone() }
     }
 
-    fn refused(&self, refusal: Refusal) -> Error {
+    pub(super) fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
             Refusal::Closed => self.closed(),
-            Refusal::Poisoned(reason) => {
-                Error::Poisoned { path: self.path.clone(), reason: reason.to_string() }
-            }
+            Refusal::Poisoned(reason) => self.poison(&reason),
         }
     }
 
+    pub(super) fn poison(&self, reason: &str) -> Error {
+        Error::Poisoned { path: self.path.clone(), reason: reason.to_owned() }
+    }
+
     fn lead(&self, own: Request) -> (Result<Reply>, Noticed) {
-        let mut shift = Shift { core: self, members: Vec::new(), ended: false };
+        let mut shift = Shift::begin(self);
         let mut disk = self.locks.persist();
-        let (reply, freed) = match own {
-            Request::Commit(commit) => self.lead_group(&mut shift, &mut disk, commit),
-            control => (self.control(&mut disk, control), Freed::default()),
+        let unwound = std::mem::replace(&mut disk.busy, true);
+        let mut freed = Freed::default();
+        let reply = match own {
+            _ if unwound => self.after_unwinding(&mut disk, &own),
+            Request::Commit(commit) => self.lead_group(&mut shift, &mut disk, commit, &mut freed),
+            control => self.control(&mut disk, control),
         };
-        let storage = disk.storage.as_deref();
-        let noticed = Noticed {
-            wants_checkpoint: storage.is_some_and(Storage::wants_checkpoint),
-            unsynced: storage.map(Storage::stats).is_some_and(|stats| stats.durable < stats.seq),
-        };
-        let stats = storage.map(Storage::stats);
-        let poisoned = storage.and_then(Storage::poisoned);
+        disk.busy = unwound;
+        let mut noticed = Noticed::default();
+        if let Some(storage) = disk.storage.as_deref().filter(|_| !unwound) {
+            let stats = storage.stats();
+            noticed.wants_checkpoint = storage.wants_checkpoint();
+            noticed.unsynced = stats.durable < stats.seq;
+            shift.saw(stats, storage.poisoned());
+        }
         drop(disk);
-        shift.end(stats, poisoned);
+        shift.end();
+        // What was replaced is freed when nobody waits for it any more.
         drop(freed);
         (reply, noticed)
     }
@@ -173,75 +183,61 @@ impl Core {
         shift: &mut Shift<'_>,
         disk: &mut PersistGuard<'_, Disk>,
         own: Commit,
-    ) -> (Result<Reply>, Freed) {
-        let len = own.encoded_len();
-        let refusal = {
-            let mut queue = self.queue.lock();
-            shift.members.extend(queue.drain(len).into_iter().map(Turned::new));
-            queue.poisoned().map(Refusal::Poisoned)
-        };
-        if let Some(refusal) = refusal {
+        freed: &mut Freed,
+    ) -> Result<Reply> {
+        let refused = shift.drain(own.encoded_len());
+        if let Some(refusal) = refused {
             let error = self.refused(refusal);
             shift.fail_all(&error);
-            return (Err(error), Freed::default());
+            return Err(error);
         }
-        let own = self.plan(shift, disk, own);
-        match self.log(disk) {
+        let own = self.decide(shift, disk, own);
+        #[cfg(codex_mutant = "ack_before_sync")]
+        shift.wake_early();
+        #[cfg(codex_mutant = "apply_before_log")]
+        let (_, _) = (disk.plan.committed(1), self.apply(shift, disk, freed));
+        let first = match self.log(disk) {
+            Ok(first) => first,
             Err(error) => {
                 shift.fail_all(&error);
                 disk.group.reset();
                 disk.plan.reset();
-                (Err(error), Freed::default())
+                return Err(error);
             }
-            Ok(first) => {
-                let (freed, held_ns) = self.apply(disk, first);
-                let commits = u64::try_from(disk.group.batches()).unwrap_or(u64::MAX);
-                {
-                    let mut queue = self.queue.lock();
-                    let stats = &mut queue.stats;
-                    stats.commits += commits;
-                    stats.group_commits_max = stats.group_commits_max.max(commits);
-                    stats.data_hold_ns_max = stats.data_hold_ns_max.max(held_ns);
-                }
-                for member in &mut shift.members {
-                    member.reply =
-                        member.planned.take().map(|planned| self.outcome(planned, first));
-                }
-                disk.group.reset();
-                disk.plan.reset();
-                (self.outcome(own, first), freed)
-            }
-        }
+        };
+        self.apply(shift, disk, freed);
+        shift.complete_all(|decided| self.outcome(decided, first));
+        shift.made(disk.group.batches());
+        disk.group.reset();
+        disk.plan.reset();
+        self.outcome(own, first)
     }
 
     /// Decides what each member does, in order, and encodes it; prepares the apply.
-    fn plan(
+    fn decide(
         &self,
         shift: &mut Shift<'_>,
         disk: &mut PersistGuard<'_, Disk>,
         own: Commit,
     ) -> Decided {
-        // Out of the guard, so that memory can be read beside them; no group is lost if this
-        // unwinds, since that poisons.
+        // They leave the guard while memory is read through it. Nothing is lost should this
+        // unwind: it poisons.
         let mut plan = std::mem::take(&mut disk.plan);
         let mut group = std::mem::replace(&mut disk.group, Group::new(Layout::default()));
-        let decided = disk.read(|map| {
+        let own = disk.read(|map| {
             let own = plan.add(map, &mut group, own);
-            for member in &mut shift.members {
-                member.planned =
-                    member.commit.take().map(|commit| plan.add(map, &mut group, commit));
-            }
+            shift.decide_all(|commit| plan.add(map, &mut group, commit));
             plan.prepare(map, self.image);
             own
         });
         disk.plan = plan;
         disk.group = group;
-        decided
+        own
     }
 
     /// Makes the group durable; the number of its first commit, 0 when it writes nothing.
     fn log(&self, disk: &mut PersistGuard<'_, Disk>) -> Result<Seq> {
-        let Disk { storage, group, plan } = &mut **disk;
+        let Disk { storage, group, plan, .. } = &mut **disk;
         let storage = storage.as_mut().ok_or_else(|| self.closed())?;
         if group.is_empty() {
             return Ok(0);
@@ -252,18 +248,17 @@ impl Core {
         Ok(numbers.start)
     }
 
-    /// Makes the group visible; what is to be freed, and how long readers were kept out.
-    fn apply(&self, disk: &mut PersistGuard<'_, Disk>, first: Seq) -> (Freed, u64) {
-        if first == 0 {
-            return (Freed::default(), 0);
+    /// Makes the group visible, once it is durable.
+    fn apply(&self, shift: &mut Shift<'_>, disk: &mut PersistGuard<'_, Disk>, freed: &mut Freed) {
+        if disk.plan.work.seq.is_none() {
+            return;
         }
         let mut work = std::mem::take(&mut disk.plan.work);
         let from = self.clock.monotonic();
         disk.write(|map| map.apply(&mut work));
-        let held = self.clock.monotonic().saturating_sub(from);
-        let freed = std::mem::take(&mut work.freed);
+        shift.held(self.clock.monotonic().saturating_sub(from));
+        *freed = std::mem::take(&mut work.freed);
         disk.plan.work = work;
-        (freed, u64::try_from(held.as_nanos()).unwrap_or(u64::MAX))
     }
 
     fn outcome(&self, decided: Decided, first: Seq) -> Result<Reply> {
@@ -277,52 +272,13 @@ impl Core {
         }
     }
 
-    fn control(&self, disk: &mut PersistGuard<'_, Disk>, request: Request) -> Result<Reply> {
-        if let Request::Close = request {
-            return self.close(disk);
+    /// An earlier leader unwound: the storage is in an unknown state and is not called again.
+    fn after_unwinding(&self, disk: &mut PersistGuard<'_, Disk>, own: &Request) -> Result<Reply> {
+        if matches!(own, Request::Close) {
+            self.queue.lock().close();
+            disk.storage = None;
         }
-        let poisoned = self.queue.lock().poisoned();
-        let storage = disk.storage.as_mut().ok_or_else(|| self.closed())?;
-        match request {
-            Request::Synced(outcome) => return storage.synced(outcome).map(|()| Reply::Done),
-            Request::FinishCheckpoint(done) => {
-                return storage.finish_checkpoint(done).map(|()| Reply::Done);
-            }
-            _ => {}
-        }
-        if let Some(reason) = poisoned {
-            return Err(self.refused(Refusal::Poisoned(reason)));
-        }
-        match request {
-            Request::Flush => {
-                if let Some(point) = storage.sync_point()? {
-                    storage.synced(point.sync())?;
-                }
-                let StorageStats { seq, durable, .. } = storage.stats();
-                Ok(Reply::Flushed { seq, durable })
-            }
-            Request::SyncPoint => {
-                let point = storage.sync_point()?;
-                let stats = storage.stats();
-                let wants_image = point.is_none() && stats.durable < stats.seq;
-                Ok(Reply::Point { point, wants_image })
-            }
-            Request::BeginCheckpoint => {
-                let begun = storage.begin_checkpoint()?;
-                let ordered = disk.read(Map::ordered);
-                Ok(Reply::Begun(begun.map(|begun| (begun, ordered))))
-            }
-            Request::Anchor => Ok(Reply::Anchor(storage.anchor())),
-            _ => Ok(Reply::Done),
-        }
-    }
-
-    /// Ends the storage and releases its lock; memory stays readable.
-    fn close(&self, disk: &mut PersistGuard<'_, Disk>) -> Result<Reply> {
-        self.queue.lock().close();
-        let state = Image(disk.read(Map::ordered));
-        let Some(mut storage) = disk.storage.take() else { return Ok(Reply::Done) };
-        storage.close(&state).map(|()| Reply::Done)
+        Err(self.poison(super::shift::UNWOUND))
     }
 }
 
@@ -331,97 +287,3 @@ impl fmt::Debug for Core {
         f.debug_struct("Core").field("path", &self.path).finish_non_exhaustive()
     }
 }
-
-type Decided = Result<Planned, codex_storage::RecordError>;
-
-/// A member of the group being made.
-struct Turned {
-    ticket: Arc<Ticket>,
-    commit: Option<Commit>,
-    planned: Option<Decided>,
-    reply: Option<Result<Reply>>,
-}
-
-impl Turned {
-    fn new(member: Member) -> Self {
-        let commit = match member.request {
-            Request::Commit(commit) => Some(commit),
-            // Only commits are drained.
-            _ => None,
-        };
-        Self { ticket: member.ticket, commit, planned: None, reply: None }
-    }
-}
-
-/// One thread's time as the leader. However it ends, everybody gets an answer and somebody else
-/// can lead.
-struct Shift<'a> {
-    core: &'a Core,
-    members: Vec<Turned>,
-    ended: bool,
-}
-
-impl Shift<'_> {
-    fn fail_all(&mut self, error: &Error) {
-        for member in &mut self.members {
-            member.reply = Some(Err(error.clone()));
-        }
-    }
-
-    /// Hands the leadership on and wakes the members, in this order: the next group's disk work
-    /// runs while they are woken.
-    fn end(mut self, stats: Option<StorageStats>, poisoned: Option<String>) {
-        let next = {
-            let mut queue = self.core.queue.lock();
-            if let Some(stats) = stats {
-                queue.stats.storage = stats;
-            }
-            if let Some(reason) = poisoned {
-                queue.poison(&reason);
-            }
-            hand_over(queue)
-        };
-        self.ended = true;
-        if let Some(next) = next {
-            next.ticket.give(Turn::Lead(next.request));
-        }
-        self.wake();
-    }
-
-    fn wake(&mut self) {
-        for member in self.members.drain(..) {
-            let reply = member.reply.unwrap_or_else(|| Err(self.core.broken()));
-            member.ticket.give(Turn::Done(reply));
-        }
-    }
-}
-
-fn hand_over(mut queue: StateGuard<'_>) -> Option<Member> {
-    queue.hand_over()
-}
-
-impl Core {
-    fn broken(&self) -> Error {
-        Error::Poisoned { path: self.path.clone(), reason: UNWOUND.to_owned() }
-    }
-}
-
-/// A leader that unwinds leaves the disk in an unknown state: nothing is written any more.
-impl Drop for Shift<'_> {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        let left = {
-            let mut queue = self.core.queue.lock();
-            queue.poison(UNWOUND);
-            queue.abdicate()
-        };
-        self.wake();
-        for member in left {
-            member.ticket.give(Turn::Done(Err(self.core.broken())));
-        }
-    }
-}
-
-const UNWOUND: &str = "the thread that was committing panicked";

@@ -1,9 +1,11 @@
 //! One commit: what it demands, what it changes, what became of it; and how commits become
 //! durable in groups.
 
+mod control;
 mod lead;
 mod plan;
 mod queue;
+mod shift;
 
 use std::fmt;
 use std::ops::Bound;

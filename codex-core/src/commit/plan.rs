@@ -35,6 +35,9 @@ pub(super) enum Planned {
     },
 }
 
+/// What became of one member, or why it cannot be a batch.
+pub(super) type Decided = Result<Planned, RecordError>;
+
 /// The latest step of each key, by hash. A single change needs no overlay, so steps are only
 /// entered when something looks behind them.
 #[derive(Debug, Default)]
@@ -71,12 +74,7 @@ impl Plan {
     ///
     /// # Errors
     /// The commit is too large for a batch; nothing of it is in the group.
-    pub(super) fn add(
-        &mut self,
-        map: &Map,
-        group: &mut Group,
-        commit: Commit,
-    ) -> Result<Planned, RecordError> {
+    pub(super) fn add(&mut self, map: &Map, group: &mut Group, commit: Commit) -> Decided {
         if !commit.checks.as_slice().iter().all(|check| self.holds(map, check)) {
             return Ok(Planned::Conflict);
         }

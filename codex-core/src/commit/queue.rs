@@ -35,6 +35,12 @@ pub(crate) enum Request {
     Close,
 }
 
+impl Request {
+    fn is_commit(&self) -> bool {
+        matches!(self, Self::Commit(_))
+    }
+}
+
 /// What a member of the queue gets.
 #[derive(Debug)]
 pub(crate) enum Reply {
@@ -143,12 +149,6 @@ impl Queue {
         state.waiting.push_back(Member { request, ticket: ticket.clone(), len });
         Ok(Entered::Wait(ticket))
     }
-
-    /// Refuses whatever enters from now on, but the end of a checkpoint or sync that runs, and the
-    /// close itself. Returns whether this call was the first.
-    pub(super) fn begin_close(&self) -> bool {
-        !std::mem::replace(&mut self.lock().closing, true)
-    }
 }
 
 impl State {
@@ -164,18 +164,15 @@ impl State {
         }
     }
 
-    /// Takes the commits at the head of the queue, up to the first other request, until they and
-    /// the `len` bytes of the leader's own fill a group.
-    pub(super) fn drain(&mut self, mut len: usize) -> Vec<Member> {
-        let mut count = 0;
-        for member in &self.waiting {
-            if len >= GROUP_LEN_TARGET || !matches!(member.request, Request::Commit(_)) {
-                break;
-            }
+    /// Gives `take` the commits at the head of the queue, up to the first other request, until
+    /// they and the `len` bytes of the leader's own fill a group.
+    pub(super) fn drain(&mut self, mut len: usize, mut take: impl FnMut(Member)) {
+        while len < GROUP_LEN_TARGET {
+            let next = self.waiting.pop_front_if(|member| member.request.is_commit());
+            let Some(member) = next else { break };
             len = len.saturating_add(member.len);
-            count += 1;
+            take(member);
         }
-        if count == 0 { Vec::new() } else { self.waiting.drain(..count).collect() }
     }
 
     /// Hands the leadership to the first in the queue, or resigns where nobody waits.
@@ -201,6 +198,13 @@ impl State {
         self.poisoned.clone()
     }
 
+    /// Refuses whatever enters from now on, but the close itself and what ends a checkpoint or a
+    /// sync that runs.
+    pub(super) fn begin_close(&mut self) {
+        self.closing = true;
+    }
+
+    /// Refuses everything from now on.
     pub(super) fn close(&mut self) {
         self.closed = true;
     }

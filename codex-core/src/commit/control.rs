@@ -1,0 +1,74 @@
+//! What the queue does besides commits: flushes, syncs, checkpoints, the close.
+
+use codex_storage::Result;
+use codex_storage::storage::StorageStats;
+
+use super::lead::Disk;
+use super::queue::Refusal;
+use super::{Core, Reply, Request};
+use crate::locks::PersistGuard;
+use crate::map::{Image, Map};
+
+impl Core {
+    /// Does what `request`, which is no commit, asks.
+    pub(super) fn control(
+        &self,
+        disk: &mut PersistGuard<'_, Disk>,
+        request: Request,
+    ) -> Result<Reply> {
+        let poisoned = self.queue.lock().poisoned();
+        match request {
+            Request::Close => return self.close(disk),
+            // What has begun ends, poisoned or not: the storage knows what may still be written.
+            Request::Synced(_) | Request::FinishCheckpoint(_) => {}
+            _ => {
+                if let Some(reason) = poisoned {
+                    return Err(self.refused(Refusal::Poisoned(reason)));
+                }
+            }
+        }
+        let storage = disk.storage.as_mut().ok_or_else(|| self.closed())?;
+        match request {
+            Request::Synced(outcome) => storage.synced(outcome).map(|()| Reply::Done),
+            Request::FinishCheckpoint(done) => {
+                storage.finish_checkpoint(done).map(|()| Reply::Done)
+            }
+            Request::Flush => {
+                if let Some(point) = storage.sync_point()? {
+                    let outcome = point.sync();
+                    let failed = outcome.as_ref().err().cloned();
+                    storage.synced(outcome)?;
+                    failed.map_or(Ok(()), Err)?;
+                }
+                let StorageStats { seq, durable, .. } = storage.stats();
+                Ok(Reply::Flushed { seq, durable })
+            }
+            Request::SyncPoint => {
+                let point = storage.sync_point()?;
+                let stats = storage.stats();
+                let wants_image = point.is_none() && stats.durable < stats.seq;
+                Ok(Reply::Point { point, wants_image })
+            }
+            Request::BeginCheckpoint => {
+                let begun = storage.begin_checkpoint()?;
+                // In the same hold: the image shows exactly what the switched log contains.
+                let ordered = disk.read(Map::ordered);
+                Ok(Reply::Begun(begun.map(|begun| (begun, ordered))))
+            }
+            Request::Anchor => Ok(Reply::Anchor(storage.anchor())),
+            Request::Commit(_) | Request::Close => Ok(Reply::Done),
+        }
+    }
+
+    /// Ends the storage and then drops it, which releases the lock on the store. Memory stays
+    /// readable.
+    fn close(&self, disk: &mut PersistGuard<'_, Disk>) -> Result<Reply> {
+        let state = Image(disk.read(Map::ordered));
+        let closed = match disk.storage.take() {
+            Some(mut storage) => storage.close(&state),
+            None => Ok(()),
+        };
+        self.queue.lock().close();
+        closed.map(|()| Reply::Done)
+    }
+}

@@ -1,0 +1,121 @@
+//! The background threads: one syncs by interval, one checkpoints when the log has outgrown the
+//! image. They own no handle on the store, so that they end when its last one is dropped.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use codex_storage::Error;
+use codex_storage::sync::atomic::{AtomicBool, Ordering};
+use codex_storage::sync::thread::{self, JoinHandle};
+use codex_storage::sync::{Condvar, Mutex};
+use codex_storage::vfs::Clock;
+
+use crate::commit::Noticed;
+use crate::engine::Shared;
+
+/// What the background threads wait for.
+#[derive(Default)]
+pub(crate) struct Signal {
+    /// There are commits to sync.
+    unsynced: AtomicBool,
+    /// The log has outgrown the image, or a checkpoint for that reason is running.
+    outgrown: AtomicBool,
+    /// The store closes.
+    stopped: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Signal {
+    /// Passes on what a leader noticed; costs nothing where it has been passed on before.
+    pub(crate) fn notice(&self, noticed: Noticed) {
+        let news = |new: bool, flag: &AtomicBool| new && !flag.swap(true, Ordering::Relaxed);
+        let unsynced = news(noticed.unsynced, &self.unsynced);
+        let outgrown = news(noticed.wants_checkpoint, &self.outgrown);
+        if unsynced || outgrown {
+            // Under the lock, so that a thread between its look and its wait does not miss it.
+            let _stopped = self.stopped.lock();
+            self.changed.notify_all();
+        }
+    }
+
+    /// Ends both threads.
+    pub(crate) fn stop(&self) {
+        *self.stopped.lock() = true;
+        self.changed.notify_all();
+    }
+
+    /// Waits until `flag` is set, without clearing it; false when the store closes.
+    fn wait_for(&self, flag: &AtomicBool) -> bool {
+        let mut stopped = self.stopped.lock();
+        while !*stopped && !flag.load(Ordering::Relaxed) {
+            stopped = self.changed.wait(stopped);
+        }
+        !*stopped
+    }
+
+    /// Waits until `clock` says that `pause` is over; false when the store closes.
+    fn pause(&self, pause: Duration, clock: &dyn Clock) -> bool {
+        let until = clock.monotonic() + pause;
+        let mut stopped = self.stopped.lock();
+        loop {
+            if *stopped {
+                return false;
+            }
+            let left = until.saturating_sub(clock.monotonic());
+            if left.is_zero() {
+                return true;
+            }
+            stopped = self.changed.wait_timeout(stopped, left);
+        }
+    }
+}
+
+impl fmt::Debug for Signal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Signal")
+    }
+}
+
+/// Starts the thread that syncs `pause` after the first commit that is not durable.
+pub(crate) fn sync_by_interval(
+    shared: Arc<Shared>,
+    pause: Duration,
+) -> std::io::Result<JoinHandle<()>> {
+    thread::spawn("codexdb-sync", move || {
+        let signal = shared.signal();
+        while signal.wait_for(&signal.unsynced) && signal.pause(pause, shared.clock()) {
+            // Before the sync: what is committed from now on may not be part of it.
+            signal.unsynced.store(false, Ordering::Relaxed);
+            match shared.tick() {
+                // Writes are refused from now on, or there will be none.
+                Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
+                // An image that failed is tried again after the pause.
+                Err(_) => signal.unsynced.store(true, Ordering::Relaxed),
+                Ok(()) => {}
+            }
+        }
+    })
+}
+
+/// Starts the thread that checkpoints when the log has outgrown the image.
+pub(crate) fn checkpoint_when_outgrown(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+    thread::spawn("codexdb-checkpoint", move || {
+        let signal = shared.signal();
+        let mut pause = Duration::ZERO;
+        while signal.wait_for(&signal.outgrown) && signal.pause(pause, shared.clock()) {
+            pause = match shared.checkpoint() {
+                Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
+                // A full disk stays full for a while.
+                Err(_) => (pause * 2).clamp(RETRY_FIRST, RETRY_LAST),
+                Ok(_) => Duration::ZERO,
+            };
+            signal.outgrown.store(false, Ordering::Relaxed);
+        }
+    })
+}
+
+/// The pause after a checkpoint that failed; it doubles with each further one.
+const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// The longest pause between checkpoints that fail.
+const RETRY_LAST: Duration = Duration::from_mins(1);

@@ -1,0 +1,400 @@
+//! A storage that keeps its log in memory, tells written from durable, and fails on demand: the one
+//! double that the tests of the engine share, under std and under loom.
+#![allow(
+    dead_code,
+    clippy::needless_pass_by_value,
+    clippy::struct_excessive_bools,
+    clippy::type_complexity,
+    clippy::disallowed_types,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "each test program uses a part of it; a test fails by panicking; std's mutex keeps \
+              the double's own state out of the model checker's sight"
+)]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use codex_core::proof::{
+    Change, Check, Commit, Engine, EngineOptions, Entry, Map, MapBuilder, Outcome,
+};
+use codex_storage::batch::{Group, Layout, Op, Seq};
+use codex_storage::storage::{
+    Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
+    Written,
+};
+use codex_storage::sync::atomic::{AtomicUsize, Ordering};
+use codex_storage::vfs::Clock;
+use codex_storage::{Error, RecordError, Result};
+
+/// What a store holds.
+pub(crate) type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What to do wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A commit group is refused before a byte is written.
+    NoSpace,
+    /// A commit group is written and its sync fails.
+    Sync,
+    /// A commit group panics half-way.
+    Panic,
+    /// A background sync fails.
+    Background,
+    /// An image fails.
+    Image,
+}
+
+/// The disk under the double, which the test looks at.
+#[derive(Debug, Default)]
+pub(crate) struct Disk {
+    /// The operations of each commit, and whether each is durable up to `durable`.
+    log: Vec<Vec<(Vec<u8>, Option<Vec<u8>>)>>,
+    /// How many commits are durable.
+    pub(crate) durable: usize,
+    /// The number of commits in each group.
+    pub(crate) groups: Vec<usize>,
+    /// Images in place: the commit they show, and their contents.
+    pub(crate) images: Vec<(Seq, Contents)>,
+    pub(crate) poisoned: bool,
+    pub(crate) closed: bool,
+    pub(crate) dropped: bool,
+    /// A checkpoint has begun and not finished.
+    pub(crate) checkpointing: bool,
+    pub(crate) wants_checkpoint: bool,
+    fault: Option<Fault>,
+}
+
+/// A key that stands for "everything was cleared" in the double's log.
+const CLEAR: &[u8] = b"\xff\xffclear";
+
+impl Disk {
+    /// What a reader of the first `commits` commits finds.
+    pub(crate) fn replay(&self, commits: usize) -> Contents {
+        let mut contents = Contents::new();
+        for (key, value) in self.log[..commits].iter().flatten() {
+            match value {
+                _ if key == CLEAR => contents.clear(),
+                Some(value) => drop(contents.insert(key.clone(), value.clone())),
+                None => drop(contents.remove(key)),
+            }
+        }
+        contents
+    }
+
+    /// What survives a power cut now.
+    pub(crate) fn durable_state(&self) -> Contents {
+        self.replay(self.durable)
+    }
+
+    /// How many commits have been written.
+    pub(crate) fn written(&self) -> usize {
+        self.log.len()
+    }
+
+    /// Writes a group; the numbers of commits before and after it.
+    fn append(&mut self, group: &Group) -> (usize, usize) {
+        let first = self.log.len();
+        self.log.resize(first + group.batches(), Vec::new());
+        let record = |batch: usize, op: Op<'_>| {
+            self.log[first + batch].push(match op {
+                Op::Set { key, value } => (key.to_vec(), Some(value.to_vec())),
+                Op::Remove { key } => (key.to_vec(), None),
+                Op::Clear => (CLEAR.to_vec(), None),
+            });
+            Ok::<_, RecordError>(())
+        };
+        group.for_each(record).unwrap();
+        self.groups.push(group.batches());
+        (first, self.log.len())
+    }
+
+    fn take(&mut self, fault: Fault) -> bool {
+        let now = self.fault == Some(fault);
+        if now {
+            self.fault = None;
+        }
+        now
+    }
+}
+
+/// The test's hand on the disk.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Probe(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    /// Counts the accesses to the disk, so that the model checker tries them in every order: it
+    /// does not see the mutex.
+    accesses: AtomicUsize,
+    disk: Mutex<Disk>,
+}
+
+impl Probe {
+    /// The disk as it is now. Nothing that the model checker sees may happen under it.
+    pub(crate) fn disk(&self) -> MutexGuard<'_, Disk> {
+        self.0.accesses.fetch_add(1, Ordering::SeqCst);
+        self.untracked()
+    }
+
+    /// Does `fault` at the next occasion, once.
+    pub(crate) fn fail_next(&self, fault: Fault) {
+        self.untracked().fault = Some(fault);
+    }
+
+    /// The disk, for accesses whose order the persist lock fixes.
+    fn untracked(&self) -> MutexGuard<'_, Disk> {
+        self.0.disk.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// The double.
+#[derive(Debug)]
+pub(crate) struct Double {
+    probe: Probe,
+    form: Form,
+    durability: Durability,
+}
+
+impl Double {
+    fn refuse_poisoned(&self) -> Result<()> {
+        let disk = self.probe.untracked();
+        assert!(!disk.closed, "the storage was called after its close");
+        if disk.poisoned {
+            return Err(Error::Poisoned { path: PATH.into(), reason: REASON.to_owned() });
+        }
+        Ok(())
+    }
+}
+
+impl Storage for Double {
+    fn form(&self) -> Form {
+        self.form
+    }
+
+    fn replay(&mut self, _sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
+        Ok(Recovered::default())
+    }
+
+    fn group(&self) -> Group {
+        Group::new(Layout { head: 64, batch_extra: 0 })
+    }
+
+    fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>> {
+        self.refuse_poisoned()?;
+        if self.probe.untracked().take(Fault::NoSpace) {
+            return Err(Error::NoSpace { path: PATH.into(), needed: 1 });
+        }
+        let (first, last) = self.probe.disk().append(group);
+        let mut disk = self.probe.disk();
+        if disk.take(Fault::Panic) {
+            drop(disk);
+            // Without the message that a panic prints: it is meant.
+            std::panic::resume_unwind(Box::new("the double panics on demand"));
+        }
+        if disk.take(Fault::Sync) {
+            disk.poisoned = true;
+            return Err(in_doubt(disk.durable));
+        }
+        if self.durability == Durability::Sync {
+            disk.durable = last;
+            disk.images.extend(image.map(|image| (seq(last), contents_of(image))));
+        }
+        Ok(seq(first) + 1..seq(last) + 1)
+    }
+
+    fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        self.refuse_poisoned()?;
+        let disk = self.probe.untracked();
+        let upto = disk.log.len();
+        if disk.durable == upto || self.form == Form::Snapshot {
+            return Ok(None);
+        }
+        let probe = self.probe.clone();
+        Ok(Some(SyncPoint::new(move || {
+            let mut disk = probe.disk();
+            if disk.take(Fault::Background) {
+                return Err(in_doubt(disk.durable));
+            }
+            disk.durable = disk.durable.max(upto);
+            Ok(seq(upto))
+        })))
+    }
+
+    fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
+        if outcome.is_err() {
+            self.probe.untracked().poisoned = true;
+        }
+        outcome.map(|_| ())
+    }
+
+    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        self.refuse_poisoned()?;
+        let mut disk = self.probe.untracked();
+        assert!(!disk.checkpointing, "a checkpoint began before the last one was finished");
+        disk.checkpointing = true;
+        disk.wants_checkpoint = false;
+        let upto = disk.log.len();
+        let probe = self.probe.clone();
+        Ok(Some(Checkpoint::new(move |state, progress| {
+            if !progress(0) {
+                return Err(Error::Abandoned { path: PATH.into() });
+            }
+            let contents = contents_of(state);
+            let mut disk = probe.disk();
+            if disk.take(Fault::Image) {
+                return Err(Error::NoSpace { path: PATH.into(), needed: 1 });
+            }
+            assert!(!disk.closed, "an image was written after the close");
+            disk.images.push((seq(upto), contents));
+            Ok(Written { temporary: "t".into(), seq: seq(upto), bytes: 0, generation: 1 })
+        })))
+    }
+
+    fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
+        let mut disk = self.probe.disk();
+        assert!(disk.checkpointing, "a checkpoint was finished that had not begun");
+        disk.checkpointing = false;
+        if let Ok(written) = done {
+            disk.durable = disk.durable.max(usize::try_from(written.seq).unwrap());
+        }
+        Ok(())
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        self.probe.untracked().wants_checkpoint
+    }
+
+    fn close(&mut self, state: &dyn State) -> Result<()> {
+        self.refuse_poisoned()?;
+        let mut disk = self.probe.disk();
+        assert!(!disk.checkpointing, "closed while a checkpoint was running");
+        disk.closed = true;
+        disk.durable = disk.log.len();
+        assert_eq!(contents_of(state), disk.durable_state(), "log and memory disagree at close");
+        Ok(())
+    }
+
+    fn stats(&self) -> StorageStats {
+        let disk = self.probe.untracked();
+        let mut stats = StorageStats::default();
+        (stats.seq, stats.durable) = (seq(disk.log.len()), seq(disk.durable));
+        stats.groups = seq(disk.groups.len());
+        stats
+    }
+
+    fn anchor(&self) -> Anchor {
+        Anchor { seq: seq(self.probe.untracked().log.len()), digest: [0; 32] }
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        self.probe.untracked().poisoned.then(|| REASON.to_owned())
+    }
+}
+
+impl Drop for Double {
+    fn drop(&mut self) {
+        self.probe.disk().dropped = true;
+    }
+}
+
+/// A clock that stands still.
+#[derive(Debug)]
+pub(crate) struct StoppedClock;
+
+impl Clock for StoppedClock {
+    fn now_us(&self) -> i64 {
+        0
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _duration: Duration) {}
+}
+
+/// An engine over a double.
+pub(crate) fn engine(form: Form, durability: Durability, background: bool) -> (Arc<Engine>, Probe) {
+    let probe = Probe::default();
+    let double = Box::new(Double { probe: probe.clone(), form, durability });
+    let engine = Engine::start(double, Map::new(), options(durability, background)).unwrap();
+    (engine, probe)
+}
+
+/// An engine over the storage that keeps nothing.
+pub(crate) fn in_memory() -> Arc<Engine> {
+    let map = MapBuilder::new().finish(0);
+    Engine::start(codex_storage::null(), map, options(Durability::Sync, false)).unwrap()
+}
+
+fn options(durability: Durability, background: bool) -> EngineOptions {
+    EngineOptions { path: PATH.into(), durability, clock: Arc::new(StoppedClock), background }
+}
+
+/// `key` has `value` now.
+pub(crate) fn put(key: &str, value: &str) -> Change {
+    Change::Put(Entry::new(key.as_bytes(), value.as_bytes()))
+}
+
+/// `key` is gone.
+pub(crate) fn remove(key: &str) -> Change {
+    Change::Remove(key.as_bytes().into())
+}
+
+/// Several changes in one commit.
+pub(crate) fn batch(changes: Vec<Change>) -> Commit {
+    Commit { changes: changes.into(), ..Commit::default() }
+}
+
+/// There is no `key`.
+pub(crate) fn absent(key: &str) -> Check {
+    Check::Same { key: key.as_bytes().into(), seen: None }
+}
+
+/// What readers of `engine` find.
+pub(crate) fn memory(engine: &Engine) -> Contents {
+    let view = engine.view();
+    view.ordered.iter().map(|e| (e.key().to_vec(), e.value().to_vec())).collect()
+}
+
+/// The value of `key`, as text.
+pub(crate) fn value(engine: &Engine, key: &str) -> Option<String> {
+    let entry = engine.read(|map| map.get(key.as_bytes()))?;
+    Some(String::from_utf8(entry.value().to_vec()).unwrap())
+}
+
+/// The number of the commit; panics on a conflict.
+pub(crate) fn number(outcome: Outcome) -> Option<Seq> {
+    match outcome {
+        Outcome::Done { seq, .. } => seq,
+        Outcome::Conflict => panic!("a conflict"),
+    }
+}
+
+fn contents_of(state: &dyn State) -> Contents {
+    let mut contents = Contents::new();
+    state
+        .for_each(&mut |key, value| {
+            contents.insert(key.to_vec(), value.to_vec());
+            Ok(())
+        })
+        .unwrap();
+    contents
+}
+
+fn in_doubt(durable: usize) -> Error {
+    let source = Arc::new(io::Error::other("the sync failed on demand"));
+    Error::InDoubt { path: PATH.into(), seq: seq(durable) + 1, source }
+}
+
+fn seq(count: usize) -> Seq {
+    Seq::try_from(count).unwrap()
+}
+
+const PATH: &str = "double.db";
+const REASON: &str = "the double failed on demand";

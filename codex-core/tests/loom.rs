@@ -1,0 +1,353 @@
+//! The model checker on the real locks and the real commit path, over a disk that knows what is
+//! durable. Run with `cargo xtask loom`.
+//!
+//! loom tries every order in which the threads of a model can take their steps, up to the stated
+//! number of preemptions (switches away from a thread that could go on); `None` is all of them.
+//! Each model counts its executions and asserts a floor: a model that explores less has lost some
+//! of its cover. `LOOM_MAX_PERMUTATIONS` and the like would cut a run short: never set them.
+#![cfg(loom)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stderr,
+    clippy::disallowed_types,
+    reason = "a test fails by panicking; the count of executions lies outside of the model"
+)]
+
+mod double;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use codex_core::proof::{Change, Commit, Engine, Outcome};
+use codex_storage::Error;
+use codex_storage::storage::{Durability, Form};
+use double::{Fault, Probe, absent, batch, engine, memory, number, put, remove, value};
+use loom::thread;
+
+/// Runs `body` in every order of its threads with at most `preemptions`, at least `floor` times.
+fn model(
+    name: &str,
+    preemptions: Option<usize>,
+    floor: usize,
+    body: impl Fn() + Send + Sync + 'static,
+) {
+    let executions = Arc::new(AtomicUsize::new(0));
+    let count = executions.clone();
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = preemptions;
+    builder.max_branches = 20_000;
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        body();
+    });
+    let executions = executions.load(Ordering::Relaxed);
+    eprintln!("loom-model {name} executions={executions} floor={floor}");
+    assert!(executions >= floor, "{name} explored {executions} executions, below {floor}");
+}
+
+fn wal() -> (Arc<Engine>, Probe) {
+    engine(Form::Wal, Durability::Sync, false)
+}
+
+/// Submits one change and checks that its acknowledgement came after the disk.
+fn submit(engine: &Engine, probe: &Probe, change: Change) -> Result<Outcome, Error> {
+    let key = match &change {
+        Change::Put(entry) => Some(entry.key().to_vec()),
+        _ => None,
+    };
+    let outcome = engine.submit(Commit::one(change));
+    if let (Ok(_), Some(key)) = (&outcome, key) {
+        let durable = probe.disk().durable_state().contains_key(&key);
+        assert!(durable, "a write was acknowledged before it was durable");
+    }
+    outcome
+}
+
+fn agree(engine: &Engine, probe: &Probe) {
+    let (durable, written) = {
+        let disk = probe.disk();
+        (disk.durable_state(), disk.written())
+    };
+    assert_eq!(memory(engine), durable, "log and memory disagree after {written} commits");
+}
+
+#[test]
+fn two_writers_of_one_key_leave_log_and_memory_in_agreement() {
+    model("two_writers_of_one_key", None, FLOORS[0], || {
+        let (engine, probe) = wal();
+        let theirs = (engine.clone(), probe.clone());
+        let other = thread::spawn(move || submit(&theirs.0, &theirs.1, put("k", "2")).unwrap());
+        submit(&engine, &probe, put("k", "1")).unwrap();
+        other.join().unwrap();
+        agree(&engine, &probe);
+        assert_eq!(engine.view().seq, 2);
+    });
+}
+
+#[test]
+fn a_reader_beside_a_writer_sees_only_what_is_durable() {
+    model("reader_beside_writer", None, FLOORS[1], || {
+        let (engine, probe) = wal();
+        let theirs = engine.clone();
+        let writer = thread::spawn(move || {
+            theirs.submit(Commit::one(put("k", "1"))).unwrap();
+            theirs.submit(Commit::one(put("k", "2"))).unwrap();
+        });
+        let mut last = None;
+        for _ in 0..2 {
+            let seen = value(&engine, "k");
+            let durable = probe.disk().durable;
+            let number = seen.as_ref().map_or(0, |value| value.parse().unwrap());
+            assert!(
+                number <= durable,
+                "log and memory disagree: commit {number} is visible, {durable} are durable"
+            );
+            assert!(seen >= last, "a reader went back from {last:?} to {seen:?}");
+            last = seen;
+        }
+        writer.join().unwrap();
+        agree(&engine, &probe);
+    });
+}
+
+#[test]
+fn a_batch_is_visible_whole_or_not_at_all() {
+    model("publish_against_view", None, FLOORS[2], || {
+        let (engine, probe) = wal();
+        let theirs = engine.clone();
+        let writer = thread::spawn(move || {
+            theirs.submit(batch(vec![put("a", "1"), put("b", "1")])).unwrap();
+            theirs.submit(batch(vec![remove("a"), put("b", "2")])).unwrap();
+        });
+        let view = engine.view();
+        let seen: Vec<_> = view.ordered.iter().map(|entry| entry.value().to_vec()).collect();
+        let expected: [&[&[u8]]; 3] = [&[], &[b"1", b"1"], &[b"2"]];
+        let expected = expected[usize::try_from(view.seq).unwrap()];
+        assert_eq!(seen, expected, "half of a batch at commit {}", view.seq);
+        writer.join().unwrap();
+        agree(&engine, &probe);
+    });
+}
+
+#[test]
+fn everybody_in_a_group_is_acknowledged_after_it_is_durable() {
+    model("acknowledged_after_durable", Some(3), FLOORS[3], || {
+        let (engine, probe) = wal();
+        let others = ["b", "c"].map(|key| {
+            let (engine, probe) = (engine.clone(), probe.clone());
+            thread::spawn(move || submit(&engine, &probe, put(key, "1")).unwrap())
+        });
+        submit(&engine, &probe, put("a", "1")).unwrap();
+        others.map(|other| other.join().unwrap());
+        agree(&engine, &probe);
+        assert_eq!(probe.disk().groups.iter().sum::<usize>(), 3);
+    });
+}
+
+#[test]
+fn of_three_conditional_writers_exactly_one_wins() {
+    model("conditional_writers", Some(3), FLOORS[4], || {
+        let (engine, probe) = wal();
+        let attempt = |engine: Arc<Engine>, probe: Probe, value: &'static str| {
+            let commit = Commit::checked(absent("k"), put("k", value));
+            match engine.submit(commit).unwrap() {
+                Outcome::Done { .. } => true,
+                Outcome::Conflict => {
+                    let winner = probe.disk().durable_state();
+                    assert!(winner.contains_key(&b"k"[..]), "acknowledged a conflict with nothing");
+                    false
+                }
+            }
+        };
+        let others = ["2", "3"].map(|value| {
+            let (engine, probe) = (engine.clone(), probe.clone());
+            thread::spawn(move || attempt(engine, probe, value))
+        });
+        let won = attempt(engine.clone(), probe.clone(), "1");
+        let others = others.map(|other| other.join().unwrap());
+        let winners = others.into_iter().chain([won]).filter(|won| *won).count();
+        assert_eq!(winners, 1, "conditional writes that cannot both hold were both made");
+        agree(&engine, &probe);
+    });
+}
+
+#[test]
+fn leadership_is_handed_over_and_resigned_without_losing_a_waiter() {
+    model("hand_over_and_resignation", Some(3), FLOORS[5], || {
+        let (engine, probe) = wal();
+        let others = ["b", "c"].map(|key| {
+            let engine = engine.clone();
+            thread::spawn(move || {
+                engine.submit(Commit::one(put(key, "1"))).unwrap();
+                engine.flush().unwrap()
+            })
+        });
+        engine.submit(Commit::one(put("a", "1"))).unwrap();
+        others.map(|other| other.join().unwrap());
+        agree(&engine, &probe);
+    });
+}
+
+#[test]
+fn a_failed_sync_reaches_every_member_and_poisons() {
+    model("sync_error_reaches_every_waiter", Some(3), FLOORS[6], || {
+        let (engine, probe) = wal();
+        probe.fail_next(Fault::Sync);
+        let write = |engine: &Engine, key| match engine.submit(Commit::one(put(key, "1"))) {
+            Err(Error::InDoubt { .. }) => true,
+            Err(Error::Poisoned { .. }) => false,
+            other => panic!("a write after the failed sync ended in {other:?}"),
+        };
+        let others = ["b", "c"].map(|key| {
+            let engine = engine.clone();
+            thread::spawn(move || write(&engine, key))
+        });
+        let own = write(&engine, "a");
+        let others = others.map(|other| other.join().unwrap());
+        assert!(own || others.contains(&true), "nobody heard of the failed sync");
+        assert!(memory(&engine).is_empty(), "a write that failed is visible");
+        assert!(engine.poisoned().is_some() && engine.flush().is_err());
+        assert_eq!(probe.disk().groups.len(), 1, "a poisoned store was written to");
+    });
+}
+
+#[test]
+fn a_refused_group_is_absent_and_writing_goes_on() {
+    model("no_space_reaches_every_waiter", None, FLOORS[7], || {
+        let (engine, probe) = wal();
+        probe.fail_next(Fault::NoSpace);
+        let write = |engine: &Engine, key| match engine.submit(Commit::one(put(key, "1"))) {
+            Ok(_) => true,
+            Err(Error::NoSpace { .. }) => false,
+            Err(other) => panic!("refused with {other}"),
+        };
+        let theirs = engine.clone();
+        let other = thread::spawn(move || write(&theirs, "b"));
+        let own = write(&engine, "a");
+        let other = other.join().unwrap();
+        let memory = memory(&engine);
+        assert_eq!(own, memory.contains_key(&b"a"[..]));
+        assert_eq!(other, memory.contains_key(&b"b"[..]));
+        assert!(!(own && other), "nobody heard that the disk is full");
+        agree(&engine, &probe);
+    });
+}
+
+#[test]
+fn a_close_lets_earlier_commits_through_and_refuses_later_ones() {
+    model("close_against_in_flight", Some(3), FLOORS[8], || {
+        let (engine, probe) = wal();
+        let write = |engine: &Engine, probe: &Probe, key| match submit(engine, probe, put(key, "1"))
+        {
+            Ok(_) => true,
+            Err(Error::Closed { .. }) => false,
+            Err(other) => panic!("a write beside the close ended in {other}"),
+        };
+        let theirs = (engine.clone(), probe.clone());
+        let writer = thread::spawn(move || write(&theirs.0, &theirs.1, "a"));
+        let theirs = engine.clone();
+        let closer = thread::spawn(move || theirs.close());
+        engine.close().unwrap();
+        assert!(probe.disk().dropped, "close returned before the storage was released");
+        closer.join().unwrap().unwrap();
+        let wrote = writer.join().unwrap();
+        assert_eq!(wrote, probe.disk().written() == 1);
+        assert!(!write(&engine, &probe, "late"));
+        agree(&engine, &probe);
+    });
+}
+
+#[test]
+fn a_checkpoint_beside_a_writer_shows_exactly_its_commit() {
+    model("checkpoint_against_writer", Some(4), FLOORS[9], || {
+        let (engine, probe) = wal();
+        let theirs = engine.clone();
+        let writer = thread::spawn(move || {
+            theirs.submit(Commit::one(put("k", "1"))).unwrap();
+            theirs.submit(Commit::one(put("k", "2"))).unwrap();
+        });
+        engine.checkpoint().unwrap();
+        writer.join().unwrap();
+        let disk = probe.disk();
+        let (seq, image) = disk.images.first().unwrap();
+        let then = disk.replay(usize::try_from(*seq).unwrap());
+        assert_eq!(image, &then, "the image and its commit {seq}: log and memory disagree");
+    });
+}
+
+#[test]
+fn a_close_gives_up_a_running_checkpoint_first() {
+    model("close_against_checkpoint", None, FLOORS[10], || {
+        let (engine, probe) = wal();
+        engine.submit(Commit::one(put("k", "1"))).unwrap();
+        let theirs = engine.clone();
+        let other = thread::spawn(move || match theirs.checkpoint() {
+            Ok(_) | Err(Error::Abandoned { .. } | Error::Closed { .. }) => {}
+            Err(other) => panic!("a checkpoint beside the close ended in {other}"),
+        });
+        engine.close().unwrap();
+        assert!(probe.disk().dropped && !probe.disk().checkpointing);
+        other.join().unwrap();
+    });
+}
+
+#[test]
+fn a_flush_makes_durable_what_was_written_before() {
+    model("flush_against_tick_and_writer", Some(3), FLOORS[11], || {
+        let (engine, probe) = engine(Form::Wal, Durability::Os, false);
+        let theirs = (engine.clone(), probe.clone());
+        let writer = thread::spawn(move || {
+            let seq = number(theirs.0.submit(Commit::one(put("k", "1"))).unwrap()).unwrap();
+            theirs.0.flush().unwrap();
+            let durable = theirs.1.disk().durable;
+            assert!(seq <= u64::try_from(durable).unwrap(), "a flush was acknowledged before");
+        });
+        let theirs = engine.clone();
+        let ticker = thread::spawn(move || theirs.tick().unwrap());
+        engine.submit(Commit::one(put("l", "1"))).unwrap();
+        writer.join().unwrap();
+        ticker.join().unwrap();
+    });
+}
+
+#[test]
+fn a_background_sync_that_fails_stops_the_writers() {
+    model("failed_tick_against_writer", None, FLOORS[12], || {
+        let (engine, probe) =
+            engine(Form::Wal, Durability::Interval(Duration::from_secs(1)), false);
+        engine.submit(Commit::one(put("k", "1"))).unwrap();
+        probe.fail_next(Fault::Background);
+        let theirs = engine.clone();
+        let ticker = thread::spawn(move || assert!(theirs.tick().is_err()));
+        match engine.submit(Commit::one(put("k", "2"))) {
+            Ok(_) | Err(Error::Poisoned { .. }) => {}
+            Err(other) => panic!("a write beside the failing sync ended in {other}"),
+        }
+        ticker.join().unwrap();
+        let refused = engine.submit(Commit::one(put("k", "3")));
+        assert!(matches!(refused, Err(Error::Poisoned { .. })));
+        assert_ne!(value(&engine, "k").as_deref(), Some("3"));
+    });
+}
+
+#[test]
+fn the_background_threads_end_when_the_last_handle_is_dropped() {
+    model("drop_against_background", Some(3), FLOORS[13], || {
+        let (engine, probe) = engine(Form::Wal, Durability::Sync, true);
+        probe.disk().wants_checkpoint = true;
+        let theirs = engine.clone();
+        let writer = thread::spawn(move || theirs.submit(Commit::one(put("k", "1"))).unwrap());
+        drop(engine);
+        writer.join().unwrap();
+        let disk = probe.disk();
+        assert!(disk.dropped && disk.closed && !disk.checkpointing);
+        assert_eq!(disk.durable_state().len(), 1);
+    });
+}
+
+/// The floors of the models in the order of the file: about nine tenths of what each explored
+/// when it was written.
+const FLOORS: [usize; 14] = [1; 14];
