@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use codex_storage::batch::Seq;
+use codex_storage::seal::Keys;
 use codex_storage::storage::{Form, Recovered};
+use codex_storage::vfs::Vfs;
 use codex_storage::{Access, Error as StorageError};
 
 use crate::commit::{Commit, Outcome};
@@ -20,6 +22,15 @@ pub(crate) struct Opened {
     pub(crate) form: Option<Form>,
     pub(crate) access: Access,
     pub(crate) recovered: Recovered,
+    /// `None` in memory.
+    pub(crate) files: Option<Files>,
+}
+
+/// Where the files are, and what opens them.
+pub(crate) struct Files {
+    pub(crate) vfs: Vfs,
+    pub(crate) name: String,
+    pub(crate) keys: Option<Arc<dyn Keys>>,
 }
 
 /// What an unconditional commit did.

@@ -109,7 +109,7 @@ pub use batch::Batch;
 pub use codex_crypto as crypto;
 pub use codex_storage::batch::Seq;
 pub use codex_storage::storage::{Anchor, Cut, Durability, Form, Recovered, StorageStats};
-pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, vfs};
+pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, Verified, vfs};
 pub use cursor::{Entry, Iter, Key, Keys};
 pub use engine::EngineStats as Stats;
 pub use error::{Error, Result};

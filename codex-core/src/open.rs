@@ -10,7 +10,7 @@ use codex_storage::{Access, Config, Error as StorageError};
 
 use crate::engine::{Engine, EngineOptions};
 use crate::error::Result;
-use crate::handle::Opened;
+use crate::handle::{Files, Opened};
 use crate::map::{Map, MapBuilder};
 use crate::rank;
 use crate::store::Store;
@@ -42,6 +42,8 @@ pub(crate) fn open(mut config: Config, codec: Codec) -> Result<Store> {
     config.vfs = rank::watched(&config.vfs);
     let path = config.vfs.dir.path(&config.name);
     let access = config.access;
+    let files =
+        Files { vfs: config.vfs.clone(), name: config.name.clone(), keys: config.keys.clone() };
     let options = EngineOptions {
         path: path.clone(),
         durability: config.durability,
@@ -56,7 +58,7 @@ pub(crate) fn open(mut config: Config, codec: Codec) -> Result<Store> {
     })?;
     let form = Some(storage.form());
     let engine = Engine::start(storage, builder.finish(recovered.seq), options)?;
-    Ok(Store::new(engine, codec, Opened { path, form, access, recovered }))
+    Ok(Store::new(engine, codec, Opened { path, form, access, recovered, files: Some(files) }))
 }
 
 /// A store without files.
@@ -73,6 +75,7 @@ pub(crate) fn in_memory(codec: Codec) -> Result<Store> {
         form: None,
         access: Access::ReadWrite,
         recovered: Recovered::default(),
+        files: None,
     };
     Ok(Store::new(engine, codec, opened))
 }

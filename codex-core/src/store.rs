@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Op, Seq, record_len};
 use codex_storage::storage::{Anchor, Form, Recovered};
-use codex_storage::{Error as StorageError, RecordError};
+use codex_storage::{Error as StorageError, RecordError, Verified};
 use serde::Serialize;
 
 use crate::batch::Batch;
@@ -16,7 +16,7 @@ use crate::cursor::{self, Iter, KeyBound};
 use crate::engine::{Engine, EngineStats};
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::handle::{Done, Handle, Opened};
+use crate::handle::{Done, Files, Handle, Opened};
 use crate::map::Map;
 use crate::options::OpenOptions;
 use crate::read::{Read, inherent_reads};
@@ -180,6 +180,22 @@ impl Store {
         self.inner.check_writable()?;
         self.inner.engine.checkpoint()?;
         Ok(())
+    }
+
+    /// Reads every byte of the files again and checks it against every checksum, count and link
+    /// (and tag, where they are encrypted), beside running readers and writers; says what was
+    /// read. What is only in memory at a level below `Sync` is not in it: [`flush`](Store::flush)
+    /// first.
+    ///
+    /// # Errors
+    /// Damage, each kind by its own variant: the store in memory is still whole then, so a
+    /// [`checkpoint`](Store::checkpoint) or a copy by hand may save what the disk no longer has.
+    pub fn verify(&self) -> Result<Verified> {
+        let Some(Files { vfs, name, keys }) = &self.inner.opened.files else {
+            let what = "a store in memory has no files to verify";
+            return Err(StorageError::Contradiction(what).into());
+        };
+        Ok(codex_storage::verify(vfs, name, keys.as_deref())?)
     }
 
     /// Sizes, counts and waits.

@@ -455,12 +455,39 @@ fn a_reader_in_an_unwritable_folder_goes_on_without_a_lock() {
     for form in FORMS {
         let vfs = disk(&killed(form));
         let dir = Arc::new(ReadOnlyDir(Arc::clone(&vfs.dir)));
-        let unwritable = Vfs { dir, ..vfs };
+        let unwritable = Vfs { dir, ..vfs.clone() };
         let store = Store::options().read_only(true).open_in(&unwritable, "a.db").unwrap();
         assert_eq!(store.len(), 3);
+        assert!(!store.recovered().locked, "{form}: and it says so");
+        assert!(Store::options().read_only(true).open_in(&vfs, "a.db").unwrap().recovered().locked);
         let error = storage(Store::options().open_in(&unwritable, "a.db").unwrap_err());
         assert!(matches!(error, E::Io { .. }), "{error}");
     }
+}
+
+#[test]
+fn verifying_reads_every_byte_beside_a_running_store() {
+    for form in FORMS {
+        let vfs = Vfs::mem(common::seed());
+        let store = fill(&open(&vfs, form));
+        let verified = store.verify().unwrap();
+        assert_eq!((verified.form, verified.seq), (form, 3));
+        assert_eq!(verified.digest, store.anchor().unwrap().digest, "{form}");
+        store.close().unwrap();
+        let store = Store::options().read_only(true).open_in(&vfs, "a.db").unwrap();
+        let whole = read(&vfs, "a.db");
+        let mut found = 0;
+        for byte in (0..whole.len()).step_by(7).filter(|byte| whole[*byte] != 0) {
+            let mut damaged = whole.clone();
+            damaged[byte] ^= 0x10;
+            common::write(&vfs, "a.db", &damaged);
+            let error = store.verify().unwrap_err();
+            assert!(error.is_damage(), "{form}, byte {byte}: {error}");
+            found += 1;
+        }
+        assert!(found > 20, "{form}");
+    }
+    assert!(Store::in_memory().unwrap().verify().is_err());
 }
 
 #[test]

@@ -12,6 +12,7 @@ fn forked(store: &Store) -> Store {
         form: opened.form,
         access: opened.access,
         recovered: opened.recovered.clone(),
+        files: None,
     };
     let opened_by = opened_by + 1;
     Store {
