@@ -118,3 +118,12 @@ pub use read::Read;
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use value::{Codec, ValueRef};
+
+/// Compiles the examples of the pages that a newcomer reads first.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../../README.md")]
+    mod workspace {}
+    #[doc = include_str!("../README.md")]
+    mod core {}
+}
