@@ -181,7 +181,9 @@ fn moved_frames_are_never_taken_for_what_they_replace() {
         let close = &sample.bytes[sample.ends[5]..];
         let glue = |frames: &[&[u8]]| {
             let mut bytes = sample.bytes[..8192].to_vec();
-            frames.iter().for_each(|frame| bytes.extend_from_slice(frame));
+            for frame in frames {
+                bytes.extend_from_slice(frame);
+            }
             bytes
         };
         let mut variants = Vec::new();

@@ -3,6 +3,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
+#[path = "../../tests/common/golden.rs"]
+#[allow(unreachable_pub, reason = "its other users see it as a crate of their own")]
+mod golden;
+
 use super::*;
 use crate::batch::{Group, Op};
 use crate::config::OnDamage;
@@ -195,4 +199,25 @@ fn a_damaged_frame_that_a_later_one_proves_is_an_error() {
             setup.file().write_all_at(&byte, at).unwrap();
         }
     }
+}
+
+#[test]
+fn a_segment_of_version_1_is_made_and_read_as_ever() {
+    let setup = Setup::new(false, Form::Wal, Durability::Sync);
+    let mut writer = setup.create();
+    let mut group = writer.group();
+    fill(&mut group, &[&[("a", Some("1")), ("b", None)], &[]]);
+    writer.append(&mut group).unwrap();
+    drop(writer);
+    let (_, mut writer) = setup.reopen();
+    put(&mut writer, "c", "3");
+    writer.close().unwrap();
+    let len = usize::try_from(setup.file().len().unwrap()).unwrap();
+    let mut made = vec![0; len];
+    setup.file().read_exact_at(&mut made, 0).unwrap();
+    let file = golden::check("segment.log", &made);
+    setup.file().write_all_at(&file, 0).unwrap();
+    let (commits, state) = setup.read().unwrap();
+    assert_eq!(commits.last(), Some(&commit(13, "c", "3")));
+    assert!(state.end.closed && state.tail_end.is_none());
 }

@@ -1,6 +1,7 @@
 //! What the test files of this crate share.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 
+pub mod golden;
 pub mod log;
 pub mod model;
 pub mod seal;

@@ -1,0 +1,275 @@
+//! What only a ledger has: times, the chain of digests, the reading of its past.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::disallowed_methods,
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    missing_docs,
+    reason = "a test fails by panicking"
+)]
+
+mod common;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codex_storage::batch::Op;
+use codex_storage::storage::{Anchor, Durability, Form};
+use codex_storage::vfs::{Mode, Open, SimClock, Vfs};
+use codex_storage::{Access, Create, Error, read_commits};
+use sha2::{Digest, Sha256};
+
+use common::log::{Sample, dense, model, put};
+use common::store::Store;
+use common::{Bed, NAME, bytes, keys};
+
+/// A ledger in memory and the clock it goes by.
+fn timed(sealed: bool) -> (Bed, SimClock) {
+    let clock = SimClock::new();
+    let vfs = Vfs { clock: Arc::new(clock.clone()), ..Vfs::mem(5) };
+    (Bed::new(vfs, Form::Ledger, sealed), clock)
+}
+
+/// Seq, time and digest of each commit.
+fn past(bed: &Bed) -> Vec<(u64, i64, [u8; 32])> {
+    let mut found = Vec::new();
+    let keys = bed.keys.as_deref();
+    read_commits(&bed.vfs, NAME, keys, u64::MAX, &mut |commit| {
+        found.push((commit.seq, commit.time_us, commit.digest));
+        Ok(())
+    })
+    .unwrap();
+    found
+}
+
+#[test]
+fn each_commit_has_its_time_and_times_never_run_backwards() {
+    for sealed in [false, true] {
+        let (bed, clock) = timed(sealed);
+        let mut store = Store::open(bed.config()).unwrap();
+        for now in [100, 200, 50, 300] {
+            clock.set_now_us(now);
+            put(&mut store, 1, b"x").unwrap();
+        }
+        drop(store);
+        clock.set_now_us(10);
+        let mut store = Store::open(bed.config()).unwrap();
+        put(&mut store, 1, b"x").unwrap();
+        drop(store);
+        let times: Vec<i64> = past(&bed).into_iter().map(|(_, time, _)| time).collect();
+        assert_eq!(times, [100, 200, 200, 300, 300]);
+    }
+}
+
+#[test]
+fn the_digests_are_the_chain_that_the_format_describes() {
+    let (bed, clock) = timed(false);
+    let mut store = Store::open(bed.config()).unwrap();
+    let base = store.storage.anchor();
+    clock.set_now_us(77);
+    let set = Op::Set { key: b"k", value: b"v" };
+    store.commit(&[&[set, Op::Remove { key: b"gone" }], &[Op::Clear]]).unwrap();
+    let link = |before: [u8; 32], seq: u64, count: u32, records: &[u8]| -> [u8; 32] {
+        let mut sha = Sha256::new();
+        sha.update(b"codexdb ledger 1");
+        sha.update(before);
+        sha.update(seq.to_le_bytes());
+        sha.update(77_i64.to_le_bytes());
+        sha.update(count.to_le_bytes());
+        sha.update(records);
+        sha.finalize().into()
+    };
+    let records = b"\x01\0\x01\0\x01\0\0\0kv\x02\0\x04\0\0\0\0\0gone";
+    let first = link(base.digest, 1, 2, records);
+    let second = link(first, 2, 1, b"\x03\0\0\0\0\0\0\0");
+    assert_eq!(past(&bed), [(1, 77, first), (2, 77, second)]);
+    assert_eq!(store.storage.anchor(), Anchor { seq: 2, digest: second });
+    assert_eq!(base.seq, 0);
+    assert_ne!(base.digest, [0; 32], "a random genesis");
+}
+
+#[test]
+fn an_anchor_may_name_any_commit_of_a_group() {
+    let (bed, _) = timed(true);
+    let mut store = Store::open(bed.config()).unwrap();
+    let set = Op::Set { key: b"k", value: b"v" };
+    store.commit(&[&[set], &[set], &[set]]).unwrap();
+    drop(store);
+    for (seq, _, digest) in past(&bed) {
+        let mut config = bed.config();
+        config.anchor = Some(Anchor { seq, digest });
+        Store::open(config.clone()).unwrap();
+        config.anchor = Some(Anchor { seq, digest: [8; 32] });
+        let refused = Store::open(config);
+        assert!(matches!(refused, Err(Error::AnchorMismatch { .. })), "{refused:?}");
+    }
+}
+
+/// Changes one byte of a plain ledger and makes every checksum of its frame fit.
+fn forge(sample: &Sample, n: usize, at: usize) -> Vec<u8> {
+    let mut bytes = sample.bytes.clone();
+    let frame = sample.ends[n - 1];
+    bytes[frame + 64 + at] ^= 1;
+    let len = u32::from_le_bytes(*bytes[frame + 52..].first_chunk().unwrap()) as usize;
+    let crc = crc32c::crc32c(&bytes[frame + 64..frame + 64 + len]).to_le_bytes();
+    bytes[frame + 56..frame + 60].copy_from_slice(&crc);
+    let place = (frame as u64).to_le_bytes();
+    let bound = [&bytes[32..56], &place, &bytes[frame..frame + 60]].concat();
+    let crc = crc32c::crc32c(&bound).to_le_bytes();
+    bytes[frame + 60..frame + 64].copy_from_slice(&crc);
+    bytes
+}
+
+#[test]
+fn a_commit_changed_under_right_checksums_breaks_the_chain() {
+    let values = [dense(1, 40), dense(2, 40)];
+    let sample = Sample::new(false, Durability::Sync, &values, false);
+    // In the last frame, so that no later one refuses it by its chain value: time, digest, record.
+    for at in [8, 15, 16, 47, 56, 70] {
+        let refused = sample.read(&forge(&sample, 2, at));
+        let offset = sample.ends[1] as u64;
+        assert!(
+            matches!(&refused, Err(Error::Damaged { offset: o, what, .. })
+                if *o == offset && what.contains("digest")),
+            "byte {at}: {refused:?}"
+        );
+    }
+}
+
+#[test]
+fn the_past_is_read_up_to_any_commit_and_cut_into_a_ledger_of_its_own() {
+    for sealed in [false, true] {
+        let (bed, _) = timed(sealed);
+        let mut store = Store::open(bed.config()).unwrap();
+        let values: Vec<Vec<u8>> = (0..6).map(|n| dense(n, 200)).collect();
+        for n in 1..=3 {
+            put(&mut store, n, &values[n as usize - 1]).unwrap();
+        }
+        store.close().unwrap();
+        let mut store = Store::open(bed.config()).unwrap();
+        let key = |n: u64| format!("key {n}").into_bytes();
+        let (four, five) = (key(4), key(5));
+        let ops =
+            [Op::Set { key: &four, value: &values[3] }, Op::Set { key: &five, value: &values[4] }];
+        store.commit(&[&ops[..1], &ops[1..]]).unwrap();
+        put(&mut store, 6, &values[5]).unwrap();
+        let whole = bytes(&bed.vfs, NAME);
+        for upto in 0..=7 {
+            let mut seen = 0;
+            let cut = read_commits(&bed.vfs, NAME, bed.keys.as_deref(), upto, &mut |commit| {
+                seen += 1;
+                assert_eq!(commit.seq, seen);
+                assert_eq!(commit.ops.map(Result::unwrap).count(), 1);
+                Ok(())
+            })
+            .unwrap();
+            assert_eq!(seen, upto.min(6));
+            // The fourth and the fifth are one group, which is not divided.
+            assert_eq!(cut.seq, if upto == 4 { 3 } else { upto.min(6) });
+            let copy = Bed { vfs: Vfs::mem(6), ..bed.clone() };
+            let file = copy.vfs.dir.open(NAME, Open::CreateNew(Mode::Private)).unwrap();
+            file.write_all_at(&whole[..cut.offset as usize], 0).unwrap();
+            let mut restored = Store::open(copy.config()).unwrap();
+            assert_eq!(restored.map, model(&values, cut.seq));
+            assert_eq!(restored.storage.anchor(), Anchor { seq: cut.seq, digest: cut.digest });
+            assert_eq!(restored.recovered.cut, None);
+            put(&mut restored, cut.seq + 1, b"another future").unwrap();
+            drop(restored);
+            assert_eq!(Store::open(copy.config()).unwrap().recovered.seq, cut.seq + 1);
+        }
+    }
+}
+
+#[test]
+fn reading_the_past_asks_for_the_same_key_and_form() {
+    let (bed, _) = timed(true);
+    Store::open(bed.config()).unwrap().close().unwrap();
+    let read = |name: &str, keys: Option<&dyn codex_storage::seal::Keys>| {
+        read_commits(&bed.vfs, name, keys, 9, &mut |_| Ok(()))
+    };
+    assert!(matches!(read(NAME, None), Err(Error::KeyRequired { .. })));
+    assert!(matches!(read(NAME, Some(&*keys("guess"))), Err(Error::WrongKey { .. })));
+    assert!(matches!(read("none.db", None), Err(Error::NotFound { .. })));
+    let snapshot = Bed::new(bed.vfs.clone(), Form::Snapshot, false);
+    let mut config = snapshot.config();
+    config.name = "other.db".to_owned();
+    Store::open(config).unwrap().close().unwrap();
+    assert!(matches!(read("other.db", None), Err(Error::WrongForm { .. })));
+}
+
+#[test]
+fn a_clean_close_is_told_from_a_crash_and_written_once() {
+    let (bed, _) = timed(false);
+    let mut store = Store::open(bed.config()).unwrap();
+    put(&mut store, 1, b"one").unwrap();
+    store.close().unwrap();
+    let closed = bytes(&bed.vfs, NAME);
+    for _ in 0..3 {
+        let store = Store::open(bed.config()).unwrap();
+        assert!(store.recovered.clean);
+        assert_eq!(store.recovered.durable, 1);
+        store.close().unwrap();
+        assert_eq!(bytes(&bed.vfs, NAME), closed, "nothing new, nothing written");
+    }
+    let mut store = Store::open(bed.config()).unwrap();
+    put(&mut store, 2, b"two").unwrap();
+    drop(store);
+    assert!(!Store::open(bed.config()).unwrap().recovered.clean);
+}
+
+#[test]
+fn an_interval_ledger_says_what_is_durable() {
+    let (bed, _) = timed(false);
+    let level = Durability::Interval(Duration::from_millis(5));
+    let mut store = Store::open(bed.at(level)).unwrap();
+    put(&mut store, 1, b"one").unwrap();
+    assert_eq!(store.storage.stats().durable, 0);
+    let point = store.storage.sync_point().unwrap().unwrap();
+    put(&mut store, 2, b"two").unwrap();
+    store.storage.synced(point.sync()).unwrap();
+    assert_eq!((store.storage.stats().durable, store.storage.stats().seq), (1, 2));
+    store.flush().unwrap();
+    assert_eq!(store.storage.stats().durable, 2);
+    assert!(store.storage.sync_point().unwrap().is_none());
+    let stats = store.storage.stats();
+    assert_eq!((stats.groups, stats.syncs), (2, 2));
+}
+
+#[test]
+fn many_commits_grow_the_log_and_shrink_it_at_the_close() {
+    let (bed, _) = timed(false);
+    let mut store = Store::open(bed.config()).unwrap();
+    let values: Vec<Vec<u8>> = (0..300).map(|n| dense(n, 3_000)).collect();
+    for (n, value) in (1..).zip(&values) {
+        put(&mut store, n, value).unwrap();
+    }
+    let open_len = bytes(&bed.vfs, NAME).len() as u64;
+    let used = store.storage.stats().log_bytes;
+    assert!(open_len > used && open_len.is_multiple_of(65_536), "{open_len} for {used}");
+    store.close().unwrap();
+    assert_eq!(bytes(&bed.vfs, NAME).len() as u64, used + 128, "a close frame follows");
+    assert_eq!(Store::open(bed.config()).unwrap().map, model(&values, 300));
+}
+
+#[test]
+fn a_reader_reports_a_torn_tail_and_leaves_it() {
+    let values = [dense(1, 100), dense(2, 100)];
+    let sample = Sample::new(false, Durability::Sync, &values, false);
+    let torn = &sample.bytes[..sample.ends[2] - 90];
+    let config = sample.config(torn, Access::ReadOnly);
+    let store = Store::open(config.clone()).unwrap();
+    assert!(store.recovered.cut.is_some());
+    assert_eq!(bytes(&config.vfs, NAME), torn);
+    assert!(store.storage.poisoned().is_none());
+    let mut config = config;
+    config.create = Create::Never;
+    config.access = Access::ReadWrite;
+    drop(store);
+    let store = Store::open(config.clone()).unwrap();
+    assert!(store.recovered.cut.is_some());
+    assert!(bytes(&config.vfs, NAME).len() > torn.len(), "a resume frame stands behind it");
+}
