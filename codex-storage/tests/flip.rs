@@ -1,4 +1,4 @@
-//! Every bit flipped, bytes and sectors overwritten, frames moved: an error by name, or nothing lost.
+//! Every bit flipped, bytes and sectors overwritten, frames moved: an error by name, or a report.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
