@@ -32,3 +32,8 @@ pub use policy::{Event, Last, Policy, State};
 pub use receipts::Verified;
 pub use restore::{Pending, Restored};
 pub use rotation::{Adopted, Rotated};
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -11,8 +11,10 @@ mod common;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::vfs::{LockKind, Mode, Open, Vfs};
+use codex_backup::vfs::fault::FaultDir;
+use codex_backup::vfs::{Call, CallKind, LockKind, Mode, Open, Vfs};
 use codex_backup::{Backups, Depth, Error, Method, Options, Source, Whole, unwatched};
+use common::sim::NoReflink;
 use common::{Card, OURS, THEIRS, advance, backups, bytes, card, main_of, names, put, versions};
 
 #[test]
@@ -221,6 +223,30 @@ fn a_large_image_gets_a_second_name_and_a_small_one_is_copied() {
     // A frozen image was replaced meanwhile: only the newest backup can share with it.
     let shared: Vec<_> = backups.list().unwrap().iter().map(|entry| entry.shared).collect();
     assert_eq!(shared[1..], [false, false]);
+}
+
+#[test]
+fn a_proven_large_image_is_not_read_again_and_an_unproven_one_is() {
+    let read_of = |len: usize, proven: bool| {
+        let disk = FaultDir::new();
+        let vfs = disk.vfs(1);
+        let no_reflink = Arc::new(NoReflink(Arc::clone(&vfs.dir)));
+        let options = Options { link_above: 1_000, ..common::options(3) };
+        let vfs = Vfs { dir: no_reflink, ..vfs };
+        let backups = Backups::new(vfs.clone(), "a.db", Arc::new(Card), options).unwrap();
+        put(&*vfs.dir, "a.db", &card(OURS, 1, len));
+        disk.record_trace(true);
+        let source = Source::Frozen { name: "a.db", proven };
+        assert_eq!(
+            backups.rotate(source, None, &mut unwatched).unwrap().method,
+            Some(Method::Link)
+        );
+        let is_read = |call: &&Call| call.kind == CallKind::Read;
+        disk.trace().iter().filter(is_read).map(|call| call.len).sum::<u64>()
+    };
+    assert_eq!(read_of(5_000, true), read_of(5_000_000, true));
+    assert!(read_of(5_000, true) < 500);
+    assert!(read_of(5_000_000, false) > 5_000_000);
 }
 
 #[test]
