@@ -13,17 +13,17 @@ use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_ma
 struct Numbered;
 
 impl Inspect for Numbered {
-    fn identity(&self, _file: &dyn File) -> Result<Vec<u8>, Flaw> {
+    fn identity(&self, _file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
         Ok(b"bench".to_vec())
     }
 
-    fn facts(&self, file: &dyn File) -> Result<Facts, Flaw> {
+    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw> {
         let mut seq = [0; 8];
         file.read_exact_at(&mut seq, 0)?;
         Ok(Facts::new(*b"bench", u64::from_le_bytes(seq)))
     }
 
-    fn verify(&self, file: &dyn File, _depth: Depth) -> Result<Facts, Flaw> {
+    fn verify(&self, file: &Arc<dyn File>, _depth: Depth) -> Result<Facts, Flaw> {
         let mut buffer = vec![0; 1 << 20];
         let len = file.len()?;
         for at in (0..len).step_by(buffer.len()) {
