@@ -1,5 +1,6 @@
 //! Where encryption joins storage: fills the traits of `codex_storage::seal` with codex-crypto.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -41,11 +42,28 @@ impl seal::Keys for UserKey {
     fn create(
         &self,
         store_id: &[u8; 16],
+        cipher: Option<u8>,
     ) -> Result<(seal::Envelope, Arc<dyn seal::Seal>), SealError> {
         let mut entropy = source(&self.entropy);
-        let (envelope, root) = Envelope::create(&self.key.0, self.cipher, store_id, &mut entropy)
-            .map_err(|error| refusal(&error))?;
+        let created = cipher
+            .map_or(Ok(self.cipher), Cipher::from_id)
+            .and_then(|cipher| Envelope::create(&self.key.0, cipher, store_id, &mut entropy));
+        let (envelope, root) = created.map_err(|error| refusal(&error))?;
         Ok((Box::new(envelope.to_bytes()), self.root(root)))
+    }
+
+    fn wrap(
+        &self,
+        store_id: &[u8; 16],
+        root: &dyn seal::Seal,
+    ) -> Result<seal::Envelope, SealError> {
+        let Some(root) = (root as &dyn Any).downcast_ref::<Root>() else {
+            return Err(SealError::Refused("the root key is of another library".into()));
+        };
+        let mut entropy = source(&self.entropy);
+        let envelope = Envelope::rewrap(&root.key, &self.key.0, store_id, &mut entropy)
+            .map_err(|error| refusal(&error))?;
+        Ok(Box::new(envelope.to_bytes()))
     }
 
     fn unlock(

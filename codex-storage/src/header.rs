@@ -2,6 +2,8 @@
 //!
 //! The layout and the order of the checks are `docs/FORMAT.md`, section "Header".
 
+mod key;
+
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,7 +1,11 @@
 //! The Ledger form: one log that keeps every commit ever, with its time, chained by SHA-256.
 
+mod key;
+
 use std::ops::Range;
 use std::sync::Arc;
+
+use key::Rewrite;
 
 use crate::batch::{Group, Op, Seq};
 use crate::condition::Condition;
@@ -29,6 +33,10 @@ pub(crate) struct Ledger {
     on_damage: OnDamage,
     watch: AnchorWatch,
     phase: Phase,
+    /// Of the file in place.
+    header: Header,
+    /// What a rekey is copying.
+    pending: Option<Rewrite>,
     /// The end as replay has found it.
     end: LogEnd,
 }
@@ -55,9 +63,12 @@ impl Ledger {
         file: Arc<dyn File>,
         slots: Slots,
     ) -> Self {
-        let end = LogEnd::base(&slots.found.header);
+        let header = slots.found.header.clone();
+        let end = LogEnd::base(&header);
         Self {
             place,
+            header,
+            pending: None,
             condition,
             durability: config.durability,
             on_damage: config.on_damage,
@@ -119,6 +130,7 @@ impl Ledger {
             .dir
             .open(self.place.names.main(), Open::Write)
             .map_err(|e| Error::io("open for writing", path, e))?;
+        let file = if slots.is_doubled() { self.name_again(&*file)? } else { file };
         slots.settle(&*file, path)?;
         let header = slots.found.header;
         let place = log_place(&self.place, self.durability);
@@ -131,7 +143,7 @@ impl Ledger {
         recover(place, file, &header, state)
     }
 
-    fn writer(&mut self) -> Result<&mut LogWriter> {
+    pub(super) fn writer(&mut self) -> Result<&mut LogWriter> {
         self.condition.check()?;
         match &mut self.phase {
             Phase::Writing(writer) => Ok(writer),
@@ -201,7 +213,15 @@ impl Storage for Ledger {
     }
 
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
-        done.and(Err(Error::Contradiction("a ledger has no image, so no checkpoint has begun")))
+        self.finish_rekey(done)
+    }
+
+    fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {
+        self.change(keys)
+    }
+
+    fn rekey(&mut self, keys: &dyn Keys, _state: &dyn State) -> Result<Option<Checkpoint>> {
+        self.begin_rekey(keys).map(Some)
     }
 
     fn wants_checkpoint(&self) -> bool {

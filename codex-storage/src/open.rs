@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::condition::Condition;
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, Result};
-use crate::header::{FileKind, Header, seal_error};
+use crate::header::{FileKind, Header};
 use crate::image::{ImageReader, Place};
 use crate::ledger::Ledger;
 use crate::lock::StoreLock;
@@ -165,13 +165,9 @@ impl Opening {
 
     /// The header of the first file of a new store, and its root key where it is to be encrypted.
     fn new_header(&self, kind: FileKind, form: Form) -> Result<(Header, Option<Arc<dyn Seal>>)> {
-        let mut header = Header::new(&self.config.vfs, &self.path, kind, form)?;
+        let header = Header::new(&self.config.vfs, &self.path, kind, form)?;
         let Some(keys) = &self.config.keys else { return Ok((header, None)) };
-        let (envelope, seal) =
-            keys.create(&header.store_id).map_err(|e| seal_error(&self.path, 0, e))?;
-        header.cipher = seal.cipher_id();
-        header.root_id = seal.root_id();
-        header.envelope = Some(envelope);
+        let (header, seal) = header.under_fresh_root(&**keys, &self.path)?;
         Ok((header, Some(seal)))
     }
 }

@@ -4,6 +4,7 @@
 //! gives one [`Sealer`] for each new epoch of a log and for each new image, and an [`Opener`] for
 //! what was sealed before.
 
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
@@ -19,8 +20,15 @@ pub type Envelope = Box<[u8; ENVELOPE_LEN]>;
 
 /// The key that the user brought, not yet tried.
 pub trait Keys: fmt::Debug + Send + Sync {
-    /// Makes a fresh root key and the envelope that wraps it, for a new store.
-    fn create(&self, store_id: &[u8; 16]) -> Result<(Envelope, Arc<dyn Seal>), SealError>;
+    /// Makes a fresh root key and the envelope that wraps it, for a new store or a rekeyed one.
+    /// `cipher` is the number of the cipher to use; `None` leaves the choice here.
+    fn create(
+        &self,
+        store_id: &[u8; 16],
+        cipher: Option<u8>,
+    ) -> Result<(Envelope, Arc<dyn Seal>), SealError>;
+    /// Wraps a root key that exists, one that keys of this same type have made or unlocked.
+    fn wrap(&self, store_id: &[u8; 16], root: &dyn Seal) -> Result<Envelope, SealError>;
     /// Opens the envelope of an existing store.
     fn unlock(
         &self,
@@ -29,8 +37,8 @@ pub trait Keys: fmt::Debug + Send + Sync {
     ) -> Result<Arc<dyn Seal>, SealError>;
 }
 
-/// The root key of one store.
-pub trait Seal: fmt::Debug + Send + Sync {
+/// The root key of one store. It can be told by its type ([`Any`]), for [`Keys::wrap`].
+pub trait Seal: Any + fmt::Debug + Send + Sync {
     /// The cipher's number in file headers (never 0, which means plain).
     fn cipher_id(&self) -> u8;
     /// The public name of the root key, which sidecar files carry.

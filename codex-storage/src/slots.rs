@@ -23,6 +23,8 @@ pub(crate) struct Slots {
     older: Option<Found>,
     /// Whether no replacement was interrupted.
     is_settled: bool,
+    /// Whether both slots are equal.
+    is_doubled: bool,
 }
 
 impl Slots {
@@ -32,7 +34,7 @@ impl Slots {
     /// As [`Found::read`]; `Damaged` for a second slot that no replacement leaves.
     pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Self> {
         let first = read_slot(file, path, 0)?;
-        let settled = |found| Ok(Self { found, older: None, is_settled: true });
+        let settled = |found| Ok(Self { found, older: None, is_settled: true, is_doubled: false });
         let parsed = match Found::parse(&first, path, 0) {
             Ok(found) if !is_ledger(&found.header) => return settled(found),
             Err(error) if !matches!(error, Error::Damaged { .. }) => return Err(error),
@@ -44,13 +46,13 @@ impl Slots {
         match (parsed, newer) {
             (Ok(found), None) if is_zero(&second) => settled(found),
             (Ok(found), None) if is_torn(&second, &found) => {
-                Ok(Self { found, older: None, is_settled: false })
+                Ok(Self { found, older: None, is_settled: false, is_doubled: false })
             }
             (Ok(found), Some(newer)) if newer.has_bytes_of(&found) => {
-                Ok(Self { found, older: None, is_settled: false })
+                Ok(Self { found, older: None, is_settled: false, is_doubled: true })
             }
             (Ok(older), Some(newer)) if replaces(&newer.header, &older.header) => {
-                Ok(Self { found: newer, older: Some(older), is_settled: false })
+                Ok(Self { found: newer, older: Some(older), is_settled: false, is_doubled: false })
             }
             (Ok(_), _) => Err(Error::Damaged {
                 path: path.to_owned(),
@@ -58,7 +60,7 @@ impl Slots {
                 what: "the second header slot is neither zero nor a replacement of the first",
             }),
             (Err(_), Some(newer)) if common(&first, newer.bytes()) > COUNTER_AT => {
-                Ok(Self { found: newer, older: None, is_settled: false })
+                Ok(Self { found: newer, older: None, is_settled: false, is_doubled: false })
             }
             (Err(error), _) => Err(error),
         }
@@ -107,6 +109,12 @@ impl Slots {
         Ok(())
     }
 
+    /// Whether both slots are equal: so are those of a file that has just taken the place of
+    /// another, until its name is durable.
+    pub(crate) fn is_doubled(&self) -> bool {
+        self.is_doubled
+    }
+
     /// Finishes a replacement that was interrupted: the header that was unlocked fills the first
     /// slot, zeros the second.
     ///
@@ -125,6 +133,30 @@ impl Slots {
         self.is_settled = true;
         Ok(())
     }
+}
+
+/// The header as a replacement, and its bytes, under the first free counter whose checksum ends in
+/// a byte with more than one bit set: so no single flipped bit of a zero slot looks like the end
+/// of one.
+pub(crate) fn replacement(mut header: Header, seal: Option<&dyn Seal>) -> (Header, Vec<u8>) {
+    loop {
+        let bytes = header.encode(seal);
+        if bytes.last().is_some_and(|last| last.count_ones() > 1) {
+            return (header, bytes);
+        }
+        header.slot_counter += 1;
+    }
+}
+
+/// Writes the replacement `new` of a header durably in three steps, each by a call of `put`, so
+/// that a crash between or within them leaves a file that opens.
+///
+/// # Errors
+/// What `put` returns: the old header may count, or the new one.
+pub(crate) fn replace(new: &[u8], put: &mut dyn FnMut(&[u8], u64) -> Result<()>) -> Result<()> {
+    put(new, SECOND_SLOT)?;
+    put(new, 0)?;
+    put(&[0; HEADER_LEN], SECOND_SLOT)
 }
 
 fn is_ledger(header: &Header) -> bool {
@@ -164,7 +196,7 @@ fn common(a: &[u8], b: &[u8]) -> usize {
 }
 
 /// Where the second slot of a ledger begins.
-const SECOND_SLOT: u64 = 4096;
+pub(crate) const SECOND_SLOT: u64 = 4096;
 /// Where the slot counter stands in a header.
 const COUNTER_AT: usize = 80;
 /// Where what differs between a header and its replacement, the counter apart, begins.

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::history::AnchorWatch;
 use crate::image::{ImageReader, ImageSpec, Place};
+use crate::seal::Keys;
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
     Written,
@@ -206,6 +207,36 @@ impl Storage for Snapshot {
                 self.install(&written, header)
             }
         }
+    }
+
+    fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {
+        self.condition.check()?;
+        let (seal, path) = (self.place.seal.clone(), self.condition.path());
+        if seal.is_none() {
+            return Err(Error::NotEncrypted { path: path.to_owned() });
+        }
+        let image = ImageReader::open(&self.place.vfs, self.place.names.main(), seal.clone())?;
+        // As it stands in the file: the salt was drawn when the image was written.
+        let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
+        let written = self.place.image(header.clone()).rewrite_header(&image)?;
+        self.install(&written, header)
+    }
+
+    fn rekey(&mut self, keys: &dyn Keys, state: &dyn State) -> Result<Option<Checkpoint>> {
+        self.condition.check()?;
+        if self.place.seal.is_none() {
+            return Err(Error::NotEncrypted { path: self.condition.path().to_owned() });
+        }
+        let mut spec = self.next_image(self.now)?;
+        let (header, seal) = spec.header.under_fresh_root(keys, self.condition.path())?;
+        spec.header = Header { slot_counter: header.slot_counter + 1, ..header };
+        spec.seal = Some(Arc::clone(&seal));
+        let header = spec.header.clone();
+        let written =
+            spec.write(state, &|_| true).inspect_err(|_| self.stats.images_failed += 1)?;
+        self.install(&written, header)?;
+        self.place.seal = Some(seal);
+        Ok(None)
     }
 
     fn wants_checkpoint(&self) -> bool {

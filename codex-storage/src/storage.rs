@@ -4,7 +4,8 @@ use std::fmt;
 use std::ops::Range;
 
 use crate::batch::{Group, Op, Seq};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::seal::Keys;
 
 /// Durable, ordered commits: what a store writes through.
 ///
@@ -53,6 +54,30 @@ pub trait Storage: fmt::Debug + Send {
     /// Puts a written image in place and removes what it replaces; or notes that the image
     /// failed, which changes nothing.
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()>;
+
+    /// Wraps the root key under another user's key, in place of the one before, which opens the
+    /// store no longer. No sealed byte is written again. No checkpoint may be running.
+    ///
+    /// # Errors
+    /// `NotEncrypted`, `Seal`, `NoSpace`, `Io`: nothing changed. `InDoubt` and `Poisoned`: either
+    /// key may open the store, and every later call that writes returns `Poisoned`.
+    fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {
+        let _ = keys;
+        Err(Error::Contradiction(NO_KEY))
+    }
+
+    /// Puts the store under a fresh root key, which `keys` wraps. `state` is the state now. What
+    /// takes long is handed out like the image of a checkpoint, with the same obligations: to be
+    /// written beside running writers and given to
+    /// [`finish_checkpoint`](Storage::finish_checkpoint). `None`: all is done. No checkpoint may be
+    /// running.
+    ///
+    /// # Errors
+    /// As [`change_key`](Storage::change_key).
+    fn rekey(&mut self, keys: &dyn Keys, state: &dyn State) -> Result<Option<Checkpoint>> {
+        let _ = (keys, state);
+        Err(Error::Contradiction(NO_KEY))
+    }
 
     /// Whether the log has outgrown the image, so that a checkpoint is due.
     fn wants_checkpoint(&self) -> bool;
@@ -275,3 +300,5 @@ pub struct Written {
     /// The generation of the image.
     pub generation: u64,
 }
+
+const NO_KEY: &str = "this storage has no files, and so no key";

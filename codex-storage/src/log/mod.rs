@@ -6,6 +6,7 @@
 mod gate;
 mod read;
 mod recovery;
+mod reseal;
 mod segment;
 mod space;
 mod tail;
@@ -14,6 +15,7 @@ mod write;
 
 pub(crate) use read::{LogReader, LogState};
 pub(crate) use recovery::recover;
+pub(crate) use reseal::{Reseal, of_the_copy};
 pub(crate) use segment::{LogPlace, NewLog};
 pub(crate) use write::{LogCounts, LogWriter};
 

@@ -70,7 +70,7 @@ pub(crate) struct GroupRef<'a> {
     pub(crate) count: u32,
     /// Where its frame begins.
     pub(crate) offset: u64,
-    payload: &'a [u8],
+    pub(super) payload: &'a [u8],
     batch_extra: usize,
     path: &'a Path,
 }
@@ -168,6 +168,11 @@ impl LogReader {
             }
         }
         Ok(None)
+    }
+
+    /// Sees what was written to the file since reading began.
+    pub(crate) fn refresh(&mut self) -> Result<()> {
+        self.window.refresh()
     }
 
     /// Where the last group that [`LogReader::next`] returned ends.

@@ -39,7 +39,7 @@ pub(crate) struct NewLog {
     place: LogPlace,
     header: Header,
     temporary: String,
-    file: Arc<dyn File>,
+    pub(super) file: Arc<dyn File>,
 }
 
 impl NewLog {
@@ -80,9 +80,14 @@ impl NewLog {
         if !cfg!(codex_mutant = "skip_log_dir_sync") {
             dir.sync().map_err(|e| Error::io("sync the folder of", &path, e))?;
         }
+        Ok(self.into_writer())
+    }
+
+    /// The writer of the log, whatever its name is.
+    pub(super) fn into_writer(self) -> LogWriter {
         let end = LogEnd::base(&self.header);
         let space = Space::fresh(Arc::clone(&self.file), STEP_MIN);
-        Ok(LogWriter::new(self.place, self.file, &self.header, end, space))
+        LogWriter::new(self.place, self.file, &self.header, end, space)
     }
 
     fn fill(&self) -> Result<()> {

@@ -21,8 +21,17 @@ pub(super) struct Window {
 
 impl Window {
     pub(super) fn new(file: Arc<dyn File>, path: PathBuf) -> Result<Self> {
-        let len = file.len().map_err(|e| Error::io("read the length of", &path, e))?;
-        Ok(Self { file, path, len, buf: Vec::new(), start: 0 })
+        let mut window = Self { file, path, len: 0, buf: Vec::new(), start: 0 };
+        window.refresh()?;
+        Ok(window)
+    }
+
+    /// Takes the file as it is now.
+    pub(super) fn refresh(&mut self) -> Result<()> {
+        let len = self.file.len();
+        self.len = len.map_err(|e| Error::io("read the length of", &self.path, e))?;
+        self.buf.clear();
+        Ok(())
     }
 
     /// The length of the file when reading began.

@@ -26,11 +26,11 @@ use crate::vfs::File;
 /// Writes one log. After an error that leaves bytes in doubt it writes nothing more.
 pub(crate) struct LogWriter {
     place: LogPlace,
-    file: Arc<dyn File>,
-    gate: Arc<SyncGate>,
+    pub(super) file: Arc<dyn File>,
+    pub(super) gate: Arc<SyncGate>,
     log: LogId,
     form: Form,
-    end: LogEnd,
+    pub(super) end: LogEnd,
     durable: Seq,
     space: Space,
     epoch: Option<Epoch>,
@@ -250,7 +250,7 @@ impl LogWriter {
     }
 
     /// A buffer with room for a frame header and this payload.
-    fn control_buffer(&self, payload: &[u8]) -> Vec<u8> {
+    pub(super) fn control_buffer(&self, payload: &[u8]) -> Vec<u8> {
         let mut buf = vec![0; layout(self.form, self.place.seal.is_some()).head];
         buf.extend_from_slice(payload);
         buf
@@ -258,7 +258,7 @@ impl LogWriter {
 
     /// Makes `buf`, whose payload stands behind the room that [`layout`] says, the next frame,
     /// and writes it; syncs it unless it is lazy.
-    fn frame(
+    pub(super) fn frame(
         &mut self,
         kind: u8,
         flags: u8,
@@ -379,7 +379,7 @@ impl LogWriter {
         }
     }
 
-    fn in_doubt(&mut self, seq: Seq, source: Arc<io::Error>) -> Error {
+    pub(super) fn in_doubt(&mut self, seq: Seq, source: Arc<io::Error>) -> Error {
         let error = Error::InDoubt { path: self.path(), seq, source };
         self.poison(&error);
         error

@@ -23,7 +23,7 @@ fn headers() -> (Vec<u8>, Vec<u8>) {
     let header = Header::new(&vfs, path(), FileKind::Log, Form::Ledger).unwrap();
     let header = Header { generation: 1, ..header };
     let sealed = |passphrase, slot_counter| {
-        let (envelope, seal) = keys(passphrase).create(&header.store_id).unwrap();
+        let (envelope, seal) = keys(passphrase).create(&header.store_id, None).unwrap();
         let header = Header {
             cipher: seal.cipher_id(),
             root_id: seal.root_id(),

@@ -2,7 +2,7 @@
 
 use std::io::ErrorKind;
 
-use super::{Earlier, Wal};
+use super::{Earlier, Pending, Wal};
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::image::{Place, is_at_most};
@@ -31,14 +31,14 @@ impl Wal {
             neighbour: continued.file_id,
             ..self.image.clone()
         };
-        self.pending = Some(header.clone());
+        self.pending = Some(Pending { header: header.clone(), fresh: None });
         let spec = self.place.image(header);
         Ok(Some(Checkpoint::new(move |state, progress| spec.write(state, progress))))
     }
 
     /// Ends the segment that is written and begins the next, unless nothing was written to it;
     /// returns the header of the one that goes on.
-    fn switch(&mut self) -> Result<Header> {
+    pub(super) fn switch(&mut self) -> Result<Header> {
         let current = self.writer()?;
         let end = *current.log.end();
         if end.offset == current.header.body_offset() {
@@ -76,7 +76,10 @@ impl Wal {
         let written = done.inspect_err(|_| self.image_failed())?;
         self.writer()?;
         match pending {
-            Some(header) => self.install(&written, header),
+            Some(Pending { header, fresh: None }) => self.install(&written, header),
+            Some(Pending { header, fresh: Some((seal, segment)) }) => {
+                self.finish_rekey(&written, header, seal, segment)
+            }
             None => Err(Error::Contradiction("no checkpoint has begun")),
         }
     }
@@ -101,6 +104,9 @@ impl Wal {
     /// Whether the store is now one image. One that could not be written changes nothing.
     fn close_into_image(&mut self, state: &dyn State) -> Result<bool> {
         let Some(current) = &self.current else { return Ok(false) };
+        if self.stray.is_some() {
+            return Ok(false);
+        }
         let generation = current.header.generation;
         let header = Header {
             file_id: fresh_id(&self.place.vfs, self.condition.path())?,
@@ -123,7 +129,7 @@ impl Wal {
     }
 
     /// Gives a written image the store's name, and removes the segments that it contains.
-    fn install(&mut self, written: &Written, header: Header) -> Result<()> {
+    pub(super) fn install(&mut self, written: &Written, header: Header) -> Result<()> {
         if let Err(e) = self.place.install(&written.temporary) {
             return Err(self.poison("putting the image in place failed", &e));
         }
@@ -149,7 +155,7 @@ impl Wal {
     }
 
     /// Counts a failed image, and lets the log grow a while before the next try.
-    fn image_failed(&mut self) {
+    pub(super) fn image_failed(&mut self) {
         self.images_failed += 1;
         self.retry_at_bytes = self.log_bytes() + self.policy.floor_bytes.max(RETRY_BYTES_MIN);
     }

@@ -1,11 +1,13 @@
 //! The Wal form: an image, and log segments that continue it. A commit group is one append.
 
 mod checkpoint;
+mod key;
 mod open;
 mod segments;
 mod verify;
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::batch::{Group, Op, Seq};
 use crate::condition::Condition;
@@ -15,6 +17,7 @@ use crate::header::Header;
 use crate::history::AnchorWatch;
 use crate::image::{ImageReader, Place};
 use crate::log::{LogCounts, LogPlace, LogWriter, layout};
+use crate::seal::{Keys, Seal};
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
     Written,
@@ -43,8 +46,10 @@ pub(crate) struct Wal {
     /// Segments that no image needs. The name of the image that replaced them may not be durable,
     /// so they stay until another image is in place.
     leftovers: Vec<u64>,
+    /// The segment that an unfinished rekey has left, if it could not be removed.
+    stray: Option<u64>,
     /// The image that a checkpoint is writing.
-    pending: Option<Header>,
+    pending: Option<Pending>,
     /// How long the log has to be before an image is tried again after a failure, in bytes.
     retry_at_bytes: u64,
     now: Anchor,
@@ -60,6 +65,15 @@ pub(crate) struct Wal {
 struct Current {
     log: LogWriter,
     header: Header,
+}
+
+/// An image that is being written.
+#[derive(Debug)]
+struct Pending {
+    header: Header,
+    /// Where it is to be under a fresh root key: that key, and the header of the segment that
+    /// will continue the image.
+    fresh: Option<(Arc<dyn Seal>, Header)>,
 }
 
 /// A segment that is complete, and still needed.
@@ -86,6 +100,7 @@ impl Wal {
             current: None,
             earlier: Vec::new(),
             leftovers: Vec::new(),
+            stray: None,
             pending: None,
             retry_at_bytes: 0,
             now: Anchor { seq: header.base_seq, digest: header.base_digest },
@@ -174,6 +189,14 @@ impl Storage for Wal {
 
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
         self.finish(done)
+    }
+
+    fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {
+        self.change(keys)
+    }
+
+    fn rekey(&mut self, keys: &dyn Keys, _state: &dyn State) -> Result<Option<Checkpoint>> {
+        self.begin_rekey(keys).map(Some)
     }
 
     fn wants_checkpoint(&self) -> bool {

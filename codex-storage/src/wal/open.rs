@@ -1,5 +1,6 @@
 //! From the files to a state, and to a segment that takes the next commit.
 
+use super::key::is_rekeyed;
 use super::segments::{Replay, Segment, Segments};
 use super::{Current, Earlier, Wal};
 use crate::batch::Op;
@@ -37,6 +38,9 @@ impl Wal {
         self.watch.end(self.condition.path())?;
         self.leftovers = segments.leftovers;
         if self.condition.writes() {
+            if let Some(stray) = segments.stray {
+                self.remove_stray(stray);
+            }
             match (segments.live.last(), &state) {
                 (Some(last), Some(state)) => {
                     self.continue_log(last, state, segments.live.len(), image)?;
@@ -108,6 +112,10 @@ impl Wal {
         let file = file.map_err(|e| Error::io("open", &last.path, e))?;
         let log = recover(place, file, header, state)?;
         self.current = Some(Current { log, header: header.clone() });
+        if live == 1 && is_rekeyed(header) {
+            // As above: commits rest on the name of the image that has the key.
+            return self.put(image, self.image.clone());
+        }
         Ok(())
     }
 
@@ -144,6 +152,7 @@ impl Wal {
     pub(super) fn publish(&mut self, (new, header): (NewLog, Header)) -> Result<Current> {
         let log = new.publish()?;
         self.leftovers.retain(|&generation| generation != header.generation);
+        self.stray = self.stray.filter(|&generation| generation != header.generation);
         Ok(Current { log, header })
     }
 

@@ -29,6 +29,8 @@ pub(super) struct Segments {
     pub(super) live: Vec<Segment>,
     /// The generations of those that hold nothing the image lacks.
     pub(super) leftovers: Vec<u64>,
+    /// The generation of one that a rekey has made which did not come to its end.
+    pub(super) stray: Option<u64>,
 }
 
 impl Segments {
@@ -40,7 +42,7 @@ impl Segments {
         let (mut later, leftovers): (Vec<u64>, Vec<u64>) =
             generations(place)?.into_iter().partition(|&generation| generation > image.generation);
         later.sort_unstable();
-        let mut found = Self { live: Vec::new(), leftovers };
+        let mut found = Self { live: Vec::new(), leftovers, stray: None };
         if image.next_generation == 0 {
             found.leave_blank_ones(place, image, &later)?;
             return Ok(found);
@@ -48,6 +50,11 @@ impl Segments {
         let last = later.last().copied().unwrap_or(0).max(image.next_generation);
         let mut neighbour = image.neighbour;
         for generation in image.next_generation..=last {
+            let may_be_stray = generation == last && !found.live.is_empty();
+            if may_be_stray && Segment::is_stray(place, image, generation, neighbour)? {
+                found.stray = Some(generation);
+                break;
+            }
             let segment = Segment::open(place, image, generation)?;
             let is_first = generation == image.next_generation;
             let names = if is_first { segment.header.file_id } else { segment.header.neighbour };
@@ -94,15 +101,33 @@ impl Segments {
 }
 
 impl Segment {
+    /// The segment whose header is known.
+    pub(super) fn at(place: &Place, header: Header) -> Result<Self> {
+        let (path, file) = open_file(place, header.generation)?;
+        Ok(Self { header, path, file })
+    }
+
+    /// Whether the segment is what a rekey leaves that did not come to its end: it continues the
+    /// one with the file id `neighbour` under a root key that the image does not have, so nothing
+    /// was committed to it. Whoever forges this could as well remove the segment.
+    fn is_stray(
+        place: &Place,
+        image: &Header,
+        generation: u64,
+        neighbour: [u8; 16],
+    ) -> Result<bool> {
+        let (path, file) = open_file(place, generation)?;
+        let header = Found::read(&*file, &path)?.header;
+        Ok(header.store_id == image.store_id
+            && (header.kind, header.form) == (FileKind::Log, Form::Wal)
+            && header.generation == generation
+            && header.neighbour == neighbour
+            && header.cipher == image.cipher
+            && header.root_id != image.root_id)
+    }
+
     fn open(place: &Place, image: &Header, generation: u64) -> Result<Self> {
-        let name = place.names.segment(generation);
-        let path = place.vfs.dir.path(&name);
-        let file = match place.vfs.dir.open(&name, Open::Read) {
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-                return Err(Error::LogMissing { path: place.path(), log: name });
-            }
-            other => other.map_err(|e| Error::io("open", &path, e))?,
-        };
+        let (path, file) = open_file(place, generation)?;
         let found = Found::read(&*file, &path)?;
         let header = &found.header;
         let is_ours = header.store_id == image.store_id
@@ -155,7 +180,12 @@ impl Segment {
         Ok(state.frames == 0 && state.tail_end.is_none())
     }
 
-    fn reader(&self, place: &Place, proven: u64, on_damage: OnDamage) -> Result<LogReader> {
+    pub(super) fn reader(
+        &self,
+        place: &Place,
+        proven: u64,
+        on_damage: OnDamage,
+    ) -> Result<LogReader> {
         let file = Arc::clone(&self.file);
         LogReader::new(file, &self.path, &self.header, place.seal.clone(), proven, on_damage)
     }
@@ -176,6 +206,18 @@ impl Segment {
         }
         let what = "the end of the segment is not where the next one begins";
         Err(Error::Damaged { path: self.path.clone(), offset: end.offset, what })
+    }
+}
+
+fn open_file(place: &Place, generation: u64) -> Result<(PathBuf, Arc<dyn File>)> {
+    let name = place.names.segment(generation);
+    let path = place.vfs.dir.path(&name);
+    match place.vfs.dir.open(&name, Open::Read) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            Err(Error::LogMissing { path: place.path(), log: name })
+        }
+        Err(e) => Err(Error::io("open", &path, e)),
+        Ok(file) => Ok((path, file)),
     }
 }
 

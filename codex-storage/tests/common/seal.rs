@@ -1,6 +1,7 @@
 //! A cipher for tests: SHA-256 as a keystream and as a tag. It keeps no secrets, but a wrong key,
 //! counter, salt, or changed byte is refused as by a real one.
 
+use std::any::Any;
 use std::io;
 use std::sync::Arc;
 
@@ -26,16 +27,26 @@ impl ToyKeys {
 }
 
 impl Keys for ToyKeys {
-    fn create(&self, store_id: &[u8; 16]) -> Result<(Envelope, Arc<dyn Seal>), SealError> {
+    fn create(
+        &self,
+        store_id: &[u8; 16],
+        _cipher: Option<u8>,
+    ) -> Result<(Envelope, Arc<dyn Seal>), SealError> {
         let mut root = [0; 32];
         self.entropy.fill(&mut root).map_err(refused)?;
+        let seal = ToySeal { root, entropy: Arc::clone(&self.entropy) };
+        Ok((self.wrap(store_id, &seal)?, Arc::new(seal)))
+    }
+
+    fn wrap(&self, store_id: &[u8; 16], root: &dyn Seal) -> Result<Envelope, SealError> {
+        let root = (root as &dyn Any).downcast_ref::<ToySeal>().unwrap();
         let mut envelope = Box::new([0x45; ENVELOPE_LEN]);
         envelope[..32].copy_from_slice(&hash(&[b"commit", &self.key, store_id]));
         let mask = hash(&[b"wrap", &self.key, store_id]);
-        for (to, (a, b)) in envelope[32..64].iter_mut().zip(root.iter().zip(mask)) {
+        for (to, (a, b)) in envelope[32..64].iter_mut().zip(root.root.iter().zip(mask)) {
             *to = a ^ b;
         }
-        Ok((envelope, Arc::new(ToySeal { root, entropy: Arc::clone(&self.entropy) })))
+        Ok(envelope)
     }
 
     fn unlock(

@@ -1,0 +1,48 @@
+//! Headers under another key: the same root key wrapped anew, or a fresh root key.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Header, seal_error};
+use crate::error::{Error, Result};
+use crate::seal::{Keys, Seal, TAG_LEN};
+
+impl Header {
+    /// This header with the root key, which `seal` is, wrapped under another user's key.
+    ///
+    /// # Errors
+    /// `NotEncrypted`, `Seal`.
+    pub(crate) fn rewrapped(
+        &self,
+        seal: Option<&dyn Seal>,
+        keys: &dyn Keys,
+        path: &Path,
+    ) -> Result<Self> {
+        let seal = seal.ok_or_else(|| Error::NotEncrypted { path: path.to_owned() })?;
+        let envelope = keys.wrap(&self.store_id, seal).map_err(|e| seal_error(path, 0, e))?;
+        Ok(Self { slot_counter: self.slot_counter + 1, envelope: Some(envelope), ..self.clone() })
+    }
+
+    /// This header under a fresh root key, and that key; of the same cipher where there is one.
+    ///
+    /// # Errors
+    /// `Seal`.
+    pub(crate) fn under_fresh_root(
+        &self,
+        keys: &dyn Keys,
+        path: &Path,
+    ) -> Result<(Self, Arc<dyn Seal>)> {
+        let cipher = Some(self.cipher).filter(|&cipher| cipher != 0);
+        let (envelope, seal) =
+            keys.create(&self.store_id, cipher).map_err(|e| seal_error(path, 0, e))?;
+        let header = Self {
+            cipher: seal.cipher_id(),
+            root_id: seal.root_id(),
+            image_salt: [0; 32],
+            base_tag: [0; TAG_LEN],
+            envelope: Some(envelope),
+            ..self.clone()
+        };
+        Ok((header, seal))
+    }
+}

@@ -1,0 +1,180 @@
+//! Another key for a ledger: the envelope made anew in the two header slots, or the whole log
+//! copied under a fresh root key.
+
+use std::io;
+use std::sync::Arc;
+
+use super::{Ledger, Phase, log_place};
+use crate::batch::Seq;
+use crate::codec::u64_of;
+use crate::config::OnDamage;
+use crate::error::{Error, Result};
+use crate::header::{HEADER_LEN, Header, fresh_id};
+use crate::image::Place;
+use crate::log::{LogPlace, LogReader, LogWriter, Reseal, of_the_copy};
+use crate::seal::{Keys, Seal};
+use crate::slots::{SECOND_SLOT, replace, replacement};
+use crate::storage::{Checkpoint, Durability, Written};
+use crate::sync::Mutex;
+use crate::vfs::{File, Mode, Open};
+
+impl Ledger {
+    /// Replaces the envelope by the two header slots.
+    pub(super) fn change(&mut self, keys: &dyn Keys) -> Result<()> {
+        self.writer()?;
+        self.refuse_while_pending()?;
+        let seal = self.place.seal.clone();
+        let header = self.header.rewrapped(seal.as_deref(), keys, self.condition.path())?;
+        let (header, bytes) = replacement(header, seal.as_deref());
+        let writer = self.writer()?;
+        replace(&bytes, &mut |bytes, at| writer.put_slot(bytes, at))?;
+        self.header = header;
+        Ok(())
+    }
+
+    /// Hands out the copying of all commits so far under a fresh root key.
+    pub(super) fn begin_rekey(&mut self, keys: &dyn Keys) -> Result<Checkpoint> {
+        self.writer()?.sync()?;
+        self.refuse_while_pending()?;
+        let path = self.condition.path();
+        if self.place.seal.is_none() {
+            return Err(Error::NotEncrypted { path: path.to_owned() });
+        }
+        let (header, seal) = self.header.under_fresh_root(keys, path)?;
+        let header = Header { file_id: fresh_id(&self.place.vfs, path)?, ..header };
+        let rewrite =
+            Rewrite::begin(&self.place, self.durability, &self.header, header, Some(seal))?;
+        let (upto, job) = (self.end().seq, Arc::clone(&rewrite.copy));
+        let temporary = rewrite.temporary.clone();
+        self.pending = Some(rewrite);
+        Ok(Checkpoint::new(move |_state, progress| {
+            let bytes = advance(&job, upto, progress)?;
+            Ok(Written { temporary, seq: upto, bytes, generation: 1 })
+        }))
+    }
+
+    /// Copies what was committed meanwhile, and puts the copy in the ledger's place.
+    pub(super) fn finish_rekey(&mut self, done: Result<Written>) -> Result<()> {
+        let Some(rewrite) = self.pending.take() else {
+            return done.and(Err(Error::Contradiction("no rekey has begun")));
+        };
+        let temporary = rewrite.temporary.clone();
+        let (header, seal) = (rewrite.header.clone(), rewrite.seal.clone());
+        let copied = done.and_then(|_| {
+            self.writer()?.sync()?;
+            rewrite.complete(self.end().seq)
+        });
+        let mut writer = copied.inspect_err(|_| drop(self.place.vfs.dir.remove(&temporary)))?;
+        if let Err(e) = install(&mut writer, &self.place, &temporary) {
+            let error = match e {
+                Error::Io { .. } => Error::Poisoned {
+                    path: self.place.path(),
+                    reason: format!("putting the new ledger in place failed: {e}"),
+                },
+                other => other,
+            };
+            self.writer()?.poison(&error);
+            return Err(error);
+        }
+        self.phase = Phase::Writing(writer);
+        self.place.seal = seal;
+        self.header = header;
+        Ok(())
+    }
+
+    /// Puts a copy of the file in its own place: whoever gave it its name may have failed to make
+    /// that durable, and a later sync of the folder would prove nothing.
+    pub(super) fn name_again(&self, file: &dyn File) -> Result<Arc<dyn File>> {
+        let temporary = self.place.names.temporary("ledger");
+        let dir = &self.place.vfs.dir;
+        let copied = || -> io::Result<Arc<dyn File>> {
+            let copy = dir.open(&temporary, Open::CreateNew(Mode::Private))?;
+            let (len, mut at) = (file.len()?, 0);
+            let mut buf = Vec::new();
+            while at < len {
+                let rest = usize::try_from(len - at).unwrap_or(PIECE);
+                buf.resize(rest.min(PIECE), 0);
+                file.read_exact_at(&mut buf, at)?;
+                copy.write_all_at(&buf, at)?;
+                at += u64_of(buf.len());
+            }
+            copy.sync()?;
+            self.place.install(&temporary)?;
+            Ok(copy)
+        };
+        copied()
+            .map_err(|e| Error::io("put the ledger in place again as", self.condition.path(), e))
+    }
+
+    fn refuse_while_pending(&self) -> Result<()> {
+        match self.pending {
+            Some(_) => Err(Error::Contradiction("a rekey is running: finish it first")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A ledger that is being copied, most often under another root key.
+#[derive(Debug)]
+pub(crate) struct Rewrite {
+    /// `None` once it is complete.
+    copy: Arc<Mutex<Option<Reseal>>>,
+    /// The name of the copy.
+    pub(crate) temporary: String,
+    header: Header,
+    seal: Option<Arc<dyn Seal>>,
+    slot: Vec<u8>,
+}
+
+impl Rewrite {
+    /// Begins the copy of the ledger in `place` that has the header `from`: an empty one under its
+    /// temporary name, with the header `to`.
+    pub(crate) fn begin(
+        place: &Place,
+        durability: Durability,
+        from: &Header,
+        to: Header,
+        seal: Option<Arc<dyn Seal>>,
+    ) -> Result<Self> {
+        let (path, name) = (place.path(), place.names.main());
+        let (header, slot) = replacement(to, seal.as_deref());
+        let file = place.vfs.dir.open(name, Open::Read).map_err(|e| Error::io("open", &path, e))?;
+        let own = place.seal.clone();
+        let reader = LogReader::new(file, &path, from, own, 0, OnDamage::Refuse)?;
+        let log = LogPlace { seal: seal.clone(), ..log_place(place, durability) };
+        let temporary = place.names.temporary("rekey");
+        let copy = Reseal::begin(reader, log, &header, temporary.clone())?;
+        Ok(Self { copy: Arc::new(Mutex::new(Some(copy))), temporary, header, seal, slot })
+    }
+
+    /// Copies the rest, up to commit `upto`. Both header slots are equal until the name of the
+    /// copy is durable, so that an open for writing knows.
+    pub(crate) fn complete(&self, upto: Seq) -> Result<LogWriter> {
+        advance(&self.copy, upto, &|_| true)?;
+        let Some(copy) = self.copy.lock().take() else { return Err(NO_COPY) };
+        let mut writer = copy.into_writer();
+        writer.put_slot(&self.slot, SECOND_SLOT).map_err(of_the_copy)?;
+        Ok(writer)
+    }
+}
+
+/// Gives the complete copy the ledger's name.
+///
+/// # Errors
+/// `Io`: either file may have the name; `InDoubt`: the copy has it.
+pub(crate) fn install(writer: &mut LogWriter, place: &Place, temporary: &str) -> Result<()> {
+    let installed = place.install(temporary);
+    installed.map_err(|e| Error::io("put the new ledger in place as", &place.path(), e))?;
+    writer.put_slot(&[0; HEADER_LEN], SECOND_SLOT)
+}
+
+fn advance(copy: &Mutex<Option<Reseal>>, upto: Seq, progress: &dyn Fn(u64) -> bool) -> Result<u64> {
+    let mut copy = copy.lock();
+    let Some(copy) = copy.as_mut() else { return Err(NO_COPY) };
+    copy.advance(upto, progress)?;
+    Ok(copy.writer().end().offset)
+}
+
+const NO_COPY: Error = Error::Contradiction("the copy of the ledger is complete already");
+/// How much is copied at a time, in bytes.
+const PIECE: usize = 256 << 10;

@@ -1,0 +1,126 @@
+//! Copying a log under another root key, group by group, with the same history.
+
+use std::sync::Arc;
+
+use super::{LogEnd, LogPlace, LogReader, LogWriter, NewLog};
+use crate::batch::Seq;
+use crate::config::OnDamage;
+use crate::error::{Error, Result};
+use crate::frame::{GROUP, LAZY};
+use crate::header::Header;
+use crate::vfs::File;
+
+/// A log and its copy. The log may go on growing while what it had is copied.
+#[derive(Debug)]
+pub(crate) struct Reseal {
+    from: LogReader,
+    to: LogWriter,
+    /// Reads back what was copied.
+    check: LogReader,
+    /// The plaintext of the group at hand.
+    group: Vec<u8>,
+}
+
+impl Reseal {
+    /// Begins the copy: a log without frames and without a name, under the temporary name
+    /// `temporary`. `header` has the base of the log that `from` reads.
+    ///
+    /// # Errors
+    /// As [`NewLog::write`].
+    pub(crate) fn begin(
+        from: LogReader,
+        place: LogPlace,
+        header: &Header,
+        temporary: String,
+    ) -> Result<Self> {
+        let (path, seal) = (place.path(), place.seal.clone());
+        let (to, file) = NewLog::write(place, header.clone(), temporary)?.unnamed();
+        let check = LogReader::new(file, &path, header, seal, 0, OnDamage::Refuse)?;
+        Ok(Self { from, to, check, group: Vec::new() })
+    }
+
+    /// Copies the groups up to the one that ends with commit `upto`, durably, and reads them
+    /// back. `progress` hears of the commits and says whether to go on.
+    ///
+    /// # Errors
+    /// Of reading and of writing, which concern the copy alone; `Abandoned`.
+    pub(crate) fn advance(&mut self, upto: Seq, progress: &dyn Fn(u64) -> bool) -> Result<()> {
+        self.from.refresh()?;
+        while self.from.end().seq < upto {
+            let Some(group) = self.from.next()? else { return Err(self.damaged()) };
+            let count = group.count;
+            self.group.clear();
+            self.group.extend_from_slice(group.payload);
+            self.to.copy(&self.group, count, self.from.end()).map_err(of_the_copy)?;
+            if !progress(self.from.end().seq) {
+                return Err(Error::Abandoned { path: self.to.path() });
+            }
+        }
+        self.to.sync().map_err(of_the_copy)?;
+        self.check.refresh()?;
+        while self.check.end().seq < upto {
+            if self.check.next()?.is_none() {
+                return Err(self.damaged());
+            }
+        }
+        let same = self.check.end() == self.to.end()
+            && self.check.end().digest == self.from.end().digest
+            && self.from.end().seq == upto;
+        if same { Ok(()) } else { Err(self.damaged()) }
+    }
+
+    /// The copy, to be written to from now on.
+    pub(crate) fn into_writer(self) -> LogWriter {
+        self.to
+    }
+
+    /// The copy, to prepare it for its name.
+    pub(crate) fn writer(&mut self) -> &mut LogWriter {
+        &mut self.to
+    }
+
+    fn damaged(&self) -> Error {
+        let what = "the copy of the log does not read back as it was written";
+        Error::Damaged { path: self.to.path(), offset: self.to.end().offset, what }
+    }
+}
+
+impl LogWriter {
+    /// Appends a group of another log, which ends at `end` there, as it is; not yet durable.
+    fn copy(&mut self, payload: &[u8], batches: u32, end: &LogEnd) -> Result<()> {
+        let mut buf = self.control_buffer(payload);
+        self.frame(GROUP, LAZY, batches, &mut buf, false)?;
+        self.end.seq += u64::from(batches);
+        self.end.digest = end.digest;
+        self.end.time_us = end.time_us;
+        self.end.closed = false;
+        Ok(())
+    }
+
+    /// Writes a header slot of a ledger, durably.
+    ///
+    /// # Errors
+    /// `InDoubt`, which poisons: either slot may be on the disk.
+    pub(crate) fn put_slot(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.refuse_if_poisoned()?;
+        let written = self.file.write_all_at(bytes, offset).map_err(Arc::new);
+        let synced = written.and_then(|()| self.gate.sync());
+        synced.map_err(|source| self.in_doubt(self.end.seq + 1, source))
+    }
+}
+
+impl NewLog {
+    /// The log as a writer, still under its temporary name, and its file.
+    fn unnamed(self) -> (LogWriter, Arc<dyn File>) {
+        let file = Arc::clone(&self.file);
+        (self.into_writer(), file)
+    }
+}
+
+/// An error of a file that is no part of the store: nothing of the store is in doubt.
+pub(crate) fn of_the_copy(error: Error) -> Error {
+    match error {
+        Error::InDoubt { path, source, .. } => Error::Io { action: "copy", path, source },
+        other => other,
+    }
+}

@@ -1,0 +1,153 @@
+//! Another key for a Wal: the envelope made anew, or image and log under a fresh root key.
+
+use std::sync::Arc;
+
+use super::segments::Segment;
+use super::{Current, Pending, Wal};
+use crate::config::OnDamage;
+use crate::error::{Error, Result};
+use crate::header::{Header, fresh_id};
+use crate::image::ImageReader;
+use crate::log::{LogPlace, Reseal};
+use crate::seal::{Keys, Seal};
+use crate::storage::{Checkpoint, Written};
+
+impl Wal {
+    /// Puts the same blocks below a header with another envelope.
+    pub(super) fn change(&mut self, keys: &dyn Keys) -> Result<()> {
+        self.writer()?;
+        self.refuse_while_pending()?;
+        let (seal, path) = (self.place.seal.clone(), self.condition.path());
+        if seal.is_none() {
+            return Err(Error::NotEncrypted { path: path.to_owned() });
+        }
+        let image = ImageReader::open(&self.place.vfs, self.place.names.main(), seal.clone())?;
+        // As it stands in the file: the salt was drawn when the image was written.
+        let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
+        let written = self.place.image(header.clone()).rewrite_header(&image)?;
+        self.install(&written, header)
+    }
+
+    /// Switches to a new segment and hands out the image to write under a fresh root key. Until
+    /// it is in place, all frames stand under the root key that the old image has.
+    pub(super) fn begin_rekey(&mut self, keys: &dyn Keys) -> Result<Checkpoint> {
+        self.writer()?;
+        self.refuse_while_pending()?;
+        let path = self.condition.path().to_owned();
+        if self.place.seal.is_none() {
+            return Err(Error::NotEncrypted { path });
+        }
+        let (image, seal) = self.image.under_fresh_root(keys, &path)?;
+        let continued = self.switch()?;
+        let segment = Header {
+            file_id: fresh_id(&self.place.vfs, &path)?,
+            generation: continued.generation + 1,
+            created_us: self.place.vfs.clock.now_us(),
+            root_id: image.root_id,
+            base_tag: image.base_tag,
+            neighbour: continued.file_id,
+            ..continued.clone()
+        };
+        let header = Header {
+            file_id: fresh_id(&self.place.vfs, &path)?,
+            generation: continued.generation,
+            base_seq: continued.base_seq,
+            created_us: segment.created_us,
+            next_generation: segment.generation,
+            slot_counter: image.slot_counter + 1,
+            base_chain: segment.base_chain,
+            base_digest: segment.base_digest,
+            neighbour: segment.file_id,
+            ..image
+        };
+        let mut spec = self.place.image(header.clone());
+        spec.seal = Some(Arc::clone(&seal));
+        self.pending = Some(Pending { header, fresh: Some((seal, segment)) });
+        Ok(Checkpoint::new(move |state, progress| spec.write(state, progress)))
+    }
+
+    /// Copies the frames that were written beside the image into a segment under the fresh root
+    /// key, and puts the image in place. Before that, nothing but names has changed.
+    pub(super) fn finish_rekey(
+        &mut self,
+        written: &Written,
+        header: Header,
+        seal: Arc<dyn Seal>,
+        segment: Header,
+    ) -> Result<()> {
+        let copied = self.copy_frames(Arc::clone(&seal), segment);
+        let current = match copied {
+            Ok(current) => current,
+            Err(e) => {
+                self.image_failed();
+                drop(self.place.vfs.dir.remove(&written.temporary));
+                self.remove_stray(header.next_generation);
+                return Err(e);
+            }
+        };
+        let last = self.current.take();
+        let contained = last.as_ref().map(|last| last.header.generation);
+        if let Err(e) = self.install(written, header) {
+            self.current = last;
+            return Err(e);
+        }
+        if let Some(last) = last {
+            let counts = last.log.counts();
+            self.past.groups += counts.groups;
+            self.past.syncs += counts.syncs;
+        }
+        self.current = Some(current);
+        self.place.seal = Some(seal);
+        self.leftovers.extend(contained);
+        self.remove_leftovers();
+        Ok(())
+    }
+
+    /// Removes the segment that a rekey made which did not come to its end. While it is there, the
+    /// store does not close into an image, beside which it would look like a foreign log.
+    pub(super) fn remove_stray(&mut self, generation: u64) {
+        let dir = &self.place.vfs.dir;
+        let name = self.place.names.segment(generation);
+        let gone = match dir.remove(&name) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
+            _ => dir.sync(),
+        };
+        self.stray = gone.is_err().then_some(generation);
+    }
+
+    /// The new segment `header` with all that the current one has, durable and named.
+    fn copy_frames(&mut self, seal: Arc<dyn Seal>, header: Header) -> Result<Current> {
+        let current = self.writer()?;
+        current.log.sync()?;
+        let (from, end) = (current.header.clone(), *current.log.end());
+        self.durable = end.seq;
+        let reader = Segment::at(&self.place, from)?.reader(&self.place, 0, OnDamage::Refuse)?;
+        let place = LogPlace { seal: Some(seal), ..self.log_place(header.generation) };
+        let temporary = self.place.names.temporary("segment");
+        let mut copy = Reseal::begin(reader, place, &header, temporary.clone())?;
+        let copied = copy.advance(end.seq, &|_| true);
+        let named = copied.and_then(|()| {
+            let dir = &self.place.vfs.dir;
+            let name = self.place.names.segment(header.generation);
+            let named = dir.rename(&temporary, &name).and_then(|()| dir.sync());
+            named.map_err(|e| Error::io("name the new segment", &dir.path(&name), e))
+        });
+        if let Err(e) = named {
+            drop(self.place.vfs.dir.remove(&temporary));
+            return Err(e);
+        }
+        Ok(Current { log: copy.into_writer(), header })
+    }
+
+    fn refuse_while_pending(&self) -> Result<()> {
+        match self.pending {
+            Some(_) => Err(Error::Contradiction("a checkpoint is running: finish it first")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether the segment was made by a rekey: it continues no tag, though there is a log before it.
+pub(super) fn is_rekeyed(segment: &Header) -> bool {
+    segment.cipher != 0 && segment.neighbour != [0; 16] && segment.base_tag == [0; 16]
+}
