@@ -160,7 +160,8 @@ impl Parsed {
         let Ok(payload_len) = usize::try_from(self.header.payload_len) else { return false };
         let Some((payload, end)) = body.split_at_checked(payload_len) else { return false };
         let Some((end, padding)) = end.split_first() else { return false };
-        *end == END && is_zero(padding) && crc32c::crc32c(payload) == self.payload_crc
+        let is_padded = is_zero(padding) || cfg!(codex_mutant = "ignore_padding");
+        *end == END && is_padded && crc32c::crc32c(payload) == self.payload_crc
     }
 }
 

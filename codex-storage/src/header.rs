@@ -2,18 +2,20 @@
 //!
 //! The layout and the order of the checks are `docs/FORMAT.md`, section "Header".
 
+mod found;
 mod key;
 
 use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+
+pub(crate) use found::{Found, read_slot};
 
 use crate::batch::Seq;
 use crate::codec::{Fields, is_zero, u64_of};
 use crate::error::{Error, Result};
-use crate::seal::{ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Keys, Seal, SealError, TAG_LEN};
+use crate::seal::{ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Seal, SealError, TAG_LEN};
 use crate::storage::Form;
-use crate::vfs::{File, Vfs};
+use crate::vfs::Vfs;
 
 /// The fields of a header.
 #[derive(Clone, PartialEq, Eq)]
@@ -166,122 +168,6 @@ impl fmt::Debug for Header {
     }
 }
 
-/// A header as it was read, not yet authenticated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Found {
-    pub(crate) header: Header,
-    offset: u64,
-    bytes: Vec<u8>,
-}
-
-impl Found {
-    /// Reads the header at the start of `file`.
-    ///
-    /// # Errors
-    /// `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, in this order.
-    pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Self> {
-        Self::read_at(file, path, 0)
-    }
-
-    /// The bytes of the header as they were read.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-
-    /// The bytes of this image's header without the link to its log; the tag does not cover that.
-    pub(crate) fn without_link(&self) -> Vec<u8> {
-        let mut bytes = covered(FileKind::Image, &self.bytes);
-        bytes.truncate(CRC_OFFSET);
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        bytes
-    }
-
-    /// Whether both were read from equal bytes.
-    pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
-    }
-
-    /// Reads the header slot at `offset`.
-    pub(crate) fn read_at(file: &dyn File, path: &Path, offset: u64) -> Result<Self> {
-        Self::parse(&read_slot(file, path, offset)?, path, offset)
-    }
-
-    /// Checks the bytes of a header slot that was read at `offset`.
-    pub(crate) fn parse(bytes: &[u8], path: &Path, offset: u64) -> Result<Self> {
-        if bytes.is_empty() {
-            return Err(Error::EmptyFile { path: path.to_owned() });
-        }
-        if !bytes.starts_with(&SIGNATURE) {
-            return Err(Error::NotADatabase { path: path.to_owned() });
-        }
-        let damaged = |what| Error::Damaged { path: path.to_owned(), offset, what };
-        let mut fields = Fields::new(bytes);
-        let (_signature, version) = (fields.u64(), fields.u16());
-        if bytes.len() >= SIGNATURE.len() + 2 && version > VERSION {
-            let path = path.to_owned();
-            return Err(Error::NewerVersion { path, found: version, supported: VERSION });
-        }
-        let whole = bytes.split_last_chunk::<4>().filter(|_| bytes.len() == HEADER_LEN);
-        let (covered, crc) = whole.ok_or(damaged("the file ends within its header"))?;
-        if crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
-            return Err(damaged("the header's checksum does not match"));
-        }
-        if version != VERSION {
-            return Err(damaged("the header has version 0"));
-        }
-        let header = parse_fields(&mut fields).map_err(damaged)?;
-        Ok(Self { header, offset, bytes: bytes.to_vec() })
-    }
-
-    /// Opens the envelope in this header with the key that the user brought, and authenticates
-    /// the header; `None` for a plain store.
-    ///
-    /// # Errors
-    /// `KeyRequired`, `NotEncrypted`, `WrongKey`, `Tampered`, `Seal`.
-    pub(crate) fn unlock(
-        &self,
-        keys: Option<&dyn Keys>,
-        path: &Path,
-    ) -> Result<Option<Arc<dyn Seal>>> {
-        let keys = match (self.header.cipher, keys) {
-            (0, None) => {
-                self.authenticate(None, path)?;
-                return Ok(None);
-            }
-            (0, Some(_)) => return Err(Error::NotEncrypted { path: path.to_owned() }),
-            (_, None) => return Err(Error::KeyRequired { path: path.to_owned() }),
-            (_, Some(keys)) => keys,
-        };
-        let none = [0; ENVELOPE_LEN];
-        let envelope = self.header.envelope.as_deref().unwrap_or(&none);
-        let seal = keys
-            .unlock(&self.header.store_id, envelope)
-            .map_err(|e| seal_error(path, self.offset, e))?;
-        self.authenticate(Some(&*seal), path)?;
-        Ok(Some(seal))
-    }
-
-    /// Checks the header's tag under the store's `seal` (`None`: a plain store).
-    ///
-    /// # Errors
-    /// `Tampered` for a tag or a root key that does not match, and for a plain file in an
-    /// encrypted store or the other way round.
-    pub(crate) fn authenticate(&self, seal: Option<&dyn Seal>, path: &Path) -> Result<()> {
-        let tampered = || Error::Tampered { path: path.to_owned(), offset: self.offset };
-        let mut tail = Fields::new(self.bytes.get(TAG_OFFSET..).unwrap_or_default());
-        let tag = tail.array::<HEADER_TAG_LEN>();
-        let Some(seal) = seal else {
-            let plain = self.header.cipher == 0 && tag == [0; HEADER_TAG_LEN];
-            return if plain { Ok(()) } else { Err(tampered()) };
-        };
-        if self.header.cipher != seal.cipher_id() || self.header.root_id != seal.root_id() {
-            return Err(tampered());
-        }
-        let covered = covered(self.header.kind, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
-        seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, self.offset, e))
-    }
-}
-
 /// What the header's tag covers: all that precedes it, but in an image the link to the log that
 /// continues it reads as zeros. Whoever restores an image cuts that link, and need not have the
 /// key; the segment at its other end is authenticated by a tag of its own.
@@ -295,17 +181,6 @@ fn covered(kind: FileKind, bytes: &[u8]) -> Vec<u8> {
         }
     }
     bytes
-}
-
-/// The bytes of the slot at `offset`, fewer where the file ends before.
-pub(crate) fn read_slot(file: &dyn File, path: &Path, offset: u64) -> Result<Vec<u8>> {
-    let read = || {
-        let left = file.len()?.saturating_sub(offset).min(u64_of(HEADER_LEN));
-        let mut bytes = vec![0; usize::try_from(left).unwrap_or(HEADER_LEN)];
-        file.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
-    };
-    read().map_err(|e| Error::io("read the header of", path, e))
 }
 
 /// A fresh id of a store or a file.

@@ -1,6 +1,10 @@
 //! Round trips, every flipped bit, and the order of the checks.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::error::Error;
+use crate::seal::Keys;
 use crate::toy_seal::ToyKeys;
 use crate::vfs::{Entropy, MemDir, SeededEntropy, SimClock};
 

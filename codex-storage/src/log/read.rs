@@ -4,19 +4,17 @@ use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 
+use super::group::{GroupRef, check_group};
 use super::tail::Tail;
 use super::window::Window;
 use super::{LogEnd, batch_extra};
-use crate::batch::{Batches, Op, Seq};
+use crate::batch::Seq;
 use crate::codec::{Fields, u64_of};
 use crate::config::OnDamage;
-use crate::digest::{HistoryDigest, Stamp, of_commit};
-use crate::error::{Error, RecordError, Result};
-use crate::frame::{
-    CLOSE, FRAME_HEAD, FrameHeader, GROUP, LogId, Parsed, RESUME, SALT_LEN, SECTOR, padded,
-};
+use crate::digest::HistoryDigest;
+use crate::error::{Error, Result};
+use crate::frame::{CLOSE, FRAME_HEAD, GROUP, LogId, Parsed, RESUME, SALT_LEN, SECTOR, padded};
 use crate::header::Header;
-use crate::history;
 use crate::seal::{Opener, Seal, SealError, TAG_LEN};
 use crate::storage::Form;
 use crate::vfs::File;
@@ -60,55 +58,6 @@ pub(crate) struct LogState {
     pub(crate) unproven: Vec<(u64, u64)>,
     /// The length of the file.
     pub(crate) file_len: u64,
-}
-
-/// One group of a log.
-pub(crate) struct GroupRef<'a> {
-    /// Its first commit.
-    pub(crate) first: Seq,
-    /// How many commits it has.
-    pub(crate) count: u32,
-    /// Where its frame begins.
-    pub(crate) offset: u64,
-    pub(super) payload: &'a [u8],
-    batch_extra: usize,
-    path: &'a Path,
-}
-
-impl GroupRef<'_> {
-    /// Calls `sink` with each operation of each commit in order.
-    ///
-    /// # Errors
-    /// `Record` for what this build does not know, `Damaged` for what no build wrote; what
-    /// `sink` returns.
-    pub(crate) fn for_each(&self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<()> {
-        self.for_each_commit(&mut |commit| {
-            for op in commit.batch.ops() {
-                sink(op.map_err(|e| record_error(self.path, self.offset, e))?)?;
-            }
-            Ok(())
-        })
-    }
-
-    /// Calls `sink` with each commit in order.
-    pub(crate) fn for_each_commit(
-        &self,
-        sink: &mut dyn FnMut(CommitRef<'_>) -> Result<()>,
-    ) -> Result<()> {
-        let batches = Batches::new(self.payload, self.batch_extra);
-        for (seq, batch) in (self.first..).zip(batches) {
-            let batch = batch.map_err(|e| record_error(self.path, self.offset, e))?;
-            sink(CommitRef { seq, batch })?;
-        }
-        Ok(())
-    }
-}
-
-/// One commit of a group.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CommitRef<'a> {
-    pub(crate) seq: Seq,
-    pub(crate) batch: crate::batch::BatchRef<'a>,
 }
 
 impl LogReader {
@@ -385,49 +334,6 @@ struct Unproven {
     proven_by: Seq,
     offset: u64,
     len: u64,
-}
-
-/// Walks the batches of a group and returns the digest and the time behind it.
-fn check_group(
-    payload: &[u8],
-    form: Form,
-    header: &FrameHeader,
-    before: &LogEnd,
-) -> Result<(HistoryDigest, i64), &'static str> {
-    let mut end = (before.digest, before.time_us);
-    let mut count = 0;
-    for batch in Batches::new(payload, batch_extra(form)) {
-        let batch = batch.map_err(|_| "a batch runs past its group")?;
-        if form == Form::Ledger {
-            let stamp = Stamp::read(batch.extra);
-            let seq = header.seq.saturating_add(u64::from(count));
-            let digest = of_commit(&end.0, seq, stamp.time_us, batch.count(), batch.records);
-            if stamp.digest != digest {
-                return Err("the history digest of a commit does not match");
-            }
-            if stamp.time_us < end.1 {
-                return Err("the times of the commits run backwards");
-            }
-            end = (digest, stamp.time_us);
-        }
-        count += 1;
-    }
-    if count != header.batches {
-        return Err("a group has another number of commits than its header says");
-    }
-    if form != Form::Ledger {
-        end.0 = history::extend(&before.digest, header.seq, count, payload);
-    }
-    Ok(end)
-}
-
-/// A record that can not be read: damage, unless a newer build may have written it.
-fn record_error(path: &Path, offset: u64, source: RecordError) -> Error {
-    let path = path.to_owned();
-    match source {
-        RecordError::Malformed(what) => Error::Damaged { path, offset, what },
-        source => Error::Record { path, source },
-    }
 }
 
 /// The first bytes of an epoch's salt, which its frames carry.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::epoch::Epochs;
 use super::gate::SyncGate;
 use super::segment::LogPlace;
 use super::space::{Space, SpaceError};
@@ -17,9 +18,9 @@ use crate::frame::{
     ALIGN, CLOSE, END, FRAME_HEAD, FrameHeader, GROUP, LAZY, LogId, RESUME, SALT_LEN, SALTED,
     padded,
 };
-use crate::header::{Header, fill, seal_error};
+use crate::header::Header;
 use crate::history;
-use crate::seal::{Sealer, TAG_LEN};
+use crate::seal::TAG_LEN;
 use crate::storage::{Durability, Form, SyncPoint};
 use crate::vfs::File;
 
@@ -33,7 +34,7 @@ pub(crate) struct LogWriter {
     pub(super) end: LogEnd,
     durable: Seq,
     space: Space,
-    epoch: Option<Epoch>,
+    epochs: Epochs,
     poison: Option<String>,
     counts: LogCounts,
 }
@@ -64,7 +65,7 @@ impl LogWriter {
             durable: end.seq,
             end,
             space,
-            epoch: None,
+            epochs: Epochs::default(),
             poison: None,
             counts: LogCounts::default(),
         }
@@ -90,7 +91,10 @@ impl LogWriter {
             let source = RecordError::BatchTooLarge { limit: BATCH_LEN_MAX };
             return Err(Error::Record { path: self.path(), source });
         };
-        let now_us = self.place.vfs.clock.now_us().max(self.end.time_us);
+        let mut now_us = self.place.vfs.clock.now_us();
+        if !cfg!(codex_mutant = "clock_runs_back") {
+            now_us = now_us.max(self.end.time_us);
+        }
         let (digest, time_us) = match self.form {
             Form::Ledger => (stamp(group, &self.end.digest, first, now_us), now_us),
             _ => (
@@ -227,10 +231,14 @@ impl LogWriter {
 
     /// Refuses from now on to write, because of `error`; the first reason stays.
     pub(crate) fn poison(&mut self, error: &Error) {
+        if cfg!(codex_mutant = "forget_poison") {
+            return;
+        }
         self.poison.get_or_insert_with(|| error.to_string());
     }
 
     /// An empty group with the room that this log wants.
+    #[cfg(test)]
     pub(crate) fn group(&self) -> Group {
         Group::new(layout(self.form, self.place.seal.is_some()))
     }
@@ -268,7 +276,7 @@ impl LogWriter {
     ) -> Result<()> {
         let sealed = self.place.seal.is_some();
         let body = layout(self.form, sealed).head;
-        let (id, salt) = self.begin_epoch()?;
+        let (id, salt) = self.epochs.begin(&self.place, &self.log)?;
         let salt_len = salt.map_or(0, |_| SALT_LEN);
         let start = body - FRAME_HEAD - salt_len;
         let tag_len = if sealed { TAG_LEN } else { 0 };
@@ -288,19 +296,18 @@ impl LogWriter {
         let reserved =
             self.space.reserve(self.end.offset, padded(header.len()), may_use_reserve, &self.gate);
         reserved.map_err(|e| self.space_error(e))?;
-        header.counter = self.next_counter()?;
+        header.counter = self.epochs.next_counter(&self.place)?;
         buf.reserve(tag_len + usize::try_from(ALIGN).unwrap_or(0));
         if let (Some(salt), Some(to)) = (salt, buf.get_mut(start + FRAME_HEAD..body)) {
             to.copy_from_slice(&salt);
         }
-        self.seal(&header, buf, body)?;
+        let aad = header.aad(&self.log, self.end.offset, &self.end.tag);
+        self.epochs.seal(&self.place, header.counter, &aad, buf, body)?;
         let chain = finish(&header, &self.log, self.end.offset, buf, start);
         let tag = buf.get(..start + FRAME_HEAD + payload_len);
         let tag = tag.filter(|_| sealed).and_then(|sealed| sealed.last_chunk().copied());
         self.put(buf.get(start..).unwrap_or_default(), flags & LAZY == 0)?;
-        if let Some(epoch) = &mut self.epoch {
-            epoch.is_written = true;
-        }
+        self.epochs.salt_is_written();
         self.end.offset += padded(header.len());
         self.end.chain = chain;
         self.end.tag = tag.unwrap_or_default();
@@ -317,54 +324,6 @@ impl LogWriter {
             self.counts.syncs += 1;
         }
         Ok(())
-    }
-
-    fn seal(&mut self, header: &FrameHeader, buf: &mut Vec<u8>, body: usize) -> Result<()> {
-        let aad = header.aad(&self.log, self.end.offset, &self.end.tag);
-        match self.epoch.as_mut().and_then(|epoch| epoch.sealer.as_mut()) {
-            None => Ok(()),
-            Some(sealer) => sealer
-                .seal(header.counter, &aad, buf, body)
-                .map_err(|e| seal_error(&self.place.path(), self.end.offset, e)),
-        }
-    }
-
-    /// The id of the epoch of the next frame, begun where there is none, and its salt where that
-    /// still has to be written.
-    fn begin_epoch(&mut self) -> Result<([u8; 8], Option<[u8; SALT_LEN]>)> {
-        let is_worn = |epoch: &Epoch| epoch.sealer.as_ref().is_some_and(|s| s.is_worn());
-        if self.epoch.as_ref().is_none_or(is_worn) {
-            self.epoch = Some(self.new_epoch()?);
-        }
-        // The line above has made one.
-        let Some(epoch) = &self.epoch else { return Ok(([0; 8], None)) };
-        let salt = epoch.sealer.as_ref().map(|sealer| sealer.salt());
-        Ok((epoch.id, salt.filter(|_| !epoch.is_written)))
-    }
-
-    fn new_epoch(&self) -> Result<Epoch> {
-        let (path, mut id) = (self.place.path(), [0; 8]);
-        let Some(seal) = &self.place.seal else {
-            fill(&self.place.vfs, &path, &mut id)?;
-            return Ok(Epoch { id, sealer: None, counter: 0, is_written: false });
-        };
-        let sealer = seal.sealer(&self.log.info());
-        let sealer = sealer.map_err(|e| seal_error(&path, self.end.offset, e))?;
-        let salt = sealer.salt();
-        id.iter_mut().zip(salt).for_each(|(to, byte)| *to = byte);
-        Ok(Epoch { id, sealer: Some(sealer), counter: 0, is_written: false })
-    }
-
-    /// The number of this attempt in its epoch.
-    fn next_counter(&mut self) -> Result<u64> {
-        let Some(epoch) = &mut self.epoch else { return Ok(0) };
-        epoch.counter = match &mut epoch.sealer {
-            None => epoch.counter + 1,
-            Some(sealer) => sealer
-                .next_counter()
-                .map_err(|e| seal_error(&self.place.path(), self.end.offset, e))?,
-        };
-        Ok(epoch.counter)
     }
 
     fn space_error(&mut self, error: SpaceError) -> Error {
@@ -399,16 +358,6 @@ impl fmt::Debug for LogWriter {
             .field("poison", &self.poison)
             .finish_non_exhaustive()
     }
-}
-
-/// One run of counters under one salt.
-#[derive(Debug)]
-struct Epoch {
-    id: [u8; 8],
-    sealer: Option<Box<dyn Sealer>>,
-    counter: u64,
-    /// Whether a frame carries the salt already.
-    is_written: bool,
 }
 
 /// Ends the payload in `buf`, puts the header in front of it at `start`, and returns the chain

@@ -20,6 +20,68 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-crypto", "crypto", "misuse"],
         &["header_counter_or_place_is_tampered_and_leaves_nothing ... FAILED"],
     ),
+    // The log.
+    tested(
+        "skip_log_sync",
+        ["codex-storage", "power", "a_power_cut_at_any_call"],
+        &["an acknowledged commit is lost"],
+    ),
+    tested(
+        "skip_log_dir_sync",
+        ["codex-storage", "power", "a_creation_whose_folder"],
+        &["the name was lost"],
+    ),
+    tested(
+        "skip_rewrite",
+        ["codex-storage", "power", "what_was_read_after_a_failed_sync"],
+        &["what was read is lost"],
+    ),
+    tested(
+        "skip_space_sync",
+        ["codex-storage", "io_error", "space_that_could_not_be_synced"],
+        &["space_that_could_not_be_synced_poisons_only_what_was_written_before --- FAILED"],
+    ),
+    tested(
+        "retry_fsync",
+        ["codex-storage", "io_error", "a_background_sync_that_failed"],
+        &["a sync after a failed one proves nothing"],
+    ),
+    tested(
+        "forget_poison",
+        ["codex-storage", "io_error", "an_error_at_any_call"],
+        &["an_error_at_any_call_changes_nothing_or_is_in_doubt --- FAILED"],
+    ),
+    tested(
+        "trust_length",
+        ["codex-storage", "heap", "a_frame_that_claims_a_gigabyte"],
+        &["reading a small file took"],
+    ),
+    tested("no_offset_in_crc", ["codex-storage", "", "frame::tests"], &["offset_is_bound"]),
+    tested(
+        "ignore_padding",
+        ["codex-storage", "flip", "every_flipped_bit"],
+        &["damage went unnoticed"],
+    ),
+    tested(
+        "resume_anywhere",
+        ["codex-storage", "flip", "every_flipped_bit"],
+        &["damage went unnoticed"],
+    ),
+    tested(
+        "ignore_later_proof",
+        ["codex-storage", "flip", "every_flipped_bit"],
+        &["damage went unnoticed"],
+    ),
+    tested(
+        "cut_anything",
+        ["codex-storage", "torn", "a_tail_that_no_crash_leaves"],
+        &["a_tail_that_no_crash_leaves_is_suspect_and_cut_only_on_request --- FAILED"],
+    ),
+    tested(
+        "clock_runs_back",
+        ["codex-storage", "ledger", "times_never_run_backwards"],
+        &["the times of the commits run backwards"],
+    ),
     // Backups.
     tested(
         "backup_unsynced",

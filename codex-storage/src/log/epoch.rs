@@ -1,0 +1,92 @@
+//! The epochs of a log: who sealed a frame, under which salt, with which counter.
+
+use super::segment::LogPlace;
+use crate::error::{Error, Result};
+use crate::frame::{LogId, SALT_LEN};
+use crate::header::{fill, seal_error};
+use crate::seal::{SealError, Sealer};
+
+/// The epoch that frames are written in; none before the first.
+#[derive(Debug, Default)]
+pub(super) struct Epochs {
+    now: Option<Epoch>,
+}
+
+/// One run of counters under one salt.
+#[derive(Debug)]
+struct Epoch {
+    id: [u8; 8],
+    /// `None` in a plain store.
+    sealer: Option<Box<dyn Sealer>>,
+    counter: u64,
+    /// Whether a frame carries the salt already.
+    is_written: bool,
+}
+
+impl Epochs {
+    /// The id of the epoch of the next frame, begun where there is none or where its key is worn,
+    /// and its salt where that still has to be written.
+    pub(super) fn begin(
+        &mut self,
+        place: &LogPlace,
+        log: &LogId,
+    ) -> Result<([u8; 8], Option<[u8; SALT_LEN]>)> {
+        let is_worn = |epoch: &Epoch| epoch.sealer.as_ref().is_some_and(|s| s.is_worn());
+        let now = match self.now.take().filter(|epoch| !is_worn(epoch)) {
+            Some(epoch) => epoch,
+            None => Epoch::new(place, log)?,
+        };
+        let now = self.now.insert(now);
+        let salt = now.sealer.as_ref().map(|sealer| sealer.salt());
+        Ok((now.id, salt.filter(|_| !now.is_written)))
+    }
+
+    /// The number of this attempt in its epoch.
+    pub(super) fn next_counter(&mut self, place: &LogPlace) -> Result<u64> {
+        let Some(now) = &mut self.now else { return Ok(0) };
+        now.counter = match &mut now.sealer {
+            None => now.counter + 1,
+            Some(sealer) => sealer.next_counter().map_err(|e| refused(place, e))?,
+        };
+        Ok(now.counter)
+    }
+
+    /// Seals `buf[body..]` in place; nothing to do in a plain store.
+    pub(super) fn seal(
+        &mut self,
+        place: &LogPlace,
+        counter: u64,
+        aad: &[u8],
+        buf: &mut Vec<u8>,
+        body: usize,
+    ) -> Result<()> {
+        match self.now.as_mut().and_then(|epoch| epoch.sealer.as_mut()) {
+            None => Ok(()),
+            Some(sealer) => sealer.seal(counter, aad, buf, body).map_err(|e| refused(place, e)),
+        }
+    }
+
+    /// Notes that a frame of the epoch is in the file.
+    pub(super) fn salt_is_written(&mut self) {
+        if let Some(epoch) = &mut self.now {
+            epoch.is_written = true;
+        }
+    }
+}
+
+impl Epoch {
+    fn new(place: &LogPlace, log: &LogId) -> Result<Self> {
+        let mut id = [0; 8];
+        let Some(seal) = &place.seal else {
+            fill(&place.vfs, &place.path(), &mut id)?;
+            return Ok(Self { id, sealer: None, counter: 0, is_written: false });
+        };
+        let sealer = seal.sealer(&log.info()).map_err(|e| refused(place, e))?;
+        id.iter_mut().zip(sealer.salt()).for_each(|(to, byte)| *to = byte);
+        Ok(Self { id, sealer: Some(sealer), counter: 0, is_written: false })
+    }
+}
+
+fn refused(place: &LogPlace, error: SealError) -> Error {
+    seal_error(&place.path(), 0, error)
+}
