@@ -83,6 +83,23 @@ pub enum Error {
         /// How often it was tried.
         rounds: u32,
     },
+    /// A backup, or a copy of one, could not be made, read or put back.
+    #[cfg(feature = "backup")]
+    #[error("{0}")]
+    Backup(std::sync::Arc<codex_backup::Error>),
+    /// The last backup failed, and the options demand backups: writes are refused until one
+    /// succeeds.
+    #[cfg(feature = "backup")]
+    #[error(
+        "{path}: writes are refused until a backup succeeds; the last one failed: {why}; mend the \
+         cause, then write again or call `back_up`"
+    )]
+    BackupRequired {
+        /// The store.
+        path: PathBuf,
+        /// Why the last backup failed.
+        why: String,
+    },
     /// The handle was copied into another process by `fork`, where its locks and threads do not
     /// exist.
     #[error(
@@ -97,6 +114,13 @@ pub enum Error {
         /// The process that used it.
         used_by: u32,
     },
+}
+
+#[cfg(feature = "backup")]
+impl From<codex_backup::Error> for Error {
+    fn from(error: codex_backup::Error) -> Self {
+        Self::Backup(std::sync::Arc::new(error))
+    }
 }
 
 impl Error {

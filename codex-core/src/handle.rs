@@ -24,6 +24,9 @@ pub(crate) struct Opened {
     pub(crate) recovered: Recovered,
     /// `None` in memory.
     pub(crate) files: Option<Files>,
+    /// What a damaged store was replaced with.
+    #[cfg(feature = "backup")]
+    pub(crate) restored: Option<codex_backup::Restored>,
 }
 
 /// Where the files are, and what opens them.
@@ -49,12 +52,33 @@ pub(crate) struct Handle {
     pub(crate) opened: Opened,
     /// The process whose threads and locks these are.
     pub(crate) opened_by: u32,
+    /// Keeps the backups of a store that is open for writing.
+    #[cfg(feature = "backup")]
+    pub(crate) keeper: Option<crate::backup::Keeper>,
 }
 
 impl Handle {
     pub(crate) fn submit(&self, commit: Commit) -> Result<Outcome> {
         self.check_writable()?;
-        Ok(self.engine.submit(commit)?)
+        #[cfg(feature = "backup")]
+        if let Some(refusal) = self.keeper.as_ref().and_then(crate::backup::Keeper::refusal) {
+            return Err(refusal);
+        }
+        let outcome = self.engine.submit(commit)?;
+        #[cfg(feature = "backup")]
+        if let (Some(keeper), Outcome::Done { seq: Some(seq), .. }) = (&self.keeper, &outcome) {
+            keeper.committed(*seq);
+        }
+        Ok(outcome)
+    }
+
+    /// Ends the background work and the engine.
+    pub(crate) fn close(&self) -> Result<()> {
+        #[cfg(feature = "backup")]
+        if let Some(keeper) = &self.keeper {
+            keeper.stop();
+        }
+        Ok(self.engine.close()?)
     }
 
     pub(crate) fn entry(&self, key: &[u8]) -> Option<Entry> {
@@ -83,7 +107,7 @@ impl Drop for Handle {
     fn drop(&mut self) {
         if self.check_process().is_ok() {
             // Whoever wants to know what went wrong calls `close`.
-            let _ = self.engine.close();
+            let _ = self.close();
         } else {
             // In a forked child the files and the lock are the parent's: touch nothing.
             std::mem::forget(Arc::clone(&self.engine));

@@ -79,8 +79,11 @@
 //!
 //! # Features
 //!
+//! - `backup`, on by default: rotating backups, [`OpenOptions::backups`] and [`Backups`].
 //! - `crypto`, on by default: encryption at rest, [`OpenOptions::key`].
 //! - `json`, on by default: [`Codec::Json`].
+#[cfg(feature = "backup")]
+mod backup;
 mod batch;
 mod commit;
 mod cursor;
@@ -104,7 +107,14 @@ mod update;
 mod value;
 mod worker;
 
+#[cfg(feature = "backup")]
+pub use backup::{BackupEvent, BackupStats, Backups, Moment};
 pub use batch::Batch;
+#[cfg(feature = "backup")]
+pub use codex_backup::{
+    Entry as BackupEntry, Error as BackupError, Found as BackupFound, Policy as BackupPolicy,
+    Progress, Proof as BackupProof, Restored, Rotated,
+};
 #[cfg(feature = "crypto")]
 pub use codex_crypto as crypto;
 pub use codex_storage::batch::Seq;

@@ -4,13 +4,19 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use codex_storage::storage::{Durability, Recovered};
+#[cfg(feature = "backup")]
+use codex_backup::Restored;
+use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::{Kind, OsClock, OsDir, Vfs};
 use codex_storage::{Access, Config, Error as StorageError};
 
+#[cfg(feature = "backup")]
+use crate::backup::{BackupOptions, Backups, Keeper};
 use crate::engine::{Engine, EngineOptions};
+#[cfg(feature = "backup")]
+use crate::error::Error;
 use crate::error::Result;
-use crate::handle::{Files, Opened};
+use crate::handle::{Files, Handle, Opened};
 use crate::map::{Map, MapBuilder};
 use crate::rank;
 use crate::store::Store;
@@ -36,29 +42,111 @@ pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
     Ok(split(&target)?)
 }
 
-/// Opens the files that `config` names and replays them into memory. On an error everything is
+/// What to open, and how to run it.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub(crate) config: Config,
+    pub(crate) codec: Codec,
+    #[cfg(feature = "backup")]
+    pub(crate) backups: BackupOptions,
+    /// Put the newest good backup in the place of a damaged store.
+    #[cfg(feature = "backup")]
+    pub(crate) fall_back: bool,
+}
+
+/// Opens the files that `wanted` names and replays them into memory. On an error everything is
 /// dropped, the lock with it.
-pub(crate) fn open(mut config: Config, codec: Codec) -> Result<Store> {
-    config.vfs = rank::watched(&config.vfs);
-    let path = config.vfs.dir.path(&config.name);
-    let access = config.access;
-    let files =
-        Files { vfs: config.vfs.clone(), name: config.name.clone(), keys: config.keys.clone() };
+pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
+    wanted.config.vfs = rank::watched(&wanted.config.vfs);
+    #[cfg(feature = "backup")]
+    let restored = before_opening(&wanted)?;
+    let loaded = load(&wanted.config);
+    #[cfg(feature = "backup")]
+    let (loaded, restored) = match loaded {
+        Err(error) if wanted.fall_back && error.is_damage() => {
+            let restored = fall_back(&wanted.config, error)?;
+            (load(&wanted.config)?, Some(restored))
+        }
+        loaded => (loaded?, restored),
+    };
+    #[cfg(not(feature = "backup"))]
+    let loaded = loaded?;
+    let Loaded { storage, map, recovered } = loaded;
+    let Config { vfs, name, access, durability, keys, .. } = wanted.config;
+    let path = vfs.dir.path(&name);
+    let form = storage.form();
     let options = EngineOptions {
         path: path.clone(),
-        durability: config.durability,
-        clock: Arc::clone(&config.vfs.clock),
+        durability,
+        clock: Arc::clone(&vfs.clock),
         background: access == Access::ReadWrite,
     };
-    let mut storage = codex_storage::open(config)?;
+    let engine = Engine::start(storage, map, options)?;
+    #[cfg(feature = "backup")]
+    let keeper = match access {
+        Access::ReadWrite => Some(Keeper::start(&vfs, &name, form, wanted.backups, &engine)?),
+        Access::ReadOnly => None,
+    };
+    let opened = Opened {
+        path,
+        form: Some(form),
+        access,
+        recovered,
+        files: Some(Files { vfs, name, keys }),
+        #[cfg(feature = "backup")]
+        restored,
+    };
+    Ok(Store::new(Handle {
+        engine,
+        codec: wanted.codec,
+        opened,
+        opened_by: std::process::id(),
+        #[cfg(feature = "backup")]
+        keeper,
+    }))
+}
+
+/// A store's files, read.
+struct Loaded {
+    storage: Box<dyn Storage>,
+    map: Map,
+    recovered: Recovered,
+}
+
+fn load(config: &Config) -> Result<Loaded> {
+    let mut storage = codex_storage::open(config.clone())?;
     let mut builder = MapBuilder::new();
     let recovered = storage.replay(&mut |op| {
         builder.push(op);
         Ok(())
     })?;
-    let form = Some(storage.form());
-    let engine = Engine::start(storage, builder.finish(recovered.seq), options)?;
-    Ok(Store::new(engine, codec, Opened { path, form, access, recovered, files: Some(files) }))
+    let map = builder.finish(recovered.seq);
+    Ok(Loaded { storage, map, recovered })
+}
+
+/// Finishes a restore that was interrupted; a reader only reports it.
+#[cfg(feature = "backup")]
+fn before_opening(wanted: &Wanted) -> Result<Option<Restored>> {
+    let Config { vfs, name, access, .. } = &wanted.config;
+    codex_storage::check_name(vfs, name)?;
+    let backups = Backups::of_in(vfs, name);
+    if *access == Access::ReadWrite {
+        return backups.finish_restore();
+    }
+    match backups.pending()? {
+        Some(_) => Err(StorageError::RestorePending { path: vfs.dir.path(name) }.into()),
+        None => Ok(None),
+    }
+}
+
+/// Puts the newest good backup in the place of a store that failed to open with `error`.
+#[cfg(feature = "backup")]
+fn fall_back(config: &Config, error: Error) -> Result<Restored> {
+    let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
+    match backups.newest_good()?.good {
+        Some(good) => backups.restore(good.index),
+        None => Err(error),
+    }
 }
 
 /// A store without files.
@@ -76,8 +164,17 @@ pub(crate) fn in_memory(codec: Codec) -> Result<Store> {
         access: Access::ReadWrite,
         recovered: Recovered::default(),
         files: None,
+        #[cfg(feature = "backup")]
+        restored: None,
     };
-    Ok(Store::new(engine, codec, opened))
+    Ok(Store::new(Handle {
+        engine,
+        codec,
+        opened,
+        opened_by: std::process::id(),
+        #[cfg(feature = "backup")]
+        keeper: None,
+    }))
 }
 
 /// The folder of `path`, open, and the last name of it.

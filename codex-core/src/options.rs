@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "backup")]
+use codex_backup::Policy as BackupPolicy;
 #[cfg(feature = "crypto")]
 use codex_crypto::{Cipher, Key};
 use codex_storage::seal::Keys;
@@ -11,8 +13,10 @@ use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageError, OnDamage};
 
+#[cfg(feature = "backup")]
+use crate::backup::{BackupEvent, BackupOptions, Callback};
 use crate::error::Result;
-use crate::open;
+use crate::open::{self, Wanted};
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
@@ -49,6 +53,10 @@ pub struct OpenOptions {
     lock_timeout: Option<Duration>,
     checkpoint: Option<CheckpointPolicy>,
     anchor: Option<Anchor>,
+    #[cfg(feature = "backup")]
+    backups: BackupOptions,
+    #[cfg(feature = "backup")]
+    fall_back: bool,
     #[cfg(feature = "crypto")]
     key: Option<SharedKey>,
     #[cfg(feature = "crypto")]
@@ -130,6 +138,51 @@ impl OpenOptions {
         self
     }
 
+    /// When to make backups, and how many to keep. Default: by hand only ([`Store::back_up`]),
+    /// keeping three.
+    ///
+    /// A backup is made beside running readers and writers, by a thread of its own; commits do not
+    /// wait for it. Several commits that come due while one is being made share the next.
+    #[cfg(feature = "backup")]
+    pub fn backups(mut self, policy: BackupPolicy) -> Self {
+        self.backups.policy = Some(policy);
+        self
+    }
+
+    /// Whether writes are refused while the last backup has failed, until one succeeds. Default:
+    /// no; a failure then shows in [`Store::backup_stats`] and [`on_backup`](Self::on_backup)
+    /// alone.
+    #[cfg(feature = "backup")]
+    pub fn require_backups(mut self, required: bool) -> Self {
+        self.backups.required = required;
+        self
+    }
+
+    /// A function that hears of every backup that was due: made or failed. It is called on the
+    /// thread that made it; it may read and write the store, but must not close it.
+    #[cfg(feature = "backup")]
+    pub fn on_backup(mut self, f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
+        self.backups.on_event = Some(Callback::new(f));
+        self
+    }
+
+    /// Images of more than this many bytes are backed up by a second name (a hard link) instead of
+    /// a copy, which costs the same whatever their size. Default: 64 MiB.
+    #[cfg(feature = "backup")]
+    pub fn link_backups_above(mut self, bytes: u64) -> Self {
+        self.backups.link_above = bytes;
+        self
+    }
+
+    /// Whether a store that is found damaged or incomplete is replaced with its newest good backup.
+    /// Never silently: [`Store::restored`] tells what was put in place and where the damaged files
+    /// are kept. Default: no.
+    #[cfg(feature = "backup")]
+    pub fn fall_back_to_backup(mut self, fall_back: bool) -> Self {
+        self.fall_back = fall_back;
+        self
+    }
+
     /// The key of an encrypted store: needed to open one, and a new store opened with a key is
     /// encrypted. Default: none.
     #[cfg(feature = "crypto")]
@@ -154,7 +207,7 @@ impl OpenOptions {
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         let valid = self.validate()?;
         let (vfs, name) = open::locate(path.as_ref())?;
-        open::open(valid.config(vfs, name), self.codec)
+        open::open(valid.wanted(vfs, name))
     }
 
     /// Opens the store `name` in the directory of `vfs`: a simulated disk, a directory in memory.
@@ -163,7 +216,7 @@ impl OpenOptions {
     /// As [`open`](Self::open).
     pub fn open_in(&self, vfs: &Vfs, name: &str) -> Result<Store> {
         let valid = self.validate()?;
-        open::open(valid.config(vfs.clone(), name.to_owned()), self.codec)
+        open::open(valid.wanted(vfs.clone(), name.to_owned()))
     }
 
     /// Makes a store that lives in memory only; the same commits, without a disk. Of the options
@@ -220,6 +273,10 @@ impl OpenOptions {
         if durability == Durability::Interval(Duration::ZERO) {
             return contradiction("an interval of zero never ends: use `Durability::Sync`");
         }
+        #[cfg(feature = "backup")]
+        if self.read_only && (self.backups != BackupOptions::default() || self.fall_back) {
+            return contradiction("backups are about writing, which `read_only` forbids");
+        }
         #[cfg(feature = "crypto")]
         if self.cipher.is_some() && self.key.is_none() {
             return contradiction("a cipher encrypts nothing without a key: set `key` too");
@@ -244,6 +301,17 @@ struct Valid<'a> {
 }
 
 impl Valid<'_> {
+    fn wanted(&self, vfs: Vfs, name: String) -> Wanted {
+        Wanted {
+            config: self.config(vfs, name),
+            codec: self.options.codec,
+            #[cfg(feature = "backup")]
+            backups: self.options.backups.clone(),
+            #[cfg(feature = "backup")]
+            fall_back: self.options.fall_back,
+        }
+    }
+
     fn config(&self, vfs: Vfs, name: String) -> Config {
         let options = self.options;
         Config {

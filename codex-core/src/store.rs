@@ -13,10 +13,10 @@ use serde::Serialize;
 use crate::batch::Batch;
 use crate::commit::{Change, Commit, Outcome};
 use crate::cursor::{self, Iter, KeyBound};
-use crate::engine::{Engine, EngineStats};
+use crate::engine::EngineStats;
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::handle::{Done, Files, Handle, Opened};
+use crate::handle::{Done, Files, Handle};
 use crate::map::Map;
 use crate::options::OpenOptions;
 use crate::read::{Read, inherent_reads};
@@ -243,12 +243,11 @@ impl Store {
     /// What the disk says. The store is closed all the same.
     pub fn close(&self) -> Result<()> {
         self.inner.check_process()?;
-        Ok(self.inner.engine.close()?)
+        self.inner.close()
     }
 
-    pub(crate) fn new(engine: Arc<Engine>, codec: Codec, opened: Opened) -> Self {
-        let opened_by = std::process::id();
-        Self { inner: Arc::new(Handle { engine, codec, opened, opened_by }) }
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { inner: Arc::new(handle) }
     }
 
     pub(crate) fn codec(&self) -> Codec {

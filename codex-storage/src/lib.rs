@@ -29,8 +29,10 @@ pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use error::{Error, RecordError, Result};
 pub use ledger::{LedgerCommit, LedgerCut, read_commits};
 pub use null::null;
-pub use open::open;
-pub use single::{FileFacts, file_facts, file_store_id, verify_file, write_whole};
+pub use open::{open, open_staged};
+pub use single::{
+    FileFacts, check_name, file_facts, file_store_id, segments, verify_file, write_whole,
+};
 pub use verify::{Verified, verify};
 
 // The tests inside this crate share the doubles of those outside, which know it by its name.

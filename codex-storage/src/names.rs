@@ -51,6 +51,11 @@ impl Names {
         }
     }
 
+    /// The names around a file that is being made under a temporary name.
+    pub(crate) fn staged(base: &str) -> Self {
+        Self { base: base.to_owned() }
+    }
+
     /// The image or the ledger: the store's own name.
     pub(crate) fn main(&self) -> &str {
         &self.base

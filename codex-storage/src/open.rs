@@ -48,6 +48,21 @@ pub fn open(config: Config) -> Result<Box<dyn Storage>> {
     }
 }
 
+/// Opens for writing a store that is being made under a temporary name, which is no name of a
+/// store: without a lock, since the one on the store that it will replace is held.
+///
+/// # Errors
+/// As [`open`]; there is nothing to create.
+pub fn open_staged(config: Config) -> Result<Box<dyn Storage>> {
+    let path = config.vfs.dir.path(&config.name);
+    let names = Names::staged(&config.name);
+    let opening = Opening { config, names, path };
+    match opening.look()? {
+        Some(main) => opening.open(main, None),
+        None => Err(Error::NotFound { path: opening.path }),
+    }
+}
+
 /// What stands at the store's own name.
 pub(crate) struct Main {
     pub(crate) file: Arc<dyn File>,

@@ -10,10 +10,11 @@ use crate::error::{Error, Result};
 use crate::header::{FileKind, HEADER_LEN, Header};
 use crate::image::ImageReader;
 use crate::log::LogReader;
+use crate::names::{Names, Role};
 use crate::seal::{Keys, Seal};
 use crate::slots::Slots;
 use crate::storage::Form;
-use crate::vfs::File;
+use crate::vfs::{File, Vfs};
 
 /// What one file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -108,6 +109,27 @@ pub fn write_whole(from: &Arc<dyn File>, path: &Path, to: &dyn File) -> Result<(
         at += u64_of(buf.len());
     }
     Ok(())
+}
+
+/// Whether `name` can name a store in the directory of `vfs`, or a backup of one.
+///
+/// # Errors
+/// `BadPath`.
+pub fn check_name(vfs: &Vfs, name: &str) -> Result<()> {
+    Names::new(name, &vfs.dir.path(name)).map(drop)
+}
+
+/// The names of the log segments beside the store `name`, which a restored image must not be
+/// opened with.
+///
+/// # Errors
+/// `BadPath`; `Io` when the directory cannot be listed.
+pub fn segments(vfs: &Vfs, name: &str) -> Result<Vec<String>> {
+    let path = vfs.dir.path(name);
+    let names = Names::new(name, &path)?;
+    let listed = vfs.dir.list().map_err(|e| Error::io("list the folder of", &path, e))?;
+    let is_segment = |name: &String| matches!(names.role(name), Some(Role::Segment(_)));
+    Ok(listed.into_iter().filter(is_segment).collect())
 }
 
 /// The header slots, of a main file only.

@@ -16,7 +16,8 @@ use codex_bench::run::RunFolder;
 use codex_bench::table::Table;
 use codex_bench::tree::{self, FileEntry, Found};
 use codex_bench::{Outcome, crew};
-use codex_core::{Stats, Store};
+use codex_core::crypto::Key;
+use codex_core::{BackupPolicy, Backups, Stats, Store};
 use indicatif::{ProgressBar, ProgressStyle};
 
 fn main() -> ExitCode {
@@ -58,10 +59,23 @@ fn demo(mut args: Args) -> Outcome<bool> {
     }
     let mut folder = RunFolder::new("demo", None)?;
     println!("{} files; stores in {}\n", grouped(files.len() as u64), folder.path().display());
-    let mut table =
-        Table::new(["run", "workers", "writes", "writes/s", "per sync", "longest hold", "lost"]);
-    let lost = write_here(&folder.file("files.db"), &files, &plan, &mut table)?
-        + kill_half_way(&folder.file("killed.db"), &files, &plan, &mut table)?;
+    let mut table = Table::new([
+        "run",
+        "workers",
+        "writes",
+        "writes/s",
+        "per sync",
+        "longest hold",
+        "backups",
+        "lost",
+    ]);
+    let mut lost = 0;
+    for (name, run) in [("files.db", "plain"), ("files.enc", "encrypted")] {
+        lost += write_here(&folder.file(name), run, &files, &plan, &mut table)?;
+    }
+    for (name, run) in [("killed.db", "plain, killed"), ("killed.enc", "encrypted, killed")] {
+        lost += kill_half_way(&folder.file(name), run, &files, &plan, &mut table)?;
+    }
     println!("{table}");
     println!("per sync: commits that shared one fsync. longest hold: of the memory lock.\n");
     query(&folder.file("files.db"))?;
@@ -81,7 +95,13 @@ fn find_files(plan: &Plan) -> Outcome<Vec<Found>> {
 }
 
 /// Writes all entries, closes, opens again and compares with what was acknowledged.
-fn write_here(path: &Path, files: &[Found], plan: &Plan, table: &mut Table) -> Outcome<u64> {
+fn write_here(
+    path: &Path,
+    run: &str,
+    files: &[Found],
+    plan: &Plan,
+    table: &mut Table,
+) -> Outcome<u64> {
     let store = open(path)?;
     let bar = bar(files.len() as u64, "writing");
     let written = Mutex::new(BTreeMap::new());
@@ -105,21 +125,21 @@ fn write_here(path: &Path, files: &[Found], plan: &Plan, table: &mut Table) -> O
     for (key, entry) in &written {
         lost += u64::from(store.get::<FileEntry>(key)?.as_ref() != Some(entry));
     }
-    row(
-        table,
-        "closed and reopened",
-        plan.workers,
-        written.len() as u64,
-        elapsed,
-        Some(&stats),
-        lost,
-    );
+    let backups = check_backups(path)?;
+    let writes = written.len() as u64;
+    Row { run, workers: plan.workers, writes, elapsed, backups, lost }.add(table, Some(&stats));
     Ok(lost)
 }
 
 /// Lets a child process write, kills it half-way, opens what it left and looks for every write that
 /// it had acknowledged.
-fn kill_half_way(path: &Path, files: &[Found], plan: &Plan, table: &mut Table) -> Outcome<u64> {
+fn kill_half_way(
+    path: &Path,
+    run: &str,
+    files: &[Found],
+    plan: &Plan,
+    table: &mut Table,
+) -> Outcome<u64> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--write-into").arg(path);
     command.args(["--workers", &plan.workers.to_string(), "--limit", &plan.limit.to_string()]);
@@ -151,8 +171,10 @@ fn kill_half_way(path: &Path, files: &[Found], plan: &Plan, table: &mut Table) -
         let expected = tree::read_entry(found)?;
         lost += u64::from(store.get::<FileEntry>(&found.key)?.as_ref() != Some(&expected));
     }
-    row(table, "killed half-way", plan.workers, acknowledged.len() as u64, elapsed, None, lost);
     store.close()?;
+    let backups = check_backups(path)?;
+    let writes = acknowledged.len() as u64;
+    Row { run, workers: plan.workers, writes, elapsed, backups, lost }.add(table, None);
     Ok(lost)
 }
 
@@ -203,28 +225,46 @@ fn query(path: &Path) -> Outcome {
 }
 
 fn open(path: &Path) -> Outcome<Store> {
-    Ok(Store::options().open(path)?)
+    let policy = BackupPolicy::keep(3).every_commits(2_000);
+    let options = Store::options().backups(policy);
+    let encrypted = path.extension().is_some_and(|extension| extension == "enc");
+    Ok(if encrypted { options.key(Key::raw(&[0x42; 32])?) } else { options }.open(path)?)
 }
 
-fn row(
-    table: &mut Table,
-    run: &str,
+/// Verifies every backup; how many there are.
+fn check_backups(path: &Path) -> Outcome<usize> {
+    let backups = Backups::of(path)?;
+    let listed = backups.list()?;
+    for backup in &listed {
+        backups.verify(backup.index)?;
+    }
+    Ok(listed.len())
+}
+
+struct Row<'a> {
+    run: &'a str,
     workers: usize,
     writes: u64,
     elapsed: Duration,
-    stats: Option<&Stats>,
+    backups: usize,
     lost: u64,
-) {
-    table.row([
-        run.into(),
-        workers.to_string(),
-        grouped(writes),
-        grouped(rate(writes, elapsed)),
-        stats.map_or_else(|| "-".into(), |stats| ratio(stats.commits, stats.storage.groups)),
-        stats
-            .map_or_else(|| "-".into(), |stats| span(Duration::from_nanos(stats.data_hold_ns_max))),
-        lost.to_string(),
-    ]);
+}
+
+impl Row<'_> {
+    fn add(&self, table: &mut Table, stats: Option<&Stats>) {
+        let per_sync = |stats: &Stats| ratio(stats.commits, stats.storage.groups);
+        let hold = |stats: &Stats| span(Duration::from_nanos(stats.data_hold_ns_max));
+        table.row([
+            self.run.into(),
+            self.workers.to_string(),
+            grouped(self.writes),
+            grouped(rate(self.writes, self.elapsed)),
+            stats.map_or_else(|| "-".into(), per_sync),
+            stats.map_or_else(|| "-".into(), hold),
+            self.backups.to_string(),
+            self.lost.to_string(),
+        ]);
+    }
 }
 
 fn bar(len: u64, what: &'static str) -> ProgressBar {

@@ -3,21 +3,28 @@
 
 use super::*;
 use crate::Error;
+use crate::handle::Opened;
 
 /// The store as a child process sees it that was forked off the one that opened it.
 fn forked(store: &Store) -> Store {
-    let Handle { engine, codec, opened, opened_by } = &*store.inner;
+    let Handle { engine, codec, opened, opened_by, .. } = &*store.inner;
     let opened = Opened {
         path: "app.db".into(),
         form: opened.form,
         access: opened.access,
         recovered: opened.recovered.clone(),
         files: None,
+        #[cfg(feature = "backup")]
+        restored: None,
     };
-    let opened_by = opened_by + 1;
-    Store {
-        inner: Arc::new(Handle { engine: Arc::clone(engine), codec: *codec, opened, opened_by }),
-    }
+    Store::new(Handle {
+        engine: Arc::clone(engine),
+        codec: *codec,
+        opened,
+        opened_by: opened_by + 1,
+        #[cfg(feature = "backup")]
+        keeper: None,
+    })
 }
 
 #[test]

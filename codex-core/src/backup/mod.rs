@@ -1,0 +1,209 @@
+//! Where backups join the store: rotation beside running writers, hot copies, and the tools for a
+//! store that is closed.
+
+mod join;
+mod keeper;
+mod moment;
+mod tools;
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use codex_backup::{CopyOptions, Progress, Rotated, copy_to};
+use codex_storage::Error as StorageError;
+use codex_storage::batch::Seq;
+use codex_storage::storage::Form;
+use codex_storage::vfs::{Mode, Vfs};
+
+pub(crate) use join::StoreFile;
+pub(crate) use keeper::Keeper;
+pub use moment::Moment;
+pub use tools::Backups;
+
+use crate::engine::Engine;
+use crate::error::{Error, Result};
+use crate::open;
+use crate::store::Store;
+
+/// How an open store keeps its backups.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct BackupOptions {
+    pub(crate) policy: Option<codex_backup::Policy>,
+    /// Refuse writes while the last backup failed.
+    pub(crate) required: bool,
+    /// Images of more than this many bytes get a second name instead of a copy.
+    pub(crate) link_above: u64,
+    pub(crate) on_event: Option<Callback>,
+}
+
+impl Default for BackupOptions {
+    fn default() -> Self {
+        let link_above = codex_backup::Options::default().link_above;
+        Self { policy: None, required: false, link_above, on_event: None }
+    }
+}
+
+/// What became of a backup that was due, for [`OpenOptions::on_backup`](crate::OpenOptions::on_backup).
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum BackupEvent {
+    /// The newest backup is of this commit.
+    Made {
+        /// The commit.
+        seq: Seq,
+    },
+    /// No backup was made; every older one is as good as before. It is tried again.
+    Failed {
+        /// Why.
+        error: Error,
+    },
+}
+
+/// Figures of the backups of an open store.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BackupStats {
+    /// Backups made since opening.
+    pub made: u64,
+    /// Attempts that failed since opening.
+    pub failed: u64,
+    /// The commit of the newest backup made or found unchanged since opening.
+    pub last_seq: Option<Seq>,
+    /// Why the last attempt failed; `None` when it did not.
+    pub last_error: Option<String>,
+}
+
+/// A user's function that hears of backups.
+#[derive(Clone)]
+pub(crate) struct Callback(Arc<dyn Fn(&BackupEvent) + Send + Sync>);
+
+impl Callback {
+    pub(crate) fn new(f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(f))
+    }
+
+    fn call(&self, event: &BackupEvent) {
+        (self.0)(event);
+    }
+}
+
+impl fmt::Debug for Callback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Callback")
+    }
+}
+
+impl PartialEq for Callback {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Store {
+    /// Makes a backup now, beside running readers and writers: complete, synced and verified before
+    /// it becomes `.bak.1` and the older ones move up. Nothing rotates when the newest backup is
+    /// of the last commit already.
+    ///
+    /// # Errors
+    /// Of the disk and of the files at the backups' names; every older backup is as good as before.
+    /// A store in memory has no files: a contradiction.
+    pub fn back_up(&self) -> Result<Rotated> {
+        self.inner.check_writable()?;
+        let keeper = self.inner.keeper.as_ref().ok_or(NO_FILES)?;
+        keeper.rotate(&self.inner.engine)
+    }
+
+    /// Copies the store to `path`, a file of its own, beside running readers and writers: the state
+    /// after some commit at or behind this call, whole and verified before it has its name. Nothing
+    /// may stand at `path`.
+    ///
+    /// # Errors
+    /// Of the disk; the destination is as it was.
+    pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Seq> {
+        self.backup_to_watched(path, &mut |_| ControlFlow::Continue(()))
+    }
+
+    /// As [`backup_to`](Self::backup_to); `watch` hears of the bytes copied so far and may stop
+    /// the copy.
+    ///
+    /// # Errors
+    /// As [`backup_to`](Self::backup_to); stopped by `watch`.
+    pub fn backup_to_watched(
+        &self,
+        path: impl AsRef<Path>,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Seq> {
+        let (to, name) = open::locate(path.as_ref())?;
+        self.backup_to_in(&to, &name, watch)
+    }
+
+    /// As [`backup_to_watched`](Self::backup_to_watched), into a directory that may be simulated.
+    ///
+    /// # Errors
+    /// As [`backup_to`](Self::backup_to).
+    pub fn backup_to_in(
+        &self,
+        to: &Vfs,
+        name: &str,
+        watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
+    ) -> Result<Seq> {
+        self.inner.check_writable()?;
+        let home = self.inner.opened.files.as_ref().ok_or(NO_FILES)?;
+        let form = self.form().ok_or(NO_FILES)?;
+        let inspect = StoreFile { keys: None };
+        // Images are only ever replaced; a ledger goes on growing where it is opened.
+        let mode = if form == Form::Ledger { Mode::Private } else { Mode::Frozen };
+        let mut rounds = 0;
+        loop {
+            let upto = settle(&self.inner.engine, form)?;
+            // Never a second name: a copy elsewhere has to outlive the disk of the store.
+            let copied =
+                join::with_source(&home.vfs, &home.name, u64::MAX, upto, |source, about| {
+                    let options =
+                        CopyOptions { mode, about: about.cloned(), ..CopyOptions::default() };
+                    copy_to(&home.vfs, source, to, name, &inspect, &options, watch)
+                })?;
+            match copied {
+                Err(codex_backup::Error::Changed { .. }) if rounds < ROUNDS_MAX => rounds += 1,
+                copied => return Ok(copied?.facts.seq),
+            }
+        }
+    }
+
+    /// Figures of the backups since opening.
+    pub fn backup_stats(&self) -> BackupStats {
+        self.inner.keeper.as_ref().map(Keeper::stats).unwrap_or_default()
+    }
+
+    /// What opening put in place of a damaged store, where
+    /// [`OpenOptions::fall_back_to_backup`](crate::OpenOptions::fall_back_to_backup) allowed it.
+    pub fn restored(&self) -> Option<&codex_backup::Restored> {
+        self.inner.opened.restored.as_ref()
+    }
+}
+
+/// Brings the files up to the last commit: the main file is then an image of it, or a ledger that
+/// holds it in the bytes up to the offset that is returned.
+fn settle(engine: &Engine, form: Form) -> Result<Option<u64>> {
+    match form {
+        Form::Wal => {
+            engine.checkpoint()?;
+            Ok(None)
+        }
+        Form::Snapshot => {
+            engine.flush()?;
+            Ok(None)
+        }
+        Form::Ledger => {
+            engine.flush()?;
+            Ok(Some(engine.stats().storage.log_bytes))
+        }
+    }
+}
+
+const NO_FILES: Error =
+    Error::Storage(StorageError::Contradiction("a store in memory has no files to back up"));
+/// How often a copy begins anew because the image was replaced meanwhile.
+const ROUNDS_MAX: u32 = 10;

@@ -1,0 +1,211 @@
+//! Point in time: a ledger as it was at a commit or at a time, as a file to restore.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codex_storage::batch::Seq;
+use codex_storage::seal::Keys;
+use codex_storage::storage::Form;
+use codex_storage::vfs::{Clock, Mode, Open, Vfs};
+use codex_storage::{Config, Create, Error as StorageError, LedgerCut, read_commits};
+
+use crate::error::Result;
+
+/// A point in the history of a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// Behind the commit with this number.
+    Seq(Seq),
+    /// Behind the last commit at or before this time, in microseconds since 1970 (UTC).
+    TimeUs(i64),
+}
+
+/// A ledger as it was, under a temporary name that is removed with this value.
+pub(super) struct Staged {
+    vfs: Vfs,
+    name: String,
+    len: u64,
+}
+
+impl Staged {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(super) fn len(&self) -> u64 {
+        self.len
+    }
+}
+
+impl Drop for Staged {
+    fn drop(&mut self) {
+        // What stays has the name of a temporary, which the next open removes.
+        let _ = self.vfs.dir.remove(&self.name);
+    }
+}
+
+/// Writes the ledger `name` as it was at `moment`.
+///
+/// The groups that lie before the moment are copied as they are; of the group that it falls into,
+/// the commits up to it are made once more, at the times they had, so that their digests are the
+/// same.
+pub(super) fn stage(
+    vfs: &Vfs,
+    name: &str,
+    keys: Option<&Arc<dyn Keys>>,
+    moment: Moment,
+) -> Result<Staged> {
+    let upto = match moment {
+        Moment::Seq(seq) => seq,
+        Moment::TimeUs(time_us) => last_before(vfs, name, keys, time_us)?,
+    };
+    let mut part = Vec::new();
+    let cut = read_part(vfs, name, keys, upto, &mut part)?;
+    let last = part.last().map_or(cut.seq, |commit: &Commit| commit.seq);
+    if matches!(moment, Moment::Seq(wanted) if wanted > last) {
+        let path = vfs.dir.path(name);
+        let what = "the ledger has no such commit yet";
+        return Err(StorageError::Damaged { path, offset: cut.offset, what }.into());
+    }
+    let mut staged =
+        Staged { vfs: vfs.clone(), name: format!("{name}.tmp.moment"), len: cut.offset };
+    copy(vfs, name, &staged.name, cut.offset)?;
+    if !part.is_empty() {
+        staged.len = append(vfs, &staged.name, keys, &part)?;
+    }
+    Ok(staged)
+}
+
+/// A commit to be made once more.
+struct Commit {
+    seq: Seq,
+    time_us: i64,
+    /// Key and value; no value: removed; no key: cleared.
+    ops: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>,
+}
+
+fn last_before(vfs: &Vfs, name: &str, keys: Option<&Arc<dyn Keys>>, time_us: i64) -> Result<Seq> {
+    let mut last = 0;
+    read_commits(vfs, name, keys.map(|keys| &**keys), Seq::MAX, &mut |commit| {
+        if commit.time_us <= time_us {
+            last = commit.seq;
+        }
+        Ok(())
+    })?;
+    Ok(last)
+}
+
+/// Where the last whole group up to `upto` ends, and the commits behind it up to there.
+fn read_part(
+    vfs: &Vfs,
+    name: &str,
+    keys: Option<&Arc<dyn Keys>>,
+    upto: Seq,
+    part: &mut Vec<Commit>,
+) -> Result<LedgerCut> {
+    let keys = keys.map(|keys| &**keys);
+    let cut = read_commits(vfs, name, keys, upto, &mut |_| Ok(()))?;
+    if cut.seq == upto {
+        return Ok(cut);
+    }
+    read_commits(vfs, name, keys, upto, &mut |commit| {
+        if commit.seq > cut.seq {
+            let mut ops = Vec::new();
+            for op in commit.ops {
+                use codex_storage::batch::Op;
+                let path = || vfs.dir.path(name);
+                ops.push(
+                    match op.map_err(|source| StorageError::Record { path: path(), source })? {
+                        Op::Set { key, value } => (Some(key.to_vec()), Some(value.to_vec())),
+                        Op::Remove { key } => (Some(key.to_vec()), None),
+                        Op::Clear => (None, None),
+                    },
+                );
+            }
+            part.push(Commit { seq: commit.seq, time_us: commit.time_us, ops });
+        }
+        Ok(())
+    })?;
+    Ok(cut)
+}
+
+fn copy(vfs: &Vfs, from: &str, to: &str, len: u64) -> Result<()> {
+    let failed = |action, name: &str| {
+        let path = vfs.dir.path(name);
+        move |source| StorageError::Io { action, path, source: Arc::new(source) }
+    };
+    if vfs.dir.metadata(to).map_err(failed("look at", to))?.is_some() {
+        vfs.dir.remove(to).map_err(failed("remove", to))?;
+    }
+    let source = vfs.dir.open(from, Open::Read).map_err(failed("open", from))?;
+    let target = vfs.dir.open(to, Open::CreateNew(Mode::Private)).map_err(failed("create", to))?;
+    let mut buf = vec![0; CHUNK_BYTES];
+    let mut at = 0;
+    while at < len {
+        let here = usize::try_from(len - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+        let chunk = buf.get_mut(..here).unwrap_or_default();
+        source.read_exact_at(chunk, at).map_err(failed("read", from))?;
+        target.write_all_at(chunk, at).map_err(failed("write", to))?;
+        at += here as u64;
+    }
+    Ok(())
+}
+
+/// Makes `part` once more at the end of the staged ledger; its length then.
+fn append(vfs: &Vfs, name: &str, keys: Option<&Arc<dyn Keys>>, part: &[Commit]) -> Result<u64> {
+    let clock = Arc::new(StoppedClock::default());
+    let then = Vfs { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..vfs.clone() };
+    let mut ledger = codex_storage::open_staged(Config {
+        form: Some(Form::Ledger),
+        create: Create::Never,
+        keys: keys.cloned(),
+        ..Config::new(then, name)
+    })?;
+    ledger.replay(&mut |_| Ok(()))?;
+    let mut group = ledger.group();
+    for commit in part {
+        clock.set(commit.time_us);
+        group.reset();
+        for (key, value) in &commit.ops {
+            use codex_storage::batch::Op;
+            let op = match (key, value) {
+                (Some(key), Some(value)) => Op::Set { key, value },
+                (Some(key), None) => Op::Remove { key },
+                (None, _) => Op::Clear,
+            };
+            let path = || vfs.dir.path(name);
+            group.push(op).map_err(|source| StorageError::Record { path: path(), source })?;
+        }
+        group.finish();
+        ledger.commit(&mut group, None)?;
+    }
+    let len = ledger.stats().log_bytes;
+    drop(ledger);
+    Ok(len)
+}
+
+/// A clock that stands where it was put.
+#[derive(Debug, Default)]
+struct StoppedClock(codex_storage::sync::atomic::AtomicU64);
+
+impl StoppedClock {
+    fn set(&self, time_us: i64) {
+        let bits = u64::from_le_bytes(time_us.to_le_bytes());
+        self.0.store(bits, codex_storage::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+impl Clock for StoppedClock {
+    fn now_us(&self) -> i64 {
+        let bits = self.0.load(codex_storage::sync::atomic::Ordering::Relaxed);
+        i64::from_le_bytes(bits.to_le_bytes())
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn sleep(&self, _duration: Duration) {}
+}
+
+const CHUNK_BYTES: usize = 256 << 10;

@@ -1,0 +1,205 @@
+//! The backups of a store that is not open: list, verify, restore, prune.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use codex_backup::{Depth, Entry, Found, Options, Pending, Proof, Restored, unwatched};
+use codex_storage::seal::Keys;
+use codex_storage::vfs::{LockGuard, LockKind, Vfs};
+use codex_storage::{Error as StorageError, segments};
+
+use super::StoreFile;
+use super::join;
+use super::moment::{self, Moment};
+use crate::error::Result;
+use crate::open;
+
+/// The backups of the store at a path, as files: nothing here opens the store.
+///
+/// ```
+/// use codex_core::{Backups, Store};
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("app.db");
+/// let store = Store::open(&path)?;
+/// store.set("greeting", "hello")?;
+/// store.back_up()?;
+/// store.set("greeting", "overwritten by mistake")?;
+/// store.close()?;
+/// drop(store);
+///
+/// let backups = Backups::of(&path)?;
+/// let newest = backups.verify(1)?;
+/// assert_eq!(newest.facts.seq, 1);
+/// for (_, kept_as) in backups.restore(1)?.replaced {
+///     println!("what was there is kept as {kept_as}");
+/// }
+/// assert_eq!(Store::open(&path)?.get::<String>("greeting")?.as_deref(), Some("hello"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Backups {
+    vfs: Vfs,
+    name: String,
+    keys: Option<Arc<dyn Keys>>,
+}
+
+impl Backups {
+    /// The backups of the store at `path`. Touches nothing.
+    ///
+    /// # Errors
+    /// The path cannot name a store, or its folder is missing.
+    pub fn of(path: impl AsRef<Path>) -> Result<Self> {
+        let (vfs, name) = open::locate(path.as_ref())?;
+        Ok(Self::of_in(&vfs, &name))
+    }
+
+    /// The backups of the store `name` in the directory of `vfs`.
+    pub fn of_in(vfs: &Vfs, name: &str) -> Self {
+        Self { vfs: vfs.clone(), name: name.to_owned(), keys: None }
+    }
+
+    /// With the key of the store: encrypted contents are then verified too, not their checksums
+    /// alone.
+    #[cfg(feature = "crypto")]
+    #[must_use]
+    pub fn key(mut self, key: codex_crypto::Key) -> Self {
+        let entropy = Arc::clone(&self.vfs.entropy);
+        let key = crate::seal::SharedKey::new(key);
+        self.keys = Some(Arc::new(crate::seal::UserKey::new(key, Default::default(), entropy)));
+        self
+    }
+
+    pub(crate) fn with_keys(self, keys: Option<Arc<dyn Keys>>) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// What backups there are, newest first, the damaged and foreign ones with their error.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Entry>> {
+        Ok(self.inner()?.list()?)
+    }
+
+    /// Reads every byte of the backup with this index, 1 being the newest. Encrypted contents are
+    /// authenticated too where the [key](Self::key) is given.
+    ///
+    /// # Errors
+    /// What is wrong with it, with the offset.
+    pub fn verify(&self, index: u32) -> Result<Proof> {
+        Ok(self.inner()?.verify(index, self.depth_of(index)?)?)
+    }
+
+    /// The newest backup that is good, and why newer ones are not.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn newest_good(&self) -> Result<Found> {
+        let depth = if self.keys.is_some() { Depth::Full } else { Depth::Checksums };
+        Ok(self.inner()?.newest_good(depth)?)
+    }
+
+    /// Puts a copy of the backup with this index in the place of the store, which nobody may have
+    /// open. What was there, its log included, is kept under the names that are returned. A crash
+    /// on the way leaves the old store whole, or a restore that the next open for writing finishes.
+    ///
+    /// # Errors
+    /// The store is open elsewhere; the backup is no good; the disk. Nothing was changed, unless
+    /// [`pending`](Self::pending) says that the restore was decided already.
+    pub fn restore(&self, index: u32) -> Result<Restored> {
+        let _lock = self.lock()?;
+        self.restore_locked(index)
+    }
+
+    /// Puts the ledger in the state that it had at `moment`: commits behind it are not there, and
+    /// what was there is kept as with [`restore`](Self::restore).
+    ///
+    /// # Errors
+    /// As [`restore`](Self::restore); the store is no ledger; an encrypted one needs its key.
+    pub fn restore_until(&self, moment: Moment) -> Result<Restored> {
+        let _lock = self.lock()?;
+        let staged = moment::stage(&self.vfs, &self.name, self.keys.as_ref(), moment)?;
+        let source = codex_backup::Source::Growing { name: staged.name(), upto: staged.len() };
+        let sidecars = self.sidecars()?;
+        Ok(self.inner()?.restore_from(source, None, &sidecars, &mut unwatched)?)
+    }
+
+    /// Removes all but the newest `keep` backups; the names removed.
+    ///
+    /// # Errors
+    /// The disk.
+    pub fn prune(&self, keep: u32) -> Result<Vec<String>> {
+        Ok(self.inner()?.prune(keep)?)
+    }
+
+    /// A restore that was interrupted; the next open for writing finishes it.
+    ///
+    /// # Errors
+    /// The record of it cannot be read.
+    pub fn pending(&self) -> Result<Option<Pending>> {
+        Ok(self.inner()?.pending_restore()?)
+    }
+
+    /// Finishes an interrupted restore, where there is one.
+    pub(crate) fn finish_restore(&self) -> Result<Option<Restored>> {
+        let inner = self.inner()?;
+        if inner.pending_restore()?.is_none() {
+            return Ok(None);
+        }
+        let _lock = self.lock()?;
+        Ok(inner.finish_restore()?)
+    }
+
+    fn restore_locked(&self, index: u32) -> Result<Restored> {
+        let inner = self.inner()?;
+        let sidecars = self.sidecars()?;
+        let name = codex_backup::backup_name(&self.name, index);
+        // A continued image is written whole by itself: its log is not there any more.
+        let done = join::with_source(&self.vfs, &name, u64::MAX, None, |source, about| {
+            inner.restore_from(source, about, &sidecars, &mut unwatched)
+        })?;
+        Ok(done?)
+    }
+
+    fn sidecars(&self) -> Result<Vec<String>> {
+        Ok(segments(&self.vfs, &self.name)?)
+    }
+
+    fn depth_of(&self, index: u32) -> Result<Depth> {
+        let listed = self.list()?;
+        let entry = listed.iter().find(|entry| entry.index == index);
+        let facts = entry.and_then(|entry| entry.facts.as_ref().ok());
+        let sealed = facts.is_some_and(|facts| facts.encrypted);
+        Ok(if sealed && self.keys.is_none() { Depth::Checksums } else { Depth::Full })
+    }
+
+    fn lock(&self) -> Result<Box<dyn LockGuard>> {
+        let name = format!("{}.lock", self.name);
+        let path = self.vfs.dir.path(&self.name);
+        let lock = self.vfs.dir.try_lock(&name, LockKind::Exclusive).map_err(|source| {
+            StorageError::Io { action: "lock", path: path.clone(), source: Arc::new(source) }
+        })?;
+        Ok(lock.ok_or(StorageError::Locked { path, waited_ms: 0 })?)
+    }
+
+    fn inner(&self) -> Result<codex_backup::Backups> {
+        let inspect = Arc::new(StoreFile { keys: self.keys.clone() });
+        // Keeping plays no part here: only a rotation prunes by itself.
+        Ok(codex_backup::Backups::new(
+            self.vfs.clone(),
+            self.name.clone(),
+            inspect,
+            Options::default(),
+        )?)
+    }
+}
+
+impl fmt::Debug for Backups {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backups")
+            .field("path", &self.vfs.dir.path(&self.name))
+            .finish_non_exhaustive()
+    }
+}
