@@ -6,10 +6,13 @@ use serde::de::DeserializeOwned;
 
 use crate::cursor::{Iter, Keys};
 use crate::error::Result;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
 use crate::value::ValueRef;
 
 /// Reading, the same for a [`Store`](crate::Store) and a [`Snapshot`](crate::Snapshot): for code
-/// that takes either. Both have these methods without the trait, too.
+/// that takes either. Both have these methods without the trait, too. Other types cannot implement
+/// it, so that it may grow.
 ///
 /// ```
 /// use codex_core::{Read, Store};
@@ -25,7 +28,7 @@ use crate::value::ValueRef;
 /// assert_eq!((total(&store)?, total(&before)?), (7, 3));
 /// # Ok::<(), codex_core::Error>(())
 /// ```
-pub trait Read {
+pub trait Read: sealed::Sealed {
     /// The value of `key`, as a handle to its bytes; `None` where there is none.
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef>;
     /// How many keys there are.
@@ -63,6 +66,14 @@ pub trait Read {
         Keys::new(self.iter())
     }
 }
+
+pub(crate) mod sealed {
+    /// Kept from other crates.
+    pub trait Sealed {}
+}
+
+impl sealed::Sealed for Store {}
+impl sealed::Sealed for Snapshot {}
 
 /// The methods of [`Read`] as the type's own, so that nobody has to import a trait to read.
 macro_rules! inherent_reads {
