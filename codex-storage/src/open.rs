@@ -243,7 +243,7 @@ fn any_segment(dir: &dyn Dir, names: &Names) -> Result<Option<String>> {
 fn check_level(form: Form, durability: Durability) -> Result<()> {
     if form == Form::Snapshot && durability == Durability::Os {
         return Err(Error::Contradiction(
-            "a snapshot is synced whenever it is written: open it at `Sync` or `Interval`, not `Os`",
+            "a snapshot is synced whenever it is written: open it at `Sync` or `Interval`",
         ));
     }
     Ok(())

@@ -87,8 +87,8 @@ pub trait Storage: fmt::Debug + Send {
     /// lock on the store is released when the storage is dropped.
     ///
     /// # Errors
-    /// `Poisoned`, `InDoubt`: it is closed, and commits that were not durable may be lost. `NoSpace`,
-    /// `Io`: the clean end is not marked, and the same commits are durable as before.
+    /// `Poisoned`, `InDoubt`: it is closed, and commits that were not durable may be lost.
+    /// `NoSpace`, `Io`: the clean end is not marked, and the same commits are durable as before.
     fn close(&mut self, state: &dyn State) -> Result<()>;
 
     /// Sizes and counts.

@@ -130,7 +130,9 @@ impl ImageSpec {
             let what = "the header does not read back as it was written";
             return Err(Error::Damaged { path: self.path(), offset: 0, what });
         }
-        image.check()?;
+        if !cfg!(codex_mutant = "image_unverified") {
+            image.check()?;
+        }
         Ok(Written {
             temporary: self.temporary.clone(),
             seq: self.header.base_seq,

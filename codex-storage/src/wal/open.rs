@@ -37,6 +37,9 @@ impl Wal {
         let state = self.read(&segments.live, sink, &mut found)?;
         self.watch.end(self.condition.path())?;
         self.leftovers = segments.leftovers;
+        if cfg!(codex_mutant = "leftovers_at_open") {
+            self.remove_leftovers();
+        }
         if self.condition.writes() {
             if let Some(stray) = segments.stray {
                 self.remove_stray(stray);

@@ -82,6 +82,67 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-storage", "ledger", "times_never_run_backwards"],
         &["the times of the commits run backwards"],
     ),
+    // Images, and the forms that have them.
+    tested(
+        "skip_dir_sync",
+        ["codex-storage", "crash_forms", "power_cut::snapshot"],
+        &["power_cut::snapshot ... FAILED", "failed: snapshot sequence"],
+    ),
+    tested(
+        "rename_before_sync",
+        ["codex-storage", "crash_forms", "power_cut::snapshot"],
+        &["opening failed"],
+    ),
+    tested(
+        "skip_image_sync",
+        ["codex-storage", "crash_forms", "power_cut::snapshot"],
+        &["opening failed"],
+    ),
+    tested(
+        "image_unverified",
+        ["codex-storage", "image", "out_of_order"],
+        &["a_state_out_of_order_is_refused_and_leaves_nothing ... FAILED"],
+    ),
+    tested(
+        "footer_unread",
+        ["codex-storage", "image", "blocks_swapped"],
+        &["dropped went unnoticed"],
+    ),
+    tested(
+        "poison_ignored",
+        ["codex-storage", "snapshot", "in_doubt_and_poisons"],
+        &["is_in_doubt_and_poisons ... FAILED"],
+    ),
+    tested(
+        "anchor_forgotten",
+        ["codex-storage", "conformance", "the_anchor_survives"],
+        &["snapshot::the_anchor_survives_and_is_demanded ... FAILED", "wal::the_anchor"],
+    ),
+    tested(
+        "trust_the_name",
+        ["codex-storage", "wal", "given_once_more"],
+        &["a_name_that_an_attach_could_not_make_durable_is_given_once_more ... FAILED"],
+    ),
+    tested(
+        "leftovers_at_open",
+        ["codex-storage", "wal", "while_names_change"],
+        &["a_failure_while_names_change_poisons_and_loses_nothing ... FAILED", "LogMissing"],
+    ),
+    tested(
+        "remove_segment_early",
+        ["codex-storage", "wal", "failed_images"],
+        &["failed_images_change_nothing_and_the_next_contains_all_segments ... FAILED"],
+    ),
+    tested(
+        "skip_segment_sync_at_switch",
+        ["codex-storage", "wal", "lazy_commits"],
+        &["a_switch_of_segments_makes_lazy_commits_durable ... FAILED"],
+    ),
+    tested(
+        "ignore_neighbour",
+        ["codex-storage", "wal_mixed", "two_lives"],
+        &["two_lives_of_one_copied_store_do_not_mix ... FAILED"],
+    ),
     // Backups.
     tested(
         "backup_unsynced",
