@@ -337,6 +337,6 @@ const CHECKPOINT_POLL: Duration = Duration::from_millis(100);
 /// The first wait after a failed rotation; each further one is twice as long.
 const RETRY_MIN: Duration = Duration::from_millis(500);
 /// The longest wait after a failed rotation.
-const RETRY_MAX: Duration = Duration::from_secs(60);
+const RETRY_MAX: Duration = Duration::from_mins(1);
 /// How often a rotation begins anew because the image was replaced meanwhile.
 const ROUNDS_MAX: u32 = 10;

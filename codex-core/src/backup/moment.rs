@@ -80,9 +80,11 @@ pub(super) fn stage(
 struct Commit {
     seq: Seq,
     time_us: i64,
-    /// Key and value; no value: removed; no key: cleared.
-    ops: Vec<(Option<Vec<u8>>, Option<Vec<u8>>)>,
+    ops: Vec<OwnedOp>,
 }
+
+/// Key and value; no value: removed; no key: cleared.
+type OwnedOp = (Option<Vec<u8>>, Option<Vec<u8>>);
 
 fn last_before(vfs: &Vfs, name: &str, keys: Option<&Arc<dyn Keys>>, time_us: i64) -> Result<Seq> {
     let mut last = 0;

@@ -67,7 +67,11 @@ impl Backups {
     pub fn key(mut self, key: codex_crypto::Key) -> Self {
         let entropy = Arc::clone(&self.vfs.entropy);
         let key = crate::seal::SharedKey::new(key);
-        self.keys = Some(Arc::new(crate::seal::UserKey::new(key, Default::default(), entropy)));
+        self.keys = Some(Arc::new(crate::seal::UserKey::new(
+            key,
+            codex_crypto::Cipher::default(),
+            entropy,
+        )));
         self
     }
 
