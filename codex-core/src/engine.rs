@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use codex_storage::batch::Seq;
+use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Durability, Form, Storage, StorageStats};
 use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -171,6 +172,23 @@ impl Engine {
         self.shared.checkpoint()
     }
 
+    /// Lets `keys` open the store from now on, in place of the key before.
+    ///
+    /// # Errors
+    /// `NotEncrypted`, `Seal`, of the disk: nothing was changed. `InDoubt`, `Poisoned`: either key
+    /// may open the store. `Closed`.
+    pub fn change_key(&self, keys: Arc<dyn Keys>) -> Result<()> {
+        self.shared.change_key(keys)
+    }
+
+    /// Puts the store under a fresh root key, which `keys` wraps, beside running writers.
+    ///
+    /// # Errors
+    /// As [`change_key`](Self::change_key); `Abandoned` by a close.
+    pub fn rekey(&self, keys: Arc<dyn Keys>) -> Result<()> {
+        self.shared.image(Request::Rekey(keys)).map(|_| ())
+    }
+
     /// One step of syncing by interval.
     ///
     /// # Errors
@@ -254,9 +272,21 @@ impl Shared {
     }
 
     pub(crate) fn checkpoint(&self) -> Result<Seq> {
+        self.image(Request::BeginCheckpoint)
+    }
+
+    fn change_key(&self, keys: Arc<dyn Keys>) -> Result<()> {
+        // An image that is being written would bring the old envelope back.
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
-        let Reply::Begun(begun) = self.submit(Request::BeginCheckpoint)? else {
+        self.submit(Request::ChangeKey(keys)).map(|_| ())
+    }
+
+    /// Does what `begin` begins: writes something long beside running writers.
+    fn image(&self, begin: Request) -> Result<Seq> {
+        let _rank = rank::take(Rank::Checkpoint);
+        let _one = self.checkpoint.lock();
+        let Reply::Begun(begun) = self.submit(begin)? else {
             return Err(self.core.closed());
         };
         let Some((checkpoint, ordered)) = begun else {

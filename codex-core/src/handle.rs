@@ -6,6 +6,7 @@ use std::sync::Arc;
 use codex_storage::batch::Seq;
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Form, Recovered};
+use codex_storage::sync::Mutex;
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, Error as StorageError};
 
@@ -33,7 +34,24 @@ pub(crate) struct Opened {
 pub(crate) struct Files {
     pub(crate) vfs: Vfs,
     pub(crate) name: String,
-    pub(crate) keys: Option<Arc<dyn Keys>>,
+    keys: Mutex<Option<Arc<dyn Keys>>>,
+}
+
+impl Files {
+    pub(crate) fn new(vfs: Vfs, name: String, keys: Option<Arc<dyn Keys>>) -> Self {
+        Self { vfs, name, keys: Mutex::new(keys) }
+    }
+
+    /// What opens the files now.
+    pub(crate) fn keys(&self) -> Option<Arc<dyn Keys>> {
+        self.keys.lock().clone()
+    }
+
+    /// Notes that other keys open the files from now on.
+    #[cfg(feature = "crypto")]
+    pub(crate) fn set_keys(&self, keys: Arc<dyn Keys>) {
+        *self.keys.lock() = Some(keys);
+    }
 }
 
 /// What an unconditional commit did.

@@ -86,6 +86,7 @@
 mod backup;
 mod batch;
 mod commit;
+mod convert;
 mod cursor;
 mod engine;
 mod entry;
@@ -99,6 +100,8 @@ mod options;
 pub mod proof;
 mod rank;
 mod read;
+#[cfg(feature = "crypto")]
+mod rekey;
 #[cfg(feature = "crypto")]
 mod seal;
 mod snapshot;
@@ -120,6 +123,7 @@ pub use codex_crypto as crypto;
 pub use codex_storage::batch::Seq;
 pub use codex_storage::storage::{Anchor, Cut, Durability, Form, Recovered, StorageStats};
 pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, Verified, vfs};
+pub use convert::{Conversion, Converted};
 pub use cursor::{Entry, Iter, Key, Keys};
 pub use engine::EngineStats as Stats;
 pub use error::{Error, Result};

@@ -92,7 +92,7 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         form: Some(form),
         access,
         recovered,
-        files: Some(Files { vfs, name, keys }),
+        files: Some(Files::new(vfs, name, keys)),
         #[cfg(feature = "backup")]
         restored,
     };

@@ -232,6 +232,13 @@ impl OpenOptions {
     }
 
     #[cfg(feature = "crypto")]
+    pub(crate) fn open_with(&self, vfs: &Vfs, name: &str, keys: Arc<dyn Keys>) -> Result<Store> {
+        let mut wanted = self.validate()?.wanted(vfs.clone(), name.to_owned());
+        wanted.config.keys = Some(keys);
+        open::open(wanted)
+    }
+
+    #[cfg(feature = "crypto")]
     fn keys(&self, vfs: &Vfs) -> Option<Arc<dyn Keys>> {
         let key = self.key.as_ref()?;
         let cipher = self.cipher.unwrap_or_default();

@@ -5,3 +5,53 @@ pub use crate::engine::{Engine, EngineOptions, EngineStats, View};
 pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};
 pub use crate::map::{Map, MapBuilder, Ordered};
+
+#[cfg(feature = "crypto")]
+pub use keyed::{change_key, keys, open, rekey};
+
+/// Stores under keys that a test wraps.
+#[cfg(feature = "crypto")]
+mod keyed {
+    use std::sync::Arc;
+
+    use codex_crypto::{Cipher, Key};
+    use codex_storage::seal::Keys;
+    use codex_storage::vfs::{Entropy, Vfs};
+
+    use crate::seal::{SharedKey, UserKey};
+    use crate::{OpenOptions, Result, Store};
+
+    /// What storage gets of a user's key.
+    pub fn keys(key: Key, cipher: Cipher, entropy: Arc<dyn Entropy>) -> Arc<dyn Keys> {
+        Arc::new(UserKey::new(SharedKey::new(key), cipher, entropy))
+    }
+
+    /// Opens the store `name` as `options` say, under these keys.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open_in`].
+    pub fn open(
+        options: &OpenOptions,
+        vfs: &Vfs,
+        name: &str,
+        keys: Arc<dyn Keys>,
+    ) -> Result<Store> {
+        options.open_with(vfs, name, keys)
+    }
+
+    /// As [`Store::change_key`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn change_key(store: &Store, keys: Arc<dyn Keys>) -> Result<()> {
+        store.change_keys(keys)
+    }
+
+    /// As [`Store::rekey`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn rekey(store: &Store, keys: Arc<dyn Keys>) -> Result<()> {
+        store.rekey_with(keys)
+    }
+}

@@ -16,7 +16,7 @@ use crate::cursor::{self, Iter, KeyBound};
 use crate::engine::EngineStats;
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::handle::{Done, Files, Handle};
+use crate::handle::{Done, Handle};
 use crate::map::Map;
 use crate::options::OpenOptions;
 use crate::read::{Read, inherent_reads};
@@ -191,11 +191,11 @@ impl Store {
     /// Damage, each kind by its own variant: the store in memory is still whole then, so a
     /// [`checkpoint`](Store::checkpoint) or a copy by hand may save what the disk no longer has.
     pub fn verify(&self) -> Result<Verified> {
-        let Some(Files { vfs, name, keys }) = &self.inner.opened.files else {
+        let Some(files) = &self.inner.opened.files else {
             let what = "a store in memory has no files to verify";
             return Err(StorageError::Contradiction(what).into());
         };
-        Ok(codex_storage::verify(vfs, name, keys.as_deref())?)
+        Ok(codex_storage::verify(&files.vfs, &files.name, files.keys().as_deref())?)
     }
 
     /// Sizes, counts and waits.

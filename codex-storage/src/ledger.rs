@@ -1,11 +1,12 @@
 //! The Ledger form: one log that keeps every commit ever, with its time, chained by SHA-256.
 
 mod key;
+mod rewrite;
 
 use std::ops::Range;
 use std::sync::Arc;
 
-use key::Rewrite;
+pub(crate) use rewrite::{Rewrite, install, write_ledger};
 
 use crate::batch::{Group, Op, Seq};
 use crate::condition::Condition;

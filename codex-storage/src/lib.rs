@@ -3,6 +3,7 @@ pub mod batch;
 mod codec;
 mod condition;
 mod config;
+mod convert;
 mod digest;
 mod error;
 mod frame;
@@ -26,6 +27,7 @@ pub mod vfs;
 mod wal;
 
 pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
+pub use convert::{Conversion, Converted, convert};
 pub use error::{Error, RecordError, Result};
 pub use ledger::{LedgerCommit, LedgerCut, read_commits};
 pub use null::null;

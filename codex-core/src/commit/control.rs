@@ -55,6 +55,13 @@ impl Core {
                 let ordered = disk.read(Map::ordered);
                 Ok(Reply::Begun(begun.map(|begun| (begun, ordered))))
             }
+            Request::ChangeKey(keys) => storage.change_key(&*keys).map(|()| Reply::Done),
+            Request::Rekey(keys) => {
+                let ordered = disk.read(Map::ordered);
+                let storage = disk.storage.as_mut().ok_or_else(|| self.closed())?;
+                let begun = storage.rekey(&*keys, &Image(ordered.clone()))?;
+                Ok(Reply::Begun(begun.map(|begun| (begun, ordered))))
+            }
             Request::Anchor => Ok(Reply::Anchor(storage.anchor())),
             Request::Commit(_) | Request::Close => Ok(Reply::Done),
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use codex_storage::Result;
 use codex_storage::batch::{GROUP_LEN_TARGET, Seq};
+use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Checkpoint, StorageStats, SyncPoint, Written};
 use codex_storage::sync::{Mutex, MutexGuard, Parker, Unparker};
 
@@ -31,6 +32,10 @@ pub(crate) enum Request {
     FinishCheckpoint(Result<Written>),
     /// The last commit and the digest of the history up to it.
     Anchor,
+    /// The root key wrapped under another user's key.
+    ChangeKey(Arc<dyn Keys>),
+    /// The begin of a rekey, which goes on like a checkpoint.
+    Rekey(Arc<dyn Keys>),
     /// The end of the store.
     Close,
 }

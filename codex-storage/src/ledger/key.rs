@@ -4,18 +4,14 @@
 use std::io;
 use std::sync::Arc;
 
-use super::{Ledger, Phase, log_place};
-use crate::batch::Seq;
+use super::rewrite::{Rewrite, advance, install};
+use super::{Ledger, Phase};
 use crate::codec::u64_of;
-use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::header::{HEADER_LEN, Header, fresh_id};
-use crate::image::Place;
-use crate::log::{LogPlace, LogReader, LogWriter, Reseal, of_the_copy};
-use crate::seal::{Keys, Seal};
-use crate::slots::{SECOND_SLOT, replace, replacement};
-use crate::storage::{Checkpoint, Durability, Written};
-use crate::sync::Mutex;
+use crate::header::{Header, fresh_id};
+use crate::seal::Keys;
+use crate::slots::{replace, replacement};
+use crate::storage::{Checkpoint, Written};
 use crate::vfs::{File, Mode, Open};
 
 impl Ledger {
@@ -44,7 +40,7 @@ impl Ledger {
         let header = Header { file_id: fresh_id(&self.place.vfs, path)?, ..header };
         let rewrite =
             Rewrite::begin(&self.place, self.durability, &self.header, header, Some(seal))?;
-        let (upto, job) = (self.end().seq, Arc::clone(&rewrite.copy));
+        let (upto, job) = (self.end().seq, rewrite.copy());
         let temporary = rewrite.temporary.clone();
         self.pending = Some(rewrite);
         Ok(Checkpoint::new(move |_state, progress| {
@@ -114,67 +110,5 @@ impl Ledger {
     }
 }
 
-/// A ledger that is being copied, most often under another root key.
-#[derive(Debug)]
-pub(crate) struct Rewrite {
-    /// `None` once it is complete.
-    copy: Arc<Mutex<Option<Reseal>>>,
-    /// The name of the copy.
-    pub(crate) temporary: String,
-    header: Header,
-    seal: Option<Arc<dyn Seal>>,
-    slot: Vec<u8>,
-}
-
-impl Rewrite {
-    /// Begins the copy of the ledger in `place` that has the header `from`: an empty one under its
-    /// temporary name, with the header `to`.
-    pub(crate) fn begin(
-        place: &Place,
-        durability: Durability,
-        from: &Header,
-        to: Header,
-        seal: Option<Arc<dyn Seal>>,
-    ) -> Result<Self> {
-        let (path, name) = (place.path(), place.names.main());
-        let (header, slot) = replacement(to, seal.as_deref());
-        let file = place.vfs.dir.open(name, Open::Read).map_err(|e| Error::io("open", &path, e))?;
-        let own = place.seal.clone();
-        let reader = LogReader::new(file, &path, from, own, 0, OnDamage::Refuse)?;
-        let log = LogPlace { seal: seal.clone(), ..log_place(place, durability) };
-        let temporary = place.names.temporary("rekey");
-        let copy = Reseal::begin(reader, log, &header, temporary.clone())?;
-        Ok(Self { copy: Arc::new(Mutex::new(Some(copy))), temporary, header, seal, slot })
-    }
-
-    /// Copies the rest, up to commit `upto`. Both header slots are equal until the name of the
-    /// copy is durable, so that an open for writing knows.
-    pub(crate) fn complete(&self, upto: Seq) -> Result<LogWriter> {
-        advance(&self.copy, upto, &|_| true)?;
-        let Some(copy) = self.copy.lock().take() else { return Err(NO_COPY) };
-        let mut writer = copy.into_writer();
-        writer.put_slot(&self.slot, SECOND_SLOT).map_err(of_the_copy)?;
-        Ok(writer)
-    }
-}
-
-/// Gives the complete copy the ledger's name.
-///
-/// # Errors
-/// `Io`: either file may have the name; `InDoubt`: the copy has it.
-pub(crate) fn install(writer: &mut LogWriter, place: &Place, temporary: &str) -> Result<()> {
-    let installed = place.install(temporary);
-    installed.map_err(|e| Error::io("put the new ledger in place as", &place.path(), e))?;
-    writer.put_slot(&[0; HEADER_LEN], SECOND_SLOT)
-}
-
-fn advance(copy: &Mutex<Option<Reseal>>, upto: Seq, progress: &dyn Fn(u64) -> bool) -> Result<u64> {
-    let mut copy = copy.lock();
-    let Some(copy) = copy.as_mut() else { return Err(NO_COPY) };
-    copy.advance(upto, progress)?;
-    Ok(copy.writer().end().offset)
-}
-
-const NO_COPY: Error = Error::Contradiction("the copy of the ledger is complete already");
 /// How much is copied at a time, in bytes.
 const PIECE: usize = 256 << 10;

@@ -111,7 +111,7 @@ impl LogWriter {
 
 impl NewLog {
     /// The log as a writer, still under its temporary name, and its file.
-    fn unnamed(self) -> (LogWriter, Arc<dyn File>) {
+    pub(crate) fn unnamed(self) -> (LogWriter, Arc<dyn File>) {
         let file = Arc::clone(&self.file);
         (self.into_writer(), file)
     }

@@ -1,0 +1,252 @@
+//! Another key, another root, another form: what opens the store afterwards, whatever interrupts.
+#![cfg(all(feature = "crypto", feature = "fault"))]
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use codex_core::crypto::{Cipher, Key};
+use codex_core::vfs::Vfs;
+use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
+use codex_core::{Anchor, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store};
+
+const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
+const NAME: &str = "app.db";
+
+fn key(n: u8) -> Key {
+    Key::raw(&[n; 32]).unwrap()
+}
+
+fn options(form: Form) -> OpenOptions {
+    let options = Store::options().form(form);
+    if form != Form::Wal {
+        return options;
+    }
+    // So that closing leaves a log.
+    options.checkpoint(CheckpointPolicy {
+        close_into_image_bytes_max: 0,
+        ..CheckpointPolicy::default()
+    })
+}
+
+fn storage_error(error: codex_core::Error) -> StorageError {
+    match error {
+        codex_core::Error::Storage(error) => error,
+        other => panic!("{other}"),
+    }
+}
+
+fn opens(vfs: &Vfs, form: Form, n: u8) -> Result<Store, StorageError> {
+    options(form).key(key(n)).open_in(vfs, NAME).map_err(storage_error)
+}
+
+/// Fills a store and closes it.
+fn filled(vfs: &Vfs, form: Form, sealed: bool) -> Anchor {
+    let options = if sealed { options(form).key(key(1)) } else { options(form) };
+    let store = options.open_in(vfs, NAME).unwrap();
+    for n in 0..20_u32 {
+        store.set(format!("key {n}"), &n).unwrap();
+    }
+    store.remove("key 7").unwrap();
+    let anchor = store.anchor().unwrap();
+    store.close().unwrap();
+    anchor
+}
+
+fn check(store: &Store) {
+    assert_eq!(store.len(), 19);
+    for n in (0..20_u32).filter(|&n| n != 7) {
+        assert_eq!(store.get::<u32>(format!("key {n}")).unwrap(), Some(n));
+    }
+}
+
+#[test]
+fn the_key_changes_and_the_root_is_renewed_beside_running_writers() {
+    for form in FORMS {
+        let disk = FaultDir::new();
+        let vfs = disk.vfs(1);
+        let store = options(form).key(key(1)).open_in(&vfs, NAME).unwrap();
+        let stop = AtomicBool::new(false);
+        let written = [const { AtomicU32::new(0) }; 3];
+        std::thread::scope(|scope| {
+            for (writer, written) in written.iter().enumerate() {
+                let (store, stop) = (store.clone(), &stop);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let n = written.load(Ordering::Relaxed);
+                        store.set(format!("{writer}/{n}"), &n).unwrap();
+                        written.store(n + 1, Ordering::Relaxed);
+                    }
+                });
+            }
+            for n in 2..6 {
+                store.change_key(key(n)).unwrap();
+                store.rekey(key(n + 10)).unwrap();
+                store.checkpoint().unwrap();
+                store.rekey(key(n + 20)).unwrap();
+                store.verify().unwrap();
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        let anchor = store.anchor().unwrap();
+        drop(store);
+        for wrong in [1, 5, 15] {
+            assert!(matches!(opens(&vfs, form, wrong), Err(StorageError::WrongKey { .. })));
+        }
+        let cut = disk.reboot(Survivors::Nothing).vfs(2);
+        let store = options(form).key(key(25)).anchor(anchor).open_in(&cut, NAME).unwrap();
+        for (writer, written) in written.iter().enumerate() {
+            for n in 0..written.load(Ordering::Relaxed) {
+                assert_eq!(store.get::<u32>(format!("{writer}/{n}")).unwrap(), Some(n));
+            }
+        }
+        let total: u32 = written.iter().map(|written| written.load(Ordering::Relaxed)).sum();
+        println!("{form}: {total} commits beside 4 changes and 8 rekeys");
+        assert!(total > 20, "{total}");
+    }
+}
+
+#[test]
+fn a_wrong_a_missing_and_a_superfluous_key_have_errors_of_their_own() {
+    for form in FORMS {
+        let vfs = FaultDir::new().vfs(1);
+        filled(&vfs, form, true);
+        assert!(matches!(opens(&vfs, form, 2), Err(StorageError::WrongKey { .. })));
+        let missing = options(form).open_in(&vfs, NAME).map_err(storage_error);
+        assert!(matches!(missing, Err(StorageError::KeyRequired { .. })));
+        check(&opens(&vfs, form, 1).unwrap());
+        let vfs = FaultDir::new().vfs(1);
+        filled(&vfs, form, false);
+        assert!(matches!(opens(&vfs, form, 1), Err(StorageError::NotEncrypted { .. })));
+        let store = options(form).open_in(&vfs, NAME).unwrap();
+        for refused in [store.change_key(key(2)), store.rekey(key(2))] {
+            let refused = storage_error(refused.unwrap_err());
+            assert!(matches!(refused, StorageError::NotEncrypted { .. }), "{refused}");
+        }
+    }
+    let refused = storage_error(Store::in_memory().unwrap().rekey(key(1)).unwrap_err());
+    assert!(matches!(refused, StorageError::Contradiction(_)));
+}
+
+#[test]
+fn every_form_converts_to_every_form_plain_and_encrypted() {
+    let mut conversions = 0;
+    for from in FORMS {
+        for sealed in [false, true] {
+            for to in FORMS {
+                for keyed in [false, true] {
+                    let vfs = FaultDir::new().vfs(1);
+                    let anchor = filled(&vfs, from, sealed);
+                    let mut conversion = Conversion::new().form(to);
+                    if sealed {
+                        conversion = conversion.key(key(1));
+                    }
+                    conversion = match (keyed, from == to) {
+                        (false, _) => conversion.decrypt(),
+                        (true, false) => conversion.encrypt(key(2)),
+                        (true, true) => conversion.encrypt_with(key(2), Cipher::ChaCha20Poly1305),
+                    };
+                    let done = conversion.convert_in(&vfs, NAME).unwrap();
+                    assert_eq!(done.form, to);
+                    assert!(done.plain.is_empty() && done.under_other_keys.is_empty());
+                    let names: Vec<_> = vfs.dir.list().unwrap();
+                    assert_eq!(names.len(), 2, "{names:?}");
+                    // The anchor of before is good, and so is that of the report.
+                    for anchor in [anchor, done.anchor] {
+                        let options = options(to).anchor(anchor);
+                        let options = if keyed { options.key(key(2)) } else { options };
+                        let store = options.open_in(&vfs, NAME).unwrap();
+                        check(&store);
+                        store.set("after", &0).unwrap();
+                        store.remove("after").unwrap();
+                        store.verify().unwrap();
+                        store.close().unwrap();
+                    }
+                    if keyed {
+                        assert!(matches!(opens(&vfs, to, 1), Err(StorageError::WrongKey { .. })));
+                    }
+                    conversions += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(conversions, 36);
+}
+
+#[test]
+fn a_conversion_reports_every_plain_file_that_stays() {
+    let vfs = FaultDir::new().vfs(1);
+    filled(&vfs, Form::Snapshot, false);
+    for name in ["app.db.bak.1", "app.db.bak.2", "app.db.replaced.1", "other.db"] {
+        vfs.dir.link(NAME, name).unwrap();
+    }
+    let done = Conversion::new().encrypt(key(1)).convert_in(&vfs, NAME).unwrap();
+    let names: Vec<_> = done.plain.iter().map(|path| path.file_name().unwrap()).collect();
+    assert_eq!(names, ["app.db.bak.1", "app.db.bak.2", "app.db.replaced.1"]);
+    let done = Conversion::new().key(key(1)).convert_in(&vfs, NAME).unwrap();
+    assert_eq!((done.plain.len(), done.under_other_keys.len()), (3, 0));
+    vfs.dir.remove("app.db.bak.1").unwrap();
+    vfs.dir.link(NAME, "app.db.bak.1").unwrap();
+    let done = Conversion::new().key(key(1)).encrypt(key(2)).convert_in(&vfs, NAME).unwrap();
+    assert_eq!((done.plain.len(), done.under_other_keys.len()), (2, 1));
+    assert!(done.under_other_keys[0].ends_with("app.db.bak.1"));
+}
+
+/// The store as it was or as it was to be, never plain in part, and never less than it held.
+fn one_or_the_other(vfs: &Vfs, from: Form, to: Form, place: &str) -> bool {
+    let plain = options(from).open_in(vfs, NAME);
+    let (store, converted) = match plain.map_err(storage_error) {
+        Ok(store) => (store, false),
+        Err(StorageError::KeyRequired { .. } | StorageError::WrongForm { .. }) => {
+            (opens(vfs, to, 2).unwrap_or_else(|e| panic!("{place}: {e}")), true)
+        }
+        Err(e) => panic!("{place}: {e}"),
+    };
+    check(&store);
+    store.set("key 7", &7).unwrap();
+    store.remove("key 7").unwrap();
+    store.close().unwrap();
+    converted
+}
+
+#[test]
+fn a_power_cut_or_an_error_at_every_call_of_a_conversion_leaves_one_or_the_other() {
+    let mut cases = 0;
+    for from in FORMS {
+        for to in FORMS {
+            for call in 0.. {
+                let disk = FaultDir::new();
+                filled(&disk.vfs(1), from, false);
+                let convert = |disk: &FaultDir| {
+                    Conversion::new().form(to).encrypt(key(2)).convert_in(&disk.vfs(2), NAME)
+                };
+                let failing = disk.duplicate();
+                disk.cut_power_at(disk.calls() + call, Side::After);
+                let done = convert(&disk);
+                for survivors in [Survivors::Nothing, Survivors::Seeded(call)] {
+                    let place = format!("{from} to {to}, cut at call {call}, {survivors:?}");
+                    let vfs = disk.reboot(survivors).vfs(3);
+                    let converted = one_or_the_other(&vfs, from, to, &place);
+                    assert!(done.is_err() || converted, "{place}");
+                    cases += 1;
+                }
+                failing.fail_at(failing.calls() + call, Fault::Eio, Lasting::Once, Side::Before);
+                let failed = convert(&failing);
+                let place = format!("{from} to {to}, error at call {call}: {failed:?}");
+                let again = failing.crash_process();
+                one_or_the_other(&again.vfs(4), from, to, &place);
+                one_or_the_other(&again.reboot(Survivors::Nothing).vfs(5), from, to, &place);
+                cases += 1;
+                if done.is_ok() {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{cases} cases");
+    assert!(cases > 500, "{cases}");
+}

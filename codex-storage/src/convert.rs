@@ -1,0 +1,278 @@
+//! A closed store in another form, or under another key, or under none.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::batch::{GROUP_LEN_TARGET, Group, Op, record_len};
+use crate::config::{Access, Config, Create};
+use crate::error::{Error, Result};
+use crate::header::{FileKind, Found, Header};
+use crate::image::{ImageReader, Place};
+use crate::ledger::{Rewrite, install, write_ledger};
+use crate::names::{Names, Role};
+use crate::open::open;
+use crate::seal::{Keys, Seal};
+use crate::slots::Slots;
+use crate::storage::{Anchor, Durability, EntrySink, Form, State, Storage};
+use crate::vfs::{Open, Vfs};
+
+/// What a store is to become.
+#[derive(Debug, Clone)]
+pub struct Conversion {
+    /// Its form; `None` keeps the one it has.
+    pub form: Option<Form>,
+    /// The keys that open it then, under a fresh root key; `None` for a plain store.
+    pub keys: Option<Arc<dyn Keys>>,
+}
+
+/// What a conversion has made, and what it has left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Converted {
+    /// The form of the store now.
+    pub form: Form,
+    /// Its last commit and the digest of its history.
+    pub anchor: Anchor,
+    /// Files of the store, or of what it was restored from, that are not encrypted: backups, and
+    /// what a restore has replaced. Empty when the store is plain itself.
+    pub plain: Vec<PathBuf>,
+    /// Encrypted files of the store under another root key, which the earlier key still opens.
+    pub under_other_keys: Vec<PathBuf>,
+}
+
+/// Converts the closed store that `config` names and opens, as `to` says. The new file is written
+/// under a temporary name, synced, read back, and takes the place of the old one in one step:
+/// a crash leaves the store as it was (a Wal perhaps closed into its image) or converted.
+///
+/// Commit numbers go on and the history keeps its digest, so an anchor of the last commit stays
+/// good. A ledger that stays one keeps every commit with its time; one that becomes an image keeps
+/// the state; an image that becomes a ledger begins with commits that set every entry.
+///
+/// The bytes that the old file had are not overwritten: the file system, the disk, snapshots and
+/// backups may keep them.
+///
+/// # Errors
+/// As [`open`] and as writing: the store is as it was, or `Io` from the last step, after which the
+/// next open finds one or the other.
+pub fn convert(config: Config, to: &Conversion) -> Result<Converted> {
+    let (vfs, name) = (config.vfs.clone(), config.name.clone());
+    let path = vfs.dir.path(&name);
+    let names = Names::new(&name, &path)?;
+    let mut config = Config { access: Access::ReadWrite, create: Create::Never, ..config };
+    config.checkpoint.close_into_image_bytes_max = u64::MAX;
+    let old_keys = config.keys.clone();
+    let mut storage = open(config)?;
+    let mut entries = Entries::default();
+    let keeps_history =
+        storage.form() == Form::Ledger && to.form.is_none_or(|form| form == Form::Ledger);
+    storage.replay(&mut |op| {
+        if !keeps_history {
+            entries.apply(op);
+        }
+        Ok(())
+    })?;
+    let anchor = storage.anchor();
+    storage.close(&entries)?;
+    // The lock is held as long as the storage is there.
+    let source = Source { vfs, names, path, anchor, storage };
+    let converted = source.write(to, old_keys.as_deref(), &entries);
+    drop(source);
+    converted
+}
+
+/// A closed store whose lock is held.
+struct Source {
+    vfs: Vfs,
+    names: Names,
+    path: PathBuf,
+    anchor: Anchor,
+    storage: Box<dyn Storage>,
+}
+
+impl Source {
+    fn write(
+        &self,
+        to: &Conversion,
+        old_keys: Option<&dyn Keys>,
+        entries: &Entries,
+    ) -> Result<Converted> {
+        let form = to.form.unwrap_or(self.storage.form());
+        let (old, old_seal) = self.header(old_keys)?;
+        let kind = if form == Form::Ledger { FileKind::Log } else { FileKind::Image };
+        let header = Header {
+            store_id: old.store_id,
+            generation: if kind == FileKind::Log { 1 } else { old.generation },
+            base_seq: self.anchor.seq,
+            base_digest: self.anchor.digest,
+            ..Header::new(&self.vfs, &self.path, kind, form)?
+        };
+        let (header, seal) = match &to.keys {
+            None => (header, None),
+            Some(keys) => {
+                let (header, seal) = header.under_fresh_root(&**keys, &self.path)?;
+                (header, Some(seal))
+            }
+        };
+        let root_id = header.root_id;
+        let anchor = if form == Form::Ledger {
+            self.ledger(&old, old_seal, header, seal, entries)?
+        } else {
+            self.image(header, seal, entries)?
+        };
+        let (plain, under_other_keys) = match &to.keys {
+            Some(_) => self.left(root_id)?,
+            None => Default::default(),
+        };
+        Ok(Converted { form, anchor, plain, under_other_keys })
+    }
+
+    /// The header of the one file that the store is now.
+    fn header(&self, keys: Option<&dyn Keys>) -> Result<(Header, Option<Arc<dyn Seal>>)> {
+        let file = self.vfs.dir.open(self.names.main(), Open::Read);
+        let file = file.map_err(|e| Error::io("open", &self.path, e))?;
+        let mut slots = Slots::read(&*file, &self.path)?;
+        let seal = slots.unlock(keys, &self.path)?;
+        let header = slots.found.header;
+        let segments = self.listed()?.into_iter();
+        let mut segments =
+            segments.filter(|name| matches!(self.names.role(name), Some(Role::Segment(_))));
+        if header.next_generation != 0 || segments.next().is_some() {
+            return Err(Error::Contradiction(
+                "the store could not be closed into one file: its log could not be removed",
+            ));
+        }
+        Ok((header, seal))
+    }
+
+    fn image(
+        &self,
+        header: Header,
+        seal: Option<Arc<dyn Seal>>,
+        entries: &Entries,
+    ) -> Result<Anchor> {
+        let place = self.place(seal.clone());
+        let written = place.image(header).write(entries, &|_| true)?;
+        self.installed(place.install(&written.temporary))?;
+        let header = ImageReader::open(&self.vfs, self.names.main(), seal)?.header().clone();
+        Ok(Anchor { seq: header.base_seq, digest: header.base_digest })
+    }
+
+    fn ledger(
+        &self,
+        old: &Header,
+        old_seal: Option<Arc<dyn Seal>>,
+        header: Header,
+        seal: Option<Arc<dyn Seal>>,
+        entries: &Entries,
+    ) -> Result<Anchor> {
+        let mut writer;
+        let temporary;
+        if old.form == Form::Ledger {
+            let header = Header { base_seq: old.base_seq, base_digest: old.base_digest, ..header };
+            let place = self.place(old_seal);
+            let rewrite = Rewrite::begin(&place, Durability::Os, old, header, seal.clone())?;
+            temporary = rewrite.temporary.clone();
+            writer = rewrite.complete(self.anchor.seq).inspect_err(|_| self.discard(&temporary))?;
+        } else {
+            temporary = self.names.temporary("convert");
+            let place = self.place(seal.clone());
+            let written = write_ledger(&place, header, &temporary, &mut |group, full| {
+                entries.groups(group, full)
+            });
+            writer = written.inspect_err(|_| self.discard(&temporary))?;
+        }
+        install(&mut writer, &self.place(seal), &temporary)?;
+        let end = writer.end();
+        Ok(Anchor { seq: end.seq, digest: end.digest })
+    }
+
+    fn discard(&self, temporary: &str) {
+        // The next open for writing removes what stays.
+        drop(self.vfs.dir.remove(temporary));
+    }
+
+    fn installed(&self, done: std::io::Result<()>) -> Result<()> {
+        done.map_err(|e| Error::io("put the converted store in place as", &self.path, e))
+    }
+
+    /// Plain files that belong to the store, and those under another root key.
+    fn left(&self, root_id: [u8; 16]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+        let (mut plain, mut other) = (Vec::new(), Vec::new());
+        let mut names = self.listed()?;
+        names.sort();
+        for name in names {
+            let path = self.vfs.dir.path(&name);
+            match self.header_of(&name, &path) {
+                Some(header) if header.cipher == 0 => plain.push(path),
+                Some(header) if header.root_id != root_id => other.push(path),
+                _ => {}
+            }
+        }
+        Ok((plain, other))
+    }
+
+    /// The header of a file whose name begins with the store's own, where it has one.
+    fn header_of(&self, name: &str, path: &Path) -> Option<Header> {
+        let is_ours = name.strip_prefix(self.names.main())?.starts_with('.');
+        let file = self.vfs.dir.open(name, Open::Read).ok().filter(|_| is_ours)?;
+        Found::read(&*file, path).ok().map(|found| found.header)
+    }
+
+    fn listed(&self) -> Result<Vec<String>> {
+        self.vfs.dir.list().map_err(|e| Error::io("list the folder of", &self.path, e))
+    }
+
+    fn place(&self, seal: Option<Arc<dyn Seal>>) -> Place {
+        Place { vfs: self.vfs.clone(), names: self.names.clone(), seal, lock: None }
+    }
+}
+
+/// The entries of a store in key order.
+#[derive(Default)]
+struct Entries(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl Entries {
+    fn apply(&mut self, op: Op<'_>) {
+        match op {
+            Op::Set { key, value } => drop(self.0.insert(key.to_vec(), value.to_vec())),
+            Op::Remove { key } => drop(self.0.remove(key)),
+            Op::Clear => self.0.clear(),
+        }
+    }
+
+    /// Fills `group` with commits that set every entry, and calls `full` where it is.
+    fn groups(
+        &self,
+        group: &mut Group,
+        full: &mut dyn FnMut(&mut Group) -> Result<()>,
+    ) -> Result<()> {
+        let mut is_open = false;
+        for (key, value) in &self.0 {
+            let op = Op::Set { key, value };
+            if is_open && group.len() + record_len(op) > GROUP_LEN_TARGET {
+                group.finish();
+                full(group)?;
+            }
+            // What was stored fits a batch of its own.
+            let pushed = group.push(op);
+            pushed.map_err(|source| Error::Record { path: PathBuf::new(), source })?;
+            is_open = true;
+        }
+        if !is_open {
+            return Ok(());
+        }
+        group.finish();
+        full(group)
+    }
+}
+
+impl State for Entries {
+    fn len(&self) -> u64 {
+        crate::codec::u64_of(self.0.len())
+    }
+
+    fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()> {
+        self.0.iter().try_for_each(|(key, value)| sink(key, value))
+    }
+}
