@@ -292,6 +292,8 @@ impl Shared {
         let Some((checkpoint, ordered)) = begun else {
             return Ok(self.core.stats().storage.seq);
         };
+        #[cfg(codex_mutant = "late_clone")]
+        let (_, ordered) = (ordered, self.core.read(Map::ordered));
         let mut unfinished = Unfinished { shared: self, finished: false };
         let go_on = |_written| !self.abandon.load(Ordering::Relaxed);
         let written = checkpoint.write(&Image(ordered), &go_on);

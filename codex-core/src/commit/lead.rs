@@ -200,6 +200,8 @@ impl Core {
             Ok(first) => first,
             Err(error) => {
                 shift.fail_all(&error);
+                #[cfg(codex_mutant = "error_to_leader_only")]
+                shift.complete_all(|decided| self.outcome(decided, 0));
                 disk.group.reset();
                 disk.plan.reset();
                 return Err(error);

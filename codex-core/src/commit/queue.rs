@@ -256,7 +256,10 @@ impl Ticket {
 
     /// Gives the member its turn and wakes it.
     pub(super) fn give(&self, turn: Turn) {
+        #[cfg(codex_mutant = "wake_before_turn")]
+        self.unparker.unpark();
         *self.turn.lock() = Some(turn);
+        #[cfg(not(codex_mutant = "wake_before_turn"))]
         self.unparker.unpark();
     }
 }

@@ -1,15 +1,62 @@
 //! Building a map from the operations that a storage replays.
 
+use std::fmt;
+use std::io;
+use std::mem;
+use std::panic;
+use std::sync::Arc;
+
 use codex_storage::batch::{Op, Seq};
+use codex_storage::sync::thread::{self, JoinHandle};
+use crossbeam::channel::{Sender, bounded};
 
 use super::{Hash, Map, Ordered};
 use crate::entry::Entry;
 
 /// Gathers replayed operations into a [`Map`].
-#[derive(Debug, Default)]
+///
+/// The two indexes know nothing of each other, so that each replays the operations on a thread of
+/// its own, beside the thread that reads them. A few operations are not worth the threads.
+#[derive(Default)]
 pub struct MapBuilder {
-    hash: Hash,
-    ordered: Ordered,
+    batch: Vec<Replayed>,
+    indexes: Indexes,
+}
+
+/// An operation on its way to both indexes.
+enum Replayed {
+    Set(Entry),
+    Remove(Box<[u8]>),
+    Clear,
+}
+
+/// The indexes of all batches that have been passed on.
+#[derive(Default)]
+enum Indexes {
+    /// No batch has been passed on.
+    #[default]
+    None,
+    /// Built by the thread that pushes.
+    Here(Box<(Hash, Ordered)>),
+    /// Built by two threads.
+    Elsewhere(Replay<Hash>, Replay<Ordered>),
+}
+
+/// A thread that replays batches into an index.
+struct Replay<I> {
+    batches: Sender<Arc<[Replayed]>>,
+    thread: JoinHandle<I>,
+}
+
+/// What can replay an operation.
+trait Index: Default + Send + 'static {
+    fn replay(&mut self, op: &Replayed);
+
+    fn replay_all(&mut self, ops: &[Replayed]) {
+        for op in ops {
+            self.replay(op);
+        }
+    }
 }
 
 impl MapBuilder {
@@ -20,22 +67,162 @@ impl MapBuilder {
 
     /// Takes the next operation.
     pub fn push(&mut self, op: Op<'_>) {
-        match op {
-            Op::Set { key, value } => {
-                let entry = Entry::new(key, value);
-                self.ordered.insert(entry.clone());
-                self.hash.insert(self.hash.hasher().hash(key), entry);
-            }
-            Op::Remove { key } => {
-                self.ordered.remove(key);
-                self.hash.remove(self.hash.hasher().hash(key), key);
-            }
-            Op::Clear => *self = Self::default(),
+        self.batch.push(match op {
+            Op::Set { key, value } => Replayed::Set(Entry::new(key, value)),
+            Op::Remove { key } => Replayed::Remove(key.into()),
+            Op::Clear => Replayed::Clear,
+        });
+        if self.batch.len() >= BATCH {
+            self.pass_on();
         }
     }
 
     /// The map, which shows everything up to the commit `seq`.
-    pub fn finish(self, seq: Seq) -> Map {
-        Map { hash: self.hash, ordered: self.ordered, seq }
+    pub fn finish(mut self, seq: Seq) -> Map {
+        if let Indexes::None = self.indexes {
+            self.indexes = Indexes::Here(Box::default());
+        }
+        self.pass_on();
+        match self.indexes {
+            Indexes::None => Map { seq, ..Map::new() },
+            Indexes::Here(indexes) => Map { hash: indexes.0, ordered: indexes.1, seq },
+            Indexes::Elsewhere(hash, ordered) => {
+                Map { hash: hash.finish(), ordered: ordered.finish(), seq }
+            }
+        }
+    }
+
+    fn pass_on(&mut self) {
+        if let Indexes::None = self.indexes {
+            self.indexes = Indexes::start();
+        }
+        let batch = mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+        match &mut self.indexes {
+            Indexes::None => {}
+            Indexes::Here(indexes) => {
+                indexes.0.replay_all(&batch);
+                indexes.1.replay_all(&batch);
+            }
+            Indexes::Elsewhere(hash, ordered) => {
+                let batch: Arc<[Replayed]> = batch.into();
+                hash.pass_on(batch.clone());
+                ordered.pass_on(batch);
+            }
+        }
+    }
+}
+
+impl Indexes {
+    /// Two threads, or none where the system has no room for them.
+    fn start() -> Self {
+        let threads = Replay::start("codexdb-hash").and_then(|hash| {
+            let ordered = Replay::start("codexdb-order")?;
+            Ok(Self::Elsewhere(hash, ordered))
+        });
+        threads.unwrap_or_else(|_| Self::Here(Box::default()))
+    }
+}
+
+impl<I: Index> Replay<I> {
+    fn start(name: &str) -> io::Result<Self> {
+        let (batches, passed_on) = bounded::<Arc<[Replayed]>>(BATCHES_WAITING);
+        let thread = thread::spawn(name, move || {
+            let mut index = I::default();
+            for batch in passed_on {
+                index.replay_all(&batch);
+            }
+            index
+        })?;
+        Ok(Self { batches, thread })
+    }
+
+    fn pass_on(&self, batch: Arc<[Replayed]>) {
+        // Only a thread that panicked takes no more: `finish` passes its panic on.
+        let _ = self.batches.send(batch);
+    }
+
+    fn finish(self) -> I {
+        drop(self.batches);
+        self.thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    }
+}
+
+impl Index for Hash {
+    fn replay(&mut self, op: &Replayed) {
+        match op {
+            Replayed::Set(entry) => {
+                self.insert(self.hasher().hash(entry.key()), entry.clone());
+            }
+            Replayed::Remove(key) => {
+                self.remove(self.hasher().hash(key), key);
+            }
+            Replayed::Clear => *self = Self::new(),
+        }
+    }
+}
+
+impl Index for Ordered {
+    fn replay(&mut self, op: &Replayed) {
+        match op {
+            Replayed::Set(entry) => {
+                self.insert(entry.clone());
+            }
+            Replayed::Remove(key) => {
+                self.remove::<[u8]>(key);
+            }
+            Replayed::Clear => self.clear(),
+        }
+    }
+}
+
+impl fmt::Debug for MapBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MapBuilder")
+    }
+}
+
+/// How many operations are passed on at once.
+const BATCH: usize = 4096;
+/// How many batches may wait for a thread; they bound the memory of the passage.
+const BATCHES_WAITING: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use codex_storage::batch::Op;
+
+    use super::{BATCH, MapBuilder};
+    use crate::entry::Entry;
+
+    #[test]
+    fn both_indexes_agree_whether_they_were_built_here_or_by_threads() {
+        for count in [0, 1, BATCH - 1, BATCH, BATCH + 1, 20 * BATCH] {
+            let (mut builder, mut model) = (MapBuilder::new(), BTreeMap::new());
+            for n in 0..count {
+                let key = (n * 7919 % 10_007).to_string().into_bytes();
+                match n % 9 {
+                    8 => {
+                        builder.push(Op::Remove { key: &key });
+                        model.remove(&key);
+                    }
+                    _ if n == count / 2 => {
+                        builder.push(Op::Clear);
+                        model.clear();
+                    }
+                    _ => {
+                        let value = n.to_string().into_bytes();
+                        builder.push(Op::Set { key: &key, value: &value });
+                        model.insert(key, value);
+                    }
+                }
+            }
+            let map = builder.finish(7);
+            assert_eq!((map.len(), map.seq()), (model.len(), 7));
+            let both = |key: &Vec<u8>, entry: &Entry| {
+                map.find(key).is_some_and(|found| found.same(entry)) && model[key] == entry.value()
+            };
+            assert!(map.ordered().iter().all(|entry| both(&entry.key().to_vec(), entry)));
+        }
     }
 }

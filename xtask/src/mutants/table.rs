@@ -9,6 +9,15 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     modelled("apply_before_log", "", &["log and memory"]),
     modelled("ack_before_sync", "", &["acknowledged"]),
     modelled("resign_without_check", "", &["deadlock"]),
+    modelled("wake_before_turn", "", &["deadlock"]),
+    modelled("overlay_dropped", "", &["conditional writes that cannot both hold were both made"]),
+    modelled("late_clone", "", &["log and memory disagree"]),
+    modelled("error_to_leader_only", "", &["a write after the failed sync ended in Ok"]),
+    tested(
+        "unwinding_forgets_the_queue",
+        ["codex-core", "engine", "a_leader_that_panics"],
+        &["a waiter of a leader that panicked was never answered"],
+    ),
     // Encryption.
     tested(
         "nonce_reuse",
