@@ -299,6 +299,36 @@ pub struct LedgerCut {
 /// Takes no lock and changes nothing. Beside a writer it is safe up to a commit that the writer
 /// has acknowledged as durable.
 ///
+/// A ledger is a log that serves alone, without the store of codex-core above it:
+///
+/// ```
+/// use codex_storage::batch::Op;
+/// use codex_storage::storage::Form;
+/// use codex_storage::vfs::Vfs;
+/// use codex_storage::{Config, Result, open, read_commits};
+///
+/// # fn main() -> Result<()> {
+/// let vfs = Vfs::mem(1); // `Vfs::os(folder)` keeps it in a folder
+/// let mut config = Config::new(vfs.clone(), "audit.log");
+/// config.form = Some(Form::Ledger);
+/// let mut log = open(config)?;
+/// log.replay(&mut |_operation| Ok(()))?;
+///
+/// let mut group = log.group();
+/// group.push(Op::Set { key: b"door", value: b"opened" }).expect("a short key");
+/// group.finish();
+/// let seqs = log.commit(&mut group, None)?; // durable from here on
+/// assert_eq!(seqs, 1..2);
+///
+/// let cut = read_commits(&vfs, "audit.log", None, 1, &mut |commit| {
+///     println!("commit {} at {} us, {} operations", commit.seq, commit.time_us, commit.ops.count());
+///     Ok(())
+/// })?;
+/// assert_eq!(cut.digest, log.anchor().digest);
+/// # Ok(())
+/// # }
+/// ```
+///
 /// # Errors
 /// `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`, and damage, each by its own variant; what
 /// `sink` returns.

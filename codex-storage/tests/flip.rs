@@ -15,11 +15,12 @@
 mod common;
 
 use codex_storage::storage::Durability;
+use codex_storage::vfs::SeededEntropy;
 use codex_storage::{Access, Error};
 
 use common::log::{Sample, dense, model, put};
-use common::scaled;
 use common::store::Store;
+use common::{scaled, seed};
 
 /// What reading damaged bytes may give where nothing proves them: counted apart.
 #[derive(Debug, Default)]
@@ -234,12 +235,12 @@ fn every_truncation_gives_an_error_or_exactly_an_earlier_state() {
         for len in 0..sample.bytes.len().min(sample.ends[4] + 200) {
             match sample.read(&sample.bytes[..len]) {
                 Ok(store) => {
-                    assert!(len >= 512, "{len}");
+                    assert!(len >= 8192, "{len}");
                     assert_eq!(store.map, model(&values, store.recovered.seq), "{len}");
                 }
                 Err(Error::EmptyFile { .. }) => assert_eq!(len, 0),
                 Err(Error::NotADatabase { .. }) => assert!(len < 8, "{len}"),
-                Err(Error::Damaged { .. }) => assert!(len < 512, "{len}"),
+                Err(Error::Damaged { .. }) => assert!(len < 8192, "{len}"),
                 Err(other) => panic!("{len}: {other}"),
             }
         }
@@ -286,4 +287,41 @@ fn a_frame_header_with_other_fields_is_an_error_under_a_right_checksum() {
         }
     }
     assert!(cases > scaled(200).min(200), "only {cases} cases");
+}
+
+#[test]
+fn random_damage_gives_an_error_or_an_earlier_state_and_never_a_panic() {
+    let random = SeededEntropy::new(seed());
+    let (mut errors, mut states) = (0, 0);
+    for (sample, values, _) in samples() {
+        for case in 0..scaled(400) {
+            let mut bytes = sample.bytes.clone();
+            let len = bytes.len() as u64;
+            for _ in 0..=random.below(3) {
+                let from = (8192 + random.below(len - 8192)) as usize;
+                let to = (from + 1 + random.below(200) as usize).min(bytes.len());
+                match random.below(4) {
+                    0 => bytes[from..to].fill(0),
+                    1 => bytes[from..to].fill(random.below(256) as u8),
+                    2 => {
+                        let source = random.below(len - 200) as usize;
+                        bytes.copy_within(source..source + to - from, from);
+                    }
+                    _ => bytes[from..to].fill_with(|| random.below(256) as u8),
+                }
+            }
+            match sample.read(&bytes) {
+                Ok(store) => {
+                    let what = format!("seed {}, case {case}", seed());
+                    assert_eq!(store.map, model(&values, store.recovered.seq), "{what}");
+                    states += 1;
+                }
+                Err(Error::Damaged { .. } | Error::Tampered { .. } | Error::TailSuspect { .. }) => {
+                    errors += 1;
+                }
+                Err(other) => panic!("seed {}, case {case}: {other}", seed()),
+            }
+        }
+    }
+    assert!(errors > states && states > 0, "{errors} errors, {states} states");
 }

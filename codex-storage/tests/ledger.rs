@@ -21,6 +21,7 @@ use codex_storage::batch::Op;
 use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::{Mode, Open, SimClock, Vfs};
 use codex_storage::{Access, Create, Error, read_commits};
+use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
 use common::log::{Sample, dense, model, put};
@@ -272,4 +273,95 @@ fn a_reader_reports_a_torn_tail_and_leaves_it() {
     let store = Store::open(config.clone()).unwrap();
     assert!(store.recovered.cut.is_some());
     assert!(bytes(&config.vfs, NAME).len() > torn.len(), "a resume frame stands behind it");
+}
+
+/// An operation that a test owns.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Change {
+    Set(Vec<u8>, Vec<u8>),
+    Remove(Vec<u8>),
+    Clear,
+}
+
+impl Change {
+    fn op(&self) -> Op<'_> {
+        match self {
+            Self::Set(key, value) => Op::Set { key, value },
+            Self::Remove(key) => Op::Remove { key },
+            Self::Clear => Op::Clear,
+        }
+    }
+}
+
+impl From<Op<'_>> for Change {
+    fn from(op: Op<'_>) -> Self {
+        match op {
+            Op::Set { key, value } => Self::Set(key.to_vec(), value.to_vec()),
+            Op::Remove { key } => Self::Remove(key.to_vec()),
+            Op::Clear => Self::Clear,
+        }
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    let key = prop::collection::vec(any::<u8>(), 0..4);
+    let value = prop_oneof![
+        prop::collection::vec(any::<u8>(), 0..80),
+        (any::<u8>(), 0..3_000_usize).prop_map(|(byte, len)| vec![byte; len]),
+    ];
+    prop_oneof![
+        6 => (key.clone(), value).prop_map(|(key, value)| Change::Set(key, value)),
+        2 => key.prop_map(Change::Remove),
+        1 => Just(Change::Clear),
+    ]
+}
+
+/// Sessions of groups of batches of changes; and whether each session ends cleanly.
+type Sessions = Vec<(bool, bool, Vec<Vec<Vec<Change>>>)>;
+
+fn sessions() -> impl Strategy<Value = Sessions> {
+    let batch = prop::collection::vec(change(), 0..4);
+    let group = prop::collection::vec(batch, 1..4);
+    let session = (any::<bool>(), any::<bool>(), prop::collection::vec(group, 0..5));
+    prop::collection::vec(session, 1..4)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: u32::try_from(common::scaled(150)).unwrap(),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn every_change_ever_committed_is_read_in_order(sealed: bool, sessions in sessions()) {
+        let (bed, _) = timed(sealed);
+        let mut history: Vec<Vec<Change>> = Vec::new();
+        let mut map = common::store::Map::default();
+        for (is_lazy, closes, groups) in &sessions {
+            let level = if *is_lazy { Durability::Os } else { Durability::Sync };
+            let mut store = Store::open(bed.at(level)).unwrap();
+            prop_assert_eq!(&store.map, &map);
+            for group in groups {
+                let batches: Vec<Vec<Op<'_>>> =
+                    group.iter().map(|batch| batch.iter().map(Change::op).collect()).collect();
+                let slices: Vec<&[Op<'_>]> = batches.iter().map(Vec::as_slice).collect();
+                let first = history.len() as u64 + 1;
+                let seqs = store.commit(&slices).unwrap();
+                prop_assert_eq!(seqs, first..first + group.len() as u64);
+                history.extend(group.iter().cloned());
+            }
+            map.clone_from(&store.map);
+            if *closes {
+                store.close().unwrap();
+            }
+        }
+        let mut read: Vec<Vec<Change>> = Vec::new();
+        read_commits(&bed.vfs, NAME, bed.keys.as_deref(), u64::MAX, &mut |commit| {
+            read.push(commit.ops.map(|op| op.unwrap().into()).collect());
+            Ok(())
+        })
+        .unwrap();
+        prop_assert_eq!(read, history);
+    }
 }

@@ -54,7 +54,7 @@ pub(crate) struct LogState {
     pub(crate) frames: u64,
     /// Where the last byte of the tail that is not zero ends, when there is a tail to cut.
     pub(crate) tail_end: Option<u64>,
-    /// Offset and length of the frames that no later one proves durable.
+    /// Offset and length of runs of frames that no later one proves durable.
     pub(crate) unproven: Vec<(u64, u64)>,
     /// The length of the file.
     pub(crate) file_len: u64,
@@ -136,7 +136,7 @@ impl LogReader {
             durable: self.durable,
             frames: self.frames,
             tail_end: self.tail.and_then(|tail| tail.last_nonzero),
-            unproven: self.unproven.iter().map(|frame| (frame.offset, frame.len)).collect(),
+            unproven: runs(&self.unproven),
             file_len: self.window.file_len(),
         }
     }
@@ -334,6 +334,20 @@ struct Unproven {
     proven_by: Seq,
     offset: u64,
     len: u64,
+}
+
+/// The frames as few long runs; a tail that was crossed lies in none.
+fn runs(frames: &VecDeque<Unproven>) -> Vec<(u64, u64)> {
+    let mut runs: Vec<(u64, u64)> = Vec::new();
+    for frame in frames {
+        match runs.last_mut() {
+            Some((offset, len)) if *offset + padded(*len) == frame.offset => {
+                *len = frame.offset - *offset + frame.len;
+            }
+            _ => runs.push((frame.offset, frame.len)),
+        }
+    }
+    runs
 }
 
 /// The first bytes of an epoch's salt, which its frames carry.

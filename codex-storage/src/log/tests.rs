@@ -11,7 +11,7 @@ use super::*;
 use crate::batch::{Group, Op};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::frame::padded;
+use crate::frame::{FrameHeader, GROUP, padded};
 use crate::header::{FileKind, Found};
 use crate::seal::{Keys, Seal};
 use crate::storage::Durability;
@@ -199,6 +199,38 @@ fn a_damaged_frame_that_a_later_one_proves_is_an_error() {
             setup.file().write_all_at(&byte, at).unwrap();
         }
     }
+}
+
+/// The frame that the format's document shows in hex.
+#[test]
+fn the_frame_in_the_document_is_what_this_build_makes() {
+    let mut group = Group::new(layout(Form::Wal, false));
+    fill(&mut group, &[&[("key", Some("value"))]]);
+    let payload = group.payload();
+    let header = FrameHeader {
+        kind: GROUP,
+        flags: 0,
+        seq: 1,
+        durable: 0,
+        epoch: *b"EPOCH..8",
+        counter: 1,
+        previous: 0,
+        batches: 1,
+        payload_len: u32::try_from(payload.len()).unwrap(),
+    };
+    let log = LogId { file_id: std::array::from_fn(|n| u8::try_from(n).unwrap()), generation: 1 };
+    let (head, _) = header.encode(&log, 512, crc32c::crc32c(payload));
+    let mut frame = [head.as_slice(), payload, &[0xA5]].concat();
+    frame.resize(128, 0);
+    let shown = include_str!("../../../docs/FORMAT.md").lines().filter_map(|line| {
+        let (at, bytes) = line.split_once(": ")?;
+        (at.len() == 2 && at.ends_with('0')).then_some(bytes)
+    });
+    let shown: Vec<u8> = shown
+        .flat_map(str::split_ascii_whitespace)
+        .map(|byte| u8::from_str_radix(byte, 16).unwrap())
+        .collect();
+    assert_eq!(frame, shown, "{frame:02x?}");
 }
 
 #[test]

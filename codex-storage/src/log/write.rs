@@ -181,14 +181,17 @@ impl LogWriter {
     /// Ends the log with the mark of a clean close, durably, and cuts off the space ahead.
     ///
     /// # Errors
-    /// `InDoubt`, which poisons; `NoSpace` and `Io`: everything is durable, without the mark or
-    /// without the cut.
+    /// `InDoubt`, which poisons; `Io`: everything is durable, without the mark or without the cut.
     pub(crate) fn close(&mut self) -> Result<()> {
         self.sync()?;
         if !self.end.closed {
             let mut buf = self.control_buffer(&[]);
-            self.frame(CLOSE, 0, 0, &mut buf, true)?;
-            self.end.closed = true;
+            match self.frame(CLOSE, 0, 0, &mut buf, true) {
+                Ok(()) => self.end.closed = true,
+                // All is durable; the next open only can not tell that this was no crash.
+                Err(Error::NoSpace { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         self.seal_off()?;
         // The length is all that changed: what the frames say is durable.

@@ -14,7 +14,8 @@ pub fn check(name: &str, made: &[u8]) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v1").join(name);
     if std::env::var("CODEX_GOLDEN").is_ok_and(|what| what == "write") {
         let new = std::fs::OpenOptions::new().write(true).create_new(true).open(&path);
-        new.and_then(|mut file| file.write_all(made)).expect("golden files are made once");
+        new.and_then(|mut file| file.write_all(made))
+            .unwrap_or_else(|e| panic!("{}: {e}; golden files are made once", path.display()));
     }
     let golden = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     let differs = golden.iter().zip(made).position(|(a, b)| a != b);

@@ -1,5 +1,13 @@
 //! What the test files of this crate share.
-#![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::cast_possible_truncation,
+    reason = "each test file uses a part of it, and a test fails by panicking"
+)]
 
 pub mod golden;
 pub mod log;

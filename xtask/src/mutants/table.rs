@@ -48,7 +48,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     tested(
         "skip_space_sync",
         ["codex-storage", "io_error", "space_that_could_not_be_synced"],
-        &["space_that_could_not_be_synced_poisons_only_what_was_written_before --- FAILED"],
+        &["space_that_could_not_be_synced_poisons_only_what_was_written_before ... FAILED"],
     ),
     tested(
         "retry_fsync",
@@ -58,7 +58,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     tested(
         "forget_poison",
         ["codex-storage", "io_error", "an_error_at_any_call"],
-        &["an_error_at_any_call_changes_nothing_or_is_in_doubt --- FAILED"],
+        &["an_error_at_any_call_changes_nothing_or_is_in_doubt ... FAILED"],
     ),
     tested(
         "trust_length",
@@ -84,7 +84,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     tested(
         "cut_anything",
         ["codex-storage", "torn", "a_tail_that_no_crash_leaves"],
-        &["a_tail_that_no_crash_leaves_is_suspect_and_cut_only_on_request --- FAILED"],
+        &["a_tail_that_no_crash_leaves_is_suspect_and_cut_only_on_request ... FAILED"],
     ),
     tested(
         "clock_runs_back",
