@@ -12,7 +12,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::history::AnchorWatch;
-use crate::image::{ImageReader, ImageSpec, Place};
+use crate::image::{ImageReader, ImageSpec, Place, following};
 use crate::seal::Keys;
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
@@ -66,7 +66,7 @@ impl Snapshot {
     fn next_image(&self, at: Anchor) -> Result<ImageSpec> {
         let header = Header {
             file_id: fresh_id(&self.place.vfs, self.condition.path())?,
-            generation: self.header.generation + 1,
+            generation: following(self.header.generation, self.condition.path())?,
             base_seq: at.seq,
             base_digest: at.digest,
             created_us: self.place.vfs.clock.now_us(),

@@ -151,6 +151,55 @@ fn a_forged_length_costs_no_memory() {
     assert!(at_block, "{refused}");
 }
 
+/// Numbers in the header at their extremes, under a checksum that is right: an error of a known
+/// kind or the same state, never another one and no panic.
+#[test]
+fn header_fields_at_their_extremes_never_give_another_state() {
+    let fields =
+        [(8, 2), (10, 1), (11, 1), (12, 1), (13, 1), (48, 8), (56, 8), (64, 8), (72, 8), (80, 8)];
+    let others = [(88, 8), (96, 8), (128, 8), (144, 8), (160, 8), (192, 8), (208, 8), (224, 8)];
+    for form in [Form::Snapshot, Form::Wal] {
+        for closed in [true, false] {
+            let bed = Bed::mem(form, false);
+            let mut store = Store::open(bed.config()).unwrap();
+            store.set("a", "1").unwrap();
+            store.checkpoint().unwrap();
+            store.set("b", "2").unwrap();
+            let map = store.map.clone();
+            if closed {
+                store.close().unwrap();
+            } else {
+                drop(store);
+            }
+            let image = bytes(&bed.vfs, NAME);
+            for (at, width) in fields.into_iter().chain(others) {
+                let mut word = [0; 8];
+                word[..width].copy_from_slice(&image[at..at + width]);
+                let value = u64::from_le_bytes(word);
+                for forged in [0, 1, u64::MAX, value.wrapping_add(1), value.wrapping_sub(1)] {
+                    let mut header = image[..508].to_vec();
+                    header[at..at + width].copy_from_slice(&forged.to_le_bytes()[..width]);
+                    let crc = crc32c::crc32c(&header);
+                    let made = [&header, &crc.to_le_bytes()[..], &image[512..]].concat();
+                    let copy = bed.copy();
+                    put(&copy.vfs, NAME, &made);
+                    let opened = Store::open(copy.config());
+                    let breaks_link = at == 48 && forged != value && form == Form::Wal && !closed;
+                    assert!(!breaks_link || matches!(opened, Err(Error::Damaged { .. })));
+                    let Ok(mut store) = opened else { continue };
+                    assert_eq!(store.map, map, "{form}, offset {at} forged to {forged:#x}");
+                    drop(store.set("c", "3"));
+                    drop(store.checkpoint());
+                    let expected = store.map.clone();
+                    drop(store.close());
+                    let found = Store::open(copy.config()).unwrap().map;
+                    assert_eq!(found, expected, "{form}, offset {at} forged to {forged:#x}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn a_state_out_of_order_is_refused_and_leaves_nothing() {
     for keys in [["b", "a"], ["a", "a"]] {

@@ -5,12 +5,12 @@ mod read;
 mod write;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::batch::{Op, record_len};
 use crate::codec::u64_of;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::lock::StoreLock;
 use crate::names::Names;
@@ -65,6 +65,16 @@ impl Place {
         }
         self.vfs.dir.sync()
     }
+}
+
+/// The number of the file behind the one with this generation.
+///
+/// # Errors
+/// `Damaged` where there is none: nobody counts up to 2^64.
+pub(crate) fn following(generation: u64, path: &Path) -> Result<u64> {
+    let what = "the generation is the last that there can be";
+    let damaged = || Error::Damaged { path: path.to_owned(), offset: 0, what };
+    generation.checked_add(1).ok_or_else(damaged)
 }
 
 /// Whether the image of `state` would have at most `len_max` bytes, or about that.

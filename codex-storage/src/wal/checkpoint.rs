@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use super::{Earlier, Pending, Wal};
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
-use crate::image::{Place, is_at_most};
+use crate::image::{Place, following, is_at_most};
 use crate::storage::{Checkpoint, State, Storage, Written};
 
 impl Wal {
@@ -49,7 +49,7 @@ impl Wal {
         }
         let (mut header, log) = (current.header.clone(), *current.log.log());
         header.file_id = fresh_id(&self.place.vfs, self.condition.path())?;
-        header.generation += 1;
+        header.generation = following(header.generation, self.condition.path())?;
         header.created_us = self.place.vfs.clock.now_us();
         end.continue_in(&mut header, &log);
         let next = self.new_segment(header.clone())?;

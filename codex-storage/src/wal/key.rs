@@ -7,7 +7,7 @@ use super::{Current, Pending, Wal};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
-use crate::image::ImageReader;
+use crate::image::{ImageReader, following};
 use crate::log::{LogPlace, Reseal};
 use crate::seal::{Keys, Seal};
 use crate::storage::{Checkpoint, Written};
@@ -41,7 +41,7 @@ impl Wal {
         let continued = self.switch()?;
         let segment = Header {
             file_id: fresh_id(&self.place.vfs, &path)?,
-            generation: continued.generation + 1,
+            generation: following(continued.generation, &path)?,
             created_us: self.place.vfs.clock.now_us(),
             root_id: image.root_id,
             base_tag: image.base_tag,

@@ -6,7 +6,7 @@ use super::{Current, Earlier, Wal};
 use crate::batch::Op;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Header, fresh_id};
-use crate::image::ImageReader;
+use crate::image::{ImageReader, following};
 use crate::log::{LogState, NewLog, recover};
 use crate::storage::{Anchor, Cut, Recovered};
 use crate::vfs::Open;
@@ -128,7 +128,7 @@ impl Wal {
         let header = Header {
             kind: FileKind::Log,
             file_id: fresh_id(&self.place.vfs, self.condition.path())?,
-            generation: whole.generation + 1,
+            generation: following(whole.generation, self.condition.path())?,
             created_us: self.place.vfs.clock.now_us(),
             image_salt: [0; 32],
             envelope: None,

@@ -8,7 +8,7 @@ use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Found, Header};
 use crate::history::AnchorWatch;
-use crate::image::Place;
+use crate::image::{Place, following};
 use crate::log::{LogReader, LogState};
 use crate::names::Role;
 use crate::storage::Form;
@@ -46,6 +46,10 @@ impl Segments {
         if image.next_generation == 0 {
             found.leave_blank_ones(place, image, &later)?;
             return Ok(found);
+        }
+        if image.next_generation != following(image.generation, &place.path())? {
+            let what = "the image names a log that is not the next one";
+            return Err(Error::Damaged { path: place.path(), offset: 0, what });
         }
         let last = later.last().copied().unwrap_or(0).max(image.next_generation);
         let mut neighbour = image.neighbour;
