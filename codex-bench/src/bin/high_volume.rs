@@ -89,7 +89,7 @@ impl Run {
                 expect(found == Some(Reading::new(worker, index)?), "a set is missing")?;
             }
         }
-        row.add(table, &format!("{} entries, {} backups", store.len(), self.check_backups(&path)?));
+        row.add(table, &checked(&store, "entries", self.check_backups(&path)?));
         Ok(())
     }
 
@@ -174,7 +174,7 @@ impl Run {
                 )?;
             }
         }
-        row.add(table, &format!("{} records, {} backups", store.len(), self.check_backups(&path)?));
+        row.add(table, &checked(&store, "records", self.check_backups(&path)?));
         Ok(())
     }
 
@@ -240,6 +240,10 @@ impl Row {
         let [load, operations, seconds, per_second, per_sync, hold] = self.cells;
         table.row([load, operations, seconds, per_second, per_sync, hold, checked.into()]);
     }
+}
+
+fn checked(store: &Store, what: &str, backups: usize) -> String {
+    format!("{} {what}, {backups} backup(s)", grouped(store.len() as u64))
 }
 
 fn contents(store: &Store) -> Vec<(Vec<u8>, Vec<u8>)> {
