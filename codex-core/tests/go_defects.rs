@@ -178,6 +178,48 @@ fn a5_a_batch_is_one_frame_and_torn_anywhere_it_is_wholly_absent() {
     }
 }
 
+#[cfg(feature = "backup")]
+#[test]
+fn a6_failing_backups_on_a_full_disk_cost_no_backup_and_idle_writes_rotate_nothing() {
+    use codex_core::vfs::fault::Space;
+    use codex_core::{BackupPolicy, Backups};
+
+    let seqs = |dir: &FaultDir| -> Vec<u64> {
+        let backups = Backups::of_in(&dir.vfs(1), "a.db");
+        (1..=3).map(|index| backups.verify(index).unwrap().facts.seq).collect()
+    };
+    for form in FORMS {
+        let dir = FaultDir::new();
+        let vfs = dir.vfs(common::seed());
+        let options = options(form).backups(BackupPolicy::keep(3));
+        let store = options.open_in(&vfs, "a.db").unwrap();
+        for n in 1..=3_u64 {
+            store.set_bytes("a", vec![u8::try_from(n).unwrap(); 5_000]).unwrap();
+            store.back_up().unwrap();
+        }
+        assert_eq!(seqs(&dir), [3, 2, 1]);
+        // What changes nothing makes no backup, and burns no slot.
+        assert!(!store.remove("absent").unwrap());
+        store.back_up().unwrap();
+        assert_eq!(seqs(&dir), [3, 2, 1], "{form}");
+
+        store.set_bytes("b", [4; 100]).unwrap();
+        dir.set_space(Space::AtOnce(0));
+        for _ in 0..3 {
+            let full = store.set_bytes("c", vec![5; 200_000]).unwrap_err();
+            assert!(full.is_no_space(), "{form}: {full}");
+            // A copy that shares its blocks needs no room: the one that is due succeeds then.
+            let kept = if store.back_up().is_ok() { [4, 3, 2] } else { [3, 2, 1] };
+            assert_eq!(seqs(&dir), kept, "{form}: every older backup is as good as before");
+            // After a power cut, too.
+            assert_eq!(seqs(&dir.reboot(Survivors::Nothing)), kept, "{form}");
+        }
+        dir.set_space(Space::Unlimited);
+        store.back_up().unwrap();
+        assert_eq!(seqs(&dir), [4, 3, 2], "{form}");
+    }
+}
+
 #[test]
 fn a7_many_writers_lose_nothing_in_any_form() {
     const THREADS: usize = 16;

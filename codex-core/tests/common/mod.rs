@@ -82,12 +82,22 @@ pub fn log_name(files: &Files, form: Form) -> String {
     }
 }
 
-/// `count` times the scale of this run (`CODEX_SCALE`), at least 1.
+/// `count` times the scale of this run, at least 1.
 pub fn scaled(count: u32) -> u32 {
-    let scale: f64 = std::env::var("CODEX_SCALE").map_or(1.0, |scale| scale.parse().unwrap());
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let scaled = (f64::from(count) * scale) as u32;
+    let scaled = (f64::from(count) * scale()) as u32;
     scaled.max(1)
+}
+
+/// Every how many-th case to look at: all of them, unless the scale of this run is below 1.
+pub fn stride() -> usize {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+    let stride = (1.0 / scale()).round() as usize;
+    stride.max(1)
+}
+
+fn scale() -> f64 {
+    std::env::var("CODEX_SCALE").map_or(1.0, |scale| scale.parse().unwrap())
 }
 
 /// The seed of this run (`CODEX_SEED`).
