@@ -1,11 +1,13 @@
 //! The Ledger form: one log that keeps every commit ever, with its time, chained by SHA-256.
 
 mod key;
+mod past;
 mod rewrite;
 
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use past::{LedgerCommit, LedgerCut, read_commits};
 pub(crate) use rewrite::{Rewrite, install, write_ledger};
 
 use crate::batch::{Group, Op, Seq};
@@ -17,7 +19,7 @@ use crate::header::Header;
 use crate::history::AnchorWatch;
 use crate::image::Place;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
-use crate::seal::{Keys, Seal};
+use crate::seal::Keys;
 use crate::slots::Slots;
 use crate::storage::{
     Anchor, Checkpoint, Cut, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
@@ -265,110 +267,6 @@ impl Storage for Ledger {
             Phase::Opened { .. } | Phase::Read => None,
         }
     }
-}
-
-/// One commit of a ledger.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct LedgerCommit<'a> {
-    /// Its number.
-    pub seq: Seq,
-    /// When it was made, in microseconds since 1970 (UTC); never before the one before it.
-    pub time_us: i64,
-    /// The digest of the history up to it; see `docs/FORMAT.md`, "History digest".
-    pub digest: [u8; 32],
-    /// Its operations in order; each has been decoded once already, so none is an error.
-    pub ops: crate::batch::Records<'a>,
-}
-
-/// Where a ledger can be cut so that what precedes it is a ledger of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct LedgerCut {
-    /// The last commit before the cut, at most the one asked for: a group is not divided.
-    pub seq: Seq,
-    /// The length of the file up to the cut, in bytes.
-    pub offset: u64,
-    /// The digest of the history up to it.
-    pub digest: [u8; 32],
-}
-
-/// Reads the commits of the ledger `name` in order, each checked against the chain, up to and
-/// including `upto`, and returns where the last group that was wholly handed out ends.
-///
-/// Takes no lock and changes nothing. Beside a writer it is safe up to a commit that the writer
-/// has acknowledged as durable.
-///
-/// A ledger is a log that serves alone, without the store of codex-core above it:
-///
-/// ```
-/// use codex_storage::batch::Op;
-/// use codex_storage::storage::Form;
-/// use codex_storage::vfs::Vfs;
-/// use codex_storage::{Config, Result, open, read_commits};
-///
-/// # fn main() -> Result<()> {
-/// let vfs = Vfs::mem(1); // `Vfs::os(folder)` keeps it in a folder
-/// let mut config = Config::new(vfs.clone(), "audit.log");
-/// config.form = Some(Form::Ledger);
-/// let mut log = open(config)?;
-/// log.replay(&mut |_operation| Ok(()))?;
-///
-/// let mut group = log.group();
-/// group.push(Op::Set { key: b"door", value: b"opened" }).expect("a short key");
-/// group.finish();
-/// let seqs = log.commit(&mut group, None)?; // durable from here on
-/// assert_eq!(seqs, 1..2);
-///
-/// let cut = read_commits(&vfs, "audit.log", None, 1, &mut |commit| {
-///     println!("commit {} at {} us, {} operations", commit.seq, commit.time_us, commit.ops.count());
-///     Ok(())
-/// })?;
-/// assert_eq!(cut.digest, log.anchor().digest);
-/// # Ok(())
-/// # }
-/// ```
-///
-/// # Errors
-/// `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`, and damage, each by its own variant; what
-/// `sink` returns.
-pub fn read_commits(
-    vfs: &Vfs,
-    name: &str,
-    keys: Option<&dyn Keys>,
-    upto: Seq,
-    sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<()>,
-) -> Result<LedgerCut> {
-    let path = vfs.dir.path(name);
-    let (file, mut slots) = open_main(vfs, name, Open::Read)?;
-    let header = &slots.found.header;
-    if header.form != Form::Ledger {
-        let (found, wanted) = (header.form, Form::Ledger);
-        return Err(Error::WrongForm { path, found, wanted });
-    }
-    let seal: Option<Arc<dyn Seal>> = slots.unlock(keys, &path)?;
-    slots.check_gaps(&*file, &path)?;
-    let header = slots.found.header;
-    let mut reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
-    let mut cut = *reader.end();
-    while cut.seq < upto {
-        let Some(group) = reader.next()? else { break };
-        group.for_each_commit(&mut |commit| {
-            if commit.seq > upto {
-                return Ok(());
-            }
-            let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);
-            for op in commit.batch.ops() {
-                op.map_err(|source| Error::Record { path: path.clone(), source })?;
-            }
-            sink(LedgerCommit { seq: commit.seq, time_us, digest, ops: commit.batch.ops() })
-        })?;
-        if reader.end().seq > upto {
-            break;
-        }
-        cut = *reader.end();
-    }
-    Ok(LedgerCut { seq: cut.seq, offset: cut.offset, digest: cut.digest })
 }
 
 /// Opens the file `name` and reads its header slots.
