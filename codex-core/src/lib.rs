@@ -58,9 +58,11 @@
 //!
 //! | level | killed process | power loss |
 //! |---|---|---|
-//! | [`Durability::Sync`], the default | every write that returned `Ok` | every write that returned `Ok` |
-//! | [`Durability::Interval`] | every write that returned `Ok` (Snapshot form: those older than the interval) | those older than the interval |
-//! | [`Durability::Os`] | every write that returned `Ok` | what the system had written by itself |
+//! | [`Durability::Sync`], the default | every write | every write |
+//! | [`Durability::Interval`] | every write (*) | those older than the interval |
+//! | [`Durability::Os`] | every write | what the system had written by itself |
+//!
+//! Of writes that returned `Ok`; (*) in the Snapshot form, those older than the interval.
 //!
 //! At every level the store is, after a crash, as it was after one of its commits: a batch is
 //! there wholly or not at all, and no commit without those before it. A write that returned an

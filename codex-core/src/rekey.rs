@@ -23,7 +23,8 @@ impl Store {
     ///
     /// # Errors
     /// [`NotEncrypted`](codex_storage::Error::NotEncrypted) for a plain store:
-    /// [convert](crate::Conversion) it. What the disk says: nothing was changed, unless the store is
+    /// [convert](crate::Conversion) it. What the disk says: nothing was changed, unless the store
+    /// is
     /// [poisoned](Store::poisoned); then either key may open it.
     pub fn change_key(&self, key: Key) -> Result<()> {
         self.change_keys(self.user_keys(key)?)

@@ -40,7 +40,8 @@ pub enum Op<'a> {
 /// frame.
 ///
 /// A batch is one commit: wholly there or wholly absent. Get a group from
-/// [`Storage::group`](crate::storage::Storage::group), fill it, commit it, `reset` it, use it again.
+/// [`Storage::group`](crate::storage::Storage::group), fill it, commit it, `reset` it, and use it
+/// again.
 pub struct Group {
     buf: Vec<u8>,
     /// Where each finished batch ends in `buf`.

@@ -103,7 +103,8 @@ pub enum Error {
     },
     /// Bytes that were durable are no longer what was written.
     #[error(
-        "{path}: damage at offset {offset}: {what}; nothing was changed; restore a backup or salvage what precedes it"
+        "{path}: damage at offset {offset}: {what}; nothing was changed; restore a backup or \
+         salvage what precedes it"
     )]
     Damaged {
         /// The file.
@@ -115,7 +116,9 @@ pub enum Error {
     },
     /// The end of a log is neither intact nor shaped like a torn write.
     #[error(
-        "{path}: the {bytes} bytes from offset {offset} (behind commit {seq}) are neither intact nor a torn write; nothing was changed; look for another cause, or open with `on_damage` set to cut the tail"
+        "{path}: the {bytes} bytes from offset {offset} (behind commit {seq}) are neither \
+         intact nor a torn write; nothing was changed; look for another cause, or open with \
+         `on_damage` set to cut the tail"
     )]
     TailSuspect {
         /// The log.
@@ -147,7 +150,8 @@ pub enum Error {
     },
     /// A log does not begin where the image or the log before it ends.
     #[error(
-        "{path} begins behind commit {found}, but what precedes it ends at commit {expected}; put the missing log back, or restore a backup"
+        "{path} begins behind commit {found}, but what precedes it ends at commit {expected}; \
+         put the missing log back, or restore a backup"
     )]
     Gap {
         /// The log.
@@ -159,7 +163,8 @@ pub enum Error {
     },
     /// A log beside the image belongs to another store, or to another state of this one.
     #[error(
-        "{path} belongs to another store or to another state of this one; it was left untouched: move it away, or restore a backup with its own files"
+        "{path} belongs to another store or to another state of this one; it was left \
+         untouched: move it away, or restore a backup with its own files"
     )]
     ForeignLog {
         /// The log.
@@ -167,7 +172,8 @@ pub enum Error {
     },
     /// Somebody else has the store open.
     #[error(
-        "{path} is open elsewhere (waited {waited_ms} ms); close the other handle, or set a longer `lock_timeout`"
+        "{path} is open elsewhere (waited {waited_ms} ms); close the other handle, or set a \
+         longer `lock_timeout`"
     )]
     Locked {
         /// The store.
@@ -191,7 +197,8 @@ pub enum Error {
     },
     /// Bytes of the commit may or may not be on disk: only reopening decides.
     #[error(
-        "{path}: commit {seq} is in doubt ({source}); the store refuses writes now: reopen it, recovery decides"
+        "{path}: commit {seq} is in doubt ({source}); the store refuses writes now: reopen \
+         it, recovery decides"
     )]
     InDoubt {
         /// The file.
@@ -203,7 +210,8 @@ pub enum Error {
     },
     /// An earlier failure left the disk in doubt.
     #[error(
-        "{path}: an earlier error poisoned the store ({reason}); reads go on, writes need a reopening"
+        "{path}: an earlier error poisoned the store ({reason}); reads go on, writes need a \
+         reopening"
     )]
     Poisoned {
         /// The store.
@@ -257,7 +265,8 @@ pub enum Error {
     },
     /// Sealed bytes were changed, moved or replaced.
     #[error(
-        "{path}: the bytes at offset {offset} fail authentication: changed, moved or replaced; restore a backup"
+        "{path}: the bytes at offset {offset} fail authentication: changed, moved or \
+         replaced; restore a backup"
     )]
     Tampered {
         /// The file.
@@ -275,7 +284,8 @@ pub enum Error {
     },
     /// The store does not contain the commit that the anchor names.
     #[error(
-        "{path}: the store does not contain the anchored commit {seq}: it was rolled back or replaced; restore newer files"
+        "{path}: the store does not contain the anchored commit {seq}: it was rolled back or \
+         replaced; restore newer files"
     )]
     AnchorMismatch {
         /// The store.

@@ -45,7 +45,8 @@ impl Default for BackupOptions {
     }
 }
 
-/// What became of a backup that was due, for [`OpenOptions::on_backup`](crate::OpenOptions::on_backup).
+/// What became of a backup that was due; see
+/// [`OpenOptions::on_backup`](crate::OpenOptions::on_backup).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BackupEvent {
