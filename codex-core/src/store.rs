@@ -90,8 +90,9 @@ impl Store {
     /// Gives `key` the value `value`. Setting an equal value is a write like any other.
     ///
     /// # Errors
-    /// [`Error::Encode`](crate::Error::Encode); a key or value beyond its limit; what the disk says.
-    /// The store is then as before, unless the error [is in doubt](crate::Error::is_in_doubt).
+    /// [`Error::Encode`](crate::Error::Encode); a key or value beyond its limit; what the disk
+    /// says. The store is then as before, unless the error
+    /// [is in doubt](crate::Error::is_in_doubt).
     pub fn set<T>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<()>
     where
         T: Serialize + ?Sized,
