@@ -40,8 +40,7 @@ pub struct Verified {
     pub created_us: i64,
     /// Whether the store is encrypted.
     pub encrypted: bool,
-    /// Whether encrypted contents were opened and authenticated: not so without the key, when
-    /// checksums alone speak for an image.
+    /// Whether encrypted contents were opened and authenticated: not so without the key.
     pub authenticated: bool,
 }
 
@@ -53,8 +52,8 @@ pub struct Verified {
 /// end of this call; where a checkpoint or a commit gets in the way of reading, it reads anew.
 ///
 /// # Errors
-/// As opening read-only: damage by its own variant, `WrongKey`, `NotFound`. `KeyRequired` for an
-/// encrypted Wal that has segments; checksums alone speak for other files without their key.
+/// As opening read-only: damage by its own variant, `WrongKey`, `NotFound`. `KeyRequired` never:
+/// without their key the checksums alone speak for encrypted files.
 pub fn verify(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified> {
     let mut pause = PAUSE_MIN;
     loop {
@@ -69,7 +68,10 @@ pub fn verify(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified
 /// Whether a writer that is at work may have caused the error.
 fn may_pass(error: &Error) -> bool {
     match error {
-        Error::Io { source, .. } => source.kind() == ErrorKind::NotFound,
+        // A segment was removed, or its unused space was cut off.
+        Error::Io { source, .. } => {
+            matches!(source.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
+        }
         Error::LogMissing { .. }
         | Error::ForeignLog { .. }
         | Error::Gap { .. }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use codex_storage::batch::Op;
 use codex_storage::storage::{Anchor, Durability, Form};
+use codex_storage::sync::atomic::{AtomicBool, Ordering};
 use codex_storage::vfs::{Mode, Open};
 use codex_storage::{Access, Create, Error};
 
@@ -74,6 +75,7 @@ all_forms!(
     a_storage_is_replayed_once,
     no_key_or_value_is_printed,
     verifying_reads_all_beside_a_writer_and_changes_nothing,
+    verifying_beside_a_writing_thread_finds_no_fault,
 );
 
 fn a_new_store_is_empty_and_opens_again(bed: &Bed) {
@@ -432,6 +434,8 @@ fn verifying_reads_all_beside_a_writer_and_changes_nothing(bed: &Bed) {
             store.checkpoint().unwrap();
         }
     }
+    let blind = codex_storage::verify(&bed.vfs, NAME, None).unwrap();
+    assert_eq!((blind.seq, blind.authenticated), (20, false), "the checksums alone");
     store.close().unwrap();
     let verified = codex_storage::verify(&bed.vfs, NAME, keys).unwrap();
     let total: usize = files(&bed.vfs).iter().map(|(_, bytes)| bytes.len()).sum();
@@ -448,4 +452,30 @@ fn verifying_reads_all_beside_a_writer_and_changes_nothing(bed: &Bed) {
         Some(_) => assert!(matches!(refused, Err(Error::WrongKey { .. })), "{refused:?}"),
         None => assert!(matches!(refused, Err(Error::NotEncrypted { .. })), "{refused:?}"),
     }
+}
+
+fn verifying_beside_a_writing_thread_finds_no_fault(bed: &Bed) {
+    let store = Store::open(bed.config()).unwrap();
+    let is_done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut store = store;
+            for n in 0..60 {
+                store.set(&format!("key {}", n % 7), &"x".repeat(n * 20)).unwrap();
+                if n % 9 == 0 {
+                    store.checkpoint().unwrap();
+                }
+            }
+            is_done.store(true, Ordering::SeqCst);
+        });
+        let mut last = 0;
+        while !is_done.load(Ordering::SeqCst) {
+            let verified = codex_storage::verify(&bed.vfs, NAME, bed.keys.as_deref());
+            let verified = verified.unwrap_or_else(|e| panic!("{}: {e}", bed.form));
+            assert!(verified.seq >= last, "{} after {last}", verified.seq);
+            last = verified.seq;
+        }
+    });
+    let verified = codex_storage::verify(&bed.vfs, NAME, bed.keys.as_deref()).unwrap();
+    assert_eq!(verified.seq, 60);
 }

@@ -48,6 +48,11 @@ impl Place {
         self.vfs.dir.path(self.names.main())
     }
 
+    /// Whether a file with this header is sealed and there is no key to open it.
+    pub(crate) fn is_blind(&self, header: &Header) -> bool {
+        header.cipher != 0 && self.seal.is_none()
+    }
+
     /// Whether the lock on the store is held.
     pub(crate) fn is_locked(&self) -> bool {
         self.lock.as_ref().is_some_and(StoreLock::is_held)

@@ -86,14 +86,18 @@ impl ImageReader {
     /// # Errors
     /// `Damaged`, `Tampered`, `KeyRequired`, `Io`; what `sink` returned.
     pub(crate) fn replay(&self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<u64> {
+        self.read(self.len >= READ_AHEAD_FROM, sink)
+    }
+
+    fn read(&self, ahead: bool, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<u64> {
         if self.is_sealed() && self.opener.is_none() {
             return Err(Error::KeyRequired { path: self.path.clone() });
         }
         let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
-        let footer = if self.len < READ_AHEAD_FROM {
-            self.each_block(|block| entries.decode(&block, sink))?
-        } else {
+        let footer = if ahead {
             self.each_block_read_ahead(|block| entries.decode(&block, sink))?
+        } else {
+            self.each_block(|block| entries.decode(&block, sink))?
         };
         entries.agree_with(&footer)?;
         Ok(footer.entries)
@@ -108,7 +112,8 @@ impl ImageReader {
         if self.is_sealed() && self.opener.is_none() {
             return Ok(self.each_block(|_| Ok(()))?.entries);
         }
-        self.replay(&mut |_| Ok(()))
+        // Beside running writers, which want the other processors.
+        self.read(false, &mut |_| Ok(()))
     }
 
     /// Checks that the file has its end: the footer, and that it belongs to this header and length.
