@@ -36,6 +36,7 @@ const COMMANDS: &[Command] = &[
     mutants::COMMAND,
     start::SCALING,
     start::HIGH_VOLUME,
+    start::STALLS,
     bench::COMMAND,
     purge::COMMAND,
     ci::COMMAND,

@@ -1,4 +1,4 @@
-//! `demo`, `performance-scaling`, `performance-high-volume`: the programs of codex-bench.
+//! `demo` and the `performance-` commands: the programs of codex-bench.
 
 use crate::workspace::Workspace;
 use crate::{Command, Outcome};
@@ -22,6 +22,13 @@ pub(crate) const HIGH_VOLUME: Command = Command {
     args: "[ARGS]",
     about: "many writes, mixed work, large values, backups, replay: all verified",
     run: |workspace, words| start(workspace, "high_volume", words),
+};
+
+pub(crate) const STALLS: Command = Command {
+    name: "performance-stalls",
+    args: "[ARGS]",
+    about: "how long reads take beside commits, images and checkpoints on a slow disk",
+    run: |workspace, words| start(workspace, "stalls", words),
 };
 
 fn start(workspace: &Workspace, program: &str, words: &[String]) -> Outcome {
