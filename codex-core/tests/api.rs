@@ -2,10 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Barrier;
-use std::thread;
 use std::time::Duration;
 
 use codex_core::vfs::Vfs;
@@ -463,92 +460,4 @@ fn options_that_contradict_each_other_are_errors() {
         let error = options.in_memory().unwrap_err();
         assert!(error.to_string().contains("in memory"), "{options:?}: {error}");
     }
-}
-
-#[test]
-fn a_counter_counts_exactly_under_32_updating_threads() {
-    const THREADS: u64 = 32;
-    const ROUNDS: u64 = 50;
-    let store = Store::in_memory().unwrap();
-    let start = Barrier::new(usize::try_from(THREADS).unwrap());
-    thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                start.wait();
-                for _ in 0..ROUNDS {
-                    store.update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
-                }
-            });
-        }
-    });
-    assert_eq!(store.get("n").unwrap(), Some(THREADS * ROUNDS));
-}
-
-#[test]
-fn compare_exchange_lets_exactly_one_of_many_threads_win_each_round() {
-    const THREADS: u64 = 16;
-    const ROUNDS: u64 = 100;
-    let store = Store::in_memory().unwrap();
-    store.set("n", &0_u64).unwrap();
-    let wins: u64 = thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS)
-            .map(|_| {
-                scope.spawn(|| {
-                    let swap = |n: u64| store.compare_exchange("n", Some(&n), Some(&(n + 1)));
-                    (0..ROUNDS).map(|n| u64::from(swap(n).unwrap())).sum::<u64>()
-                })
-            })
-            .collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
-    });
-    assert_eq!(store.get("n").unwrap(), Some(wins));
-    assert!((1..=ROUNDS).contains(&wins), "{wins}");
-}
-
-#[test]
-fn of_many_takers_exactly_one_gets_the_value() {
-    let store = Store::in_memory().unwrap();
-    for round in 0..50_u32 {
-        store.set("job", &round).unwrap();
-        let taken: Vec<u32> = thread::scope(|scope| {
-            let threads: Vec<_> =
-                (0..8).map(|_| scope.spawn(|| store.take::<u32>("job").unwrap())).collect();
-            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
-        });
-        assert_eq!(taken, [round]);
-    }
-}
-
-#[test]
-fn transfers_between_keys_keep_the_total_in_every_snapshot() {
-    const ACCOUNTS: u32 = 8;
-    let store = Store::in_memory().unwrap();
-    let key = |n: u32| format!("account/{n}");
-    for n in 0..ACCOUNTS {
-        store.set(key(n), &100_i64).unwrap();
-    }
-    let total = |source: &codex_core::Snapshot| -> i64 {
-        source.iter().map(|entry| entry.value::<i64>().unwrap()).sum()
-    };
-    thread::scope(|scope| {
-        let writer = scope.spawn(|| {
-            for n in 0..500_u32 {
-                let (from, to) = (n % ACCOUNTS, (n * 3 + 1) % ACCOUNTS);
-                if from == to {
-                    continue;
-                }
-                let balance = |n| store.get::<i64>(key(n)).unwrap().unwrap();
-                let mut batch = store.batch();
-                batch.set(key(from), &(balance(from) - 7)).unwrap();
-                batch.set(key(to), &(balance(to) + 7)).unwrap();
-                batch.commit().unwrap();
-            }
-        });
-        while !writer.is_finished() {
-            assert_eq!(total(&store.snapshot()), i64::from(ACCOUNTS) * 100);
-        }
-    });
-    let balances: BTreeMap<Vec<u8>, i64> =
-        store.iter().map(|entry| (entry.key().to_vec(), entry.value().unwrap())).collect();
-    assert_eq!(balances.values().sum::<i64>(), i64::from(ACCOUNTS) * 100);
 }

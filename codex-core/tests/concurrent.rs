@@ -5,6 +5,7 @@
 
 mod common;
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
@@ -159,5 +160,59 @@ fn a_real_disk_keeps_its_word_under_many_threads() {
         store.verify().unwrap();
         drop(store);
         assert_eq!(contents(&Store::open(&path).unwrap()), memory, "{form}");
+    }
+}
+
+#[test]
+fn a_counter_counts_exactly_under_32_updating_threads() {
+    const THREADS: u64 = 32;
+    const ROUNDS: u64 = 50;
+    let store = Store::in_memory().unwrap();
+    let start = Barrier::new(usize::try_from(THREADS).unwrap());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..ROUNDS {
+                    store.update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.get("n").unwrap(), Some(THREADS * ROUNDS));
+}
+
+#[test]
+fn compare_exchange_lets_exactly_one_of_many_threads_win_each_round() {
+    const THREADS: u64 = 16;
+    const ROUNDS: u64 = 100;
+    let store = Store::in_memory().unwrap();
+    store.set("n", &0_u64).unwrap();
+    let wins: u64 = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let swap = |n: u64| store.compare_exchange("n", Some(&n), Some(&(n + 1)));
+                    (0..ROUNDS).map(|n| u64::from(swap(n).unwrap())).sum::<u64>()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(store.get("n").unwrap(), Some(wins));
+    assert!((1..=ROUNDS).contains(&wins), "{wins}");
+}
+
+#[test]
+fn of_many_takers_exactly_one_gets_the_value() {
+    let store = Store::in_memory().unwrap();
+    for round in 0..50_u32 {
+        store.set("job", &round).unwrap();
+        let taken: Vec<u32> = thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| store.take::<u32>("job").unwrap())).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(taken, [round]);
     }
 }

@@ -5,18 +5,13 @@
 
 mod common;
 
-use std::io;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
-use std::process::Command;
-use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant};
-
-use codex_core::vfs::{Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
+use codex_core::vfs::{LockKind, Vfs};
 use codex_core::{Form, OpenOptions, Store};
 use codex_storage::Error as E;
-use common::{FORMS, Files, contents, disk, files, log_name, open, options, read, storage};
+use common::{
+    FORMS, Files, closed, contents, disk, files, fill, killed, log_name, open, options, read,
+    storage,
+};
 
 /// Why opening failed, after checking that it changed no file and left no lock behind.
 fn refusal(vfs: &Vfs, options: &OpenOptions, name: &str) -> E {
@@ -28,34 +23,6 @@ fn refusal(vfs: &Vfs, options: &OpenOptions, name: &str) -> E {
         assert!(lock.is_some(), "{error}: a failed open lets go of its lock");
     }
     error
-}
-
-/// Why opening the path failed.
-fn refused_path(path: &Path) -> E {
-    storage(Store::open(path).unwrap_err())
-}
-
-/// The files of a store of three commits that was closed.
-fn closed(form: Form) -> Files {
-    let vfs = Vfs::mem(common::seed());
-    fill(&open(&vfs, form)).close().unwrap();
-    files(&vfs)
-}
-
-/// The files of a store of three commits that was killed.
-fn killed(form: Form) -> Files {
-    let vfs = Vfs::mem(common::seed());
-    let store = fill(&open(&vfs, form));
-    let files = files(&vfs);
-    drop(store);
-    files
-}
-
-fn fill(store: &Store) -> Store {
-    store.set("a", "first").unwrap();
-    store.set("b", "second").unwrap();
-    store.set("c", "third").unwrap();
-    store.clone()
 }
 
 #[test]
@@ -280,158 +247,6 @@ fn the_companions_of_a_store_are_no_stores() {
 }
 
 #[test]
-fn a_second_writer_is_refused_until_the_first_is_gone() {
-    for form in FORMS {
-        let vfs = Vfs::mem(common::seed());
-        let first = fill(&open(&vfs, form));
-        let error = storage(options(form).open_in(&vfs, "a.db").unwrap_err());
-        assert!(matches!(error, E::Locked { waited_ms: 0, .. }), "{error}");
-        let reader = Store::options().read_only(true);
-        let error = storage(reader.open_in(&vfs, "a.db").unwrap_err());
-        assert!(matches!(error, E::Locked { .. }), "{error}");
-        first.close().unwrap();
-        // Closing lets go of the lock, though a handle lives on.
-        let second = open(&vfs, form);
-        second.set("d", "fourth").unwrap();
-        assert!(first.set("e", "fifth").unwrap_err().is_closed());
-        assert_eq!((first.len(), second.len()), (3, 4));
-    }
-}
-
-#[test]
-fn many_readers_share_a_store_that_no_writer_has_open() {
-    for form in FORMS {
-        for files in [closed(form), killed(form)] {
-            let vfs = disk(&files);
-            let reader = Store::options().read_only(true);
-            let one = reader.open_in(&vfs, "a.db").unwrap();
-            let two = reader.open_in(&vfs, "a.db").unwrap();
-            assert_eq!((one.len(), two.len()), (3, 3));
-            let error = storage(options(form).open_in(&vfs, "a.db").unwrap_err());
-            assert!(matches!(error, E::Locked { .. }), "{error}");
-            let refused = [
-                one.set("d", "no").unwrap_err(),
-                one.remove("a").unwrap_err(),
-                one.clear().unwrap_err(),
-                one.update("a", |a: Option<String>| a).unwrap_err(),
-                one.flush().unwrap_err(),
-                one.checkpoint().unwrap_err(),
-            ];
-            for error in refused {
-                assert!(matches!(storage(error), E::ReadOnly { .. }));
-            }
-            one.close().unwrap();
-            drop(two);
-            assert_eq!(common::files(&vfs), files, "a reader changes nothing");
-            drop(open(&vfs, form));
-        }
-    }
-}
-
-#[test]
-fn the_lock_of_another_handle_is_waited_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.db");
-    let first = Store::open(&path).unwrap();
-    let wait = |timeout| Store::options().lock_timeout(timeout).open(&path);
-    let start = Instant::now();
-    let error = storage(wait(Duration::from_millis(50)).unwrap_err());
-    assert!(matches!(error, E::Locked { waited_ms: 50.., .. }), "{error}");
-    assert!(start.elapsed() >= Duration::from_millis(50));
-    thread::scope(|scope| {
-        let second = scope.spawn(|| wait(Duration::from_secs(20)).unwrap());
-        thread::sleep(Duration::from_millis(30));
-        drop(first);
-        second.join().unwrap().set("k", &1).unwrap();
-    });
-}
-
-#[test]
-fn a_failed_open_lets_go_of_its_lock() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.db");
-    std::fs::write(&path, "garbage").unwrap();
-    assert!(matches!(refused_path(&path), E::NotADatabase { .. }));
-    std::fs::remove_file(&path).unwrap();
-    Store::open(&path).unwrap().set("k", &1).unwrap();
-}
-
-#[test]
-fn a_folder_a_fifo_and_a_device_are_no_files() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.db");
-    std::fs::create_dir(&path).unwrap();
-    assert!(matches!(refused_path(&path), E::NotAFile { .. }));
-    std::fs::remove_dir(&path).unwrap();
-    assert!(Command::new("mkfifo").arg(&path).status().unwrap().success());
-    let error = refused_path(&path);
-    assert!(matches!(error, E::NotAFile { .. }), "{error}");
-    assert!(matches!(refused_path(Path::new("/dev/null")), E::NotAFile { .. }));
-    let left: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
-    assert_eq!(left.len(), 1, "no lock file beside what is no store: {left:?}");
-}
-
-#[test]
-fn a_missing_folder_and_an_unwritable_one_are_told_apart() {
-    let folder = tempfile::tempdir().unwrap();
-    let error = refused_path(&folder.path().join("missing/a.db"));
-    assert!(matches!(error, E::NoFolder { .. }), "{error}");
-    assert!(error.to_string().contains("create the folder first"), "{error}");
-    std::fs::write(folder.path().join("file"), "").unwrap();
-    let error = refused_path(&folder.path().join("file/a.db"));
-    assert!(matches!(error, E::BadPath { .. }), "{error}");
-    // Nobody, not even the superuser, creates files there.
-    let error = refused_path(Path::new("/proc/a.db"));
-    assert!(matches!(error, E::Io { .. }), "{error}");
-    assert!(error.to_string().contains("/proc/a.db"), "{error}");
-}
-
-#[test]
-fn paths_that_cannot_name_a_file_are_refused_before_anything_is_touched() {
-    let folder = tempfile::tempdir().unwrap();
-    let in_folder = |name: &str| folder.path().join(name);
-    let mut bad = vec!["".into(), "/".into(), in_folder(".."), in_folder("a.db/")];
-    bad.push(in_folder("a.db/."));
-    bad.push(in_folder(&"n".repeat(250)));
-    bad.push(folder.path().join(std::ffi::OsStr::from_bytes(b"\xFF.db")));
-    for path in bad {
-        let error = refused_path(&path);
-        assert!(matches!(error, E::BadPath { .. }), "{}: {error}", path.display());
-    }
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-}
-
-#[test]
-fn a_relative_path_and_a_symbolic_link_lead_to_the_same_lock() {
-    let folder = tempfile::tempdir().unwrap();
-    let (real, link) = (folder.path().join("real"), folder.path().join("link"));
-    std::fs::create_dir(&real).unwrap();
-    std::os::unix::fs::symlink(real.join("a.db"), &link).unwrap();
-    // The link leads nowhere yet.
-    let error = refused_path(&link);
-    assert!(matches!(error, E::NotAFile { .. }), "{error}");
-    assert!(error.to_string().contains("leads nowhere"), "{error}");
-
-    let store = Store::open(real.join("a.db")).unwrap();
-    store.set("k", &1).unwrap();
-    assert!(matches!(refused_path(&link), E::Locked { .. }));
-    let detour = real.join("../real/a.db");
-    assert!(matches!(refused_path(&detour), E::Locked { .. }));
-    drop(store);
-
-    let store = Store::open(&link).unwrap();
-    assert_eq!(store.path(), real.canonicalize().unwrap().join("a.db"));
-    store.set("k", &2).unwrap();
-    store.checkpoint().unwrap();
-    store.close().unwrap();
-    assert!(link.is_symlink(), "the link is still a link");
-    assert_eq!(Store::open(real.join("a.db")).unwrap().get("k").unwrap(), Some(2));
-    let mut names: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
-    names.retain(|name| name.as_ref().unwrap().file_name() != "real");
-    assert_eq!(names.len(), 1, "nothing is created beside the link");
-}
-
-#[test]
 fn temporary_files_of_a_crash_are_removed_and_those_of_others_are_not() {
     for form in FORMS {
         let mut files = killed(form);
@@ -447,21 +262,6 @@ fn temporary_files_of_a_crash_are_removed_and_those_of_others_are_not() {
         assert!(vfs.dir.metadata("a.db.tmp.image").unwrap().is_none());
         assert_eq!(read(&vfs, "b.db.tmp.image"), b"another's");
         assert_eq!(read(&vfs, "a.db2"), b"another's");
-    }
-}
-
-#[test]
-fn a_reader_in_an_unwritable_folder_goes_on_without_a_lock() {
-    for form in FORMS {
-        let vfs = disk(&killed(form));
-        let dir = Arc::new(ReadOnlyDir(Arc::clone(&vfs.dir)));
-        let unwritable = Vfs { dir, ..vfs.clone() };
-        let store = Store::options().read_only(true).open_in(&unwritable, "a.db").unwrap();
-        assert_eq!(store.len(), 3);
-        assert!(!store.recovered().locked, "{form}: and it says so");
-        assert!(Store::options().read_only(true).open_in(&vfs, "a.db").unwrap().recovered().locked);
-        let error = storage(Store::options().open_in(&unwritable, "a.db").unwrap_err());
-        assert!(matches!(error, E::Io { .. }), "{error}");
     }
 }
 
@@ -505,49 +305,5 @@ fn an_anchor_shows_that_the_files_were_rolled_back() {
         assert_eq!(anchored.open_in(&vfs, "a.db").unwrap().len(), 4, "{form}");
         let error = refusal(&disk(&older), &anchored, "a.db");
         assert!(matches!(error, E::AnchorMismatch { seq: 4, .. }), "{form}: {error}");
-    }
-}
-
-/// A folder without write permission, which a superuser cannot have.
-#[derive(Debug)]
-struct ReadOnlyDir(Arc<dyn Dir>);
-
-fn denied<T>() -> io::Result<T> {
-    Err(io::ErrorKind::PermissionDenied.into())
-}
-
-impl Dir for ReadOnlyDir {
-    fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>> {
-        if how == Open::Read { self.0.open(name, how) } else { denied() }
-    }
-    fn rename(&self, _: &str, _: &str) -> io::Result<()> {
-        denied()
-    }
-    fn link(&self, _: &str, _: &str) -> io::Result<()> {
-        denied()
-    }
-    fn reflink(&self, _: &str, _: &str, _: Mode) -> io::Result<()> {
-        denied()
-    }
-    fn remove(&self, _: &str) -> io::Result<()> {
-        denied()
-    }
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
-    }
-    fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
-        self.0.metadata(name)
-    }
-    fn sync(&self) -> io::Result<()> {
-        self.0.sync()
-    }
-    fn try_lock(&self, _: &str, _: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
-        denied()
-    }
-    fn available_bytes(&self) -> io::Result<u64> {
-        self.0.available_bytes()
-    }
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path(name)
     }
 }

@@ -39,6 +39,30 @@ pub fn disk(files: &Files) -> Vfs {
     vfs
 }
 
+/// The files of a store of three commits that was closed.
+pub fn closed(form: Form) -> Files {
+    let vfs = Vfs::mem(seed());
+    fill(&open(&vfs, form)).close().unwrap();
+    files(&vfs)
+}
+
+/// The files of a store of three commits that was killed.
+pub fn killed(form: Form) -> Files {
+    let vfs = Vfs::mem(seed());
+    let store = fill(&open(&vfs, form));
+    let files = files(&vfs);
+    drop(store);
+    files
+}
+
+/// Makes three commits; the same handle.
+pub fn fill(store: &Store) -> Store {
+    store.set("a", "first").unwrap();
+    store.set("b", "second").unwrap();
+    store.set("c", "third").unwrap();
+    store.clone()
+}
+
 /// The bytes of the file `name`.
 pub fn read(vfs: &Vfs, name: &str) -> Vec<u8> {
     let file = vfs.dir.open(name, Open::Read).unwrap();
