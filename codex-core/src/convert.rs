@@ -127,7 +127,7 @@ impl Conversion {
     }
 
     #[cfg(feature = "crypto")]
-    fn keys(&self, vfs: &Vfs) -> (Option<Arc<dyn Keys>>, Option<Arc<dyn Keys>>) {
+    fn keys(&self, vfs: &Vfs) -> (MaybeKeys, MaybeKeys) {
         let keys = |key: &SharedKey, cipher| -> Arc<dyn Keys> {
             Arc::new(UserKey::new(key.clone(), cipher, Arc::clone(&vfs.entropy)))
         };
@@ -142,7 +142,7 @@ impl Conversion {
 
     #[cfg(not(feature = "crypto"))]
     #[expect(clippy::unused_self, reason = "with the feature `crypto`, there are keys")]
-    fn keys(&self, _vfs: &Vfs) -> (Option<Arc<dyn Keys>>, Option<Arc<dyn Keys>>) {
+    fn keys(&self, _vfs: &Vfs) -> (MaybeKeys, MaybeKeys) {
         (None, None)
     }
 }
@@ -171,3 +171,5 @@ enum To {
     Plain,
     Key(SharedKey, Cipher),
 }
+
+type MaybeKeys = Option<Arc<dyn Keys>>;
