@@ -120,6 +120,12 @@ impl seal::Seal for Root {
 
     fn sealer(&self, info: &[u8]) -> Result<Box<dyn seal::Sealer>, SealError> {
         let salt = EpochSalt::draw(&mut source(&self.entropy)).map_err(|error| refusal(&error))?;
+        #[cfg(codex_mutant = "epoch_reuse")]
+        let salt = {
+            drop(salt);
+            let mut same = |out: &mut [u8]| Ok(out.fill(1));
+            EpochSalt::draw(&mut same).map_err(|error| refusal(&error))?
+        };
         Ok(Box::new(Sealer { sealer: self.key.sealer(salt, info), pending: None }))
     }
 

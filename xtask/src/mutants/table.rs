@@ -29,6 +29,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-crypto", "crypto", "misuse"],
         &["header_counter_or_place_is_tampered_and_leaves_nothing ... FAILED"],
     ),
+    tested(
+        "epoch_reuse",
+        ["codex-core", "crypto_nonces", "no_pair"],
+        &["a pair of key and nonce came twice"],
+    ),
     // The log.
     tested(
         "skip_log_sync",
