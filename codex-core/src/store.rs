@@ -310,7 +310,9 @@ impl Read for Store {
     }
 
     fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
-        self.inner.entry(key.as_ref()).is_some()
+        // The caller's code runs before the lock is taken.
+        let key = key.as_ref();
+        self.inner.engine.read(|map| map.find(key).is_some())
     }
 
     fn len(&self) -> usize {

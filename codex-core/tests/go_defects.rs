@@ -448,10 +448,27 @@ fn c4_user_code_runs_under_no_lock() {
         }
     }
 
+    /// A key that does so when it is asked for its bytes.
+    struct NosyKey(&'static str);
+    impl AsRef<[u8]> for NosyKey {
+        fn as_ref(&self) -> &[u8] {
+            touch();
+            self.0.as_bytes()
+        }
+    }
+
     for form in FORMS {
         let vfs = Vfs::mem(common::seed());
         let store = open(&vfs, form);
         STORE.set(Some(store.clone()));
+        store.set(NosyKey("k"), &1_u8).unwrap();
+        assert!(store.contains_key(NosyKey("k")) && store.get_bytes(NosyKey("k")).is_some());
+        assert_eq!(store.range(NosyKey("k")..=NosyKey("k")).count(), 1);
+        assert_eq!(store.prefix(NosyKey("k")).count(), 1);
+        assert!(store.snapshot().contains_key(NosyKey("k")));
+        assert!(store.update(NosyKey("k"), |_: Option<u8>| None).unwrap().is_none());
+        assert!(!store.remove(NosyKey("k")).unwrap());
+        assert_eq!(store.remove_prefix(NosyKey("k")).unwrap(), 0);
         store.set("n", &Nosy(1)).unwrap();
         assert_eq!(store.get("n").unwrap(), Some(Nosy(1)));
         let add = |n: Option<Nosy>| {

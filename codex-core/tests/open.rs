@@ -6,7 +6,7 @@
 mod common;
 
 use codex_core::vfs::{LockKind, Vfs};
-use codex_core::{Form, OpenOptions, Store};
+use codex_core::{Form, OnDamage, OpenOptions, Store};
 use codex_storage::Error as E;
 use common::{
     FORMS, Files, closed, contents, disk, files, fill, killed, log_name, open, options, read,
@@ -177,6 +177,36 @@ fn a_killed_log_cut_at_any_length_gives_a_prefix_of_the_commits_or_a_typed_error
                     assert_eq!(contents(&open(&vfs, form)), expected, "{form} {len}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn a_tail_that_no_torn_write_leaves_is_suspect_and_cut_only_on_request() {
+    for form in [Form::Wal, Form::Ledger] {
+        let files = killed(form);
+        let log = log_name(&files, form);
+        let end = files[&log].iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        let behind = end.next_multiple_of(64);
+        // Behind the last frame, and in it.
+        for from in [behind, end - 10] {
+            let mut odd = files.clone();
+            odd.get_mut(&log).unwrap()[from..from + 300].fill(0xFF);
+            for options in [options(form), options(form).read_only(true)] {
+                let error = refusal(&disk(&odd), &options, "a.db");
+                let E::TailSuspect { offset, seq, bytes, .. } = error else {
+                    panic!("{form}: {error}");
+                };
+                assert!(usize::try_from(offset).unwrap() <= from && bytes >= 300, "{form}");
+                assert_eq!(seq, if from == behind { 3 } else { 2 }, "{form}");
+            }
+            let vfs = disk(&odd);
+            let store = options(form).on_damage(OnDamage::CutTail).open_in(&vfs, "a.db").unwrap();
+            assert_prefix(&store);
+            assert!(store.recovered().cut.as_ref().unwrap().bytes >= 300);
+            let expected = contents(&fill(&store));
+            drop(store);
+            assert_eq!(contents(&open(&vfs, form)), expected, "{form}: cut once and for all");
         }
     }
 }
