@@ -62,12 +62,18 @@ impl Setup {
     }
 
     fn read(&self) -> Result<(Commits, LogState)> {
+        self.read_proven(0)
+    }
+
+    /// Reads while another file proves the commits up to `proven`.
+    fn read_proven(&self, proven: Seq) -> Result<(Commits, LogState)> {
         let file = self.file();
         let found = Found::read(&*file, &self.place.path())?;
         found.authenticate(self.place.seal.as_deref(), &self.place.path())?;
         let seal = self.place.seal.clone();
         let path = self.place.path();
-        let mut reader = LogReader::new(file, &path, &found.header, seal, 0, OnDamage::Refuse)?;
+        let mut reader =
+            LogReader::new(file, &path, &found.header, seal, proven, OnDamage::Refuse)?;
         let mut commits = Commits::new();
         while let Some(group) = reader.next()? {
             let mut ops = Vec::new();
@@ -197,6 +203,35 @@ fn a_damaged_frame_that_a_later_one_proves_is_an_error() {
             let refused = setup.read().unwrap_err();
             assert!(matches!(refused, Error::Damaged { offset, .. } if offset == first), "{at}");
             setup.file().write_all_at(&byte, at).unwrap();
+        }
+    }
+}
+
+#[test]
+fn what_another_file_proves_is_never_cut() {
+    for setup in every_setup() {
+        let mut writer = setup.create();
+        put(&mut writer, "a", "1");
+        let first_end = writer.end().offset;
+        put(&mut writer, "b", "2");
+        let end = writer.end().offset;
+        drop(writer);
+        assert_eq!(setup.read_proven(12).unwrap().1.end.seq, 12);
+        let beyond = setup.read_proven(13).map(|_| ()).unwrap_err();
+        assert!(matches!(beyond, Error::Damaged { offset, .. } if offset == end), "{beyond}");
+        // Torn, erased to zeros, cut off: each would be a tail if nothing proved it.
+        for len in [1, 70, end - first_end] {
+            let zeros = vec![0; usize::try_from(len).unwrap()];
+            setup.file().write_all_at(&zeros, end - len).unwrap();
+            let refused = setup.read_proven(12).map(|_| ());
+            let is_whole = len == 1;
+            match refused {
+                Ok(()) => assert!(is_whole, "{len} bytes: a proven commit was cut"),
+                Err(e) => {
+                    assert!(matches!(e, Error::Damaged { offset, .. } if offset == first_end));
+                }
+            }
+            assert_eq!(setup.read_proven(11).unwrap().0.len(), if is_whole { 2 } else { 1 });
         }
     }
 }

@@ -86,6 +86,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-storage", "flip", "every_flipped_bit"],
         &["damage went unnoticed"],
     ),
+    tested("ignore_other_files", ["codex-storage", "", "log::tests"], &["a proven commit was cut"]),
     tested(
         "cut_anything",
         ["codex-storage", "torn", "a_tail_that_no_crash_leaves"],
