@@ -139,6 +139,8 @@ impl Slots {
 /// a byte with more than one bit set: so no single flipped bit of a zero slot looks like the end
 /// of one.
 pub(crate) fn replacement(mut header: Header, seal: Option<&dyn Seal>) -> (Header, Vec<u8>) {
+    // A counter of 1 says that the second slot was never written, so none of it may be found.
+    header.slot_counter = header.slot_counter.max(2);
     loop {
         let bytes = header.encode(seal);
         if bytes.last().is_some_and(|last| last.count_ones() > 1) {

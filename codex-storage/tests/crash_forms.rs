@@ -22,13 +22,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codex_storage::Error;
+use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicU64, Ordering};
 use codex_storage::vfs::fault::{CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_storage::vfs::{Observed, SeededEntropy};
 
-use common::model::{Model, Run, SEQUENCES, holds, levels, no_stray_files, sequence};
+use common::model::{
+    Model, Run, SEQUENCES, STEPS, holds, levels, no_stray_files, open_with_one_of, sequence,
+};
 use common::store::Store;
 use common::{Bed, scale, seed};
 
@@ -127,9 +130,9 @@ impl Row {
 
     /// The short sequences in order, then the others in an order that the seed determines.
     fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
-        let short = 10;
+        let short = STEPS.len();
         let rest = SEQUENCES - short;
-        // 7 divides neither 1100 nor any shift of it: each sequence comes once.
+        // 7 does not divide the 1872 others: each of them comes once.
         let start = self.seed as usize % rest;
         (0..short).chain((0..rest).map(move |n| short + (start + n * 7) % rest))
     }
@@ -141,6 +144,11 @@ impl Row {
     fn print(&self, what: &str) {
         let sealed = if self.sealed { ", sealed" } else { "" };
         println!("{what}, {}{sealed}, seed {}: {:?}", self.form, self.seed, self.counts);
+    }
+
+    /// As [`Row::bed`], under a key that was found to open it.
+    fn bed_under(&self, disk: &FaultDir, keys: Option<&Arc<dyn Keys>>) -> Bed {
+        Bed { keys: keys.cloned(), ..self.bed(disk) }
     }
 
     fn bed(&self, disk: &FaultDir) -> Bed {
@@ -192,9 +200,9 @@ impl Row {
             ));
             let model = model.lock();
             let untouched = image.duplicate();
-            let found = self.recovers(&image, &model);
+            let (found, key) = self.recovers_under(&image, &model);
             match self.random.below(8) {
-                0 => self.recovers_again(&image, &model, found),
+                0 => self.recovers_again(&image, found, key.as_ref()),
                 1 => self.recovers_from_cut(&untouched, &model),
                 2 => self.recovers_from_failure(&untouched, &model),
                 _ => {}
@@ -205,26 +213,32 @@ impl Row {
 
     /// Opens the disk for writing and holds it to the model.
     fn recovers(&self, disk: &FaultDir, model: &Model) -> usize {
-        let bed = self.bed(disk);
-        let store = Store::open(bed.config())
-            .unwrap_or_else(|e| panic!("{}: opening failed: {e:?}", model.doing));
-        no_stray_files(&bed.vfs, self.form, false);
-        holds(&store, model)
+        self.recovers_under(disk, model).0
     }
 
-    /// What was recovered is the same a second time, after another power cut, and takes writes.
-    fn recovers_again(&self, disk: &FaultDir, model: &Model, found: usize) {
+    /// The last commit, and the key that opened the store.
+    fn recovers_under(&self, disk: &FaultDir, model: &Model) -> (usize, Option<Arc<dyn Keys>>) {
+        let bed = self.bed(disk);
+        let (store, key) = open_with_one_of(&bed, Durability::Sync, &model.keys)
+            .unwrap_or_else(|e| panic!("{}: opening failed: {e:?}", model.doing));
+        no_stray_files(&bed.vfs, self.form, false);
+        (holds(&store, model), key)
+    }
+
+    /// What was recovered is the same a second time, after another power cut, opens with the same
+    /// key, and takes writes.
+    fn recovers_again(&self, disk: &FaultDir, found: usize, key: Option<&Arc<dyn Keys>>) {
         self.counts.twice.fetch_add(1, Ordering::Relaxed);
+        let found = found as u64;
         let disk = disk.crash_process().reboot(Survivors::Nothing);
-        assert_eq!(self.recovers(&disk, model), found, "recovered twice");
-        let bed = self.bed(&disk.crash_process());
-        let mut store = Store::open(bed.config()).unwrap();
-        assert_eq!(store.set("after", "the crash").unwrap(), found as u64 + 1);
+        let mut store = Store::open(self.bed_under(&disk, key).config()).unwrap();
+        assert_eq!(store.recovered.seq, found, "recovered twice");
+        assert_eq!(store.set("after", "the crash").unwrap(), found + 1);
         let map = store.map.clone();
         drop(store);
-        let bed = self.bed(&disk.crash_process().reboot(Survivors::Nothing));
+        let bed = self.bed_under(&disk.crash_process().reboot(Survivors::Nothing), key);
         let store = Store::open(bed.config()).unwrap();
-        assert_eq!((&store.map, store.recovered.seq), (&map, found as u64 + 1));
+        assert_eq!((&store.map, store.recovered.seq), (&map, found + 1));
         store.close().unwrap();
         no_stray_files(&bed.vfs, self.form, true);
         let store = Store::open(bed.config()).unwrap();
@@ -233,10 +247,10 @@ impl Row {
 
     /// A power cut within recovery.
     fn recovers_from_cut(&self, disk: &FaultDir, model: &Model) {
-        let calls = self.calls_of_recovery(disk);
+        let calls = self.calls_of_recovery(disk, model);
         let side = if self.random.below(2) == 0 { Side::Before } else { Side::After };
         disk.cut_power_at(disk.calls() + self.random.below(calls), side);
-        drop(Store::open(self.bed(disk).config()));
+        drop(open_with_one_of(&self.bed(disk), Durability::Sync, &model.keys));
         for image in disk.crash_images(&self.choice(6)) {
             self.counts.during_recovery.fetch_add(1, Ordering::Relaxed);
             self.recovers(&image, model);
@@ -246,21 +260,22 @@ impl Row {
     /// An error within recovery, another try in the same boot, and a power cut.
     fn recovers_from_failure(&self, disk: &FaultDir, model: &Model) {
         self.counts.during_recovery.fetch_add(1, Ordering::Relaxed);
-        let calls = self.calls_of_recovery(disk);
+        let calls = self.calls_of_recovery(disk, model);
         let side = if self.random.below(2) == 0 { Side::Before } else { Side::After };
         let call = disk.calls() + self.random.below(calls);
         disk.fail_at(call, Fault::Eio, Lasting::Once, side);
-        drop(Store::open(self.bed(disk).config()));
+        drop(open_with_one_of(&self.bed(disk), Durability::Sync, &model.keys));
         disk.clear_plan();
         let disk = disk.crash_process();
-        let found = self.recovers(&disk, model);
+        let (found, key) = self.recovers_under(&disk, model);
         let disk = disk.crash_process().reboot(Survivors::Nothing);
-        assert_eq!(self.recovers(&disk, model), found, "recovered after a failed recovery");
+        let store = Store::open(self.bed_under(&disk, key.as_ref()).config()).unwrap();
+        assert_eq!(holds(&store, model), found, "recovered after a failed recovery");
     }
 
-    fn calls_of_recovery(&self, disk: &FaultDir) -> u64 {
+    fn calls_of_recovery(&self, disk: &FaultDir, model: &Model) -> u64 {
         let probe = disk.duplicate();
-        drop(Store::open(self.bed(&probe).config()).unwrap());
+        self.recovers(&probe, model);
         probe.calls()
     }
 
@@ -271,6 +286,7 @@ impl Row {
         let lasting = if self.random.below(3) == 0 { Lasting::Sticky } else { Lasting::Once };
         let side = if self.random.below(2) == 0 { Side::Before } else { Side::After };
         let disk = FaultDir::new();
+        disk.record_trace(true);
         disk.fail_at(call, fault, lasting, side);
         let context = Context::new(format!(
             "{} sequence {number} {:?} at {level:?}, {fault:?} {side:?} call {call} {lasting:?}, \
@@ -278,7 +294,8 @@ impl Row {
             self.form,
             sequence(number),
             self.seed
-        ));
+        ))
+        .around(&disk, call);
         let model = Arc::new(Mutex::new(Model::default()));
         let mut run = Run::new(self.bed(&disk), level, Arc::clone(&model));
         let errors = run.run(&sequence(number));
@@ -295,10 +312,11 @@ impl Row {
         disk.clear_plan();
         let model = model.lock();
         let same_boot = disk.crash_process();
-        let found = self.recovers(&same_boot, &model);
+        let (found, key) = self.recovers_under(&same_boot, &model);
         for image in same_boot.crash_images(&self.choice(6)) {
             self.counts.images.fetch_add(1, Ordering::Relaxed);
-            assert_eq!(self.recovers(&image, &model), found, "found in the same boot, then cut");
+            let store = Store::open(self.bed_under(&image, key.as_ref()).config()).unwrap();
+            assert_eq!(holds(&store, &model), found, "found in the same boot, then cut");
         }
         drop(context);
         happened
@@ -308,11 +326,18 @@ impl Row {
 /// Says where a test was when it failed.
 struct Context {
     what: String,
+    /// The disk whose calls around this one are shown.
+    around: Option<(FaultDir, u64)>,
 }
 
 impl Context {
     fn new(what: String) -> Self {
-        Self { what }
+        Self { what, around: None }
+    }
+
+    fn around(mut self, disk: &FaultDir, call: u64) -> Self {
+        self.around = Some((disk.clone(), call));
+        self
     }
 }
 
@@ -320,6 +345,10 @@ impl Drop for Context {
     fn drop(&mut self) {
         if std::thread::panicking() {
             println!("failed: {}", self.what);
+            let Some((disk, at)) = &self.around else { return };
+            for call in disk.trace().iter().filter(|call| call.index.abs_diff(*at) < 12) {
+                println!("{call}");
+            }
         }
     }
 }

@@ -80,7 +80,9 @@ impl Bed {
 
 /// The key that `passphrase` stands for, with entropy of its own.
 pub fn keys(passphrase: &str) -> Arc<dyn Keys> {
-    ToyKeys::new(passphrase, Arc::new(SeededEntropy::new(SEED)))
+    // Another passphrase draws another root key.
+    let seed = passphrase.bytes().fold(SEED, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
+    ToyKeys::new(passphrase, Arc::new(SeededEntropy::new(seed)))
 }
 
 /// All files with their bytes, without locks.

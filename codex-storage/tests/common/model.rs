@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_storage::batch::Op;
+use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::sync::Mutex;
 use codex_storage::vfs::Vfs;
@@ -35,10 +36,14 @@ pub enum Step {
     CloseReopen,
     /// No clean end, and opening again in the same boot.
     DropReopen,
+    /// Another key for the same root key; nothing in a plain store.
+    ChangeKey,
+    /// A fresh root key under another key, with commits beside it; nothing in a plain store.
+    Rekey,
 }
 
 /// All of them.
-pub const STEPS: [Step; 10] = [
+pub const STEPS: [Step; 12] = [
     Step::Commit,
     Step::Group,
     Step::Clear,
@@ -49,6 +54,8 @@ pub const STEPS: [Step; 10] = [
     Step::Flush,
     Step::CloseReopen,
     Step::DropReopen,
+    Step::ChangeKey,
+    Step::Rekey,
 ];
 
 /// The sequence with this number: all of one step first, then of two, then of three.
@@ -68,7 +75,7 @@ pub fn sequence(number: usize) -> Vec<Step> {
 }
 
 /// How many sequences of at most three steps there are.
-pub const SEQUENCES: usize = 10 + 100 + 1000;
+pub const SEQUENCES: usize = 12 + 12 * 12 + 12 * 12 * 12;
 
 /// What may be found after a crash.
 #[derive(Debug, Default)]
@@ -81,6 +88,8 @@ pub struct Model {
     pub is_new: bool,
     /// What is being done, for messages.
     pub doing: String,
+    /// The keys of which one opens the store; none of a plain one.
+    pub keys: Vec<Arc<dyn Keys>>,
 }
 
 /// A store that a sequence runs on.
@@ -100,7 +109,8 @@ pub struct Run {
 impl Run {
     /// A store that is not yet there.
     pub fn new(bed: Bed, level: Durability, model: Arc<Mutex<Model>>) -> Self {
-        *model.lock() = Model { states: vec![Map::default()], ..Model::default() };
+        let keys = bed.keys.iter().cloned().collect();
+        *model.lock() = Model { states: vec![Map::default()], keys, ..Model::default() };
         Self { bed, level, model, store: None, commits: 0, in_doubt: false }
     }
 
@@ -122,8 +132,10 @@ impl Run {
         if self.store.is_some() {
             return Ok(());
         }
-        let store = Store::open(self.bed.at(self.level))?;
+        let keys = self.model.lock().keys.clone();
+        let (store, key) = open_with_one_of(&self.bed, self.level, &keys)?;
         let mut model = self.model.lock();
+        model.keys = key.into_iter().collect();
         let found = holds(&store, &model);
         model.states.truncate(found + 1);
         // Opening for writing has made durable what it found.
@@ -203,8 +215,52 @@ impl Run {
                 self.raise(last);
                 Ok(())
             }
+            Step::ChangeKey | Step::Rekey => self.replace_key(step),
             Step::CloseReopen | Step::DropReopen => unreachable!("handled by the caller"),
         }
+    }
+
+    fn replace_key(&mut self, step: Step) -> Result<()> {
+        let old = self.model.lock().keys.clone();
+        if old.is_empty() {
+            return Ok(());
+        }
+        let new = super::keys(&format!("key {}", self.commits));
+        self.model.lock().keys.push(Arc::clone(&new));
+        let done = match step {
+            Step::ChangeKey => self.store().storage.change_key(&*new),
+            _ => self.rekey(&*new),
+        };
+        let is_poisoned = self.store().storage.poisoned().is_some();
+        let mut model = self.model.lock();
+        model.is_new = true;
+        match &done {
+            Ok(()) => model.keys = vec![new],
+            // Either key may open it.
+            Err(_) if is_poisoned => {}
+            Err(_) => model.keys = old,
+        }
+        done
+    }
+
+    fn rekey(&mut self, new: &dyn Keys) -> Result<()> {
+        let store = self.store();
+        let (state, last) = (store.map.clone(), self.last());
+        let Some(job) = self.store().storage.rekey(new, &state)? else {
+            self.raise(last);
+            return Ok(());
+        };
+        let beside = |n: usize| format!("beside {n}");
+        let set = |key: &str, run: &mut Self| {
+            run.commit(&[&[Op::Set { key: key.as_bytes(), value: b"a rekey" }]])
+        };
+        // Whether the commits beside it succeed is their own affair.
+        drop(set(&beside(self.commits), self));
+        let written = job.write(&state, &|_| true);
+        drop(set("beside too", self));
+        self.store().storage.finish_checkpoint(written)?;
+        self.raise(last);
+        Ok(())
     }
 
     fn commit(&mut self, batches: &[&[Op<'_>]]) -> Result<()> {
@@ -261,6 +317,26 @@ impl Run {
     fn doing(&self, what: &str) {
         what.clone_into(&mut self.model.lock().doing);
     }
+}
+
+/// Opens the store with the first of these keys that does, and tells which that was.
+pub fn open_with_one_of(
+    bed: &Bed,
+    level: Durability,
+    keys: &[Arc<dyn Keys>],
+) -> Result<(Store, Option<Arc<dyn Keys>>)> {
+    let open = |key: Option<&Arc<dyn Keys>>| {
+        let bed = Bed { keys: key.cloned(), ..bed.clone() };
+        Store::open(bed.at(level)).map(|store| (store, bed.keys))
+    };
+    let mut tried = open(keys.first());
+    for key in keys.iter().skip(1) {
+        if !matches!(tried, Err(Error::WrongKey { .. })) {
+            break;
+        }
+        tried = open(Some(key));
+    }
+    tried
 }
 
 /// Holds an opened store to the model, and returns its last commit.
