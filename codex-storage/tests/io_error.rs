@@ -218,7 +218,7 @@ fn a_background_sync_that_failed_poisons_and_is_never_retried() {
     assert!(matches!(put(&mut store, 3, b"three"), Err(Error::Poisoned { .. })));
     assert!(matches!(store.storage.sync_point(), Err(Error::Poisoned { .. })));
     assert_eq!(store.storage.stats().durable, 0);
-    store.close().unwrap();
+    assert!(matches!(store.close(), Err(Error::Poisoned { .. })));
     assert!(!disk.trace().iter().any(|call| call.kind.changes()), "nothing more is written");
     assert!(bed.vfs.dir.metadata(NAME).unwrap().is_some());
 }

@@ -233,7 +233,7 @@ impl LogReader {
     pub(super) fn try_resume(&mut self, offset: u64, parsed: &Parsed) -> Result<bool> {
         let header = &parsed.header;
         let is_near = header.kind == RESUME && header.is_known() && offset.is_multiple_of(SECTOR);
-        if is_near && cfg!(codex_mutant = "resume_anywhere") {
+        if is_near && cfg!(codex_mutant = "resume_anywhere") && self.seal.is_none() {
             self.advance(offset, parsed, self.end.digest, self.end.time_us);
             return Ok(true);
         }
