@@ -165,7 +165,7 @@ fn an_error_at_every_call_changes_nothing_or_leaves_it_to_the_next_open() {
             for call in 0.. {
                 let disk = FaultDir::new();
                 let mut store = store(&disk, form, &pair[0]);
-                let fault = [Fault::Eio, Fault::Enospc][call as usize % 2];
+                let fault = if call % 2 == 0 { Fault::Eio } else { Fault::Enospc };
                 let from = disk.calls();
                 disk.fail_at(from + call, fault, Lasting::Once, Side::Before);
                 let done = replace(&mut store, what, &pair[1]);

@@ -186,7 +186,7 @@ impl Run {
         let replace = Op::Set { key: b"replaced", value: fresh.as_bytes() };
         let gone = format!("key {}", n.saturating_sub(2));
         let remove = Op::Remove { key: gone.as_bytes() };
-        let large = vec![n.to_le_bytes()[0] | 1; 70_000];
+        let large = vec![u8::try_from(n % 128).unwrap() | 1; 70_000];
         match step {
             Step::Commit => self.commit(&[&[set, replace, remove]]),
             Step::Group => self.commit(&[&[set, remove], &[replace]]),
