@@ -11,7 +11,7 @@ use std::thread;
 
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{CallKind, Vfs};
-use codex_core::{Error, Form, Store};
+use codex_core::{Durability, Error, Form, Store};
 use codex_storage::Error as E;
 use common::{FORMS, Files, contents, disk, files, log_name, open, options, storage};
 
@@ -122,6 +122,32 @@ fn a3_one_flipped_bit_is_an_error_and_not_a_shorter_store() {
             match options(form).open_in(&disk(&flipped), "a.db") {
                 Err(error) => assert!(error.is_damage(), "{form}, bit {bit}: {error}"),
                 Ok(store) => panic!("{form}: bit {bit} flipped, {} keys of 20", store.len()),
+            }
+        }
+    }
+}
+
+#[test]
+fn a3_a_lost_sector_that_was_once_durable_is_damage_at_every_level() {
+    for form in LOGS {
+        for durability in [Durability::Sync, Durability::Os] {
+            let vfs = Vfs::mem(common::seed());
+            let options = options(form).durability(durability);
+            let store = options.open_in(&vfs, "a.db").unwrap();
+            for n in 0..12 {
+                store.set_bytes(format!("key {n}"), [7; 300]).unwrap();
+            }
+            store.flush().unwrap();
+            let (before, log) = (files(&vfs), log_name(&files(&vfs), form));
+            store.set_bytes("behind the flush", [7; 300]).unwrap();
+            let after = files(&vfs);
+            let start = before[&log].windows(4).position(|bytes| bytes == b"CDXF").unwrap();
+            for sector in (start..end(&before[&log]) - 512).step_by(512) {
+                let mut lost = after.clone();
+                lost.get_mut(&log).unwrap()[sector..sector + 512].fill(0);
+                let error = storage(options.open_in(&disk(&lost), "a.db").unwrap_err());
+                let damage = matches!(error, E::Damaged { .. });
+                assert!(damage, "{form} {durability:?}, sector at {sector}: {error}");
             }
         }
     }

@@ -37,6 +37,7 @@ const SEQUENCES: &[&[Step]] = &[
     &[SetLong("a", 1_500), SetLong("b", 5_000), Set("a", "3")],
     &[Batch, Clear, Set("c", "4"), Flush],
     &[Set("a", "1"), Checkpoint, Checkpoint, Remove("a"), Reopen, Batch],
+    &[Set("a", "1"), Flush, Flush, Set("b", "2"), Flush, Checkpoint],
 ];
 
 impl Step {
@@ -282,7 +283,9 @@ fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -
             Ok(()) => {
                 assert!(!writes || ran.doubt.is_none(), "{what}: {step:?} after a doubt");
                 ran.history.push(next);
-                ran.durable = ran.history.len() - 1;
+                if step.settles(kept.form) || kept.durability == Durability::Sync {
+                    ran.durable = ran.history.len() - 1;
+                }
             }
             Err(error) if error.is_in_doubt() => {
                 assert!(store.poisoned().is_some(), "{what}: {error}");
@@ -301,20 +304,11 @@ fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -
     ran
 }
 
-#[test]
-fn an_error_at_any_call_means_absent_or_in_doubt_and_reopening_decides_for_good() {
-    let faults = [
-        (Fault::Eio, Lasting::Once, Side::Before),
-        (Fault::Eio, Lasting::Once, Side::After),
-        (Fault::Eio, Lasting::Sticky, Side::Before),
-        (Fault::Enospc, Lasting::Once, Side::Before),
-        (Fault::Enospc, Lasting::Sticky, Side::Before),
-        (Fault::ShortWrite(100), Lasting::Once, Side::Before),
-    ];
-    for kept in Kept::all(Durability::Sync) {
+fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)]) {
+    for kept in Kept::all(durability) {
         for (number, steps) in SEQUENCES.iter().enumerate() {
             for call in (0..calls(kept, steps)).step_by(common::stride()) {
-                for (fault, lasting, side) in faults {
+                for &(fault, lasting, side) in faults {
                     let dir = FaultDir::new();
                     dir.fail_at(call, fault, lasting, side);
                     let what = format!(
@@ -323,11 +317,35 @@ fn an_error_at_any_call_means_absent_or_in_doubt_and_reopening_decides_for_good(
                         seed()
                     );
                     let ran = run_on_failing_disk(&dir, kept, steps, &what);
-                    // In the same boot the cache shows bytes that may not be on the disk.
                     dir.clear_plan();
-                    check(&dir.crash_process(), kept, &ran.possible(), &what);
+                    // What a sync failed on is gone, whatever a later sync said.
+                    check(&dir.reboot(Survivors::Nothing), kept, &ran.possible(), &what);
+                    // In the same boot the cache shows bytes that may not be on the disk; a killed
+                    // process has lost nothing.
+                    let killed: Vec<_> = std::iter::once(ran.now()).chain(&ran.doubt).collect();
+                    check(&dir.crash_process(), kept, &killed, &what);
                 }
             }
         }
     }
+}
+
+#[test]
+fn an_error_at_any_call_means_absent_or_in_doubt_and_reopening_decides_for_good() {
+    fail_at_every_call(
+        Durability::Sync,
+        &[
+            (Fault::Eio, Lasting::Once, Side::Before),
+            (Fault::Eio, Lasting::Once, Side::After),
+            (Fault::Eio, Lasting::Sticky, Side::Before),
+            (Fault::Enospc, Lasting::Once, Side::Before),
+            (Fault::Enospc, Lasting::Sticky, Side::Before),
+            (Fault::ShortWrite(100), Lasting::Once, Side::Before),
+        ],
+    );
+}
+
+#[test]
+fn at_the_level_os_a_flush_that_failed_once_never_succeeds_again() {
+    fail_at_every_call(Durability::Os, &[(Fault::Eio, Lasting::Once, Side::Before)]);
 }
