@@ -83,7 +83,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     tested(
         "ignore_later_proof",
-        ["codex-storage", "flip", "every_flipped_bit"],
+        ["codex-storage", "flip", "every_byte_to_00"],
         &["damage went unnoticed"],
     ),
     tested("ignore_other_files", ["codex-storage", "", "log::tests"], &["a proven commit was cut"]),
