@@ -56,7 +56,15 @@ pub(crate) fn is_zero(bytes: &[u8]) -> bool {
 
 /// The length of `bytes` without the zeros at its end.
 pub(crate) fn len_without_zeros(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1)
+    let mut end = bytes.len();
+    for chunk in bytes.rchunks(ZEROS.len()) {
+        let start = end - chunk.len();
+        if !is_zero(chunk) {
+            return chunk.iter().rposition(|&byte| byte != 0).map_or(start, |at| start + at + 1);
+        }
+        end = start;
+    }
+    end
 }
 
 static ZEROS: [u8; 512] = [0; 512];
