@@ -96,7 +96,8 @@ impl Backups {
                 Ok(intent)
             });
         let intent = decided.inspect_err(|_| {
-            if !self.is_pending() {
+            // Where nobody can tell whether the record has its name, it may need the staged file.
+            if matches!(self.dir().metadata(&names::intent_name(&self.name)), Ok(None)) {
                 copy::discard(self.dir(), &staged);
             }
         })?;
@@ -239,7 +240,12 @@ impl Backups {
     /// The staged file, verified again; made anew from its backup where it is gone or damaged.
     fn stage_again(&self, intent: &Intent) -> Result<String> {
         let dir = self.dir();
-        if let Ok(file) = dir.open(&intent.staged, Open::Read) {
+        let found = match dir.open(&intent.staged, Open::Read).named("open", dir, &intent.staged) {
+            Err(Error::Missing { .. }) => None,
+            // What cannot be opened now may be good, and the only one there is.
+            file => Some(file?),
+        };
+        if let Some(file) = found {
             match self.inspect.verify(&file, crate::Depth::Checksums) {
                 Ok(facts) if facts.same_version(&intent.facts) => return Ok(intent.staged.clone()),
                 Err(crate::Flaw::Read(error)) => {

@@ -197,6 +197,12 @@ impl Engine {
         self.shared.tick()
     }
 
+    /// The beginning of [`close`](Self::close): refuses what comes, gives up a running image.
+    #[cfg(feature = "backup")]
+    pub(crate) fn begin_close(&self) {
+        self.shared.begin_close();
+    }
+
     /// Ends the store: earlier commits are made, later ones get `Closed`, a running image is given
     /// up, and the lock on the store is released last. Reading goes on. Closing again does nothing.
     ///

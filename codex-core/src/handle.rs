@@ -94,6 +94,9 @@ impl Handle {
     pub(crate) fn close(&self) -> Result<()> {
         #[cfg(feature = "backup")]
         if let Some(keeper) = &self.keeper {
+            // First what a rotation may be at, its checkpoint too, so that it ends soon.
+            keeper.begin_stop();
+            self.engine.begin_close();
             keeper.stop();
         }
         Ok(self.engine.close()?)

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 #[cfg(feature = "backup")]
 use codex_backup::Restored;
+#[cfg(feature = "backup")]
+use codex_storage::Create;
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::{Kind, OsClock, OsDir, Vfs};
 use codex_storage::{Access, Config, Error as StorageError};
@@ -63,7 +65,7 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
     let loaded = load(&wanted.config);
     #[cfg(feature = "backup")]
     let (loaded, restored) = match loaded {
-        Err(error) if wanted.fall_back && error.is_damage() => {
+        Err(error) if wanted.fall_back && is_mended_by_a_backup(&error) => {
             let restored = fall_back(&wanted.config, error)?;
             (load(&wanted.config)?, Some(restored))
         }
@@ -127,11 +129,22 @@ fn load(config: &Config) -> Result<Loaded> {
 /// Finishes a restore that was interrupted; a reader only reports it.
 #[cfg(feature = "backup")]
 fn before_opening(wanted: &Wanted) -> Result<Option<Restored>> {
-    let Config { vfs, name, access, .. } = &wanted.config;
+    let Config { vfs, name, access, create, .. } = &wanted.config;
     codex_storage::check_name(vfs, name)?;
     let backups = Backups::of_in(vfs, name);
     if *access == Access::ReadWrite {
-        return backups.finish_restore();
+        let finished = backups.finish_restore()?;
+        let is_missing = || -> Result<bool, StorageError> {
+            let found = vfs.dir.metadata(name);
+            Ok(found.map_err(|source| io("look at", &vfs.dir.path(name), source))?.is_none())
+        };
+        if finished.is_none() && wanted.fall_back && *create != Create::New && is_missing()? {
+            // An empty store in its place would end the backups: they are of another one.
+            return newest_good(&wanted.config)?
+                .map(|(from, index)| from.restore(index))
+                .transpose();
+        }
+        return Ok(finished);
     }
     match backups.pending()? {
         Some(_) => Err(StorageError::RestorePending { path: vfs.dir.path(name) }.into()),
@@ -142,11 +155,24 @@ fn before_opening(wanted: &Wanted) -> Result<Option<Restored>> {
 /// Puts the newest good backup in the place of a store that failed to open with `error`.
 #[cfg(feature = "backup")]
 fn fall_back(config: &Config, error: Error) -> Result<Restored> {
-    let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
-    match backups.newest_good()?.good {
-        Some(good) => backups.restore(good.index),
+    match newest_good(config)? {
+        Some((backups, index)) => backups.restore(index),
         None => Err(error),
     }
+}
+
+#[cfg(feature = "backup")]
+fn newest_good(config: &Config) -> Result<Option<(Backups, u32)>> {
+    let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
+    let good = backups.newest_good()?.good;
+    Ok(good.map(|good| (backups, good.index)))
+}
+
+/// Whether an older state may take the place of the files: not of whole ones that were demanded to
+/// be newer.
+#[cfg(feature = "backup")]
+fn is_mended_by_a_backup(error: &Error) -> bool {
+    error.is_damage() && !matches!(error, Error::Storage(StorageError::AnchorMismatch { .. }))
 }
 
 /// A store without files.

@@ -149,8 +149,9 @@ impl OpenOptions {
         self
     }
 
-    /// Whether writes are refused while the last backup has failed, until one succeeds. Default:
-    /// no; a failure then shows in [`Store::backup_stats`] and [`on_backup`](Self::on_backup)
+    /// Whether writes are refused while the last backup has failed, until one succeeds: by the
+    /// policy's thread, which tries again every second, or by [`Store::back_up`]. Default: no; a
+    /// failure then shows in [`Store::backup_stats`] and [`on_backup`](Self::on_backup)
     /// alone.
     #[cfg(feature = "backup")]
     pub fn require_backups(mut self, required: bool) -> Self {
@@ -158,8 +159,10 @@ impl OpenOptions {
         self
     }
 
-    /// A function that hears of every backup that was due: made or failed. It is called on the
-    /// thread that made it; it may read and write the store, but must not close it.
+    /// A function that hears of every backup that was made and of every attempt that failed. It is
+    /// called on the thread that made the backup, with no lock held: it may read, write and close
+    /// the store. It does not hear of backups that it makes itself. A panic in it is printed and
+    /// ends nothing.
     #[cfg(feature = "backup")]
     pub fn on_backup(mut self, f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
         self.backups.on_event = Some(Callback::new(f));
@@ -176,7 +179,8 @@ impl OpenOptions {
 
     /// Whether a store that is found damaged or incomplete is replaced with its newest good backup.
     /// Never silently: [`Store::restored`] tells what was put in place and where the damaged files
-    /// are kept. Default: no.
+    /// are kept. A store whose file is missing is replaced too, instead of created, where there is
+    /// a good backup. Default: no.
     #[cfg(feature = "backup")]
     pub fn fall_back_to_backup(mut self, fall_back: bool) -> Self {
         self.fall_back = fall_back;
@@ -284,6 +288,8 @@ impl OpenOptions {
         if self.read_only && (self.backups != BackupOptions::default() || self.fall_back) {
             return contradiction("backups are about writing, which `read_only` forbids");
         }
+        #[cfg(feature = "backup")]
+        self.backups.check(self.form)?;
         #[cfg(feature = "crypto")]
         if self.cipher.is_some() && self.key.is_none() {
             return contradiction("a cipher encrypts nothing without a key: set `key` too");

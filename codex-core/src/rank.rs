@@ -13,7 +13,7 @@ pub(crate) enum Rank {
     /// One checkpoint at a time.
     Checkpoint,
     /// One rotation of backups at a time.
-    #[allow(dead_code, reason = "taken once backups join the store")]
+    #[cfg_attr(not(feature = "backup"), allow(dead_code, reason = "what joins backups takes it"))]
     Rotation,
     /// The disk.
     Persist,

@@ -55,7 +55,7 @@ pub mod thread {
     #[cfg(not(loom))]
     use std::thread as imp;
 
-    pub use imp::{JoinHandle, yield_now};
+    pub use imp::{JoinHandle, current, yield_now};
 
     /// Starts a thread under `name`.
     ///

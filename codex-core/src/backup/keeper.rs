@@ -4,14 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_backup::{Event, Last, Policy, Rotated, State};
+use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::storage::Form;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::sync::{Mutex, thread};
 use codex_storage::vfs::Vfs;
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam::channel::{Sender, bounded};
 
 use super::join;
+use super::watch::{self, Bell};
 use super::{BackupEvent, BackupOptions, BackupStats, StoreFile};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -26,12 +28,14 @@ pub(crate) struct Keeper {
 
 struct Running {
     wake: Sender<()>,
+    /// Nothing is sent here: the thread ends when it is dropped.
+    open: Sender<()>,
     handle: thread::JoinHandle<()>,
 }
 
 /// What the thread shares with the handles. It owns no handle, and the engine only for as long as
 /// a rotation takes.
-struct Shared {
+pub(super) struct Shared {
     vfs: Vfs,
     name: String,
     form: Form,
@@ -41,10 +45,12 @@ struct Shared {
     rotating: Mutex<()>,
     state: Mutex<BackupStats>,
     last: Mutex<Option<Last>>,
-    /// From this commit on a rotation is due.
+    /// From this commit on the thread is to be woken.
     due_at: AtomicU64,
-    /// The thread waits for a commit, whatever its number.
-    idle: AtomicBool,
+    /// The thread was woken and has not looked yet.
+    woken: AtomicBool,
+    /// The checkpoints up to this count are in a backup, or older than one.
+    checkpoints_seen: AtomicU64,
     /// The last rotation failed and the options refuse writes until one succeeds.
     refusing: AtomicBool,
     stopping: AtomicBool,
@@ -53,8 +59,11 @@ struct Shared {
 impl Keeper {
     /// Starts keeping the backups of the store `name`, which is open for writing as `engine`.
     ///
+    /// What is wrong with the backups that are there already costs no more than the next ones do:
+    /// it shows in the statistics and is told to the callback.
+    ///
     /// # Errors
-    /// Of the backups that are there already; `Io` when the system has no room for a thread.
+    /// A policy that the form cannot follow; `Io` when the system has no room for a thread.
     pub(crate) fn start(
         vfs: &Vfs,
         name: &str,
@@ -62,6 +71,7 @@ impl Keeper {
         options: BackupOptions,
         engine: &Arc<Engine>,
     ) -> Result<Self> {
+        options.check(Some(form))?;
         let keep = options.policy.map_or(codex_backup::Options::default().keep, |p| p.keep);
         let backups = codex_backup::Backups::new(
             vfs.clone(),
@@ -83,38 +93,42 @@ impl Keeper {
             state: Mutex::default(),
             last: Mutex::new(None),
             due_at: AtomicU64::new(u64::MAX),
-            idle: AtomicBool::new(false),
+            woken: AtomicBool::new(false),
+            checkpoints_seen: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        shared.look_back()?;
+        if let Err(error) = shared.look_back() {
+            shared.note(&Err(error));
+        }
         let keeper = Self { shared, thread: Mutex::new(None) };
-        if keeper.shared.policy().is_some_and(acts_by_itself) {
-            let (wake, woken) = bounded(1);
+        if keeper.shared.policy().is_some_and(watch::acts_by_itself) {
+            let ((wake, woken), (open, closed)) = (bounded(1), bounded(0));
             let (shared, engine) = (Arc::clone(&keeper.shared), Arc::downgrade(engine));
-            let handle = thread::spawn("codexdb-backup", move || shared.run(&engine, &woken))
-                .map_err(|source| codex_storage::Error::Io {
-                    action: "start the backup thread of",
-                    path: vfs.dir.path(name),
-                    source: Arc::new(source),
-                })?;
-            *keeper.thread.lock() = Some(Running { wake, handle });
+            let bell = Bell { woken, closed };
+            let handle =
+                thread::spawn("codexdb-backup", move || watch::run(&shared, &engine, &bell))
+                    .map_err(|source| StorageError::Io {
+                        action: "start the backup thread of",
+                        path: vfs.dir.path(name),
+                        source: Arc::new(source),
+                    })?;
+            *keeper.thread.lock() = Some(Running { wake, open, handle });
         }
         Ok(keeper)
     }
 
-    /// Notes that commits up to `seq` were made.
+    /// Notes that commits up to `seq` were made. Costs a look, but for the one commit that wakes
+    /// the thread.
     pub(crate) fn committed(&self, seq: Seq) {
         let shared = &self.shared;
-        let due = seq >= shared.due_at.load(Ordering::Relaxed);
-        if (due || shared.idle.load(Ordering::Relaxed))
+        if seq >= shared.due_at.load(Ordering::SeqCst)
+            && !shared.woken.swap(true, Ordering::AcqRel)
             && let Some(running) = &*self.thread.lock()
         {
-            shared.idle.store(false, Ordering::Relaxed);
-            // A full channel holds a wake-up that has not been taken yet: enough.
-            if let Err(TrySendError::Disconnected(())) = running.wake.try_send(()) {
-                shared.note(&Err(shared.ended()));
-            }
+            // Full: a wake-up that has not been taken yet serves as well. Disconnected: the thread
+            // has ended, as it does when the store closes.
+            let _ = running.wake.try_send(());
         }
     }
 
@@ -136,75 +150,61 @@ impl Keeper {
         self.shared.state.lock().clone()
     }
 
-    /// Ends the thread; a copy in progress is given up.
-    pub(crate) fn stop(&self) {
+    /// Has a copy in progress given up: the store is about to close.
+    pub(crate) fn begin_stop(&self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
-        let Some(Running { wake, handle }) = self.thread.lock().take() else { return };
-        drop(wake);
-        // A panic of the thread has been printed; there is nobody to hand it to.
-        let _ = handle.join();
+    }
+
+    /// Ends the thread and waits for it, unless it is the one that calls: then the callback
+    /// closes the store, or drops its last handle, and the thread ends when that returns.
+    pub(crate) fn stop(&self) {
+        self.begin_stop();
+        let Some(Running { wake, open, handle }) = self.thread.lock().take() else { return };
+        drop((wake, open));
+        if handle.thread().id() != thread::current().id() {
+            // A panic of the thread has been printed; there is nobody to hand it to.
+            let _ = handle.join();
+        }
     }
 }
 
 impl Shared {
-    fn policy(&self) -> Option<Policy> {
+    pub(super) fn policy(&self) -> Option<Policy> {
         self.options.policy
     }
 
-    fn run(&self, engine: &std::sync::Weak<Engine>, woken: &Receiver<()>) {
-        let mut event = Event::Open;
-        let mut checkpoints = 0;
-        let mut pause = RETRY_MIN;
-        loop {
-            let Some(engine) = engine.upgrade() else { return };
-            let now = engine.stats().checkpoints;
-            if now > checkpoints && self.policy().is_some_and(|policy| policy.on_checkpoint) {
-                event = Event::Checkpoint;
-            }
-            let wait = match self.rotate_if_due(&engine, event) {
-                Some(Err(_)) => {
-                    pause = (2 * pause).min(RETRY_MAX);
-                    Some(pause)
-                }
-                Some(Ok(_)) => {
-                    pause = RETRY_MIN;
-                    self.wait(&engine)
-                }
-                None => self.wait(&engine),
-            };
-            // Those that the rotation itself made are not counted as news.
-            checkpoints = engine.stats().checkpoints;
-            drop(engine);
-            event = match next(woken, wait) {
-                Next::Stop => return,
-                Next::Commit => Event::Commit,
-                Next::Time => Event::Tick,
-            };
-            self.idle.store(false, Ordering::Relaxed);
-            if self.stopping.load(Ordering::Relaxed) {
-                return;
-            }
-        }
+    pub(super) fn is_required(&self) -> bool {
+        self.options.required
     }
 
-    fn rotate_if_due(&self, engine: &Engine, event: Event) -> Option<Result<Rotated>> {
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Takes the wake-up: what is committed from now on wakes the thread again.
+    pub(super) fn awake(&self) {
+        self.woken.swap(false, Ordering::AcqRel);
+    }
+
+    /// Whether a checkpoint was made of which no backup knows.
+    pub(super) fn has_new_checkpoint(&self, engine: &Engine) -> bool {
+        self.policy().is_some_and(|policy| policy.on_checkpoint)
+            && engine.stats().checkpoints > self.checkpoints_seen.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn rotate_if_due(&self, engine: &Engine, event: Event) -> Option<Result<Rotated>> {
         let due = self.policy()?.due(self.state(engine, event));
         due.then(|| self.rotate(engine))
     }
 
-    /// How long the thread may wait by itself; `None`: until a commit wakes it.
-    fn wait(&self, engine: &Engine) -> Option<Duration> {
-        let policy = self.policy()?;
-        let wait = policy.wait(self.state(engine, Event::Tick));
-        if policy.on_checkpoint {
-            return Some(wait.map_or(CHECKPOINT_POLL, |wait| wait.min(CHECKPOINT_POLL)));
-        }
-        if wait.is_none() && policy.every.is_some() {
-            self.idle.store(true, Ordering::Relaxed);
-            // A commit between the look and the flag would not wake anybody.
-            return policy.wait(self.state(engine, Event::Tick)).or(None);
-        }
-        wait
+    /// How long the thread may sleep if no commit wakes it.
+    pub(super) fn wait(&self, engine: &Engine, policy: Policy) -> Option<Duration> {
+        let tick = || self.state(engine, Event::Tick);
+        let unchanged = policy.wait(tick()).is_none();
+        self.due_at.store(due_after(policy, *self.last.lock(), unchanged), Ordering::SeqCst);
+        // A commit between the look and the note wakes nobody.
+        let now = tick();
+        if policy.due(now) { Some(Duration::ZERO) } else { policy.wait(now) }
     }
 
     fn state(&self, engine: &Engine, event: Event) -> State {
@@ -216,6 +216,10 @@ impl Shared {
     /// Makes a backup of the state now, unless the newest one is of that state.
     fn rotate(&self, engine: &Engine) -> Result<Rotated> {
         let done = self.try_rotate(engine);
+        if done.is_err() && self.is_stopping() {
+            // Given up for the close: nothing failed.
+            return Err(StorageError::Closed { path: self.vfs.dir.path(&self.name) }.into());
+        }
         self.note(&done);
         done
     }
@@ -224,8 +228,9 @@ impl Shared {
         let mut rounds = 0;
         loop {
             let upto = super::settle(engine, self.form)?;
+            self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
             let mut watch = |_| {
-                if self.stopping.load(Ordering::Relaxed) {
+                if self.is_stopping() {
                     std::ops::ControlFlow::Break(())
                 } else {
                     std::ops::ControlFlow::Continue(())
@@ -246,97 +251,67 @@ impl Shared {
         }
     }
 
-    /// Notes what became of a rotation, for the policy, the statistics and the callback.
+    /// Notes what became of a rotation, for the policy, the statistics and the callback. No lock
+    /// is held while the callback runs.
     fn note(&self, done: &Result<Rotated>) {
         let mut stats = self.state.lock();
-        match done {
+        let news = match done {
             Ok(rotated) => {
+                let mended = stats.last_error.take().is_some();
                 stats.made += u64::from(rotated.method.is_some());
                 stats.last_seq = Some(rotated.facts.seq);
-                stats.last_error = None;
                 self.refusing.store(false, Ordering::Relaxed);
                 self.set_last(rotated.facts.seq, self.vfs.clock.monotonic());
+                let made = rotated.method.is_some() || rotated.adopted.adopted.is_some();
+                (made || mended).then(|| BackupEvent::Made { seq: rotated.facts.seq })
             }
             Err(error) => {
                 stats.failed += 1;
                 stats.last_error = Some(error.to_string());
                 self.refusing.store(self.options.required, Ordering::Relaxed);
+                Some(BackupEvent::Failed { error: error.clone() })
             }
-        }
+        };
         drop(stats);
-        if let Some(callback) = &self.options.on_event {
-            callback.call(&match done {
-                Ok(rotated) => BackupEvent::Made { seq: rotated.facts.seq },
-                Err(error) => BackupEvent::Failed { error: error.clone() },
-            });
+        if let (Some(callback), Some(event)) = (&self.options.on_event, news) {
+            callback.call(&event);
         }
     }
 
     fn set_last(&self, seq: Seq, at: Duration) {
-        *self.last.lock() = Some(Last { seq, at });
-        if let Some(every) = self.policy().and_then(|policy| policy.every_commits) {
-            self.due_at.store(seq.saturating_add(every.max(1)), Ordering::Relaxed);
+        let last = Some(Last { seq, at });
+        *self.last.lock() = last;
+        if let Some(policy) = self.policy() {
+            self.due_at.store(due_after(policy, last, true), Ordering::SeqCst);
         }
     }
 
     /// Takes what an earlier handle left: adopts a verified temporary, finds the newest backup.
     fn look_back(&self) -> Result<()> {
         self.backups.adopt()?;
-        if !self.policy().is_some_and(acts_by_itself) {
-            return Ok(());
-        }
-        if let Some(every) = self.policy().and_then(|policy| policy.every_commits) {
-            self.due_at.store(every.max(1), Ordering::Relaxed);
-        }
         let newest = self.backups.list()?.into_iter().find(|entry| entry.index == 1);
         if let Some((seq, name)) =
             newest.and_then(|entry| Some((entry.facts.ok()?.seq, entry.name)))
         {
             let made_us =
                 self.vfs.dir.metadata(&name).ok().flatten().map(|found| found.modified_us);
-            let age_us = made_us.map_or(0, |made_us| self.vfs.clock.now_us() - made_us);
+            let now_us = self.vfs.clock.now_us();
+            let age_us = made_us.map_or(0, |made_us| now_us.saturating_sub(made_us));
             let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
             self.set_last(seq, self.vfs.clock.monotonic().saturating_sub(age));
         }
         Ok(())
     }
-
-    fn ended(&self) -> Error {
-        let why = "the thread that makes them has ended".to_owned();
-        Error::BackupRequired { path: self.vfs.dir.path(&self.name), why }
-    }
 }
 
-fn acts_by_itself(policy: Policy) -> bool {
-    policy.every_commits.is_some()
-        || policy.every.is_some()
-        || policy.on_checkpoint
-        || policy.on_open
+/// From which commit on the thread is to be woken: from the one that makes a rotation due, or,
+/// while nothing has changed since the `last`, from the first, which lets an interval run.
+fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
+    let lets_run = policy.every.filter(|_| unchanged).map(|_| 1);
+    let enough = policy.every_commits.map(|commits| commits.max(1));
+    let commits = lets_run.or(enough).unwrap_or(u64::MAX);
+    last.map_or(0, |last| last.seq).saturating_add(commits)
 }
 
-/// What the thread wakes up to.
-enum Next {
-    Commit,
-    Time,
-    Stop,
-}
-
-fn next(woken: &Receiver<()>, wait: Option<Duration>) -> Next {
-    let Some(wait) = wait else {
-        return if woken.recv().is_ok() { Next::Commit } else { Next::Stop };
-    };
-    match woken.recv_timeout(wait) {
-        Ok(()) => Next::Commit,
-        Err(RecvTimeoutError::Timeout) => Next::Time,
-        Err(RecvTimeoutError::Disconnected) => Next::Stop,
-    }
-}
-
-/// How often a thread looks whether a checkpoint has been made, where that makes a backup due.
-const CHECKPOINT_POLL: Duration = Duration::from_millis(100);
-/// The first wait after a failed rotation; each further one is twice as long.
-const RETRY_MIN: Duration = Duration::from_millis(500);
-/// The longest wait after a failed rotation.
-const RETRY_MAX: Duration = Duration::from_mins(1);
 /// How often a rotation begins anew because the image was replaced meanwhile.
 const ROUNDS_MAX: u32 = 10;

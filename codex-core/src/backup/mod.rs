@@ -5,9 +5,12 @@ mod join;
 mod keeper;
 mod moment;
 mod tools;
+mod watch;
 
+use std::cell::Cell;
 use std::fmt;
 use std::ops::ControlFlow;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -45,6 +48,24 @@ impl Default for BackupOptions {
     }
 }
 
+impl BackupOptions {
+    /// Refuses what contradicts itself, or `form` where that is known.
+    pub(crate) fn check(&self, form: Option<Form>) -> Result<(), StorageError> {
+        let Some(policy) = self.policy else { return Ok(()) };
+        if !(1..=KEEP_MAX).contains(&policy.keep) {
+            return Err(StorageError::Contradiction(
+                "a backup policy keeps 1 to 9,999 backups: to make none, set no policy",
+            ));
+        }
+        if policy.on_checkpoint && form.is_some_and(|form| form != Form::Wal) {
+            return Err(StorageError::Contradiction(
+                "only the Wal form checkpoints: for a backup, let commits or time make it due",
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// What became of a backup that was due; see
 /// [`OpenOptions::on_backup`](crate::OpenOptions::on_backup).
 #[derive(Debug, Clone)]
@@ -76,6 +97,11 @@ pub struct BackupStats {
     pub last_error: Option<String>,
 }
 
+codex_storage::sync::thread_local! {
+    /// Whether this thread is in a user's function that hears of backups.
+    static CALLING: Cell<bool> = const { Cell::new(false) };
+}
+
 /// A user's function that hears of backups.
 #[derive(Clone)]
 pub(crate) struct Callback(Arc<dyn Fn(&BackupEvent) + Send + Sync>);
@@ -85,8 +111,14 @@ impl Callback {
         Self(Arc::new(f))
     }
 
+    /// Calls the function. It does not hear of what it causes itself, nor take down who calls it.
     fn call(&self, event: &BackupEvent) {
-        (self.0)(event);
+        if CALLING.replace(true) {
+            return;
+        }
+        // The panic has been printed.
+        let _ = panic::catch_unwind(AssertUnwindSafe(|| (self.0)(event)));
+        CALLING.set(false);
     }
 }
 
@@ -151,6 +183,8 @@ impl Store {
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Seq> {
         self.inner.check_writable()?;
+        // Not a name that a store gives to files of its own.
+        codex_storage::check_name(to, name)?;
         let home = self.inner.opened.files.as_ref().ok_or(NO_FILES)?;
         let form = self.form().ok_or(NO_FILES)?;
         let inspect = StoreFile { keys: None };
@@ -190,7 +224,9 @@ impl Store {
 fn settle(engine: &Engine, form: Form) -> Result<Option<u64>> {
     match form {
         Form::Wal => {
-            engine.checkpoint()?;
+            if !cfg!(codex_mutant = "back_up_without_checkpoint") {
+                engine.checkpoint()?;
+            }
             Ok(None)
         }
         Form::Snapshot => {
@@ -206,5 +242,7 @@ fn settle(engine: &Engine, form: Form) -> Result<Option<u64>> {
 
 const NO_FILES: Error =
     Error::Storage(StorageError::Contradiction("a store in memory has no files to back up"));
+/// The most backups that a policy may keep.
+const KEEP_MAX: u32 = 9_999;
 /// How often a copy begins anew because the image was replaced meanwhile.
 const ROUNDS_MAX: u32 = 10;

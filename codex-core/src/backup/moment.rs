@@ -3,13 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::batch::Seq;
+use codex_storage::batch::{Op, Seq};
 use codex_storage::seal::Keys;
 use codex_storage::storage::Form;
-use codex_storage::vfs::{Clock, Mode, Open, Vfs};
+use codex_storage::vfs::{Clock, Dir, File, Mode, Open, Vfs};
 use codex_storage::{Config, Create, Error as StorageError, LedgerCut, read_commits};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// A point in the history of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,8 +28,12 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    pub(super) fn name(&self) -> &str {
-        &self.name
+    /// Writes its bytes to `to`.
+    pub(super) fn write(&self, to: &dyn File) -> Result<()> {
+        let (dir, name) = (&self.vfs.dir, &self.name);
+        let failed = |source| io("read", &**dir, name, source);
+        let from = dir.open(name, Open::Read).map_err(failed)?;
+        copy_bytes(&*from, to, self.len).map_err(failed)
     }
 
     pub(super) fn len(&self) -> u64 {
@@ -63,9 +67,9 @@ pub(super) fn stage(
     let cut = read_part(vfs, name, keys, upto, &mut part)?;
     let last = part.last().map_or(cut.seq, |commit: &Commit| commit.seq);
     if matches!(moment, Moment::Seq(wanted) if wanted > last) {
-        let path = vfs.dir.path(name);
-        let what = "the ledger has no such commit yet";
-        return Err(StorageError::Damaged { path, offset: cut.offset, what }.into());
+        let value = format!("{}: commit {last} is the last one", vfs.dir.path(name).display());
+        let why = "the moment asked for is behind it; name an earlier one";
+        return Err(codex_backup::Error::Invalid { value, why }.into());
     }
     let mut staged =
         Staged { vfs: vfs.clone(), name: format!("{name}.tmp.moment"), len: cut.offset };
@@ -80,11 +84,15 @@ pub(super) fn stage(
 struct Commit {
     seq: Seq,
     time_us: i64,
-    ops: Vec<OwnedOp>,
+    ops: Vec<Change>,
 }
 
-/// Key and value; no value: removed; no key: cleared.
-type OwnedOp = (Option<Vec<u8>>, Option<Vec<u8>>);
+/// One operation of a commit, with bytes of its own.
+enum Change {
+    Set(Vec<u8>, Vec<u8>),
+    Remove(Vec<u8>),
+    Clear,
+}
 
 fn last_before(vfs: &Vfs, name: &str, keys: Option<&Arc<dyn Keys>>, time_us: i64) -> Result<Seq> {
     let mut last = 0;
@@ -114,15 +122,13 @@ fn read_part(
         if commit.seq > cut.seq {
             let mut ops = Vec::new();
             for op in commit.ops {
-                use codex_storage::batch::Op;
-                let path = || vfs.dir.path(name);
-                ops.push(
-                    match op.map_err(|source| StorageError::Record { path: path(), source })? {
-                        Op::Set { key, value } => (Some(key.to_vec()), Some(value.to_vec())),
-                        Op::Remove { key } => (Some(key.to_vec()), None),
-                        Op::Clear => (None, None),
-                    },
-                );
+                let op =
+                    op.map_err(|source| StorageError::Record { path: vfs.dir.path(name), source })?;
+                ops.push(match op {
+                    Op::Set { key, value } => Change::Set(key.to_vec(), value.to_vec()),
+                    Op::Remove { key } => Change::Remove(key.to_vec()),
+                    Op::Clear => Change::Clear,
+                });
             }
             part.push(Commit { seq: commit.seq, time_us: commit.time_us, ops });
         }
@@ -132,25 +138,31 @@ fn read_part(
 }
 
 fn copy(vfs: &Vfs, from: &str, to: &str, len: u64) -> Result<()> {
-    let failed = |action, name: &str| {
-        let path = vfs.dir.path(name);
-        move |source| StorageError::Io { action, path, source: Arc::new(source) }
-    };
-    if vfs.dir.metadata(to).map_err(failed("look at", to))?.is_some() {
-        vfs.dir.remove(to).map_err(failed("remove", to))?;
+    let dir = &*vfs.dir;
+    if dir.metadata(to).map_err(|source| io("look at", dir, to, source))?.is_some() {
+        dir.remove(to).map_err(|source| io("remove", dir, to, source))?;
     }
-    let source = vfs.dir.open(from, Open::Read).map_err(failed("open", from))?;
-    let target = vfs.dir.open(to, Open::CreateNew(Mode::Private)).map_err(failed("create", to))?;
+    let source = dir.open(from, Open::Read).map_err(|source| io("open", dir, from, source))?;
+    let create = Open::CreateNew(Mode::Private);
+    let target = dir.open(to, create).map_err(|source| io("create", dir, to, source))?;
+    copy_bytes(&*source, &*target, len).map_err(|source| io("copy to", dir, to, source))
+}
+
+fn copy_bytes(from: &dyn File, to: &dyn File, len: u64) -> std::io::Result<()> {
     let mut buf = vec![0; CHUNK_BYTES];
     let mut at = 0;
     while at < len {
         let here = usize::try_from(len - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let chunk = buf.get_mut(..here).unwrap_or_default();
-        source.read_exact_at(chunk, at).map_err(failed("read", from))?;
-        target.write_all_at(chunk, at).map_err(failed("write", to))?;
+        from.read_exact_at(chunk, at)?;
+        to.write_all_at(chunk, at)?;
         at += here as u64;
     }
     Ok(())
+}
+
+fn io(action: &'static str, dir: &dyn Dir, name: &str, source: std::io::Error) -> Error {
+    StorageError::Io { action, path: dir.path(name), source: Arc::new(source) }.into()
 }
 
 /// Makes `part` once more at the end of the staged ledger; its length then.
@@ -168,12 +180,11 @@ fn append(vfs: &Vfs, name: &str, keys: Option<&Arc<dyn Keys>>, part: &[Commit]) 
     for commit in part {
         clock.set(commit.time_us);
         group.reset();
-        for (key, value) in &commit.ops {
-            use codex_storage::batch::Op;
-            let op = match (key, value) {
-                (Some(key), Some(value)) => Op::Set { key, value },
-                (Some(key), None) => Op::Remove { key },
-                (None, _) => Op::Clear,
+        for change in &commit.ops {
+            let op = match change {
+                Change::Set(key, value) => Op::Set { key, value },
+                Change::Remove(key) => Op::Remove { key },
+                Change::Clear => Op::Clear,
             };
             let path = || vfs.dir.path(name);
             group.push(op).map_err(|source| StorageError::Record { path: path(), source })?;

@@ -1,0 +1,86 @@
+//! The thread that keeps backups: what it waits for, and what it does when something failed.
+
+use std::sync::Weak;
+use std::time::Duration;
+
+use codex_backup::{Event, Policy};
+use crossbeam::channel::{Receiver, RecvTimeoutError};
+
+use super::keeper::Shared;
+use crate::engine::Engine;
+
+/// What the thread hears.
+pub(super) struct Bell {
+    /// A commit was made that it waits for.
+    pub(super) woken: Receiver<()>,
+    /// Disconnected when the store closes.
+    pub(super) closed: Receiver<()>,
+}
+
+/// Whether a policy asks for anything that nobody does by hand.
+pub(super) fn acts_by_itself(policy: Policy) -> bool {
+    policy.every_commits.is_some()
+        || policy.every.is_some()
+        || policy.on_checkpoint
+        || policy.on_open
+}
+
+/// Rotates whenever the policy says so, until the store closes.
+pub(super) fn run(shared: &Shared, engine: &Weak<Engine>, bell: &Bell) {
+    let Some(policy) = shared.policy() else { return };
+    let mut event = Event::Open;
+    let mut pause = RETRY_FIRST;
+    loop {
+        let Some(engine) = engine.upgrade() else { return };
+        shared.awake();
+        if event != Event::Open && shared.has_new_checkpoint(&engine) {
+            event = Event::Checkpoint;
+        }
+        if let Some(Err(_)) = shared.rotate_if_due(&engine, event) {
+            drop(engine);
+            // What was due stays due, and no commit hurries it: the next attempt would cost as
+            // much and most likely fail as well.
+            if bell.closed.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+                return;
+            }
+            let longest = if shared.is_required() { RETRY_LAST_REQUIRED } else { RETRY_LAST };
+            pause = (2 * pause).min(longest);
+            continue;
+        }
+        pause = RETRY_FIRST;
+        let wait = shared.wait(&engine, policy).map(|wait| wait.max(WAIT_MIN));
+        let wait = if policy.on_checkpoint { Some(poll(wait)) } else { wait };
+        drop(engine);
+        event = match bell.next(wait) {
+            Some(event) if !shared.is_stopping() => event,
+            _ => return,
+        };
+    }
+}
+
+impl Bell {
+    /// What comes first; `None` when the store closes.
+    fn next(&self, wait: Option<Duration>) -> Option<Event> {
+        let Some(wait) = wait else { return self.woken.recv().ok().map(|()| Event::Commit) };
+        match self.woken.recv_timeout(wait) {
+            Ok(()) => Some(Event::Commit),
+            Err(RecvTimeoutError::Timeout) => Some(Event::Tick),
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+}
+
+fn poll(wait: Option<Duration>) -> Duration {
+    wait.map_or(CHECKPOINT_POLL, |wait| wait.min(CHECKPOINT_POLL))
+}
+
+/// How often the thread looks whether a checkpoint has been made, where that makes a backup due.
+const CHECKPOINT_POLL: Duration = Duration::from_millis(100);
+/// The shortest sleep: a clock that stands still would keep the thread running.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+/// The first wait after a failed rotation; each further one is twice as long.
+const RETRY_FIRST: Duration = Duration::from_millis(500);
+/// The longest wait after a failed rotation.
+const RETRY_LAST: Duration = Duration::from_mins(1);
+/// The longest one while writes are refused until a backup succeeds.
+const RETRY_LAST_REQUIRED: Duration = Duration::from_secs(1);
