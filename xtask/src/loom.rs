@@ -18,7 +18,7 @@ pub(crate) const PACKAGES: &[&str] = &["codex-core", "codex-storage"];
 pub(crate) const TEST: &str = "loom";
 
 /// Fewer models than this and some were lost.
-const MODELS_MIN: usize = 6;
+const MODELS_MIN: usize = 14;
 
 /// With one of these set loom ends early and still reports success.
 const CUT_SHORT: &[&str] = &["LOOM_MAX_PERMUTATIONS", "LOOM_MAX_DURATION", "LOOM_MAX_BRANCHES"];
@@ -76,8 +76,12 @@ fn judge(models: &[Model]) -> Outcome {
             models.len()
         ));
     }
-    if let Some(model) = models.iter().find(|model| model.floor == 0) {
-        return Err(format!("model {} has the floor 0, which no run can miss", model.name));
+    // loom explores the same executions each time, so a floor can stand close to them.
+    if let Some(model) = models.iter().find(|model| model.floor < model.executions / 2) {
+        return Err(format!(
+            "model {} explores {} executions: its floor of {} would miss the loss of half of them",
+            model.name, model.executions, model.floor
+        ));
     }
     let executions: u64 = models.iter().map(|model| model.executions).sum();
     Ok(format!("{} models, {executions} executions", models.len()))
@@ -114,7 +118,7 @@ mod tests {
 
     #[test]
     fn enough_models_above_their_floors_pass() {
-        assert_eq!(judge(&models(MODELS_MIN)).unwrap(), "6 models, 60 executions");
+        assert_eq!(judge(&models(MODELS_MIN)).unwrap(), "14 models, 140 executions");
     }
 
     #[test]
@@ -123,11 +127,11 @@ mod tests {
     }
 
     #[test]
-    fn a_model_below_its_floor_or_without_one_fails() {
+    fn a_model_below_its_floor_or_with_a_token_one_fails() {
         let mut few = models(MODELS_MIN);
         few[2].executions = 4;
         assert!(judge(&few).unwrap_err().contains("m2 explored 4"));
-        few[2].floor = 0;
-        assert!(judge(&few).unwrap_err().contains("floor 0"));
+        few[2].floor = 1;
+        assert!(judge(&few).unwrap_err().contains("floor of 1 would miss"));
     }
 }

@@ -143,11 +143,7 @@ fn wrapper(target: &Path, mutant: &str) -> Outcome<PathBuf> {
 /// Builds the test program apart from running it: what does not compile is not caught.
 fn build(workspace: &Workspace, mutant: &Mutant, wrapper: Option<&Path>) -> Outcome<PathBuf> {
     let words = "test --no-run --quiet --message-format json-render-diagnostics --package";
-    let cargo = if mutant.loom {
-        loom::cargo(workspace, words)?
-    } else {
-        workspace.cargo(words).env("CARGO_INCREMENTAL", "0")
-    };
+    let cargo = if mutant.loom { loom::cargo(workspace, words)? } else { workspace.cargo(words) };
     let mut cargo = cargo.args([mutant.package]);
     cargo = match mutant.program {
         "" => cargo.words("--lib"),
@@ -157,7 +153,10 @@ fn build(workspace: &Workspace, mutant: &Mutant, wrapper: Option<&Path>) -> Outc
         cargo = cargo.words("--release");
     }
     if let Some(wrapper) = wrapper {
-        cargo = cargo.env("RUSTC_WORKSPACE_WRAPPER", wrapper);
+        cargo = cargo.env("RUSTC_WORKSPACE_WRAPPER", wrapper).env("CARGO_INCREMENTAL", "0");
+        if !mutant.long {
+            cargo = cargo.env("CARGO_PROFILE_TEST_OPT_LEVEL", "0");
+        }
     }
     executable(&cargo.read()?)
         .ok_or_else(|| format!("cargo built no test program for {}", mutant.where_caught()))

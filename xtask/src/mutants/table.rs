@@ -71,21 +71,21 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["reading a small file took"],
     ),
     tested("no_offset_in_crc", ["codex-storage", "", "frame::tests"], &["offset_is_bound"]),
-    tested(
+    long(tested(
         "ignore_padding",
         ["codex-storage", "flip", "every_flipped_bit"],
         &["damage went unnoticed"],
-    ),
-    tested(
+    )),
+    long(tested(
         "resume_anywhere",
         ["codex-storage", "flip", "every_flipped_bit"],
         &["damage went unnoticed"],
-    ),
-    tested(
+    )),
+    long(tested(
         "ignore_later_proof",
         ["codex-storage", "flip", "every_byte_to_00"],
         &["damage went unnoticed"],
-    ),
+    )),
     tested("ignore_other_files", ["codex-storage", "", "log::tests"], &["a proven commit was cut"]),
     tested(
         "cut_anything",
@@ -209,6 +209,8 @@ pub(crate) struct Mutant {
     pub(super) tests: &'static str,
     /// Whether it is built with `--cfg loom`.
     pub(super) loom: bool,
+    /// Whether its tests take longer than optimising it.
+    pub(super) long: bool,
     /// All of these must stand in the output, so that the test failed for the reason meant.
     pub(super) words: &'static [&'static str],
 }
@@ -219,7 +221,20 @@ const fn modelled(
     tests: &'static str,
     words: &'static [&'static str],
 ) -> Mutant {
-    Mutant { name, package: "codex-core", program: loom::TEST, tests, loom: true, words }
+    Mutant {
+        name,
+        package: "codex-core",
+        program: loom::TEST,
+        tests,
+        loom: true,
+        long: false,
+        words,
+    }
+}
+
+/// A mutant whose tests take longer than optimising it.
+const fn long(mutant: Mutant) -> Mutant {
+    Mutant { long: true, ..mutant }
 }
 
 /// A mutant that ordinary tests catch.
@@ -228,5 +243,5 @@ const fn tested(
     [package, program, tests]: [&'static str; 3],
     words: &'static [&'static str],
 ) -> Mutant {
-    Mutant { name, package, program, tests, loom: false, words }
+    Mutant { name, package, program, tests, loom: false, long: false, words }
 }
