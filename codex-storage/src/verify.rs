@@ -55,14 +55,22 @@ pub struct Verified {
 /// As opening read-only: damage by its own variant, `WrongKey`, `NotFound`. `KeyRequired` never:
 /// without their key the checksums alone speak for encrypted files.
 pub fn verify(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified> {
-    let mut pause = PAUSE_MIN;
-    loop {
-        match verify_once(vfs, name, keys) {
-            Err(e) if pause <= PAUSE_MAX && may_pass(&e) => vfs.clock.sleep(pause),
+    let (mut last, mut repeated) = (String::new(), 0);
+    for _ in 1..ATTEMPTS_MAX {
+        let error = match verify_once(vfs, name, keys) {
+            Err(e) if may_pass(&e) => e,
             done => return done,
+        };
+        // Damage stays where it is; what a writer is doing right now is elsewhere the next time.
+        let text = error.to_string();
+        repeated = if text == last { repeated + 1 } else { 0 };
+        if repeated == REPEATED_MAX {
+            return Err(error);
         }
-        pause *= 4;
+        last = text;
+        vfs.clock.sleep(PAUSE * 4_u32.pow(repeated));
     }
+    verify_once(vfs, name, keys)
 }
 
 /// Whether a writer that is at work may have caused the error.
@@ -138,7 +146,9 @@ fn verify_ledger(
     Ok(())
 }
 
-/// The first wait before reading anew; each further one is four times as long.
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// The last wait: an error that outlives it is the file's own.
-const PAUSE_MAX: Duration = Duration::from_millis(256);
+/// The first wait before reading anew; four times as long where the error was the same again.
+const PAUSE: Duration = Duration::from_millis(1);
+/// How often the same error has to come again until it counts as the file's own.
+const REPEATED_MAX: u32 = 3;
+/// How often a store is read at most, however much goes on in it.
+const ATTEMPTS_MAX: u32 = 100;
