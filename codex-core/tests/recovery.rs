@@ -174,6 +174,8 @@ fn check(dir: &FaultDir, kept: Kept, possible: &[&Model], what: &str) {
     let mut expected = found;
     expected.insert("written afterwards".into(), "6".into());
     assert_eq!(contents(&open(&again.reboot(Survivors::Nothing))), expected, "{what}");
+    // A checkpoint may be running beside it; closing gives it up and cleans up behind it.
+    reopened.close().unwrap_or_else(|error| panic!("{what}: {error}"));
     let strays: Vec<_> = common::files(&again.vfs(1)).into_keys().collect();
     assert!(strays.iter().all(|name| !name.contains(".tmp.")), "{what}: {strays:?}");
 }
@@ -292,10 +294,10 @@ fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -
                 assert!(store.set_bytes("k", "v").unwrap_err().is_poisoned(), "{what}");
                 ran.doubt.get_or_insert(next);
             }
-            // A checkpoint that fails between two names poisons without a commit in doubt.
+            // A checkpoint that fails between two names poisons without a commit in doubt, one
+            // in the background at any time.
             Err(error) if error.is_poisoned() => {
-                let now = matches!(step, Checkpoint) && store.poisoned().is_some();
-                assert!(poisoned.is_some() || now, "{what}: {step:?}: {error}");
+                assert!(store.poisoned().is_some(), "{what}: {step:?}: {error}");
             }
             Err(_) => assert_eq!(poisoned, None, "{what}: {step:?}: poisoned, and not refused"),
         }
