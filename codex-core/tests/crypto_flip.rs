@@ -213,7 +213,7 @@ fn is_log(file: &[u8]) -> bool {
 
 #[test]
 fn every_flipped_bit_of_a_closed_store_is_an_error() {
-    let step = (1.0 / f64::from(scaled(1000)) * 1000.0).max(1.0) as usize;
+    let step = (1000 / scaled(1000)).max(1) as usize;
     for form in FORMS {
         let sample = Sample::new(form, 1, 3, true);
         let mut tally = Tally::default();
@@ -293,7 +293,9 @@ fn every_flipped_bit_under_checksums_that_fit_is_an_error() {
 fn log_of(file: &[u8], form: Form, parts: &[&[u8]]) -> Vec<u8> {
     let body = if form == Form::Ledger { 8192 } else { 512 };
     let mut made = file[..body].to_vec();
-    parts.iter().for_each(|part| made.extend_from_slice(part));
+    for part in parts {
+        made.extend_from_slice(part);
+    }
     made
 }
 

@@ -5,6 +5,7 @@
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     reason = "a test fails by panicking, and says what it ran"
 )]
 
@@ -15,13 +16,14 @@ mod common;
 mod store;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Dir, SeededEntropy, Vfs};
 use codex_core::{CheckpointPolicy, Durability, Form};
 use codex_storage::Config;
+use codex_storage::sync::Mutex;
 use codex_storage::vfs::CallKind;
 
 use audit::{Audited, Book};
@@ -36,9 +38,12 @@ struct Bed {
     form: Form,
     /// The keys that may open it: the last first.
     keys: Vec<u8>,
-    saved: Option<(BTreeMap<String, Vec<u8>>, Vec<u8>)>,
+    saved: Option<Saved>,
     opened: u64,
 }
+
+/// Files, and the keys that may open them.
+type Saved = (BTreeMap<String, Vec<u8>>, Vec<u8>);
 
 /// The whole run: the random choices, and the book of all seals.
 struct Run {
@@ -84,14 +89,11 @@ impl Run {
                 config.checkpoint =
                     CheckpointPolicy { close_into_image_bytes_max: 0, ..config.checkpoint };
             }
-            match Store::open(config) {
-                Ok(store) => {
-                    bed.opened += 1;
-                    bed.keys = vec![n];
-                    self.count("opened");
-                    return Some((store, vfs));
-                }
-                Err(_) => {}
+            if let Ok(store) = Store::open(config) {
+                bed.opened += 1;
+                bed.keys = vec![n];
+                self.count("opened");
+                return Some((store, vfs));
             }
         }
         self.count("refused");
@@ -100,7 +102,7 @@ impl Run {
 
     /// Writes, checkpoints, changes keys; ends when something fails.
     fn work(&mut self, bed: &mut Bed, store: &mut Store, vfs: &Vfs) -> codex_storage::Result<()> {
-        for step in 0..self.random.below(6) + 1 {
+        for step in 0..=self.random.below(6) {
             match self.random.below(12) {
                 0 => {
                     store.checkpoint()?;
@@ -268,13 +270,13 @@ fn no_pair_of_key_and_nonce_ever_comes_twice() {
     while done < cycles && start.elapsed() < limit {
         run.cycle(&mut beds);
         done += 1;
-        let book = book.lock().unwrap();
+        let book = book.lock();
         assert!(
             book.repeated.is_empty(),
             "a pair of key and nonce came twice (seed {seed}, cycle {done})"
         );
     }
-    let seals = book.lock().unwrap().seals();
+    let seals = book.lock().seals();
     println!("{done} of {cycles} cycles, {seals} seals: {:?}", run.counts);
     assert!(seals > usize::try_from(done).unwrap() * 2, "{seals} seals");
     for what in ["failed allocation", "power cut", "rollback of a file", "copy", "restore", "rekey"]
@@ -298,5 +300,5 @@ fn the_book_notices_random_bytes_that_come_again() {
         store.set("key", &format!("value {n}")).unwrap();
         drop(store);
     }
-    assert_eq!(book.lock().unwrap().repeated, [true], "another text under one key and nonce");
+    assert_eq!(book.lock().repeated, [true], "another text under one key and nonce");
 }

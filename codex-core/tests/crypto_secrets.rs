@@ -38,7 +38,7 @@ impl Search {
         for secret in SECRETS {
             // A part of a secret is one too.
             for part in [&secret[..secret.len() / 2], &secret[secret.len() / 2..]] {
-                let hex: String = part.iter().map(|byte| format!("{byte:02x}")).collect();
+                let hex = part.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
                 let list = format!("{part:?}");
                 for needle in [part, hex.as_bytes(), list.trim_matches(['[', ']']).as_bytes()] {
                     if contains(bytes, needle) {

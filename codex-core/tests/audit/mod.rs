@@ -4,7 +4,8 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use codex_core::crypto::{Cipher, Key};
 use codex_core::proof;
@@ -12,7 +13,7 @@ use codex_core::vfs::Entropy;
 use codex_storage::seal::{
     ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Keys, Opener, Seal, SealError, Sealer,
 };
-use std::hash::{DefaultHasher, Hash, Hasher};
+use codex_storage::sync::Mutex;
 
 /// What was sealed and what was unlocked, by all the keys that share it.
 #[derive(Debug, Default)]
@@ -79,7 +80,7 @@ impl Keys for Audited {
         store_id: &[u8; 16],
         envelope: &[u8; ENVELOPE_LEN],
     ) -> Result<Arc<dyn Seal>, SealError> {
-        self.book.lock().unwrap().unlocks += 1;
+        self.book.lock().unlocks += 1;
         Ok(self.seal(self.inner.unlock(store_id, envelope)?))
     }
 }
@@ -147,7 +148,7 @@ impl Sealer for AuditedSealer {
         from: usize,
     ) -> Result<(), SealError> {
         let text = hash(&(aad, buf.get(from..)));
-        self.book.lock().unwrap().note(self.key, counter, text);
+        self.book.lock().note(self.key, counter, text);
         self.inner.seal(counter, aad, buf, from)
     }
 }
