@@ -76,14 +76,25 @@ fn the_key_changes_and_the_root_is_renewed_beside_running_writers() {
             for (writer, written) in written.iter().enumerate() {
                 let (store, stop) = (store.clone(), &stop);
                 scope.spawn(move || {
-                    while !stop.load(Ordering::Relaxed) {
-                        let n = written.load(Ordering::Relaxed);
+                    // Bounded, and no faster than a disk: what is written meanwhile is copied.
+                    let mut n = 0;
+                    while !stop.load(Ordering::Relaxed) && n < 500 {
                         store.set(format!("{writer}/{n}"), &n).unwrap();
-                        written.store(n + 1, Ordering::Relaxed);
+                        n += 1;
+                        written.store(n, Ordering::Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(1));
                     }
                 });
             }
+            let total = || written.iter().map(|of| of.load(Ordering::Relaxed)).sum::<u32>();
+            let some_more = || {
+                let before = total();
+                while total() < (before + 5).min(3 * 500) {
+                    std::thread::sleep(std::time::Duration::from_millis(1));
+                }
+            };
             for n in 2..6 {
+                some_more();
                 store.change_key(key(n)).unwrap();
                 store.rekey(key(n + 10)).unwrap();
                 store.checkpoint().unwrap();
