@@ -148,7 +148,7 @@ fn a_power_cut_during_recovery_two_levels_deep_changes_nothing() {
     let random = SeededEntropy::new(seed());
     for (bed, level) in beds() {
         let calls = calls_of(&bed, level);
-        for _ in 0..scaled(12) {
+        for _ in 0..scaled(12).max(2) {
             let disk = FaultDir::new();
             disk.cut_power_at(random.below(calls), Side::After);
             let bed = Bed { vfs: disk.vfs(seed()), ..bed.clone() };
