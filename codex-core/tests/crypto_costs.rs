@@ -3,6 +3,7 @@
 #![cfg(all(feature = "crypto", feature = "fault"))]
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_types,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,

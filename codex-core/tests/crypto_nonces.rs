@@ -2,7 +2,8 @@
 #![cfg(all(feature = "crypto", feature = "fault"))]
 #![allow(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
     clippy::panic,
     clippy::print_stdout,
     clippy::disallowed_methods,

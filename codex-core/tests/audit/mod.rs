@@ -1,6 +1,6 @@
 //! Keys that note every seal of every store, so that a test sees a (key, nonce) pair come twice.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::disallowed_types, reason = "a test, run by std")]
 
 use std::any::Any;
 use std::collections::HashMap;
