@@ -253,13 +253,14 @@ fn documents_name_commands_and_tests_that_exist() {
     assert!(on("in a sentence `torn_tail_is_no_more` may be anything\n").is_empty());
 }
 
-/// A repository with one source of the format and one golden file.
+/// A repository with the sources of the format, `code` among them, and one golden file.
 fn format_files(code: &str, document: Option<&str>, list: &str) -> Vec<File> {
-    let mut files = vec![
-        file("codex-storage/src/frame.rs", code),
+    let text = |path: &str| if path.ends_with("/frame.rs") { code } else { "//! A.\n" };
+    let mut files: Vec<File> = format::SOURCES.iter().map(|path| file(path, text(path))).collect();
+    files.extend([
         file("codex-storage/testdata/v1/wal.db", "golden"),
         file("codex-storage/testdata/v1/FNV", list),
-    ];
+    ]);
     files.extend(document.map(|text| file("docs/FORMAT.md", text)));
     files
 }
@@ -287,6 +288,13 @@ fn a_changed_format_needs_its_document() {
     assert!(on(CODE, None)[0].contains("missing, although"));
     assert!(on(CODE, Some("# Format\n"))[0].contains("has no line `sources: "));
     assert!(on(&CODE.replace("64", "65"), Some(&document))[0].contains("but the sources are"));
+}
+
+#[test]
+fn a_source_of_the_format_that_is_gone_is_noticed() {
+    let mut files = format_files(CODE, Some("# Format\n"), GOLDEN);
+    files.remove(0);
+    assert!(format_rules(&files)[0].contains("defines the format, but is gone"));
 }
 
 #[test]
