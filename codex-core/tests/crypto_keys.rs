@@ -2,6 +2,7 @@
 #![cfg(all(feature = "crypto", feature = "fault"))]
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
     clippy::panic,
     reason = "a test fails by panicking"

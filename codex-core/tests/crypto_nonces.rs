@@ -4,9 +4,9 @@
     clippy::unwrap_used,
     clippy::disallowed_types,
     clippy::disallowed_methods,
+    clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    clippy::disallowed_methods,
     reason = "a test fails by panicking, and says what it ran"
 )]
 
