@@ -216,3 +216,30 @@ fn of_many_takers_exactly_one_gets_the_value() {
         assert_eq!(taken, [round]);
     }
 }
+
+#[test]
+fn transfers_between_keys_keep_the_total_in_every_snapshot() {
+    let store = Store::in_memory().unwrap();
+    for n in 0..ACCOUNTS {
+        store.set(account(n), &100_i64).unwrap();
+    }
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..500_u32 {
+                let (from, to) = (n % ACCOUNTS, (n * 3 + 1) % ACCOUNTS);
+                if from == to {
+                    continue;
+                }
+                let balance = |n| store.get::<i64>(account(n)).unwrap().unwrap();
+                let mut batch = store.batch();
+                batch.set(account(from), &(balance(from) - 7)).unwrap();
+                batch.set(account(to), &(balance(to) + 7)).unwrap();
+                batch.commit().unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            assert_eq!(total(&store.snapshot()), i64::from(ACCOUNTS) * 100);
+        }
+    });
+    assert_eq!(total(&store.snapshot()), i64::from(ACCOUNTS) * 100);
+}
