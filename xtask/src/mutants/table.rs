@@ -160,6 +160,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
     // Backups.
     tested(
+        "back_up_without_checkpoint",
+        ["codex-core", "backup", "each_rotation_keeps"],
+        &["each_rotation_keeps_the_state_of_its_moment_in_every_form ... FAILED"],
+    ),
+    tested(
+        "restore_leaves_the_log",
+        ["codex-core", "backup_crash", "in_a_restore"],
+        &["a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
+    ),
+    tested(
         "backup_unsynced",
         ["codex-backup", "crash", "in_a_rotation"],
         &["is damaged", "power cut at"],
