@@ -379,3 +379,30 @@ fn scaled(count: u32) -> u32 {
     // A count of iterations needs no more than this.
     format!("{:.0}", scaled.clamp(1.0, 4e9)).parse().unwrap_or(count)
 }
+
+/// Long groups are applied to copies of the indexes, short ones in place.
+#[test]
+fn groups_of_every_length_leave_both_indexes_in_agreement() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    let mut random = Random(seed());
+    for length in [1, 1_000, 1_100, 40_000, 10, 5_000] {
+        let key = |random: &mut Random| format!("{:05}", random.next(30_000));
+        let mut changes: Vec<Change> =
+            (0..length).map(|n| put(&key(&mut random), &n.to_string())).collect();
+        changes.extend((0..length / 10).map(|_| remove(&key(&mut random))));
+        engine.submit(batch(changes)).unwrap();
+        let range = ["1", "2"].map(|key| key.as_bytes().into());
+        let [lower, upper] = range.map(Bound::Included);
+        engine.submit(Commit::one(Change::RemoveRange(lower, upper))).unwrap();
+        let contents = memory(&engine);
+        assert_eq!(contents, probe.disk().durable_state());
+        engine.read(|map| {
+            assert_eq!(map.len(), contents.len());
+            for (key, value) in &contents {
+                assert_eq!(map.find(key).map(Entry::value), Some(&value[..]));
+            }
+        });
+    }
+    done(&engine, Commit::one(Change::RemoveRange(Bound::Unbounded, Bound::Unbounded)));
+    assert!(memory(&engine).is_empty() && engine.read(|map| map.find(b"00001").is_none()));
+}

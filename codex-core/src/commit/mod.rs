@@ -3,6 +3,7 @@
 
 mod control;
 mod lead;
+mod overlay;
 mod plan;
 mod queue;
 mod shift;

@@ -5,11 +5,11 @@ use std::ops::Bound;
 
 use codex_storage::RecordError;
 use codex_storage::batch::{Group, Op, Seq};
-use hashbrown::HashTable;
 
+use super::overlay::{Overlay, is_empty};
 use super::{Change, Check, Commit};
 use crate::entry::Entry;
-use crate::map::{Map, SHARDS, Step, StepKind, Table, Work, shard};
+use crate::map::{Map, Ordered, SHARDS, Step, StepKind, Table, Work, shard};
 
 /// What a group does to memory, and how far it has been decided.
 #[derive(Debug, Default)]
@@ -37,21 +37,6 @@ pub(super) enum Planned {
 
 /// What became of one member, or why it cannot be a batch.
 pub(super) type Decided = Result<Planned, RecordError>;
-
-/// The latest step of each key, by hash. A single change needs no overlay, so steps are only
-/// entered when something looks behind them.
-#[derive(Debug, Default)]
-struct Overlay {
-    latest: HashTable<Latest>,
-    /// The steps before this one have been entered.
-    entered: usize,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Latest {
-    hash: u64,
-    step: usize,
-}
 
 /// What the members before it left, to return to.
 struct Mark {
@@ -99,28 +84,20 @@ impl Plan {
         let work = &mut self.work;
         work.clear = self.cleared.is_some();
         work.steps.drain(..self.cleared.unwrap_or(0));
-        let mut new = [0_usize; SHARDS];
-        for step in &work.steps {
-            if let (StepKind::Put { new: true }, Some(count)) =
-                (step.kind, new.get_mut(shard(step.hash)))
-            {
-                *count += 1;
-            }
+        work.hash_done = is_bulk_of_hash(work.steps.len(), map.len());
+        if work.hash_done {
+            work.tables = map.hash().rebuilt(&work.steps, work.clear);
+        } else {
+            reserve(work, map);
         }
-        for (shard, count) in new.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-            let table = if work.clear {
-                Some(Table::with_capacity(count))
-            } else {
-                map.hash().grown(shard, count)
-            };
-            work.tables.extend(table.map(|table| (shard, table)));
-        }
-        if image {
-            let mut ordered = if work.clear { crate::map::Ordered::new() } else { map.ordered() };
+        if image || work.steps.len() > BULK_OF_ORDERED {
+            let mut ordered = if work.clear { Ordered::new() } else { map.ordered() };
             work.apply_to(&mut ordered);
             work.ordered = Some(ordered);
         }
-        work.freed.entries.reserve(2 * work.steps.len());
+        if !work.hash_done {
+            work.freed.entries.reserve(2 * work.steps.len());
+        }
         work.freed.tables.reserve(work.tables.len());
         work.freed.hashes.reserve(1);
         work.freed.ordered.reserve(2);
@@ -134,6 +111,7 @@ impl Plan {
     /// Forgets everything, for the next group.
     pub(super) fn reset(&mut self) {
         self.work.clear = false;
+        self.work.hash_done = false;
         self.work.tables.clear();
         self.work.ordered = None;
         self.work.steps.clear();
@@ -266,11 +244,7 @@ impl Plan {
             );
         }
         let unchanged = found.len();
-        found.extend(self.overlay.latest.iter().filter_map(|latest| {
-            let step = steps.get(latest.step)?;
-            let put = matches!(step.kind, StepKind::Put { .. });
-            (put && contains(bounds, step.entry.key())).then(|| step.entry.clone())
-        }));
+        found.extend(self.overlay.puts_within(steps, bounds).cloned());
         if found.len() > unchanged {
             found.sort_unstable();
         }
@@ -288,60 +262,35 @@ impl Plan {
     }
 }
 
-impl Overlay {
-    /// Enters the steps that have not been entered yet.
-    fn enter(&mut self, steps: &[Step]) {
-        for (number, step) in steps.iter().enumerate().skip(self.entered) {
-            let latest = Latest { hash: step.hash, step: number };
-            let same_key = |other: &Latest| {
-                steps.get(other.step).is_some_and(|other| other.entry.key() == step.entry.key())
-            };
-            match self.latest.find_mut(step.hash, same_key) {
-                Some(present) => *present = latest,
-                None => {
-                    self.latest.insert_unique(step.hash, latest, |latest| latest.hash);
-                }
-            }
+/// Builds a larger table for each that has no room for its new entries.
+fn reserve(work: &mut Work, map: &Map) {
+    let mut new = [0_usize; SHARDS];
+    for step in &work.steps {
+        if let (StepKind::Put { new: true }, Some(count)) =
+            (step.kind, new.get_mut(shard(step.hash)))
+        {
+            *count += 1;
         }
-        self.entered = steps.len();
     }
-
-    fn find<'a>(&self, steps: &'a [Step], hash: u64, key: &[u8]) -> Option<&'a Step> {
-        let step = |latest: &Latest| steps.get(latest.step);
-        let same_key = |latest: &Latest| step(latest).is_some_and(|step| step.entry.key() == key);
-        self.latest.find(hash, same_key).and_then(step)
-    }
-
-    /// Forgets all steps, and those before the one numbered `from` for good.
-    fn clear(&mut self, from: usize) {
-        self.latest.clear();
-        self.entered = from;
+    for (shard, count) in new.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+        let table = if work.clear {
+            Some(Table::with_capacity(count))
+        } else {
+            map.hash().grown(shard, count)
+        };
+        work.tables.extend(table.map(|table| (shard, table)));
     }
 }
 
-type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
-
-fn is_empty((lower, upper): Bounds<'_>) -> bool {
-    match (lower, upper) {
-        (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
-        (
-            Bound::Included(lower) | Bound::Excluded(lower),
-            Bound::Included(upper) | Bound::Excluded(upper),
-        ) => lower >= upper,
-        _ => false,
-    }
+/// Whether a group of `steps` is better applied to a copy of the hash index of `len` entries,
+/// beside the readers: where that is no more than some times the work, or where applying it in
+/// place would keep them waiting for more than about 10 ms.
+fn is_bulk_of_hash(steps: usize, len: usize) -> bool {
+    steps > BULK_OF_HASH || (steps > BULK_OF_ORDERED && steps > len / 4)
 }
 
-fn contains((lower, upper): Bounds<'_>, key: &[u8]) -> bool {
-    let above = match lower {
-        Bound::Included(lower) => lower <= key,
-        Bound::Excluded(lower) => lower < key,
-        Bound::Unbounded => true,
-    };
-    above
-        && match upper {
-            Bound::Included(upper) => key <= upper,
-            Bound::Excluded(upper) => key < upper,
-            Bound::Unbounded => true,
-        }
-}
+/// A longer group is applied to a copy of the ordered index that shares the nodes which do not
+/// change: dearer for the writer, but readers do not wait for it.
+const BULK_OF_ORDERED: usize = 1024;
+/// A longer group is applied to a copy of the hash index, whatever that costs.
+const BULK_OF_HASH: usize = 32_768;

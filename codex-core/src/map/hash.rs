@@ -6,6 +6,7 @@ use std::hash::{BuildHasher, Hasher as _};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use super::{Step, StepKind};
 use crate::entry::Entry;
 
 /// One table of the index.
@@ -64,21 +65,42 @@ impl Hash {
     /// Puts `entry`, whose key has the hash `hash`, in the place of one with its key, which is
     /// returned, or in a free place. Grows where no place was reserved.
     pub(crate) fn insert(&mut self, hash: u64, entry: Entry) -> Option<Entry> {
-        let hasher = &self.hasher;
-        let table = self.tables.get_mut(shard(hash))?;
-        // Not `entry()`: it makes room before it looks whether any is needed.
-        if let Some(present) = table.find_mut(hash, |present| present.key() == entry.key()) {
-            return Some(std::mem::replace(present, entry));
-        }
-        table.insert_unique(hash, entry, |entry| hasher.hash(entry.key()));
-        None
+        insert(self.tables.get_mut(shard(hash))?, &self.hasher, hash, entry)
     }
 
     /// Takes out the entry of `key`, whose hash is `hash`.
     pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
-        let table = self.tables.get_mut(shard(hash))?;
-        let present = table.find_entry(hash, |entry| entry.key() == key).ok()?;
-        Some(present.remove().0)
+        remove(self.tables.get_mut(shard(hash))?, hash, key)
+    }
+
+    /// All tables, to take the place of those here: with `steps` applied, in order; without what
+    /// is here if `clear`.
+    pub(crate) fn rebuilt(&self, steps: &[Step], clear: bool) -> Vec<(usize, Table)> {
+        let mut tables: Vec<(usize, Table)> = Vec::with_capacity(SHARDS);
+        let mut of_shard = steps.iter().collect::<Vec<_>>();
+        // Stable: the steps of one key stay in order.
+        of_shard.sort_by_key(|step| shard(step.hash));
+        let mut rest = of_shard.as_slice();
+        for (number, table) in self.tables.iter().enumerate() {
+            let count = rest.partition_point(|step| shard(step.hash) == number);
+            let (here, others) = rest.split_at(count);
+            rest = others;
+            let mut table = if clear { Table::new() } else { table.clone() };
+            let new = here.iter().filter(|step| step.kind == StepKind::Put { new: true }).count();
+            table.reserve(new, |entry| self.hasher.hash(entry.key()));
+            for step in here {
+                match step.kind {
+                    StepKind::Put { .. } => {
+                        insert(&mut table, &self.hasher, step.hash, step.entry.clone());
+                    }
+                    StepKind::Remove => drop(remove(&mut table, step.hash, step.entry.key())),
+                }
+            }
+            // Much was removed: what is left needs less room.
+            table.shrink_to(2 * table.len(), |entry| self.hasher.hash(entry.key()));
+            tables.push((number, table));
+        }
+        tables
     }
 
     /// A table to take the place of the one numbered `shard`, with the same entries and room for
@@ -116,6 +138,20 @@ impl fmt::Debug for Hash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Hash")
     }
+}
+
+fn insert(table: &mut Table, hasher: &Hasher, hash: u64, entry: Entry) -> Option<Entry> {
+    // Not `entry()`: it makes room before it looks whether any is needed.
+    if let Some(present) = table.find_mut(hash, |present| present.key() == entry.key()) {
+        return Some(std::mem::replace(present, entry));
+    }
+    table.insert_unique(hash, entry, |entry| hasher.hash(entry.key()));
+    None
+}
+
+fn remove(table: &mut Table, hash: u64, key: &[u8]) -> Option<Entry> {
+    let present = table.find_entry(hash, |entry| entry.key() == key).ok()?;
+    Some(present.remove().0)
 }
 
 /// The number of the table for keys with the hash `hash`.

@@ -4,6 +4,7 @@ mod build;
 mod hash;
 
 use std::fmt;
+use std::mem;
 
 use codex_storage::batch::Seq;
 use codex_storage::storage::{EntrySink, State};
@@ -74,28 +75,27 @@ impl Map {
     pub(crate) fn apply(&mut self, work: &mut Work) {
         if work.clear {
             let fresh = Hash::with_hasher(self.hash.hasher().clone());
-            work.freed.hashes.push(std::mem::replace(&mut self.hash, fresh));
-            work.freed.ordered.push(std::mem::take(&mut self.ordered));
+            work.freed.hashes.push(mem::replace(&mut self.hash, fresh));
+            work.freed.ordered.push(mem::take(&mut self.ordered));
         }
         for (shard, table) in work.tables.drain(..) {
             work.freed.tables.extend(self.hash.replace(shard, table));
         }
-        let in_place = work.ordered.is_none();
         if let Some(ordered) = work.ordered.take() {
-            work.freed.ordered.push(std::mem::replace(&mut self.ordered, ordered));
+            work.freed.ordered.push(mem::replace(&mut self.ordered, ordered));
+        } else {
+            work.apply_to(&mut self.ordered);
+        }
+        if work.hash_done {
+            // The old tables hold what was replaced; the steps are freed with the rest.
+            work.freed.steps = mem::take(&mut work.steps);
         }
         for Step { entry, hash, kind } in work.steps.drain(..) {
             match kind {
                 StepKind::Put { .. } => {
-                    if in_place {
-                        self.ordered.insert(entry.clone());
-                    }
                     work.freed.entries.extend(self.hash.insert(hash, entry));
                 }
                 StepKind::Remove => {
-                    if in_place {
-                        self.ordered.remove(entry.key());
-                    }
                     work.freed.entries.extend(self.hash.remove(hash, entry.key()));
                     work.freed.entries.push(entry);
                 }
@@ -130,6 +130,8 @@ pub(crate) struct Work {
     pub(crate) clear: bool,
     /// Larger hash tables, each with the index that it replaces.
     pub(crate) tables: Vec<(usize, Table)>,
+    /// Whether the tables are all there are, with the steps already applied.
+    pub(crate) hash_done: bool,
     /// The ordered index with the steps already applied, where the caller built it.
     pub(crate) ordered: Option<Ordered>,
     /// What happens, in order.
@@ -178,6 +180,8 @@ pub(crate) enum StepKind {
 /// What an apply took out of a [`Map`].
 #[derive(Debug, Default)]
 pub(crate) struct Freed {
+    /// Steps that were applied beforehand.
+    pub(crate) steps: Vec<Step>,
     /// Replaced and removed entries.
     pub(crate) entries: Vec<Entry>,
     /// Tables that have been outgrown.

@@ -1,0 +1,98 @@
+//! What the steps of a group, decided but not yet applied, do to each key.
+
+use std::ops::Bound;
+
+use hashbrown::HashTable;
+
+use crate::entry::Entry;
+use crate::map::{Step, StepKind};
+
+/// The latest step of each key, by hash. A single change needs no overlay, so steps are only
+/// entered when something looks behind them.
+#[derive(Debug, Default)]
+pub(super) struct Overlay {
+    latest: HashTable<Latest>,
+    /// The steps before this one have been entered.
+    entered: usize,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    hash: u64,
+    step: usize,
+}
+
+impl Overlay {
+    /// Enters the steps that have not been entered yet.
+    pub(super) fn enter(&mut self, steps: &[Step]) {
+        for (number, step) in steps.iter().enumerate().skip(self.entered) {
+            let latest = Latest { hash: step.hash, step: number };
+            let same_key = |other: &Latest| {
+                steps.get(other.step).is_some_and(|other| other.entry.key() == step.entry.key())
+            };
+            match self.latest.find_mut(step.hash, same_key) {
+                Some(present) => *present = latest,
+                None => {
+                    self.latest.insert_unique(step.hash, latest, |latest| latest.hash);
+                }
+            }
+        }
+        self.entered = steps.len();
+    }
+
+    /// The latest step of `key`, whose hash is `hash`.
+    pub(super) fn find<'a>(&self, steps: &'a [Step], hash: u64, key: &[u8]) -> Option<&'a Step> {
+        let step = |latest: &Latest| steps.get(latest.step);
+        let same_key = |latest: &Latest| step(latest).is_some_and(|step| step.entry.key() == key);
+        self.latest.find(hash, same_key).and_then(step)
+    }
+
+    /// The entries within `bounds` that the steps put, in no order.
+    pub(super) fn puts_within<'a>(
+        &self,
+        steps: &'a [Step],
+        bounds: Bounds<'_>,
+    ) -> impl Iterator<Item = &'a Entry> {
+        self.latest.iter().filter_map(move |latest| {
+            let step = steps.get(latest.step)?;
+            let put = matches!(step.kind, StepKind::Put { .. });
+            (put && contains(bounds, step.entry.key())).then_some(&step.entry)
+        })
+    }
+
+    /// Forgets all steps, and those before the one numbered `from` for good.
+    pub(super) fn clear(&mut self, from: usize) {
+        self.latest.clear();
+        self.entered = from;
+    }
+}
+
+/// The ends of a range of keys.
+pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
+/// Whether no key can lie within.
+pub(super) fn is_empty((lower, upper): Bounds<'_>) -> bool {
+    match (lower, upper) {
+        (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
+        (
+            Bound::Included(lower) | Bound::Excluded(lower),
+            Bound::Included(upper) | Bound::Excluded(upper),
+        ) => lower >= upper,
+        _ => false,
+    }
+}
+
+/// Whether `key` lies within.
+fn contains((lower, upper): Bounds<'_>, key: &[u8]) -> bool {
+    let above = match lower {
+        Bound::Included(lower) => lower <= key,
+        Bound::Excluded(lower) => lower < key,
+        Bound::Unbounded => true,
+    };
+    above
+        && match upper {
+            Bound::Included(upper) => key <= upper,
+            Bound::Excluded(upper) => key < upper,
+            Bound::Unbounded => true,
+        }
+}
