@@ -99,7 +99,8 @@ pub struct BackupStats {
 
 codex_storage::sync::thread_local! {
     /// Whether this thread is in a user's function that hears of backups.
-    static CALLING: Cell<bool> = const { Cell::new(false) };
+    #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro takes no const")]
+    static CALLING: Cell<bool> = Cell::new(false);
 }
 
 /// A user's function that hears of backups.
