@@ -142,7 +142,9 @@ fn everybody_in_a_group_is_acknowledged_after_it_is_durable() {
             thread::spawn(move || submit(&engine, &probe, put(key, "1")).unwrap())
         });
         submit(&engine, &probe, put("a", "1")).unwrap();
-        others.into_iter().for_each(|other| drop(other.join().unwrap()));
+        for other in others {
+            other.join().unwrap();
+        }
         agree(&engine, &probe);
         assert_eq!(probe.disk().groups.iter().sum::<usize>(), 3);
     });
@@ -187,7 +189,9 @@ fn leadership_is_handed_over_and_resigned_without_losing_a_waiter() {
             })
         });
         engine.submit(Commit::one(put("a", "1"))).unwrap();
-        others.into_iter().for_each(|other| drop(other.join().unwrap()));
+        for other in others {
+            other.join().unwrap();
+        }
         agree(&engine, &probe);
     });
 }

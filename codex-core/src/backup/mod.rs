@@ -114,12 +114,12 @@ impl Callback {
 
     /// Calls the function. It does not hear of what it causes itself, nor take down who calls it.
     fn call(&self, event: &BackupEvent) {
-        if CALLING.replace(true) {
+        if CALLING.with(|calling| calling.replace(true)) {
             return;
         }
         // The panic has been printed.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| (self.0)(event)));
-        CALLING.set(false);
+        CALLING.with(|calling| calling.set(false));
     }
 }
 
