@@ -5,7 +5,6 @@
     clippy::disallowed_methods,
     clippy::indexing_slicing,
     clippy::panic,
-    clippy::disallowed_methods,
     reason = "a test fails by panicking"
 )]
 
