@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
-use codex_storage::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
+use codex_storage::vfs::fault::{CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_storage::{Config, Error, Result};
 use common::store::Store;
 use common::{NAME, keys};
@@ -104,6 +104,8 @@ fn the_new_key_opens_the_store_and_the_old_one_no_longer() {
             let mut store = store(&disk, form, &pair[0]);
             replace(&mut store, what, &pair[1]).unwrap();
             store.set("then", "value").unwrap();
+            store.checkpoint().unwrap();
+            store.set("and then", "value").unwrap();
             let anchor = store.storage.anchor();
             let (place, keys) = (format!("{form} {what:?}"), store.map.0.len());
             let cut = disk.reboot(Survivors::Nothing);
@@ -146,6 +148,13 @@ fn a_power_cut_at_every_call_leaves_a_store_that_the_old_or_the_new_key_opens() 
                         let keys = store.map.0.len();
                         let opened = opens(&disk.reboot(survivors), form, &pair, keys, &place);
                         assert!(done.is_err() || opened == [false, true], "{place}: {opened:?}");
+                        images += 1;
+                    }
+                    // Sectors torn at a byte too.
+                    let choice = CrashChoice { seed: call, images_max: 24, ..Default::default() };
+                    for torn in disk.crash_images(&choice) {
+                        let place = format!("{form} {what:?} call {call} {side:?}, torn");
+                        opens(&torn, form, &pair, store.map.0.len(), &place);
                         images += 1;
                     }
                 }
