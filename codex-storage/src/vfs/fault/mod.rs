@@ -35,6 +35,9 @@
 //! assert!(images > 10);
 //! # Ok::<(), std::io::Error>(())
 //! ```
+//!
+//! [`File::sync`]: super::File::sync
+//! [`Dir::sync`]: super::Dir::sync
 
 mod bytes;
 mod crash;
