@@ -127,14 +127,14 @@ impl Ledger {
     }
 
     /// Makes the log ready to be continued.
-    fn recover(&self, mut slots: Slots, is_named: bool, state: &LogState) -> Result<LogWriter> {
+    fn recover(&mut self, mut slots: Slots, is_named: bool, state: &LogState) -> Result<LogWriter> {
         let (vfs, path) = (&self.place.vfs, self.condition.path());
         let file = vfs
             .dir
             .open(self.place.names.main(), Open::Write)
             .map_err(|e| Error::io("open for writing", path, e))?;
         let file = if slots.is_doubled() { self.name_again(&*file)? } else { file };
-        slots.settle(&*file, path)?;
+        slots.settle(&*file, path, self.place.seal.as_deref())?;
         let header = slots.found.header;
         let place = log_place(&self.place, self.durability);
         if state.frames == 0 && state.tail_end.is_none() && !is_named {
@@ -143,7 +143,9 @@ impl Ledger {
             let temporary = self.place.names.temporary("ledger");
             return NewLog::write(place, header, temporary)?.publish();
         }
-        recover(place, file, &header, state)
+        let writer = recover(place, file, &header, state)?;
+        self.header = header;
+        Ok(writer)
     }
 
     pub(super) fn writer(&mut self) -> Result<&mut LogWriter> {
@@ -178,7 +180,8 @@ impl Storage for Ledger {
         let state = self.read(file, &slots.found.header.clone(), sink)?;
         self.end = state.end;
         if self.condition.writes() {
-            self.phase = Phase::Writing(self.recover(slots, is_named, &state)?);
+            let writer = self.recover(slots, is_named, &state)?;
+            self.phase = Phase::Writing(writer);
         }
         Ok(Recovered {
             seq: state.end.seq,

@@ -21,10 +21,22 @@ pub(crate) struct Slots {
     pub(crate) found: Found,
     /// The older header, whose key may still be the user's.
     older: Option<Found>,
-    /// Whether no replacement was interrupted.
-    is_settled: bool,
-    /// Whether both slots are equal.
-    is_doubled: bool,
+    unsettled: Unsettled,
+}
+
+/// What a replacement that was interrupted leaves to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unsettled {
+    /// Nothing.
+    No,
+    /// The first slot gets the header to go by, which is a replacement; the second gets zeros.
+    Finish,
+    /// Both slots are equal; the second gets zeros.
+    Doubled,
+    /// The second slot holds a replacement that does not count, or a part of one, so that it cannot
+    /// be zeroed as it stands: a part of those zeros would be nothing that is known. The header to
+    /// go by replaces it, under a counter above this one.
+    Anew(u64),
 }
 
 impl Slots {
@@ -34,9 +46,9 @@ impl Slots {
     /// As [`Found::read`]; `Damaged` for a second slot that no replacement leaves.
     pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Self> {
         let first = read_slot(file, path, 0)?;
-        let settled = |found| Ok(Self { found, older: None, is_settled: true, is_doubled: false });
+        let as_found = |found, unsettled| Ok(Self { found, older: None, unsettled });
         let parsed = match Found::parse(&first, path, 0) {
-            Ok(found) if !is_ledger(&found.header) => return settled(found),
+            Ok(found) if !is_ledger(&found.header) => return as_found(found, Unsettled::No),
             Err(error) if !matches!(error, Error::Damaged { .. }) => return Err(error),
             parsed => parsed,
         };
@@ -44,15 +56,19 @@ impl Slots {
         let newer = Found::parse(&second, path, SECOND_SLOT);
         let newer = newer.ok().filter(|found| is_ledger(&found.header));
         match (parsed, newer) {
-            (Ok(found), None) if is_zero(&second) => settled(found),
-            (Ok(found), None) if is_torn(&second, &found) => {
-                Ok(Self { found, older: None, is_settled: false, is_doubled: false })
+            (Ok(found), None) if is_zero(&second) => as_found(found, Unsettled::No),
+            (Ok(found), None) if is_partly_zeroed(&second, &found) => {
+                as_found(found, Unsettled::Finish)
+            }
+            (Ok(found), None) if is_partly_written(&second, &found) => {
+                let counter = found.header.slot_counter;
+                as_found(found, Unsettled::Anew(counter))
             }
             (Ok(found), Some(newer)) if newer.has_bytes_of(&found) => {
-                Ok(Self { found, older: None, is_settled: false, is_doubled: true })
+                as_found(found, Unsettled::Doubled)
             }
             (Ok(older), Some(newer)) if replaces(&newer.header, &older.header) => {
-                Ok(Self { found: newer, older: Some(older), is_settled: false, is_doubled: false })
+                Ok(Self { found: newer, older: Some(older), unsettled: Unsettled::Finish })
             }
             (Ok(_), _) => Err(Error::Damaged {
                 path: path.to_owned(),
@@ -60,7 +76,7 @@ impl Slots {
                 what: "the second header slot is neither zero nor a replacement of the first",
             }),
             (Err(_), Some(newer)) if common(&first, newer.bytes()) > COUNTER_AT => {
-                Ok(Self { found: newer, older: None, is_settled: false, is_doubled: false })
+                as_found(newer, Unsettled::Finish)
             }
             (Err(error), _) => Err(error),
         }
@@ -81,6 +97,7 @@ impl Slots {
         };
         let Some(older) = self.older.take() else { return Err(refused) };
         let seal = older.unlock(keys, path)?;
+        self.unsettled = Unsettled::Anew(self.found.header.slot_counter);
         self.found = older;
         Ok(seal)
     }
@@ -112,25 +129,38 @@ impl Slots {
     /// Whether both slots are equal: so are those of a file that has just taken the place of
     /// another, until its name is durable.
     pub(crate) fn is_doubled(&self) -> bool {
-        self.is_doubled
+        self.unsettled == Unsettled::Doubled
     }
 
-    /// Finishes a replacement that was interrupted: the header that was unlocked fills the first
-    /// slot, zeros the second.
+    /// Finishes a replacement that was interrupted: the header that was unlocked under `seal` fills
+    /// the first slot, zeros the second.
     ///
     /// # Errors
     /// `Io`: opening again tries again.
-    pub(crate) fn settle(&mut self, file: &dyn File, path: &Path) -> Result<()> {
-        if self.is_settled {
-            return Ok(());
-        }
-        let put = |bytes: &[u8], at| {
+    pub(crate) fn settle(
+        &mut self,
+        file: &dyn File,
+        path: &Path,
+        seal: Option<&dyn Seal>,
+    ) -> Result<()> {
+        let mut put = |bytes: &[u8], at| {
             let written = file.write_all_at(bytes, at).and_then(|()| file.sync());
             written.map_err(|e| Error::io("finish replacing the header of", path, e))
         };
-        put(self.found.bytes(), 0)?;
-        put(&[0; HEADER_LEN], SECOND_SLOT)?;
-        self.is_settled = true;
+        match self.unsettled {
+            Unsettled::No => return Ok(()),
+            Unsettled::Finish | Unsettled::Doubled => {
+                put(self.found.bytes(), 0)?;
+                put(&[0; HEADER_LEN], SECOND_SLOT)?;
+            }
+            Unsettled::Anew(counter) => {
+                let header = Header { slot_counter: counter + 1, ..self.found.header.clone() };
+                let (_, bytes) = replacement(header, seal);
+                replace(&bytes, &mut put)?;
+                self.found = Found::parse(&bytes, path, 0)?;
+            }
+        }
+        self.unsettled = Unsettled::No;
         Ok(())
     }
 }
@@ -176,20 +206,23 @@ fn replaces(newer: &Header, older: &Header) -> bool {
             }
 }
 
-/// Whether the second slot is what a crash leaves of writing a replacement of `first` into it, or
-/// of zeroing it once `first` was the replacement.
-fn is_torn(second: &[u8], first: &Found) -> bool {
-    let written = len_without_zeros(second);
-    let fields = first.bytes().iter().zip(second).take(written.min(ENVELOPE_AT)).enumerate();
-    let begins = written < HEADER_LEN
+/// Whether the second slot is what a crash leaves of writing a replacement of `first` into it, over
+/// zeros or over an earlier replacement.
+fn is_partly_written(second: &[u8], first: &Found) -> bool {
+    let written = len_without_zeros(second).min(ENVELOPE_AT);
+    let fields = first.bytes().iter().zip(second).take(written).enumerate();
+    written > 0
         && fields
             .filter(|(at, _)| !(COUNTER_AT..COUNTER_AT + 8).contains(at))
-            .all(|(_, (expected, byte))| expected == byte);
+            .all(|(_, (expected, byte))| expected == byte)
+}
+
+/// Whether the second slot is what a crash leaves of zeroing it once `first` was the replacement.
+fn is_partly_zeroed(second: &[u8], first: &Found) -> bool {
     let rest = second.iter().zip(first.bytes()).skip_while(|(byte, _)| **byte == 0);
-    let ends = first.header.slot_counter > 1
+    first.header.slot_counter > 1
         && second.starts_with(&[0])
-        && rest.into_iter().all(|(byte, expected)| byte == expected);
-    begins || ends
+        && rest.into_iter().all(|(byte, expected)| byte == expected)
 }
 
 /// How many bytes both begin with.

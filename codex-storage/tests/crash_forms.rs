@@ -312,11 +312,13 @@ impl Row {
         disk.clear_plan();
         let model = model.lock();
         let same_boot = disk.crash_process();
-        let (found, key) = self.recovers_under(&same_boot, &model);
+        let found = self.recovers(&same_boot, &model);
         for image in same_boot.crash_images(&self.choice(6)) {
             self.counts.images.fetch_add(1, Ordering::Relaxed);
-            let store = Store::open(self.bed_under(&image, key.as_ref()).config()).unwrap();
-            assert_eq!(holds(&store, &model), found, "found in the same boot, then cut");
+            // The name of an envelope whose folder could not be synced may be lost even after it was
+            // read: the earlier key opens the store then, and finds the same commits.
+            let after = self.recovers(&image, &model);
+            assert_eq!(after, found, "found in the same boot, then cut");
         }
         drop(context);
         happened

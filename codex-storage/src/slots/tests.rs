@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::header::LEDGER_BODY;
+use crate::sync::Mutex;
 use crate::toy_seal::ToyKeys;
 use crate::vfs::{Dir, MemDir, Mode, Open, SeededEntropy, SimClock, Vfs};
 
@@ -67,24 +68,96 @@ fn every_crash_of_a_replacement_opens_with_the_old_or_the_new_key_and_settles() 
         states.push((new.clone(), torn(&new, &zero, at)));
     }
     for (n, (first, second)) in states.iter().enumerate() {
-        let opened: Vec<_> = ["old", "new"]
-            .into_iter()
-            .filter(|passphrase| {
-                let mut slots = read(first, second).unwrap();
-                slots.unlock(Some(&*keys(passphrase)), path()).is_ok()
-            })
-            .collect();
+        let opened = openers(first, second);
         assert!(!opened.is_empty(), "state {n} opens with neither key");
         for passphrase in opened {
-            let file = file(first, second);
-            let mut slots = Slots::read(&*file, path()).unwrap();
-            slots.unlock(Some(&*keys(passphrase)), path()).unwrap();
-            slots.settle(&*file, path()).unwrap();
-            let mut slots = Slots::read(&*file, path()).unwrap();
-            assert!(slots.is_settled, "state {n}");
-            slots.check_gaps(&*file, path()).unwrap();
-            slots.unlock(Some(&*keys(passphrase)), path()).unwrap();
+            settles(first, second, passphrase, &format!("state {n}"));
         }
+    }
+}
+
+#[test]
+fn every_crash_of_settling_opens_with_the_key_that_settled_and_settles_in_turn() {
+    let (old, new) = headers();
+    let zero = vec![0; HEADER_LEN];
+    let mut states = vec![(old.clone(), new.clone()), (new.clone(), new.clone())];
+    for at in [1, 8, 9, 79, 80, 81, 88, 223, 224, 300, 479, 508, 511] {
+        states.push((old.clone(), torn(&zero, &new, at)));
+        states.push((torn(&old, &new, at), new.clone()));
+        states.push((new.clone(), torn(&new, &zero, at)));
+    }
+    for (first, second) in states {
+        for passphrase in openers(&first, &second) {
+            // Each write of the settling, cut anywhere: what was there before it, and after it.
+            let steps = settles(&first, &second, passphrase, "a state of a replacement");
+            let (mut one, mut two) = (first.clone(), second.clone());
+            for (bytes, offset) in steps {
+                let before = if offset == 0 { one.clone() } else { two.clone() };
+                for at in 0..=HEADER_LEN {
+                    let cut = torn(&before, &bytes, at);
+                    let (one, two) = if offset == 0 { (&cut, &two) } else { (&one, &cut) };
+                    settles(one, two, passphrase, &format!("cut at {at} of a write at {offset}"));
+                }
+                *(if offset == 0 { &mut one } else { &mut two }) = bytes;
+            }
+        }
+    }
+}
+
+/// The passphrases that open the slots.
+fn openers(first: &[u8], second: &[u8]) -> Vec<&'static str> {
+    let opens = |passphrase: &&str| {
+        let mut slots = read(first, second).unwrap();
+        slots.unlock(Some(&*keys(passphrase)), path()).is_ok()
+    };
+    ["old", "new"].into_iter().filter(opens).collect()
+}
+
+/// Settles the slots under `passphrase`, which must open them before and after; what was written.
+fn settles(first: &[u8], second: &[u8], passphrase: &str, what: &str) -> Vec<(Vec<u8>, u64)> {
+    let file = Recorded { file: file(first, second), writes: Mutex::default() };
+    let mut slots = Slots::read(&file, path()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    let seal = slots.unlock(Some(&*keys(passphrase)), path());
+    let seal = seal.unwrap_or_else(|e| panic!("{what}: {e}"));
+    slots.settle(&file, path(), seal.as_deref()).unwrap();
+    let mut slots = Slots::read(&file, path()).unwrap();
+    assert_eq!(slots.unsettled, Unsettled::No, "{what}");
+    slots.check_gaps(&file, path()).unwrap();
+    slots.unlock(Some(&*keys(passphrase)), path()).unwrap_or_else(|e| panic!("{what}: {e}"));
+    file.writes.lock().clone()
+}
+
+/// A file that keeps what is written to it.
+#[derive(Debug)]
+struct Recorded {
+    file: Arc<dyn File>,
+    writes: Mutex<Vec<(Vec<u8>, u64)>>,
+}
+
+impl File for Recorded {
+    fn len(&self) -> std::io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> std::io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> std::io::Result<()> {
+        self.writes.lock().push((buf.to_vec(), offset));
+        self.file.write_all_at(buf, offset)
+    }
+
+    fn set_len(&self, len: u64) -> std::io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> std::io::Result<()> {
+        self.file.allocate(offset, len)
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        self.file.sync()
     }
 }
 
