@@ -204,17 +204,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-backup", "crash", "in_a_restore"],
         &["a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
     ),
-    // Backups, where they join the store.
-    tested(
-        "back_up_without_checkpoint",
-        ["codex-core", "backup", "each_rotation"],
-        &["each_rotation_keeps_the_state_of_its_moment_in_every_form ... FAILED"],
-    ),
-    tested(
-        "restore_leaves_the_log",
-        ["codex-core", "backup", "a_restored_store"],
-        &["a_restored_store_has_the_old_state_and_what_it_replaced_is_kept ... FAILED"],
-    ),
     tested(
         "backup_stage_discarded",
         ["codex-core", "backup_crash", "an_error_in_a_restore"],
