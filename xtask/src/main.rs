@@ -37,6 +37,7 @@ const COMMANDS: &[Command] = &[
     start::SCALING,
     start::HIGH_VOLUME,
     start::STALLS,
+    start::HOT_BACKUP,
     bench::COMMAND,
     purge::COMMAND,
     ci::COMMAND,

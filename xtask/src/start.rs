@@ -31,6 +31,13 @@ pub(crate) const STALLS: Command = Command {
     run: |workspace, words| start(workspace, "stalls", words),
 };
 
+pub(crate) const HOT_BACKUP: Command = Command {
+    name: "performance-hot-backup",
+    args: "[ARGS]",
+    about: "how long writes take beside a hot backup, and without",
+    run: |workspace, words| start(workspace, "hot_backup", words),
+};
+
 fn start(workspace: &Workspace, program: &str, words: &[String]) -> Outcome {
     let cargo = workspace.cargo("run --quiet --release --package codex-bench --bin");
     cargo.args([program, "--"]).args(words).open()?;
