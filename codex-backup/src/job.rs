@@ -1,8 +1,10 @@
 //! One copy to be made: the cheapest allowed way, synced and verified.
 
+use std::io;
 use std::io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
 use std::sync::Arc;
 
+use codex_storage::sync::atomic::{AtomicU64, Ordering};
 use codex_storage::vfs::{Dir, File, Mode, Open};
 
 use crate::copy::{Copied, Method, Progress, Source, Watch, Writer};
@@ -95,7 +97,8 @@ impl Job<'_> {
     fn write_out(&self, size: u64, write: &mut Writer<'_>) -> Result<Method> {
         let file = self.create(size)?;
         let path = || self.to.path(self.to_name);
-        write(&*file).map_err(|cause| Error::Source { path: path(), cause: cause.into() })?;
+        let paced = Paced { file: &*file, unsynced: AtomicU64::new(0) };
+        write(&paced).map_err(|cause| Error::Source { path: path(), cause: cause.into() })?;
         if !cfg!(codex_mutant = "backup_unsynced") {
             file.sync().filling("sync", self.to, self.to_name, size)?;
         }
@@ -141,6 +144,45 @@ impl Job<'_> {
 /// function, too many names already, or links to others' files forbidden.
 fn cannot(error: &std::io::Error) -> bool {
     matches!(error.kind(), Unsupported | TooManyLinks | PermissionDenied | CrossesDevices)
+}
+
+/// A file that its writer fills without pause, synced every so many bytes.
+#[derive(Debug)]
+struct Paced<'a> {
+    file: &'a dyn File,
+    unsynced: AtomicU64,
+}
+
+impl File for Paced<'_> {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+
+    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
+        self.file.read_exact_at(buf, offset)
+    }
+
+    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(buf, offset)?;
+        let here = buf.len() as u64;
+        if self.unsynced.fetch_add(here, Ordering::Relaxed) + here >= SYNC_EVERY_BYTES {
+            self.unsynced.store(0, Ordering::Relaxed);
+            self.file.sync()?;
+        }
+        Ok(())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.file.allocate(offset, len)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.file.sync()
+    }
 }
 
 /// Bytes written between two syncs of a copy. Without them a large copy ends in one sync of all
