@@ -315,8 +315,8 @@ impl Row {
         let found = self.recovers(&same_boot, &model);
         for image in same_boot.crash_images(&self.choice(6)) {
             self.counts.images.fetch_add(1, Ordering::Relaxed);
-            // The name of an envelope whose folder could not be synced may be lost even after it was
-            // read: the earlier key opens the store then, and finds the same commits.
+            // The name of an envelope whose folder could not be synced may be lost even after it
+            // was read: the earlier key opens the store then, and finds the same commits.
             let after = self.recovers(&image, &model);
             assert_eq!(after, found, "found in the same boot, then cut");
         }
