@@ -269,7 +269,8 @@ impl Row {
         let disk = disk.crash_process();
         let (found, key) = self.recovers_under(&disk, model);
         let disk = disk.crash_process().reboot(Survivors::Nothing);
-        let store = Store::open(self.bed_under(&disk, key.as_ref()).config()).unwrap();
+        let store = Store::open(self.bed_under(&disk, key.as_ref()).config())
+            .unwrap_or_else(|e| panic!("opening failed after a failed recovery: {e:?}"));
         assert_eq!(holds(&store, model), found, "recovered after a failed recovery");
     }
 
