@@ -77,7 +77,9 @@ fn an_interval_makes_a_backup_of_what_changed_and_only_then() {
     let (vfs, clock) = (disk.vfs(seed()), disk.clock());
     let store = with(keep(3).every(Duration::from_mins(10))).open_in(&vfs, "a.db").unwrap();
     store.set("n", &1_u64).unwrap();
-    store.back_up().unwrap();
+    until("the first change is backed up", || store.backup_stats().made == 1);
+    // Time that the thread has for noting it before the clock goes on.
+    std::thread::sleep(Duration::from_millis(50));
     let made = store.backup_stats().made;
     clock.advance(Duration::from_hours(1));
     std::thread::sleep(Duration::from_millis(20));

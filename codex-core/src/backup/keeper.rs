@@ -122,8 +122,14 @@ impl Keeper {
     /// the thread.
     pub(crate) fn committed(&self, seq: Seq) {
         let shared = &self.shared;
-        if seq >= shared.due_at.load(Ordering::SeqCst)
-            && !shared.woken.swap(true, Ordering::AcqRel)
+        if seq >= shared.due_at.load(Ordering::SeqCst) {
+            self.wake();
+        }
+    }
+
+    /// Lets the thread look again.
+    fn wake(&self) {
+        if !self.shared.woken.swap(true, Ordering::AcqRel)
             && let Some(running) = &*self.thread.lock()
         {
             // Full: a wake-up that has not been taken yet serves as well. Disconnected: the thread
@@ -143,7 +149,10 @@ impl Keeper {
 
     /// Rotates now.
     pub(crate) fn rotate(&self, engine: &Engine) -> Result<Rotated> {
-        self.shared.rotate(engine)
+        let done = self.shared.rotate(engine);
+        // What the thread waits for was reckoned from an older backup.
+        self.wake();
+        done
     }
 
     pub(crate) fn stats(&self) -> BackupStats {

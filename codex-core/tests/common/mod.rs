@@ -66,9 +66,13 @@ pub fn fill(store: &Store) -> Store {
 /// The bytes of the file `name`.
 pub fn read(vfs: &Vfs, name: &str) -> Vec<u8> {
     let file = vfs.dir.open(name, Open::Read).unwrap();
-    let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-    file.read_exact_at(&mut bytes, 0).unwrap();
-    bytes
+    loop {
+        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+        // A checkpoint in the background may cut a log between the two calls: look again.
+        if file.read_exact_at(&mut bytes, 0).is_ok() {
+            return bytes;
+        }
+    }
 }
 
 /// Makes the file `name` hold `bytes`.
