@@ -9,11 +9,13 @@
 
 mod common;
 
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::fault::{CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
+use codex_storage::vfs::{CallKind, Dir};
 use codex_storage::{Config, Error, Result};
 use common::store::Store;
 use common::{NAME, keys};
@@ -211,6 +213,95 @@ fn at_an_interval_what_is_not_durable_yet_is_after_a_rekey() {
             [false, true],
             "{form}"
         );
+    }
+}
+
+/// Rekeys while `beside` is called for each piece of work that is done without the lock and says
+/// how many commits of 8 KiB are made meanwhile. Returns how many these were, and how many bytes
+/// were written to the copy afterwards, while writers wait.
+fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u32, u64) {
+    let (disk, pair) = (FaultDir::new(), pair());
+    let mut config = config(&disk, form, 1, &pair[0]);
+    config.durability = level;
+    let mut store = Store::open(config).unwrap();
+    store.set("before", "value").unwrap();
+    let job = store.storage.rekey(&*pair[1], &store.map).unwrap().unwrap();
+    let (state, value) = (store.map.clone(), "v".repeat(8 << 10));
+    let (shared, asked, made) = (RefCell::new(store), Cell::new(0), Cell::new(0));
+    let written = job.write(&state, &|_| {
+        asked.set(asked.get() + 1);
+        for _ in 0..beside(asked.get()) {
+            shared.borrow_mut().set(&format!("beside {}", made.get()), &value).unwrap();
+            made.set(made.get() + 1);
+        }
+        true
+    });
+    let mut store = shared.into_inner();
+    disk.record_trace(true);
+    store.storage.finish_checkpoint(written).unwrap();
+    let trace = disk.trace();
+    // Neither the space ahead, in pieces of 64 KiB, nor the header slots.
+    let is_frame = |len| (8 << 10..32 << 10).contains(&len);
+    let copied = trace.iter().filter(|call| call.kind == CallKind::Write && is_frame(call.len));
+    let copied = copied.map(|call| call.len).sum();
+    let keys = store.map.0.len();
+    let cut = disk.reboot(Survivors::Nothing);
+    assert_eq!(opens(&cut, form, &pair, keys, "a busy rekey"), [false, true], "{form}");
+    (made.get(), copied)
+}
+
+#[test]
+fn what_is_committed_beside_a_rekey_is_copied_beside_the_writers_but_for_a_little() {
+    for form in [Form::Wal, Form::Ledger] {
+        for level in [Durability::Sync, Durability::Os] {
+            // A burst, and then half as much as is copied.
+            let beside = |asked| if asked == 1 { 300 } else { u32::from(asked % 2 == 0) };
+            let (made, copied) = busy_rekey(form, level, &beside);
+            println!("{form} {level:?}: {made} commits beside, {copied} bytes while writers wait");
+            assert!(copied <= 264 << 10, "{form} {level:?}: {copied} bytes copied at last");
+            assert!(made > 450, "{made} commits beside");
+        }
+    }
+}
+
+#[test]
+fn a_rekey_ends_beside_writers_that_outpace_it() {
+    for form in [Form::Wal, Form::Ledger] {
+        let beside = |asked| if asked == 1 { 60 } else { 2 };
+        let (made, copied) = busy_rekey(form, Durability::Sync, &beside);
+        println!("{form}: {made} commits beside, {copied} bytes while writers wait");
+        assert!((100..2_000).contains(&made), "{form}: {made}");
+    }
+}
+
+#[test]
+fn a_rekey_that_is_given_up_leaves_no_file_behind() {
+    for form in [Form::Wal, Form::Ledger] {
+        for stop in 1..6 {
+            let (disk, pair) = (FaultDir::new(), pair());
+            let store = RefCell::new(store(&disk, form, &pair[0]));
+            let job = {
+                let mut store = store.borrow_mut();
+                let map = store.map.clone();
+                store.storage.rekey(&*pair[1], &map).unwrap().unwrap()
+            };
+            let (state, asked) = (store.borrow().map.clone(), Cell::new(0));
+            let written = job.write(&state, &|_| {
+                asked.set(asked.get() + 1);
+                store.borrow_mut().set(&format!("beside {}", asked.get()), "value").unwrap();
+                asked.get() < stop
+            });
+            let mut store = store.into_inner();
+            let done = store.storage.finish_checkpoint(written);
+            assert!(done.is_ok() || matches!(done, Err(Error::Abandoned { .. })), "{done:?}");
+            assert_eq!(done.is_ok(), asked.get() < stop, "{form} {stop}");
+            let left = disk.list().unwrap();
+            assert!(!left.iter().any(|name| name.contains(".tmp.")), "{form} {stop}: {left:?}");
+            store.set("goes on", "value").unwrap();
+            let place = format!("{form} given up at {stop}");
+            let opened = opens(&disk.crash_process(), form, &pair, store.map.0.len(), &place);
+            assert_eq!(opened, [done.is_err(), done.is_ok()], "{place}");
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::io;
 use std::sync::Arc;
 
-use super::rewrite::{Rewrite, advance, install};
+use super::rewrite::{Rewrite, install};
 use super::{Ledger, Phase};
 use crate::codec::u64_of;
 use crate::error::{Error, Result};
@@ -28,7 +28,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// Hands out the copying of all commits so far under a fresh root key.
+    /// Hands out the copying of all commits under a fresh root key.
     pub(super) fn begin_rekey(&mut self, keys: &dyn Keys) -> Result<Checkpoint> {
         self.writer()?.sync()?;
         self.refuse_while_pending()?;
@@ -40,16 +40,16 @@ impl Ledger {
         let header = Header { file_id: fresh_id(&self.place.vfs, path)?, ..header };
         let rewrite =
             Rewrite::begin(&self.place, self.durability, &self.header, header, Some(seal))?;
-        let (upto, job) = (self.end().seq, rewrite.copy());
+        let (copying, reached) = (rewrite.copying.clone(), self.writer()?.reached());
         let temporary = rewrite.temporary.clone();
         self.pending = Some(rewrite);
         Ok(Checkpoint::new(move |_state, progress| {
-            let bytes = advance(&job, upto, progress)?;
-            Ok(Written { temporary, seq: upto, bytes, generation: 1 })
+            let end = copying.catch_up(&reached, progress)?;
+            Ok(Written { temporary, seq: end.seq, bytes: end.offset, generation: 1 })
         }))
     }
 
-    /// Copies what was committed meanwhile, and puts the copy in the ledger's place.
+    /// Copies what is left, and puts the copy in the ledger's place.
     pub(super) fn finish_rekey(&mut self, done: Result<Written>) -> Result<()> {
         let Some(rewrite) = self.pending.take() else {
             return done.and(Err(Error::Contradiction("no rekey has begun")));

@@ -8,18 +8,16 @@ use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{HEADER_LEN, Header};
 use crate::image::Place;
-use crate::log::{LogPlace, LogReader, LogWriter, NewLog, Reseal, layout, of_the_copy};
+use crate::log::{Copying, LogPlace, LogReader, LogWriter, NewLog, Reseal, layout, of_the_copy};
 use crate::seal::Seal;
 use crate::slots::{SECOND_SLOT, replacement};
 use crate::storage::{Durability, Form};
-use crate::sync::Mutex;
 use crate::vfs::Open;
 
 /// A ledger that is being copied, most often under another root key.
 #[derive(Debug)]
 pub(crate) struct Rewrite {
-    /// `None` once it is complete.
-    copy: Copy,
+    pub(super) copying: Copying,
     /// The name of the copy.
     pub(crate) temporary: String,
     pub(super) header: Header,
@@ -44,21 +42,15 @@ impl Rewrite {
         let reader = LogReader::new(file, &path, from, own, 0, OnDamage::Refuse)?;
         let log = LogPlace { seal: seal.clone(), ..log_place(place, durability) };
         let temporary = place.names.temporary("rekey");
-        let copy = Reseal::begin(reader, log, &header, temporary.clone())?;
-        Ok(Self { copy: Arc::new(Mutex::new(Some(copy))), temporary, header, seal, slot })
-    }
-
-    /// What copies, for [`advance`].
-    pub(super) fn copy(&self) -> Copy {
-        Arc::clone(&self.copy)
+        let copying = Copying::default();
+        copying.begin(Reseal::begin(reader, log, &header, temporary.clone())?);
+        Ok(Self { copying, temporary, header, seal, slot })
     }
 
     /// Copies the rest, up to commit `upto`. Both header slots are equal until the name of the
     /// copy is durable, so that an open for writing knows.
     pub(crate) fn complete(&self, upto: Seq) -> Result<LogWriter> {
-        advance(&self.copy, upto, &|_| true)?;
-        let Some(copy) = self.copy.lock().take() else { return Err(NO_COPY) };
-        let mut writer = copy.into_writer();
+        let mut writer = self.copying.complete(upto)?;
         writer.put_slot(&self.slot, SECOND_SLOT).map_err(of_the_copy)?;
         Ok(writer)
     }
@@ -72,14 +64,6 @@ pub(crate) fn install(writer: &mut LogWriter, place: &Place, temporary: &str) ->
     let installed = place.install(temporary);
     installed.map_err(|e| Error::io("put the new ledger in place as", &place.path(), e))?;
     writer.put_slot(&[0; HEADER_LEN], SECOND_SLOT)
-}
-
-/// Copies the groups up to the one that ends with commit `upto`; how long the copy is then.
-pub(super) fn advance(copy: &Copy, upto: Seq, progress: &dyn Fn(u64) -> bool) -> Result<u64> {
-    let mut copy = copy.lock();
-    let Some(copy) = copy.as_mut() else { return Err(NO_COPY) };
-    copy.advance(upto, progress)?;
-    Ok(copy.writer().end().offset)
 }
 
 /// Writes a ledger with the header `header` and the groups that `fill` hands to its second
@@ -117,7 +101,3 @@ pub(crate) fn write_ledger(
 /// Fills groups, and hands over each that is full.
 pub(crate) type Fill<'a> =
     dyn FnMut(&mut Group, &mut dyn FnMut(&mut Group) -> Result<()>) -> Result<()> + 'a;
-
-type Copy = Arc<Mutex<Option<Reseal>>>;
-
-const NO_COPY: Error = Error::Contradiction("the copy of the ledger is complete already");

@@ -17,7 +17,7 @@ mod write;
 
 pub(crate) use read::{LogReader, LogState};
 pub(crate) use recovery::recover;
-pub(crate) use reseal::{Reseal, of_the_copy};
+pub(crate) use reseal::{Copying, Reseal, of_the_copy};
 pub(crate) use segment::{LogPlace, NewLog};
 pub(crate) use write::{LogCounts, LogWriter};
 

@@ -8,6 +8,8 @@ use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::frame::{GROUP, LAZY};
 use crate::header::Header;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::vfs::File;
 
 /// A log and its copy. The log may go on growing while what it had is copied.
@@ -69,19 +71,84 @@ impl Reseal {
         if same { Ok(()) } else { Err(self.damaged()) }
     }
 
-    /// The copy, to be written to from now on.
-    pub(crate) fn into_writer(self) -> LogWriter {
-        self.to
-    }
-
-    /// The copy, to prepare it for its name.
-    pub(crate) fn writer(&mut self) -> &mut LogWriter {
-        &mut self.to
+    /// Copies what is written, round by round while it goes on growing, until little is left.
+    /// A writer that outpaces the copy ends this too: what is left then is about what it writes
+    /// in one round.
+    fn catch_up(&mut self, reached: &Reached, progress: &dyn Fn(u64) -> bool) -> Result<()> {
+        let (mut least, mut in_vain) = (u64::MAX, 0);
+        while in_vain < ROUNDS_IN_VAIN_MAX && !cfg!(codex_mutant = "rekey_copies_at_last") {
+            self.advance(reached.seq.load(Ordering::Acquire), progress)?;
+            let written = reached.offset.load(Ordering::Acquire);
+            let left = written.saturating_sub(self.from.end().offset);
+            if left <= LEFT_BYTES_MAX {
+                break;
+            }
+            // By a quarter at least, so that the number of rounds is bounded.
+            if left <= least / 4 * 3 {
+                (least, in_vain) = (left, 0);
+            } else {
+                in_vain += 1;
+            }
+        }
+        Ok(())
     }
 
     fn damaged(&self) -> Error {
         let what = "the copy of the log does not read back as it was written";
         Error::Damaged { path: self.to.path(), offset: self.to.end().offset, what }
+    }
+}
+
+/// A [`Reseal`] that goes on beside the writer of its log, and that the holder of that writer
+/// completes.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Copying(Arc<Mutex<Option<Reseal>>>);
+
+impl Copying {
+    /// Takes a copy that has begun.
+    pub(crate) fn begin(&self, copy: Reseal) {
+        *self.0.lock() = Some(copy);
+    }
+
+    /// Copies until little is left of what the log has `reached`; where the copy ends then. What
+    /// is copied need not be durable in the log: the copy counts for nothing before that is synced.
+    ///
+    /// # Errors
+    /// As [`Reseal::advance`].
+    pub(crate) fn catch_up(
+        &self,
+        reached: &Reached,
+        progress: &dyn Fn(u64) -> bool,
+    ) -> Result<LogEnd> {
+        let mut copy = self.0.lock();
+        let copy = copy.as_mut().ok_or(NO_COPY)?;
+        copy.catch_up(reached, progress)?;
+        Ok(*copy.to.end())
+    }
+
+    /// Copies the rest up to commit `upto`, and gives out the copy, to be written to from now on.
+    ///
+    /// # Errors
+    /// As [`Reseal::advance`].
+    pub(crate) fn complete(&self, upto: Seq) -> Result<LogWriter> {
+        let mut copy = self.0.lock().take().ok_or(NO_COPY)?;
+        copy.advance(upto, &|_| true)?;
+        Ok(copy.to)
+    }
+}
+
+/// How far a log is written: its writer says so to whoever reads it meanwhile.
+#[derive(Debug, Default)]
+pub(crate) struct Reached {
+    seq: AtomicU64,
+    offset: AtomicU64,
+}
+
+impl Reached {
+    /// The frames up to `end` are in the file.
+    pub(super) fn set(&self, end: &LogEnd) {
+        self.offset.store(end.offset, Ordering::Release);
+        self.seq.store(end.seq, Ordering::Release);
     }
 }
 
@@ -124,3 +191,9 @@ pub(crate) fn of_the_copy(error: Error) -> Error {
         other => other,
     }
 }
+
+const NO_COPY: Error = Error::Contradiction("the copy of the log is complete, or has not begun");
+/// How much may be left to be copied while writers wait, in bytes: a few milliseconds' work.
+const LEFT_BYTES_MAX: u64 = 256 << 10;
+/// How many rounds may leave about as much as one before.
+const ROUNDS_IN_VAIN_MAX: u32 = 3;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::epoch::Epochs;
 use super::gate::SyncGate;
+use super::reseal::Reached;
 use super::segment::LogPlace;
 use super::space::{Space, SpaceError};
 use super::{LogEnd, layout};
@@ -37,6 +38,7 @@ pub(crate) struct LogWriter {
     epochs: Epochs,
     poison: Option<String>,
     counts: LogCounts,
+    reached: Arc<Reached>,
 }
 
 /// What a writer has done since it was opened.
@@ -68,6 +70,7 @@ impl LogWriter {
             epochs: Epochs::default(),
             poison: None,
             counts: LogCounts::default(),
+            reached: Arc::default(),
         }
     }
 
@@ -110,6 +113,7 @@ impl LogWriter {
         self.end.digest = digest;
         self.end.time_us = time_us;
         self.end.closed = false;
+        self.reached.set(&self.end);
         self.counts.groups += 1;
         if !lazy {
             self.durable = self.end.seq;
@@ -220,6 +224,12 @@ impl LogWriter {
     /// Commits up to this one are durable.
     pub(crate) fn durable(&self) -> Seq {
         self.durable
+    }
+
+    /// How far the log is written from now on, for whoever copies it beside this writer.
+    pub(crate) fn reached(&self) -> Arc<Reached> {
+        self.reached.set(&self.end);
+        Arc::clone(&self.reached)
     }
 
     /// What was done since opening.

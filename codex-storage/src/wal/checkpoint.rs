@@ -72,16 +72,17 @@ impl Wal {
 
     /// Puts the written image in place, or notes that it failed.
     pub(super) fn finish(&mut self, done: Result<Written>) -> Result<()> {
-        let pending = self.pending.take();
+        let header = match self.pending.take() {
+            Some(Pending { header, fresh: Some(fresh) }) => {
+                return self.finish_rekey(done, header, fresh);
+            }
+            Some(Pending { header, fresh: None }) => Some(header),
+            None => None,
+        };
         let written = done.inspect_err(|_| self.image_failed())?;
         self.writer()?;
-        match pending {
-            Some(Pending { header, fresh: None }) => self.install(&written, header),
-            Some(Pending { header, fresh: Some((seal, segment)) }) => {
-                self.finish_rekey(&written, header, seal, segment)
-            }
-            None => Err(Error::Contradiction("no checkpoint has begun")),
-        }
+        let header = header.ok_or(Error::Contradiction("no checkpoint has begun"))?;
+        self.install(&written, header)
     }
 
     /// Makes all durable and marks the clean end: by an image that is whole by itself where the

@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use super::segments::Segment;
-use super::{Current, Pending, Wal};
+use super::{Current, Fresh, Pending, Wal};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::image::{ImageReader, following};
-use crate::log::{LogPlace, Reseal};
-use crate::seal::{Keys, Seal};
+use crate::log::{Copying, LogPlace, Reseal};
+use crate::seal::Keys;
 use crate::storage::{Checkpoint, Written};
 
 impl Wal {
@@ -62,32 +62,46 @@ impl Wal {
         };
         let mut spec = self.place.image(header.clone());
         spec.seal = Some(Arc::clone(&seal));
-        self.pending = Some(Pending { header, fresh: Some((seal, segment)) });
-        Ok(Checkpoint::new(move |state, progress| spec.write(state, progress)))
+        let from = Segment::at(&self.place, continued)?;
+        let from = from.reader(&self.place, 0, OnDamage::Refuse)?;
+        let to = LogPlace { seal: Some(Arc::clone(&seal)), ..self.log_place(segment.generation) };
+        let (copying, reached) = (Copying::default(), self.writer()?.log.reached());
+        let fresh = Fresh {
+            seal,
+            segment,
+            copying: copying.clone(),
+            image_temporary: spec.temporary.clone(),
+            segment_temporary: self.place.names.temporary("rekey"),
+        };
+        let (segment, temporary) = (fresh.segment.clone(), fresh.segment_temporary.clone());
+        self.pending = Some(Pending { header, fresh: Some(fresh) });
+        Ok(Checkpoint::new(move |state, progress| {
+            let written = spec.write(state, progress)?;
+            copying.begin(Reseal::begin(from, to, &segment, temporary)?);
+            copying.catch_up(&reached, &|_| progress(state.len()))?;
+            Ok(written)
+        }))
     }
 
-    /// Copies the frames that were written beside the image into a segment under the fresh root
-    /// key, and puts the image in place. Before that, nothing but names has changed.
+    /// Copies the last of the frames that were written beside the image, and puts the image in
+    /// place. Before that, nothing but names has changed.
     pub(super) fn finish_rekey(
         &mut self,
-        written: &Written,
+        done: Result<Written>,
         header: Header,
-        seal: Arc<dyn Seal>,
-        segment: Header,
+        fresh: Fresh,
     ) -> Result<()> {
-        let copied = self.copy_frames(Arc::clone(&seal), segment);
-        let current = match copied {
-            Ok(current) => current,
-            Err(e) => {
-                self.image_failed();
-                drop(self.place.vfs.dir.remove(&written.temporary));
-                self.remove_stray(header.next_generation);
-                return Err(e);
+        let completed = done.and_then(|written| Ok((written, self.complete(&fresh)?)));
+        let (written, current) = completed.inspect_err(|_| {
+            self.image_failed();
+            for temporary in [&fresh.image_temporary, &fresh.segment_temporary] {
+                // What stays costs nothing but a name: the next open removes it.
+                drop(self.place.vfs.dir.remove(temporary));
             }
-        };
+        })?;
         let last = self.current.take();
         let contained = last.as_ref().map(|last| last.header.generation);
-        if let Err(e) = self.install(written, header) {
+        if let Err(e) = self.install(&written, header) {
             self.current = last;
             return Err(e);
         }
@@ -97,7 +111,7 @@ impl Wal {
             self.past.syncs += counts.syncs;
         }
         self.current = Some(current);
-        self.place.seal = Some(seal);
+        self.place.seal = Some(fresh.seal);
         self.leftovers.extend(contained);
         self.remove_leftovers();
         Ok(())
@@ -115,28 +129,21 @@ impl Wal {
         self.stray = gone.is_err().then_some(generation);
     }
 
-    /// The new segment `header` with all that the current one has, durable and named.
-    fn copy_frames(&mut self, seal: Arc<dyn Seal>, header: Header) -> Result<Current> {
-        let current = self.writer()?;
-        current.log.sync()?;
-        let (from, end) = (current.header.clone(), *current.log.end());
-        self.durable = end.seq;
-        let reader = Segment::at(&self.place, from)?.reader(&self.place, 0, OnDamage::Refuse)?;
-        let place = LogPlace { seal: Some(seal), ..self.log_place(header.generation) };
-        let temporary = self.place.names.temporary("segment");
-        let mut copy = Reseal::begin(reader, place, &header, temporary.clone())?;
-        let copied = copy.advance(end.seq, &|_| true);
-        let named = copied.and_then(|()| {
-            let dir = &self.place.vfs.dir;
-            let name = self.place.names.segment(header.generation);
-            let named = dir.rename(&temporary, &name).and_then(|()| dir.sync());
-            named.map_err(|e| Error::io("name the new segment", &dir.path(&name), e))
-        });
-        if let Err(e) = named {
-            drop(self.place.vfs.dir.remove(&temporary));
-            return Err(e);
+    /// The segment under the fresh root key with all that the current one has, durable and named.
+    fn complete(&mut self, fresh: &Fresh) -> Result<Current> {
+        let log = &mut self.writer()?.log;
+        log.sync()?;
+        let upto = log.end().seq;
+        self.durable = upto;
+        let log = fresh.copying.complete(upto)?;
+        let dir = &self.place.vfs.dir;
+        let name = self.place.names.segment(fresh.segment.generation);
+        if let Err(e) = dir.rename(&fresh.segment_temporary, &name).and_then(|()| dir.sync()) {
+            let error = Error::io("name the new segment", &dir.path(&name), e);
+            self.remove_stray(fresh.segment.generation);
+            return Err(error);
         }
-        Ok(Current { log: copy.into_writer(), header })
+        Ok(Current { log, header: fresh.segment.clone() })
     }
 
     fn refuse_while_pending(&self) -> Result<()> {

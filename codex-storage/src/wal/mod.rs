@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::history::AnchorWatch;
 use crate::image::{ImageReader, Place};
-use crate::log::{LogCounts, LogPlace, LogWriter, layout};
+use crate::log::{Copying, LogCounts, LogPlace, LogWriter, layout};
 use crate::seal::{Keys, Seal};
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
@@ -71,9 +71,21 @@ struct Current {
 #[derive(Debug)]
 struct Pending {
     header: Header,
-    /// Where it is to be under a fresh root key: that key, and the header of the segment that
-    /// will continue the image.
-    fresh: Option<(Arc<dyn Seal>, Header)>,
+    /// Where it is to be under a fresh root key.
+    fresh: Option<Fresh>,
+}
+
+/// What a rekey makes beside the image.
+#[derive(Debug)]
+struct Fresh {
+    seal: Arc<dyn Seal>,
+    /// The segment that will continue the image.
+    segment: Header,
+    /// What fills that segment with the groups that are written meanwhile.
+    copying: Copying,
+    /// The names of image and segment until both are complete.
+    image_temporary: String,
+    segment_temporary: String,
 }
 
 /// A segment that is complete, and still needed.

@@ -34,6 +34,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-core", "crypto_nonces", "no_pair"],
         &["a pair of key and nonce came twice"],
     ),
+    tested(
+        "rekey_copies_at_last",
+        ["codex-storage", "sealed_keys", "but_for_a_little"],
+        &["bytes copied at last"],
+    ),
     // The log.
     tested(
         "skip_log_sync",
