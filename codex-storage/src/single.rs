@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use sha2::{Digest, Sha256};
+
 use crate::batch::Seq;
 use crate::codec::u64_of;
 use crate::config::OnDamage;
@@ -27,7 +29,8 @@ pub struct FileFacts {
     /// The last commit in it.
     pub seq: Seq,
     /// Tells two histories that reached the same seq apart: of an image the history digest, of a
-    /// ledger the chain value of its last frame. Neither needs the key.
+    /// ledger the chain value of its last frame. Tells one history under two keys apart too: of an
+    /// encrypted file it is SHA-256 over that and the envelope. None of it needs the key.
     pub mark: Vec<u8>,
     /// When it was made, in microseconds since 1970 (UTC).
     pub created_us: i64,
@@ -149,7 +152,7 @@ fn image_facts(image: &ImageReader) -> FileFacts {
         form: header.form,
         store_id: header.store_id,
         seq: header.base_seq,
-        mark: header.base_digest.to_vec(),
+        mark: mark(&header.base_digest, header),
         created_us: header.created_us,
         encrypted: header.cipher != 0,
         frozen: true,
@@ -165,21 +168,37 @@ fn ledger_facts(
     seal: Option<Arc<dyn Seal>>,
 ) -> Result<FileFacts> {
     let mut reader = LogReader::new(Arc::clone(file), path, header, seal, 0, OnDamage::Refuse)?;
+    // Behind the last group, so that the mark of a close makes no other version.
+    let mut chain = reader.end().chain;
     while let Some(group) = reader.next()? {
         group.for_each(&mut |_| Ok(()))?;
+        chain = reader.end().chain;
     }
     let state = reader.finish();
     Ok(FileFacts {
         form: header.form,
         store_id: header.store_id,
         seq: state.end.seq,
-        mark: state.end.chain.to_le_bytes().to_vec(),
+        mark: mark(&chain.to_le_bytes(), header),
         created_us: header.created_us,
         encrypted: header.cipher != 0,
         frozen: false,
         continued: false,
         bytes: state.file_len,
     })
+}
+
+/// A new envelope makes another version of the same history: who changed a key or renewed the root
+/// wants the next backup to open with the new key, and with that alone.
+fn mark(history: &[u8], header: &Header) -> Vec<u8> {
+    match &header.envelope {
+        Some(envelope) if !cfg!(codex_mutant = "backup_ignores_keys") => Sha256::new()
+            .chain_update(history)
+            .chain_update(envelope.as_slice())
+            .finalize()
+            .to_vec(),
+        _ => history.to_vec(),
+    }
 }
 
 /// How many bytes are copied at a time.

@@ -138,7 +138,7 @@ impl PartialEq for Callback {
 impl Store {
     /// Makes a backup now, beside running readers and writers: complete, synced and verified before
     /// it becomes `.bak.1` and the older ones move up. Nothing rotates when the newest backup is
-    /// of the last commit already.
+    /// of the last commit already, and under the key that the store has now.
     ///
     /// # Errors
     /// Of the disk and of the files at the backups' names; every older backup is as good as before.

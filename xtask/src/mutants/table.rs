@@ -170,6 +170,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["each_rotation_keeps_the_state_of_its_moment_in_every_form ... FAILED"],
     ),
     tested(
+        "backup_ignores_keys",
+        ["codex-core", "crypto_backup", "the_new_key_alone"],
+        &["a rekey alone"],
+    ),
+    tested(
         "restore_leaves_the_log",
         ["codex-core", "backup_crash", "in_a_restore"],
         &["a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
