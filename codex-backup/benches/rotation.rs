@@ -5,7 +5,9 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use codex_backup::vfs::{File, Mode, Open, Vfs};
-use codex_backup::{Backups, Depth, Facts, Flaw, Inspect, Method, Options, Source, unwatched};
+use codex_backup::{
+    Backups, Depth, Facts, Flaw, Inspect, Method, Options, Reading, Source, unwatched,
+};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 
 /// An image whose first 8 bytes are its version, and whose writer has checked the rest.
@@ -17,13 +19,18 @@ impl Inspect for Numbered {
         Ok(b"bench".to_vec())
     }
 
-    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw> {
+    fn facts(&self, file: &Arc<dyn File>, _reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
         let mut seq = [0; 8];
         file.read_exact_at(&mut seq, 0)?;
         Ok(Facts::new(*b"bench", u64::from_le_bytes(seq)))
     }
 
-    fn verify(&self, file: &Arc<dyn File>, _depth: Depth) -> Result<Facts, Flaw> {
+    fn verify(
+        &self,
+        file: &Arc<dyn File>,
+        _depth: Depth,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, Flaw> {
         let mut buffer = vec![0; 1 << 20];
         let len = file.len()?;
         for at in (0..len).step_by(buffer.len()) {
@@ -32,7 +39,7 @@ impl Inspect for Numbered {
             file.read_exact_at(chunk, at)?;
             black_box(&chunk);
         }
-        self.facts(file)
+        self.facts(file, reading)
     }
 }
 

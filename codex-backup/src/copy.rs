@@ -2,15 +2,17 @@
 //! byte by byte.
 
 use std::fmt;
+use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use codex_storage::vfs::{Dir, File, Kind, Mode, Open, Vfs};
+use codex_storage::vfs::{Dir, Kind, Mode, Open, Vfs};
 
 use crate::error::{Cause, Error, Named, Result};
 use crate::inspect::{Depth, Facts, Inspect, Prefix};
 use crate::job::Job;
+use crate::meter::Meter;
 use crate::names::{self, Stem};
 
 /// Where the bytes of a copy come from.
@@ -32,28 +34,49 @@ pub enum Source<'a> {
         /// How many bytes.
         upto: u64,
     },
-    /// The caller produces the bytes, in an empty file open for writing. This crate syncs it.
+    /// The caller produces the bytes. This crate writes and syncs them.
     Write {
-        /// About how many bytes that will be, for the check of free space.
+        /// About how many bytes that will be, for the check of free space and for [`Progress`].
         size: u64,
         /// Produces them.
         write: &'a mut Writer<'a>,
     },
 }
 
-/// Code of the caller that writes a whole file.
-pub type Writer<'a> = dyn FnMut(&dyn File) -> Result<(), Cause> + 'a;
+/// Code of the caller that produces a whole file, piece by piece. It hands each piece on and passes
+/// on the errors of that, which end the copy whatever it returns itself.
+pub type Writer<'a> = dyn FnMut(&mut WriteAt<'_>) -> Result<(), Cause> + 'a;
 
-/// Called while bytes are copied; `Break` stops the copy with [`Error::Stopped`].
+/// Writes bytes at an offset.
+pub type WriteAt<'a> = dyn FnMut(&[u8], u64) -> io::Result<()> + 'a;
+
+/// Hears how far a copy has come; `Break`, at whatever report, stops it with [`Error::Stopped`],
+/// and what there is of it is removed.
 pub type Watch<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// How far a copy has come. A copy by a second name or by sharing blocks reports only its end.
+/// How far a copy has come: the phases follow each other, in each `done` rises to `total`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// Bytes copied.
+    /// What is going on. A phase that has nothing to do, or is done at once, may be left out.
+    pub phase: Phase,
+    /// What is done of it: bytes, but for what [`Phase::Preparing`] says.
     pub done: u64,
-    /// Bytes in all.
+    /// What there is to do. Where that was estimated too low, it rises with `done`.
     pub total: u64,
+}
+
+/// What a copy is at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Phase {
+    /// What it needs is looked at or brought about: files that tell their version only when they
+    /// are read are read; an open store writes its image first, counted in entries, twice: written
+    /// and read back. While older backups are read, 0 of 0 is reported, as a sign of life.
+    Preparing,
+    /// Bytes are copied. Sharing blocks, and a second name, report only their end.
+    Copying,
+    /// The copy is read back and checked.
+    Verifying,
 }
 
 /// A [`Watch`] that looks away.
@@ -124,6 +147,22 @@ pub fn copy_to(
     options: &CopyOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Copied> {
+    copy_as(from, source, to, name, inspect, options, watch).map_err(|error| match error {
+        // Whatever was at hand: the caller knows the copy by its name.
+        Error::Stopped { .. } => Error::Stopped { path: to.dir.path(name) },
+        other => other,
+    })
+}
+
+fn copy_as(
+    from: &Vfs,
+    source: Source<'_>,
+    to: &Vfs,
+    name: &str,
+    inspect: &dyn Inspect,
+    options: &CopyOptions,
+    watch: &mut Watch<'_>,
+) -> Result<Copied> {
     names::check(name)?;
     for stray in to.dir.list().named("list", &*to.dir, name)? {
         if names::stem_of(name, &stray) == Some(Stem::Copying) && is_file(&*to.dir, &stray)? {
@@ -132,7 +171,7 @@ pub fn copy_to(
     }
     let about = match &options.about {
         Some(about) => Some(about.clone()),
-        None => source_facts(&*from.dir, &source, inspect)?,
+        None => source_facts(&*from.dir, &source, inspect, watch)?,
     };
     check_destination(&*to.dir, name, inspect, options.replace, about.as_ref())?;
     let temporary = names::temporary(to, name, Stem::Copying)?;
@@ -161,6 +200,7 @@ pub(crate) fn source_facts(
     from: &dyn Dir,
     source: &Source<'_>,
     inspect: &dyn Inspect,
+    watch: &mut Watch<'_>,
 ) -> Result<Option<Facts>> {
     let (name, upto) = match *source {
         Source::Frozen { name, .. } => (name, None),
@@ -175,7 +215,12 @@ pub(crate) fn source_facts(
         Some(upto) => Arc::new(Prefix::new(file, upto)),
         None => file,
     };
-    inspect.facts(&file).map(Some).map_err(|flaw| Error::from_flaw(from.path(name), flaw))
+    let len = file.len().named("look at", from, name)?;
+    let mut meter = Meter::new(watch, Phase::Preparing, len);
+    let facts = inspect.facts(&file, &mut |done| meter.reach(done));
+    let facts = facts.map_err(|flaw| Error::from_flaw(from.path(name), flaw))?;
+    meter.end(&from.path(name))?;
+    Ok(Some(facts))
 }
 
 /// Removes a copy that came to nothing. Best effort: what stays is removed by the next rotation,

@@ -157,7 +157,7 @@ pub enum Error {
         /// What the caller's code said.
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// The progress callback asked to stop. The copy was removed.
+    /// The watch of the copy asked to stop it. What there was of it was removed.
     #[error("{path}: stopped by its caller; nothing was replaced")]
     Stopped {
         /// The copy that was to be made.
@@ -194,6 +194,7 @@ impl Error {
             Flaw::Damaged { offset, what } => Self::Damaged { path, offset, what },
             Flaw::Alien { what } => Self::Alien { path, what },
             Flaw::NeedsKey { what } => Self::NeedsKey { path, what },
+            Flaw::Stopped => Self::Stopped { path },
         }
     }
 }

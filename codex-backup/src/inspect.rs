@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use codex_storage::vfs::File;
@@ -11,7 +12,8 @@ use sha2::{Digest, Sha256};
 ///
 /// The three methods cost more each: [`identity`](Inspect::identity) reads a header,
 /// [`facts`](Inspect::facts) a header and whatever shows that nothing is missing at the end,
-/// [`verify`](Inspect::verify) every byte.
+/// [`verify`](Inspect::verify) every byte. Whoever reads much tells `reading` how far it has come,
+/// and returns [`Flaw::Stopped`] when that breaks.
 pub trait Inspect: fmt::Debug + Send + Sync {
     /// Whose file this is: bytes that all versions of one file share and no other file has.
     ///
@@ -21,12 +23,20 @@ pub trait Inspect: fmt::Debug + Send + Sync {
     fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw>;
 
     /// Whose and which version, of a file that has its end; cheap.
-    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw>;
+    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw>;
 
     /// Reads every byte and checks it as deep as asked; the same facts as
     /// [`facts`](Inspect::facts).
-    fn verify(&self, file: &Arc<dyn File>, depth: Depth) -> Result<Facts, Flaw>;
+    fn verify(
+        &self,
+        file: &Arc<dyn File>,
+        depth: Depth,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, Flaw>;
 }
+
+/// Hears how many bytes of a file were read so far, and says whether to go on.
+pub type Reading<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 /// What a file says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -105,6 +115,8 @@ pub enum Flaw {
         /// Which.
         what: String,
     },
+    /// It was not read to its end, because [`Reading`] said so.
+    Stopped,
 }
 
 impl From<io::Error> for Flaw {
@@ -126,16 +138,32 @@ impl Inspect for Whole {
         Ok(Vec::new())
     }
 
-    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw> {
+    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
         let size = file.len()?;
         let mut digest = Sha256::new();
-        each_chunk(&**file, 0, size, &mut |bytes| digest.update(bytes))?;
+        let mut buffer = vec![0; CHUNK_BYTES];
+        let mut at = 0;
+        while at < size {
+            let here = usize::try_from(size - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+            let Some(chunk) = buffer.get_mut(..here) else { break };
+            file.read_exact_at(chunk, at)?;
+            digest.update(chunk);
+            at += here as u64;
+            if reading(at).is_break() {
+                return Err(Flaw::Stopped);
+            }
+        }
         let mark = digest.finalize().to_vec();
         Ok(Facts { mark, form: "file".to_owned(), size, ..Facts::default() })
     }
 
-    fn verify(&self, file: &Arc<dyn File>, _depth: Depth) -> Result<Facts, Flaw> {
-        self.facts(file)
+    fn verify(
+        &self,
+        file: &Arc<dyn File>,
+        _depth: Depth,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, Flaw> {
+        self.facts(file, reading)
     }
 }
 
@@ -184,18 +212,9 @@ impl File for Prefix {
     }
 }
 
-/// Feeds the bytes from `from` to `to` to `sink`, a chunk at a time.
-fn each_chunk(file: &dyn File, from: u64, to: u64, sink: &mut dyn FnMut(&[u8])) -> io::Result<()> {
-    let mut buffer = vec![0; CHUNK_BYTES];
-    let mut at = from;
-    while at < to {
-        let here = usize::try_from(to - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-        let Some(chunk) = buffer.get_mut(..here) else { break };
-        file.read_exact_at(chunk, at)?;
-        sink(chunk);
-        at += here as u64;
-    }
-    Ok(())
+/// A [`Reading`] that never stops.
+pub(crate) fn to_the_end(_: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
 /// Bytes read at a time.

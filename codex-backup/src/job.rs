@@ -2,14 +2,15 @@
 
 use std::io;
 use std::io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use codex_storage::sync::atomic::{AtomicU64, Ordering};
-use codex_storage::vfs::{Dir, File, Mode, Open};
+use codex_storage::vfs::{Dir, File, Mode, Open, Paced};
 
-use crate::copy::{Copied, Method, Progress, Source, Watch, Writer};
+use crate::copy::{Copied, Method, Phase, Source, Watch, Writer};
 use crate::error::{Error, Named, Result};
 use crate::inspect::{CHUNK_BYTES, Depth, Facts, Inspect};
+use crate::meter::Meter;
 
 /// One copy to be made.
 #[derive(Debug, Clone, Copy)]
@@ -34,19 +35,24 @@ impl Job<'_> {
     /// name itself is not yet durable.
     pub(crate) fn run(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Copied> {
         let proven = matches!(source, Source::Frozen { proven: true, .. });
-        let label = source.path(self.from).unwrap_or_else(|| self.to.path(self.to_name));
+        let path = self.to.path(self.to_name);
+        let label = source.path(self.from).unwrap_or_else(|| path.clone());
         let method = self.place(source, watch)?;
         let file = self.to.open(self.to_name, Open::Read).named("open", self.to, self.to_name)?;
         if matches!(method, Method::Reflink | Method::Link) {
             file.sync().named("sync", self.to, self.to_name)?;
         }
+        let len = file.len().named("look at", self.to, self.to_name)?;
+        let mut meter = Meter::new(watch, Phase::Verifying, len);
+        let mut read = |done| meter.reach(done);
         let unread = cfg!(codex_mutant = "backup_unverified");
         let facts = if unread || (method == Method::Link && proven) {
-            self.inspect.facts(&file)
+            self.inspect.facts(&file, &mut read)
         } else {
-            self.inspect.verify(&file, self.depth)
+            self.inspect.verify(&file, self.depth, &mut read)
         };
-        let facts = facts.map_err(|flaw| Error::from_flaw(self.to.path(self.to_name), flaw))?;
+        let facts = facts.map_err(|flaw| Error::from_flaw(path.clone(), flaw))?;
+        meter.end(&path)?;
         if let Some(about) = self.about.filter(|about| !about.same_version(&facts)) {
             let (expected, found) = (about.version(), facts.version());
             return Err(Error::Changed { path: label, expected, found });
@@ -57,13 +63,15 @@ impl Job<'_> {
     /// Brings the bytes there, the cheapest allowed way first.
     fn place(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Method> {
         let (name, upto) = match source {
-            Source::Write { size, write } => return self.write_out(size, write),
+            Source::Write { size, write } => return self.write_out(size, write, watch),
             Source::Growing { name, upto } => (name, upto),
             Source::Frozen { name, .. } => {
                 let found = self.from.metadata(name).named("look at", self.from, name)?;
                 let len = found.map_or(0, |found| found.len);
                 if let Some(method) = self.share(name, len)? {
-                    let _ = watch(Progress { done: len, total: len });
+                    let mut meter = Meter::new(watch, Phase::Copying, len);
+                    let _ = meter.reach(len);
+                    meter.end(&self.to.path(self.to_name))?;
                     return Ok(method);
                 }
                 (name, len)
@@ -94,39 +102,61 @@ impl Job<'_> {
         }
     }
 
-    fn write_out(&self, size: u64, write: &mut Writer<'_>) -> Result<Method> {
-        let file = self.create(size)?;
+    fn write_out(
+        &self,
+        size: u64,
+        write: &mut Writer<'_>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Method> {
         let path = || self.to.path(self.to_name);
-        let paced = Paced { file: &*file, unsynced: AtomicU64::new(0) };
-        write(&paced).map_err(|cause| Error::Source { path: path(), cause: cause.into() })?;
-        if !cfg!(codex_mutant = "backup_unsynced") {
-            file.sync().filling("sync", self.to, self.to_name, size)?;
-        }
+        self.fill(size, watch, |output| {
+            let mut failed = None;
+            let written = write(&mut |bytes, at| {
+                output.write(bytes, at).map_err(|error| {
+                    let text = error.to_string();
+                    failed = Some(error);
+                    io::Error::other(text)
+                })
+            });
+            // Whatever the caller's code made of it.
+            failed.map_or(Ok(()), Err)?;
+            written.map_err(|cause| Error::Source { path: path(), cause: cause.into() })
+        })?;
         Ok(Method::Written)
     }
 
     fn copy_bytes(&self, name: &str, total: u64, watch: &mut Watch<'_>) -> Result<()> {
-        let (to, to_name) = (self.to, self.to_name);
         let input = self.from.open(name, Open::Read).named("open", self.from, name)?;
-        let output = self.create(total)?;
-        let mut buffer = vec![0; CHUNK_BYTES];
-        let (mut done, mut unsynced) = (0, 0);
-        while done < total {
-            let here = usize::try_from(total - done).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-            let Some(chunk) = buffer.get_mut(..here) else { break };
-            input.read_exact_at(chunk, done).named("read", self.from, name)?;
-            output.write_all_at(chunk, done).filling("write", to, to_name, total)?;
-            done += here as u64;
-            unsynced += here as u64;
-            if unsynced >= SYNC_EVERY_BYTES {
-                output.sync().filling("sync", to, to_name, total)?;
-                unsynced = 0;
+        self.fill(total, watch, |output| {
+            let mut buffer = vec![0; CHUNK_BYTES];
+            let mut at = 0;
+            while at < total {
+                let here = usize::try_from(total - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
+                let Some(chunk) = buffer.get_mut(..here) else { break };
+                input.read_exact_at(chunk, at).named("read", self.from, name)?;
+                output.write(chunk, at)?;
+                at += here as u64;
             }
-            if watch(Progress { done, total }).is_break() {
-                return Err(Error::Stopped { path: to.path(to_name) });
-            }
+            Ok(())
+        })
+    }
+
+    /// Creates the copy, lets `f` write it, and syncs it.
+    fn fill(
+        &self,
+        size: u64,
+        watch: &mut Watch<'_>,
+        f: impl FnOnce(&mut Output<'_, '_, '_>) -> Result<()>,
+    ) -> Result<()> {
+        let file = self.create(size)?;
+        let meter = Meter::new(watch, Phase::Copying, size);
+        let mut output = Output { job: self, size, file: Paced::new(&*file), written: 0, meter };
+        f(&mut output)?;
+        output.meter.end(&self.to.path(self.to_name))?;
+        if cfg!(codex_mutant = "backup_unsynced") {
+            return Ok(());
         }
-        output.sync().filling("sync", to, to_name, total)
+        file.sync().filling("sync", self.to, self.to_name, size)
     }
 
     /// Creates the copy, empty, if there is room for `needed` bytes.
@@ -146,45 +176,23 @@ fn cannot(error: &std::io::Error) -> bool {
     matches!(error.kind(), Unsupported | TooManyLinks | PermissionDenied | CrossesDevices)
 }
 
-/// A file that its writer fills without pause, synced every so many bytes.
-#[derive(Debug)]
-struct Paced<'a> {
-    file: &'a dyn File,
-    unsynced: AtomicU64,
+/// The copy while it is written.
+struct Output<'a, 'm, 'w> {
+    job: &'a Job<'a>,
+    size: u64,
+    file: Paced<'a>,
+    written: u64,
+    meter: Meter<'m, 'w>,
 }
 
-impl File for Paced<'_> {
-    fn len(&self) -> io::Result<u64> {
-        self.file.len()
-    }
-
-    fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buf, offset)
-    }
-
-    fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(buf, offset)?;
-        let here = buf.len() as u64;
-        if self.unsynced.fetch_add(here, Ordering::Relaxed) + here >= SYNC_EVERY_BYTES {
-            self.unsynced.store(0, Ordering::Relaxed);
-            self.file.sync()?;
+impl Output<'_, '_, '_> {
+    fn write(&mut self, bytes: &[u8], at: u64) -> Result<()> {
+        let (to, name) = (self.job.to, self.job.to_name);
+        self.file.write_all_at(bytes, at).filling("write", to, name, self.size)?;
+        self.written += bytes.len() as u64;
+        match self.meter.reach(self.written) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(Error::Stopped { path: to.path(name) }),
         }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
-    }
-
-    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
-        self.file.allocate(offset, len)
-    }
-
-    fn sync(&self) -> io::Result<()> {
-        self.file.sync()
     }
 }
-
-/// Bytes written between two syncs of a copy. Without them a large copy ends in one sync of all
-/// its bytes, behind which every other sync of the file system waits.
-const SYNC_EVERY_BYTES: u64 = 8 * 1024 * 1024;

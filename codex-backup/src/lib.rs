@@ -14,6 +14,7 @@ mod inspect;
 mod intent;
 mod job;
 mod list;
+mod meter;
 mod names;
 mod policy;
 mod receipts;
@@ -23,9 +24,12 @@ mod slots;
 
 pub use backups::{Backups, Options};
 pub use codex_storage::vfs;
-pub use copy::{Copied, CopyOptions, Method, Progress, Source, Watch, Writer, copy_to, unwatched};
+pub use copy::{
+    Copied, CopyOptions, Method, Phase, Progress, Source, Watch, WriteAt, Writer, copy_to,
+    unwatched,
+};
 pub use error::{Cause, Error, Result};
-pub use inspect::{Depth, Facts, Flaw, Inspect, Prefix, Whole};
+pub use inspect::{Depth, Facts, Flaw, Inspect, Prefix, Reading, Whole};
 pub use list::{Entry, Found, Proof};
 pub use names::{backup_index, backup_name, is_reserved};
 pub use policy::{Event, Last, Policy, State};

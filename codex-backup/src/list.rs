@@ -6,7 +6,7 @@ use codex_storage::vfs::{Kind, Open};
 
 use crate::backups::Backups;
 use crate::error::{Error, Named, Result};
-use crate::inspect::{Depth, Facts};
+use crate::inspect::{Depth, Facts, to_the_end};
 use crate::names;
 use crate::receipts::{Receipts, Verified};
 use crate::slots;
@@ -67,7 +67,7 @@ impl Backups {
         let mut entries = Vec::new();
         for slot in self.scan()? {
             let facts = match slots::own_one(self.dir(), &self.name, &slot, main.as_deref()) {
-                Ok(()) => slots::facts(self.dir(), &slot.name, &*self.inspect),
+                Ok(()) => slots::facts(self.dir(), &slot.name, &*self.inspect, &mut to_the_end),
                 Err(error) => Err(error),
             };
             entries.push(Entry {
@@ -98,7 +98,7 @@ impl Backups {
         let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
         slots::own_one(self.dir(), &self.name, slot, main.as_deref())?;
         let file = self.dir().open(&name, Open::Read).named("open", self.dir(), &name)?;
-        let facts = self.inspect.verify(&file, depth);
+        let facts = self.inspect.verify(&file, depth, &mut to_the_end);
         let facts = facts.map_err(|flaw| Error::from_flaw(self.dir().path(&name), flaw))?;
         if Receipts::load(self.dir(), &self.name).contradict(&slot.found, &facts) {
             let what = "the contents are not those it had when it was verified before".to_owned();

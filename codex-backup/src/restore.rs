@@ -5,7 +5,7 @@ use codex_storage::vfs::{Kind, Mode, Open};
 use crate::backups::Backups;
 use crate::copy::{self, Source, Watch};
 use crate::error::{Error, Named, Result};
-use crate::inspect::Facts;
+use crate::inspect::{Facts, to_the_end};
 use crate::intent::Intent;
 use crate::names::{self, Stem};
 use crate::slots;
@@ -79,7 +79,7 @@ impl Backups {
         self.refuse_pending()?;
         let about = match about {
             Some(about) => Some(about.clone()),
-            None => copy::source_facts(self.dir(), &source, &*self.inspect)?,
+            None => copy::source_facts(self.dir(), &source, &*self.inspect, watch)?,
         };
         let origin = match &source {
             Source::Frozen { name, .. } | Source::Growing { name, .. } => (*name).to_owned(),
@@ -210,7 +210,7 @@ impl Backups {
             self.rename(&staged, &self.name)?;
         }
         self.sync()?;
-        let facts = slots::facts(dir, &self.name, &*self.inspect)?;
+        let facts = slots::facts(dir, &self.name, &*self.inspect, &mut to_the_end)?;
         let record = names::intent_name(&self.name);
         dir.remove(&record).named("remove", dir, &record)?;
         self.sync()?;
@@ -232,7 +232,7 @@ impl Backups {
                 return Ok(false);
             }
         }
-        match slots::facts(dir, &self.name, &*self.inspect) {
+        match slots::facts(dir, &self.name, &*self.inspect, &mut to_the_end) {
             Ok(facts) => Ok(facts.same_version(&intent.facts)),
             Err(Error::Io { action, path, source }) => Err(Error::Io { action, path, source }),
             Err(_) => Ok(false),
@@ -248,7 +248,7 @@ impl Backups {
             file => Some(file?),
         };
         if let Some(file) = found {
-            match self.inspect.verify(&file, crate::Depth::Checksums) {
+            match self.inspect.verify(&file, crate::Depth::Checksums, &mut to_the_end) {
                 Ok(facts) if facts.same_version(&intent.facts) => return Ok(intent.staged.clone()),
                 Err(crate::Flaw::Read(error)) => {
                     return Err(error).named("read", dir, &intent.staged);

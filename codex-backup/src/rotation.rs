@@ -5,7 +5,8 @@ use codex_storage::vfs::{Metadata, Mode, Open};
 use crate::backups::Backups;
 use crate::copy::{self, Copied, Method, Source, Watch};
 use crate::error::{Error, Named, Result};
-use crate::inspect::Facts;
+use crate::inspect::{Facts, to_the_end};
+use crate::meter::sign_of_life;
 use crate::names::{self, Stem};
 use crate::slots::{self, Slot};
 
@@ -59,13 +60,13 @@ impl Backups {
         self.refuse_pending()?;
         let about = match about {
             Some(about) => Some(about.clone()),
-            None => copy::source_facts(self.dir(), &source, &*self.inspect)?,
+            None => copy::source_facts(self.dir(), &source, &*self.inspect, watch)?,
         };
-        let adopted = self.adopt_locked()?;
+        let adopted = self.adopt_locked(watch)?;
         let slots = self.scan()?;
         if let Some(about) = &about {
             self.own(&slots, &about.id)?;
-            if let Some(facts) = self.unchanged(&slots, about) {
+            if let Some(facts) = self.unchanged(&slots, about, watch)? {
                 let pruned = self.prune_locked(self.options.keep, &facts.id)?;
                 return Ok(Rotated { facts, method: None, adopted, pruned });
             }
@@ -73,7 +74,8 @@ impl Backups {
         let proven = matches!(source, Source::Frozen { proven: true, .. });
         let (ready, Copied { facts, method }) =
             self.prepare(source, about.as_ref(), &slots, watch)?;
-        let same = about.is_none() && self.unchanged(&slots, &facts).is_some();
+        let same =
+            about.is_none() && self.unchanged(&slots, &facts, &mut copy::unwatched)?.is_some();
         if same {
             copy::discard(self.dir(), &ready);
         } else {
@@ -95,7 +97,7 @@ impl Backups {
             return Ok(Adopted::default());
         }
         match self.try_lock()? {
-            Some(_lock) => self.adopt_locked(),
+            Some(_lock) => self.adopt_locked(&mut copy::unwatched),
             None => Ok(Adopted::default()),
         }
     }
@@ -126,7 +128,8 @@ impl Backups {
             if slot.found.links < 2 || slot.owner.is_err() {
                 continue;
             }
-            let facts = slots::facts(self.dir(), &slot.name, &*self.inspect)?;
+            let facts =
+                slots::facts(self.dir(), &slot.name, &*self.inspect, &mut |_| sign_of_life(watch))?;
             let temporary = names::temporary(&self.vfs, &self.name, Stem::Making)?;
             let source = Source::Growing { name: &slot.name, upto: slot.found.len };
             self.job(&temporary, Mode::Frozen, None, Some(&facts))
@@ -197,22 +200,28 @@ impl Backups {
     }
 
     /// The newest backup's facts, if it is of this version.
-    fn unchanged(&self, slots: &[Slot], about: &Facts) -> Option<Facts> {
-        let newest = slots.first().filter(|_| !self.options.even_unchanged)?;
-        let facts = slots::facts(self.dir(), &newest.name, &*self.inspect).ok()?;
-        facts.same_version(about).then_some(facts)
+    fn unchanged(
+        &self,
+        slots: &[Slot],
+        about: &Facts,
+        watch: &mut Watch<'_>,
+    ) -> Result<Option<Facts>> {
+        let newest = slots.first().filter(|_| !self.options.even_unchanged);
+        let Some(newest) = newest else { return Ok(None) };
+        let facts = slots::facts_if_whole(self.dir(), &newest.name, &*self.inspect, watch)?;
+        Ok(facts.filter(|facts| facts.same_version(about)))
     }
 
-    pub(crate) fn adopt_locked(&self) -> Result<Adopted> {
+    fn adopt_locked(&self, watch: &mut Watch<'_>) -> Result<Adopted> {
         let mut done = Adopted::default();
         let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
         for (stem, name) in self.temporaries()? {
             if !copy::is_file(self.dir(), &name)? {
                 done.left.push(name);
             } else if stem == Stem::Ready {
-                self.adopt_one(&name, main.as_deref(), &mut done)?;
+                self.adopt_one(&name, main.as_deref(), &mut done, watch)?;
             } else {
-                let facts = slots::facts(self.dir(), &name, &*self.inspect).ok();
+                let facts = slots::facts_if_whole(self.dir(), &name, &*self.inspect, watch)?;
                 let foreign = facts.zip(main.as_ref()).is_some_and(|(facts, id)| facts.id != *id);
                 if foreign { done.left.push(name) } else { self.remove(name, &mut done)? }
             }
@@ -223,9 +232,15 @@ impl Backups {
         Ok(done)
     }
 
-    fn adopt_one(&self, name: &str, main: Option<&[u8]>, done: &mut Adopted) -> Result<()> {
+    fn adopt_one(
+        &self,
+        name: &str,
+        main: Option<&[u8]>,
+        done: &mut Adopted,
+        watch: &mut Watch<'_>,
+    ) -> Result<()> {
         let file = self.dir().open(name, Open::Read).named("open", self.dir(), name)?;
-        let verified = self.inspect.verify(&file, self.options.depth);
+        let verified = self.inspect.verify(&file, self.options.depth, &mut |_| sign_of_life(watch));
         let facts = match verified.map_err(|flaw| Error::from_flaw(self.dir().path(name), flaw)) {
             Ok(facts) => facts,
             Err(Error::Damaged { .. } | Error::Alien { .. }) => {
@@ -245,16 +260,15 @@ impl Backups {
             done.left.push(name.to_owned());
             return Ok(());
         }
-        let is_version = |slot: &Slot| {
-            let theirs = slots::facts(self.dir(), &slot.name, &*self.inspect);
-            theirs.is_ok_and(|theirs| theirs.same_version(&facts))
-        };
         // With a gap its rotation had begun to shift names, and an older backup of this version
         // (of a store that was restored since) may have taken another one's place for it.
         let shifting = slots.last().is_some_and(|oldest| oldest.index > upto);
         let look_at = if shifting { 1 } else { slots.len() };
-        if slots.iter().take(look_at).any(is_version) {
-            return self.remove(name.to_owned(), done);
+        for slot in slots.iter().take(look_at) {
+            let theirs = slots::facts_if_whole(self.dir(), &slot.name, &*self.inspect, watch)?;
+            if theirs.is_some_and(|theirs| theirs.same_version(&facts)) {
+                return self.remove(name.to_owned(), done);
+            }
         }
         self.shift(name, None, &slots)?;
         self.note_now(&names::backup_name(&self.name, 1), &facts);
@@ -291,7 +305,7 @@ impl Backups {
                 removed.push(slot.name);
                 continue;
             }
-            match slots::facts(self.dir(), &slot.name, &*self.inspect) {
+            match slots::facts(self.dir(), &slot.name, &*self.inspect, &mut to_the_end) {
                 Ok(_) => whole += 1,
                 // What cannot be read now may be good.
                 Err(Error::Io { action, path, source }) => {

@@ -2,9 +2,10 @@
 
 use codex_storage::vfs::{Dir, Kind, Metadata, Open};
 
-use crate::copy::kind_in_words;
+use crate::copy::{Watch, kind_in_words};
 use crate::error::{Error, Named, Result};
-use crate::inspect::{Facts, Flaw, Inspect};
+use crate::inspect::{Facts, Flaw, Inspect, Reading};
+use crate::meter::sign_of_life;
 use crate::names;
 
 /// One name of the form `NAME.bak.<n>`.
@@ -82,9 +83,27 @@ pub(crate) fn first_gap(slots: &[Slot]) -> u32 {
 }
 
 /// What the file `name` says of itself, or why it cannot.
-pub(crate) fn facts(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Facts> {
+pub(crate) fn facts(
+    dir: &dyn Dir,
+    name: &str,
+    inspect: &dyn Inspect,
+    reading: &mut Reading<'_>,
+) -> Result<Facts> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
-    inspect.facts(&file).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+    inspect.facts(&file, reading).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+}
+
+/// As [`facts`]; `None` of a file that cannot tell. The only error is [`Error::Stopped`].
+pub(crate) fn facts_if_whole(
+    dir: &dyn Dir,
+    name: &str,
+    inspect: &dyn Inspect,
+    watch: &mut Watch<'_>,
+) -> Result<Option<Facts>> {
+    match facts(dir, name, inspect, &mut |_| sign_of_life(watch)) {
+        Err(stopped @ Error::Stopped { .. }) => Err(stopped),
+        found => Ok(found.ok()),
+    }
 }
 
 type Owner = std::result::Result<Vec<u8>, String>;
@@ -94,6 +113,7 @@ fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
     match inspect.identity(&file) {
         Ok(id) => Ok(Ok(id)),
         Err(Flaw::Read(source)) => Err(source).named("read", dir, name),
+        Err(Flaw::Stopped) => Err(Error::Stopped { path: dir.path(name) }),
         Err(Flaw::Damaged { what, .. } | Flaw::Alien { what } | Flaw::NeedsKey { what }) => {
             Ok(Err(format!("a file that does not say whose it is ({what})")))
         }

@@ -9,7 +9,8 @@ use std::ops::ControlFlow;
 
 use codex_backup::vfs::{File, Mode, Open, Vfs};
 use codex_backup::{
-    CopyOptions, Error, Facts, Inspect, Method, Progress, Source, Whole, copy_to, unwatched,
+    CopyOptions, Error, Facts, Inspect, Method, Phase, Progress, Source, Whole, WriteAt, copy_to,
+    unwatched,
 };
 use common::{Card, OURS, THEIRS, bytes, card, main_of, names, put};
 
@@ -27,8 +28,12 @@ fn a_copy_is_the_source_and_nothing_else_is_left() {
     assert_eq!((copied.facts.seq, copied.method), (7, Method::Copy));
     assert_eq!(bytes(&*to.dir, "b.db"), card(OURS, 7, 1_000_000));
     assert_eq!(names(&*to.dir), ["b.db"]);
-    assert!(seen.windows(2).all(|pair| pair[0].done < pair[1].done));
-    assert_eq!(seen.last().map(|last| (last.done, last.total)), Some((1_000_024, 1_000_024)));
+    for phase in [Phase::Copying, Phase::Verifying] {
+        let done: Vec<_> = seen.iter().filter(|it| it.phase == phase).map(|it| it.done).collect();
+        assert_eq!(done, [262_144, 524_288, 786_432, 1_000_024], "{phase:?}");
+    }
+    assert!(seen.iter().all(|report| report.total == 1_000_024));
+    assert!(seen.is_sorted_by_key(|report| report.phase));
 }
 
 #[test]
@@ -87,7 +92,7 @@ fn a_growing_file_is_copied_up_to_a_length() {
 #[test]
 fn bytes_of_the_caller_are_held_to_the_version_it_names() {
     let vfs = Vfs::mem(1);
-    let mut write = |file: &dyn File| Ok(file.write_all_at(&card(OURS, 7, 40), 0)?);
+    let mut write = |to: &mut WriteAt<'_>| Ok(to(&card(OURS, 7, 40), 0)?);
     let about = |seq| {
         let mut about = Facts::new(OURS, seq);
         about.mark = card(OURS, seq, 40)[60..].to_vec();
@@ -111,7 +116,7 @@ fn a_source_that_changes_while_it_is_copied_is_found() {
     let editor = vfs.dir.open("notes", Open::CreateNew(Mode::Private)).unwrap();
     editor.write_all_at(&vec![b'a'; 600_000], 0).unwrap();
     let mut watch = |progress: Progress| {
-        if progress.done < progress.total {
+        if progress.phase == Phase::Copying && progress.done < progress.total {
             editor.write_all_at(b"b", 599_999).unwrap();
         }
         ControlFlow::Continue(())
@@ -133,8 +138,8 @@ fn a_copy_that_is_stopped_or_fails_in_its_callers_code_leaves_nothing() {
     let copied = copy_to(&vfs, main_of("a.db"), &to, "b.db", &Card, &options, &mut stop);
     assert!(matches!(copied, Err(Error::Stopped { .. })));
 
-    let mut write = |file: &dyn File| {
-        file.write_all_at(b"half", 0)?;
+    let mut write = |to: &mut WriteAt<'_>| {
+        to(b"half", 0)?;
         Err("the model is on strike".into())
     };
     let source = Source::Write { size: 4, write: &mut write };
@@ -164,7 +169,7 @@ fn a_prefix_ends_where_it_ends() {
     let file = vfs.dir.open("a", Open::Read).unwrap();
     let prefix: Arc<dyn File> = Arc::new(codex_backup::Prefix::new(file, 64));
     assert_eq!(prefix.len().unwrap(), 64);
-    assert_eq!(Card.facts(&prefix).unwrap().seq, 1);
+    assert_eq!(Card.facts(&prefix, &mut |_| ControlFlow::Continue(())).unwrap().seq, 1);
     assert!(prefix.read_exact_at(&mut [0; 2], 63).is_err());
     assert!(prefix.read_exact_at(&mut [0; 2], u64::MAX).is_err());
     assert!(prefix.write_all_at(&[1], 0).is_err());

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 
 use codex_backup::vfs::{Dir, File, Mode, Open, Vfs};
-use codex_backup::{Backups, Error, Source, Whole, unwatched};
+use codex_backup::{Backups, Error, Source, Whole, WriteAt, unwatched};
 use common::{OURS, THEIRS, advance, backups, bytes, card, names, put, versions};
 
 #[test]
@@ -126,7 +126,7 @@ fn a_directory_or_a_link_in_the_place_of_the_file_is_refused() {
 fn an_earlier_state_that_the_caller_writes_is_restored() {
     let vfs = Vfs::mem(1);
     put(&*vfs.dir, "a.db", &card(OURS, 9, 40));
-    let mut write = |file: &dyn File| Ok(file.write_all_at(&card(OURS, 4, 40), 0)?);
+    let mut write = |to: &mut WriteAt<'_>| Ok(to(&card(OURS, 4, 40), 0)?);
     let source = Source::Write { size: 64, write: &mut write };
     let ours = backups(&vfs, "a.db", 3);
     let restored = ours.restore_from(source, None, &[], &mut unwatched).unwrap();

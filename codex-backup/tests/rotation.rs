@@ -8,13 +8,14 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use codex_backup::vfs::fault::FaultDir;
 use codex_backup::vfs::{Call, CallKind, LockKind, Mode, Open, Vfs};
 use codex_backup::{Backups, Depth, Error, Method, Options, Source, Whole, unwatched};
-use common::sim::NoReflink;
+use common::sim::{self, NoReflink, WAYS};
 use common::{Card, OURS, THEIRS, advance, backups, bytes, card, main_of, names, put, versions};
 
 #[test]
@@ -178,6 +179,38 @@ fn a_second_rotation_waits_for_the_lock_and_then_says_who_holds_it() {
 }
 
 #[test]
+fn a_rotation_stopped_at_any_report_leaves_the_backups_as_they_were() {
+    for way in WAYS {
+        // An older backup, and one whose rotation was cut off before it had its name.
+        let base = sim::disk(9, &[(1, 3)]);
+        let ready = "a.db.bak.new-0123456789abcdef";
+        put(&*base.vfs(0).dir, ready, &card(OURS, 4, 700));
+        let mut stops = 0;
+        loop {
+            let (mut reports, disk) = (0, base.duplicate());
+            let vfs = sim::world(&disk, way);
+            let rotated = sim::rotate_watched(&vfs, way, 9, &mut |_| {
+                reports += 1;
+                if reports > stops { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            let context = || format!("{way:?}, stopped at report {stops}");
+            let Err(error) = rotated else {
+                assert_eq!(reports, stops, "{}", context());
+                let expected = [(1, 9), (2, 4), (3, 3)];
+                assert_eq!(versions(&vfs, "a.db"), expected, "{}", context());
+                break;
+            };
+            assert!(matches!(error, Error::Stopped { .. }), "{error}; {}", context());
+            assert_eq!(reports, stops + 1, "{}", context());
+            assert_eq!(sim::good(&*vfs.dir, &context), [3, 4].into(), "{}", context());
+            assert!(!names(&*vfs.dir).iter().any(|it| it.contains(".bak.tmp-")), "{}", context());
+            stops += 1;
+        }
+        assert!(stops >= 2, "{way:?}: {stops}");
+    }
+}
+
+#[test]
 fn rotations_from_many_threads_lose_nothing_and_leave_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let vfs = Vfs::os(folder.path()).unwrap();
@@ -189,8 +222,8 @@ fn rotations_from_many_threads_lose_nothing_and_leave_nothing() {
                 let backups = backups(&vfs, "a.db", 4);
                 for round in 0..5 {
                     let seq = 1 + round * 8 + thread;
-                    let write = &mut |file: &dyn codex_backup::vfs::File| {
-                        file.write_all_at(&card(OURS, seq, 40), 0).map_err(Into::into)
+                    let write = &mut |to: &mut codex_backup::WriteAt<'_>| {
+                        to(&card(OURS, seq, 40), 0).map_err(Into::into)
                     };
                     backups
                         .rotate(Source::Write { size: 64, write }, None, &mut unwatched)

@@ -117,8 +117,8 @@ pub use backup::{BackupEvent, BackupStats, Backups, Moment};
 pub use batch::Batch;
 #[cfg(feature = "backup")]
 pub use codex_backup::{
-    Entry as BackupEntry, Error as BackupError, Found as BackupFound, Policy as BackupPolicy,
-    Progress, Proof as BackupProof, Restored, Rotated,
+    Entry as BackupEntry, Error as BackupError, Found as BackupFound, Phase,
+    Policy as BackupPolicy, Progress, Proof as BackupProof, Restored, Rotated,
 };
 #[cfg(feature = "crypto")]
 pub use codex_crypto as crypto;

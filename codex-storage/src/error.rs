@@ -231,10 +231,10 @@ pub enum Error {
         /// The store.
         path: PathBuf,
     },
-    /// A running image was given up because the store closes.
-    #[error("{path}: the image was abandoned, the store is closing")]
+    /// Something long, such as an image, was given up: the store closes, or its caller said so.
+    #[error("{path}: given up before its end: the store is closing, or it was stopped")]
     Abandoned {
-        /// The image.
+        /// The file.
         path: PathBuf,
     },
     /// A record cannot be encoded or decoded.

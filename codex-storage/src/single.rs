@@ -1,5 +1,6 @@
 //! One main file by itself, without the files beside it: what a backup needs to know of it.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -52,16 +53,29 @@ pub fn file_store_id(file: &dyn File, path: &Path) -> Result<[u8; 16]> {
     Ok(main_header(file, path)?.found.header.store_id)
 }
 
-/// What `file` says of itself, without its key: of an image by its header, of a ledger by its
-/// frames' headers and checksums.
+/// Whether the contents of `file` are encrypted: reads its header and nothing else.
 ///
 /// # Errors
-/// As reading a header; of a ledger, damage by its own variant.
-pub fn file_facts(file: &Arc<dyn File>, path: &Path) -> Result<FileFacts> {
+/// As [`file_store_id`].
+pub fn file_is_encrypted(file: &dyn File, path: &Path) -> Result<bool> {
+    Ok(main_header(file, path)?.found.header.cipher != 0)
+}
+
+/// What `file` says of itself, without its key: of an image by its header, of a ledger by its
+/// frames' headers and checksums, which means reading it. `go_on` hears of the bytes read so far
+/// and says whether to go on.
+///
+/// # Errors
+/// As reading a header; of a ledger, damage by its own variant; `Abandoned`.
+pub fn file_facts(
+    file: &Arc<dyn File>,
+    path: &Path,
+    go_on: &mut dyn FnMut(u64) -> bool,
+) -> Result<FileFacts> {
     let slots = main_header(&**file, path)?;
     let header = slots.found.header;
     if header.kind == FileKind::Log {
-        return ledger_facts(file, path, &header, None);
+        return ledger_facts(file, path, &header, None, go_on);
     }
     let image = ImageReader::new(Arc::clone(file), path, header, None)?;
     image.check_end()?;
@@ -69,13 +83,15 @@ pub fn file_facts(file: &Arc<dyn File>, path: &Path) -> Result<FileFacts> {
 }
 
 /// Reads every byte of `file`: checksums, counts, and with `keys` every tag and the whole contents.
+/// `go_on` hears of the bytes read so far and says whether to go on.
 ///
 /// # Errors
-/// Damage by its own variant; `WrongKey`, `NotEncrypted`, `Tampered`.
+/// Damage by its own variant; `WrongKey`, `NotEncrypted`, `Tampered`; `Abandoned`.
 pub fn verify_file(
     file: &Arc<dyn File>,
     path: &Path,
     keys: Option<&dyn Keys>,
+    go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<FileFacts> {
     let mut slots = main_header(&**file, path)?;
     let blind = slots.found.header.cipher != 0 && keys.is_none();
@@ -83,24 +99,28 @@ pub fn verify_file(
     let header = slots.found.header.clone();
     if header.kind == FileKind::Log {
         slots.check_gaps(&**file, path)?;
-        return ledger_facts(file, path, &header, seal);
+        return ledger_facts(file, path, &header, seal, go_on);
     }
     let image = ImageReader::new(Arc::clone(file), path, header, seal)?;
-    image.check()?;
+    image.check(&mut |bytes, _| go_on(bytes))?;
     Ok(image_facts(&image))
 }
 
-/// Writes into the empty file `to` the image in `from` as one that is whole by itself: the same
-/// blocks, under a header that names no log. Needs no key. The caller syncs `to`.
+/// Produces the bytes of the image in `from` as one that is whole by itself: the same blocks, under
+/// a header that names no log. Needs no key. `to` writes bytes at an offset, one piece behind the
+/// other.
 ///
 /// # Errors
 /// As reading a header; `Io`.
-pub fn write_whole(from: &Arc<dyn File>, path: &Path, to: &dyn File) -> Result<()> {
+pub fn write_whole(
+    from: &Arc<dyn File>,
+    path: &Path,
+    to: &mut dyn FnMut(&[u8], u64) -> io::Result<()>,
+) -> Result<()> {
     let found = main_header(&**from, path)?.found;
     let image = ImageReader::new(Arc::clone(from), path, found.header.clone(), None)?;
-    let write = |bytes: &[u8], at| {
-        to.write_all_at(bytes, at).map_err(|e| Error::io("write the copy of", path, e))
-    };
+    let mut write =
+        |bytes: &[u8], at| to(bytes, at).map_err(|e| Error::io("write the copy of", path, e));
     write(&found.without_link(), 0)?;
     let mut buf = Vec::new();
     let mut at = u64_of(HEADER_LEN);
@@ -166,13 +186,23 @@ fn ledger_facts(
     path: &Path,
     header: &Header,
     seal: Option<Arc<dyn Seal>>,
+    go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<FileFacts> {
     let mut reader = LogReader::new(Arc::clone(file), path, header, seal, 0, OnDamage::Refuse)?;
     // Behind the last group, so that the mark of a close makes no other version.
     let mut chain = reader.end().chain;
+    let mut told = 0;
     while let Some(group) = reader.next()? {
         group.for_each(&mut |_| Ok(()))?;
         chain = reader.end().chain;
+        let offset = reader.end().offset;
+        // Groups are small.
+        if offset - told >= u64_of(COPY_LEN) {
+            told = offset;
+            if !go_on(offset) {
+                return Err(Error::Abandoned { path: path.to_owned() });
+            }
+        }
     }
     let state = reader.finish();
     Ok(FileFacts {
@@ -201,5 +231,5 @@ fn mark(history: &[u8], header: &Header) -> Vec<u8> {
     }
 }
 
-/// How many bytes are copied at a time.
+/// How many bytes are copied at a time, or read before that is told.
 const COPY_LEN: usize = 256 << 10;

@@ -259,8 +259,8 @@ pub struct Checkpoint {
     job: ImageJob,
 }
 
-/// Writes the image of a state; the second argument hears of the entries written so far and says
-/// whether to go on.
+/// Writes the image of a state; the second argument hears how far it has come and says whether to
+/// go on.
 type ImageJob = Box<dyn FnOnce(&dyn State, &dyn Fn(u64) -> bool) -> Result<Written> + Send>;
 
 impl Checkpoint {
@@ -273,7 +273,9 @@ impl Checkpoint {
 
     /// Writes, syncs and reads back the image of `state`, the state at the moment of
     /// [`Storage::begin_checkpoint`]; hand the outcome to [`Storage::finish_checkpoint`]. Takes no
-    /// lock. `progress` is called with the entries written so far and says whether to go on.
+    /// lock. `progress` hears how far it has come, and says whether to go on: of an image, how many
+    /// entries are written, and how many of them are then read back in addition (in the end twice
+    /// as many as there are); of a ledger under a fresh key, the last commit copied.
     ///
     /// # Errors
     /// `Io`, `NoSpace`; `Abandoned` when `progress` returned false. The temporary file is removed.

@@ -120,7 +120,7 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
     }
     let image = ImageReader::new(main.file, &path, header.clone(), place.seal.clone())?;
     found.bytes = image.len();
-    found.entries = image.check()?;
+    found.entries = image.check(&mut |_, _| true)?;
     if header.form == Form::Wal && !place.names.is_backup() {
         wal::verify(&place, header, &mut found)?;
     }

@@ -3,10 +3,13 @@
 
 pub mod sim;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use codex_backup::vfs::{Dir, File, Mode, Open, Vfs};
-use codex_backup::{Backups, Depth, Error, Facts, Flaw, Inspect, Options, Source, unwatched};
+use codex_backup::{
+    Backups, Depth, Error, Facts, Flaw, Inspect, Options, Reading, Source, unwatched,
+};
 
 /// The inspector of a card: `CARD`, id 4 bytes, seq u64, body length u32, body, CRC-32C of all.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +45,7 @@ impl Inspect for Card {
         Ok(head[4..].to_vec())
     }
 
-    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw> {
+    fn facts(&self, file: &Arc<dyn File>, _reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
         let id = self.identity(file)?;
         let size = file.len()?;
         let damaged = |offset, what: &str| Flaw::Damaged { offset, what: what.to_owned() };
@@ -67,10 +70,22 @@ impl Inspect for Card {
         Ok(facts)
     }
 
-    fn verify(&self, file: &Arc<dyn File>, _depth: Depth) -> Result<Facts, Flaw> {
-        let facts = self.facts(file)?;
+    fn verify(
+        &self,
+        file: &Arc<dyn File>,
+        _depth: Depth,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, Flaw> {
+        let facts = self.facts(file, reading)?;
         let mut bytes = vec![0; usize::try_from(facts.size).unwrap()];
-        file.read_exact_at(&mut bytes, 0)?;
+        let mut read = 0;
+        for chunk in bytes.chunks_mut(256 << 10) {
+            file.read_exact_at(chunk, read)?;
+            read += chunk.len() as u64;
+            if reading(read).is_break() {
+                return Err(Flaw::Stopped);
+            }
+        }
         let (body, sum) = bytes.split_at(bytes.len() - 4);
         if crc32c::crc32c(body).to_le_bytes() != sum {
             return Err(Flaw::Damaged { offset: 0, what: "checksum".to_owned() });
@@ -136,7 +151,10 @@ pub fn versions(vfs: &Vfs, name: &str) -> Vec<(u32, u64)> {
         .filter_map(|file| Some((codex_backup::backup_index(name, file)?, file)))
         .filter_map(|(index, file)| {
             let file = vfs.dir.open(file, Open::Read).ok()?;
-            Some((index, Card.verify(&file, Depth::Full).ok()?.seq))
+            Some((
+                index,
+                Card.verify(&file, Depth::Full, &mut |_| ControlFlow::Continue(())).ok()?.seq,
+            ))
         })
         .collect();
     found.sort_unstable();

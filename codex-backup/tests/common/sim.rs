@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use codex_backup::vfs::fault::{CrashChoice, FaultDir, Side};
 use codex_backup::vfs::{Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
-use codex_backup::{Backups, Depth, Inspect, Options, Rotated, Source, unwatched};
+use codex_backup::{Backups, Depth, Inspect, Options, Rotated, Source, Watch, WriteAt, unwatched};
 
 use super::{Card, OURS, bytes, card, put};
 
@@ -69,10 +70,20 @@ pub fn backups_of(vfs: &Vfs) -> Backups {
 
 /// Rotates the store, which is at `seq`.
 pub fn rotate(vfs: &Vfs, way: Way, seq: u64) -> codex_backup::Result<Rotated> {
+    rotate_watched(vfs, way, seq, &mut unwatched)
+}
+
+/// As [`rotate`], while `watch` hears of it.
+pub fn rotate_watched(
+    vfs: &Vfs,
+    way: Way,
+    seq: u64,
+    watch: &mut Watch<'_>,
+) -> codex_backup::Result<Rotated> {
     let contents = card(OURS, seq, 700);
-    let mut write = |file: &dyn File| {
-        file.write_all_at(&contents[..300], 0)?;
-        Ok(file.write_all_at(&contents[300..], 300)?)
+    let mut write = |to: &mut WriteAt<'_>| {
+        to(&contents[..300], 0)?;
+        Ok(to(&contents[300..], 300)?)
     };
     let source = match way {
         Way::Reflink | Way::Link => Source::Frozen { name: "a.db", proven: true },
@@ -80,7 +91,7 @@ pub fn rotate(vfs: &Vfs, way: Way, seq: u64) -> codex_backup::Result<Rotated> {
         // Of a size that says nothing, so that a full disk is met while writing.
         Way::Write => Source::Write { size: 0, write: &mut write },
     };
-    backups_of(vfs).rotate(source, None, &mut unwatched)
+    backups_of(vfs).rotate(source, None, watch)
 }
 
 /// The versions of the whole files among the backups, those waiting for their name included.
@@ -91,7 +102,7 @@ pub fn good(dir: &dyn Dir, context: &dyn Fn() -> String) -> BTreeSet<u64> {
         let is_slot = codex_backup::backup_index("a.db", &name).is_some();
         if is_slot || name.starts_with("a.db.bak.new-") {
             let file = dir.open(&name, Open::Read).unwrap();
-            match Card.verify(&file, Depth::Full) {
+            match Card.verify(&file, Depth::Full, &mut |_| ControlFlow::Continue(())) {
                 Ok(facts) => _ = versions.insert(facts.seq),
                 Err(_) if !is_slot => {}
                 Err(flaw) => panic!("{name} is damaged: {flaw:?}; {}", context()),

@@ -4,11 +4,13 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use codex_backup::{Cause, Depth, Facts, Flaw, Inspect, Source};
+use codex_backup::{Cause, Depth, Facts, Flaw, Inspect, Reading, Source, WriteAt};
 use codex_storage::seal::Keys;
 use codex_storage::storage::Form;
 use codex_storage::vfs::{File, Open, Vfs};
-use codex_storage::{Error as StorageError, FileFacts, file_facts, file_store_id, verify_file};
+use codex_storage::{
+    Error as StorageError, FileFacts, file_facts, file_is_encrypted, file_store_id, verify_file,
+};
 
 use crate::error::Result;
 
@@ -24,17 +26,34 @@ impl Inspect for StoreFile {
         file_store_id(&**file, Path::new(LABEL)).map(Vec::from).map_err(flaw)
     }
 
-    fn facts(&self, file: &Arc<dyn File>) -> Result<Facts, Flaw> {
-        file_facts(file, Path::new(LABEL)).map(facts).map_err(flaw)
+    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
+        let mut go_on = |bytes| reading(bytes).is_continue();
+        file_facts(file, Path::new(LABEL), &mut go_on).map(facts).map_err(flaw)
     }
 
-    fn verify(&self, file: &Arc<dyn File>, depth: Depth) -> Result<Facts, Flaw> {
-        let encrypted = file_facts(file, Path::new(LABEL)).map_err(flaw)?.encrypted;
-        let keys = self.keys.as_deref().filter(|_| encrypted && depth == Depth::Full);
-        if encrypted && depth == Depth::Full && keys.is_none() {
-            return Err(Flaw::NeedsKey { what: "the key of the store".to_owned() });
+    fn verify(
+        &self,
+        file: &Arc<dyn File>,
+        depth: Depth,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, Flaw> {
+        let keys = match depth {
+            Depth::Checksums => None,
+            Depth::Full => self.keys_for(file)?,
+        };
+        let mut go_on = |bytes| reading(bytes).is_continue();
+        verify_file(file, Path::new(LABEL), keys, &mut go_on).map(facts).map_err(flaw)
+    }
+}
+
+impl StoreFile {
+    /// What opens the contents of `file`, if they are encrypted.
+    fn keys_for(&self, file: &Arc<dyn File>) -> Result<Option<&dyn Keys>, Flaw> {
+        if !file_is_encrypted(&**file, Path::new(LABEL)).map_err(flaw)? {
+            return Ok(None);
         }
-        verify_file(file, Path::new(LABEL), keys).map(facts).map_err(flaw)
+        let needed = || Flaw::NeedsKey { what: "the key of the store".to_owned() };
+        self.keys.as_deref().map(Some).ok_or_else(needed)
     }
 }
 
@@ -57,7 +76,7 @@ pub(crate) fn with_source<R>(
         path: path.clone(),
         source: Arc::new(source),
     })?;
-    let found = file_facts(&file, &path)?;
+    let found = file_facts(&file, &path, &mut |_| true)?;
     if found.form == Form::Ledger {
         return Ok(f(Source::Growing { name, upto: found.bytes }, None));
     }
@@ -66,7 +85,7 @@ pub(crate) fn with_source<R>(
         // An image was read back, byte for byte, before it got its name.
         return Ok(f(Source::Frozen { name, proven: true }, Some(&about)));
     }
-    let mut write = |to: &dyn File| {
+    let mut write = |to: &mut WriteAt<'_>| {
         codex_storage::write_whole(&file, &path, to).map_err(|error| Cause::from(error.to_string()))
     };
     Ok(f(Source::Write { size: found.bytes, write: &mut write }, Some(&about)))
@@ -100,6 +119,7 @@ fn flaw(error: StorageError) -> Flaw {
         StorageError::WrongKey { .. } => {
             Flaw::NeedsKey { what: "another key than the one given".to_owned() }
         }
+        StorageError::Abandoned { .. } => Flaw::Stopped,
         StorageError::EmptyFile { .. } => Flaw::Alien { what: "an empty file".to_owned() },
         StorageError::NotADatabase { .. } => Flaw::Alien { what: "no CodexDB file".to_owned() },
         other => Flaw::Alien { what: other.to_string() },

@@ -27,7 +27,6 @@ pub(crate) struct Keeper {
 }
 
 struct Running {
-    wake: Sender<()>,
     /// Nothing is sent here: the thread ends when it is dropped.
     open: Sender<()>,
     handle: thread::JoinHandle<()>,
@@ -47,6 +46,8 @@ pub(super) struct Shared {
     last: Mutex<Option<Last>>,
     /// From this commit on the thread is to be woken.
     due_at: AtomicU64,
+    /// Wakes the thread, where there is one.
+    wake: Sender<()>,
     /// The thread was woken and has not looked yet.
     woken: AtomicBool,
     /// The checkpoints up to this count are in a backup, or older than one.
@@ -83,6 +84,7 @@ impl Keeper {
                 ..codex_backup::Options::default()
             },
         )?;
+        let (wake, woken) = bounded(1);
         let shared = Arc::new(Shared {
             vfs: vfs.clone(),
             name: name.to_owned(),
@@ -93,6 +95,7 @@ impl Keeper {
             state: Mutex::default(),
             last: Mutex::new(None),
             due_at: AtomicU64::new(u64::MAX),
+            wake,
             woken: AtomicBool::new(false),
             checkpoints_seen: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
@@ -102,8 +105,12 @@ impl Keeper {
             shared.note(&Err(error));
         }
         let keeper = Self { shared, thread: Mutex::new(None) };
+        if keeper.shared.policy().is_some_and(|policy| policy.on_checkpoint) {
+            let shared = Arc::clone(&keeper.shared);
+            engine.on_checkpoint(move || shared.wake());
+        }
         if keeper.shared.policy().is_some_and(watch::acts_by_itself) {
-            let ((wake, woken), (open, closed)) = (bounded(1), bounded(0));
+            let (open, closed) = bounded(0);
             let (shared, engine) = (Arc::clone(&keeper.shared), Arc::downgrade(engine));
             let bell = Bell { woken, closed };
             let handle =
@@ -113,7 +120,7 @@ impl Keeper {
                         path: vfs.dir.path(name),
                         source: Arc::new(source),
                     })?;
-            *keeper.thread.lock() = Some(Running { wake, open, handle });
+            *keeper.thread.lock() = Some(Running { open, handle });
         }
         Ok(keeper)
     }
@@ -123,18 +130,7 @@ impl Keeper {
     pub(crate) fn committed(&self, seq: Seq) {
         let shared = &self.shared;
         if seq >= shared.due_at.load(Ordering::SeqCst) {
-            self.wake();
-        }
-    }
-
-    /// Lets the thread look again.
-    fn wake(&self) {
-        if !self.shared.woken.swap(true, Ordering::AcqRel)
-            && let Some(running) = &*self.thread.lock()
-        {
-            // Full: a wake-up that has not been taken yet serves as well. Disconnected: the thread
-            // has ended, as it does when the store closes.
-            let _ = running.wake.try_send(());
+            shared.wake();
         }
     }
 
@@ -151,7 +147,7 @@ impl Keeper {
     pub(crate) fn rotate(&self, engine: &Engine) -> Result<Rotated> {
         let done = self.shared.rotate(engine);
         // What the thread waits for was reckoned from an older backup.
-        self.wake();
+        self.shared.wake();
         done
     }
 
@@ -168,8 +164,8 @@ impl Keeper {
     /// closes the store, or drops its last handle, and the thread ends when that returns.
     pub(crate) fn stop(&self) {
         self.begin_stop();
-        let Some(Running { wake, open, handle }) = self.thread.lock().take() else { return };
-        drop((wake, open));
+        let Some(Running { open, handle }) = self.thread.lock().take() else { return };
+        drop(open);
         if handle.thread().id() != thread::current().id() {
             // A panic of the thread has been printed; there is nobody to hand it to.
             let _ = handle.join();
@@ -188,6 +184,15 @@ impl Shared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Lets the thread look again.
+    fn wake(&self) {
+        if !self.woken.swap(true, Ordering::AcqRel) {
+            // Full: a wake-up that has not been taken yet serves as well. Disconnected: there is
+            // no thread, or it has ended, as it does when the store closes.
+            let _ = self.wake.try_send(());
+        }
     }
 
     /// Takes the wake-up: what is committed from now on wakes the thread again.
@@ -236,7 +241,7 @@ impl Shared {
     fn try_rotate(&self, engine: &Engine) -> Result<Rotated> {
         let mut rounds = 0;
         loop {
-            let upto = super::settle(engine, self.form)?;
+            let upto = super::settle(engine, self.form, &|_, _| !self.is_stopping())?;
             self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
             let mut watch = |_| {
                 if self.is_stopping() {

@@ -14,18 +14,20 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use codex_backup::{CopyOptions, Progress, Rotated, copy_to};
+use codex_backup::{CopyOptions, Phase, Progress, Rotated, Watch, copy_to, unwatched};
 use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::storage::Form;
+use codex_storage::sync::thread;
 use codex_storage::vfs::{Mode, Vfs};
+use crossbeam::channel::unbounded;
 
 pub(crate) use join::StoreFile;
 pub(crate) use keeper::Keeper;
 pub use moment::Moment;
 pub use tools::Backups;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Going};
 use crate::error::{Error, Result};
 use crate::open;
 use crate::store::Store;
@@ -156,14 +158,18 @@ impl Store {
     /// # Errors
     /// Of the disk; the destination is as it was.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Seq> {
-        self.backup_to_watched(path, &mut |_| ControlFlow::Continue(()))
+        self.backup_to_watched(path, &mut unwatched)
     }
 
-    /// As [`backup_to`](Self::backup_to); `watch` hears of the bytes copied so far and may stop
-    /// the copy.
+    /// As [`backup_to`](Self::backup_to); `watch` hears how far it has come and may stop it: then
+    /// nothing stays of the copy. In the Wal form an image of the store is written first
+    /// ([`Phase::Preparing`]); then the bytes are copied, then read back and checked. `watch` is
+    /// called by this thread, while no lock is held, so it may use the store. Should another image
+    /// replace the one that is copied, the copy begins anew, and so do the reports.
     ///
     /// # Errors
-    /// As [`backup_to`](Self::backup_to); stopped by `watch`.
+    /// As [`backup_to`](Self::backup_to);
+    /// [`BackupError::Stopped`](codex_backup::Error::Stopped) where `watch` broke.
     pub fn backup_to_watched(
         &self,
         path: impl AsRef<Path>,
@@ -193,7 +199,7 @@ impl Store {
         let mode = if form == Form::Ledger { Mode::Private } else { Mode::Frozen };
         let mut rounds = 0;
         loop {
-            let upto = settle(&self.inner.engine, form)?;
+            let upto = settle_watched(&self.inner.engine, form, &to.dir.path(name), watch)?;
             // Never a second name: a copy elsewhere has to outlive the disk of the store.
             let copied =
                 join::with_source(&home.vfs, &home.name, u64::MAX, upto, |source, about| {
@@ -222,23 +228,40 @@ impl Store {
 
 /// Brings the files up to the last commit: the main file is then an image of it, or a ledger that
 /// holds it in the bytes up to the offset that is returned.
-fn settle(engine: &Engine, form: Form) -> Result<Option<u64>> {
-    match form {
-        Form::Wal => {
-            if !cfg!(codex_mutant = "back_up_without_checkpoint") {
-                engine.checkpoint()?;
-            }
-            Ok(None)
-        }
-        Form::Snapshot => {
-            engine.flush()?;
-            Ok(None)
-        }
-        Form::Ledger => {
-            engine.flush()?;
-            Ok(Some(engine.stats().storage.log_bytes))
-        }
+fn settle(engine: &Engine, form: Form, going: &Going<'_>) -> Result<Option<u64>> {
+    if !cfg!(codex_mutant = "back_up_without_checkpoint") {
+        engine.settle(form, going)?;
     }
+    Ok((form == Form::Ledger).then(|| engine.stats().storage.log_bytes))
+}
+
+/// As [`settle`], for a copy to `path`. Another thread writes the image, so that `watch` runs while
+/// this one holds no lock: whatever it calls, it waits for nobody who waits for it.
+fn settle_watched(
+    engine: &Arc<Engine>,
+    form: Form,
+    path: &Path,
+    watch: &mut Watch<'_>,
+) -> Result<Option<u64>> {
+    let (report, reports) = unbounded();
+    let working = Arc::clone(engine);
+    let work = move || settle(&working, form, &|done, total| report.send((done, total)).is_ok());
+    let worker = thread::spawn("codexdb-copy", work).map_err(|source| StorageError::Io {
+        action: "start a thread for",
+        path: path.to_owned(),
+        source: Arc::new(source),
+    })?;
+    // Where `watch` breaks or panics, nobody listens any more, and the thread gives the image up.
+    let mut told = None;
+    let stopped = reports.into_iter().any(|(done, total)| {
+        let is_news = told.replace(done) != Some(done);
+        is_news && watch(Progress { phase: Phase::Preparing, done, total }).is_break()
+    });
+    let settled = worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+    if stopped {
+        return Err(codex_backup::Error::Stopped { path: path.to_owned() }.into());
+    }
+    settled
 }
 
 const NO_FILES: Error =

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use codex_backup::WriteAt;
 use codex_storage::batch::{Op, Seq};
 use codex_storage::seal::Keys;
 use codex_storage::storage::Form;
@@ -28,8 +29,8 @@ pub(super) struct Staged {
 }
 
 impl Staged {
-    /// Writes its bytes to `to`.
-    pub(super) fn write(&self, to: &dyn File) -> Result<()> {
+    /// Hands its bytes to `to`.
+    pub(super) fn write(&self, to: &mut WriteAt<'_>) -> Result<()> {
         let (dir, name) = (&self.vfs.dir, &self.name);
         let failed = |source| io("read", &**dir, name, source);
         let from = dir.open(name, Open::Read).map_err(failed)?;
@@ -145,17 +146,18 @@ fn copy(vfs: &Vfs, from: &str, to: &str, len: u64) -> Result<()> {
     let source = dir.open(from, Open::Read).map_err(|source| io("open", dir, from, source))?;
     let create = Open::CreateNew(Mode::Private);
     let target = dir.open(to, create).map_err(|source| io("create", dir, to, source))?;
-    copy_bytes(&*source, &*target, len).map_err(|source| io("copy to", dir, to, source))
+    copy_bytes(&*source, &mut |bytes, at| target.write_all_at(bytes, at), len)
+        .map_err(|source| io("copy to", dir, to, source))
 }
 
-fn copy_bytes(from: &dyn File, to: &dyn File, len: u64) -> std::io::Result<()> {
+fn copy_bytes(from: &dyn File, to: &mut WriteAt<'_>, len: u64) -> std::io::Result<()> {
     let mut buf = vec![0; CHUNK_BYTES];
     let mut at = 0;
     while at < len {
         let here = usize::try_from(len - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         let chunk = buf.get_mut(..here).unwrap_or_default();
         from.read_exact_at(chunk, at)?;
-        to.write_all_at(chunk, at)?;
+        to(chunk, at)?;
         at += here as u64;
     }
     Ok(())

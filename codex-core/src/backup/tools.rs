@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use codex_backup::{
-    Cause, Depth, Entry, Found, Options, Pending, Proof, Restored, Source, unwatched,
+    Cause, Depth, Entry, Found, Options, Pending, Proof, Restored, Source, WriteAt, unwatched,
 };
 use codex_storage::seal::Keys;
-use codex_storage::vfs::{File, LockGuard, LockKind, Vfs};
+use codex_storage::vfs::{LockGuard, LockKind, Vfs};
 use codex_storage::{Error as StorageError, segments};
 
 use super::StoreFile;
@@ -126,7 +126,7 @@ impl Backups {
         let _lock = self.lock()?;
         let staged = moment::stage(&self.vfs, &self.name, self.keys.as_ref(), moment)?;
         let mut write =
-            |to: &dyn File| staged.write(to).map_err(|error| Cause::from(error.to_string()));
+            |to: &mut WriteAt<'_>| staged.write(to).map_err(|error| Cause::from(error.to_string()));
         let source = Source::Write { size: staged.len(), write: &mut write };
         let sidecars = self.sidecars()?;
         Ok(self.inner()?.restore_from(source, None, &sidecars, &mut unwatched)?)

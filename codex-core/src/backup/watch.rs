@@ -4,14 +4,15 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use codex_backup::{Event, Policy};
-use crossbeam::channel::{Receiver, RecvTimeoutError};
+use crossbeam::channel::{Receiver, RecvTimeoutError, after, never};
+use crossbeam::select;
 
 use super::keeper::Shared;
 use crate::engine::Engine;
 
 /// What the thread hears.
 pub(super) struct Bell {
-    /// A commit was made that it waits for.
+    /// A commit or a checkpoint was made that it waits for.
     pub(super) woken: Receiver<()>,
     /// Disconnected when the store closes.
     pub(super) closed: Receiver<()>,
@@ -49,7 +50,6 @@ pub(super) fn run(shared: &Shared, engine: &Weak<Engine>, bell: &Bell) {
         }
         pause = RETRY_FIRST;
         let wait = shared.wait(&engine, policy).map(|wait| wait.max(WAIT_MIN));
-        let wait = if policy.on_checkpoint { Some(poll(wait)) } else { wait };
         drop(engine);
         event = match bell.next(wait) {
             Some(event) if !shared.is_stopping() => event,
@@ -61,21 +61,15 @@ pub(super) fn run(shared: &Shared, engine: &Weak<Engine>, bell: &Bell) {
 impl Bell {
     /// What comes first; `None` when the store closes.
     fn next(&self, wait: Option<Duration>) -> Option<Event> {
-        let Some(wait) = wait else { return self.woken.recv().ok().map(|()| Event::Commit) };
-        match self.woken.recv_timeout(wait) {
-            Ok(()) => Some(Event::Commit),
-            Err(RecvTimeoutError::Timeout) => Some(Event::Tick),
-            Err(RecvTimeoutError::Disconnected) => None,
+        let over = wait.map_or_else(never, after);
+        select! {
+            recv(self.closed) -> _ => None,
+            recv(self.woken) -> _ => Some(Event::Commit),
+            recv(over) -> _ => Some(Event::Tick),
         }
     }
 }
 
-fn poll(wait: Option<Duration>) -> Duration {
-    wait.map_or(CHECKPOINT_POLL, |wait| wait.min(CHECKPOINT_POLL))
-}
-
-/// How often the thread looks whether a checkpoint has been made, where that makes a backup due.
-const CHECKPOINT_POLL: Duration = Duration::from_millis(100);
 /// The shortest sleep: a clock that stands still would keep the thread running.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 /// The first wait after a failed rotation; each further one is twice as long.

@@ -86,15 +86,11 @@ impl ImageReader {
     /// # Errors
     /// `Damaged`, `Tampered`, `KeyRequired`, `Io`; what `sink` returned.
     pub(crate) fn replay(&self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<u64> {
-        self.read(self.len >= READ_AHEAD_FROM, sink)
-    }
-
-    fn read(&self, ahead: bool, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<u64> {
         if self.is_sealed() && self.opener.is_none() {
             return Err(Error::KeyRequired { path: self.path.clone() });
         }
         let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
-        let footer = if ahead {
+        let footer = if self.len >= READ_AHEAD_FROM {
             self.each_block_read_ahead(|block| entries.decode(&block, sink))?
         } else {
             self.each_block(|block| entries.decode(&block, sink))?
@@ -104,16 +100,26 @@ impl ImageReader {
     }
 
     /// Re-reads every byte and returns the number of entries; of a sealed image without its key
-    /// by the checksums alone.
+    /// by the checksums alone. `go_on` is asked behind each block.
     ///
     /// # Errors
-    /// As [`ImageReader::replay`], but for `KeyRequired`.
-    pub(crate) fn check(&self) -> Result<u64> {
-        if self.is_sealed() && self.opener.is_none() {
-            return Ok(self.each_block(|_| Ok(()))?.entries);
+    /// As [`ImageReader::replay`], but for `KeyRequired`; `Abandoned`.
+    pub(crate) fn check(&self, go_on: &mut Reading<'_>) -> Result<u64> {
+        let is_blind = self.is_sealed() && self.opener.is_none();
+        let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
+        let mut read = 0;
+        // One after the other: beside running writers, which want the other processors.
+        let footer = self.each_block(|block| {
+            if !is_blind {
+                entries.decode(&block, &mut |_| Ok(()))?;
+            }
+            read += u64::from(block.records);
+            if go_on(block.end, read) { Ok(()) } else { Err(self.abandoned()) }
+        })?;
+        if !is_blind {
+            entries.agree_with(&footer)?;
         }
-        // Beside running writers, which want the other processors.
-        self.read(false, &mut |_| Ok(()))
+        Ok(footer.entries)
     }
 
     /// Checks that the file has its end: the footer, and that it belongs to this header and length.
@@ -177,14 +183,22 @@ impl ImageReader {
         }
     }
 
+    fn abandoned(&self) -> Error {
+        Error::Abandoned { path: self.path.clone() }
+    }
+
     fn damaged(&self, offset: u64, what: &'static str) -> Error {
         Error::Damaged { path: self.path.clone(), offset, what }
     }
 }
 
+/// Hears how far an image was read, in bytes and in entries, and says whether to go on.
+pub(crate) type Reading<'a> = dyn FnMut(u64, u64) -> bool + 'a;
+
 /// One block, checked and opened, its records not yet decoded.
 struct Block {
     offset: u64,
+    end: u64,
     records: u32,
     bytes: Vec<u8>,
 }
@@ -241,7 +255,7 @@ impl<'a> Blocks<'a> {
         let bytes = self.payload(&head, offset)?;
         self.totals.add_block(&head);
         self.at += len;
-        Ok(Some(Block { offset, records: head.records, bytes }))
+        Ok(Some(Block { offset, end: self.at, records: head.records, bytes }))
     }
 
     fn payload(&self, head: &BlockHead, offset: u64) -> Result<Vec<u8>> {

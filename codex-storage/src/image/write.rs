@@ -9,14 +9,14 @@ use crc32c::crc32c;
 use super::format::{
     BLOCK_HEAD_LEN, BLOCK_LEN_TARGET, BLOCKS_START, BlockHead, FOOTER_LEN, Footer, key_info,
 };
-use super::read::ImageReader;
+use super::read::{ImageReader, Reading};
 use crate::batch::{Op, encode_record};
 use crate::codec::u64_of;
 use crate::error::{Error, Result};
 use crate::header::{Header, seal_error};
 use crate::seal::{Seal, Sealer, TAG_LEN};
 use crate::storage::{State, Written};
-use crate::vfs::{File, Mode, Open, Vfs};
+use crate::vfs::{File, Mode, Open, Paced, Vfs};
 
 /// An image to be written: everything but the entries.
 #[derive(Debug, Clone)]
@@ -30,8 +30,9 @@ pub(crate) struct ImageSpec {
 }
 
 impl ImageSpec {
-    /// Writes the entries of `state`, syncs, reads every byte back. `progress` hears of the entries
-    /// written so far, block by block, and says whether to go on.
+    /// Writes the entries of `state`, syncs, reads every byte back. `progress` hears, block by
+    /// block, of the entries written and then of those read back in addition, and says whether to
+    /// go on.
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Abandoned`, `Damaged` when the file does not read back as written. The
@@ -42,20 +43,20 @@ impl ImageSpec {
         progress: &dyn Fn(u64) -> bool,
     ) -> Result<Written> {
         let sealer = self.begin_epoch()?;
-        self.make(|file| {
+        let go_on = |entries| {
+            if progress(entries) { Ok(()) } else { Err(Error::Abandoned { path: self.path() }) }
+        };
+        let fill = |file: &mut Paced<'_>| {
             let mut blocks = BlockWriter::new(&self, file, sealer)?;
             state.for_each(&mut |key, value| {
-                let grown = blocks.add(key, value)?;
-                if grown && !progress(blocks.footer.entries) {
-                    return Err(Error::Abandoned { path: self.path() });
-                }
-                Ok(())
+                if blocks.add(key, value)? { go_on(blocks.footer.entries) } else { Ok(()) }
             })?;
-            if !progress(blocks.footer.entries) {
-                return Err(Error::Abandoned { path: self.path() });
-            }
-            blocks.finish()
-        })
+            let entries = blocks.footer.entries;
+            go_on(entries)?;
+            blocks.finish()?;
+            Ok(entries)
+        };
+        self.make(fill, &|written, read| progress(written + read))
     }
 
     /// Writes the blocks and the footer of the image `from` below this header, which must have
@@ -64,7 +65,7 @@ impl ImageSpec {
     /// # Errors
     /// As [`ImageSpec::write`].
     pub(crate) fn rewrite_header(&self, from: &ImageReader) -> Result<Written> {
-        self.make(|file| {
+        let fill = |file: &mut Paced<'_>| {
             let mut buf = Vec::new();
             let mut at = BLOCKS_START;
             while at < from.len() {
@@ -75,8 +76,10 @@ impl ImageSpec {
                     .map_err(|e| failed("write", self.path(), from.len(), e))?;
                 at += u64_of(buf.len());
             }
-            self.write_header(file)
-        })
+            self.write_header(file)?;
+            Ok(0)
+        };
+        self.make(fill, &|_, _| true)
     }
 
     fn begin_epoch(&mut self) -> Result<Option<Box<dyn Sealer>>> {
@@ -87,14 +90,20 @@ impl ImageSpec {
         Ok(Some(sealer))
     }
 
-    fn make(&self, fill: impl FnOnce(&dyn File) -> Result<()>) -> Result<Written> {
+    /// `fill` writes the file and returns the number of entries; `progress` hears of that, and of
+    /// the entries read back.
+    fn make(
+        &self,
+        fill: impl FnOnce(&mut Paced<'_>) -> Result<u64>,
+        progress: &dyn Fn(u64, u64) -> bool,
+    ) -> Result<Written> {
         let made = self.create().and_then(|file| {
-            fill(&*file)?;
+            let entries = fill(&mut Paced::new(&*file))?;
             let early = cfg!(codex_mutant = "rename_before_sync");
             if !early && !cfg!(codex_mutant = "skip_image_sync") {
                 file.sync().map_err(|e| failed("sync", self.path(), 0, e))?;
             }
-            self.read_back()
+            self.read_back(&mut |_, read| progress(entries, read))
         });
         if made.is_err() {
             // The first error is the one to report; the next open removes what stays.
@@ -119,19 +128,19 @@ impl ImageSpec {
         file.map_err(|e| failed("create", self.path(), BLOCKS_START, e))
     }
 
-    fn write_header(&self, file: &dyn File) -> Result<()> {
+    fn write_header(&self, file: &mut Paced<'_>) -> Result<()> {
         let header = self.header.encode(self.seal.as_deref());
         file.write_all_at(&header, 0).map_err(|e| failed("write", self.path(), BLOCKS_START, e))
     }
 
-    fn read_back(&self) -> Result<Written> {
+    fn read_back(&self, go_on: &mut Reading<'_>) -> Result<Written> {
         let image = ImageReader::open(&self.vfs, &self.temporary, self.seal.clone())?;
         if image.header() != &self.header {
             let what = "the header does not read back as it was written";
             return Err(Error::Damaged { path: self.path(), offset: 0, what });
         }
         if !cfg!(codex_mutant = "image_unverified") {
-            image.check()?;
+            image.check(go_on)?;
         }
         Ok(Written {
             temporary: self.temporary.clone(),
@@ -147,9 +156,9 @@ impl ImageSpec {
 }
 
 /// Gathers entries into blocks and writes each as it fills up.
-struct BlockWriter<'a> {
+struct BlockWriter<'a, 'f> {
     spec: &'a ImageSpec,
-    file: &'a dyn File,
+    file: &'a mut Paced<'f>,
     sealer: Option<Box<dyn Sealer>>,
     /// Room for the block header, then the records of the block being filled.
     buf: Vec<u8>,
@@ -158,10 +167,10 @@ struct BlockWriter<'a> {
     footer: Footer,
 }
 
-impl<'a> BlockWriter<'a> {
+impl<'a, 'f> BlockWriter<'a, 'f> {
     fn new(
         spec: &'a ImageSpec,
-        file: &'a dyn File,
+        file: &'a mut Paced<'f>,
         sealer: Option<Box<dyn Sealer>>,
     ) -> Result<Self> {
         spec.write_header(file)?;

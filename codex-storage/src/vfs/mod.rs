@@ -20,6 +20,7 @@ mod os;
 #[cfg(not(unix))]
 #[path = "os_std.rs"]
 mod os;
+mod paced;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -35,6 +36,7 @@ pub use mem::MemDir;
 #[cfg(feature = "fault")]
 pub use observed::Observed;
 pub use os::OsDir;
+pub use paced::Paced;
 
 use locks::LockTable;
 

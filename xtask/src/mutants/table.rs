@@ -163,7 +163,18 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-storage", "wal_mixed", "two_lives"],
         &["two_lives_of_one_copied_store_do_not_mix ... FAILED"],
     ),
+    tested("unpaced", ["codex-storage", "", "vfs::paced"], &["every_eight_mebibytes"]),
     // Backups.
+    tested(
+        "backup_unstoppable",
+        ["codex-core", "backup_progress", "stopped_at_any"],
+        &["stopped_at_any_report_leaves_nothing_and_the_store_goes_on ... FAILED"],
+    ),
+    tested(
+        "checkpoint_unheard",
+        ["codex-core", "backup_policy", "a_checkpoint_makes"],
+        &["a_checkpoint_makes_a_backup_where_asked_for_also_with_other_conditions ... FAILED"],
+    ),
     tested(
         "back_up_without_checkpoint",
         ["codex-core", "backup", "each_rotation_keeps"],

@@ -1,5 +1,7 @@
 //! The engine of a store: the commit path with its background work, behind handles.
 
+mod image;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,8 +14,11 @@ use codex_storage::sync::thread::JoinHandle;
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
+pub(crate) use image::Going;
+use image::Hook;
+
 use crate::commit::{Commit, Core, Noticed, Outcome, Reply, Request};
-use crate::map::{Image, Map, Ordered};
+use crate::map::{Map, Ordered};
 use crate::rank::{self, Rank};
 use crate::worker::{self, Signal};
 
@@ -49,6 +54,7 @@ pub(crate) struct Shared {
     abandon: AtomicBool,
     checkpoints: AtomicU64,
     checkpoint_failures: AtomicU64,
+    on_checkpoint: Hook,
     clock: Arc<dyn Clock>,
     signal: Signal,
     /// Whether threads listen to the signal.
@@ -102,6 +108,7 @@ impl Engine {
             abandon: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),
             checkpoint_failures: AtomicU64::new(0),
+            on_checkpoint: Hook::default(),
             clock,
             signal: Signal::default(),
             background,
@@ -148,7 +155,7 @@ impl Engine {
     /// # Errors
     /// `InDoubt` when the sync failed; `Closed`, `Poisoned`; of the image, where one is needed.
     pub fn flush(&self) -> Result<Seq> {
-        self.shared.flush()
+        self.shared.flush(&|_, _| true)
     }
 
     /// The last commit and the digest of the history up to it.
@@ -172,6 +179,21 @@ impl Engine {
         self.shared.checkpoint()
     }
 
+    /// As [`flush`](Self::flush), and then, where a log continues an image, as
+    /// [`checkpoint`](Self::checkpoint): the files hold all earlier commits, without a log beside
+    /// an image. `going` hears of the entries of an image that is written, of how many in all (each
+    /// counts twice: written, read back), and says whether to go on.
+    ///
+    /// # Errors
+    /// As those; `Abandoned` where `going` said so.
+    #[cfg(feature = "backup")]
+    pub(crate) fn settle(&self, form: Form, going: &Going<'_>) -> Result<Seq> {
+        match form {
+            Form::Wal => self.shared.image(Request::BeginCheckpoint, going),
+            Form::Snapshot | Form::Ledger => self.shared.flush(going),
+        }
+    }
+
     /// Lets `keys` open the store from now on, in place of the key before.
     ///
     /// # Errors
@@ -186,7 +208,7 @@ impl Engine {
     /// # Errors
     /// As [`change_key`](Self::change_key); `Abandoned` by a close.
     pub fn rekey(&self, keys: Arc<dyn Keys>) -> Result<()> {
-        self.shared.image(Request::Rekey(keys)).map(|_| ())
+        self.shared.image(Request::Rekey(keys), &|_, _| true).map(|_| ())
     }
 
     /// One step of syncing by interval.
@@ -195,6 +217,13 @@ impl Engine {
     /// As [`flush`](Self::flush).
     pub fn tick(&self) -> Result<()> {
         self.shared.tick()
+    }
+
+    /// Has `hook` called behind each checkpoint that wrote an image, by the thread that made it,
+    /// while it holds no lock. Only the first hook counts.
+    #[cfg(feature = "backup")]
+    pub(crate) fn on_checkpoint(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.shared.on_checkpoint.set(hook);
     }
 
     /// The beginning of [`close`](Self::close): refuses what comes, gives up a running image.
@@ -269,16 +298,18 @@ impl Shared {
         &*self.clock
     }
 
-    fn flush(&self) -> Result<Seq> {
+    fn flush(&self, going: &Going<'_>) -> Result<Seq> {
         match self.submit(Request::Flush)? {
-            Reply::Flushed { seq, durable } if durable < seq => self.checkpoint(),
+            Reply::Flushed { seq, durable } if durable < seq => {
+                self.image(Request::BeginCheckpoint, going)
+            }
             Reply::Flushed { seq, .. } => Ok(seq),
             _ => Err(self.core.closed()),
         }
     }
 
     pub(crate) fn checkpoint(&self) -> Result<Seq> {
-        self.image(Request::BeginCheckpoint)
+        self.image(Request::BeginCheckpoint, &|_, _| true)
     }
 
     fn change_key(&self, keys: Arc<dyn Keys>) -> Result<()> {
@@ -286,39 +317,6 @@ impl Shared {
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
         self.submit(Request::ChangeKey(keys)).map(|_| ())
-    }
-
-    /// Does what `begin` begins: writes something long beside running writers.
-    fn image(&self, begin: Request) -> Result<Seq> {
-        let _rank = rank::take(Rank::Checkpoint);
-        let _one = self.checkpoint.lock();
-        let Reply::Begun(begun) = self.submit(begin)? else {
-            return Err(self.core.closed());
-        };
-        let Some((checkpoint, ordered)) = begun else {
-            return Ok(self.core.stats().storage.seq);
-        };
-        #[cfg(codex_mutant = "late_clone")]
-        let (_, ordered) = (ordered, self.core.read(Map::ordered));
-        let mut unfinished = Unfinished { shared: self, finished: false };
-        let go_on = |_written| !self.abandon.load(Ordering::Relaxed);
-        let written = checkpoint.write(&Image(ordered), &go_on);
-        unfinished.finished = true;
-        let failed = written.as_ref().err().cloned();
-        let seq = written.as_ref().map_or(0, |written| written.seq);
-        let finished = self.submit(Request::FinishCheckpoint(written));
-        match failed.map_or(finished, Err) {
-            Ok(_) => {
-                self.checkpoints.fetch_add(1, Ordering::Relaxed);
-                Ok(seq)
-            }
-            Err(error) => {
-                if !matches!(error, Error::Abandoned { .. }) {
-                    self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
-                }
-                Err(error)
-            }
-        }
     }
 
     pub(crate) fn tick(&self) -> Result<()> {
@@ -351,21 +349,5 @@ impl Shared {
             return Ok(());
         }
         self.submit(Request::Close).map(|_| ())
-    }
-}
-
-/// Reports a checkpoint whose image panicked.
-struct Unfinished<'a> {
-    shared: &'a Shared,
-    finished: bool,
-}
-
-impl Drop for Unfinished<'_> {
-    fn drop(&mut self) {
-        if !self.finished {
-            let abandoned = Err(self.shared.core.abandoned());
-            // The panic that is under way says more.
-            let _ = self.shared.submit(Request::FinishCheckpoint(abandoned));
-        }
     }
 }
