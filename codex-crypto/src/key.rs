@@ -90,6 +90,9 @@ impl Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[cfg(codex_mutant = "debug_shows_key")]
+        return write!(f, "{:?}", &*self.secret);
+        #[cfg(not(codex_mutant = "debug_shows_key"))]
         f.debug_struct("Key").field("kind", &self.kind()).finish_non_exhaustive()
     }
 }

@@ -196,7 +196,11 @@ impl Core {
         shift.wake_early();
         #[cfg(codex_mutant = "apply_before_log")]
         let (_, _) = (disk.plan.committed(1), self.apply(shift, disk, freed));
-        let first = match self.log(disk) {
+        #[cfg(not(codex_mutant = "commit_under_data"))]
+        let logged = self.log(disk);
+        #[cfg(codex_mutant = "commit_under_data")]
+        let logged = self.locks.read(|_| self.log(disk));
+        let first = match logged {
             Ok(first) => first,
             Err(error) => {
                 shift.fail_all(&error);

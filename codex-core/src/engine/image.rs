@@ -46,7 +46,10 @@ impl Shared {
         // Each entry is written, and read back.
         let total = 2 * image.len();
         let go_on = |done| !self.abandon.load(Ordering::Relaxed) && going(done, total);
+        #[cfg(not(codex_mutant = "image_under_data"))]
         let written = checkpoint.write(&image, &go_on);
+        #[cfg(codex_mutant = "image_under_data")]
+        let written = self.core.read(|_| checkpoint.write(&image, &go_on));
         // Writers copy what a view still holds.
         drop(image);
         unfinished.finished = true;

@@ -18,6 +18,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-core", "engine", "a_leader_that_panics"],
         &["a waiter of a leader that panicked was never answered"],
     ),
+    tested(
+        "commit_under_data",
+        ["codex-core", "api", ""],
+        &["rank check: a call to the disk while Some(Data) is held"],
+    ),
+    tested(
+        "image_under_data",
+        ["codex-core", "backup", "each_rotation_keeps"],
+        &["rank check: a call to the disk while Some(Data) is held"],
+    ),
     // Encryption.
     tested(
         "nonce_reuse",
@@ -38,6 +48,27 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         "rekey_copies_at_last",
         ["codex-storage", "sealed_keys", "but_for_a_little"],
         &["bytes copied at last"],
+    ),
+    tested(
+        "commitment_ignored",
+        ["codex-crypto", "crypto", "a_wrong_key"],
+        &["a_wrong_key_is_told_from_a_changed_envelope", "... FAILED"],
+    ),
+    tested(
+        "kdf_uncapped",
+        ["codex-crypto", "", "costs_outside"],
+        &["costs_outside_their_bounds_are_refused_with_their_numbers ... FAILED"],
+    ),
+    tested("debug_shows_key", ["codex-core", "crypto_secrets", "no_secret"], &["Debug: "]),
+    tested(
+        "plain_accepted",
+        ["codex-core", "crypto_flip", "a_plain_file"],
+        &["a_plain_file_never_passes_in_an_encrypted_store ... FAILED"],
+    ),
+    tested(
+        "header_unverified",
+        ["codex-core", "crypto_flip", "under_checksums_that_fit"],
+        &["accepted at commit"],
     ),
     // The log.
     tested(
