@@ -10,11 +10,19 @@
 )]
 
 use std::fmt::{Debug, Display};
+#[cfg(feature = "backup")]
+use std::ops::ControlFlow;
+#[cfg(feature = "backup")]
+use std::sync::Arc;
 
 use codex_core::crypto::{KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Dir, Open};
+#[cfg(feature = "backup")]
+use codex_core::{BackupEvent, BackupPolicy, Backups, Moment};
 use codex_core::{CheckpointPolicy, Conversion, Form, OpenOptions, Store};
+#[cfg(feature = "backup")]
+use codex_storage::sync::Mutex;
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 const NAME: &str = "app.db";
@@ -157,8 +165,11 @@ fn story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search) {
     }
 }
 
-/// Where a story is interrupted.
-fn interrupted(form: Form, sealed: bool, search: &mut Search) -> u64 {
+/// What is done to a disk, in a form, encrypted or not, and what of it was seen.
+type Story = fn(&FaultDir, Form, bool, &mut Search);
+
+/// The story, cut short and failed at its calls.
+fn interrupted(story: Story, form: Form, sealed: bool, search: &mut Search) -> u64 {
     let disk = FaultDir::new();
     story(&disk, form, sealed, search);
     search.files(&disk);
@@ -183,7 +194,7 @@ fn no_secret_is_in_any_file_name_error_or_debug_output() {
     let mut search = Search::default();
     let mut calls = 0;
     for form in FORMS {
-        calls += interrupted(form, true, &mut search);
+        calls += interrupted(story, form, true, &mut search);
     }
     let keys = [passphrase(), raw()];
     search.shown(&keys);
@@ -192,6 +203,118 @@ fn no_secret_is_in_any_file_name_error_or_debug_output() {
     println!("{calls} calls, {bytes} bytes and {texts} texts searched");
     assert_eq!(hits, Vec::<String>::new());
     assert!(bytes > 10_000_000 && texts > 1_000, "{bytes} bytes, {texts} texts");
+}
+
+/// All that happens to the backups of a store, from the first to the last that is pruned.
+#[cfg(feature = "backup")]
+fn backups_story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search) {
+    let vfs = disk.vfs(1);
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = Arc::clone(&heard);
+    let on_backup = move |event: &BackupEvent| {
+        if let BackupEvent::Failed { error } = event {
+            hears.lock().push(error.to_string());
+        }
+        hears.lock().push(format!("{event:?} {event:#?}"));
+    };
+    let options =
+        |key| options(form, key).backups(BackupPolicy::keep(2)).on_backup(on_backup.clone());
+    if let Some(store) = search.outcome(options(sealed.then(passphrase)).open_in(&vfs, NAME)) {
+        for n in 0..3 {
+            search.outcome(store.set([KEY, &[n]].concat(), VALUE));
+            let rotated = search.outcome(store.back_up());
+            search.shown(&rotated);
+            search.shown(&store.backup_stats());
+        }
+        let on = &mut |_| ControlFlow::Continue(());
+        search.outcome(store.backup_to_in(&vfs, "copy.db", on));
+        // A name that is taken.
+        search.outcome(store.backup_to_in(&vfs, "copy.db", on));
+        search.outcome(store.set_bytes(KEY, VALUE));
+        search.shown(&store);
+        search.outcome(store.close());
+    }
+    let copy = self::options(form, sealed.then(passphrase)).open_in(&vfs, "copy.db");
+    if let Some(copy) = search.outcome(copy) {
+        search.outcome(copy.set([KEY, b"copy"].concat(), VALUE));
+        search.outcome(copy.close());
+    }
+    for backups in [Some(passphrase()), Some(raw()), None].map(|key| match key {
+        Some(key) if sealed => Backups::of_in(&vfs, NAME).key(key),
+        _ => Backups::of_in(&vfs, NAME),
+    }) {
+        search.shown(&backups);
+        for index in 1..=3 {
+            let proof = search.outcome(backups.verify(index));
+            search.shown(&proof);
+        }
+        for entry in search.outcome(backups.list()).unwrap_or_default() {
+            search.shown(&entry);
+            search.outcome(entry.facts);
+        }
+        let good = search.outcome(backups.newest_good());
+        search.shown(&good);
+        let until = search.outcome(backups.restore_until(Moment::Seq(2)));
+        search.shown(&until);
+        let restored = search.outcome(backups.restore(2));
+        search.shown(&restored);
+        let pending = search.outcome(backups.pending());
+        search.shown(&pending);
+    }
+    if let Some(store) = search.outcome(options(sealed.then(passphrase)).open_in(&vfs, NAME)) {
+        search.shown(&store.restored());
+        search.outcome(store.set(KEY, VALUE));
+        search.outcome(store.back_up());
+    }
+    let pruned = search.outcome(Backups::of_in(&vfs, NAME).prune(1));
+    search.shown(&pruned);
+    for text in heard.lock().drain(..) {
+        search.texts += 1;
+        search.look("an event", text.as_bytes());
+    }
+}
+
+#[cfg(feature = "backup")]
+#[test]
+fn no_secret_is_in_any_file_name_error_or_debug_output_of_backups() {
+    let mut search = Search::default();
+    let mut calls = 0;
+    for form in FORMS {
+        calls += interrupted(backups_story, form, true, &mut search);
+    }
+    let Search { bytes, texts, hits } = search;
+    println!("{calls} calls, {bytes} bytes and {texts} texts searched");
+    assert_eq!(hits, Vec::<String>::new());
+    assert!(bytes > 10_000_000 && texts > 1_000, "{bytes} bytes, {texts} texts");
+}
+
+/// The control: a plain store's secrets are in each kind of file that backups leave.
+#[cfg(feature = "backup")]
+#[test]
+fn the_search_finds_what_backups_of_a_plain_store_leave() {
+    for form in FORMS {
+        let (disk, mut search) = (FaultDir::new(), Search::default());
+        backups_story(&disk, form, false, &mut search);
+        assert_eq!(search.hits, Vec::<String>::new(), "errors and Debug of a plain store");
+        // A backup has its temporary name for a few calls.
+        for call in (0..disk.calls()).step_by(3) {
+            let disk = FaultDir::new();
+            disk.cut_power_at(call, Side::After);
+            backups_story(&disk, form, false, &mut Search::default());
+            search.files(&disk);
+        }
+        for file in [
+            "app.db.bak.1",
+            "app.db.bak.tmp-",
+            "app.db.bak.new-",
+            "app.db.bak.stage-",
+            "app.db.replaced.",
+            "copy.db.bak.copy-",
+            "copy.db:",
+        ] {
+            assert!(search.hits.iter().any(|hit| hit.starts_with(file)), "{form}: none in {file}");
+        }
+    }
 }
 
 /// The control: the same search of a plain store.
