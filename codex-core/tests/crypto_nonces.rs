@@ -17,21 +17,25 @@ mod common;
 mod store;
 
 use std::collections::BTreeMap;
+#[cfg(feature = "backup")]
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Dir, SeededEntropy, Vfs};
 use codex_core::{CheckpointPolicy, Durability, Form};
-use codex_storage::Config;
 use codex_storage::sync::Mutex;
 use codex_storage::vfs::CallKind;
+use codex_storage::{Config, Conversion, convert};
 
 use audit::{Audited, Book};
 use common::{files, scaled, seed, write};
 use store::Store;
 
 const NAME: &str = "a.db";
+#[cfg(feature = "backup")]
+const COPY: &str = "copy.db";
 
 /// One store, its disk, and what was saved of it.
 struct Bed {
@@ -64,14 +68,21 @@ impl Run {
         self.random.below(n) == 0
     }
 
+    fn form(&self) -> Form {
+        common::FORMS[usize::try_from(self.random.below(3)).unwrap()]
+    }
+
+    fn key(&self) -> u8 {
+        u8::try_from(self.random.below(200)).unwrap()
+    }
+
     fn world(&mut self, disk: &FaultDir) -> Vfs {
         self.seeds += 1;
         disk.vfs(self.seeds << 20)
     }
 
     fn fresh(&mut self) -> Bed {
-        let form = common::FORMS[usize::try_from(self.random.below(3)).unwrap()];
-        let n = u8::try_from(self.random.below(200)).unwrap();
+        let (form, n) = (self.form(), self.key());
         Bed { disk: FaultDir::new(), form, keys: vec![n], saved: None, opened: 0 }
     }
 
@@ -81,7 +92,8 @@ impl Run {
         let vfs = self.world(&bed.disk);
         for n in bed.keys.clone() {
             let mut config = Config::new(vfs.clone(), NAME);
-            config.form = Some(bed.form);
+            // Later it may be another: a conversion came between, or what it did was taken back.
+            config.form = (bed.opened == 0).then_some(bed.form);
             config.keys = Some(Audited::keys(n, &vfs.entropy, &self.book));
             if self.one_in(3) {
                 config.durability = Durability::Interval(Duration::from_secs(1));
@@ -92,7 +104,7 @@ impl Run {
             }
             if let Ok(store) = Store::open(config) {
                 bed.opened += 1;
-                bed.keys = vec![n];
+                (bed.keys, bed.form) = (vec![n], store.storage.form());
                 self.count("opened");
                 return Some((store, vfs));
             }
@@ -111,13 +123,13 @@ impl Run {
                 }
                 1 => store.flush()?,
                 2 => {
-                    let n = u8::try_from(self.random.below(200)).unwrap();
+                    let n = self.key();
                     bed.keys.insert(0, n);
                     store.storage.change_key(&*Audited::keys(n, &vfs.entropy, &self.book))?;
                     self.count("change of key");
                 }
                 3 => {
-                    let n = u8::try_from(self.random.below(200)).unwrap();
+                    let n = self.key();
                     bed.keys.insert(0, n);
                     let keys = Audited::keys(n, &vfs.entropy, &self.book);
                     if let Some(job) = store.storage.rekey(&*keys, &store.map)? {
@@ -164,6 +176,70 @@ impl Run {
         }
     }
 
+    /// What is done to the files of a closed store. What fails here was made to.
+    fn closed(&mut self, bed: &mut Bed) {
+        if self.one_in(2) {
+            self.plan(&bed.disk);
+        }
+        match self.random.below(6) {
+            0 => drop(self.convert(bed)),
+            #[cfg(feature = "backup")]
+            1 | 2 => drop(self.back_up(bed)),
+            _ => {}
+        }
+    }
+
+    /// Backups of every kind, each of which is then a store that is written to.
+    #[cfg(feature = "backup")]
+    fn back_up(&mut self, bed: &Bed) -> codex_core::Result<()> {
+        let vfs = self.world(&bed.disk);
+        let store = self.application(bed, NAME)?;
+        for _ in 0..=self.random.below(2) {
+            store.set("backed up", &self.random.next_u64())?;
+            store.back_up()?;
+            self.count("rotation");
+        }
+        for name in files(&vfs).keys().filter(|name| name.starts_with(COPY)) {
+            drop(vfs.dir.remove(name));
+        }
+        store.backup_to_in(&vfs, COPY, &mut |_| ControlFlow::Continue(()))?;
+        store.set("original", &self.random.next_u64())?;
+        drop(store);
+        let copy = self.application(bed, COPY)?;
+        copy.set("copy", &self.random.next_u64())?;
+        copy.checkpoint()?;
+        copy.set("copy", &self.random.next_u64())?;
+        drop(copy);
+        self.count("hot copy");
+        codex_core::Backups::of_in(&vfs, NAME).restore(1)?;
+        self.application(bed, NAME)?.set("restored", &self.random.next_u64())?;
+        self.count("restored backup");
+        Ok(())
+    }
+
+    /// Opens the store `name` as an application does.
+    #[cfg(feature = "backup")]
+    fn application(&mut self, bed: &Bed, name: &str) -> codex_core::Result<codex_core::Store> {
+        let vfs = self.world(&bed.disk);
+        let keys = Audited::keys(bed.keys[0], &vfs.entropy, &self.book);
+        let options = codex_core::Store::options().form(bed.form);
+        codex_core::proof::open(&options, &vfs, name, keys)
+    }
+
+    /// The store under a fresh root key, in any form.
+    fn convert(&mut self, bed: &mut Bed) -> codex_storage::Result<()> {
+        let (vfs, n) = (self.world(&bed.disk), self.key());
+        let form = self.form();
+        let mut config = Config::new(vfs.clone(), NAME);
+        config.keys = Some(Audited::keys(bed.keys[0], &vfs.entropy, &self.book));
+        let keys = Some(Audited::keys(n, &vfs.entropy, &self.book));
+        bed.keys.push(n);
+        let done = convert(config, &Conversion { form: Some(form), keys })?;
+        (bed.form, bed.keys) = (done.form, vec![n]);
+        self.count("conversion");
+        Ok(())
+    }
+
     /// What happens to the files while nobody has the store open.
     fn meddle(&mut self, bed: &mut Bed) -> Option<Bed> {
         let vfs = self.world(&bed.disk);
@@ -195,7 +271,7 @@ impl Run {
                     form: bed.form,
                     keys: bed.keys.clone(),
                     saved: bed.saved.clone(),
-                    opened: 0,
+                    opened: bed.opened,
                 });
             }
             _ => {}
@@ -213,6 +289,7 @@ impl Run {
             let ended = self.work(&mut bed, &mut store, &vfs);
             if ended.is_ok() && self.one_in(2) && store.close().is_ok() {
                 self.count("close");
+                self.closed(&mut bed);
             }
         }
         bed.disk.clear_plan();
@@ -278,13 +355,16 @@ fn no_pair_of_key_and_nonce_ever_comes_twice() {
         );
     }
     let seals = book.lock().seals();
-    println!("{done} of {cycles} cycles, {seals} seals: {:?}", run.counts);
+    println!("{done} cycles (of {cycles}), {seals} seals: {:?}", run.counts);
     assert!(seals > usize::try_from(done).unwrap() * 2, "{seals} seals");
-    for what in ["failed allocation", "power cut", "rollback of a file", "copy", "restore", "rekey"]
-    {
+    let kinds = ["failed allocation", "power cut", "rollback of a file", "copy", "restore"];
+    let backups = if cfg!(feature = "backup") { BACKUPS } else { &[] };
+    for what in kinds.iter().chain(&["rekey", "conversion"]).chain(backups) {
         assert!(done < 200 || run.counts.contains_key(what), "no {what}");
     }
 }
+
+const BACKUPS: &[&str] = &["rotation", "hot copy", "restored backup"];
 
 /// The control: the book sees a pair that does come twice.
 #[test]

@@ -12,6 +12,7 @@ mod loom;
 mod mutants;
 mod program;
 mod purge;
+mod soak;
 mod start;
 mod test;
 mod tidy;
@@ -39,6 +40,7 @@ const COMMANDS: &[Command] = &[
     start::STALLS,
     start::HOT_BACKUP,
     bench::COMMAND,
+    soak::COMMAND,
     purge::COMMAND,
     ci::COMMAND,
 ];

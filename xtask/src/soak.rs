@@ -1,0 +1,145 @@
+//! `soak`: one test program again and again under running seeds, for tests that draw at random.
+
+use std::time::{Duration, Instant};
+
+use crate::workspace::Workspace;
+use crate::{Command, Outcome};
+
+pub(crate) const COMMAND: Command = Command {
+    name: "soak",
+    args: "TEST [--minutes M] [--seed N]",
+    about: "run the test program TEST under one seed after another, and count what it did",
+    run,
+};
+
+/// What the user asked for.
+#[derive(Debug, PartialEq, Eq)]
+struct Asked {
+    /// The test program.
+    test: String,
+    minutes: u64,
+    /// The first seed.
+    seed: u64,
+}
+
+/// What all runs together have done.
+#[derive(Debug, Default)]
+struct Tally {
+    runs: u64,
+    counts: Vec<(String, u64)>,
+}
+
+fn run(workspace: &Workspace, words: &[String]) -> Outcome {
+    let asked = Asked::read(words)?;
+    let members = workspace.members()?;
+    let package = members.iter().find(|package| package.has_target("test", &asked.test));
+    let Some(package) = package else {
+        return Err(format!(
+            "there is no test program `{}`; name a file of a tests folder",
+            asked.test
+        ));
+    };
+    let build = format!("test --release --package {} --test {}", package.name, asked.test);
+    workspace.cargo(&build).words("--no-run").progress()?;
+    let end = Instant::now() + Duration::from_secs(60 * asked.minutes);
+    let mut tally = Tally::default();
+    let mut seed = asked.seed;
+    loop {
+        let cargo = workspace.cargo(&build).words("--quiet -- --nocapture");
+        let ended = cargo.env("CODEX_SEED", seed.to_string()).collect()?;
+        if !ended.success() {
+            return Err(format!("`CODEX_SEED={seed} cargo {build}` failed:\n{}", ended.output));
+        }
+        tally.add(&ended.output);
+        seed += 1;
+        println!("  seeds up to {}: {tally}", seed - 1);
+        if Instant::now() >= end {
+            return Ok(format!("{tally}; go on with `--seed {seed}`"));
+        }
+    }
+}
+
+impl Asked {
+    fn read(words: &[String]) -> Outcome<Self> {
+        let mut asked = Self { test: String::new(), minutes: 1, seed: 1 };
+        let mut words = words.iter();
+        while let Some(word) = words.next() {
+            let number = match word.as_str() {
+                "--minutes" => &mut asked.minutes,
+                "--seed" => &mut asked.seed,
+                test if asked.test.is_empty() && !test.starts_with('-') => {
+                    test.clone_into(&mut asked.test);
+                    continue;
+                }
+                unknown => return Err(format!("does not know `{unknown}`")),
+            };
+            let value = words.next().and_then(|value| value.parse().ok());
+            *number = value.ok_or_else(|| format!("`{word}` takes a whole number"))?;
+        }
+        if asked.test.is_empty() {
+            return Err("takes the name of a test program, such as `crypto_nonces`".to_owned());
+        }
+        Ok(asked)
+    }
+}
+
+impl Tally {
+    /// Adds up each number in the lines that the tests have printed, by the word behind it.
+    fn add(&mut self, output: &str) {
+        self.runs += 1;
+        let of_runner = |line: &&str| line.starts_with("running ") || line.starts_with("test ");
+        for line in output.lines().filter(|line| !of_runner(line)) {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            for pair in words.windows(2) {
+                let [number, word] = pair else { continue };
+                // The runner prints a point for each test, at times in front of a line.
+                let Ok(number) = number.trim_start_matches('.').parse::<u64>() else { continue };
+                let word = word.trim_end_matches([',', ':', ';', '.']);
+                if !word.is_empty() && word.chars().all(char::is_alphabetic) {
+                    self.count(word, number);
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, word: &str, number: u64) {
+        match self.counts.iter_mut().find(|(name, _)| name == word) {
+            Some((_, sum)) => *sum += number,
+            None => self.counts.push((word.to_owned(), number)),
+        }
+    }
+}
+
+impl std::fmt::Display for Tally {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} runs", self.runs)?;
+        self.counts.iter().try_for_each(|(word, sum)| write!(f, ", {sum} {word}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Asked, Tally};
+
+    fn asked(line: &str) -> Result<Asked, String> {
+        Asked::read(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn words_are_read_and_mistyped_ones_refused() {
+        let all = Asked { test: "model".to_owned(), minutes: 5, seed: 7 };
+        assert_eq!(asked("--seed 7 model --minutes 5"), Ok(all));
+        assert_eq!(asked("model").unwrap().minutes, 1);
+        for wrong in ["", "--seed 7", "model --seed", "model --minutes x", "model --long", "a b"] {
+            assert!(asked(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_added_up_by_the_word_behind_them() {
+        let mut tally = Tally::default();
+        tally.add("running 2 tests\n.90 cycles (of 100), 7 seals: {\"x\": 3}\n.\n");
+        tally.add("10 cycles, 5 seals\ntest result: ok. 2 passed; 0 failed\n");
+        assert_eq!(tally.to_string(), "2 runs, 100 cycles, 12 seals");
+    }
+}
