@@ -30,7 +30,7 @@ impl Ledger {
 
     /// Hands out the copying of all commits under a fresh root key.
     pub(super) fn begin_rekey(&mut self, keys: &dyn Keys) -> Result<Checkpoint> {
-        self.writer()?.sync()?;
+        self.writer()?.refuse_if_poisoned()?;
         self.refuse_while_pending()?;
         let path = self.condition.path();
         if self.place.seal.is_none() {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::gate::SyncGate;
 use super::{LogEnd, LogPlace, LogReader, LogWriter, NewLog};
 use crate::batch::Seq;
 use crate::config::OnDamage;
@@ -78,6 +79,7 @@ impl Reseal {
         let (mut least, mut in_vain) = (u64::MAX, 0);
         while in_vain < ROUNDS_IN_VAIN_MAX && !cfg!(codex_mutant = "rekey_copies_at_last") {
             self.advance(reached.seq.load(Ordering::Acquire), progress)?;
+            reached.settle();
             let written = reached.offset.load(Ordering::Acquire);
             let left = written.saturating_sub(self.from.end().offset);
             if left <= LEFT_BYTES_MAX {
@@ -138,13 +140,28 @@ impl Copying {
 }
 
 /// How far a log is written: its writer says so to whoever reads it meanwhile.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Reached {
     seq: AtomicU64,
     offset: AtomicU64,
+    /// Of a log whose commits do not wait for a sync.
+    lazy: Option<Arc<SyncGate>>,
 }
 
 impl Reached {
+    pub(super) fn new(lazy: Option<Arc<SyncGate>>) -> Self {
+        Self { seq: AtomicU64::new(0), offset: AtomicU64::new(0), lazy }
+    }
+
+    /// Syncs the log beside its writer, who then has little left to sync.
+    fn settle(&self) {
+        if let Some(gate) = &self.lazy {
+            // The gate remembers a failure: the writer's own sync, before the copy counts, fails
+            // too, and poisons.
+            drop(gate.sync());
+        }
+    }
+
     /// The frames up to `end` are in the file.
     pub(super) fn set(&self, end: &LogEnd) {
         self.offset.store(end.offset, Ordering::Release);

@@ -58,9 +58,12 @@ impl LogWriter {
         end: LogEnd,
         space: Space,
     ) -> Self {
+        let gate = Arc::new(SyncGate::new(Arc::clone(&file)));
+        let lazy = place.durability != Durability::Sync;
         Self {
             place,
-            gate: Arc::new(SyncGate::new(Arc::clone(&file))),
+            reached: Arc::new(Reached::new(lazy.then(|| Arc::clone(&gate)))),
+            gate,
             file,
             log: LogId { file_id: header.file_id, generation: header.generation },
             form: header.form,
@@ -70,7 +73,6 @@ impl LogWriter {
             epochs: Epochs::default(),
             poison: None,
             counts: LogCounts::default(),
-            reached: Arc::default(),
         }
     }
 

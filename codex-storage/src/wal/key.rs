@@ -78,7 +78,8 @@ impl Wal {
         Ok(Checkpoint::new(move |state, progress| {
             let written = spec.write(state, progress)?;
             copying.begin(Reseal::begin(from, to, &segment, temporary)?);
-            copying.catch_up(&reached, &|_| progress(state.len()))?;
+            // Of the image all has been written and read back.
+            copying.catch_up(&reached, &|_| progress(2 * state.len()))?;
             Ok(written)
         }))
     }
