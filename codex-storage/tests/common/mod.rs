@@ -139,4 +139,4 @@ pub fn seed() -> u64 {
     std::env::var("CODEX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED)
 }
 
-const SEED: u64 = 0x5eed;
+pub const SEED: u64 = 0x5eed;

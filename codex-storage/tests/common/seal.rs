@@ -16,13 +16,24 @@ use sha2::{Digest, Sha256};
 pub struct ToyKeys {
     key: [u8; 32],
     entropy: Arc<dyn Entropy>,
+    /// How many messages one epoch seals.
+    limit: u64,
 }
 
 impl ToyKeys {
     /// The key that `passphrase` stands for.
     #[expect(clippy::new_ret_no_self, reason = "it is only ever used behind its trait")]
     pub fn new(passphrase: &str, entropy: Arc<dyn Entropy>) -> Arc<dyn Keys> {
-        Arc::new(Self { key: hash(&[b"user", passphrase.as_bytes()]), entropy })
+        Self::limited(passphrase, entropy, u64::MAX)
+    }
+
+    /// As [`ToyKeys::new`], with epochs that seal at most `limit` messages.
+    pub fn limited(passphrase: &str, entropy: Arc<dyn Entropy>, limit: u64) -> Arc<dyn Keys> {
+        Arc::new(Self { key: hash(&[b"user", passphrase.as_bytes()]), entropy, limit })
+    }
+
+    fn seal(&self, root: [u8; 32]) -> ToySeal {
+        ToySeal { root, entropy: Arc::clone(&self.entropy), limit: self.limit }
     }
 }
 
@@ -34,7 +45,7 @@ impl Keys for ToyKeys {
     ) -> Result<(Envelope, Arc<dyn Seal>), SealError> {
         let mut root = [0; 32];
         self.entropy.fill(&mut root).map_err(refused)?;
-        let seal = ToySeal { root, entropy: Arc::clone(&self.entropy) };
+        let seal = self.seal(root);
         Ok((self.wrap(store_id, &seal)?, Arc::new(seal)))
     }
 
@@ -62,7 +73,7 @@ impl Keys for ToyKeys {
         }
         let mut root = hash(&[b"wrap", &self.key, store_id]);
         root.iter_mut().zip(&envelope[32..64]).for_each(|(to, byte)| *to ^= byte);
-        Ok(Arc::new(ToySeal { root, entropy: Arc::clone(&self.entropy) }))
+        Ok(Arc::new(self.seal(root)))
     }
 }
 
@@ -70,6 +81,7 @@ impl Keys for ToyKeys {
 struct ToySeal {
     root: [u8; 32],
     entropy: Arc<dyn Entropy>,
+    limit: u64,
 }
 
 impl Seal for ToySeal {
@@ -93,7 +105,7 @@ impl Seal for ToySeal {
         let mut salt = [0; 32];
         self.entropy.fill(&mut salt).map_err(refused)?;
         let key = hash(&[b"epoch", &self.root, &salt, info]);
-        Ok(Box::new(ToySealer { key, salt, counter: 0 }))
+        Ok(Box::new(ToySealer { key, salt, counter: 0, limit: self.limit }))
     }
 
     fn opener(&self, salt: &[u8; 32], info: &[u8]) -> Result<Box<dyn Opener>, SealError> {
@@ -106,6 +118,7 @@ struct ToySealer {
     key: [u8; 32],
     salt: [u8; 32],
     counter: u64,
+    limit: u64,
 }
 
 impl Sealer for ToySealer {
@@ -114,12 +127,15 @@ impl Sealer for ToySealer {
     }
 
     fn next_counter(&mut self) -> Result<u64, SealError> {
+        if self.counter == self.limit {
+            return Err(SealError::Refused("the epoch has sealed its limit".to_owned()));
+        }
         self.counter += 1;
         Ok(self.counter)
     }
 
     fn is_worn(&self) -> bool {
-        self.counter >= EPOCH_FRAMES_MAX
+        self.counter >= EPOCH_FRAMES_MAX.min(self.limit / 2)
     }
 
     fn seal(

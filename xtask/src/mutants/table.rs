@@ -45,6 +45,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["a pair of key and nonce came twice"],
     ),
     tested(
+        "epoch_never_ends",
+        ["codex-storage", "sealed_limits", "a_log_begins"],
+        &["a_log_begins_a_new_epoch_long_before_its_key_is_worn_out ... FAILED"],
+    ),
+    tested(
         "rekey_copies_at_last",
         ["codex-storage", "sealed_keys", "but_for_a_little"],
         &["bytes copied at last"],
