@@ -5,9 +5,10 @@
 //! cargo run --example notes -- notes.db list [TAG]
 //! cargo run --example notes -- notes.db remove 1
 //! ```
-#![allow(clippy::print_stdout, reason = "a program talks to its user")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 
 use std::error::Error;
+use std::process::ExitCode;
 
 use codex_core::Store;
 use serde::{Deserialize, Serialize};
@@ -19,7 +20,18 @@ struct Note {
     tags: Vec<String>,
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        // As text: every error says what is wrong, where, and what to do next.
+        Err(error) => {
+            eprintln!("notes: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let [path, command, rest @ ..] = args.as_slice() else {
