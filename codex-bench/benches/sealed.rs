@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use codex_core::crypto::{Cipher, Envelope, EpochSalt, Key, OsEntropy, TAG_LEN};
-use codex_core::{Batch, OpenOptions, Result, Store};
+use codex_core::{Batch, Form, OpenOptions, Result, Store};
 
 /// How much is measured.
 #[derive(Clone, Copy)]
@@ -36,13 +36,21 @@ fn main() {
         Scale { rounds: 2, sets: 32, opens: 1, entries: 20_000 }
     };
     let folder = tempfile::tempdir().unwrap();
-    for writers in [1_u32, 8, 32] {
+    for (form, writers) in [
+        (Form::Wal, 1_u32),
+        (Form::Wal, 8),
+        (Form::Wal, 32),
+        (Form::Ledger, 1),
+        (Form::Ledger, 8),
+        (Form::Ledger, 32),
+    ] {
         let [plain, encrypted] = [false, true].map(|sealed| {
-            options(sealed).open(folder.path().join(format!("{writers}.{sealed}"))).unwrap()
+            let name = format!("{form}.{writers}.{sealed}");
+            options(sealed).form(form).open(folder.path().join(name)).unwrap()
         });
         // More writers are faster: as long a round for each.
         let each = scale.sets * writers.isqrt() / writers;
-        let what = format!("durable sets, threads: {writers}, us each");
+        let what = format!("durable sets, {form}, threads: {writers}, us each");
         compare(scale.rounds, &what, |sealed, round| {
             sets(if sealed { &encrypted } else { &plain }, writers, each, round)
         });
