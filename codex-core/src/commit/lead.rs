@@ -261,7 +261,14 @@ impl Core {
         }
         let mut work = std::mem::take(&mut disk.plan.work);
         let from = self.clock.monotonic();
+        #[cfg(codex_mutant = "apply_in_two")]
+        let rest = work.steps.split_off(work.steps.len().min(1));
         disk.write(|map| map.apply(&mut work));
+        #[cfg(codex_mutant = "apply_in_two")]
+        disk.write(|map| {
+            work.steps = rest;
+            map.apply(&mut work);
+        });
         shift.held(self.clock.monotonic().saturating_sub(from));
         *freed = std::mem::take(&mut work.freed);
         disk.plan.work = work;

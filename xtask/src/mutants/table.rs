@@ -7,6 +7,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     // The commit path.
     modelled("lock_order", "", &["deadlock"]),
     modelled("apply_before_log", "", &["log and memory"]),
+    modelled("apply_in_two", "a_batch_is_visible", &["half of a batch"]),
     modelled("ack_before_sync", "", &["acknowledged"]),
     modelled("resign_without_check", "", &["deadlock"]),
     modelled("wake_before_turn", "", &["deadlock"]),

@@ -12,7 +12,7 @@ pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
     let mut findings = mutants(sources, &names);
     let documents = || files.iter().filter(|file| file.has_extension("md"));
     findings.extend(documents().flat_map(commands));
-    findings.extend(documents().flat_map(|file| tests(file, sources)));
+    findings.extend(documents().flat_map(|file| tables(file, sources, &names)));
     findings
 }
 
@@ -63,28 +63,42 @@ fn commands(file: &File) -> Vec<Finding> {
     findings
 }
 
-/// Each `some_test_name` in a table of a document is a function of the sources: nothing holds a
-/// promise whose test was renamed away.
-fn tests(file: &File, sources: &[Source]) -> Vec<Finding> {
-    const UNDERSCORES_OF_A_SENTENCE: usize = 3;
+/// Each `some_test_name` in a table of a document is a function of the sources, and each `name` in
+/// a column `mutants` is a mutant: nothing holds a promise whose test was renamed away.
+fn tables(file: &File, sources: &[Source], mutants: &[&str]) -> Vec<Finding> {
     let mut findings = Vec::new();
+    let mut column = None;
     for (number, line) in (1..).zip(file.text().unwrap_or_default().lines()) {
         if !line.starts_with('|') {
+            column = None;
             continue;
         }
-        for code in line.split('`').skip(1).step_by(2) {
-            let name = code.rsplit("::").next().unwrap_or_default();
-            let plain =
-                name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-            if !plain || name.matches('_').count() < UNDERSCORES_OF_A_SENTENCE {
-                continue;
+        for (at, cell) in line.split('|').enumerate() {
+            if cell.trim() == "mutants" {
+                column = Some(at);
             }
-            let function = format!("fn {name}(");
-            if !sources.iter().any(|source| source.code.contains(&function)) {
-                let text = format!("`{name}` is named as a test, but there is no such function");
-                findings.push(Finding::new(&file.path, number, text));
+            for name in cell.split('`').skip(1).step_by(2) {
+                let text = if column == Some(at) {
+                    (!mutants.contains(&name)).then(|| format!("`{name}` is not a mutant"))
+                } else {
+                    lacks_test(name, sources).then(|| {
+                        format!("`{name}` is named as a test, but there is no such function")
+                    })
+                };
+                findings.extend(text.map(|text| Finding::new(&file.path, number, text)));
             }
         }
     }
     findings
+}
+
+/// Whether `code` has the form of a test's name, and no function has it.
+fn lacks_test(code: &str, sources: &[Source]) -> bool {
+    const UNDERSCORES_OF_A_SENTENCE: usize = 3;
+    let name = code.rsplit("::").next().unwrap_or_default();
+    let plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let function = format!("fn {name}(");
+    plain
+        && name.matches('_').count() >= UNDERSCORES_OF_A_SENTENCE
+        && !sources.iter().any(|source| source.code.contains(&function))
 }

@@ -250,6 +250,9 @@ fn documents_name_commands_and_tests_that_exist() {
     );
     assert!(on("run\n`cargo xtask nothing`\n")[0].contains("A.md:2: `cargo xtask nothing`"));
     assert!(on("| 1 | `torn_tail_is_no_more` |\n")[0].contains("no such function"));
+    let head = "| promise | mutants |\n|---|---|\n";
+    assert!(on(&format!("{head}| 1 | `lock_order` |\n")).is_empty());
+    assert!(on(&format!("{head}| 1 | `lost` |\n"))[0].contains("A.md:3: `lost` is not a mutant"));
     assert!(on("in a sentence `torn_tail_is_no_more` may be anything\n").is_empty());
 }
 
