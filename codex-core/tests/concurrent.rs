@@ -105,6 +105,12 @@ fn turmoil(store: &Store) {
 }
 
 fn check(options: &OpenOptions) {
+    for &sealed in common::SEALED {
+        check_one(&common::sealed(options, sealed), sealed);
+    }
+}
+
+fn check_one(options: &OpenOptions, sealed: bool) {
     let vfs = Vfs::mem(common::seed());
     let store = options.open_in(&vfs, "a.db").unwrap();
     turmoil(&store);
@@ -113,7 +119,8 @@ fn check(options: &OpenOptions) {
     let seq = store.snapshot().seq();
     let killed = options.open_in(&disk(&files(&vfs)), "a.db").unwrap();
     assert_eq!((contents(&killed), killed.snapshot().seq()), (memory.clone(), seq), "{options:?}");
-    assert_eq!(store.verify().unwrap().seq, seq);
+    let verified = store.verify().unwrap();
+    assert_eq!((verified.seq, verified.encrypted), (seq, sealed));
     store.close().unwrap();
     let closed = options.open_in(&vfs, "a.db").unwrap();
     assert_eq!((contents(&closed), closed.snapshot().seq()), (memory, seq), "{options:?}");

@@ -1,5 +1,5 @@
 //! The store against a `BTreeMap`: any sequence of operations, reopened, killed and copied in
-//! between, in memory and in each form.
+//! between, in memory and in each form, plain and encrypted.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
@@ -235,9 +235,11 @@ fn check(options: Option<&OpenOptions>, cases: u32) {
 
 fn check_at(options: Option<&OpenOptions>, lazy_images: bool, cases: u32) {
     let config = Config { failure_persistence: None, ..Config::with_cases(common::scaled(cases)) };
-    let acts = proptest::collection::vec(act(), 1..60);
-    let run = |acts: Vec<Act>| {
-        let files = options.map(|options| (Vfs::mem(common::seed()), options.clone()));
+    let sealed = proptest::sample::select(common::SEALED);
+    let acts = (sealed, proptest::collection::vec(act(), 1..60));
+    let run = |(sealed, acts): (bool, Vec<Act>)| {
+        let files =
+            options.map(|options| (Vfs::mem(common::seed()), common::sealed(options, sealed)));
         let mut run = Run::new(files, lazy_images);
         for act in &acts {
             run.act(act);

@@ -1,5 +1,6 @@
 //! Power cuts and failing calls at every call to the disk, through the whole store: what was
-//! acknowledged is there, what failed is not, what is in doubt is said to be.
+//! acknowledged is there, what failed is not, what is in doubt is said to be. Of the sequences of
+//! each form every other one runs encrypted; with the next seed, the others.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
@@ -91,19 +92,27 @@ struct Kept {
     durability: Durability,
     /// Whether a close writes an image, or only a mark.
     closes_into_image: bool,
+    encrypted: bool,
 }
 
 impl Kept {
     fn all(durability: Durability) -> impl Iterator<Item = Self> {
-        let kept = move |form| Self { form, durability, closes_into_image: true };
+        let kept = move |form| Self { form, durability, closes_into_image: true, encrypted: false };
         let marked = Self { closes_into_image: false, ..kept(Form::Wal) };
         let lazy_image =
             move |kept: &Self| durability == Durability::Sync || kept.form != Form::Snapshot;
         FORMS.into_iter().map(kept).chain([marked]).filter(lazy_image)
     }
 
+    /// Every other sequence encrypted, where that is built in.
+    fn running(self, sequence: usize) -> Self {
+        let turn = seed().wrapping_add(u64::try_from(sequence).unwrap());
+        Self { encrypted: cfg!(feature = "crypto") && turn.is_multiple_of(2), ..self }
+    }
+
     fn options(self) -> OpenOptions {
         let options = Store::options().form(self.form).durability(self.durability);
+        let options = common::sealed(&options, self.encrypted);
         if self.closes_into_image {
             return options;
         }
@@ -200,6 +209,7 @@ fn calls(kept: Kept, steps: &[Step]) -> u64 {
 fn cut_at_every_call(durability: Durability, mut check: impl FnMut(&FaultDir, Kept, &Ran, &str)) {
     for kept in Kept::all(durability) {
         for (number, steps) in SEQUENCES.iter().enumerate() {
+            let kept = kept.running(number);
             for call in (0..calls(kept, steps)).step_by(common::stride()) {
                 for side in [Side::Before, Side::After] {
                     let dir = FaultDir::new();
@@ -309,6 +319,7 @@ fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -
 fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)]) {
     for kept in Kept::all(durability) {
         for (number, steps) in SEQUENCES.iter().enumerate() {
+            let kept = kept.running(number);
             for call in (0..calls(kept, steps)).step_by(common::stride()) {
                 for &(fault, lasting, side) in faults {
                     let dir = FaultDir::new();

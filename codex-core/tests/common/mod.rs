@@ -20,6 +20,24 @@ pub fn options(form: Form) -> OpenOptions {
     Store::options().form(form)
 }
 
+/// Plain and encrypted, or plain alone in a build without encryption.
+pub const SEALED: &[bool] = if cfg!(feature = "crypto") { &[false, true] } else { &[false] };
+
+/// The same options, for an encrypted store if `sealed`, one of [`SEALED`].
+pub fn sealed(options: &OpenOptions, sealed: bool) -> OpenOptions {
+    if sealed { keyed(options.clone()) } else { options.clone() }
+}
+
+#[cfg(feature = "crypto")]
+fn keyed(options: OpenOptions) -> OpenOptions {
+    options.key(codex_core::crypto::Key::raw(&[7; 32]).unwrap())
+}
+
+#[cfg(not(feature = "crypto"))]
+fn keyed(options: OpenOptions) -> OpenOptions {
+    options
+}
+
 /// The files of a directory: names and bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
