@@ -6,6 +6,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use codex_core::vfs::fault::{
@@ -29,12 +30,13 @@ struct Kept {
 }
 
 impl Kept {
-    /// Each form, one of them encrypted too, and one whose backups are second names.
-    fn all() -> impl Iterator<Item = Self> {
-        let plain = FORMS.into_iter().map(|form| Self { form, encrypted: false, links: false });
-        let linked = Self { form: Form::Wal, encrypted: false, links: true };
-        let sealed = Self { form: Form::Wal, encrypted: true, links: false };
-        plain.chain([linked]).chain(cfg!(feature = "crypto").then_some(sealed))
+    const fn plain(form: Form) -> Self {
+        Self { form, encrypted: false, links: false }
+    }
+
+    #[cfg(feature = "crypto")]
+    const fn sealed(form: Form) -> Self {
+        Self { form, encrypted: true, links: false }
     }
 
     fn options(self) -> OpenOptions {
@@ -119,6 +121,8 @@ struct Told {
     committed: bool,
     done: bool,
     error: Option<Error>,
+    /// How many changes of bytes and of names a power cut at its end can lose.
+    unsynced: (usize, usize),
 }
 
 impl Told {
@@ -126,6 +130,10 @@ impl Told {
         let mut told = Self::default();
         told.error = story(&mut told).err();
         told
+    }
+
+    fn and_unsynced(self, disk: &FaultDir) -> Self {
+        Self { unsynced: disk.crash_images(&choice()).unsynced(), ..self }
     }
 }
 
@@ -195,10 +203,17 @@ fn no_strays(vfs: &Vfs, context: &dyn std::fmt::Display) {
     }
 }
 
-/// Few disks a cut: there are many calls, and each layer below has its own sweep.
+/// All subsets of the names and of the writes that no sync has made durable, up to eight of each:
+/// together where that makes few disks, else each with all and none of the others. Then samples.
 fn choice() -> CrashChoice {
-    let images_max = usize::try_from(scaled(12)).unwrap();
-    CrashChoice { seed: seed(), images_max, subset_units_max: 3, samples: 4, ..Default::default() }
+    let samples = u64::from(scaled(16));
+    CrashChoice {
+        seed: seed(),
+        images_max: 1_100,
+        subset_units_max: 8,
+        samples,
+        ..Default::default()
+    }
 }
 
 /// The store opens with one of `fair`, its backups are good, and it goes on.
@@ -218,49 +233,53 @@ fn goes_on(kept: Kept, disk: &FaultDir, fair: &[u64], context: &Mishap<'_>) -> V
     found
 }
 
-#[test]
-fn a_power_cut_in_a_backup_costs_no_good_one_and_no_commit() {
-    for kept in Kept::all() {
-        let base = kept.disk();
-        let act = |disk: &FaultDir| back_up(disk, kept);
-        let shown = each_power_cut(&base, &choice(), act, |mishap, disk, told| {
-            good(kept, &world(disk), mishap);
-            let fair: &[u64] = if told.committed { &[4] } else { &[3, 4] };
-            let found = goes_on(kept, disk, fair, mishap);
-            // One too many may be left, for the next rotation to remove.
-            let newest_first = found == [4, 2] || found == [4, 2, 1];
-            let fair = newest_first || (!told.done && found == [2, 1]);
-            assert!(fair, "{kept:?}: backups of {found:?}; {mishap}");
-        });
-        println!("{kept:?}: {shown} disks");
-        assert!(shown > 50, "{shown}");
-    }
+/// Cuts the power at each call of `story`, and shows `check` every disk that this can leave.
+fn each_cut(
+    kept: Kept,
+    story: fn(&FaultDir, Kept) -> Told,
+    mut check: impl FnMut(&Mishap<'_>, &FaultDir, &Told),
+) {
+    let (mut bytes, mut names) = (0, 0);
+    let act = |disk: &FaultDir| story(disk, kept).and_unsynced(disk);
+    let shown = each_power_cut(&kept.disk(), &choice(), act, |mishap, disk, told| {
+        (bytes, names) = (bytes.max(told.unsynced.0), names.max(told.unsynced.1));
+        check(mishap, disk, told);
+    });
+    println!("{kept:?}: {shown} disks, up to {bytes} writes and {names} names unsynced");
+    // Otherwise not all subsets of the names were shown.
+    assert!((1..=8).contains(&names), "{names}");
+    assert!(shown > 20, "{shown}");
 }
 
-#[test]
-fn a_power_cut_in_a_hot_copy_leaves_all_of_it_or_nothing() {
-    for kept in Kept::all() {
-        let base = kept.disk();
-        let act = |disk: &FaultDir| copy(disk, kept);
-        let shown = each_power_cut(&base, &choice(), act, |mishap, disk, told| {
-            let vfs = world(disk);
-            let is_there = vfs.dir.metadata("copy.db").unwrap().is_some();
-            assert!(is_there || !told.done, "{mishap}");
-            if !is_there {
-                let store = kept.open(&vfs).unwrap_or_else(|e| panic!("{e}; {mishap}"));
-                store.set("n", &4_u64).unwrap();
-                store.backup_to_in(&vfs, "copy.db", &mut |_| ControlFlow::Continue(())).unwrap();
-            }
-            let copy = kept.options().open_in(&vfs, "copy.db");
-            let copy = copy.unwrap_or_else(|e| panic!("{e}; {mishap}"));
-            assert_eq!(copy.get::<u64>("n").unwrap(), Some(4), "{mishap}");
-            copy.close().unwrap();
-            let fair: &[u64] = if told.committed { &[4] } else { &[3, 4] };
-            assert_eq!(goes_on(kept, disk, fair, mishap), [2, 1], "{mishap}");
-        });
-        println!("{kept:?}: {shown} disks");
-        assert!(shown > 30, "{shown}");
-    }
+fn cut_in_a_backup(kept: Kept) {
+    each_cut(kept, back_up, |mishap, disk, told| {
+        good(kept, &world(disk), mishap);
+        let fair: &[u64] = if told.committed { &[4] } else { &[3, 4] };
+        let found = goes_on(kept, disk, fair, mishap);
+        // One too many may be left, for the next rotation to remove.
+        let newest_first = found == [4, 2] || found == [4, 2, 1];
+        let fair = newest_first || (!told.done && found == [2, 1]);
+        assert!(fair, "{kept:?}: backups of {found:?}; {mishap}");
+    });
+}
+
+fn cut_in_a_hot_copy(kept: Kept) {
+    each_cut(kept, copy, |mishap, disk, told| {
+        let vfs = world(disk);
+        let is_there = vfs.dir.metadata("copy.db").unwrap().is_some();
+        assert!(is_there || !told.done, "{mishap}");
+        if !is_there {
+            let store = kept.open(&vfs).unwrap_or_else(|e| panic!("{e}; {mishap}"));
+            store.set("n", &4_u64).unwrap();
+            store.backup_to_in(&vfs, "copy.db", &mut |_| ControlFlow::Continue(())).unwrap();
+        }
+        let copy = kept.options().open_in(&vfs, "copy.db");
+        let copy = copy.unwrap_or_else(|e| panic!("{e}; {mishap}"));
+        assert_eq!(copy.get::<u64>("n").unwrap(), Some(4), "{mishap}");
+        copy.close().unwrap();
+        let fair: &[u64] = if told.committed { &[4] } else { &[3, 4] };
+        assert_eq!(goes_on(kept, disk, fair, mishap), [2, 1], "{mishap}");
+    });
 }
 
 /// What a restore left: the store opens as before it or as restored, whole.
@@ -284,41 +303,90 @@ fn restored_or_not(kept: Kept, disk: &FaultDir, done: bool, new: u64, context: &
     }
 }
 
-#[test]
-fn a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one() {
-    for kept in Kept::all() {
-        let base = kept.disk();
-        let act = |disk: &FaultDir| restore(disk, kept);
-        let mut interrupted = Vec::new();
-        let shown = each_power_cut(&base, &choice(), act, |mishap, disk, told| {
-            if kept.backups(&world(disk)).pending().unwrap().is_some() {
-                interrupted.push(disk.duplicate());
-            }
-            restored_or_not(kept, disk, told.done, 1, mishap);
-        });
-        println!("{kept:?}: {shown} disks, {} interrupted", interrupted.len());
-        assert!(shown > 20 && interrupted.len() > 5, "{shown}");
-        // The power goes again while the next open finishes the restore.
-        let few = CrashChoice { images_max: 4, ..choice() };
-        for base in interrupted.iter().step_by(interrupted.len().div_ceil(3)) {
-            let act = |disk: &FaultDir| kept.open(&world(disk)).is_ok();
-            each_power_cut(base, &few, act, |mishap, disk, _| {
-                restored_or_not(kept, disk, false, 1, mishap);
-            });
+fn cut_in_a_restore(kept: Kept) {
+    let mut interrupted = BTreeMap::new();
+    each_cut(kept, restore, |mishap, disk, told| {
+        let vfs = world(disk);
+        if kept.backups(&vfs).pending().unwrap().is_some() {
+            let mut names = vfs.dir.list().unwrap();
+            names.sort();
+            // Of the disks with equal names one is enough.
+            interrupted.entry(names).or_insert_with(|| disk.duplicate());
         }
+        restored_or_not(kept, disk, told.done, 1, mishap);
+    });
+    assert!(interrupted.len() > 2, "{}", interrupted.len());
+    // The power goes again while the next open finishes the restore.
+    let mut shown = 0;
+    for base in interrupted.values() {
+        let act = |disk: &FaultDir| kept.open(&world(disk)).is_ok();
+        shown += each_power_cut(base, &choice(), act, |mishap, disk, _| {
+            restored_or_not(kept, disk, false, 1, mishap);
+        });
     }
+    println!("{kept:?}: {} interrupted restores, {shown} disks", interrupted.len());
 }
 
 #[test]
 fn a_power_cut_on_the_way_to_an_earlier_commit_ends_in_the_old_ledger_or_the_new_one() {
     for encrypted in [false, cfg!(feature = "crypto")] {
         let kept = Kept { form: Form::Ledger, encrypted, links: false };
-        let act = |disk: &FaultDir| restore_until(disk, kept);
-        let shown = each_power_cut(&kept.disk(), &choice(), act, |mishap, disk, told| {
+        each_cut(kept, restore_until, |mishap, disk, told| {
             restored_or_not(kept, disk, told.done, 2, mishap);
         });
-        assert!(shown > 20, "{shown}");
     }
+}
+
+/// The tests of one way of keeping a store, apart from the others so that they run at once.
+macro_rules! kept {
+    ($($(#[$cfg:meta])? $name:ident: $kept:expr;)*) => {$(
+        $(#[$cfg])?
+        mod $name {
+            use super::*;
+
+            const KEPT: Kept = $kept;
+
+            #[test]
+            fn a_power_cut_in_a_backup_costs_no_good_one_and_no_commit() {
+                cut_in_a_backup(KEPT);
+            }
+
+            #[test]
+            fn a_power_cut_in_a_hot_copy_leaves_all_of_it_or_nothing() {
+                cut_in_a_hot_copy(KEPT);
+            }
+
+            #[test]
+            fn a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one() {
+                cut_in_a_restore(KEPT);
+            }
+
+            #[test]
+            fn an_error_in_a_backup_costs_no_good_one_and_the_store_goes_on() {
+                error_in_a_backup(KEPT);
+            }
+
+            #[test]
+            fn an_error_in_a_hot_copy_leaves_all_of_it_or_nothing() {
+                error_in_a_hot_copy(KEPT);
+            }
+
+            #[test]
+            fn an_error_in_a_restore_ends_in_the_old_store_or_the_new_one() {
+                error_in_a_restore(KEPT);
+            }
+        }
+    )*};
+}
+
+kept! {
+    wal: Kept::plain(Form::Wal);
+    wal_of_second_names: Kept { links: true, ..Kept::plain(Form::Wal) };
+    snapshot: Kept::plain(Form::Snapshot);
+    ledger: Kept::plain(Form::Ledger);
+    #[cfg(feature = "crypto")] sealed_wal: Kept::sealed(Form::Wal);
+    #[cfg(feature = "crypto")] sealed_snapshot: Kept::sealed(Form::Snapshot);
+    #[cfg(feature = "crypto")] sealed_ledger: Kept::sealed(Form::Ledger);
 }
 
 /// After an error: the store that was open goes on, or it is poisoned; then it opens again.
@@ -339,67 +407,62 @@ fn survives(kept: Kept, disk: &FaultDir, told: &Told, mishap: &Mishap<'_>) {
 
 const FAULTS: [Fault; 2] = [Fault::Eio, Fault::Enospc];
 
-#[test]
-fn an_error_in_a_backup_costs_no_good_one_and_the_store_goes_on() {
-    for kept in Kept::all() {
-        let act = |disk: &FaultDir| back_up(disk, kept);
-        let runs = each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
-            let found = good(kept, &world(disk), mishap);
-            // A name that was moved already leaves a gap, and the new one waits for its own.
-            let kept_all = found == [2, 1] || found == [4, 2] || found == [2];
-            assert!(kept_all, "{kept:?}: backups of {found:?}; {mishap}");
-            assert!(told.done || told.error.is_some(), "{mishap}");
-            survives(kept, disk, told, mishap);
-            goes_on(kept, disk, &[3, 4], mishap);
-        });
-        println!("{kept:?}: {runs} runs");
-        assert!(runs > 100, "{runs}");
-    }
+fn error_in_a_backup(kept: Kept) {
+    let act = |disk: &FaultDir| back_up(disk, kept);
+    let runs = each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
+        let found = good(kept, &world(disk), mishap);
+        // A name that was moved already leaves a gap, and the new one waits for its own.
+        let kept_all = found == [2, 1] || found == [4, 2] || found == [2];
+        assert!(kept_all, "{kept:?}: backups of {found:?}; {mishap}");
+        assert!(told.done || told.error.is_some(), "{mishap}");
+        survives(kept, disk, told, mishap);
+        goes_on(kept, disk, &[3, 4], mishap);
+    });
+    println!("{kept:?}: {runs} runs");
+    assert!(runs > 100, "{runs}");
+}
+
+fn error_in_a_hot_copy(kept: Kept) {
+    let act = |disk: &FaultDir| copy(disk, kept);
+    let runs = each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
+        let vfs = world(disk);
+        assert!(told.done || told.error.is_some(), "{mishap}");
+        if vfs.dir.metadata("copy.db").unwrap().is_some() {
+            assert_eq!(kept.value_in(&vfs, "copy.db"), Some(4), "{mishap}");
+        } else {
+            assert!(!told.done, "{mishap}");
+        }
+        survives(kept, disk, told, mishap);
+        for name in vfs.dir.list().unwrap() {
+            if name.starts_with("copy.db.bak.copy-") {
+                // It could not be removed; the next copy to that name does it.
+                let store = kept.open(&vfs).unwrap();
+                let _ = vfs.dir.remove("copy.db");
+                let on = &mut |_| ControlFlow::Continue(());
+                store.backup_to_in(&vfs, "copy.db", on).unwrap();
+                store.close().unwrap();
+            }
+        }
+        goes_on(kept, disk, &[3, 4], mishap);
+    });
+    println!("{kept:?}: {runs} runs");
+    assert!(runs > 100, "{runs}");
+}
+
+fn error_in_a_restore(kept: Kept) {
+    let act = |disk: &FaultDir| restore(disk, kept);
+    let runs = each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
+        survives(kept, disk, told, mishap);
+        assert!(told.done || told.error.is_some(), "{mishap}");
+        restored_or_not(kept, disk, told.done, 1, mishap);
+    });
+    println!("{kept:?}: {runs} runs");
+    assert!(runs > 50, "{runs}");
 }
 
 #[test]
-fn an_error_in_a_hot_copy_leaves_all_of_it_or_nothing() {
-    for kept in Kept::all() {
-        let act = |disk: &FaultDir| copy(disk, kept);
-        let runs = each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
-            let vfs = world(disk);
-            assert!(told.done || told.error.is_some(), "{mishap}");
-            if vfs.dir.metadata("copy.db").unwrap().is_some() {
-                assert_eq!(kept.value_in(&vfs, "copy.db"), Some(4), "{mishap}");
-            } else {
-                assert!(!told.done, "{mishap}");
-            }
-            survives(kept, disk, told, mishap);
-            for name in vfs.dir.list().unwrap() {
-                if name.starts_with("copy.db.bak.copy-") {
-                    // It could not be removed; the next copy to that name does it.
-                    let store = kept.open(&vfs).unwrap();
-                    let _ = vfs.dir.remove("copy.db");
-                    let on = &mut |_| ControlFlow::Continue(());
-                    store.backup_to_in(&vfs, "copy.db", on).unwrap();
-                    store.close().unwrap();
-                }
-            }
-            goes_on(kept, disk, &[3, 4], mishap);
-        });
-        println!("{kept:?}: {runs} runs");
-        assert!(runs > 100, "{runs}");
-    }
-}
-
-#[test]
-fn an_error_in_a_restore_ends_in_the_old_store_or_the_new_one() {
-    for kept in Kept::all() {
-        let act = |disk: &FaultDir| restore(disk, kept);
-        let runs = each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
-            survives(kept, disk, told, mishap);
-            assert!(told.done || told.error.is_some(), "{mishap}");
-            restored_or_not(kept, disk, told.done, 1, mishap);
-        });
-        println!("{kept:?}: {runs} runs");
-        assert!(runs > 50, "{runs}");
-    }
-    let kept = Kept { form: Form::Ledger, encrypted: false, links: false };
+fn an_error_on_the_way_to_an_earlier_commit_ends_in_the_old_ledger_or_the_new_one() {
+    let kept = Kept::plain(Form::Ledger);
     let act = |disk: &FaultDir| restore_until(disk, kept);
     each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
         survives(kept, disk, told, mishap);

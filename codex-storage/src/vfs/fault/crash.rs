@@ -82,6 +82,11 @@ impl CrashImages {
         self.next.saturating_sub(1)
     }
 
+    /// How many changes of bytes, and of names, the power cut can lose.
+    pub fn unsynced(&self) -> (usize, usize) {
+        (self.base.units, self.base.name_units)
+    }
+
     /// The image with this number, whether it came already or not: to look at one that failed.
     pub fn image(&self, number: u64) -> FaultDir {
         let pick = self.candidates.pick(&self.base, &self.choice, number);
