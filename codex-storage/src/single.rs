@@ -17,6 +17,7 @@ use crate::names::{Names, Role};
 use crate::seal::{Keys, Seal};
 use crate::slots::Slots;
 use crate::storage::Form;
+use crate::sync::thread;
 use crate::vfs::{File, Vfs};
 
 /// What one file says of itself.
@@ -199,6 +200,7 @@ fn ledger_facts(
         // Groups are small.
         if offset - told >= u64_of(COPY_LEN) {
             told = offset;
+            thread::yield_now();
             if !go_on(offset) {
                 return Err(Error::Abandoned { path: path.to_owned() });
             }

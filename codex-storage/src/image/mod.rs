@@ -40,6 +40,7 @@ impl Place {
             temporary: self.names.temporary("image"),
             header,
             seal: self.seal.clone(),
+            beside_writers: false,
         }
     }
 

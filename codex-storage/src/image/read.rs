@@ -108,12 +108,13 @@ impl ImageReader {
         let is_blind = self.is_sealed() && self.opener.is_none();
         let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
         let mut read = 0;
-        // One after the other: beside running writers, which want the other processors.
+        // Beside running writers, which want the other processors, and this one too.
         let footer = self.each_block(|block| {
             if !is_blind {
                 entries.decode(&block, &mut |_| Ok(()))?;
             }
             read += u64::from(block.records);
+            thread::yield_now();
             if go_on(block.end, read) { Ok(()) } else { Err(self.abandoned()) }
         })?;
         if !is_blind {

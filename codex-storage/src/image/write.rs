@@ -27,6 +27,8 @@ pub(crate) struct ImageSpec {
     /// The salt of a sealed image is drawn when it is written.
     pub(crate) header: Header,
     pub(crate) seal: Option<Arc<dyn Seal>>,
+    /// Whether commits are made meanwhile, which should not wait for it.
+    pub(crate) beside_writers: bool,
 }
 
 impl ImageSpec {
@@ -98,7 +100,9 @@ impl ImageSpec {
         progress: &dyn Fn(u64, u64) -> bool,
     ) -> Result<Written> {
         let made = self.create().and_then(|file| {
-            let entries = fill(&mut Paced::new(&*file))?;
+            let mut output =
+                if self.beside_writers { Paced::new(&*file) } else { Paced::hurried(&*file) };
+            let entries = fill(&mut output)?;
             let early = cfg!(codex_mutant = "rename_before_sync");
             if !early && !cfg!(codex_mutant = "skip_image_sync") {
                 file.sync().map_err(|e| failed("sync", self.path(), 0, e))?;

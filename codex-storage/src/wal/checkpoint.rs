@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use super::{Earlier, Pending, Wal};
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
-use crate::image::{Place, following, is_at_most};
+use crate::image::{ImageSpec, Place, following, is_at_most};
 use crate::storage::{Checkpoint, State, Storage, Written};
 
 impl Wal {
@@ -32,7 +32,7 @@ impl Wal {
             ..self.image.clone()
         };
         self.pending = Some(Pending { header: header.clone(), fresh: None });
-        let spec = self.place.image(header);
+        let spec = ImageSpec { beside_writers: true, ..self.place.image(header) };
         Ok(Some(Checkpoint::new(move |state, progress| spec.write(state, progress))))
     }
 

@@ -7,7 +7,7 @@ use super::{Current, Fresh, Pending, Wal};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
-use crate::image::{ImageReader, following};
+use crate::image::{ImageReader, ImageSpec, following};
 use crate::log::{Copying, LogPlace, Reseal};
 use crate::seal::Keys;
 use crate::storage::{Checkpoint, Written};
@@ -60,7 +60,7 @@ impl Wal {
             neighbour: segment.file_id,
             ..image
         };
-        let mut spec = self.place.image(header.clone());
+        let mut spec = ImageSpec { beside_writers: true, ..self.place.image(header.clone()) };
         spec.seal = Some(Arc::clone(&seal));
         let from = Segment::at(&self.place, continued)?;
         let from = from.reader(&self.place, 0, OnDamage::Refuse)?;
