@@ -300,9 +300,14 @@ fn a_hot_copy_never_takes_a_name_that_belongs_to_a_store() {
     let vfs = Vfs::mem(seed());
     let store = Store::options().open_in(&vfs, "a.db").unwrap();
     let on = &mut |_| std::ops::ControlFlow::Continue(());
-    for name in ["a.db.wal.00000000000000000009", "a.db.lock", "a.db.tmp.image", "a.db"] {
-        assert!(store.backup_to_in(&vfs, name, on).is_err(), "{name}");
+    let side = ["a.db.wal.00000000000000000009", "a.db.lock", "a.db.tmp.image", "a.db"];
+    // A rotation would move and prune these.
+    let rotating = ["a.db.bak.7", "b.db.bak.1", "a.db.bak.lock", "a.db.bak.restore"];
+    for name in side.into_iter().chain(rotating) {
+        let error = store.backup_to_in(&vfs, name, on).unwrap_err();
+        assert!(error.to_string().contains(name), "{error}");
     }
+    assert!(Backups::of_in(&vfs, "a.db").list().unwrap().is_empty());
 }
 
 #[test]

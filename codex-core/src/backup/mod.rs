@@ -192,6 +192,11 @@ impl Store {
         self.inner.check_writable()?;
         // Not a name that a store gives to files of its own.
         codex_storage::check_name(to, name)?;
+        if codex_backup::is_reserved(name) {
+            let why = "names like this belong to rotating backups, which come and go; \
+                       choose another for a copy that is to stay";
+            return Err(StorageError::BadPath { path: to.dir.path(name), why }.into());
+        }
         let home = self.inner.opened.files.as_ref().ok_or(NO_FILES)?;
         let form = self.form().ok_or(NO_FILES)?;
         let inspect = StoreFile { keys: None };
