@@ -22,8 +22,8 @@ use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layou
 use crate::seal::Keys;
 use crate::slots::Slots;
 use crate::storage::{
-    Anchor, Checkpoint, Cut, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
-    Written,
+    Anchor, Checkpoint, Cut, Durability, Form, Recovered, Retired, State, Storage, StorageStats,
+    SyncPoint, Written,
 };
 use crate::vfs::{File, Open, Vfs};
 
@@ -40,6 +40,8 @@ pub(crate) struct Ledger {
     header: Header,
     /// What a rekey is copying.
     pending: Option<Rewrite>,
+    /// The file that a rekey has replaced.
+    retired: Option<Retired>,
     /// The end as replay has found it.
     end: LogEnd,
 }
@@ -72,6 +74,7 @@ impl Ledger {
             place,
             header,
             pending: None,
+            retired: None,
             condition,
             durability: config.durability,
             on_damage: config.on_damage,
@@ -220,6 +223,10 @@ impl Storage for Ledger {
 
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
         self.finish_rekey(done)
+    }
+
+    fn retired(&mut self) -> Option<Retired> {
+        self.retired.take()
     }
 
     fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {

@@ -55,6 +55,12 @@ pub trait Storage: fmt::Debug + Send {
     /// failed, which changes nothing.
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()>;
 
+    /// What the last [`finish_checkpoint`](Storage::finish_checkpoint) has replaced and this
+    /// storage would close: to be asked for after each, and dropped without the lock.
+    fn retired(&mut self) -> Option<Retired> {
+        None
+    }
+
     /// Wraps the root key under another user's key, in place of the one before, which opens the
     /// store no longer. No sealed byte is written again. No checkpoint may be running.
     ///
@@ -301,6 +307,20 @@ pub struct Written {
     pub bytes: u64,
     /// The generation of the image.
     pub generation: u64,
+}
+
+/// Files without a name that are still open. Dropping it closes them, and only then the file system
+/// frees their space, which takes long for large ones.
+#[derive(Debug)]
+pub struct Retired {
+    _held: Box<dyn fmt::Debug + Send>,
+}
+
+impl Retired {
+    /// Holds what holds the files.
+    pub(crate) fn new(held: impl fmt::Debug + Send + 'static) -> Self {
+        Self { _held: Box::new(held) }
+    }
 }
 
 const NO_KEY: &str = "this storage has no files, and so no key";

@@ -240,6 +240,8 @@ fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u3
     disk.record_trace(true);
     store.storage.finish_checkpoint(written).unwrap();
     let trace = disk.trace();
+    assert!(store.storage.retired().is_some(), "{form}: the old log was closed under the lock");
+    assert!(store.storage.retired().is_none());
     // Neither the space ahead, in pieces of 64 KiB, nor the header slots.
     let is_frame = |len| (8 << 10..32 << 10).contains(&len);
     let copied = trace.iter().filter(|call| call.kind == CallKind::Write && is_frame(call.len));

@@ -31,7 +31,8 @@ impl Core {
         match request {
             Request::Synced(outcome) => storage.synced(outcome).map(|()| Reply::Done),
             Request::FinishCheckpoint(done) => {
-                storage.finish_checkpoint(done).map(|()| Reply::Done)
+                let finished = storage.finish_checkpoint(done);
+                finished.map(|()| Reply::Finished(storage.retired()))
             }
             Request::Flush => {
                 if let Some(point) = storage.sync_point()? {

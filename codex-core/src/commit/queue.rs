@@ -7,7 +7,7 @@ use std::sync::Arc;
 use codex_storage::Result;
 use codex_storage::batch::{GROUP_LEN_TARGET, Seq};
 use codex_storage::seal::Keys;
-use codex_storage::storage::{Anchor, Checkpoint, StorageStats, SyncPoint, Written};
+use codex_storage::storage::{Anchor, Checkpoint, Retired, StorageStats, SyncPoint, Written};
 use codex_storage::sync::{Mutex, MutexGuard, Parker, Unparker};
 
 use super::{Commit, Outcome};
@@ -67,6 +67,8 @@ pub(crate) enum Reply {
     },
     /// Of the begin of a checkpoint: what writes the image, and of what.
     Begun(Option<(Checkpoint, Ordered)>),
+    /// Of the end of a checkpoint: what it replaced, to be dropped without the lock.
+    Finished(Option<Retired>),
     /// Of an anchor.
     Anchor(Anchor),
     /// Of everything else.

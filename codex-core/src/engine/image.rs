@@ -57,7 +57,11 @@ impl Shared {
         let seq = written.as_ref().map_or(0, |written| written.seq);
         let finished = self.submit(Request::FinishCheckpoint(written));
         match failed.map_or(finished, Err) {
-            Ok(_) => {
+            Ok(reply) => {
+                if let Reply::Finished(retired) = reply {
+                    // Here, where nobody waits: closing large files takes long.
+                    drop(retired);
+                }
                 self.checkpoints.fetch_add(1, Ordering::Relaxed);
                 Ok((seq, true))
             }

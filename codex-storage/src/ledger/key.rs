@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::seal::Keys;
 use crate::slots::{replace, replacement};
-use crate::storage::{Checkpoint, Written};
+use crate::storage::{Checkpoint, Retired, Written};
 use crate::vfs::{File, Mode, Open};
 
 impl Ledger {
@@ -72,7 +72,8 @@ impl Ledger {
             self.writer()?.poison(&error);
             return Err(error);
         }
-        self.phase = Phase::Writing(writer);
+        let replaced = std::mem::replace(&mut self.phase, Phase::Writing(writer));
+        self.retired = Some(Retired::new(replaced));
         self.place.seal = seal;
         self.header = header;
         Ok(())

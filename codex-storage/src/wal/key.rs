@@ -10,7 +10,7 @@ use crate::header::{Header, fresh_id};
 use crate::image::{ImageReader, ImageSpec, following};
 use crate::log::{Copying, LogPlace, Reseal};
 use crate::seal::Keys;
-use crate::storage::{Checkpoint, Written};
+use crate::storage::{Checkpoint, Retired, Written};
 
 impl Wal {
     /// Puts the same blocks below a header with another envelope.
@@ -106,11 +106,12 @@ impl Wal {
             self.current = last;
             return Err(e);
         }
-        if let Some(last) = last {
+        if let Some(last) = &last {
             let counts = last.log.counts();
             self.past.groups += counts.groups;
             self.past.syncs += counts.syncs;
         }
+        self.retired = last.map(Retired::new);
         self.current = Some(current);
         self.place.seal = Some(fresh.seal);
         self.leftovers.extend(contained);

@@ -19,8 +19,8 @@ use crate::image::{ImageReader, Place};
 use crate::log::{Copying, LogCounts, LogPlace, LogWriter, layout};
 use crate::seal::{Keys, Seal};
 use crate::storage::{
-    Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
-    Written,
+    Anchor, Checkpoint, Durability, Form, Recovered, Retired, State, Storage, StorageStats,
+    SyncPoint, Written,
 };
 
 pub(crate) use verify::verify;
@@ -50,6 +50,8 @@ pub(crate) struct Wal {
     stray: Option<u64>,
     /// The image that a checkpoint is writing.
     pending: Option<Pending>,
+    /// The segment that a rekey has replaced.
+    retired: Option<Retired>,
     /// How long the log has to be before an image is tried again after a failure, in bytes.
     retry_at_bytes: u64,
     now: Anchor,
@@ -114,6 +116,7 @@ impl Wal {
             leftovers: Vec::new(),
             stray: None,
             pending: None,
+            retired: None,
             retry_at_bytes: 0,
             now: Anchor { seq: header.base_seq, digest: header.base_digest },
             durable: header.base_seq,
@@ -201,6 +204,10 @@ impl Storage for Wal {
 
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
         self.finish(done)
+    }
+
+    fn retired(&mut self) -> Option<Retired> {
+        self.retired.take()
     }
 
     fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {
