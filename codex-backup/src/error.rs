@@ -114,7 +114,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The destination exists and was not to be replaced.
-    #[error("{path}: exists already; choose another name, or ask for it to be replaced")]
+    #[error("{path}: exists already, and was not touched; choose another name, or move it away")]
     Exists {
         /// The destination.
         path: PathBuf,

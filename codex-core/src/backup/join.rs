@@ -117,7 +117,7 @@ fn flaw(error: StorageError) -> Flaw {
             Flaw::Damaged { offset, what: "the bytes fail authentication".to_owned() }
         }
         StorageError::WrongKey { .. } => {
-            Flaw::NeedsKey { what: "another key than the one given".to_owned() }
+            Flaw::NeedsKey { what: "the one given does not open it".to_owned() }
         }
         StorageError::Abandoned { .. } => Flaw::Stopped,
         StorageError::EmptyFile { .. } => Flaw::Alien { what: "an empty file".to_owned() },

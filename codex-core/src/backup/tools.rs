@@ -170,7 +170,9 @@ impl Backups {
         let done = join::with_source(&self.vfs, &name, u64::MAX, None, |source, about| {
             inner.restore_from(source, about, &sidecars, &mut unwatched)
         })?;
-        Ok(done?)
+        let mut restored = done?;
+        restored.from.get_or_insert(name);
+        Ok(restored)
     }
 
     fn sidecars(&self) -> Result<Vec<String>> {
