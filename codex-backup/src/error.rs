@@ -22,7 +22,7 @@ pub enum Error {
     /// The disk reported an error. What the call was about to replace is still there.
     #[error(
         "{path}: cannot {action}: {source}; \
-         the backups made before are untouched, check the disk and try again"
+         the backups made before are untouched; check the disk and the permissions, and try again"
     )]
     Io {
         /// What was tried.

@@ -195,6 +195,11 @@ impl Shared {
         }
     }
 
+    /// Whether writes wait for a backup to succeed, whoever made the one that failed.
+    fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed) && !cfg!(codex_mutant = "required_by_hand_alone")
+    }
+
     /// Takes the wake-up: what is committed from now on wakes the thread again.
     pub(super) fn awake(&self) {
         self.woken.swap(false, Ordering::AcqRel);
@@ -208,7 +213,7 @@ impl Shared {
 
     pub(super) fn rotate_if_due(&self, engine: &Engine, event: Event) -> Option<Result<Rotated>> {
         let due = self.policy()?.due(self.state(engine, event));
-        due.then(|| self.rotate(engine))
+        (due || self.is_refusing()).then(|| self.rotate(engine))
     }
 
     /// How long the thread may sleep if no commit wakes it.

@@ -208,6 +208,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["stopped_at_any_report_leaves_nothing_and_the_store_goes_on ... FAILED"],
     ),
     tested(
+        "required_by_hand_alone",
+        ["codex-core", "backup_policy", "failed_by_hand"],
+        &["a_required_backup_that_failed_by_hand_is_tried_again_without_one ... FAILED"],
+    ),
+    tested(
         "checkpoint_unheard",
         ["codex-core", "backup_policy", "a_checkpoint_makes"],
         &["a_checkpoint_makes_a_backup_where_asked_for_also_with_other_conditions ... FAILED"],
