@@ -2,8 +2,17 @@
 #![cfg(all(feature = "crypto", feature = "backup", feature = "fault"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a test prints its counts")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "it brings its own threads"
+)]
 
 mod common;
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
 
 use codex_core::crypto::Key;
 use codex_core::vfs::Vfs;
@@ -117,6 +126,65 @@ fn the_first_backup_of_a_store_that_was_encrypted_since_is_encrypted() {
         assert!(store.back_up().unwrap().method.is_some(), "{form}");
         assert_eq!(opened_by(&vfs, "a.db.bak.1", &form), (1, 1), "{form}");
         assert!(store.back_up().unwrap().method.is_none(), "{form}");
+    }
+}
+
+/// Tells the other threads to end, also when this one panics.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn backups_beside_rekeys_and_writers_are_whole() {
+    for form in FORMS {
+        let vfs = Vfs::mem(3);
+        for n in 0..3_u64 {
+            // Each open leaves frames in a ledger that a rekey does not copy, so offsets differ.
+            let store = options(form).key(key(1)).open_in(&vfs, NAME).unwrap();
+            store.set("n", &n).unwrap();
+        }
+        let store = options(form).key(key(1)).open_in(&vfs, NAME).unwrap();
+        let stop = AtomicBool::new(false);
+        let (rekeys, rounds) = (AtomicU32::new(0), scaled(100));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0_u64.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    store.set("n", &n).unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    store.rekey(key(1)).unwrap();
+                    rekeys.fetch_add(1, Ordering::Relaxed);
+                    // A backup begins anew when the image is replaced, a few times.
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let _stop = StopAtEnd(&stop);
+            for round in 0..rounds {
+                let before = store.snapshot().seq();
+                let seq = store.back_up().unwrap().facts.seq;
+                assert!(seq >= before, "{form}: {seq}, and {before} was there");
+                Backups::of_in(&vfs, NAME).key(key(1)).verify(1).unwrap();
+                let copy = format!("copy {round}");
+                let on = &mut |_| ControlFlow::Continue(());
+                assert!(store.backup_to_in(&vfs, &copy, on).unwrap() >= seq, "{form}");
+                let copied = Store::options().key(key(1)).read_only(true).open_in(&vfs, &copy);
+                assert_eq!(copied.unwrap().recovered().cut, None, "{form}");
+                vfs.dir.remove(&copy).unwrap();
+            }
+        });
+        let rekeys = rekeys.into_inner();
+        println!("{form}: {rounds} backups and copies beside {rekeys} rekeys");
+        assert!(rekeys > 0);
     }
 }
 
