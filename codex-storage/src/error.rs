@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused; nothing of a commit was handed to a file.
-    #[error("{action} {path}: {source}")]
+    #[error("cannot {action} {path}: {source}; check the disk and the permissions, then try again")]
     Io {
         /// What was tried, as a verb: "open", "rename".
         action: &'static str,
