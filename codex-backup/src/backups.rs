@@ -114,6 +114,7 @@ impl Backups {
             depth: self.options.depth,
             inspect: &*self.inspect,
             about,
+            pace: Some(&*self.vfs.clock),
         }
     }
 

@@ -185,6 +185,7 @@ fn copy_as(
         depth: options.depth,
         inspect,
         about: about.as_ref(),
+        pace: Some(&*to.clock),
     };
     let made = job.run(source, watch).and_then(|copied| {
         to.dir.rename(&temporary, name).named("rename a finished copy to", &*to.dir, name)?;

@@ -5,7 +5,7 @@ use std::io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsuppo
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use codex_storage::vfs::{Dir, File, Mode, Open, Paced};
+use codex_storage::vfs::{Clock, Dir, File, Mode, Open, Paced};
 
 use crate::copy::{Copied, Method, Phase, Source, Watch, Writer};
 use crate::error::{Error, Named, Result};
@@ -28,6 +28,8 @@ pub(crate) struct Job<'a> {
     pub(crate) inspect: &'a dyn Inspect,
     /// The version the copy must have, where that is known.
     pub(crate) about: Option<&'a Facts>,
+    /// Paces the copy, where others may wait for the disk meanwhile.
+    pub(crate) pace: Option<&'a dyn Clock>,
 }
 
 impl Job<'_> {
@@ -150,7 +152,9 @@ impl Job<'_> {
     ) -> Result<()> {
         let file = self.create(size)?;
         let meter = Meter::new(watch, Phase::Copying, size);
-        let mut output = Output { job: self, size, file: Paced::new(&*file), written: 0, meter };
+        let file = &*file;
+        let output = self.pace.map_or(Paced::hurried(file), |clock| Paced::new(file, clock));
+        let mut output = Output { job: self, size, file: output, written: 0, meter };
         f(&mut output)?;
         output.meter.end(&self.to.path(self.to_name))?;
         if cfg!(codex_mutant = "backup_unsynced") {

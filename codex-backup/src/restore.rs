@@ -7,6 +7,7 @@ use crate::copy::{self, Source, Watch};
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Facts, to_the_end};
 use crate::intent::Intent;
+use crate::job::Job;
 use crate::names::{self, Stem};
 use crate::slots;
 
@@ -88,13 +89,14 @@ impl Backups {
         let moves = self.moves(sidecars)?;
         let staged = names::temporary(&self.vfs, &self.name, Stem::Staged)?;
         let mode = mode_of(about.as_ref());
-        let decided =
-            self.job(&staged, mode, None, about.as_ref()).run(source, watch).and_then(|copied| {
-                let (main, staged) = (self.name.clone(), staged.clone());
-                let intent = Intent { main, staged, origin, facts: copied.facts, moves };
-                self.decide(&intent)?;
-                Ok(intent)
-            });
+        // Nobody writes beside it.
+        let job = Job { pace: None, ..self.job(&staged, mode, None, about.as_ref()) };
+        let decided = job.run(source, watch).and_then(|copied| {
+            let (main, staged) = (self.name.clone(), staged.clone());
+            let intent = Intent { main, staged, origin, facts: copied.facts, moves };
+            self.decide(&intent)?;
+            Ok(intent)
+        });
         let intent = decided.inspect_err(|_| {
             // Where nobody can tell whether the record has its name, it may need the staged file.
             let record = self.dir().metadata(&names::intent_name(&self.name));
@@ -261,10 +263,8 @@ impl Backups {
         }
         let source = Source::Frozen { name: &intent.origin, proven: false };
         let mode = mode_of(Some(&intent.facts));
-        let made = self
-            .job(&intent.staged, mode, None, Some(&intent.facts))
-            .run(source, &mut copy::unwatched);
-        match made {
+        let job = self.job(&intent.staged, mode, None, Some(&intent.facts));
+        match (Job { pace: None, ..job }).run(source, &mut copy::unwatched) {
             Ok(_) => {
                 self.sync()?;
                 Ok(intent.staged.clone())

@@ -100,8 +100,11 @@ impl ImageSpec {
         progress: &dyn Fn(u64, u64) -> bool,
     ) -> Result<Written> {
         let made = self.create().and_then(|file| {
-            let mut output =
-                if self.beside_writers { Paced::new(&*file) } else { Paced::hurried(&*file) };
+            let mut output = if self.beside_writers {
+                Paced::new(&*file, &*self.vfs.clock)
+            } else {
+                Paced::hurried(&*file)
+            };
             let entries = fill(&mut output)?;
             let early = cfg!(codex_mutant = "rename_before_sync");
             if !early && !cfg!(codex_mutant = "skip_image_sync") {

@@ -2,31 +2,33 @@
 
 use std::fmt;
 use std::io;
+use std::time::Duration;
 
-use super::File;
+use super::{Clock, File};
 use crate::sync::thread;
 
-/// Writes to a file beside threads that are waited for: syncs it every 512 KiB, and lets whoever
-/// waits for a processor go first.
+/// Writes to a file beside threads that are waited for: syncs it every 256 KiB, pauses behind each
+/// sync for twice as long as it took, and lets whoever waits for a processor go first.
 ///
 /// Bytes that are not synced gather in memory, and the sync that a file needs in the end writes
 /// them all: every other sync of the file system waits behind it, such as those of a log beside
 /// which an image or a backup is written. The last bytes are for the caller to sync.
 pub struct Paced<'a> {
     file: &'a dyn File,
-    sync_every_bytes: u64,
+    /// `None` where nobody is to be spared.
+    clock: Option<&'a dyn Clock>,
     unsynced: u64,
 }
 
 impl<'a> Paced<'a> {
-    /// Writes to `file`.
-    pub fn new(file: &'a dyn File) -> Self {
-        Self { file, sync_every_bytes: SYNC_EVERY_BYTES, unsynced: 0 }
+    /// Writes to `file`, with pauses by `clock`.
+    pub fn new(file: &'a dyn File, clock: &'a dyn Clock) -> Self {
+        Self { file, clock: Some(clock), unsynced: 0 }
     }
 
     /// Writes to `file` without syncing: nobody is to be spared.
     pub fn hurried(file: &'a dyn File) -> Self {
-        Self { sync_every_bytes: u64::MAX, ..Self::new(file) }
+        Self { file, clock: None, unsynced: 0 }
     }
 
     /// As [`File::write_all_at`].
@@ -35,14 +37,17 @@ impl<'a> Paced<'a> {
     /// Of the write, or of the sync of what was written before.
     pub fn write_all_at(&mut self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(buf, offset)?;
+        let Some(clock) = self.clock else { return Ok(()) };
         self.unsynced = self.unsynced.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX));
-        if self.unsynced >= self.sync_every_bytes && !cfg!(codex_mutant = "unpaced") {
+        if self.unsynced >= SYNC_EVERY_BYTES && !cfg!(codex_mutant = "unpaced") {
             self.unsynced = 0;
+            let from = clock.monotonic();
             self.file.sync()?;
+            let took = clock.monotonic().saturating_sub(from);
+            // Others have the disk for two thirds of the time.
+            clock.sleep((2 * took).min(PAUSE_MAX));
         }
-        if self.sync_every_bytes < u64::MAX {
-            thread::yield_now();
-        }
+        thread::yield_now();
         Ok(())
     }
 }
@@ -53,35 +58,64 @@ impl fmt::Debug for Paced<'_> {
     }
 }
 
-/// Bytes written between two syncs: of most disks about what they write in the time that a sync of
-/// nothing takes them, so that who waits behind it waits about twice as long as otherwise.
-const SYNC_EVERY_BYTES: u64 = 512 << 10;
+/// Bytes written between two syncs: of most disks less than what they write in the time that a sync
+/// of nothing takes them, so that who waits behind it waits about twice as long as otherwise.
+const SYNC_EVERY_BYTES: u64 = 256 << 10;
+/// The longest pause: a disk that hangs makes the file slow enough.
+const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 #[cfg(all(test, feature = "fault"))]
 mod tests {
     use super::super::fault::FaultDir;
     use super::super::{CallKind, Mode, Open};
     use super::*;
+    use crate::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
-    fn a_long_file_is_synced_every_512_kibibytes_unless_it_is_hurried() {
-        for (hurried, syncs) in [(false, vec![8, 17]), (true, vec![])] {
+    fn a_long_file_is_synced_every_256_kibibytes_with_pauses_unless_it_is_hurried() {
+        for (hurried, syncs) in [(false, vec![4, 9, 14, 19, 24]), (true, vec![])] {
             let disk = FaultDir::new();
             let vfs = disk.vfs(1);
             let file = vfs.dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
             disk.record_trace(true);
-            let mut paced = if hurried { Paced::hurried(&*file) } else { Paced::new(&*file) };
+            let clock = SlowClock::default();
+            let mut paced =
+                if hurried { Paced::hurried(&*file) } else { Paced::new(&*file, &clock) };
             let chunk = vec![7; 64 << 10];
             for at in 0..20 {
                 paced.write_all_at(&chunk, at * 65_536).unwrap();
             }
             let written: Vec<_> = disk.trace().iter().map(|call| call.kind).collect();
             let mut expected = vec![CallKind::Write; 20 + syncs.len()];
-            for at in syncs {
+            for &at in &syncs {
                 expected[at] = CallKind::Sync;
             }
             assert_eq!(written, expected);
             assert_eq!(file.len().unwrap(), 20 << 16);
+            let slept = clock.slept_ms.load(Ordering::SeqCst);
+            assert_eq!(slept, 10 * syncs.len() as u64, "twice the 5 ms of each sync");
+        }
+    }
+
+    /// A clock by which everything takes 5 ms.
+    #[derive(Debug, Default)]
+    struct SlowClock {
+        looks: AtomicU64,
+        slept_ms: AtomicU64,
+    }
+
+    impl Clock for SlowClock {
+        fn now_us(&self) -> i64 {
+            0
+        }
+
+        fn monotonic(&self) -> Duration {
+            Duration::from_millis(5 * self.looks.fetch_add(1, Ordering::SeqCst))
+        }
+
+        fn sleep(&self, duration: Duration) {
+            let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+            self.slept_ms.fetch_add(ms, Ordering::SeqCst);
         }
     }
 }
