@@ -7,7 +7,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use codex_storage::vfs::{Dir, Kind, Mode, Open, Vfs};
+use codex_storage::vfs::{Dir, File, Kind, Mode, Open, Vfs};
 
 use crate::error::{Cause, Error, Named, Result};
 use crate::inspect::{Depth, Facts, Inspect, Prefix};
@@ -31,6 +31,16 @@ pub enum Source<'a> {
     Growing {
         /// Its name.
         name: &'a str,
+        /// How many bytes.
+        upto: u64,
+    },
+    /// The first bytes of a file that is open: the same file, whatever takes its name meanwhile.
+    /// They are copied, never shared.
+    Opened {
+        /// Its name, for messages.
+        name: &'a str,
+        /// The file.
+        file: &'a Arc<dyn File>,
         /// How many bytes.
         upto: u64,
     },
@@ -203,18 +213,19 @@ pub(crate) fn source_facts(
     inspect: &dyn Inspect,
     watch: &mut Watch<'_>,
 ) -> Result<Option<Facts>> {
-    let (name, upto) = match *source {
-        Source::Frozen { name, .. } => (name, None),
-        Source::Growing { name, upto } => (name, Some(upto)),
-        Source::Write { .. } => return Ok(None),
+    let open = |name| {
+        if !is_file(from, name)? {
+            return Err(not_a_file(from, name, name));
+        }
+        from.open(name, Open::Read).named("open", from, name)
     };
-    if !is_file(from, name)? {
-        return Err(not_a_file(from, name, name));
-    }
-    let file = from.open(name, Open::Read).named("open", from, name)?;
-    let file = match upto {
-        Some(upto) => Arc::new(Prefix::new(file, upto)),
-        None => file,
+    let (name, file): (&str, Arc<dyn File>) = match *source {
+        Source::Frozen { name, .. } => (name, open(name)?),
+        Source::Growing { name, upto } => (name, Arc::new(Prefix::new(open(name)?, upto))),
+        Source::Opened { name, file, upto } => {
+            (name, Arc::new(Prefix::new(Arc::clone(file), upto)))
+        }
+        Source::Write { .. } => return Ok(None),
     };
     let len = file.len().named("look at", from, name)?;
     let mut meter = Meter::new(watch, Phase::Preparing, len);
@@ -258,7 +269,9 @@ pub(crate) fn kind_in_words(kind: Kind) -> &'static str {
 impl Source<'_> {
     pub(crate) fn path(&self, dir: &dyn Dir) -> Option<PathBuf> {
         match self {
-            Self::Frozen { name, .. } | Self::Growing { name, .. } => Some(dir.path(name)),
+            Self::Frozen { name, .. } | Self::Growing { name, .. } | Self::Opened { name, .. } => {
+                Some(dir.path(name))
+            }
             Self::Write { .. } => None,
         }
     }
@@ -272,6 +285,9 @@ impl fmt::Debug for Source<'_> {
             }
             Self::Growing { name, upto } => {
                 f.debug_struct("Growing").field("name", name).field("upto", upto).finish()
+            }
+            Self::Opened { name, upto, .. } => {
+                f.debug_struct("Opened").field("name", name).field("upto", upto).finish()
             }
             Self::Write { size, .. } => f.debug_struct("Write").field("size", size).finish(),
         }

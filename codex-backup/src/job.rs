@@ -66,6 +66,10 @@ impl Job<'_> {
     fn place(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Method> {
         let (name, upto) = match source {
             Source::Write { size, write } => return self.write_out(size, write, watch),
+            Source::Opened { name, file, upto } => {
+                self.copy_bytes(name, &**file, upto, watch)?;
+                return Ok(Method::Copy);
+            }
             Source::Growing { name, upto } => (name, upto),
             Source::Frozen { name, .. } => {
                 let found = self.from.metadata(name).named("look at", self.from, name)?;
@@ -79,7 +83,8 @@ impl Job<'_> {
                 (name, len)
             }
         };
-        self.copy_bytes(name, upto, watch)?;
+        let input = self.from.open(name, Open::Read).named("open", self.from, name)?;
+        self.copy_bytes(name, &*input, upto, watch)?;
         Ok(Method::Copy)
     }
 
@@ -127,8 +132,13 @@ impl Job<'_> {
         Ok(Method::Written)
     }
 
-    fn copy_bytes(&self, name: &str, total: u64, watch: &mut Watch<'_>) -> Result<()> {
-        let input = self.from.open(name, Open::Read).named("open", self.from, name)?;
+    fn copy_bytes(
+        &self,
+        name: &str,
+        input: &dyn File,
+        total: u64,
+        watch: &mut Watch<'_>,
+    ) -> Result<()> {
         self.fill(total, watch, |output| {
             let mut buffer = vec![0; CHUNK_BYTES];
             let mut at = 0;

@@ -83,7 +83,9 @@ impl Backups {
             None => copy::source_facts(self.dir(), &source, &*self.inspect, watch)?,
         };
         let origin = match &source {
-            Source::Frozen { name, .. } | Source::Growing { name, .. } => (*name).to_owned(),
+            Source::Frozen { name, .. }
+            | Source::Growing { name, .. }
+            | Source::Opened { name, .. } => (*name).to_owned(),
             Source::Write { .. } => String::new(),
         };
         let moves = self.moves(sidecars)?;

@@ -2,7 +2,11 @@
 #![cfg(feature = "backup")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use codex_core::vfs::Vfs;
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use codex_core::vfs::{Observed, Vfs};
 use codex_core::{BackupPolicy, Backups, Form, Moment, OpenOptions, Store};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
@@ -131,4 +135,38 @@ fn a_damaged_store_falls_back_when_asked_to_and_says_so() {
     let store = Store::options().fall_back_to_backup(true).open_in(&vfs, "a.db").unwrap();
     assert_eq!(store.get::<u64>("n").unwrap(), Some(1));
     assert!(store.restored().is_some());
+}
+
+/// Before each call to the disk that a backup makes, a commit replaces the image: by its name, no
+/// two looks see the same one.
+#[test]
+fn backups_and_hot_copies_succeed_beside_a_writer_that_never_pauses() {
+    let store: Arc<OnceLock<Store>> = Arc::default();
+    let writing = Arc::new(AtomicBool::new(false));
+    let (writer, may_write) = (Arc::clone(&store), Arc::clone(&writing));
+    let vfs = Observed::vfs(&Vfs::mem(7), move |call| {
+        let of_the_store = &*call.name == "a.db";
+        if of_the_store && may_write.swap(false, Ordering::SeqCst) {
+            writer.get().unwrap().update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
+            may_write.store(true, Ordering::SeqCst);
+        }
+    });
+    let options = options(Form::Snapshot).backups(BackupPolicy::keep(2));
+    let store = store.get_or_init(|| options.open_in(&vfs, "a.db").unwrap());
+    store.set("n", &1_u64).unwrap();
+    let elsewhere = Vfs::mem(8);
+    let mut last = 1;
+    for round in 0..5 {
+        let name = format!("copy.{round}");
+        writing.store(true, Ordering::SeqCst);
+        let rotated = store.back_up();
+        let copied = store.backup_to_in(&elsewhere, &name, &mut |_| ControlFlow::Continue(()));
+        writing.store(false, Ordering::SeqCst);
+        assert!(rotated.unwrap().method.is_some());
+        copied.unwrap();
+        let value = value_in(&elsewhere, &name, "n").unwrap();
+        assert!(value > last, "{value} after {last}");
+        last = value;
+    }
+    store.close().unwrap();
 }

@@ -54,6 +54,15 @@ pub fn file_store_id(file: &dyn File, path: &Path) -> Result<[u8; 16]> {
     Ok(main_header(file, path)?.found.header.store_id)
 }
 
+/// The id of this very file: another one takes its place with each image, and with a ledger that is
+/// copied under a fresh root key. Reads its header and nothing else.
+///
+/// # Errors
+/// As [`file_store_id`].
+pub fn file_id(file: &dyn File, path: &Path) -> Result<[u8; 16]> {
+    Ok(main_header(file, path)?.found.header.file_id)
+}
+
 /// Whether the contents of `file` are encrypted: reads its header and nothing else.
 ///
 /// # Errors

@@ -9,7 +9,8 @@ use codex_storage::seal::Keys;
 use codex_storage::storage::Form;
 use codex_storage::vfs::{File, Open, Vfs};
 use codex_storage::{
-    Error as StorageError, FileFacts, file_facts, file_is_encrypted, file_store_id, verify_file,
+    Error as StorageError, FileFacts, file_facts, file_id, file_is_encrypted, file_store_id,
+    verify_file,
 };
 
 use crate::error::Result;
@@ -57,38 +58,105 @@ impl StoreFile {
     }
 }
 
+/// A ledger up to a commit: the open file, which keeps these bytes whatever takes its name.
+#[derive(Debug)]
+pub(crate) struct Grown {
+    file: Arc<dyn File>,
+    upto: u64,
+}
+
+/// Settles a ledger by `settle`, which makes it durable and says how long it is then.
+///
+/// A rekey may put a copy, with other offsets, in the ledger's place at any moment: so the file is
+/// opened first, and if it has its name afterwards, the length is of it.
+pub(crate) fn settle_ledger(
+    vfs: &Vfs,
+    name: &str,
+    settle: impl Fn() -> Result<u64>,
+) -> Result<Grown> {
+    let path = vfs.dir.path(name);
+    loop {
+        let file = open(vfs, name)?;
+        let upto = settle()?;
+        let replaced = file_id(&*file, &path)? != file_id(&*open(vfs, name)?, &path)?;
+        if !replaced || cfg!(codex_mutant = "ledger_by_name") {
+            return Ok(Grown { file, upto });
+        }
+    }
+}
+
+/// Which state of a main file a backup takes, and how.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Take<'a> {
+    /// The image, or the closed ledger, that has the name now. A file of more than this many bytes
+    /// may get a second name.
+    Named {
+        /// That many.
+        link_above: u64,
+    },
+    /// The same, by its bytes alone: for an image that is replaced again and again.
+    Bytes,
+    /// A ledger that goes on growing, up to here.
+    Grown(&'a Grown),
+}
+
+/// A copy elsewhere has to outlive the disk of the store, and a restored file its backup.
+pub(crate) const NEVER_LINKED: Take<'_> = Take::Named { link_above: u64::MAX };
+
+impl<'a> Take<'a> {
+    /// What to take after `rounds` in which another image took the name between the look and the
+    /// copy; the first time as `named`.
+    pub(crate) fn after(rounds: u32, grown: Option<&'a Grown>, named: Self) -> Self {
+        match grown {
+            Some(grown) => Self::Grown(grown),
+            None if rounds > 0 => Self::Bytes,
+            None => named,
+        }
+    }
+}
+
 /// Calls `f` with the source of a backup of the main file `name`, and what that file says of
-/// itself: one state of it, whatever takes its name meanwhile. A file of more than `link_above`
-/// bytes may get a second name. Of a ledger, the first `upto` bytes are taken.
+/// itself: one state of it, whatever takes its name meanwhile.
 pub(crate) fn with_source<R>(
     vfs: &Vfs,
     name: &str,
-    link_above: u64,
-    upto: Option<u64>,
+    take: Take<'_>,
     f: impl FnOnce(Source<'_>, Option<&Facts>) -> R,
 ) -> Result<R> {
-    if let Some(upto) = upto {
-        return Ok(f(Source::Growing { name, upto }, None));
+    if let Take::Grown(Grown { file, upto }) = take {
+        return Ok(f(Source::Opened { name, file, upto: *upto }, None));
     }
     let path = vfs.dir.path(name);
-    let file = vfs.dir.open(name, Open::Read).map_err(|source| StorageError::Io {
-        action: "open",
-        path: path.clone(),
-        source: Arc::new(source),
-    })?;
+    let file = open(vfs, name)?;
     let found = file_facts(&file, &path, &mut |_| true)?;
+    let upto = found.bytes;
     if found.form == Form::Ledger {
-        return Ok(f(Source::Growing { name, upto: found.bytes }, None));
+        return Ok(f(Source::Opened { name, file: &file, upto }, None));
     }
     let about = facts(found.clone());
-    if !found.continued || found.bytes > link_above {
-        // An image was read back, byte for byte, before it got its name.
-        return Ok(f(Source::Frozen { name, proven: true }, Some(&about)));
+    let is_linked = matches!(take, Take::Named { link_above } if upto > link_above);
+    if found.continued && !is_linked {
+        let mut write = |to: &mut WriteAt<'_>| {
+            let written = codex_storage::write_whole(&file, &path, to);
+            written.map_err(|error| Cause::from(error.to_string()))
+        };
+        return Ok(f(Source::Write { size: upto, write: &mut write }, Some(&about)));
     }
-    let mut write = |to: &mut WriteAt<'_>| {
-        codex_storage::write_whole(&file, &path, to).map_err(|error| Cause::from(error.to_string()))
+    let source = match take {
+        // An image was read back, byte for byte, before it got its name.
+        Take::Named { .. } => Source::Frozen { name, proven: true },
+        _ => Source::Opened { name, file: &file, upto },
     };
-    Ok(f(Source::Write { size: found.bytes, write: &mut write }, Some(&about)))
+    Ok(f(source, Some(&about)))
+}
+
+fn open(vfs: &Vfs, name: &str) -> Result<Arc<dyn File>> {
+    let opened = vfs.dir.open(name, Open::Read).map_err(|source| StorageError::Io {
+        action: "open",
+        path: vfs.dir.path(name),
+        source: Arc::new(source),
+    });
+    Ok(opened?)
 }
 
 pub(crate) fn facts(found: FileFacts) -> Facts {
@@ -128,3 +196,36 @@ fn flaw(error: StorageError) -> Flaw {
 
 /// Stands for the path in messages that name it themselves.
 const LABEL: &str = "the file";
+
+#[cfg(all(test, feature = "crypto", not(loom)))]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use std::cell::Cell;
+
+    use codex_crypto::Key;
+
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_ledger_that_a_rekey_replaces_before_its_length_is_known_is_opened_again() {
+        let vfs = Vfs::mem(1);
+        let key = |n| Key::raw(&[n; 32]).unwrap();
+        let options = Store::options().form(Form::Ledger).key(key(1));
+        let store = options.open_in(&vfs, "a.db").unwrap();
+        store.set("key", &1).unwrap();
+        let rounds = Cell::new(0);
+        let grown = settle_ledger(&vfs, "a.db", || {
+            if rounds.replace(rounds.get() + 1) == 0 {
+                store.rekey(key(2)).unwrap();
+            }
+            Ok(store.stats().storage.log_bytes)
+        });
+        let grown = grown.unwrap();
+        let path = Path::new("a.db");
+        let now = file_id(&*open(&vfs, "a.db").unwrap(), path).unwrap();
+        assert_eq!(file_id(&*grown.file, path).unwrap(), now, "the file that was replaced");
+        assert_eq!(rounds.get(), 2);
+    }
+}

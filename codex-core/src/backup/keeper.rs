@@ -12,7 +12,7 @@ use codex_storage::sync::{Mutex, thread};
 use codex_storage::vfs::Vfs;
 use crossbeam::channel::{Sender, bounded};
 
-use super::join;
+use super::join::{self, Take};
 use super::watch::{self, Bell};
 use super::{BackupEvent, BackupOptions, BackupStats, StoreFile};
 use crate::engine::Engine;
@@ -246,7 +246,8 @@ impl Shared {
     fn try_rotate(&self, engine: &Engine) -> Result<Rotated> {
         let mut rounds = 0;
         loop {
-            let upto = super::settle(engine, self.form, &|_, _| !self.is_stopping())?;
+            let going = |_, _| !self.is_stopping();
+            let grown = super::settle(engine, &self.vfs, &self.name, self.form, &going)?;
             self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
             let mut watch = |_| {
                 if self.is_stopping() {
@@ -255,13 +256,13 @@ impl Shared {
                     std::ops::ControlFlow::Continue(())
                 }
             };
-            let link_above = self.options.link_above;
+            let named = Take::Named { link_above: self.options.link_above };
+            let take = Take::after(rounds, grown.as_ref(), named);
             let _rank = rank::take(Rank::Rotation);
             let _one = self.rotating.lock();
-            let done =
-                join::with_source(&self.vfs, &self.name, link_above, upto, |source, about| {
-                    self.backups.rotate(source, about, &mut watch)
-                })?;
+            let done = join::with_source(&self.vfs, &self.name, take, |source, about| {
+                self.backups.rotate(source, about, &mut watch)
+            })?;
             match done {
                 // Another image took the name between the look and the copy.
                 Err(codex_backup::Error::Changed { .. }) if rounds < ROUNDS_MAX => rounds += 1,

@@ -27,8 +27,10 @@ pub(crate) use keeper::Keeper;
 pub use moment::Moment;
 pub use tools::Backups;
 
+use self::join::{Grown, NEVER_LINKED, Take};
 use crate::engine::{Engine, Going};
 use crate::error::{Error, Result};
+use crate::handle::Files;
 use crate::open;
 use crate::store::Store;
 
@@ -204,14 +206,13 @@ impl Store {
         let mode = if form == Form::Ledger { Mode::Private } else { Mode::Frozen };
         let mut rounds = 0;
         loop {
-            let upto = settle_watched(&self.inner.engine, form, &to.dir.path(name), watch)?;
-            // Never a second name: a copy elsewhere has to outlive the disk of the store.
-            let copied =
-                join::with_source(&home.vfs, &home.name, u64::MAX, upto, |source, about| {
-                    let options =
-                        CopyOptions { mode, about: about.cloned(), ..CopyOptions::default() };
-                    copy_to(&home.vfs, source, to, name, &inspect, &options, watch)
-                })?;
+            let engine = &self.inner.engine;
+            let grown = settle_watched(engine, home, form, &to.dir.path(name), watch)?;
+            let take = Take::after(rounds, grown.as_ref(), NEVER_LINKED);
+            let copied = join::with_source(&home.vfs, &home.name, take, |source, about| {
+                let options = CopyOptions { mode, about: about.cloned(), ..CopyOptions::default() };
+                copy_to(&home.vfs, source, to, name, &inspect, &options, watch)
+            })?;
             match copied {
                 Err(codex_backup::Error::Changed { .. }) if rounds < ROUNDS_MAX => rounds += 1,
                 copied => return Ok(copied?.facts.seq),
@@ -231,26 +232,44 @@ impl Store {
     }
 }
 
-/// Brings the files up to the last commit: the main file is then an image of it, or a ledger that
-/// holds it in the bytes up to the offset that is returned.
-fn settle(engine: &Engine, form: Form, going: &Going<'_>) -> Result<Option<u64>> {
-    if !cfg!(codex_mutant = "back_up_without_checkpoint") {
-        engine.settle(form, going)?;
+/// Brings the main file `name` up to the last commit: it is then an image of it, or the ledger that
+/// is returned.
+fn settle(
+    engine: &Engine,
+    vfs: &Vfs,
+    name: &str,
+    form: Form,
+    going: &Going<'_>,
+) -> Result<Option<Grown>> {
+    let settled = || -> Result<()> {
+        if !cfg!(codex_mutant = "back_up_without_checkpoint") {
+            engine.settle(form, going)?;
+        }
+        Ok(())
+    };
+    if form != Form::Ledger {
+        return settled().map(|()| None);
     }
-    Ok((form == Form::Ledger).then(|| engine.stats().storage.log_bytes))
+    let len = || settled().map(|()| engine.stats().storage.log_bytes);
+    join::settle_ledger(vfs, name, len).map(Some)
 }
 
 /// As [`settle`], for a copy to `path`. Another thread writes the image, so that `watch` runs while
 /// this one holds no lock: whatever it calls, it waits for nobody who waits for it.
 fn settle_watched(
     engine: &Arc<Engine>,
+    home: &Files,
     form: Form,
     path: &Path,
     watch: &mut Watch<'_>,
-) -> Result<Option<u64>> {
+) -> Result<Option<Grown>> {
     let (report, reports) = unbounded();
     let working = Arc::clone(engine);
-    let work = move || settle(&working, form, &|done, total| report.send((done, total)).is_ok());
+    let (vfs, name) = (home.vfs.clone(), home.name.clone());
+    let work = move || {
+        let going = |done, total| report.send((done, total)).is_ok();
+        settle(&working, &vfs, &name, form, &going)
+    };
     let worker = thread::spawn("codexdb-copy", work).map_err(|source| StorageError::Io {
         action: "start a thread for",
         path: path.to_owned(),

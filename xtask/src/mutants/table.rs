@@ -228,6 +228,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["a rekey alone"],
     ),
     tested(
+        "ledger_by_name",
+        ["codex-core", "", "a_rekey_replaces"],
+        &["the file that was replaced"],
+    ),
+    tested(
         "restore_leaves_the_log",
         ["codex-core", "backup_crash", "in_a_restore"],
         &["a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
