@@ -151,8 +151,7 @@ impl OpenOptions {
 
     /// Whether writes are refused while the last backup has failed, until one succeeds: by the
     /// policy's thread, which tries again every second, or by [`Store::back_up`]. Default: no; a
-    /// failure then shows in [`Store::backup_stats`] and [`on_backup`](Self::on_backup)
-    /// alone.
+    /// failure then shows in [`Store::stats`] and [`on_backup`](Self::on_backup) alone.
     #[cfg(feature = "backup")]
     pub fn require_backups(mut self, required: bool) -> Self {
         self.backups.required = required;

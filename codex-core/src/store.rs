@@ -199,9 +199,15 @@ impl Store {
         Ok(codex_storage::verify(&files.vfs, &files.name, files.keys().as_deref())?)
     }
 
-    /// Sizes, counts and waits.
+    /// Sizes, counts, waits, and what became of the backups.
     pub fn stats(&self) -> EngineStats {
-        self.inner.engine.stats()
+        #[cfg_attr(not(feature = "backup"), allow(unused_mut, reason = "nothing is filled in"))]
+        let mut stats = self.inner.engine.stats();
+        #[cfg(feature = "backup")]
+        if let Some(keeper) = &self.inner.keeper {
+            stats.backups = keeper.stats();
+        }
+        stats
     }
 
     /// What recovery found when the store was opened, and what it cut from the end of the log, if

@@ -500,7 +500,7 @@ fn three_failing_backups_on_a_full_disk_cost_none_of_the_three_there_are() {
                 assert_eq!(seqs, [3, 2, 1], "{form} {late}");
             }
             store.back_up().unwrap_err();
-            assert!(store.backup_stats().last_error.unwrap().contains("a.db"));
+            assert!(store.stats().backups.last_error.unwrap().contains("a.db"));
             disk.set_space(Space::Unlimited);
             let store = if store.poisoned().is_some() {
                 drop(store);

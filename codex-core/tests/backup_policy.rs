@@ -59,13 +59,13 @@ fn every_n_commits_makes_a_backup_and_a_write_that_changes_nothing_makes_none() 
             assert_eq!(store.remove_prefix("absent").unwrap(), 0);
         }
         store.set("n", &3_u64).unwrap();
-        until("the third commit is backed up", || store.backup_stats().made == 1);
+        until("the third commit is backed up", || store.stats().backups.made == 1);
         assert_eq!(seqs(&vfs), [3], "{form}");
         for n in 4..=6_u64 {
             store.set("n", &n).unwrap();
         }
         until("the sixth commit is backed up", || seqs(&vfs).first() == Some(&6));
-        assert_eq!(store.backup_stats().last_seq, Some(6));
+        assert_eq!(store.stats().backups.last_seq, Some(6));
     }
 }
 
@@ -83,7 +83,7 @@ fn an_interval_makes_a_backup_of_what_changed_and_only_then() {
         clock.advance(Duration::from_hours(1));
         // The interval is over long since: the commit itself makes it due.
         store.set("n", &n).unwrap();
-        until("the change is backed up", || store.backup_stats().made == n - 1);
+        until("the change is backed up", || store.stats().backups.made == n - 1);
     }
     // One a change, and no other, whatever time went by.
     assert_eq!(seqs(&vfs), [4, 3, 2, 1]);
@@ -109,14 +109,14 @@ fn a_checkpoint_makes_a_backup_where_asked_for_also_with_other_conditions() {
     let store = with(policy).open_in(&vfs, "a.db").unwrap();
     store.set("n", &1_u64).unwrap();
     store.checkpoint().unwrap();
-    until("the checkpoint is backed up", || store.backup_stats().made == 1);
+    until("the checkpoint is backed up", || store.stats().backups.made == 1);
     for n in 2..=101_u64 {
         store.set("n", &n).unwrap();
     }
     until("a hundred commits are backed up", || seqs(&vfs).first() == Some(&101));
     store.set("n", &102_u64).unwrap();
     store.checkpoint().unwrap();
-    until("the next checkpoint is backed up", || store.backup_stats().made == 3);
+    until("the next checkpoint is backed up", || store.stats().backups.made == 3);
     store.close().unwrap();
     assert_eq!(seqs(&vfs), [102, 101, 1], "the backups' own checkpoints are not news");
 }
@@ -195,12 +195,12 @@ fn a_failing_backup_fails_no_commit_shows_everywhere_and_is_tried_again() {
         store.set("n", &n).unwrap();
         std::thread::sleep(Duration::from_millis(2));
     }
-    let stats = store.backup_stats();
+    let stats = store.stats().backups;
     assert!(stats.failed >= 1 && stats.last_error.unwrap().contains("a.db.bak."));
     assert!(stats.failed < 10, "each commit hurried another attempt: {}", stats.failed);
     disk.clear_plan();
     // Without another commit.
-    until("it is tried again", || store.backup_stats().last_error.is_none());
+    until("it is tried again", || store.stats().backups.last_error.is_none());
     assert_eq!(seqs(&vfs), [101, 1]);
     let last = events.try_iter().last().unwrap();
     assert!(matches!(last, BackupEvent::Made { seq: 101 }), "{last:?}");
@@ -294,9 +294,11 @@ fn a_callback_that_backs_up_or_panics_ends_nothing() {
     let store = options.open_in(&vfs, "a.db").unwrap();
     assert!(slot.set(store.clone()).is_ok());
     for n in 1..=3_u64 {
-        let made = store.backup_stats().made;
+        let made = store.stats().backups.made;
         store.set("n", &n).unwrap();
-        until("a backup and the callback's own are made", || store.backup_stats().made >= made + 2);
+        until("a backup and the callback's own are made", || {
+            store.stats().backups.made >= made + 2
+        });
     }
     store.close().unwrap();
 }
@@ -318,7 +320,7 @@ fn closing_gives_up_a_backup_that_takes_long() {
     let start = Instant::now();
     store.close().unwrap();
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
-    assert_eq!(store.backup_stats().failed, 0, "nothing failed");
+    assert_eq!(store.stats().backups.failed, 0, "nothing failed");
     assert!(!is_at_it(), "a temporary is left");
 }
 
@@ -351,7 +353,7 @@ fn sixteen_writers_lose_nothing_with_a_backup_after_each_commit() {
             }
         });
         if run % 2 == 0 {
-            until("the last commit is backed up", || store.backup_stats().last_seq == Some(160));
+            until("the last commit is backed up", || store.stats().backups.last_seq == Some(160));
         }
         drop(store);
         let disk = disk.crash_process();

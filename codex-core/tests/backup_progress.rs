@@ -197,7 +197,7 @@ fn closing_gives_up_a_backup_whatever_it_is_at() {
         let start = Instant::now();
         store.close().unwrap();
         assert!(start.elapsed() < Duration::from_secs(2), "{:?}; {context}", start.elapsed());
-        assert_eq!(store.backup_stats().failed, 0, "nothing failed; {context}");
+        assert_eq!(store.stats().backups.failed, 0, "nothing failed; {context}");
         let names = vfs.dir.list().unwrap();
         let stray = names.iter().find(|name| name.contains(".tmp") || name.contains(".bak.new"));
         assert_eq!(stray, None, "{context}");

@@ -240,7 +240,7 @@ fn another_stores_file_at_a_backups_name_is_neither_moved_nor_restored() {
         let is_foreign = |error| matches!(backup_error(error), codex_backup::Error::Foreign { .. });
         assert!(is_foreign(store.back_up().unwrap_err()));
         store.set("n", &2_u64).unwrap();
-        assert!(store.backup_stats().last_error.unwrap().contains("a.db.bak.1"));
+        assert!(store.stats().backups.last_error.unwrap().contains("a.db.bak.1"));
         drop(store);
         let tools = Backups::of_in(&vfs, "a.db");
         assert!(tools.list().unwrap()[0].facts.is_err());

@@ -224,7 +224,7 @@ fn backups_story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search)
             search.outcome(store.set([KEY, &[n]].concat(), VALUE));
             let rotated = search.outcome(store.back_up());
             search.shown(&rotated);
-            search.shown(&store.backup_stats());
+            search.shown(&store.stats().backups);
         }
         let on = &mut |_| ControlFlow::Continue(());
         search.outcome(store.backup_to_in(&vfs, "copy.db", on));

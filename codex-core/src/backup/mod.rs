@@ -87,7 +87,7 @@ pub enum BackupEvent {
     },
 }
 
-/// Figures of the backups of an open store.
+/// Figures of the backups of an open store, part of [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupStats {
@@ -218,11 +218,6 @@ impl Store {
                 copied => return Ok(copied?.facts.seq),
             }
         }
-    }
-
-    /// Figures of the backups since opening.
-    pub fn backup_stats(&self) -> BackupStats {
-        self.inner.keeper.as_ref().map(Keeper::stats).unwrap_or_default()
     }
 
     /// What opening put in place of a damaged store, where

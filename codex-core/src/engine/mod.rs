@@ -87,6 +87,10 @@ pub struct EngineStats {
     pub checkpoint_failures: u64,
     /// Why writes are refused, if they are.
     pub poisoned: Option<String>,
+    /// Of the backups, which the engine knows nothing of: [`Store::stats`](crate::Store::stats)
+    /// fills it in.
+    #[cfg(feature = "backup")]
+    pub backups: crate::backup::BackupStats,
 }
 
 impl Engine {
@@ -258,6 +262,8 @@ impl Engine {
             checkpoints: self.shared.checkpoints.load(Ordering::Relaxed),
             checkpoint_failures: self.shared.checkpoint_failures.load(Ordering::Relaxed),
             poisoned: core.poisoned,
+            #[cfg(feature = "backup")]
+            backups: crate::backup::BackupStats::default(),
         }
     }
 

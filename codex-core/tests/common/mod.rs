@@ -41,11 +41,23 @@ fn keyed(options: OpenOptions) -> OpenOptions {
 /// The files of a directory: names and bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// The files of `vfs` as they are now: what a killed process leaves.
+/// The files of `vfs` as they are now, all at one moment: what a killed process leaves.
 pub fn files(vfs: &Vfs) -> Files {
-    let mut names = vfs.dir.list().unwrap();
-    names.retain(|name| name.rsplit('.').next() != Some("lock"));
-    names.into_iter().map(|name| (name.clone(), read(vfs, &name))).collect()
+    let look = || -> std::io::Result<Files> {
+        let mut names = vfs.dir.list()?;
+        names.retain(|name| name.rsplit('.').next() != Some("lock"));
+        names.into_iter().map(|name| Ok((name.clone(), try_read(vfs, &name)?))).collect()
+    };
+    // A checkpoint in the background may change names and bytes between two calls. What two looks
+    // agree on was there between them: no file id ever comes again.
+    for _ in 0..1_000 {
+        if let (Ok(one), Ok(other)) = (look(), look())
+            && one == other
+        {
+            return one;
+        }
+    }
+    panic!("the files never stand still: {:?}", look());
 }
 
 /// A new directory in memory with these files.
@@ -83,14 +95,14 @@ pub fn fill(store: &Store) -> Store {
 
 /// The bytes of the file `name`.
 pub fn read(vfs: &Vfs, name: &str) -> Vec<u8> {
-    let file = vfs.dir.open(name, Open::Read).unwrap();
-    loop {
-        let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
-        // A checkpoint in the background may cut a log between the two calls: look again.
-        if file.read_exact_at(&mut bytes, 0).is_ok() {
-            return bytes;
-        }
-    }
+    try_read(vfs, name).unwrap()
+}
+
+fn try_read(vfs: &Vfs, name: &str) -> std::io::Result<Vec<u8>> {
+    let file = vfs.dir.open(name, Open::Read)?;
+    let mut bytes = vec![0; usize::try_from(file.len()?).unwrap()];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// Makes the file `name` hold `bytes`.
