@@ -218,4 +218,4 @@ pub(crate) fn to_the_end(_: u64) -> ControlFlow<()> {
 }
 
 /// Bytes read at a time.
-pub(crate) const CHUNK_BYTES: usize = 256 * 1024;
+pub(crate) const CHUNK_BYTES: usize = 128 * 1024;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::{Clock, File};
 use crate::sync::thread;
 
-/// Writes to a file beside threads that are waited for: syncs it every 256 KiB, pauses behind each
+/// Writes to a file beside threads that are waited for: syncs it every 128 KiB, pauses behind each
 /// sync for twice as long as it took, and lets whoever waits for a processor go first.
 ///
 /// Bytes that are not synced gather in memory, and the sync that a file needs in the end writes
@@ -60,7 +60,7 @@ impl fmt::Debug for Paced<'_> {
 
 /// Bytes written between two syncs: of most disks less than what they write in the time that a sync
 /// of nothing takes them, so that who waits behind it waits about twice as long as otherwise.
-const SYNC_EVERY_BYTES: u64 = 256 << 10;
+const SYNC_EVERY_BYTES: u64 = 128 << 10;
 /// The longest pause: a disk that hangs makes the file slow enough.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
@@ -72,8 +72,8 @@ mod tests {
     use crate::sync::atomic::{AtomicU64, Ordering};
 
     #[test]
-    fn a_long_file_is_synced_every_256_kibibytes_with_pauses_unless_it_is_hurried() {
-        for (hurried, syncs) in [(false, vec![4, 9, 14, 19, 24]), (true, vec![])] {
+    fn a_long_file_is_synced_every_128_kibibytes_with_pauses_unless_it_is_hurried() {
+        for (hurried, syncs) in [(false, (0..10).map(|n| 2 + 3 * n).collect()), (true, vec![])] {
             let disk = FaultDir::new();
             let vfs = disk.vfs(1);
             let file = vfs.dir.open("a", Open::CreateNew(Mode::Private)).unwrap();

@@ -200,7 +200,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-storage", "wal_mixed", "two_lives"],
         &["two_lives_of_one_copied_store_do_not_mix ... FAILED"],
     ),
-    tested("unpaced", ["codex-storage", "", "vfs::paced"], &["synced_every_256_kibibytes"]),
+    tested("unpaced", ["codex-storage", "", "vfs::paced"], &["synced_every_128_kibibytes"]),
     // Backups.
     tested(
         "backup_unstoppable",
