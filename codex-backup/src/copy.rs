@@ -157,23 +157,12 @@ pub fn copy_to(
     options: &CopyOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Copied> {
-    copy_as(from, source, to, name, inspect, options, watch).map_err(|error| match error {
-        // Whatever was at hand: the caller knows the copy by its name.
+    names::check(name)?;
+    // Whatever was at hand when it was stopped: the caller knows the copy by its name.
+    let by_name = |error| match error {
         Error::Stopped { .. } => Error::Stopped { path: to.dir.path(name) },
         other => other,
-    })
-}
-
-fn copy_as(
-    from: &Vfs,
-    source: Source<'_>,
-    to: &Vfs,
-    name: &str,
-    inspect: &dyn Inspect,
-    options: &CopyOptions,
-    watch: &mut Watch<'_>,
-) -> Result<Copied> {
-    names::check(name)?;
+    };
     for stray in to.dir.list().named("list", &*to.dir, name)? {
         if names::stem_of(name, &stray) == Some(Stem::Copying) && is_file(&*to.dir, &stray)? {
             to.dir.remove(&stray).named("remove", &*to.dir, &stray)?;
@@ -181,7 +170,7 @@ fn copy_as(
     }
     let about = match &options.about {
         Some(about) => Some(about.clone()),
-        None => source_facts(&*from.dir, &source, inspect, watch)?,
+        None => source_facts(&*from.dir, &source, inspect, watch).map_err(by_name)?,
     };
     check_destination(&*to.dir, name, inspect, options.replace, about.as_ref())?;
     let temporary = names::temporary(to, name, Stem::Copying)?;
@@ -201,7 +190,7 @@ fn copy_as(
         to.dir.rename(&temporary, name).named("rename a finished copy to", &*to.dir, name)?;
         Ok(copied)
     });
-    let copied = made.inspect_err(|_| discard(&*to.dir, &temporary))?;
+    let copied = made.inspect_err(|_| discard(&*to.dir, &temporary)).map_err(by_name)?;
     to.dir.sync().named("sync the folder of", &*to.dir, name)?;
     Ok(copied)
 }
