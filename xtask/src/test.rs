@@ -110,8 +110,12 @@ impl Counts {
     /// cargo's own runner (`test result: ok. 3 passed; 0 failed; ..`).
     fn of(output: &str) -> Self {
         let mut counts = Self::default();
-        for line in output.lines().map(str::trim_start) {
-            if line.starts_with("test result: ") || line.starts_with("Summary [") {
+        let lines = || output.lines().map(str::trim_start);
+        // nextest shows what a failed test has printed, its `test result:` too.
+        let by_nextest = lines().any(|line| line.starts_with("Summary ["));
+        let closing = if by_nextest { "Summary [" } else { "test result: " };
+        for line in lines() {
+            if line.starts_with(closing) {
                 let words: Vec<&str> = line.split_whitespace().collect();
                 for pair in words.windows(2) {
                     let [number, word] = pair else { continue };
@@ -142,6 +146,8 @@ mod tests {
         let nextest =
             "     Summary [   0.012s] 7 tests run: 5 passed (1 slow), 2 failed, 0 skipped\n";
         assert_eq!(Counts::of(nextest), Counts { passed: 5, failed: 2 });
+        let shown = format!("    test result: FAILED. 0 passed; 1 failed; 0 ignored\n{nextest}");
+        assert_eq!(Counts::of(&shown), Counts { passed: 5, failed: 2 });
         let cargo = "running 3 tests\n...\ntest result: FAILED. 2 passed; 1 failed; 0 ignored;\n\
                      test result: ok. 4 passed; 0 failed; 0 ignored; 0 measured; 1 filtered out\n";
         assert_eq!(Counts::of(cargo), Counts { passed: 6, failed: 1 });
