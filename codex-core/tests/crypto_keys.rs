@@ -8,6 +8,8 @@
     reason = "a test fails by panicking"
 )]
 
+mod common;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use codex_core::crypto::{Cipher, Key};
@@ -196,9 +198,13 @@ fn a_conversion_reports_every_plain_file_that_stays() {
     for name in ["app.db.bak.1", "app.db.bak.2", "app.db.replaced.1", "other.db"] {
         vfs.dir.link(NAME, name).unwrap();
     }
+    // What a crash left of a backup, its header lost.
+    let part = "app.db.bak.tmp-0123456789abcdef";
+    common::write(&vfs, part, &[7; 1_000]);
     let done = Conversion::new().encrypt(key(1)).convert_in(&vfs, NAME).unwrap();
     let names: Vec<_> = done.plain.iter().map(|path| path.file_name().unwrap()).collect();
-    assert_eq!(names, ["app.db.bak.1", "app.db.bak.2", "app.db.replaced.1"]);
+    assert_eq!(names, ["app.db.bak.1", "app.db.bak.2", part, "app.db.replaced.1"]);
+    vfs.dir.remove(part).unwrap();
     let done = Conversion::new().key(key(1)).convert_in(&vfs, NAME).unwrap();
     assert_eq!((done.plain.len(), done.under_other_keys.len()), (3, 0));
     vfs.dir.remove("app.db.bak.1").unwrap();

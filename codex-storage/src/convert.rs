@@ -206,6 +206,8 @@ impl Source {
             match self.header_of(&name, &path) {
                 Some(header) if header.cipher == 0 => plain.push(path),
                 Some(header) if header.root_id != root_id => other.push(path),
+                // A part of a backup, which a crash may have left without its header.
+                None if self.names.role(&name) == Some(Role::BackupTemporary) => plain.push(path),
                 _ => {}
             }
         }

@@ -108,15 +108,22 @@ fn suffix_role(suffix: &str) -> Option<Role> {
         let generation: u64 = decimal(digits)?;
         return (digits.len() == 20 && generation > 0).then_some(Role::Segment(generation));
     }
-    if let Some(what) = suffix.strip_prefix(BACKUP_TEMPORARY) {
-        return (!what.is_empty()).then_some(Role::BackupTemporary);
-    }
     if let Some(digits) = suffix.strip_prefix(BACKUP) {
+        if is_backup_temporary(digits) {
+            return Some(Role::BackupTemporary);
+        }
         let number: u32 = decimal(digits)?;
         return (number > 0 && !digits.starts_with('0')).then_some(Role::Backup(number));
     }
     let what = suffix.strip_prefix(TEMPORARY)?;
     (!what.is_empty()).then_some(Role::Temporary)
+}
+
+/// Whether `tail` is what rotation puts behind [`BACKUP`] for what it has in the making.
+fn is_backup_temporary(tail: &str) -> bool {
+    let Some((word, hex)) = tail.split_once('-') else { return false };
+    let is_hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    ["tmp", "new", "stage", "copy"].contains(&word) && hex.len() == 16 && hex.bytes().all(is_hex)
 }
 
 /// `str::parse` takes a sign, which no name of ours has.
@@ -130,7 +137,6 @@ fn decimal<T: std::str::FromStr>(digits: &str) -> Option<T> {
 const LOCK: &str = ".lock";
 const SEGMENT: &str = ".wal.";
 const BACKUP: &str = ".bak.";
-const BACKUP_TEMPORARY: &str = ".bak.tmp.";
 const TEMPORARY: &str = ".tmp.";
 /// The longest name of a file, less the longest suffix with room to spare.
 const BASE_LEN_MAX: usize = 220;
@@ -155,7 +161,10 @@ mod tests {
             ("app.db.bak.1".to_owned(), Role::Backup(1)),
             ("app.db.bak.120".to_owned(), Role::Backup(120)),
             (names.temporary("image"), Role::Temporary),
-            ("app.db.bak.tmp.3".to_owned(), Role::BackupTemporary),
+            ("app.db.bak.tmp-0123456789abcdef".to_owned(), Role::BackupTemporary),
+            ("app.db.bak.new-0123456789abcdef".to_owned(), Role::BackupTemporary),
+            ("app.db.bak.stage-0123456789abcdef".to_owned(), Role::BackupTemporary),
+            ("app.db.bak.copy-0123456789abcdef".to_owned(), Role::BackupTemporary),
         ];
         for (name, role) in mine {
             assert_eq!(names.role(&name), Some(role), "{name}");
@@ -181,7 +190,9 @@ mod tests {
             "app.db.bak.1.old",
             "app.db.bak.+1",
             "app.db.tmp.",
-            "app.db.bak.tmp.",
+            "app.db.bak.tmp.3",
+            "app.db.bak.tmp-0123456789abcdeF",
+            "app.db.bak.old-0123456789abcdef",
             "app.db.locked",
             "app.db.tmp",
             "",
@@ -193,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_companion_of_a_store_is_no_store_and_a_backup_is_known() {
-        for name in ["a.lock", "a.wal.00000000000000000001", "a.tmp.x", "a.bak.tmp.1", "", ".."] {
+        for name in ["a.lock", "a.wal.00000000000000000001", "a.tmp.x", "", ".."] {
             let refused = Names::new(name, Path::new(name));
             assert!(matches!(refused, Err(Error::BadPath { .. })), "{name}");
         }

@@ -370,7 +370,8 @@ fn companions_of_a_store_are_no_stores(bed: &Bed) {
 fn temporary_files_are_removed_by_a_writer_only(bed: &Bed) {
     Store::open(bed.config()).unwrap().close().unwrap();
     let mine = ["app.db.tmp.image", "app.db.tmp.whatever"];
-    let others = ["app.db.bak.tmp.1", "app.dbtmp", "other.db.tmp.image", "app.db.tmp"];
+    let others =
+        ["app.db.bak.tmp-0123456789abcdef", "app.dbtmp", "other.db.tmp.image", "app.db.tmp"];
     for name in mine.iter().chain(&others) {
         bed.vfs.dir.open(name, Open::CreateNew(Mode::Private)).unwrap();
     }
