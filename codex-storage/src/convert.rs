@@ -134,15 +134,34 @@ impl Source {
         let mut slots = Slots::read(&*file, &self.path)?;
         let seal = slots.unlock(keys, &self.path)?;
         let header = slots.found.header;
-        let segments = self.listed()?.into_iter();
-        let mut segments =
-            segments.filter(|name| matches!(self.names.role(name), Some(Role::Segment(_))));
-        if header.next_generation != 0 || segments.next().is_some() {
+        if header.next_generation != 0 {
             return Err(Error::Contradiction(
-                "the store could not be closed into one file: its log could not be removed",
+                "the store could not be closed into one image: free some space and try again",
             ));
         }
+        self.remove_segments(&header.store_id)?;
         Ok((header, seal))
+    }
+
+    /// Removes the segments of the store durably: its main file, which is durable under its name,
+    /// contains them.
+    ///
+    /// Order: before the new main file gets its name. Beside that one, which may be of another
+    /// form or have another key, nothing would remove a segment that a power cut brings back.
+    fn remove_segments(&self, store_id: &[u8; 16]) -> Result<()> {
+        let dir = &self.vfs.dir;
+        for name in self.listed()? {
+            if !matches!(self.names.role(&name), Some(Role::Segment(_))) {
+                continue;
+            }
+            let path = dir.path(&name);
+            let is_ours = |header: Header| header.store_id == *store_id;
+            if !self.header_of(&name, &path).is_some_and(is_ours) {
+                return Err(Error::ForeignLog { path });
+            }
+            dir.remove(&name).map_err(|e| Error::io("remove the leftover log", &path, e))?;
+        }
+        dir.sync().map_err(|e| Error::io("sync the folder of", &self.path, e))
     }
 
     fn image(
