@@ -31,26 +31,13 @@ pub struct Backups {
 pub struct Options {
     /// How many to keep, 1 to 9,999.
     pub keep: u32,
-    /// The size in bytes above which a frozen file gets a second name (a hard link) instead of a
-    /// copy, where its blocks cannot be shared. `u64::MAX`: never.
-    pub link_above: u64,
     /// How long to wait for another rotation, prune or restore of the same file.
     pub lock_timeout: Duration,
-    /// How deep a new backup is verified before it counts.
-    pub depth: Depth,
-    /// Whether to rotate even when the newest backup is of the same version.
-    pub even_unchanged: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self {
-            keep: 3,
-            link_above: 64 * 1024 * 1024,
-            lock_timeout: Duration::from_secs(10),
-            depth: Depth::Checksums,
-            even_unchanged: false,
-        }
+        Self { keep: 3, lock_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -91,17 +78,16 @@ impl Backups {
         receipts.save(self.dir(), &self.name, &still);
     }
 
-    /// Notes that the backup `name` was verified just now, as deep as the options say.
+    /// Notes that the checksums of the backup `name` were verified just now.
     pub(crate) fn note_now(&self, name: &str, facts: &Facts) {
         let at_us = self.vfs.clock.now_us();
-        self.note(name, facts, Verified { at_us, depth: self.options.depth });
+        self.note(name, facts, Verified { at_us, depth: Depth::Checksums });
     }
 
     pub(crate) fn job<'a>(
         &'a self,
         to_name: &'a str,
         mode: Mode,
-        link_above: Option<u64>,
         about: Option<&'a Facts>,
     ) -> Job<'a> {
         Job {
@@ -109,9 +95,7 @@ impl Backups {
             to: self.dir(),
             to_name,
             same_dir: true,
-            link_above,
             mode,
-            depth: self.options.depth,
             inspect: &*self.inspect,
             about,
             pace: Some(&*self.vfs.clock),

@@ -1,5 +1,4 @@
-//! Makes one whole, synced, verified copy of a file: by sharing its blocks, by a second name, or
-//! byte by byte.
+//! Makes one whole, synced, verified copy of a file: by sharing its blocks, or byte by byte.
 
 use std::fmt;
 use std::io;
@@ -10,21 +9,17 @@ use std::sync::Arc;
 use codex_storage::vfs::{Dir, File, Kind, Mode, Open, Vfs};
 
 use crate::error::{Cause, Error, Named, Result};
-use crate::inspect::{Depth, Facts, Inspect, Prefix};
+use crate::inspect::{Facts, Inspect, Prefix};
 use crate::job::Job;
 use crate::meter::Meter;
 use crate::names::{self, Stem};
 
 /// Where the bytes of a copy come from.
 pub enum Source<'a> {
-    /// A file that is only ever replaced, never changed in place: its blocks may be shared, and a
-    /// large one may get a second name instead of a copy.
+    /// A file that is only ever replaced, never changed in place: its blocks may be shared.
     Frozen {
         /// Its name.
         name: &'a str,
-        /// Whether every byte was read back and checked since the file was written. A second
-        /// name for it is then not read again, so that it costs the same whatever the size.
-        proven: bool,
     },
     /// A file that grows at its end: its first bytes are copied, never shared. Also right for a
     /// plain file that may be changed in place, with the length it has now.
@@ -83,7 +78,7 @@ pub enum Phase {
     /// are read are read; an open store writes its image first, counted in entries, twice: written
     /// and read back. While older backups are read, 0 of 0 is reported, as a sign of life.
     Preparing,
-    /// Bytes are copied. Sharing blocks, and a second name, report only their end.
+    /// Bytes are copied. Sharing blocks reports only its end.
     Copying,
     /// The copy is read back and checked.
     Verifying,
@@ -99,24 +94,17 @@ pub fn unwatched(_: Progress) -> ControlFlow<()> {
 pub enum Method {
     /// It shares the blocks of its source, which neither can change for the other.
     Reflink,
-    /// It is a second name of its source.
-    Link,
     /// Byte by byte.
     Copy,
     /// Its caller wrote it.
     Written,
 }
 
-/// How [`copy_to`] treats its destination.
+/// What a copy is to be.
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
     /// The permissions of the copy.
     pub mode: Mode,
-    /// Whether an older copy of the same file at the destination is replaced. Anything else there
-    /// is an error either way.
-    pub replace: bool,
-    /// How deep the copy is verified.
-    pub depth: Depth,
     /// The version the copy must have. `None` takes the source's word; needed to hold a
     /// [`Source::Write`] to a version.
     pub about: Option<Facts>,
@@ -124,7 +112,7 @@ pub struct CopyOptions {
 
 impl Default for CopyOptions {
     fn default() -> Self {
-        Self { mode: Mode::Frozen, replace: false, depth: Depth::Checksums, about: None }
+        Self { mode: Mode::Frozen, about: None }
     }
 }
 
@@ -137,17 +125,16 @@ pub struct Copied {
     pub method: Method,
 }
 
-/// Copies `source`, a file in `from`, to `name` in `to`: atomically. Until the copy is whole,
-/// synced and verified, `name` stays as it was; a crash leaves it as it was or as the whole copy,
-/// and at most a temporary that the next copy to that name, or the next
-/// [`adopt`](crate::Backups::adopt) there, removes. The copy is a file of its own, never a second
-/// name. Of two copies to one name at the same time one may fail; the file at `name` is whole.
+/// Copies `source`, a file in `from`, to `name` in `to`, where nothing may stand: atomically. A
+/// crash leaves nothing there or the whole copy, synced and verified, and at most a temporary that
+/// the next copy to that name, or the next [`adopt`](crate::Backups::adopt) there, removes. Of two
+/// copies to one name at the same time one may fail; the file at `name` is whole.
 ///
 /// # Errors
 ///
-/// [`Error::Exists`] and [`Error::Foreign`] before anything is written, [`Error::NoSpace`] before
-/// it where the file system tells; after any error `name` is as it was, except when the directory
-/// itself could not be synced last: then it is as it was, or the whole copy.
+/// [`Error::Exists`] before anything is written, [`Error::NoSpace`] before it where the file system
+/// tells; after any error nothing is at `name`, except when the directory itself could not be
+/// synced last: then nothing is there, or the whole copy.
 pub fn copy_to(
     from: &Vfs,
     source: Source<'_>,
@@ -163,6 +150,7 @@ pub fn copy_to(
         Error::Stopped { .. } => Error::Stopped { path: to.dir.path(name) },
         other => other,
     };
+    refuse_taken(&*to.dir, name)?;
     for stray in to.dir.list().named("list", &*to.dir, name)? {
         if names::stem_of(name, &stray) == Some(Stem::Copying) && is_file(&*to.dir, &stray)? {
             to.dir.remove(&stray).named("remove", &*to.dir, &stray)?;
@@ -172,16 +160,13 @@ pub fn copy_to(
         Some(about) => Some(about.clone()),
         None => source_facts(&*from.dir, &source, inspect, watch).map_err(by_name)?,
     };
-    check_destination(&*to.dir, name, inspect, options.replace, about.as_ref())?;
     let temporary = names::temporary(to, name, Stem::Copying)?;
     let job = Job {
         from: &*from.dir,
         to: &*to.dir,
         to_name: &temporary,
         same_dir: Arc::ptr_eq(&from.dir, &to.dir),
-        link_above: None,
         mode: options.mode,
-        depth: options.depth,
         inspect,
         about: about.as_ref(),
         pace: Some(&*to.clock),
@@ -209,7 +194,7 @@ pub(crate) fn source_facts(
         from.open(name, Open::Read).named("open", from, name)
     };
     let (name, file): (&str, Arc<dyn File>) = match *source {
-        Source::Frozen { name, .. } => (name, open(name)?),
+        Source::Frozen { name } => (name, open(name)?),
         Source::Growing { name, upto } => (name, Arc::new(Prefix::new(open(name)?, upto))),
         Source::Opened { name, file, upto } => {
             (name, Arc::new(Prefix::new(Arc::clone(file), upto)))
@@ -258,7 +243,7 @@ pub(crate) fn kind_in_words(kind: Kind) -> &'static str {
 impl Source<'_> {
     pub(crate) fn path(&self, dir: &dyn Dir) -> Option<PathBuf> {
         match self {
-            Self::Frozen { name, .. } | Self::Growing { name, .. } | Self::Opened { name, .. } => {
+            Self::Frozen { name } | Self::Growing { name, .. } | Self::Opened { name, .. } => {
                 Some(dir.path(name))
             }
             Self::Write { .. } => None,
@@ -269,9 +254,7 @@ impl Source<'_> {
 impl fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Frozen { name, proven } => {
-                f.debug_struct("Frozen").field("name", name).field("proven", proven).finish()
-            }
+            Self::Frozen { name } => f.debug_struct("Frozen").field("name", name).finish(),
             Self::Growing { name, upto } => {
                 f.debug_struct("Growing").field("name", name).field("upto", upto).finish()
             }
@@ -283,30 +266,10 @@ impl fmt::Debug for Source<'_> {
     }
 }
 
-/// Refuses a destination that is not to be replaced.
-fn check_destination(
-    dir: &dyn Dir,
-    name: &str,
-    inspect: &dyn Inspect,
-    replace: bool,
-    about: Option<&Facts>,
-) -> Result<()> {
-    let path = dir.path(name);
-    let Some(found) = dir.metadata(name).named("look at", dir, name)? else { return Ok(()) };
-    if found.kind != Kind::File {
-        let what = kind_in_words(found.kind).to_owned();
-        return Err(Error::Foreign { path, of: dir.path(name), what });
-    }
-    if !replace {
-        return Err(Error::Exists { path });
-    }
-    let file = dir.open(name, Open::Read).named("open", dir, name)?;
-    let theirs = inspect.identity(&file).ok();
-    match about {
-        Some(about) if theirs.as_deref() != Some(&*about.id) => {
-            let what = "a file of another origin".to_owned();
-            Err(Error::Foreign { path, of: dir.path(name), what })
-        }
-        _ => Ok(()),
+/// Refuses a destination where something stands already.
+fn refuse_taken(dir: &dyn Dir, name: &str) -> Result<()> {
+    match dir.metadata(name).named("look at", dir, name)? {
+        Some(_) => Err(Error::Exists { path: dir.path(name) }),
+        None => Ok(()),
     }
 }

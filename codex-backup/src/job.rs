@@ -1,7 +1,7 @@
 //! One copy to be made: the cheapest allowed way, synced and verified.
 
 use std::io;
-use std::io::ErrorKind::{CrossesDevices, PermissionDenied, TooManyLinks, Unsupported};
+use std::io::ErrorKind::{CrossesDevices, PermissionDenied, Unsupported};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -19,12 +19,9 @@ pub(crate) struct Job<'a> {
     pub(crate) to: &'a dyn Dir,
     /// The name of the copy, which is free.
     pub(crate) to_name: &'a str,
-    /// Whether source and copy are in one directory, so that blocks and names can be shared.
+    /// Whether source and copy are in one directory, so that blocks can be shared.
     pub(crate) same_dir: bool,
-    /// The size above which a frozen file gets a second name where blocks cannot be shared.
-    pub(crate) link_above: Option<u64>,
     pub(crate) mode: Mode,
-    pub(crate) depth: Depth,
     pub(crate) inspect: &'a dyn Inspect,
     /// The version the copy must have, where that is known.
     pub(crate) about: Option<&'a Facts>,
@@ -36,22 +33,21 @@ impl Job<'_> {
     /// Makes the copy, syncs its bytes and verifies it. On an error the caller discards it. The
     /// name itself is not yet durable.
     pub(crate) fn run(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Copied> {
-        let proven = matches!(source, Source::Frozen { proven: true, .. });
         let path = self.to.path(self.to_name);
         let label = source.path(self.from).unwrap_or_else(|| path.clone());
         let method = self.place(source, watch)?;
         let file = self.to.open(self.to_name, Open::Read).named("open", self.to, self.to_name)?;
-        if matches!(method, Method::Reflink | Method::Link) {
+        if method == Method::Reflink {
             file.sync().named("sync", self.to, self.to_name)?;
         }
         let len = file.len().named("look at", self.to, self.to_name)?;
         let mut meter = Meter::new(watch, Phase::Verifying, len);
         let mut read = |done| meter.reach(done);
         let unread = cfg!(codex_mutant = "backup_unverified");
-        let facts = if unread || (method == Method::Link && proven) {
+        let facts = if unread {
             self.inspect.facts(&file, &mut read)
         } else {
-            self.inspect.verify(&file, self.depth, &mut read)
+            self.inspect.verify(&file, Depth::Checksums, &mut read)
         };
         let facts = facts.map_err(|flaw| Error::from_flaw(path.clone(), flaw))?;
         meter.end(&path)?;
@@ -71,14 +67,14 @@ impl Job<'_> {
                 return Ok(Method::Copy);
             }
             Source::Growing { name, upto } => (name, upto),
-            Source::Frozen { name, .. } => {
+            Source::Frozen { name } => {
                 let found = self.from.metadata(name).named("look at", self.from, name)?;
                 let len = found.map_or(0, |found| found.len);
-                if let Some(method) = self.share(name, len)? {
+                if self.share(name)? {
                     let mut meter = Meter::new(watch, Phase::Copying, len);
                     let _ = meter.reach(len);
                     meter.end(&self.to.path(self.to_name))?;
-                    return Ok(method);
+                    return Ok(Method::Reflink);
                 }
                 (name, len)
             }
@@ -88,24 +84,15 @@ impl Job<'_> {
         Ok(Method::Copy)
     }
 
-    /// Shares the blocks or the whole file, where that is allowed and possible.
-    fn share(&self, name: &str, len: u64) -> Result<Option<Method>> {
+    /// Shares the blocks of the source. Returns whether the file system could.
+    fn share(&self, name: &str) -> Result<bool> {
         if !self.same_dir {
-            return Ok(None);
+            return Ok(false);
         }
         match self.from.reflink(name, self.to_name, self.mode) {
-            Ok(()) => return Ok(Some(Method::Reflink)),
-            Err(error) if cannot(&error) => {}
-            Err(error) => return Err(error).named("share the blocks of", self.from, name),
-        }
-        let links_all = cfg!(codex_mutant = "backup_links_all");
-        if !links_all && self.link_above.is_none_or(|above| len <= above) {
-            return Ok(None);
-        }
-        match self.from.link(name, self.to_name) {
-            Ok(()) => Ok(Some(Method::Link)),
-            Err(error) if cannot(&error) => Ok(None),
-            Err(error) => Err(error).named("link", self.from, name),
+            Ok(()) => Ok(true),
+            Err(error) if cannot(&error) => Ok(false),
+            Err(error) => Err(error).named("share the blocks of", self.from, name),
         }
     }
 
@@ -184,10 +171,9 @@ impl Job<'_> {
     }
 }
 
-/// Whether the file system cannot do it at all, so that another way is worth a try: no such
-/// function, too many names already, or links to others' files forbidden.
+/// Whether the file system cannot share blocks at all, so that a copy is worth a try.
 fn cannot(error: &std::io::Error) -> bool {
-    matches!(error.kind(), Unsupported | TooManyLinks | PermissionDenied | CrossesDevices)
+    matches!(error.kind(), Unsupported | PermissionDenied | CrossesDevices)
 }
 
 /// The copy while it is written.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use codex_storage::vfs::{Kind, Open};
+use codex_storage::vfs::Open;
 
 use crate::backups::Backups;
 use crate::error::{Error, Named, Result};
@@ -30,8 +30,6 @@ pub struct Entry {
     /// When this very file was verified last, as far as that is known: it is not after the file
     /// was copied from elsewhere, and may be forgotten in a crash.
     pub verified: Option<Verified>,
-    /// Whether its bytes have a second name (see [`Backups::unshare`]).
-    pub shared: bool,
 }
 
 /// A backup that was verified by this call.
@@ -76,7 +74,6 @@ impl Backups {
                 size: slot.found.len,
                 facts,
                 verified: receipts.of(&slot.found),
-                shared: slot.found.links > 1 && slot.found.kind == Kind::File,
                 name: slot.name,
             });
         }

@@ -55,7 +55,7 @@ impl Backups {
         watch: &mut Watch<'_>,
     ) -> Result<Restored> {
         let name = names::backup_name(&self.name, index);
-        self.restore_from(Source::Frozen { name: &name, proven: false }, None, sidecars, watch)
+        self.restore_from(Source::Frozen { name: &name }, None, sidecars, watch)
     }
 
     /// Like [`restore`](Self::restore), from any source: a file in the same directory, or bytes
@@ -83,7 +83,7 @@ impl Backups {
             None => copy::source_facts(self.dir(), &source, &*self.inspect, watch)?,
         };
         let origin = match &source {
-            Source::Frozen { name, .. }
+            Source::Frozen { name }
             | Source::Growing { name, .. }
             | Source::Opened { name, .. } => (*name).to_owned(),
             Source::Write { .. } => String::new(),
@@ -92,7 +92,7 @@ impl Backups {
         let staged = names::temporary(&self.vfs, &self.name, Stem::Staged)?;
         let mode = mode_of(about.as_ref());
         // Nobody writes beside it.
-        let job = Job { pace: None, ..self.job(&staged, mode, None, about.as_ref()) };
+        let job = Job { pace: None, ..self.job(&staged, mode, about.as_ref()) };
         let decided = job.run(source, watch).and_then(|copied| {
             let (main, staged) = (self.name.clone(), staged.clone());
             let intent = Intent { main, staged, origin, facts: copied.facts, moves };
@@ -263,9 +263,9 @@ impl Backups {
         if intent.origin.is_empty() {
             return Err(self.broken("the staged file is gone or damaged"));
         }
-        let source = Source::Frozen { name: &intent.origin, proven: false };
+        let source = Source::Frozen { name: &intent.origin };
         let mode = mode_of(Some(&intent.facts));
-        let job = self.job(&intent.staged, mode, None, Some(&intent.facts));
+        let job = self.job(&intent.staged, mode, Some(&intent.facts));
         match (Job { pace: None, ..job }).run(source, &mut copy::unwatched) {
             Ok(_) => {
                 self.sync()?;

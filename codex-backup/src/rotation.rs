@@ -1,11 +1,11 @@
 //! Rotation: a new backup is whole, synced and verified before any name shifts.
 
-use codex_storage::vfs::{Metadata, Mode, Open};
+use codex_storage::vfs::{Mode, Open};
 
 use crate::backups::Backups;
 use crate::copy::{self, Copied, Method, Source, Watch};
 use crate::error::{Error, Named, Result};
-use crate::inspect::{Facts, to_the_end};
+use crate::inspect::{Depth, Facts, to_the_end};
 use crate::meter::sign_of_life;
 use crate::names::{self, Stem};
 use crate::slots::{self, Slot};
@@ -71,7 +71,6 @@ impl Backups {
                 return Ok(Rotated { facts, method: None, adopted, pruned });
             }
         }
-        let proven = matches!(source, Source::Frozen { proven: true, .. });
         let (ready, Copied { facts, method }) =
             self.prepare(source, about.as_ref(), &slots, watch)?;
         let same =
@@ -80,10 +79,7 @@ impl Backups {
             copy::discard(self.dir(), &ready);
         } else {
             self.shift(&ready, Some(self.options.keep), &slots)?;
-            // A second name for a proven file was not read again: nothing was verified just now.
-            if method != Method::Link || !proven {
-                self.note_now(&names::backup_name(&self.name, 1), &facts);
-            }
+            self.note_now(&names::backup_name(&self.name, 1), &facts);
         }
         let pruned = self.prune_locked(self.options.keep, &facts.id)?;
         Ok(Rotated { facts, method: Some(method).filter(|_| !same), adopted, pruned })
@@ -116,33 +112,6 @@ impl Backups {
         }
     }
 
-    /// Gives each backup that shares its bytes with another name (a hard link) bytes of its own,
-    /// by copying; returns how many there were. Worth its time when nobody waits for it: as long
-    /// as the live file and a backup are one file, a program that may ignore permissions (root)
-    /// can overwrite both at once.
-    pub fn unshare(&self, watch: &mut Watch<'_>) -> Result<u32> {
-        let _lock = self.lock()?;
-        self.refuse_pending()?;
-        let mut count = 0;
-        for slot in self.scan()? {
-            if slot.found.links < 2 || slot.owner.is_err() {
-                continue;
-            }
-            let facts =
-                slots::facts(self.dir(), &slot.name, &*self.inspect, &mut |_| sign_of_life(watch))?;
-            let temporary = names::temporary(&self.vfs, &self.name, Stem::Making)?;
-            let source = Source::Growing { name: &slot.name, upto: slot.found.len };
-            self.job(&temporary, Mode::Frozen, None, Some(&facts))
-                .run(source, watch)
-                .and_then(|_| self.rename(&temporary, &slot.name))
-                .inspect_err(|_| copy::discard(self.dir(), &temporary))?;
-            self.sync()?;
-            self.note_now(&slot.name, &facts);
-            count += 1;
-        }
-        Ok(count)
-    }
-
     /// Makes and verifies the new backup and makes its bytes and its temporary name durable.
     fn prepare(
         &self,
@@ -153,7 +122,7 @@ impl Backups {
     ) -> Result<(String, Copied)> {
         let making = names::temporary(&self.vfs, &self.name, Stem::Making)?;
         let ready = names::with_stem(&self.name, &making, Stem::Ready);
-        self.job(&making, Mode::Frozen, Some(self.options.link_above), about)
+        self.job(&making, Mode::Frozen, about)
             .run(source, watch)
             .and_then(|copied| {
                 self.own(slots, &copied.facts.id)?;
@@ -188,14 +157,7 @@ impl Backups {
             let (path, of) = (self.dir().path(&to), self.dir().path(&self.name));
             return Err(Error::Foreign { path, of, what });
         }
-        let moved = self.dir().metadata(from).named("look at", self.dir(), from)?;
-        let twin = |now: Metadata| moved.is_some_and(|moved| is_same_file(now, moved));
-        if now.is_some_and(twin) {
-            // Two names of one file: a rename would do nothing and leave both.
-            self.dir().remove(from).named("remove", self.dir(), from)?;
-        } else {
-            self.rename(from, &to)?;
-        }
+        self.rename(from, &to)?;
         if cfg!(codex_mutant = "backup_names_unsynced") { Ok(()) } else { self.sync() }
     }
 
@@ -206,8 +168,7 @@ impl Backups {
         about: &Facts,
         watch: &mut Watch<'_>,
     ) -> Result<Option<Facts>> {
-        let newest = slots.first().filter(|_| !self.options.even_unchanged);
-        let Some(newest) = newest else { return Ok(None) };
+        let Some(newest) = slots.first() else { return Ok(None) };
         let facts = slots::facts_if_whole(self.dir(), &newest.name, &*self.inspect, watch)?;
         Ok(facts.filter(|facts| facts.same_version(about)))
     }
@@ -240,7 +201,7 @@ impl Backups {
         watch: &mut Watch<'_>,
     ) -> Result<()> {
         let file = self.dir().open(name, Open::Read).named("open", self.dir(), name)?;
-        let verified = self.inspect.verify(&file, self.options.depth, &mut |_| sign_of_life(watch));
+        let verified = self.inspect.verify(&file, Depth::Checksums, &mut |_| sign_of_life(watch));
         let facts = match verified.map_err(|flaw| Error::from_flaw(self.dir().path(name), flaw)) {
             Ok(facts) => facts,
             Err(Error::Damaged { .. } | Error::Alien { .. }) => {
@@ -319,9 +280,4 @@ impl Backups {
         }
         Ok(removed)
     }
-}
-
-/// Whether two names stand for one file; an identity of 0 says nothing.
-fn is_same_file(a: Metadata, b: Metadata) -> bool {
-    a.identity != 0 && a.identity == b.identity
 }

@@ -12,10 +12,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::vfs::fault::FaultDir;
-use codex_backup::vfs::{Call, CallKind, LockKind, Mode, Open, Vfs};
-use codex_backup::{Backups, Depth, Error, Method, Options, Source, Whole, unwatched};
-use common::sim::{self, NoReflink, WAYS};
+use codex_backup::vfs::{LockKind, Mode, Open, Vfs};
+use codex_backup::{Backups, Depth, Error, Source, Whole, unwatched};
+use common::sim::{self, WAYS};
 use common::{Card, OURS, THEIRS, advance, backups, bytes, card, main_of, names, put, versions};
 
 #[test]
@@ -41,12 +40,6 @@ fn a_version_that_is_backed_up_already_rotates_nothing() {
     let again = backups.rotate(main_of("a.db"), None, &mut unwatched).unwrap();
     assert_eq!(again.method, None);
     assert_eq!(versions(&vfs, "a.db"), [(1, 2), (2, 1)]);
-
-    let options = Options { even_unchanged: true, ..common::options(1) };
-    let stubborn = Backups::new(vfs.clone(), "a.db", Arc::new(Card), options).unwrap();
-    let forced = stubborn.rotate(main_of("a.db"), None, &mut unwatched).unwrap();
-    assert!(forced.method.is_some());
-    assert_eq!(versions(&vfs, "a.db"), [(1, 2)], "two of the same version, pruned to one");
 }
 
 #[test]
@@ -237,52 +230,6 @@ fn rotations_from_many_threads_lose_nothing_and_leave_nothing() {
 }
 
 #[test]
-fn a_large_image_gets_a_second_name_and_a_small_one_is_copied() {
-    let folder = tempfile::tempdir().unwrap();
-    let vfs = Vfs::os(folder.path()).unwrap();
-    let options = Options { link_above: 1_000, ..common::options(3) };
-    let backups = Backups::new(vfs.clone(), "a.db", Arc::new(Card), options).unwrap();
-    for (seq, len, linked) in [(1, 5_000, true), (2, 500, false), (3, 5_000, true)] {
-        common::replace(&*vfs.dir, "a.db", &card(OURS, seq, len));
-        let rotated = backups.rotate(main_of("a.db"), None, &mut unwatched).unwrap();
-        let links = vfs.dir.metadata("a.db").unwrap().unwrap().links;
-        // Where the file system shares blocks, nothing needs a second name.
-        let linked = linked && rotated.method != Some(Method::Reflink);
-        assert_eq!(links == 2, linked);
-        assert_eq!(backups.list().unwrap()[0].shared, linked);
-        assert_eq!(mode_of(folder.path(), "a.db.bak.1"), 0o400);
-    }
-    assert_eq!(versions(&vfs, "a.db"), [(1, 3), (2, 2), (3, 1)]);
-    // A frozen image was replaced meanwhile: only the newest backup can share with it.
-    let shared: Vec<_> = backups.list().unwrap().iter().map(|entry| entry.shared).collect();
-    assert_eq!(shared[1..], [false, false]);
-}
-
-#[test]
-fn a_proven_large_image_is_not_read_again_and_an_unproven_one_is() {
-    let read_of = |len: usize, proven: bool| {
-        let disk = FaultDir::new();
-        let vfs = disk.vfs(1);
-        let no_reflink = Arc::new(NoReflink(Arc::clone(&vfs.dir)));
-        let options = Options { link_above: 1_000, ..common::options(3) };
-        let vfs = Vfs { dir: no_reflink, ..vfs };
-        let backups = Backups::new(vfs.clone(), "a.db", Arc::new(Card), options).unwrap();
-        put(&*vfs.dir, "a.db", &card(OURS, 1, len));
-        disk.record_trace(true);
-        let source = Source::Frozen { name: "a.db", proven };
-        assert_eq!(
-            backups.rotate(source, None, &mut unwatched).unwrap().method,
-            Some(Method::Link)
-        );
-        let is_read = |call: &&Call| call.kind == CallKind::Read;
-        disk.trace().iter().filter(is_read).map(|call| call.len).sum::<u64>()
-    };
-    assert_eq!(read_of(5_000, true), read_of(5_000_000, true));
-    assert!(read_of(5_000, true) < 500);
-    assert!(read_of(5_000_000, false) > 5_000_000);
-}
-
-#[test]
 fn copying_a_backup_over_the_live_file_by_hand_changes_no_other_backup() {
     let folder = tempfile::tempdir().unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -299,30 +246,6 @@ fn copying_a_backup_over_the_live_file_by_hand_changes_no_other_backup() {
     }
     assert_eq!(bytes(&*vfs.dir, "a.db"), card(OURS, 2, 40));
     assert_eq!(versions(&vfs, "a.db"), [(1, 3), (2, 2), (3, 1)]);
-}
-
-#[test]
-fn a_backup_with_a_second_name_is_guarded_by_its_mode_and_unshared_on_request() {
-    let folder = tempfile::tempdir().unwrap();
-    let at = |name: &str| folder.path().join(name);
-    let vfs = Vfs::os(folder.path()).unwrap();
-    let options = Options { link_above: 0, ..common::options(3) };
-    let ours = Backups::new(vfs.clone(), "a.db", Arc::new(Card), options).unwrap();
-    for seq in 1..=3 {
-        advance(&ours, &vfs, seq).unwrap();
-    }
-    // Whoever heeds permissions cannot write through the second name, and the seam heeds them
-    // for the superuser too.
-    assert_eq!(mode_of(folder.path(), "a.db"), 0o400);
-    assert!(vfs.dir.open("a.db", Open::Write).is_err());
-
-    let linked = vfs.dir.metadata("a.db").unwrap().unwrap().links == 2;
-    assert_eq!(ours.unshare(&mut unwatched).unwrap(), u32::from(linked));
-    assert_eq!(vfs.dir.metadata("a.db").unwrap().unwrap().links, 1);
-    std::fs::remove_file(at("a.db")).unwrap();
-    std::fs::copy(at("a.db.bak.2"), at("a.db")).unwrap();
-    assert_eq!(versions(&vfs, "a.db"), [(1, 3), (2, 2), (3, 1)]);
-    assert_eq!(names(&*vfs.dir).len(), 5, "{:?}", names(&*vfs.dir));
 }
 
 #[test]
@@ -510,9 +433,4 @@ fn settings_and_names_that_cannot_work_are_refused() {
     }
     let made = Backups::new(vfs, "../a", Arc::new(Card), common::options(1));
     assert!(matches!(made, Err(Error::Invalid { .. })));
-}
-
-fn mode_of(folder: &std::path::Path, name: &str) -> u32 {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777
 }

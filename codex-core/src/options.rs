@@ -168,14 +168,6 @@ impl OpenOptions {
         self
     }
 
-    /// Images of more than this many bytes are backed up by a second name (a hard link) instead of
-    /// a copy, which costs the same whatever their size. Default: 64 MiB.
-    #[cfg(feature = "backup")]
-    pub fn link_backups_above(mut self, bytes: u64) -> Self {
-        self.backups.link_above = bytes;
-        self
-    }
-
     /// Whether a store that is found damaged or incomplete is replaced with its newest good backup.
     /// Never silently: [`Store::restored`] tells what was put in place and where the damaged files
     /// are kept. A store whose file is missing is replaced too, instead of created, where there is

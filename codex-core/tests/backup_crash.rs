@@ -25,26 +25,21 @@ use common::{FORMS, scaled, seed};
 struct Kept {
     form: Form,
     encrypted: bool,
-    /// Whether images get a second name instead of a copy.
-    links: bool,
 }
 
 impl Kept {
     const fn plain(form: Form) -> Self {
-        Self { form, encrypted: false, links: false }
+        Self { form, encrypted: false }
     }
 
     #[cfg(feature = "crypto")]
     const fn sealed(form: Form) -> Self {
-        Self { form, encrypted: true, links: false }
+        Self { form, encrypted: true }
     }
 
     fn options(self) -> OpenOptions {
         let mut options =
             self.keyed(Store::options()).form(self.form).backups(BackupPolicy::keep(2));
-        if self.links {
-            options = options.link_backups_above(0);
-        }
         if self.form == Form::Wal {
             // Its log stays when it closes: what a restore must move away.
             let close_into_image_bytes_max = 0;
@@ -138,7 +133,7 @@ impl Told {
 }
 
 fn back_up(disk: &FaultDir, kept: Kept) -> Told {
-    if kept.links || kept.form == Form::Snapshot {
+    if kept.form == Form::Snapshot {
         no_reflinks(disk);
     }
     Told::of(|told| {
@@ -164,9 +159,6 @@ fn copy(disk: &FaultDir, kept: Kept) -> Told {
 }
 
 fn restore(disk: &FaultDir, kept: Kept) -> Told {
-    if kept.links {
-        no_reflinks(disk);
-    }
     Told::of(|told| {
         kept.backups(&world(disk)).restore(2)?;
         told.done = true;
@@ -330,7 +322,7 @@ fn cut_in_a_restore(kept: Kept) {
 #[test]
 fn a_power_cut_on_the_way_to_an_earlier_commit_ends_in_the_old_ledger_or_the_new_one() {
     for encrypted in [false, cfg!(feature = "crypto")] {
-        let kept = Kept { form: Form::Ledger, encrypted, links: false };
+        let kept = Kept { form: Form::Ledger, encrypted };
         each_cut(kept, restore_until, |mishap, disk, told| {
             restored_or_not(kept, disk, told.done, 2, mishap);
         });
@@ -381,7 +373,6 @@ macro_rules! kept {
 
 kept! {
     wal: Kept::plain(Form::Wal);
-    wal_of_second_names: Kept { links: true, ..Kept::plain(Form::Wal) };
     snapshot: Kept::plain(Form::Snapshot);
     ledger: Kept::plain(Form::Ledger);
     #[cfg(feature = "crypto")] sealed_wal: Kept::sealed(Form::Wal);

@@ -257,21 +257,18 @@ fn another_stores_file_at_a_backups_name_is_neither_moved_nor_restored() {
 #[test]
 fn a_backup_opens_in_place_for_reading_and_for_nothing_else() {
     for form in FORMS {
-        for link_above in [0, u64::MAX] {
-            let vfs = Vfs::mem(seed());
-            let options = Store::options().form(form).link_backups_above(link_above);
-            let store = options.open_in(&vfs, "a.db").unwrap();
-            store.set("n", &1_u64).unwrap();
-            store.back_up().unwrap();
-            store.set("n", &2_u64).unwrap();
-            let before = files(&vfs);
-            let reader = Store::options().read_only(true).open_in(&vfs, "a.db.bak.1").unwrap();
-            assert_eq!(reader.get::<u64>("n").unwrap(), Some(1), "{form}");
-            drop(reader);
-            let refused = Store::options().open_in(&vfs, "a.db.bak.1").unwrap_err();
-            assert!(matches!(common::storage(refused), StorageError::IsBackup { .. }));
-            assert_eq!(files(&vfs), before);
-        }
+        let vfs = Vfs::mem(seed());
+        let store = Store::options().form(form).open_in(&vfs, "a.db").unwrap();
+        store.set("n", &1_u64).unwrap();
+        store.back_up().unwrap();
+        store.set("n", &2_u64).unwrap();
+        let before = files(&vfs);
+        let reader = Store::options().read_only(true).open_in(&vfs, "a.db.bak.1").unwrap();
+        assert_eq!(reader.get::<u64>("n").unwrap(), Some(1), "{form}");
+        drop(reader);
+        let refused = Store::options().open_in(&vfs, "a.db.bak.1").unwrap_err();
+        assert!(matches!(common::storage(refused), StorageError::IsBackup { .. }));
+        assert_eq!(files(&vfs), before);
     }
 }
 
@@ -359,64 +356,6 @@ fn a_backup_copied_over_the_store_by_hand_changes_no_other_backup() {
         }
     }
 }
-
-#[cfg(unix)]
-#[test]
-fn a_copy_by_hand_into_a_shared_backup_is_refused_and_one_by_the_superuser_shows() {
-    use std::os::unix::fs::{MetadataExt, chown};
-    use std::os::unix::process::CommandExt;
-
-    let folder = tempfile::tempdir().unwrap();
-    let path = |name: &str| folder.path().join(name);
-    let close_into_image_bytes_max = 0;
-    let policy = CheckpointPolicy { close_into_image_bytes_max, ..Default::default() };
-    let options = Store::options().checkpoint(policy).link_backups_above(0);
-    let store = options.clone().open(path("app.db")).unwrap();
-    for n in 1..=3_u64 {
-        store.set("n", &n).unwrap();
-        store.back_up().unwrap();
-    }
-    store.close().unwrap();
-    drop(store);
-    let backups = Backups::of(path("app.db")).unwrap();
-    if !backups.list().unwrap()[0].shared {
-        println!("skipped: this file system shares blocks, or has no hard links");
-        return;
-    }
-    let everything = snapshot_of(folder.path(), "app.db");
-    let is_superuser = std::fs::metadata(path("app.db")).unwrap().uid() == 0;
-    let mut copy = std::process::Command::new("cp");
-    copy.arg(path("app.db.bak.2")).arg(path("app.db"));
-    if is_superuser {
-        // The same as a user who owns the files and heeds their mode.
-        chown(folder.path(), Some(NOBODY), Some(NOBODY)).unwrap();
-        for name in everything.keys() {
-            chown(path(name), Some(NOBODY), Some(NOBODY)).unwrap();
-        }
-        copy.uid(NOBODY).gid(NOBODY);
-    }
-    let refused = copy.output().unwrap();
-    assert!(!refused.status.success(), "the mode kept nobody from writing");
-    assert_eq!(snapshot_of(folder.path(), "app.db"), everything);
-    if !is_superuser {
-        println!("the rest is skipped: it takes a superuser");
-        return;
-    }
-    // Into the file that the newest backup shares, whatever its mode.
-    std::fs::write(path("app.db"), &everything["app.db.bak.2"]).unwrap();
-    let seqs: Vec<_> = [1, 2, 3].map(|index| backups.verify(index).unwrap().facts.seq).into();
-    assert_eq!(seqs, [2, 2, 1], "it counts as what it is now, and the others are as they were");
-    assert!(options.clone().open(path("app.db")).unwrap_err().is_damage());
-    std::fs::write(path("app.db"), &everything["app.db.bak.2"][..600]).unwrap();
-    assert!(backup_error(backups.verify(1).unwrap_err()).to_string().contains("bak.1: damaged"));
-    let store = options.fall_back_to_backup(true).open(path("app.db")).unwrap();
-    assert_eq!(store.get::<u64>("n").unwrap(), Some(2));
-    let restored = store.restored().unwrap();
-    assert_eq!(restored.from.as_deref(), Some("app.db.bak.2"), "{restored:?}");
-}
-
-#[cfg(unix)]
-const NOBODY: u32 = 65_534;
 
 /// The names and bytes below `folder` of the files whose names begin so.
 fn snapshot_of(folder: &Path, begins: &str) -> BTreeMap<String, Vec<u8>> {

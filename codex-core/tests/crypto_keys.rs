@@ -13,8 +13,8 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use codex_core::crypto::{Cipher, Key};
-use codex_core::vfs::Vfs;
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
+use codex_core::vfs::{Mode, Vfs};
 use codex_core::{Anchor, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
@@ -196,7 +196,7 @@ fn a_conversion_reports_every_plain_file_that_stays() {
     let vfs = FaultDir::new().vfs(1);
     filled(&vfs, Form::Snapshot, false);
     for name in ["app.db.bak.1", "app.db.bak.2", "app.db.replaced.1", "other.db"] {
-        vfs.dir.link(NAME, name).unwrap();
+        vfs.dir.reflink(NAME, name, Mode::Frozen).unwrap();
     }
     // What a crash left of a backup, its header lost.
     let part = "app.db.bak.tmp-0123456789abcdef";
@@ -208,7 +208,7 @@ fn a_conversion_reports_every_plain_file_that_stays() {
     let done = Conversion::new().key(key(1)).convert_in(&vfs, NAME).unwrap();
     assert_eq!((done.plain.len(), done.under_other_keys.len()), (3, 0));
     vfs.dir.remove("app.db.bak.1").unwrap();
-    vfs.dir.link(NAME, "app.db.bak.1").unwrap();
+    vfs.dir.reflink(NAME, "app.db.bak.1", Mode::Frozen).unwrap();
     let done = Conversion::new().key(key(1)).encrypt(key(2)).convert_in(&vfs, NAME).unwrap();
     assert_eq!((done.plain.len(), done.under_other_keys.len()), (2, 1));
     assert!(done.under_other_keys[0].ends_with("app.db.bak.1"));

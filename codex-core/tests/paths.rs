@@ -204,9 +204,6 @@ impl Dir for ReadOnlyDir {
     fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         denied()
     }
-    fn link(&self, _: &str, _: &str) -> io::Result<()> {
-        denied()
-    }
     fn reflink(&self, _: &str, _: &str, _: Mode) -> io::Result<()> {
         denied()
     }

@@ -17,10 +17,10 @@ mod common;
 use std::time::Duration;
 
 use codex_storage::storage::{Durability, Form};
-use codex_storage::vfs::CallKind;
 use codex_storage::vfs::fault::{
     Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Space, Survivors,
 };
+use codex_storage::vfs::{CallKind, Mode};
 use codex_storage::{Access, Error};
 
 use common::store::Store;
@@ -165,7 +165,7 @@ fn an_image_never_changes_in_place_so_a_copy_of_it_is_a_store() {
     let bed = Bed::mem(Form::Snapshot, false);
     let mut store = Store::open(bed.config()).unwrap();
     store.set("a", "1").unwrap();
-    bed.vfs.dir.link(NAME, "copy.db").unwrap();
+    bed.vfs.dir.reflink(NAME, "copy.db", Mode::Frozen).unwrap();
     store.set("a", "2").unwrap();
     let mut config = bed.config();
     config.name = "copy.db".to_owned();
@@ -181,7 +181,7 @@ fn a_backup_is_read_in_place_without_a_lock_and_refused_for_writing() {
         let mut store = Store::open(bed.config()).unwrap();
         store.set("a", "1").unwrap();
         store.checkpoint().unwrap();
-        bed.vfs.dir.link(NAME, "app.db.bak.1").unwrap();
+        bed.vfs.dir.reflink(NAME, "app.db.bak.1", Mode::Frozen).unwrap();
         let mut config = bed.config();
         config.name = "app.db.bak.1".to_owned();
         let refused = Store::open(config.clone());

@@ -62,14 +62,13 @@ conformance!(
     a_reading_handle_refuses_to_change,
     a_frozen_file_is_writable_only_by_its_creator,
     rename_replaces_and_keeps_handles,
-    rename_between_two_names_of_one_file_keeps_both,
+    rename_to_its_own_name_keeps_the_file,
     rename_of_a_missing_file_changes_nothing,
-    a_link_is_a_second_name_of_the_same_file,
-    a_link_to_a_taken_name_is_refused,
+    a_reflink_to_a_taken_name_is_refused,
     a_reflink_is_a_copy_or_leaves_nothing,
     a_removed_file_lives_on_in_its_handles,
     the_list_names_every_file,
-    metadata_tells_identity_length_and_links,
+    metadata_tells_identity_and_length,
     names_that_are_no_plain_names_are_refused,
     a_writer_excludes_everybody_and_readers_share,
     a_lock_belongs_to_the_file_and_not_to_its_name,
@@ -89,7 +88,6 @@ fn a_missing_file_is_not_found(dir: &dyn Dir) {
     assert_eq!(dir.open("a", Open::Read).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(dir.open("a", Open::Write).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(dir.remove("a").unwrap_err().kind(), ErrorKind::NotFound);
-    assert_eq!(dir.link("a", "b").unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(dir.reflink("a", "b", Mode::Frozen).unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(dir.metadata("a").unwrap(), None);
     assert!(dir.list().unwrap().is_empty());
@@ -202,13 +200,10 @@ fn rename_replaces_and_keeps_handles(dir: &dyn Dir) {
     assert_eq!(contents(&*b), b"of b");
 }
 
-fn rename_between_two_names_of_one_file_keeps_both(dir: &dyn Dir) {
-    create(dir, "a");
-    dir.link("a", "b").unwrap();
-    dir.rename("a", "b").unwrap();
-    assert_eq!(sorted(dir), ["a", "b"]);
+fn rename_to_its_own_name_keeps_the_file(dir: &dyn Dir) {
+    create(dir, "a").write_all_at(b"kept", 0).unwrap();
     dir.rename("a", "a").unwrap();
-    assert_eq!(sorted(dir), ["a", "b"]);
+    assert_eq!(contents(&*dir.open("a", Open::Read).unwrap()), b"kept");
 }
 
 fn rename_of_a_missing_file_changes_nothing(dir: &dyn Dir) {
@@ -217,20 +212,9 @@ fn rename_of_a_missing_file_changes_nothing(dir: &dyn Dir) {
     assert_eq!(contents(&*dir.open("b", Open::Read).unwrap()), b"kept");
 }
 
-fn a_link_is_a_second_name_of_the_same_file(dir: &dyn Dir) {
-    let a = create(dir, "a");
-    dir.link("a", "b").unwrap();
-    a.write_all_at(b"both", 0).unwrap();
-    assert_eq!(contents(&*dir.open("b", Open::Read).unwrap()), b"both");
-    dir.remove("a").unwrap();
-    assert_eq!(contents(&*dir.open("b", Open::Read).unwrap()), b"both");
-    assert_eq!(dir.metadata("b").unwrap().unwrap().links, 1);
-}
-
-fn a_link_to_a_taken_name_is_refused(dir: &dyn Dir) {
+fn a_reflink_to_a_taken_name_is_refused(dir: &dyn Dir) {
     create(dir, "a");
     create(dir, "b").write_all_at(b"kept", 0).unwrap();
-    assert_eq!(dir.link("a", "b").unwrap_err().kind(), ErrorKind::AlreadyExists);
     let refused = dir.reflink("a", "b", Mode::Private).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::AlreadyExists);
     assert_eq!(contents(&*dir.open("b", Open::Read).unwrap()), b"kept");
@@ -272,13 +256,13 @@ fn the_list_names_every_file(dir: &dyn Dir) {
     dir.sync().unwrap();
 }
 
-fn metadata_tells_identity_length_and_links(dir: &dyn Dir) {
+fn metadata_tells_identity_and_length(dir: &dyn Dir) {
     create(dir, "a").write_all_at(&[1; 4_321], 0).unwrap();
     create(dir, "c");
-    dir.link("a", "b").unwrap();
-    let [a, b, c] = ["a", "b", "c"].map(|name| dir.metadata(name).unwrap().unwrap());
-    assert_eq!((a.kind, a.len, a.links), (Kind::File, 4_321, 2));
-    assert_eq!(a.identity, b.identity);
+    let [a, c] = ["a", "c"].map(|name| dir.metadata(name).unwrap().unwrap());
+    assert_eq!((a.kind, a.len), (Kind::File, 4_321));
+    dir.rename("a", "b").unwrap();
+    assert_eq!(dir.metadata("b").unwrap().unwrap().identity, a.identity);
     assert_ne!(a.identity, c.identity);
     let year_2000_us = 946_684_800_000_000;
     assert!(a.modified_us > year_2000_us);
@@ -294,7 +278,6 @@ fn names_that_are_no_plain_names_are_refused(dir: &dyn Dir) {
     }
     create(dir, "ok");
     assert!(dir.rename("ok", "../ok").is_err());
-    assert!(dir.link("ok", "../ok").is_err());
     assert_eq!(dir.list().unwrap(), ["ok"]);
 }
 

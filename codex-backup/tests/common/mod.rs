@@ -135,7 +135,7 @@ pub fn backups(vfs: &Vfs, name: &str, keep: u32) -> Backups {
 
 /// The live file as a source.
 pub fn main_of(name: &str) -> Source<'_> {
-    Source::Frozen { name, proven: false }
+    Source::Frozen { name }
 }
 
 /// Gives the store a new version and rotates.

@@ -22,12 +22,14 @@ pub const LOG: &str = "a.db.wal.1";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Reflink,
-    Link,
+    /// On a file system that cannot share blocks.
     Copy,
+    /// Of a file that grows.
+    Grown,
     Write,
 }
 
-pub const WAYS: [Way; 4] = [Way::Reflink, Way::Link, Way::Copy, Way::Write];
+pub const WAYS: [Way; 4] = [Way::Reflink, Way::Copy, Way::Grown, Way::Write];
 
 /// What multiplies the counts of random tests.
 pub fn scale() -> f64 {
@@ -60,11 +62,11 @@ pub fn log(seq: u64) -> Vec<u8> {
 pub fn world(disk: &FaultDir, way: Way) -> Vfs {
     // Two processes never draw the same random names.
     let vfs = disk.vfs(seed() + disk.calls());
-    if way == Way::Link { Vfs { dir: Arc::new(NoReflink(vfs.dir)), ..vfs } } else { vfs }
+    if way == Way::Copy { Vfs { dir: Arc::new(NoReflink(vfs.dir)), ..vfs } } else { vfs }
 }
 
 pub fn backups_of(vfs: &Vfs) -> Backups {
-    let options = Options { keep: KEEP, link_above: 0, ..Options::default() };
+    let options = Options { keep: KEEP, ..Options::default() };
     Backups::new(vfs.clone(), "a.db", Arc::new(Card), options).unwrap()
 }
 
@@ -86,8 +88,8 @@ pub fn rotate_watched(
         Ok(to(&contents[300..], 300)?)
     };
     let source = match way {
-        Way::Reflink | Way::Link => Source::Frozen { name: "a.db", proven: true },
-        Way::Copy => Source::Growing { name: "a.db", upto: contents.len() as u64 },
+        Way::Reflink | Way::Copy => Source::Frozen { name: "a.db" },
+        Way::Grown => Source::Growing { name: "a.db", upto: contents.len() as u64 },
         // Of a size that says nothing, so that a full disk is met while writing.
         Way::Write => Source::Write { size: 0, write: &mut write },
     };
@@ -211,9 +213,6 @@ impl Dir for NoReflink {
     }
     fn rename(&self, from: &str, to: &str) -> std::io::Result<()> {
         self.0.rename(from, to)
-    }
-    fn link(&self, from: &str, to: &str) -> std::io::Result<()> {
-        self.0.link(from, to)
     }
     fn remove(&self, name: &str) -> std::io::Result<()> {
         self.0.remove(name)

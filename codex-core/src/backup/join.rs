@@ -88,29 +88,22 @@ pub(crate) fn settle_ledger(
 /// Which state of a main file a backup takes, and how.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Take<'a> {
-    /// The image, or the closed ledger, that has the name now. A file of more than this many bytes
-    /// may get a second name.
-    Named {
-        /// That many.
-        link_above: u64,
-    },
+    /// The image, or the closed ledger, that has the name now.
+    Named,
     /// The same, by its bytes alone: for an image that is replaced again and again.
     Bytes,
     /// A ledger that goes on growing, up to here.
     Grown(&'a Grown),
 }
 
-/// A copy elsewhere has to outlive the disk of the store, and a restored file its backup.
-pub(crate) const NEVER_LINKED: Take<'_> = Take::Named { link_above: u64::MAX };
-
 impl<'a> Take<'a> {
     /// What to take after `rounds` in which another image took the name between the look and the
-    /// copy; the first time as `named`.
-    pub(crate) fn after(rounds: u32, grown: Option<&'a Grown>, named: Self) -> Self {
+    /// copy.
+    pub(crate) fn after(rounds: u32, grown: Option<&'a Grown>) -> Self {
         match grown {
             Some(grown) => Self::Grown(grown),
             None if rounds > 0 => Self::Bytes,
-            None => named,
+            None => Self::Named,
         }
     }
 }
@@ -134,8 +127,7 @@ pub(crate) fn with_source<R>(
         return Ok(f(Source::Opened { name, file: &file, upto }, None));
     }
     let about = facts(found.clone());
-    let is_linked = matches!(take, Take::Named { link_above } if upto > link_above);
-    if found.continued && !is_linked {
+    if found.continued {
         let mut write = |to: &mut WriteAt<'_>| {
             let written = codex_storage::write_whole(&file, &path, to);
             written.map_err(|error| Cause::from(error.to_string()))
@@ -143,8 +135,7 @@ pub(crate) fn with_source<R>(
         return Ok(f(Source::Write { size: upto, write: &mut write }, Some(&about)));
     }
     let source = match take {
-        // An image was read back, byte for byte, before it got its name.
-        Take::Named { .. } => Source::Frozen { name, proven: true },
+        Take::Named => Source::Frozen { name },
         _ => Source::Opened { name, file: &file, upto },
     };
     Ok(f(source, Some(&about)))

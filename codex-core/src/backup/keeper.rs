@@ -78,11 +78,7 @@ impl Keeper {
             vfs.clone(),
             name,
             Arc::new(StoreFile { keys: None }),
-            codex_backup::Options {
-                keep,
-                link_above: options.link_above,
-                ..codex_backup::Options::default()
-            },
+            codex_backup::Options { keep, ..codex_backup::Options::default() },
         )?;
         let (wake, woken) = bounded(1);
         let shared = Arc::new(Shared {
@@ -256,8 +252,7 @@ impl Shared {
                     std::ops::ControlFlow::Continue(())
                 }
             };
-            let named = Take::Named { link_above: self.options.link_above };
-            let take = Take::after(rounds, grown.as_ref(), named);
+            let take = Take::after(rounds, grown.as_ref());
             let _rank = rank::take(Rank::Rotation);
             let _one = self.rotating.lock();
             let done = join::with_source(&self.vfs, &self.name, take, |source, about| {

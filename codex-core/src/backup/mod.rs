@@ -27,7 +27,7 @@ pub(crate) use keeper::Keeper;
 pub use moment::Moment;
 pub use tools::Backups;
 
-use self::join::{Grown, NEVER_LINKED, Take};
+use self::join::{Grown, Take};
 use crate::engine::{Engine, Going};
 use crate::error::{Error, Result};
 use crate::handle::Files;
@@ -35,21 +35,12 @@ use crate::open;
 use crate::store::Store;
 
 /// How an open store keeps its backups.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct BackupOptions {
     pub(crate) policy: Option<codex_backup::Policy>,
     /// Refuse writes while the last backup failed.
     pub(crate) required: bool,
-    /// Images of more than this many bytes get a second name instead of a copy.
-    pub(crate) link_above: u64,
     pub(crate) on_event: Option<Callback>,
-}
-
-impl Default for BackupOptions {
-    fn default() -> Self {
-        let link_above = codex_backup::Options::default().link_above;
-        Self { policy: None, required: false, link_above, on_event: None }
-    }
 }
 
 impl BackupOptions {
@@ -208,9 +199,9 @@ impl Store {
         loop {
             let engine = &self.inner.engine;
             let grown = settle_watched(engine, home, form, &to.dir.path(name), watch)?;
-            let take = Take::after(rounds, grown.as_ref(), NEVER_LINKED);
+            let take = Take::after(rounds, grown.as_ref());
             let copied = join::with_source(&home.vfs, &home.name, take, |source, about| {
-                let options = CopyOptions { mode, about: about.cloned(), ..CopyOptions::default() };
+                let options = CopyOptions { mode, about: about.cloned() };
                 copy_to(&home.vfs, source, to, name, &inspect, &options, watch)
             })?;
             match copied {

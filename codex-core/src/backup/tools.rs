@@ -12,7 +12,7 @@ use codex_storage::vfs::{LockGuard, LockKind, Vfs};
 use codex_storage::{Error as StorageError, segments};
 
 use super::StoreFile;
-use super::join::{self, NEVER_LINKED};
+use super::join::{self, Take};
 use super::moment::{self, Moment};
 use crate::error::Result;
 use crate::open;
@@ -167,7 +167,7 @@ impl Backups {
         let entry = inner.list()?.into_iter().find(|entry| entry.index == index);
         entry.ok_or_else(missing)?.facts?;
         // A continued image is written whole by itself: its log is not there any more.
-        let done = join::with_source(&self.vfs, &name, NEVER_LINKED, |source, about| {
+        let done = join::with_source(&self.vfs, &name, Take::Named, |source, about| {
             inner.restore_from(source, about, &sidecars, &mut unwatched)
         })?;
         let mut restored = done?;

@@ -13,7 +13,7 @@ pub struct Call {
     /// The name of the file: the one it has now, where it was renamed after opening; empty for a
     /// call to the whole directory.
     pub name: Arc<str>,
-    /// The second name of a rename, link or reflink.
+    /// The second name of a rename or reflink.
     pub to: Option<Arc<str>>,
     /// Where the bytes lie that a call to a file is about; 0 for other calls.
     pub offset: u64,
@@ -46,8 +46,6 @@ pub enum CallKind {
     Create,
     /// `Dir::rename`.
     Rename,
-    /// `Dir::link`.
-    Link,
     /// `Dir::reflink`.
     Reflink,
     /// `Dir::remove`.

@@ -55,7 +55,6 @@ impl MemDir {
         Arc::new(Inode {
             identity: self.shared.next_identity.fetch_add(1, Ordering::Relaxed),
             mode,
-            links: AtomicU64::new(1),
             modified_us: AtomicI64::new(self.shared.clock.now_us()),
             bytes: Mutex::new(bytes),
             locks: Arc::new(LockTable::default()),
@@ -95,28 +94,8 @@ impl Dir for MemDir {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_names(from, to)?;
         let mut names = self.names();
-        let moved = Arc::clone(names.get(from).ok_or_else(|| not_found(from))?);
-        if let Some(replaced) = names.get(to) {
-            // POSIX: two names of one file both stay.
-            if Arc::ptr_eq(&moved, replaced) {
-                return Ok(());
-            }
-            replaced.links.fetch_sub(1, Ordering::Relaxed);
-        }
-        names.remove(from);
+        let moved = names.remove(from).ok_or_else(|| not_found(from))?;
         names.insert(to.to_owned(), moved);
-        Ok(())
-    }
-
-    fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        check_names(from, to)?;
-        let mut names = self.names();
-        let inode = Arc::clone(names.get(from).ok_or_else(|| not_found(from))?);
-        if names.contains_key(to) {
-            return Err(taken(to));
-        }
-        inode.links.fetch_add(1, Ordering::Relaxed);
-        names.insert(to.to_owned(), inode);
         Ok(())
     }
 
@@ -133,9 +112,7 @@ impl Dir for MemDir {
 
     fn remove(&self, name: &str) -> io::Result<()> {
         check_name(name)?;
-        let inode = self.names().remove(name).ok_or_else(|| not_found(name))?;
-        inode.links.fetch_sub(1, Ordering::Relaxed);
-        Ok(())
+        self.names().remove(name).map(drop).ok_or_else(|| not_found(name))
     }
 
     fn list(&self) -> io::Result<Vec<String>> {
@@ -150,7 +127,6 @@ impl Dir for MemDir {
         Ok(Some(Metadata {
             kind: Kind::File,
             len: inode.len(),
-            links: inode.links.load(Ordering::Relaxed),
             modified_us: inode.modified_us.load(Ordering::Relaxed),
             identity: inode.identity,
         }))
@@ -197,7 +173,6 @@ impl fmt::Debug for Shared {
 struct Inode {
     identity: u64,
     mode: Mode,
-    links: AtomicU64,
     modified_us: AtomicI64,
     bytes: Mutex<Vec<u8>>,
     locks: Arc<LockTable>,

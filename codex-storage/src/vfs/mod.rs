@@ -49,9 +49,6 @@ pub trait Dir: fmt::Debug + Send + Sync {
     /// Gives the file `from` the name `to`, replacing what had that name, atomically to observers;
     /// durable only after [`Dir::sync`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Gives the file `from` the second name `to`, which must be free. `Unsupported` where the
-    /// file system has no hard links.
-    fn link(&self, from: &str, to: &str) -> io::Result<()>;
     /// Makes `to` (which must be free) a copy of `from` that shares its blocks, where the file
     /// system can; `Unsupported` where it cannot (then nothing was created).
     fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()>;
@@ -136,8 +133,6 @@ pub struct Metadata {
     pub kind: Kind,
     /// Its length in bytes.
     pub len: u64,
-    /// How many names the file has.
-    pub links: u64,
     /// The time of its last change, in microseconds since 1970 (UTC).
     pub modified_us: i64,
     /// An identity that two names of one file share (inode number); 0 where the system tells none.

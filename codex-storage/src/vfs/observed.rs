@@ -83,11 +83,6 @@ impl Dir for Observed {
         Ok(())
     }
 
-    fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        self.see_pair(CallKind::Link, from, to);
-        self.dir.link(from, to)
-    }
-
     fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
         self.see_pair(CallKind::Reflink, from, to);
         self.dir.reflink(from, to, mode)

@@ -158,16 +158,6 @@ impl Dir for OsDir {
         Ok(retry_on_intr(|| fs::renameat(&self.fd, from, &self.fd, to))?)
     }
 
-    fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        check_names(from, to)?;
-        retry_on_intr(|| fs::linkat(&self.fd, from, &self.fd, to, AtFlags::empty())).map_err(
-            |errno| match errno {
-                Errno::PERM | Errno::OPNOTSUPP | Errno::NOSYS => unsupported("hard link", errno),
-                _ => errno.into(),
-            },
-        )
-    }
-
     fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
         check_names(from, to)?;
         let source = self.open_existing(from, OFlags::RDONLY)?;
@@ -390,7 +380,6 @@ fn told_by(stat: &fs::Stat) -> Metadata {
     Metadata {
         kind,
         len: u64::try_from(stat.st_size).unwrap_or(0),
-        links: u64::from(stat.st_nlink),
         modified_us: i64::from(stat.st_mtime).saturating_mul(1_000_000).saturating_add(micros),
         identity: u64::from(stat.st_ino),
     }

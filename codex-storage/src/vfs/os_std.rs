@@ -87,11 +87,6 @@ impl Dir for OsDir {
         fs::rename(self.path(from), self.path(to))
     }
 
-    fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        check_names(from, to)?;
-        fs::hard_link(self.path(from), self.path(to))
-    }
-
     fn reflink(&self, _from: &str, to: &str, _mode: Mode) -> io::Result<()> {
         match self.metadata(to)? {
             Some(_) => Err(taken(to)),
@@ -123,7 +118,7 @@ impl Dir for OsDir {
             _ => Kind::Other,
         };
         let modified_us = super::clock::unix_us(found.modified()?);
-        Ok(Some(Metadata { kind, len: found.len(), links: 1, modified_us, identity: 0 }))
+        Ok(Some(Metadata { kind, len: found.len(), modified_us, identity: 0 }))
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -253,11 +253,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["a_source_that_is_damaged_or_missing_rotates_nothing ... FAILED"],
     ),
     tested(
-        "backup_links_all",
-        ["codex-backup", "rotation", "by_hand"],
-        &["copying_a_backup_over_the_live_file_by_hand_changes_no_other_backup ... FAILED"],
-    ),
-    tested(
         "backup_moves_foreign",
         ["codex-backup", "rotation", "never_moved"],
         &["what_is_not_a_backup_of_this_file_is_never_moved ... FAILED"],

@@ -12,7 +12,7 @@ use crate::vfs::{SeededEntropy, SimClock};
 /// Which of the disks that a power cut can leave [`FaultDir::crash_images`] gives.
 ///
 /// The units are the changes of bytes and lengths (one per write, `set_len` and `allocate` that no
-/// sync has made durable) and those of names (one per create, rename, link and remove; a rename is
+/// sync has made durable) and those of names (one per create, rename and remove; a rename is
 /// one unit). First come all subsets of both where they are few, else prefixes of each; then
 /// samples, in turn: any subset; any version of each 512-byte sector and any length; any subset
 /// with one sector torn at a byte. A sector holds what the cache held after one of the writes to

@@ -36,10 +36,6 @@ impl Dir for FaultDir {
         self.on_pair(CallKind::Rename, from, to, |disk| disk.rename(from, to))
     }
 
-    fn link(&self, from: &str, to: &str) -> io::Result<()> {
-        self.on_pair(CallKind::Link, from, to, |disk| disk.link(from, to))
-    }
-
     fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
         let now_us = self.machine.clock.now_us();
         self.on_pair(CallKind::Reflink, from, to, |disk| disk.reflink(from, to, mode, now_us))

@@ -143,22 +143,13 @@ impl Disk {
 
     pub(super) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let ino = self.ino(from)?;
-        // POSIX: two names of one file both stay.
+        // POSIX: a rename to its own name changes nothing.
         if self.names.get(to) == Some(&ino) {
             return Ok(());
         }
         let to: Arc<str> = to.into();
         self.inode_mut(ino)?.label = Arc::clone(&to);
         self.change_names(NameWhat::Rename { from: from.into(), to, ino });
-        Ok(())
-    }
-
-    pub(super) fn link(&mut self, from: &str, to: &str) -> io::Result<()> {
-        let ino = self.ino(from)?;
-        if self.names.contains_key(to) {
-            return Err(taken(to));
-        }
-        self.change_names(NameWhat::Add { name: to.into(), ino });
         Ok(())
     }
 
@@ -197,11 +188,9 @@ impl Disk {
             return Ok(None);
         };
         let inode = self.inode(ino)?;
-        let links = self.names.values().filter(|other| **other == ino).count();
         Ok(Some(Metadata {
             kind: Kind::File,
             len: inode.cached.len(),
-            links: u64::try_from(links).unwrap_or(u64::MAX),
             modified_us: inode.modified_us,
             identity: ino,
         }))

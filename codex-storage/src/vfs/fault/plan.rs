@@ -18,7 +18,7 @@ pub enum Fault {
     Eintr,
     /// A write stops after so many bytes, which are written (`WriteZero`); only for writes.
     ShortWrite(usize),
-    /// The file system cannot do this (`Unsupported`); only for links and reflinks.
+    /// The file system cannot do this (`Unsupported`); only for reflinks.
     Unsupported,
 }
 
@@ -42,7 +42,7 @@ impl Fault {
             Self::Eio | Self::Eintr => true,
             Self::Enospc => kind.takes_space(),
             Self::ShortWrite(_) => kind == CallKind::Write,
-            Self::Unsupported => matches!(kind, CallKind::Link | CallKind::Reflink),
+            Self::Unsupported => kind == CallKind::Reflink,
         }
     }
 }
