@@ -218,7 +218,7 @@ impl<T> Named<T> for io::Result<T> {
             match source.kind() {
                 io::ErrorKind::NotFound => Error::Missing { path },
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    let available = dir.available_bytes().unwrap_or(0);
+                    let available = dir.available_bytes().ok().flatten().unwrap_or(0);
                     Error::NoSpace { path, needed, available }
                 }
                 _ => Error::Io { action, path, source: Arc::new(source) },

@@ -222,7 +222,13 @@ impl Dir for ReadOnlyDir {
     fn try_lock(&self, _: &str, _: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
         denied()
     }
-    fn available_bytes(&self) -> io::Result<u64> {
+    fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
+        self.0.lock_existing(name, kind)
+    }
+    fn inherit(&self, _: &str, _: &str, _: Option<Mode>) -> io::Result<()> {
+        denied()
+    }
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
         self.0.available_bytes()
     }
     fn path(&self, name: &str) -> std::path::PathBuf {

@@ -73,6 +73,8 @@ conformance!(
     a_writer_excludes_everybody_and_readers_share,
     a_lock_belongs_to_the_file_and_not_to_its_name,
     a_lock_file_is_created_once_and_stays,
+    a_lock_of_an_existing_file_goes_along_when_that_is_renamed,
+    a_file_inherits_whether_it_may_be_written,
     sync_works_through_a_reading_handle,
 );
 
@@ -252,7 +254,7 @@ fn the_list_names_every_file(dir: &dyn Dir) {
     drop(dir.try_lock("lock", LockKind::Shared).unwrap().unwrap());
     assert_eq!(sorted(dir), ["a", "app.db.wal.00000000000000000001", "lock", "\u{fc}"]);
     assert!(dir.path("a").ends_with("a"));
-    assert!(dir.available_bytes().unwrap() > 0);
+    assert!(dir.available_bytes().unwrap().is_none_or(|available| available > 0));
     dir.sync().unwrap();
 }
 
@@ -314,6 +316,42 @@ fn a_lock_file_is_created_once_and_stays(dir: &dyn Dir) {
     assert_eq!(dir.list().unwrap(), ["lock"]);
 }
 
+fn a_lock_of_an_existing_file_goes_along_when_that_is_renamed(dir: &dyn Dir) {
+    let missing = dir.lock_existing("a", LockKind::Shared).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    dir.open("a", Open::CreateNew(Mode::Frozen)).unwrap();
+    let held = dir.lock_existing("a", LockKind::Exclusive).unwrap().unwrap();
+    assert_eq!(held.identity(), dir.metadata("a").unwrap().unwrap().identity);
+    held.abandon();
+    dir.rename("a", "b").unwrap();
+    assert!(dir.lock_existing("b", LockKind::Shared).unwrap().is_none());
+    drop(held);
+    let _one = dir.lock_existing("b", LockKind::Shared).unwrap().unwrap();
+    let _two = dir.lock_existing("b", LockKind::Shared).unwrap().unwrap();
+    assert!(dir.lock_existing("b", LockKind::Exclusive).unwrap().is_none());
+    assert_eq!(sorted(dir), ["b"]);
+}
+
+fn a_file_inherits_whether_it_may_be_written(dir: &dyn Dir) {
+    dir.open("frozen", Open::CreateNew(Mode::Frozen)).unwrap();
+    create(dir, "new");
+    let missing = dir.inherit("none", "new", None).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let missing = dir.inherit("new", "none", None).unwrap_err();
+    assert_eq!(missing.kind(), ErrorKind::NotFound);
+    let writable = || dir.open("new", Open::Write).is_ok();
+    for (from, mode, expected) in [
+        ("frozen", None, false),
+        ("frozen", Some(Mode::Private), true),
+        ("new", Some(Mode::Frozen), false),
+        ("frozen", Some(Mode::Private), true),
+        ("new", None, true),
+    ] {
+        dir.inherit(from, "new", mode).unwrap();
+        assert_eq!(writable(), expected, "{from} {mode:?}");
+    }
+}
+
 fn sync_works_through_a_reading_handle(dir: &dyn Dir) {
     create(dir, "a").write_all_at(b"abc", 0).unwrap();
     dir.open("a", Open::Read).unwrap().sync().unwrap();
@@ -358,6 +396,31 @@ mod unix {
         dir.open("private", Open::CreateNew(Mode::Private)).unwrap();
         dir.open("frozen", Open::CreateNew(Mode::Frozen)).unwrap();
         dir.try_lock("lock", LockKind::Exclusive).unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_file_inherits_the_permissions_and_only_changes_the_right_to_write() {
+        let (temp, dir) = world();
+        let mode = |name: &str| {
+            std::fs::metadata(temp.path().join(name)).unwrap().permissions().mode() & 0o7777
+        };
+        for name in ["from", "to"] {
+            dir.open(name, Open::CreateNew(Mode::Private)).unwrap();
+        }
+        for (from, how, to) in [
+            (0o440, None, 0o440),
+            (0o400, None, 0o400),
+            (0o664, None, 0o664),
+            (0o440, Some(Mode::Private), 0o640),
+            (0o400, Some(Mode::Private), 0o600),
+            (0o664, Some(Mode::Frozen), 0o444),
+            (0o600, Some(Mode::Frozen), 0o400),
+        ] {
+            let permissions = std::fs::Permissions::from_mode(from);
+            std::fs::set_permissions(temp.path().join("from"), permissions).unwrap();
+            dir.inherit("from", "to", how).unwrap();
+            assert_eq!(mode("to"), to, "{from:o} {how:?}");
+        }
     }
 
     #[test]

@@ -440,13 +440,13 @@ fn a_full_disk_refuses_an_allocation_and_changes_nothing() {
     disk.set_space(Space::AtOnce(8 * 4_096));
     let file = create(&disk, "a");
     file.allocate(0, 4 * 4_096).unwrap();
-    assert_eq!(disk.available_bytes().unwrap(), 4 * 4_096);
+    assert_eq!(disk.available_bytes().unwrap(), Some(4 * 4_096));
     let full = file.allocate(4 * 4_096, 5 * 4_096).unwrap_err();
     assert_eq!(full.kind(), ErrorKind::StorageFull);
     assert_eq!(file.len().unwrap(), 4 * 4_096);
     file.write_all_at(&[1; 4 * 4_096], 0).unwrap();
     file.allocate(4 * 4_096, 4 * 4_096).unwrap();
-    assert_eq!(disk.available_bytes().unwrap(), 0);
+    assert_eq!(disk.available_bytes().unwrap(), Some(0));
 }
 
 #[test]
@@ -510,7 +510,7 @@ fn a_file_whose_opening_failed_after_its_effect_gives_its_space_back() {
     disk.open("a", Open::Read).unwrap_err();
     disk.remove("a").unwrap();
     disk.sync().unwrap();
-    assert_eq!(disk.available_bytes().unwrap(), 4_096);
+    assert_eq!(disk.available_bytes().unwrap(), Some(4_096));
 }
 
 // Sweeps over all calls.
@@ -674,6 +674,8 @@ fn an_observer_sees_each_call_before_it_happens_with_the_present_name() {
     file.sync().unwrap();
     observed.sync().unwrap();
     drop(observed.try_lock("lock", LockKind::Shared).unwrap());
+    drop(observed.lock_existing("a", LockKind::Shared).unwrap());
+    observed.inherit("a", "lock", None).unwrap();
     assert_eq!(file.len().unwrap(), 4);
     file.read_exact_at(&mut [0; 4], 0).unwrap();
     file.set_len(2).unwrap();

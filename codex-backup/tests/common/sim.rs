@@ -229,7 +229,17 @@ impl Dir for NoReflink {
     fn try_lock(&self, name: &str, kind: LockKind) -> std::io::Result<Option<Box<dyn LockGuard>>> {
         self.0.try_lock(name, kind)
     }
-    fn available_bytes(&self) -> std::io::Result<u64> {
+    fn lock_existing(
+        &self,
+        name: &str,
+        kind: LockKind,
+    ) -> std::io::Result<Option<Box<dyn LockGuard>>> {
+        self.0.lock_existing(name, kind)
+    }
+    fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> std::io::Result<()> {
+        self.0.inherit(from, to, mode)
+    }
+    fn available_bytes(&self) -> std::io::Result<Option<u64>> {
         self.0.available_bytes()
     }
     fn path(&self, name: &str) -> std::path::PathBuf {

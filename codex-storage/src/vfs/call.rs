@@ -13,7 +13,7 @@ pub struct Call {
     /// The name of the file: the one it has now, where it was renamed after opening; empty for a
     /// call to the whole directory.
     pub name: Arc<str>,
-    /// The second name of a rename or reflink.
+    /// The second name of a rename, reflink or inherit.
     pub to: Option<Arc<str>>,
     /// Where the bytes lie that a call to a file is about; 0 for other calls.
     pub offset: u64,
@@ -58,6 +58,10 @@ pub enum CallKind {
     SyncDir,
     /// `Dir::try_lock`.
     TryLock,
+    /// `Dir::lock_existing`.
+    LockExisting,
+    /// `Dir::inherit`.
+    Inherit,
     /// `Dir::available_bytes`.
     AvailableBytes,
     /// `File::len`.
@@ -82,6 +86,7 @@ impl CallKind {
             Self::Open
                 | Self::List
                 | Self::Metadata
+                | Self::LockExisting
                 | Self::AvailableBytes
                 | Self::Len
                 | Self::Read
@@ -90,7 +95,7 @@ impl CallKind {
 
     /// Whether the call may need space that the disk does not have.
     pub fn takes_space(self) -> bool {
-        self.changes() && !matches!(self, Self::Remove)
+        self.changes() && !matches!(self, Self::Remove | Self::Inherit)
     }
 }
 

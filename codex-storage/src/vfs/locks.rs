@@ -12,25 +12,35 @@ pub(crate) struct LockTable {
 }
 
 impl LockTable {
-    pub(crate) fn try_lock(self: &Arc<Self>, kind: LockKind) -> Option<TableGuard> {
+    /// The lock of the file with this identity.
+    pub(crate) fn try_lock(
+        self: &Arc<Self>,
+        kind: LockKind,
+        identity: u64,
+    ) -> Option<Box<dyn LockGuard>> {
         let mut held = self.held.lock();
         match kind {
             LockKind::Shared if !held.exclusive => held.shared += 1,
             LockKind::Exclusive if !held.exclusive && held.shared == 0 => held.exclusive = true,
             LockKind::Shared | LockKind::Exclusive => return None,
         }
-        Some(TableGuard { table: Arc::clone(self), kind })
+        Some(Box::new(TableGuard { table: Arc::clone(self), kind, identity }))
     }
 }
 
 /// A held lock, released on drop.
 #[derive(Debug)]
-pub(crate) struct TableGuard {
+struct TableGuard {
     table: Arc<LockTable>,
     kind: LockKind,
+    identity: u64,
 }
 
-impl LockGuard for TableGuard {}
+impl LockGuard for TableGuard {
+    fn identity(&self) -> u64 {
+        self.identity
+    }
+}
 
 impl Drop for TableGuard {
     fn drop(&mut self) {

@@ -54,7 +54,7 @@ impl MemDir {
     fn new_inode(&self, mode: Mode, bytes: Vec<u8>) -> Arc<Inode> {
         Arc::new(Inode {
             identity: self.shared.next_identity.fetch_add(1, Ordering::Relaxed),
-            mode,
+            mode: Mutex::new(mode),
             modified_us: AtomicI64::new(self.shared.clock.now_us()),
             bytes: Mutex::new(bytes),
             locks: Arc::new(LockTable::default()),
@@ -84,7 +84,7 @@ impl Dir for MemDir {
                 Ok(self.file(inode, true))
             }
             (_, None) => Err(not_found(name)),
-            (Open::Write, Some(inode)) if inode.mode == Mode::Frozen => {
+            (Open::Write, Some(inode)) if *inode.mode.lock() == Mode::Frozen => {
                 Err(io::Error::new(ErrorKind::PermissionDenied, format!("{name} is read-only")))
             }
             (how, Some(inode)) => Ok(self.file(Arc::clone(inode), how == Open::Write)),
@@ -142,13 +142,27 @@ impl Dir for MemDir {
         let inode = names
             .entry(name.to_owned())
             .or_insert_with(|| self.new_inode(Mode::Private, Vec::new()));
-        let locks = Arc::clone(&inode.locks);
-        drop(names);
-        Ok(locks.try_lock(kind).map(|guard| -> Box<dyn LockGuard> { Box::new(guard) }))
+        Ok(inode.locks.try_lock(kind, inode.identity))
     }
 
-    fn available_bytes(&self) -> io::Result<u64> {
-        Ok(1 << 40)
+    fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
+        check_name(name)?;
+        let names = self.names();
+        let inode = names.get(name).ok_or_else(|| not_found(name))?;
+        Ok(inode.locks.try_lock(kind, inode.identity))
+    }
+
+    fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> io::Result<()> {
+        check_names(from, to)?;
+        let names = self.names();
+        let inode = |name| names.get(name).ok_or_else(|| not_found(name));
+        let mode = mode.unwrap_or(*inode(from)?.mode.lock());
+        *inode(to)?.mode.lock() = mode;
+        Ok(())
+    }
+
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -172,7 +186,7 @@ impl fmt::Debug for Shared {
 
 struct Inode {
     identity: u64,
-    mode: Mode,
+    mode: Mutex<Mode>,
     modified_us: AtomicI64,
     bytes: Mutex<Vec<u8>>,
     locks: Arc<LockTable>,

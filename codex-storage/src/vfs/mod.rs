@@ -61,10 +61,20 @@ pub trait Dir: fmt::Debug + Send + Sync {
     /// Makes the names of this directory durable as they are now.
     fn sync(&self) -> io::Result<()>;
     /// Takes the advisory lock on the file `name` (created when missing, never renamed or
-    /// removed), or returns `None` when somebody else holds it in the way. Released on drop.
+    /// removed), or returns `None` if another handle or process holds a lock that excludes it.
     fn try_lock(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>>;
-    /// Bytes that an unprivileged writer can still allocate in this file system.
-    fn available_bytes(&self) -> io::Result<u64>;
+    /// As [`Dir::try_lock`] of a file that exists (`NotFound` if it does not), opened for reading
+    /// only. The lock belongs to the file: it goes along when the file is renamed. `Unsupported`
+    /// where such a file cannot be locked.
+    fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>>;
+    /// Gives the file `to` the owner, the group and the permissions of the file `from`, which it
+    /// is about to replace. A `mode` adds or takes the right to write, as in the mode of a new
+    /// file, where the two files are of different kinds. An owner or a group that this process
+    /// may not give is left out, and the permissions of such a group with it.
+    fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> io::Result<()>;
+    /// Bytes that an unprivileged writer can still allocate in this file system; `None` if the
+    /// file system does not report it.
+    fn available_bytes(&self) -> io::Result<Option<u64>>;
     /// The path of `name`, for messages.
     fn path(&self, name: &str) -> PathBuf;
 }
@@ -93,8 +103,16 @@ pub trait File: fmt::Debug + Send + Sync {
     fn sync(&self) -> io::Result<()>;
 }
 
-/// A held advisory lock; dropping it releases the lock.
-pub trait LockGuard: fmt::Debug + Send + Sync {}
+/// A held advisory lock. Dropping it releases the lock at once, whatever children of this process
+/// hold copies of its descriptor. Dropped in a forked child, it closes the copy of that child and
+/// releases nothing.
+pub trait LockGuard: fmt::Debug + Send + Sync {
+    /// The [identity](Metadata::identity) of the locked file.
+    fn identity(&self) -> u64;
+    /// In a forked child, closes its copy of the lock, which would otherwise outlive the parent.
+    /// Does nothing in the process that took the lock.
+    fn abandon(&self) {}
+}
 
 /// How [`Dir::open`] opens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -115,7 +115,17 @@ impl Dir for Observed {
         self.dir.try_lock(name, kind)
     }
 
-    fn available_bytes(&self) -> io::Result<u64> {
+    fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
+        self.see(CallKind::LockExisting, name);
+        self.dir.lock_existing(name, kind)
+    }
+
+    fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> io::Result<()> {
+        self.see_pair(CallKind::Inherit, from, to);
+        self.dir.inherit(from, to, mode)
+    }
+
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
         self.see(CallKind::AvailableBytes, "");
         self.dir.available_bytes()
     }

@@ -1,7 +1,10 @@
 //! A directory of the operating system (Unix).
 #![expect(clippy::disallowed_types, reason = "this is the seam that the lint points to")]
 
-use std::fs::{File as StdFile, TryLockError};
+mod inherit;
+mod lock;
+
+use std::fs::File as StdFile;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -121,24 +124,9 @@ impl OsDir {
         }
     }
 
-    fn lock_opened(&self, name: &str, file: StdFile, kind: LockKind) -> io::Result<Tried> {
-        match try_flock(&file, kind) {
-            Ok(()) if self.is_named(name, &file)? => Ok(Tried::Locked(file)),
-            Ok(()) => Ok(Tried::Renamed),
-            Err(TryLockError::WouldBlock) => Ok(Tried::HeldByOther),
-            Err(TryLockError::Error(error)) => Err(error),
-        }
-    }
-
     /// Removes what a failed call has created; if that fails too, the first error tells more.
     fn forget(&self, name: &str) {
         let _ = fs::unlinkat(&self.fd, name, AtFlags::empty());
-    }
-
-    /// Whether `name` still stands for `file`.
-    fn is_named(&self, name: &str, file: &StdFile) -> io::Result<bool> {
-        let identity = file.metadata()?.ino();
-        Ok(self.metadata(name)?.is_some_and(|found| found.identity == identity))
     }
 }
 
@@ -198,18 +186,34 @@ impl Dir for OsDir {
 
     fn try_lock(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
         check_name(name)?;
-        loop {
-            match self.lock_opened(name, self.open_lock(name, kind)?, kind)? {
-                Tried::Locked(file) => return Ok(Some(Box::new(OsLock(file)))),
-                Tried::HeldByOther => return Ok(None),
-                Tried::Renamed => {}
-            }
-        }
+        self.lock_named(name, kind, || self.open_lock(name, kind))
     }
 
-    fn available_bytes(&self) -> io::Result<u64> {
-        let found = retry_on_intr(|| fs::fstatvfs(&self.fd))?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+    fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
+        check_name(name)?;
+        self.lock_named(name, kind, || self.open_existing(name, OFlags::RDONLY)).map_err(|error| {
+            // A network file system may lock exclusively only what is open for writing.
+            match Errno::from_io_error(&error) {
+                Some(errno @ Errno::BADF) => unsupported("lock on a file open for reading", errno),
+                _ => error,
+            }
+        })
+    }
+
+    fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> io::Result<()> {
+        check_names(from, to)?;
+        let stat = retry_on_intr(|| fs::statat(&self.fd, from, AtFlags::SYMLINK_NOFOLLOW))?;
+        inherit::take_over(&stat, &self.open_existing(to, OFlags::RDONLY)?, mode)
+    }
+
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
+        match retry_on_intr(|| fs::fstatvfs(&self.fd)) {
+            // No blocks at all: a file system without a limit, or one that does not count.
+            Ok(found) if found.f_blocks == 0 => Ok(None),
+            Ok(found) => Ok(Some(found.f_bavail.saturating_mul(found.f_frsize))),
+            Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -284,34 +288,6 @@ impl OsFile {
             offset = range_end(offset, zeros.len())?;
         }
         Ok(())
-    }
-}
-
-/// What came of locking an open file.
-#[derive(Debug)]
-enum Tried {
-    Locked(StdFile),
-    HeldByOther,
-    /// Somebody removed the file between opening and locking: such a lock excludes nobody.
-    Renamed,
-}
-
-/// A lock of std (flock where there is one): it ends with the descriptor.
-#[derive(Debug)]
-struct OsLock(#[expect(dead_code, reason = "held for its drop")] StdFile);
-
-impl LockGuard for OsLock {}
-
-fn try_flock(file: &StdFile, kind: LockKind) -> Result<(), TryLockError> {
-    loop {
-        let tried = match kind {
-            LockKind::Shared => file.try_lock_shared(),
-            LockKind::Exclusive => file.try_lock(),
-        };
-        match tried {
-            Err(TryLockError::Error(error)) if error.kind() == ErrorKind::Interrupted => {}
-            tried => return tried,
-        }
     }
 }
 

@@ -135,14 +135,23 @@ impl Dir for OsDir {
             LockKind::Exclusive => file.try_lock(),
         };
         match tried {
-            Ok(()) => Ok(Some(Box::new(OsLock(file)))),
+            Ok(()) => Ok(Some(Box::new(OsLock { file }))),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(error)) => Err(error),
         }
     }
 
-    fn available_bytes(&self) -> io::Result<u64> {
+    /// Locks are mandatory on Windows: one on the file would keep others from reading it.
+    fn lock_existing(&self, _: &str, _: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
         Err(ErrorKind::Unsupported.into())
+    }
+
+    fn inherit(&self, from: &str, to: &str, _mode: Option<Mode>) -> io::Result<()> {
+        check_names(from, to)
+    }
+
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -205,8 +214,21 @@ impl File for OsFile {
     }
 }
 
-/// A lock of std: it ends with the descriptor.
+/// A lock of std, released on drop.
 #[derive(Debug)]
-struct OsLock(#[expect(dead_code, reason = "held for its drop")] StdFile);
+struct OsLock {
+    file: StdFile,
+}
 
-impl LockGuard for OsLock {}
+impl LockGuard for OsLock {
+    fn identity(&self) -> u64 {
+        0
+    }
+}
+
+impl Drop for OsLock {
+    fn drop(&mut self) {
+        // Closing the handle, which follows, releases it too, if perhaps later.
+        let _ = self.file.unlock();
+    }
+}

@@ -51,7 +51,7 @@ fn is_sync(path: &str) -> bool {
 }
 
 fn is_os(file: &str) -> bool {
-    ["os.rs", "os_std.rs"].contains(&file)
+    ["os.rs", "os_std.rs"].contains(&file) || file.starts_with("os/")
 }
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {

@@ -67,20 +67,38 @@ impl Dir for FaultDir {
     fn try_lock(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
         check_name(name)?;
         let now_us = self.machine.clock.now_us();
-        let locks = self.on_name(CallKind::TryLock, name, |disk| {
+        let (locks, ino) = self.on_name(CallKind::TryLock, name, |disk| {
             let ino = match disk.ino(name) {
                 Ok(ino) => ino,
                 Err(_) => disk.create(name, Mode::Private, now_us)?,
             };
-            Ok(Arc::clone(&disk.inode(ino)?.locks))
+            Ok((Arc::clone(&disk.inode(ino)?.locks), ino))
         })?;
-        Ok(locks.try_lock(kind).map(|guard| -> Box<dyn LockGuard> { Box::new(guard) }))
+        Ok(locks.try_lock(kind, ino))
     }
 
-    fn available_bytes(&self) -> io::Result<u64> {
+    fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
+        check_name(name)?;
+        let (locks, ino) = self.on_name(CallKind::LockExisting, name, |disk| {
+            let ino = disk.ino(name)?;
+            Ok((Arc::clone(&disk.inode(ino)?.locks), ino))
+        })?;
+        Ok(locks.try_lock(kind, ino))
+    }
+
+    fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> io::Result<()> {
+        self.on_pair(CallKind::Inherit, from, to, |disk| {
+            let mode = mode.unwrap_or(disk.inode(disk.ino(from)?)?.mode);
+            let to = disk.ino(to)?;
+            disk.inode_mut(to)?.mode = mode;
+            Ok(())
+        })
+    }
+
+    fn available_bytes(&self) -> io::Result<Option<u64>> {
         self.on_name(CallKind::AvailableBytes, "", |disk| {
-            let capacity = disk.space.capacity().unwrap_or(1 << 40);
-            Ok(capacity.saturating_sub(disk.used_bytes()))
+            let free = |capacity: u64| capacity.saturating_sub(disk.used_bytes());
+            Ok(disk.space.capacity().map(free))
         })
     }
 

@@ -6,9 +6,11 @@
     reason = "a test fails by panicking"
 )]
 
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
 
+use super::lock::{OsLock, Tried};
 use super::*;
+use crate::sync::Mutex;
 
 #[test]
 fn a_lock_on_a_file_that_lost_its_name_is_none() {
@@ -25,6 +27,67 @@ fn a_lock_on_a_file_that_lost_its_name_is_none() {
     let tried = dir.lock_opened("lock", opened, LockKind::Exclusive).unwrap();
     assert!(matches!(tried, Tried::Renamed), "{tried:?}");
     drop(held);
+}
+
+/// A lock with a copy of its descriptor, as a child has it that was forked off: another open
+/// descriptor of the same open file, which is not the process that took the lock.
+fn forked(dir: &OsDir) -> (OsLock, OsLock) {
+    let opened = dir.open_lock("lock", LockKind::Exclusive).unwrap();
+    let copy = opened.try_clone().unwrap();
+    let Tried::Locked(held) = dir.lock_opened("lock", opened, LockKind::Exclusive).unwrap() else {
+        panic!("the lock is free");
+    };
+    let (identity, taken_by) = (held.identity, held.taken_by + 1);
+    (held, OsLock { file: Mutex::new(Some(copy)), identity, taken_by })
+}
+
+/// A process that holds `file` open as its standard input until the test ends it.
+fn idle(file: StdFile) -> Child {
+    Command::new("sleep").arg("600").stdin(Stdio::from(file)).spawn().unwrap()
+}
+
+fn is_free(dir: &OsDir) -> bool {
+    dir.try_lock("lock", LockKind::Exclusive).unwrap().is_some()
+}
+
+#[test]
+fn a_lock_is_free_after_its_drop_though_another_process_has_the_file_open() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = OsDir::open(temp.path()).unwrap();
+    let (held, copy) = forked(&dir);
+    let mut child = idle(copy.file.lock().take().unwrap());
+    assert!(!is_free(&dir));
+    drop(held);
+    assert!(is_free(&dir), "the copy of a child keeps the lock");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_copy_that_a_child_closes_neither_frees_the_lock_nor_keeps_it() {
+    for abandons in [false, true] {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = OsDir::open(temp.path()).unwrap();
+        let (held, copy) = forked(&dir);
+        if abandons {
+            copy.abandon();
+            assert!(copy.file.lock().is_none());
+            held.abandon();
+        } else {
+            drop(copy);
+        }
+        assert!(!is_free(&dir), "closing the copy frees the lock of the parent");
+        drop(held);
+        assert!(is_free(&dir));
+
+        // The parent ends without a word: its copies are closed and nothing is unlocked.
+        let (mut held, copy) = forked(&dir);
+        held.taken_by = copy.taken_by;
+        drop(held);
+        assert!(!is_free(&dir), "the copy of a child that uses the store still counts");
+        drop(copy);
+        assert!(is_free(&dir));
+    }
 }
 
 #[test]
