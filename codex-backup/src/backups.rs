@@ -4,12 +4,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use codex_storage::Error as StorageError;
+use codex_storage::names::Names;
 use codex_storage::vfs::{Dir, LockGuard, LockKind, Mode, Vfs};
 
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Depth, Facts, Inspect};
 use crate::job::Job;
-use crate::names;
 use crate::receipts::{Receipts, Verified};
 use crate::slots::{self, Slot};
 
@@ -21,7 +22,7 @@ use crate::slots::{self, Slot};
 #[derive(Clone)]
 pub struct Backups {
     pub(crate) vfs: Vfs,
-    pub(crate) name: String,
+    pub(crate) names: Names,
     pub(crate) inspect: Arc<dyn Inspect>,
     pub(crate) options: Options,
 }
@@ -46,36 +47,30 @@ impl Backups {
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a name with a separator in it, or a number of backups to keep
-    /// outside 1 to 9,999.
-    pub fn new(
-        vfs: Vfs,
-        name: impl Into<String>,
-        inspect: Arc<dyn Inspect>,
-        options: Options,
-    ) -> Result<Self> {
-        let name = name.into();
-        names::check(&name)?;
+    /// [`Error::Invalid`] for a name that no store may have (see [`Names::new`]) or that is a
+    /// backup itself, or a number of backups to keep outside 1 to 9,999.
+    pub fn new(vfs: Vfs, name: &str, inspect: Arc<dyn Inspect>, options: Options) -> Result<Self> {
+        let names = names_of(&vfs, name)?;
         if !(1..=9_999).contains(&options.keep) {
             let why = "backups cannot be kept; keep 1 to 9,999, or make none";
             return Err(Error::Invalid { value: options.keep.to_string(), why });
         }
-        Ok(Self { vfs, name, inspect, options })
+        Ok(Self { vfs, names, inspect, options })
     }
 
     /// The name of the file whose backups these are.
     pub fn name(&self) -> &str {
-        &self.name
+        self.names.main()
     }
 
     /// Notes that the backup `name` was verified. Called under the lock.
     pub(crate) fn note(&self, name: &str, facts: &Facts, verified: Verified) {
         let Ok(slots) = self.scan() else { return };
         let Some(slot) = slots.iter().find(|slot| slot.name == name) else { return };
-        let mut receipts = Receipts::load(self.dir(), &self.name);
+        let mut receipts = Receipts::load(self.dir(), &self.names);
         receipts.add(&slot.found, facts, verified);
         let still: Vec<_> = slots.iter().map(|slot| slot.found).collect();
-        receipts.save(self.dir(), &self.name, &still);
+        receipts.save(self.dir(), &self.names, &still);
     }
 
     /// Notes that the checksums of the backup `name` were verified just now.
@@ -103,11 +98,11 @@ impl Backups {
     }
 
     pub(crate) fn scan(&self) -> Result<Vec<Slot>> {
-        slots::scan(self.dir(), &self.name, &*self.inspect)
+        slots::scan(self.dir(), &self.names, &*self.inspect)
     }
 
     pub(crate) fn own(&self, slots: &[Slot], id: &[u8]) -> Result<()> {
-        slots::own(self.dir(), &self.name, slots, id, self.options.keep)
+        slots::own(self.dir(), self.name(), slots, id, self.options.keep)
     }
 
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {
@@ -115,7 +110,7 @@ impl Backups {
     }
 
     pub(crate) fn sync(&self) -> Result<()> {
-        self.dir().sync().named("sync the folder of", self.dir(), &self.name)
+        self.dir().sync().named("sync the folder of", self.dir(), self.name())
     }
 
     pub(crate) fn dir(&self) -> &dyn Dir {
@@ -131,7 +126,7 @@ impl Backups {
             }
             let waited = self.vfs.clock.monotonic().saturating_sub(start);
             if waited >= self.options.lock_timeout {
-                let path = self.dir().path(&names::lock_name(&self.name));
+                let path = self.dir().path(&self.names.backup_lock());
                 return Err(Error::Busy { path, waited });
             }
             self.vfs.clock.sleep(LOCK_POLL.min(self.options.lock_timeout));
@@ -139,7 +134,7 @@ impl Backups {
     }
 
     pub(crate) fn try_lock(&self) -> Result<Option<Box<dyn LockGuard>>> {
-        let name = names::lock_name(&self.name);
+        let name = self.names.backup_lock();
         self.dir().try_lock(&name, LockKind::Exclusive).named("lock", self.dir(), &name)
     }
 }
@@ -147,9 +142,20 @@ impl Backups {
 impl fmt::Debug for Backups {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backups")
-            .field("path", &self.dir().path(&self.name))
+            .field("path", &self.dir().path(self.name()))
             .field("options", &self.options)
             .finish_non_exhaustive()
+    }
+}
+
+/// The names around the file `name`.
+pub(crate) fn names_of(vfs: &Vfs, name: &str) -> Result<Names> {
+    let invalid = |why| Error::Invalid { value: vfs.dir.path(name).display().to_string(), why };
+    match Names::new(name, &vfs.dir.path(name)) {
+        Ok(names) if names.is_backup() => Err(invalid("a backup has no backups; name its store")),
+        Ok(names) => Ok(names),
+        Err(StorageError::BadPath { why, .. }) => Err(invalid(why)),
+        Err(_) => Err(invalid("no store may have this name")),
     }
 }
 

@@ -5,14 +5,16 @@ use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use codex_storage::vfs::{Dir, File, Kind, Mode, Open, Vfs};
+use codex_storage::names::{BackupTemporary, Names};
+use codex_storage::vfs::{Dir, File, Kind, LockGuard, LockKind, Mode, Open, Vfs};
 
+use crate::backups::names_of;
 use crate::error::{Cause, Error, Named, Result};
 use crate::inspect::{Facts, Inspect, Prefix};
 use crate::job::Job;
 use crate::meter::Meter;
-use crate::names::{self, Stem};
 
 /// Where the bytes of a copy come from.
 pub enum Source<'a> {
@@ -128,13 +130,14 @@ pub struct Copied {
 /// Copies `source`, a file in `from`, to `name` in `to`, where nothing may stand: atomically. A
 /// crash leaves nothing there or the whole copy, synced and verified, and at most a temporary that
 /// the next copy to that name, or the next [`adopt`](crate::Backups::adopt) there, removes. Of two
-/// copies to one name at the same time one may fail; the file at `name` is whole.
+/// copies to one name at the same time one fails.
 ///
 /// # Errors
 ///
-/// [`Error::Exists`] before anything is written, [`Error::NoSpace`] before it where the file system
-/// tells; after any error nothing is at `name`, except when the directory itself could not be
-/// synced last: then nothing is there, or the whole copy.
+/// [`Error::Invalid`] for a name that no store may have, [`Error::Exists`] and [`Error::Busy`]
+/// before anything is written, [`Error::NoSpace`] before it where the file system tells; after any
+/// error nothing is at `name`, except when the directory itself could not be synced last: then
+/// nothing is there, or the whole copy.
 pub fn copy_to(
     from: &Vfs,
     source: Source<'_>,
@@ -144,23 +147,24 @@ pub fn copy_to(
     options: &CopyOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Copied> {
-    names::check(name)?;
+    let names = names_of(to, name)?;
     // Whatever was at hand when it was stopped: the caller knows the copy by its name.
     let by_name = |error| match error {
         Error::Stopped { .. } => Error::Stopped { path: to.dir.path(name) },
         other => other,
     };
     refuse_taken(&*to.dir, name)?;
-    for stray in to.dir.list().named("list", &*to.dir, name)? {
-        if names::stem_of(name, &stray) == Some(Stem::Copying) && is_file(&*to.dir, &stray)? {
-            to.dir.remove(&stray).named("remove", &*to.dir, &stray)?;
-        }
-    }
+    let lock = CopyLock::take(to, &names)?;
+    refuse_taken(&*to.dir, name)?;
     let about = match &options.about {
         Some(about) => Some(about.clone()),
         None => source_facts(&*from.dir, &source, inspect, watch).map_err(by_name)?,
     };
-    let temporary = names::temporary(to, name, Stem::Copying)?;
+    let temporary = names.backup_temporary(BackupTemporary::Copying);
+    if to.dir.metadata(&temporary).named("look at", &*to.dir, &temporary)?.is_some() {
+        // A crash left it.
+        to.dir.remove(&temporary).named("remove", &*to.dir, &temporary)?;
+    }
     let job = Job {
         from: &*from.dir,
         to: &*to.dir,
@@ -176,6 +180,7 @@ pub fn copy_to(
         Ok(copied)
     });
     let copied = made.inspect_err(|_| discard(&*to.dir, &temporary)).map_err(by_name)?;
+    drop(lock);
     to.dir.sync().named("sync the folder of", &*to.dir, name)?;
     Ok(copied)
 }
@@ -262,6 +267,37 @@ impl fmt::Debug for Source<'_> {
                 f.debug_struct("Opened").field("name", name).field("upto", upto).finish()
             }
             Self::Write { size, .. } => f.debug_struct("Write").field("size", size).finish(),
+        }
+    }
+}
+
+/// Keeps other copies to the same name away. The lock file goes with it unless it holds times of
+/// verifications, so that a copy comes alone.
+struct CopyLock<'a> {
+    dir: &'a dyn Dir,
+    name: String,
+    is_empty: bool,
+    _guard: Box<dyn LockGuard>,
+}
+
+impl<'a> CopyLock<'a> {
+    fn take(to: &'a Vfs, names: &Names) -> Result<Self> {
+        let (dir, name) = (&*to.dir, names.backup_lock());
+        let found = dir.metadata(&name).named("look at", dir, &name)?;
+        let is_empty = found.is_none_or(|found| found.len == 0);
+        let guard = dir.try_lock(&name, LockKind::Exclusive).named("lock", dir, &name)?;
+        let busy = || Error::Busy { path: dir.path(&name), waited: Duration::ZERO };
+        let guard = guard.ok_or_else(busy)?;
+        Ok(Self { dir, name, is_empty, _guard: guard })
+    }
+}
+
+impl Drop for CopyLock<'_> {
+    fn drop(&mut self) {
+        if self.is_empty {
+            // Order: while the lock is held. Who locks the file after that finds that it has lost
+            // its name, and makes another.
+            discard(self.dir, &self.name);
         }
     }
 }

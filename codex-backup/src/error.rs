@@ -97,9 +97,9 @@ pub enum Error {
         /// The version found in the copy.
         found: String,
     },
-    /// Another thread or process rotates, prunes or restores the same file.
+    /// Another thread or process rotates, prunes or restores the same file, or copies to it.
     #[error(
-        "{path}: held by another rotation, prune or restore, waited {waited:?}; try again later"
+        "{path}: held by another rotation, restore or copy, waited {waited:?}; try again later"
     )]
     Busy {
         /// The lock file.

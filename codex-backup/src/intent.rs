@@ -1,20 +1,19 @@
 //! The record of a restore that is under way: what is put in place, and where what it replaces is
 //! kept. Written whole, synced and named before the first name moves.
 //!
-//! Layout, little-endian: `CDXRSTR1`, the body, CRC-32C of all before it. The body: main, staged
+//! Layout, little-endian: `CDXRSTR1`, the body, CRC-32C of all before it. The body: main
 //! and origin as strings (length u32, UTF-8), id and mark as byte strings (length u32), seq u64,
 //! frozen u8, number of moves u32, for each the old and the new name as strings.
 
+use codex_storage::names::Names;
+
 use crate::inspect::Facts;
-use crate::names::{self, Stem};
 
 /// A restore that was decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Intent {
     /// The file being restored.
     pub(crate) main: String,
-    /// The verified temporary that will get its name.
-    pub(crate) staged: String,
     /// The backup it is a copy of; empty where it was written by its caller.
     pub(crate) origin: String,
     /// Its version.
@@ -26,7 +25,7 @@ pub(crate) struct Intent {
 impl Intent {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut out = MAGIC.to_vec();
-        for text in [&self.main, &self.staged, &self.origin] {
+        for text in [&self.main, &self.origin] {
             put(&mut out, text.as_bytes());
         }
         put(&mut out, &self.facts.id);
@@ -43,26 +42,27 @@ impl Intent {
     }
 
     /// Reads the record of a restore of `main`; `Err` says in words what is wrong with it.
-    pub(crate) fn decode(main: &str, bytes: &[u8]) -> Result<Self, &'static str> {
+    pub(crate) fn decode(names: &Names, bytes: &[u8]) -> Result<Self, &'static str> {
         let (body, sum) = bytes.split_last_chunk::<4>().ok_or("its record is cut short")?;
         if crc32c::crc32c(body) != u32::from_le_bytes(*sum) {
             return Err("its record fails its checksum");
         }
         let rest = body.strip_prefix(MAGIC).ok_or("its record is of an unknown version")?;
         let intent = Reader(rest).intent().ok_or("its record is malformed")?;
-        if intent.main == main && intent.is_sane() { Ok(intent) } else { Err(FOREIGN) }
+        if intent.is_sane(names) { Ok(intent) } else { Err(FOREIGN) }
     }
 
     /// Whether it touches only names that a restore of this file touches.
-    fn is_sane(&self) -> bool {
-        let kept = format!("{}.replaced.", self.main);
+    fn is_sane(&self, names: &Names) -> bool {
+        let is_plain = |name: &str| !name.contains(['/', '\0']);
         let backups = format!("{}.bak.", self.main);
-        names::stem_of(&self.main, &self.staged) == Some(Stem::Staged)
-            && (self.origin.is_empty() || names::check(&self.origin).is_ok())
-            && self.moves.iter().all(|(from, to)| {
-                let both = names::check(from).is_ok() && names::check(to).is_ok();
-                both && to.starts_with(&kept) && !from.starts_with(&backups)
-            })
+        let is_fair = |(from, to): &(String, String)| {
+            let number = to.strip_prefix(names.main()).and_then(|to| to.strip_prefix(".replaced."));
+            let number = number.map(|to| to.split_once('.').map_or(to, |(number, _)| number));
+            let kept = number.and_then(|n| names.replaced(n.parse().ok()?, from));
+            is_plain(from) && !from.starts_with(&backups) && kept.as_ref() == Some(to)
+        };
+        self.main == names.main() && is_plain(&self.origin) && self.moves.iter().all(is_fair)
     }
 }
 
@@ -70,7 +70,7 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn intent(mut self) -> Option<Intent> {
-        let (main, staged, origin) = (self.text()?, self.text()?, self.text()?);
+        let (main, origin) = (self.text()?, self.text()?);
         let (id, mark) = (self.bytes()?.to_vec(), self.bytes()?.to_vec());
         let seq = u64::from_le_bytes(self.fixed()?);
         let [frozen] = self.fixed()?;
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
             moves.push((self.text()?, self.text()?));
         }
         let facts = Facts { mark, frozen: frozen != 0, ..Facts::new(id, seq) };
-        self.0.is_empty().then_some(Intent { main, staged, origin, facts, moves })
+        self.0.is_empty().then_some(Intent { main, origin, facts, moves })
     }
 
     fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
@@ -117,12 +117,17 @@ const FOREIGN: &str = "its record names other files";
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+
+    fn names(name: &str) -> Names {
+        Names::new(name, Path::new(name)).unwrap()
+    }
 
     fn intent() -> Intent {
         Intent {
             main: "a.db".to_owned(),
-            staged: "a.db.bak.stage-0123456789abcdef".to_owned(),
             origin: "a.db.bak.2".to_owned(),
             facts: Facts { mark: vec![9; 32], frozen: true, ..Facts::new([1, 2], 77) },
             moves: vec![
@@ -134,33 +139,38 @@ mod tests {
 
     #[test]
     fn a_record_reads_back_as_it_was_written() {
-        assert_eq!(Intent::decode("a.db", &intent().encode()), Ok(intent()));
+        assert_eq!(Intent::decode(&names("a.db"), &intent().encode()), Ok(intent()));
     }
 
     #[test]
     fn a_record_that_is_cut_or_flipped_anywhere_is_refused() {
         let bytes = intent().encode();
         for at in 0..bytes.len() {
-            assert!(Intent::decode("a.db", &bytes[..at]).is_err(), "cut at {at}");
+            assert!(Intent::decode(&names("a.db"), &bytes[..at]).is_err(), "cut at {at}");
             for bit in 0..8 {
                 let mut flipped = bytes.clone();
                 flipped[at] ^= 1 << bit;
-                assert!(Intent::decode("a.db", &flipped).is_err(), "bit {bit} of {at}");
+                assert!(Intent::decode(&names("a.db"), &flipped).is_err(), "bit {bit} of {at}");
             }
         }
     }
 
     #[test]
     fn a_record_that_would_touch_other_files_is_refused() {
-        assert!(Intent::decode("b.db", &intent().encode()).is_err());
-        let escapes =
-            [("../x", "a.db.replaced.1"), ("a.db", "b.db"), ("a.db.bak.1", "a.db.replaced.1")];
+        assert!(Intent::decode(&names("b.db"), &intent().encode()).is_err());
+        let escapes = [
+            ("../x", "a.db.replaced.1"),
+            ("a.db", "b.db"),
+            ("a.db", "a.db.replaced.1.x"),
+            ("a.db./x", "a.db.replaced.1./x"),
+            ("a.db.bak.1", "a.db.replaced.1.bak.1"),
+        ];
         for (from, to) in escapes {
             let moves = vec![(from.to_owned(), to.to_owned())];
             let bad = Intent { moves, ..intent() };
-            assert!(Intent::decode("a.db", &bad.encode()).is_err(), "{from} {to}");
+            assert!(Intent::decode(&names("a.db"), &bad.encode()).is_err(), "{from} {to}");
         }
-        let bad = Intent { staged: "other".to_owned(), ..intent() };
-        assert!(Intent::decode("a.db", &bad.encode()).is_err());
+        let bad = Intent { origin: "../other".to_owned(), ..intent() };
+        assert!(Intent::decode(&names("a.db"), &bad.encode()).is_err());
     }
 }

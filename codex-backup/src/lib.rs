@@ -5,7 +5,8 @@
 //! backup that was good stays good until a newer verified one replaces it. [`copy_to`] makes one
 //! verified copy elsewhere, [`Backups::restore`] puts a backup back, and [`Policy`] says when a
 //! rotation is due. What a file is, whose and which version, an [`Inspect`] tells; [`Whole`] does
-//! it for any file. All access to the disk goes through [`codex_storage::vfs`].
+//! it for any file. All access to the disk goes through [`codex_storage::vfs`], and all names come
+//! from [`codex_storage::names`].
 
 mod backups;
 mod copy;
@@ -15,7 +16,6 @@ mod intent;
 mod job;
 mod list;
 mod meter;
-mod names;
 mod policy;
 mod receipts;
 mod restore;
@@ -23,6 +23,7 @@ mod rotation;
 mod slots;
 
 pub use backups::{Backups, Options};
+pub use codex_storage::names::backup_index;
 pub use codex_storage::vfs;
 pub use copy::{
     Copied, CopyOptions, Method, Phase, Progress, Source, Watch, WriteAt, Writer, copy_to,
@@ -31,7 +32,6 @@ pub use copy::{
 pub use error::{Cause, Error, Result};
 pub use inspect::{Depth, Facts, Flaw, Inspect, Prefix, Reading, Whole};
 pub use list::{Entry, Found, Proof};
-pub use names::{backup_index, backup_name, is_reserved};
 pub use policy::{Event, Last, Policy, State};
 pub use receipts::Verified;
 pub use restore::{Pending, Restored};

@@ -7,7 +7,6 @@ use codex_storage::vfs::Open;
 use crate::backups::Backups;
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Depth, Facts, to_the_end};
-use crate::names;
 use crate::receipts::{Receipts, Verified};
 use crate::slots;
 
@@ -60,11 +59,11 @@ impl Backups {
     /// The backups by name, newest first, the damaged and foreign ones with their error. Takes no
     /// lock and writes nothing; beside a rotation a name may be missing or appear once more.
     pub fn list(&self) -> Result<Vec<Entry>> {
-        let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
-        let receipts = Receipts::load(self.dir(), &self.name);
+        let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
+        let receipts = Receipts::load(self.dir(), &self.names);
         let mut entries = Vec::new();
         for slot in self.scan()? {
-            let facts = match slots::own_one(self.dir(), &self.name, &slot, main.as_deref()) {
+            let facts = match slots::own_one(self.dir(), self.name(), &slot, main.as_deref()) {
                 Ok(()) => slots::facts(self.dir(), &slot.name, &*self.inspect, &mut to_the_end),
                 Err(error) => Err(error),
             };
@@ -88,16 +87,16 @@ impl Backups {
     /// [`Error::Damaged`] with the offset, [`Error::Foreign`], [`Error::NeedsKey`] for
     /// [`Depth::Full`] without the key, [`Error::Missing`].
     pub fn verify(&self, index: u32, depth: Depth) -> Result<Proof> {
-        let name = names::backup_name(&self.name, index);
+        let name = self.names.backup(index);
         let missing = || Error::Missing { path: self.dir().path(&name) };
         let slots = self.scan()?;
         let slot = slots.iter().find(|slot| slot.index == index).ok_or_else(missing)?;
-        let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
-        slots::own_one(self.dir(), &self.name, slot, main.as_deref())?;
+        let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
+        slots::own_one(self.dir(), self.name(), slot, main.as_deref())?;
         let file = self.dir().open(&name, Open::Read).named("open", self.dir(), &name)?;
         let facts = self.inspect.verify(&file, depth, &mut to_the_end);
         let facts = facts.map_err(|flaw| Error::from_flaw(self.dir().path(&name), flaw))?;
-        if Receipts::load(self.dir(), &self.name).contradict(&slot.found, &facts) {
+        if Receipts::load(self.dir(), &self.names).contradict(&slot.found, &facts) {
             let what = "the contents are not those it had when it was verified before".to_owned();
             return Err(Error::Damaged { path: self.dir().path(&name), offset: 0, what });
         }
@@ -125,7 +124,7 @@ impl Backups {
     }
 
     fn note_if_free(&self, name: &str, facts: &Facts, verified: Verified) {
-        let lock = names::lock_name(&self.name);
+        let lock = self.names.backup_lock();
         if matches!(self.dir().metadata(&lock), Ok(Some(_)))
             && let Ok(Some(_lock)) = self.try_lock()
         {

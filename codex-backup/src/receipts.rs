@@ -8,11 +8,11 @@
 //! Layout, little-endian: `CDXBKRC1`, count u32, records of 65 bytes (inode u64, length u64, time
 //! of change i64, verified at i64, depth u8, SHA-256 of the mark), CRC-32C of all before it.
 
+use codex_storage::names::Names;
 use codex_storage::vfs::{Dir, Metadata, Open};
 use sha2::{Digest, Sha256};
 
 use crate::inspect::{Depth, Facts};
-use crate::names;
 
 /// That a backup was verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +46,8 @@ struct Stamp {
 
 impl Receipts {
     /// Reads them; none where there are none, or none that can be trusted.
-    pub(crate) fn load(dir: &dyn Dir, name: &str) -> Self {
-        Self::read(dir, &names::lock_name(name)).unwrap_or_default()
+    pub(crate) fn load(dir: &dyn Dir, names: &Names) -> Self {
+        Self::read(dir, &names.backup_lock()).unwrap_or_default()
     }
 
     /// When this very file was verified last.
@@ -71,9 +71,9 @@ impl Receipts {
 
     /// Writes the receipts of the files that are still there. Nothing depends on it, so an error
     /// is no error; a lock file with foreign contents is left alone. Called under the lock.
-    pub(crate) fn save(mut self, dir: &dyn Dir, name: &str, still: &[Metadata]) {
+    pub(crate) fn save(mut self, dir: &dyn Dir, names: &Names, still: &[Metadata]) {
         self.records.retain(|record| still.iter().any(|found| Stamp::of(found) == record.file));
-        let _ = self.write(dir, &names::lock_name(name));
+        let _ = self.write(dir, &names.backup_lock());
     }
 
     fn record(&self, found: &Metadata) -> Option<&Record> {

@@ -1,5 +1,6 @@
 //! Restore: decided by a durable record first, then finished, however often it is interrupted.
 
+use codex_storage::names::BackupTemporary::{self, Making, Staged};
 use codex_storage::vfs::{Kind, Mode, Open};
 
 use crate::backups::Backups;
@@ -8,7 +9,6 @@ use crate::error::{Error, Named, Result};
 use crate::inspect::{Facts, to_the_end};
 use crate::intent::Intent;
 use crate::job::Job;
-use crate::names::{self, Stem};
 use crate::slots;
 
 /// A restore that is finished.
@@ -54,7 +54,7 @@ impl Backups {
         sidecars: &[String],
         watch: &mut Watch<'_>,
     ) -> Result<Restored> {
-        let name = names::backup_name(&self.name, index);
+        let name = self.names.backup(index);
         self.restore_from(Source::Frozen { name: &name }, None, sidecars, watch)
     }
 
@@ -75,7 +75,6 @@ impl Backups {
         sidecars: &[String],
         watch: &mut Watch<'_>,
     ) -> Result<Restored> {
-        sidecars.iter().try_for_each(|name| names::check(name))?;
         let _lock = self.lock()?;
         self.refuse_pending()?;
         let about = match about {
@@ -89,19 +88,19 @@ impl Backups {
             Source::Write { .. } => String::new(),
         };
         let moves = self.moves(sidecars)?;
-        let staged = names::temporary(&self.vfs, &self.name, Stem::Staged)?;
+        let staged = self.free(Staged)?;
         let mode = mode_of(about.as_ref());
         // Nobody writes beside it.
         let job = Job { pace: None, ..self.job(&staged, mode, about.as_ref()) };
         let decided = job.run(source, watch).and_then(|copied| {
-            let (main, staged) = (self.name.clone(), staged.clone());
-            let intent = Intent { main, staged, origin, facts: copied.facts, moves };
+            let main = self.name().to_owned();
+            let intent = Intent { main, origin, facts: copied.facts, moves };
             self.decide(&intent)?;
             Ok(intent)
         });
         let intent = decided.inspect_err(|_| {
             // Where nobody can tell whether the record has its name, it may need the staged file.
-            let record = self.dir().metadata(&names::intent_name(&self.name));
+            let record = self.dir().metadata(&self.names.restore_record());
             let careless = cfg!(codex_mutant = "backup_stage_discarded") && record.is_err();
             if matches!(record, Ok(None)) || careless {
                 copy::discard(self.dir(), &staged);
@@ -119,7 +118,7 @@ impl Backups {
     /// [`Error::RestoreBroken`] when the record or what it needs is damaged; its message says
     /// what to do.
     pub fn finish_restore(&self) -> Result<Option<Restored>> {
-        if !self.is_pending() && self.intent()?.is_none() {
+        if !self.is_pending()? {
             return Ok(None);
         }
         let _lock = self.lock()?;
@@ -142,42 +141,47 @@ impl Backups {
 
     pub(crate) fn refuse_pending(&self) -> Result<()> {
         let Some(intent) = self.intent()? else { return Ok(()) };
-        Err(Error::RestorePending { path: self.dir().path(&self.name), from: origin_of(&intent) })
+        Err(Error::RestorePending { path: self.dir().path(self.name()), from: origin_of(&intent) })
     }
 
     /// What has to move out of the way, and free names for it.
     fn moves(&self, sidecars: &[String]) -> Result<Vec<(String, String)>> {
         let dir = self.dir();
-        let taken = dir.list().named("list the folder of", dir, &self.name)?;
+        let why = "is no file of the one to restore: its name must begin with that name";
+        let invalid = |name: &str| Error::Invalid { value: name.to_owned(), why };
+        if let Some(other) = sidecars.iter().find(|name| self.names.replaced(1, name).is_none()) {
+            return Err(invalid(other));
+        }
+        let taken = dir.list().named("list the folder of", dir, self.name())?;
         let mut files = Vec::new();
-        for name in sidecars.iter().chain([&self.name]) {
+        for name in sidecars.iter().map(String::as_str).chain([self.name()]) {
             match dir.metadata(name).named("look at", dir, name)? {
-                Some(found) if found.kind == Kind::File => files.push(name.clone()),
-                Some(_) => return Err(copy::not_a_file(dir, name, &self.name)),
+                Some(found) if found.kind == Kind::File => files.push(name.to_owned()),
+                Some(_) => return Err(copy::not_a_file(dir, name, self.name())),
                 None => {}
             }
         }
         let is_free = |n: &u32| {
-            let base = names::replaced_name(&self.name, *n, &self.name);
+            let base = format!("{}.replaced.{n}", self.name());
             let under = format!("{base}.");
             !taken.iter().any(|name| *name == base || name.starts_with(&under))
         };
         let n = (1..u32::MAX).find(is_free).unwrap_or(u32::MAX);
         let pair = |name: String| {
-            let kept = names::replaced_name(&self.name, n, &name);
-            (name, kept)
+            let kept = self.names.replaced(n, &name).ok_or_else(|| invalid(&name))?;
+            Ok((name, kept))
         };
-        Ok(files.into_iter().map(pair).collect())
+        files.into_iter().map(pair).collect()
     }
 
     /// Makes the record durable: from here on the restore happens.
     fn decide(&self, intent: &Intent) -> Result<()> {
         let dir = self.dir();
-        let record = names::intent_name(&self.name);
+        let record = self.names.restore_record();
         let bytes = intent.encode();
-        let invalid = |why| Error::Invalid { value: self.name.clone(), why };
-        Intent::decode(&self.name, &bytes).map_err(invalid)?;
-        let temporary = names::temporary(&self.vfs, &self.name, Stem::Making)?;
+        let invalid = |why| Error::Invalid { value: self.name().to_owned(), why };
+        Intent::decode(&self.names, &bytes).map_err(invalid)?;
+        let temporary = self.free(Making)?;
         let written = (|| {
             let needed = bytes.len() as u64;
             let create = Open::CreateNew(Mode::Private);
@@ -203,7 +207,7 @@ impl Backups {
                     self.rename(from, to)?;
                 }
             }
-            if dir.metadata(&self.name).named("look at", dir, &self.name)?.is_some() {
+            if dir.metadata(self.name()).named("look at", dir, self.name())?.is_some() {
                 let what = "another file has taken the place of the one it replaced";
                 return Err(self.broken(what));
             }
@@ -211,11 +215,11 @@ impl Backups {
             if !cfg!(codex_mutant = "backup_one_sync") {
                 self.sync()?;
             }
-            self.rename(&staged, &self.name)?;
+            self.rename(&staged, self.name())?;
         }
         self.sync()?;
-        let facts = slots::facts(dir, &self.name, &*self.inspect, &mut to_the_end)?;
-        let record = names::intent_name(&self.name);
+        let facts = slots::facts(dir, self.name(), &*self.inspect, &mut to_the_end)?;
+        let record = self.names.restore_record();
         dir.remove(&record).named("remove", dir, &record)?;
         self.sync()?;
         let from = Some(intent.origin.clone()).filter(|origin| !origin.is_empty());
@@ -225,18 +229,17 @@ impl Backups {
     /// Whether the last step was taken: the staged file is gone and its version is in place.
     fn is_in_place(&self, intent: &Intent) -> Result<bool> {
         let dir = self.dir();
-        for name in [&intent.staged, &self.name] {
-            let found = dir.metadata(name).named("look at", dir, name)?;
-            if found.is_some() == (*name == intent.staged) {
-                return Ok(false);
-            }
+        let staged = self.names.backup_temporary(Staged);
+        let is_there = |name: &str| Ok(dir.metadata(name).named("look at", dir, name)?.is_some());
+        if is_there(&staged)? || !is_there(self.name())? {
+            return Ok(false);
         }
         for (_, to) in &intent.moves {
-            if dir.metadata(to).named("look at", dir, to)?.is_none() {
+            if !is_there(to)? {
                 return Ok(false);
             }
         }
-        match slots::facts(dir, &self.name, &*self.inspect, &mut to_the_end) {
+        match slots::facts(dir, self.name(), &*self.inspect, &mut to_the_end) {
             Ok(facts) => Ok(facts.same_version(&intent.facts)),
             Err(Error::Io { action, path, source }) => Err(Error::Io { action, path, source }),
             Err(_) => Ok(false),
@@ -245,19 +248,19 @@ impl Backups {
 
     /// The staged file, verified again; made anew from its backup where it is gone or damaged.
     fn stage_again(&self, intent: &Intent) -> Result<String> {
-        let dir = self.dir();
-        let found = match dir.open(&intent.staged, Open::Read).named("open", dir, &intent.staged) {
+        let (dir, staged) = (self.dir(), self.names.backup_temporary(Staged));
+        let found = match dir.open(&staged, Open::Read).named("open", dir, &staged) {
             Err(Error::Missing { .. }) => None,
             // What cannot be opened now may be good, and the only one there is.
             file => Some(file?),
         };
         if let Some(file) = found {
             match self.inspect.verify(&file, crate::Depth::Checksums, &mut to_the_end) {
-                Ok(facts) if facts.same_version(&intent.facts) => return Ok(intent.staged.clone()),
+                Ok(facts) if facts.same_version(&intent.facts) => return Ok(staged),
                 Err(crate::Flaw::Read(error)) => {
-                    return Err(error).named("read", dir, &intent.staged);
+                    return Err(error).named("read", dir, &staged);
                 }
-                _ => dir.remove(&intent.staged).named("remove", dir, &intent.staged)?,
+                _ => dir.remove(&staged).named("remove", dir, &staged)?,
             }
         }
         if intent.origin.is_empty() {
@@ -265,14 +268,14 @@ impl Backups {
         }
         let source = Source::Frozen { name: &intent.origin };
         let mode = mode_of(Some(&intent.facts));
-        let job = self.job(&intent.staged, mode, Some(&intent.facts));
+        let job = self.job(&staged, mode, Some(&intent.facts));
         match (Job { pace: None, ..job }).run(source, &mut copy::unwatched) {
             Ok(_) => {
                 self.sync()?;
-                Ok(intent.staged.clone())
+                Ok(staged)
             }
             Err(error) => {
-                copy::discard(dir, &intent.staged);
+                copy::discard(dir, &staged);
                 match error {
                     Error::Io { .. } | Error::NoSpace { .. } => Err(error),
                     other => Err(self.broken(&other.to_string())),
@@ -282,21 +285,36 @@ impl Backups {
     }
 
     fn broken(&self, what: &str) -> Error {
-        let path = self.dir().path(&names::intent_name(&self.name));
+        let path = self.dir().path(&self.names.restore_record());
         Error::RestoreBroken { path, what: what.to_owned() }
     }
 
-    fn is_pending(&self) -> bool {
-        matches!(self.dir().metadata(&names::intent_name(&self.name)), Ok(Some(_)))
+    pub(crate) fn is_pending(&self) -> Result<bool> {
+        let record = self.names.restore_record();
+        Ok(self.dir().metadata(&record).named("look at", self.dir(), &record)?.is_some())
+    }
+
+    /// The name of a temporary, free: a crash may have left one. Called under the lock, while no
+    /// restore is pending.
+    fn free(&self, what: BackupTemporary) -> Result<String> {
+        let (dir, name) = (self.dir(), self.names.backup_temporary(what));
+        match dir.metadata(&name).named("look at", dir, &name)? {
+            None => {}
+            Some(found) if found.kind == Kind::File => {
+                dir.remove(&name).named("remove", dir, &name)?;
+            }
+            Some(_) => return Err(copy::not_a_file(dir, &name, self.name())),
+        }
+        Ok(name)
     }
 
     fn intent(&self) -> Result<Option<Intent>> {
         let dir = self.dir();
-        let record = names::intent_name(&self.name);
+        let record = self.names.restore_record();
         match dir.metadata(&record).named("look at", dir, &record)? {
             None => return Ok(None),
             Some(found) if found.kind == Kind::File => {}
-            Some(_) => return Err(copy::not_a_file(dir, &record, &self.name)),
+            Some(_) => return Err(copy::not_a_file(dir, &record, self.name())),
         }
         let file = match dir.open(&record, Open::Read).named("open", dir, &record) {
             // Finished by somebody else between the two calls.
@@ -307,7 +325,7 @@ impl Backups {
         let len = usize::try_from(len).ok().filter(|&len| len <= LIMIT_BYTES);
         let mut bytes = vec![0; len.ok_or_else(|| self.broken("its record is too long"))?];
         file.read_exact_at(&mut bytes, 0).named("read", dir, &record)?;
-        Intent::decode(&self.name, &bytes).map(Some).map_err(|what| self.broken(what))
+        Intent::decode(&self.names, &bytes).map(Some).map_err(|what| self.broken(what))
     }
 }
 

@@ -1,13 +1,13 @@
 //! Rotation: a new backup is whole, synced and verified before any name shifts.
 
-use codex_storage::vfs::{Mode, Open};
+use codex_storage::names::BackupTemporary::{self, Copying, Making, Ready, Staged};
+use codex_storage::vfs::{Kind, Metadata, Mode, Open};
 
 use crate::backups::Backups;
 use crate::copy::{self, Copied, Method, Source, Watch};
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Depth, Facts, to_the_end};
 use crate::meter::sign_of_life;
-use crate::names::{self, Stem};
 use crate::slots::{self, Slot};
 
 /// What a rotation did.
@@ -63,6 +63,7 @@ impl Backups {
             None => copy::source_facts(self.dir(), &source, &*self.inspect, watch)?,
         };
         let adopted = self.adopt_locked(watch)?;
+        self.refuse_left(&adopted)?;
         let slots = self.scan()?;
         if let Some(about) = &about {
             self.own(&slots, &about.id)?;
@@ -71,15 +72,17 @@ impl Backups {
                 return Ok(Rotated { facts, method: None, adopted, pruned });
             }
         }
-        let (ready, Copied { facts, method }) =
-            self.prepare(source, about.as_ref(), &slots, watch)?;
+        let making = self.names.backup_temporary(Making);
+        let made = self.job(&making, Mode::Frozen, about.as_ref()).run(source, watch);
+        let made = made.and_then(|made| self.own(&slots, &made.facts.id).map(|()| made));
+        let Copied { facts, method } = made.inspect_err(|_| copy::discard(self.dir(), &making))?;
         let same =
             about.is_none() && self.unchanged(&slots, &facts, &mut copy::unwatched)?.is_some();
         if same {
-            copy::discard(self.dir(), &ready);
+            copy::discard(self.dir(), &making);
         } else {
-            self.shift(&ready, Some(self.options.keep), &slots)?;
-            self.note_now(&names::backup_name(&self.name, 1), &facts);
+            self.put_in_front(&making, &slots)?;
+            self.note_now(&self.names.backup(1), &facts);
         }
         let pruned = self.prune_locked(self.options.keep, &facts.id)?;
         Ok(Rotated { facts, method: Some(method).filter(|_| !same), adopted, pruned })
@@ -104,7 +107,7 @@ impl Backups {
         let _lock = self.lock()?;
         self.refuse_pending()?;
         let slots = self.scan()?;
-        let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
+        let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
         let newest = slots.iter().find_map(|slot| slot.owner.clone().ok());
         match main.or(newest) {
             Some(id) => self.prune_locked(keep, &id),
@@ -112,28 +115,14 @@ impl Backups {
         }
     }
 
-    /// Makes and verifies the new backup and makes its bytes and its temporary name durable.
-    fn prepare(
-        &self,
-        source: Source<'_>,
-        about: Option<&Facts>,
-        slots: &[Slot],
-        watch: &mut Watch<'_>,
-    ) -> Result<(String, Copied)> {
-        let making = names::temporary(&self.vfs, &self.name, Stem::Making)?;
-        let ready = names::with_stem(&self.name, &making, Stem::Ready);
-        self.job(&making, Mode::Frozen, about)
-            .run(source, watch)
-            .and_then(|copied| {
-                self.own(slots, &copied.facts.id)?;
-                self.rename(&making, &ready)?;
-                self.sync()?;
-                Ok((ready.clone(), copied))
-            })
-            .inspect_err(|_| {
-                copy::discard(self.dir(), &making);
-                copy::discard(self.dir(), &ready);
-            })
+    /// Makes the verified backup `making` the newest one.
+    fn put_in_front(&self, making: &str, slots: &[Slot]) -> Result<()> {
+        let ready = self.names.backup_temporary(Ready);
+        self.rename(making, &ready).inspect_err(|_| copy::discard(self.dir(), making))?;
+        // Order: from here on nothing is discarded. Where a sync of the folder failed, this name
+        // may be the only one of a backup that already has its number for everybody to see.
+        self.sync()?;
+        self.shift(&ready, Some(self.options.keep), slots)
     }
 
     /// Shifts the names from the first gap down and puts `newcomer` in front. Within `limit`
@@ -142,19 +131,19 @@ impl Backups {
         let gap = slots::first_gap(slots);
         let top = limit.map_or(gap, |limit| gap.min(limit));
         for index in (1..top).rev() {
-            self.step(&names::backup_name(&self.name, index), index + 1, slots)?;
+            self.step(&self.names.backup(index), index + 1, slots)?;
         }
         self.step(newcomer, 1, slots)
     }
 
     fn step(&self, from: &str, index: u32, slots: &[Slot]) -> Result<()> {
-        let to = names::backup_name(&self.name, index);
+        let to = self.names.backup(index);
         let seen = slots.iter().find(|slot| slot.index == index).map(|slot| slot.found.identity);
         let now = self.dir().metadata(&to).named("look at", self.dir(), &to)?;
         // What this rotation moved away from there is gone; anything else was put there meanwhile.
         if let Some(now) = now.filter(|now| Some(now.identity) != seen) {
             let what = format!("{} that appeared just now", copy::kind_in_words(now.kind));
-            let (path, of) = (self.dir().path(&to), self.dir().path(&self.name));
+            let (path, of) = (self.dir().path(&to), self.dir().path(self.name()));
             return Err(Error::Foreign { path, of, what });
         }
         self.rename(from, &to)?;
@@ -175,16 +164,15 @@ impl Backups {
 
     fn adopt_locked(&self, watch: &mut Watch<'_>) -> Result<Adopted> {
         let mut done = Adopted::default();
-        let main = slots::owner_of(self.dir(), &self.name, &*self.inspect)?;
-        for (stem, name) in self.temporaries()? {
-            if !copy::is_file(self.dir(), &name)? {
+        for (what, found) in self.temporaries()? {
+            let name = self.names.backup_temporary(what);
+            if found.kind != Kind::File {
                 done.left.push(name);
-            } else if stem == Stem::Ready {
+            } else if what == Ready {
+                let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
                 self.adopt_one(&name, main.as_deref(), &mut done, watch)?;
             } else {
-                let facts = slots::facts_if_whole(self.dir(), &name, &*self.inspect, watch)?;
-                let foreign = facts.zip(main.as_ref()).is_some_and(|(facts, id)| facts.id != *id);
-                if foreign { done.left.push(name) } else { self.remove(name, &mut done)? }
+                self.remove(name, &mut done)?;
             }
         }
         if !done.removed.is_empty() {
@@ -216,7 +204,7 @@ impl Backups {
         let slots = self.scan()?;
         let upto = slots::first_gap(&slots);
         let ours = main.is_none_or(|id| id == facts.id)
-            && slots::own(self.dir(), &self.name, &slots, &facts.id, upto).is_ok();
+            && slots::own(self.dir(), self.name(), &slots, &facts.id, upto).is_ok();
         if !ours {
             done.left.push(name.to_owned());
             return Ok(());
@@ -232,18 +220,37 @@ impl Backups {
             }
         }
         self.shift(name, None, &slots)?;
-        self.note_now(&names::backup_name(&self.name, 1), &facts);
+        self.note_now(&self.names.backup(1), &facts);
         done.adopted = Some(facts);
         Ok(())
     }
 
-    /// All temporaries of this file by name, apart from what an interrupted restore still needs.
-    fn temporaries(&self) -> Result<Vec<(Stem, String)>> {
-        let names = self.dir().list().named("list the folder of", self.dir(), &self.name)?;
-        let pending = names.contains(&names::intent_name(&self.name));
-        let stem = |name: String| Some((names::stem_of(&self.name, &name)?, name));
-        let wanted = |(stem, _): &(Stem, String)| !(pending && *stem == Stem::Staged);
-        Ok(names.into_iter().filter_map(stem).filter(wanted).collect())
+    /// Refuses to rotate while something that could not be adopted has a name that a rotation
+    /// needs.
+    fn refuse_left(&self, adopted: &Adopted) -> Result<()> {
+        let Some(name) = adopted.left.first() else { return Ok(()) };
+        let found = self.dir().metadata(name).named("look at", self.dir(), name)?;
+        let what = match found.map(|found| found.kind) {
+            Some(Kind::File) | None => "a file of another origin",
+            Some(other) => copy::kind_in_words(other),
+        };
+        let (path, of) = (self.dir().path(name), self.dir().path(self.name()));
+        Err(Error::Foreign { path, of, what: what.to_owned() })
+    }
+
+    /// All temporaries of this file, apart from what an interrupted restore still needs.
+    fn temporaries(&self) -> Result<Vec<(BackupTemporary, Metadata)>> {
+        let mut there = Vec::new();
+        for what in [Making, Staged, Copying, Ready] {
+            let name = self.names.backup_temporary(what);
+            let found = self.dir().metadata(&name).named("look at", self.dir(), &name)?;
+            if let Some(found) = found
+                && !(what == Staged && self.is_pending()?)
+            {
+                there.push((what, found));
+            }
+        }
+        Ok(there)
     }
 
     fn remove(&self, name: String, done: &mut Adopted) -> Result<()> {

@@ -1,12 +1,12 @@
 //! The backups that stand in a directory now, and whose they are.
 
+use codex_storage::names::{Names, Role};
 use codex_storage::vfs::{Dir, Kind, Metadata, Open};
 
 use crate::copy::{Watch, kind_in_words};
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Facts, Flaw, Inspect, Reading};
 use crate::meter::sign_of_life;
-use crate::names;
 
 /// One name of the form `NAME.bak.<n>`.
 #[derive(Debug, Clone)]
@@ -19,10 +19,10 @@ pub(crate) struct Slot {
 }
 
 /// All names of the form `NAME.bak.<n>`, newest first, each header read.
-pub(crate) fn scan(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Vec<Slot>> {
+pub(crate) fn scan(dir: &dyn Dir, names: &Names, inspect: &dyn Inspect) -> Result<Vec<Slot>> {
     let mut slots = Vec::new();
-    for candidate in dir.list().named("list the folder of", dir, name)? {
-        let Some(index) = names::backup_index(name, &candidate) else { continue };
+    for candidate in dir.list().named("list the folder of", dir, names.main())? {
+        let Some(Role::Backup(index)) = names.role(&candidate) else { continue };
         // A rotation may move it between the two calls.
         let Some(found) = dir.metadata(&candidate).named("look at", dir, &candidate)? else {
             continue;

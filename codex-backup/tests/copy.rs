@@ -146,13 +146,30 @@ fn a_copy_that_is_stopped_or_fails_in_its_callers_code_leaves_nothing() {
 fn the_next_copy_removes_what_a_crash_left_of_the_last() {
     let vfs = Vfs::mem(1);
     put(&*vfs.dir, "a.db", &card(OURS, 7, 40));
-    put(&*vfs.dir, "b.db.bak.copy-0123456789abcdef", b"half");
+    put(&*vfs.dir, "b.db.bak.copy", b"half");
     put(&*vfs.dir, "b.db.bak.copy-notes", b"somebody's");
-    put(&*vfs.dir, "bb.db.bak.copy-0123456789abcdef", b"another's");
+    put(&*vfs.dir, "bb.db.bak.copy", b"another's");
     let options = CopyOptions::default();
     copy_to(&vfs, main_of("a.db"), &vfs, "b.db", &Card, &options, &mut unwatched).unwrap();
-    let left = ["a.db", "b.db", "b.db.bak.copy-notes", "bb.db.bak.copy-0123456789abcdef"];
+    let left = ["a.db", "b.db", "b.db.bak.copy-notes", "bb.db.bak.copy"];
     assert_eq!(names(&*vfs.dir), left);
+}
+
+#[test]
+fn of_two_copies_to_one_name_at_once_one_is_refused_and_the_other_is_whole() {
+    let (vfs, to) = (Vfs::mem(1), Vfs::mem(2));
+    put(&*vfs.dir, "a.db", &card(OURS, 7, 1_000_000));
+    let options = CopyOptions::default();
+    let mut refused = Vec::new();
+    let mut watch = |_: Progress| {
+        let second = copy_to(&vfs, main_of("a.db"), &to, "b.db", &Card, &options, &mut unwatched);
+        refused.push(matches!(second, Err(Error::Busy { .. })));
+        ControlFlow::Continue(())
+    };
+    copy_to(&vfs, main_of("a.db"), &to, "b.db", &Card, &options, &mut watch).unwrap();
+    assert!(refused.len() > 4 && refused.iter().all(|refused| *refused), "{refused:?}");
+    assert_eq!(bytes(&*to.dir, "b.db"), card(OURS, 7, 1_000_000));
+    assert_eq!(names(&*to.dir), ["b.db"]);
 }
 
 #[test]

@@ -91,8 +91,8 @@ fn a_power_cut_while_a_restored_older_version_is_rotated_keeps_the_newest_first(
 fn a_power_cut_while_a_crash_is_cleared_up_costs_no_good_backup() {
     let base = disk(9, &[(1, 3), (2, 2), (3, 1)]);
     let vfs = base.vfs(0);
-    common::put(&*vfs.dir, "a.db.bak.new-0123456789abcdef", &card(OURS, 9, 700));
-    common::put(&*vfs.dir, "a.db.bak.tmp-0123456789abcdef", &card(OURS, 9, 700)[..99]);
+    common::put(&*vfs.dir, "a.db.bak.new", &card(OURS, 9, 700));
+    common::put(&*vfs.dir, "a.db.bak.tmp", &card(OURS, 9, 700)[..99]);
     let before = good(&*vfs.dir, &String::new);
     let act = |disk: &FaultDir| backups_of(&disk.vfs(1)).adopt().is_ok();
     let images = each_power_cut(&base, &act, &mut |image, _, context| {
@@ -132,7 +132,10 @@ fn a_power_cut_in_a_copy_leaves_the_whole_copy_or_nothing() {
             assert!(!acknowledged, "{}", context());
             assert!(copy(image), "{}", context());
         }
-        assert_eq!(names(&*vfs.dir), ["a.db", LOG, "copy"], "{}", context());
+        let mut left = names(&*vfs.dir);
+        // The lock file of the copy, which was interrupted after all else.
+        left.retain(|name| name != "copy.bak.lock");
+        assert_eq!(left, ["a.db", LOG, "copy"], "{}", context());
     });
     assert!(images > 20, "{images}");
 }

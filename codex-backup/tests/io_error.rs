@@ -131,7 +131,10 @@ fn an_error_at_any_call_of_a_copy_leaves_the_whole_copy_or_nothing() {
             act(disk).unwrap_or_else(|error| panic!("{error}; {}", context()));
         }
         assert_eq!(bytes(&*vfs.dir, "copy"), card(OURS, 9, 700), "{}", context());
-        assert_eq!(common::names(&*vfs.dir), ["a.db", LOG, "copy"], "{}", context());
+        let mut left = common::names(&*vfs.dir);
+        // The lock file of the copy, where its removal failed.
+        left.retain(|name| name != "copy.bak.lock");
+        assert_eq!(left, ["a.db", LOG, "copy"], "{}", context());
     });
     assert!(cases > 200, "{cases}");
 }
@@ -140,8 +143,8 @@ fn an_error_at_any_call_of_a_copy_leaves_the_whole_copy_or_nothing() {
 fn an_error_at_any_call_of_opening_costs_no_backup_and_is_cleared_up_the_next_time() {
     let base = disk(9, &[(1, 3), (2, 2)]);
     let vfs = base.vfs(0);
-    common::put(&*vfs.dir, "a.db.bak.new-0123456789abcdef", &card(OURS, 9, 700));
-    common::put(&*vfs.dir, "a.db.bak.tmp-0123456789abcdef", b"half");
+    common::put(&*vfs.dir, "a.db.bak.new", &card(OURS, 9, 700));
+    common::put(&*vfs.dir, "a.db.bak.tmp", b"half");
     let act = |disk: &FaultDir| backups_of(&disk.vfs(1)).adopt();
     let cases = each_error(&base, &act, &mut |disk, result, context| {
         let vfs = disk.vfs(2);

@@ -155,10 +155,10 @@ fn a_pending_restore_is_reported_stops_rotations_and_is_finished_by_the_next_wri
 fn a_restore_whose_staged_file_is_lost_or_damaged_starts_from_its_backup_again() {
     for damage in [None, Some(&b"garbage"[..])] {
         let vfs = interrupted();
-        let staged = names(&*vfs.dir).into_iter().find(|name| name.contains("stage-")).unwrap();
-        vfs.dir.remove(&staged).unwrap();
+        let staged = "a.db.bak.stage";
+        vfs.dir.remove(staged).unwrap();
         if let Some(garbage) = damage {
-            put(&*vfs.dir, &staged, garbage);
+            put(&*vfs.dir, staged, garbage);
         }
         let ours = backups(&vfs, "a.db", 3);
         ours.finish_restore().unwrap().unwrap();
@@ -170,8 +170,8 @@ fn a_restore_whose_staged_file_is_lost_or_damaged_starts_from_its_backup_again()
 #[test]
 fn a_restore_that_can_not_be_finished_says_so_and_moves_nothing() {
     let vfs = interrupted();
-    let staged = names(&*vfs.dir).into_iter().find(|name| name.contains("stage-")).unwrap();
-    vfs.dir.remove(&staged).unwrap();
+    let staged = "a.db.bak.stage";
+    vfs.dir.remove(staged).unwrap();
     put(&*vfs.dir, "a.db.bak.2", &card(OURS, 1, 40));
     let before = names(&*vfs.dir);
     let error = backups(&vfs, "a.db", 3).finish_restore().unwrap_err();

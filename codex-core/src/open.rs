@@ -8,6 +8,8 @@ use std::sync::Arc;
 use codex_backup::Restored;
 #[cfg(feature = "backup")]
 use codex_storage::Create;
+#[cfg(feature = "backup")]
+use codex_storage::names::Names;
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::{Kind, OsClock, OsDir, Vfs};
 use codex_storage::{Access, Config, Error as StorageError};
@@ -130,7 +132,10 @@ fn load(config: &Config) -> Result<Loaded> {
 #[cfg(feature = "backup")]
 fn before_opening(wanted: &Wanted) -> Result<Option<Restored>> {
     let Config { vfs, name, access, create, .. } = &wanted.config;
-    codex_storage::check_name(vfs, name)?;
+    if Names::new(name, &vfs.dir.path(name))?.is_backup() {
+        // A backup has no backups; it is only ever read.
+        return Ok(None);
+    }
     let backups = Backups::of_in(vfs, name);
     if *access == Access::ReadWrite {
         let finished = backups.finish_restore()?;

@@ -185,7 +185,8 @@ fn good(kept: Kept, vfs: &Vfs, context: &dyn std::fmt::Display) -> Vec<u64> {
 /// Nothing but the store, its backups, the copy, what was replaced, and locks.
 fn no_strays(vfs: &Vfs, context: &dyn std::fmt::Display) {
     for name in vfs.dir.list().unwrap() {
-        let known = ["a.db", "a.db.lock", "a.db.bak.lock", "copy.db", "copy.db.lock"];
+        let known =
+            ["a.db", "a.db.lock", "a.db.bak.lock", "copy.db", "copy.db.lock", "copy.db.bak.lock"];
         let fine = known.contains(&&*name)
             || ["a.db.wal.", "copy.db.wal.", "a.db.replaced."]
                 .iter()
@@ -425,7 +426,7 @@ fn error_in_a_hot_copy(kept: Kept) {
         }
         survives(kept, disk, told, mishap);
         for name in vfs.dir.list().unwrap() {
-            if name.starts_with("copy.db.bak.copy-") {
+            if name == "copy.db.bak.copy" {
                 // It could not be removed; the next copy to that name does it.
                 let store = kept.open(&vfs).unwrap();
                 let _ = vfs.dir.remove("copy.db");

@@ -165,12 +165,12 @@ fn closing_gives_up_a_backup_whatever_it_is_at() {
         // The ledger that tells its version when it is read.
         slow(Form::Ledger, CallKind::Read, "a.db"),
         // The copy: written, read back.
-        slow(Form::Wal, CallKind::Write, "a.db.bak.tmp-*"),
-        slow(Form::Wal, CallKind::Read, "a.db.bak.tmp-*"),
-        slow(Form::Snapshot, CallKind::Write, "a.db.bak.tmp-*"),
-        slow(Form::Snapshot, CallKind::Read, "a.db.bak.tmp-*"),
-        slow(Form::Ledger, CallKind::Write, "a.db.bak.tmp-*"),
-        slow(Form::Ledger, CallKind::Read, "a.db.bak.tmp-*"),
+        slow(Form::Wal, CallKind::Write, "a.db.bak.tmp"),
+        slow(Form::Wal, CallKind::Read, "a.db.bak.tmp"),
+        slow(Form::Snapshot, CallKind::Write, "a.db.bak.tmp"),
+        slow(Form::Snapshot, CallKind::Read, "a.db.bak.tmp"),
+        slow(Form::Ledger, CallKind::Write, "a.db.bak.tmp"),
+        slow(Form::Ledger, CallKind::Read, "a.db.bak.tmp"),
     ];
     for Slow { form, calls } in all {
         let context = format!("{form} {calls:?}");

@@ -305,11 +305,11 @@ fn the_search_finds_what_backups_of_a_plain_store_leave() {
         }
         for file in [
             "app.db.bak.1",
-            "app.db.bak.tmp-",
-            "app.db.bak.new-",
-            "app.db.bak.stage-",
+            "app.db.bak.tmp:",
+            "app.db.bak.new:",
+            "app.db.bak.stage:",
             "app.db.replaced.",
-            "copy.db.bak.copy-",
+            "copy.db.bak.copy:",
             "copy.db:",
         ] {
             assert!(search.hits.iter().any(|hit| hit.starts_with(file)), "{form}: none in {file}");

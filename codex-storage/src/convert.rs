@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::header::{FileKind, Found, Header};
 use crate::image::{ImageReader, Place};
 use crate::ledger::{Rewrite, install, write_ledger};
-use crate::names::{Names, Role};
+use crate::names::{Names, Role, Temporary};
 use crate::open::open;
 use crate::seal::{Keys, Seal};
 use crate::slots::Slots;
@@ -194,7 +194,7 @@ impl Source {
             temporary = rewrite.temporary.clone();
             writer = rewrite.complete(self.anchor.seq).inspect_err(|_| self.discard(&temporary))?;
         } else {
-            temporary = self.names.temporary("convert");
+            temporary = self.names.temporary(Temporary::Convert);
             let place = self.place(seal.clone());
             let written = write_ledger(&place, header, &temporary, &mut |group, full| {
                 entries.groups(group, full)
@@ -226,7 +226,9 @@ impl Source {
                 Some(header) if header.cipher == 0 => plain.push(path),
                 Some(header) if header.root_id != root_id => other.push(path),
                 // A part of a backup, which a crash may have left without its header.
-                None if self.names.role(&name) == Some(Role::BackupTemporary) => plain.push(path),
+                None if matches!(self.names.role(&name), Some(Role::BackupTemporary(_))) => {
+                    plain.push(path);
+                }
                 _ => {}
             }
         }

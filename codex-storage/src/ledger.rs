@@ -19,6 +19,7 @@ use crate::header::Header;
 use crate::history::AnchorWatch;
 use crate::image::Place;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
+use crate::names::Temporary;
 use crate::seal::Keys;
 use crate::slots::Slots;
 use crate::storage::{
@@ -96,7 +97,7 @@ impl Ledger {
         header: Header,
     ) -> Result<Self> {
         let header = Header { generation: 1, ..header };
-        let temporary = place.names.temporary("ledger");
+        let temporary = place.names.temporary(Temporary::Ledger);
         NewLog::write(log_place(&place, config.durability), header, temporary)?.publish()?;
         let (file, slots) = open_main(&place.vfs, place.names.main(), Open::Read)?;
         let mut ledger = Self::new(place, condition, config, file, slots);
@@ -143,7 +144,7 @@ impl Ledger {
         if state.frames == 0 && state.tail_end.is_none() && !is_named {
             // Nothing was ever written: its creation may have failed to make the name durable,
             // and a later sync of the folder would prove nothing. A new file gets a new name.
-            let temporary = self.place.names.temporary("ledger");
+            let temporary = self.place.names.temporary(Temporary::Ledger);
             return NewLog::write(place, header, temporary)?.publish();
         }
         let writer = recover(place, file, &header, state)?;

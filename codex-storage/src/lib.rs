@@ -13,7 +13,7 @@ mod image;
 mod ledger;
 mod lock;
 mod log;
-mod names;
+pub mod names;
 mod null;
 mod open;
 pub mod seal;

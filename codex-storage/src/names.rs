@@ -1,4 +1,22 @@
-//! The names of the files of a store: derived from its own name, matched exactly.
+//! The names of all files of a store and of its backups: one grammar, matched exactly.
+//!
+//! Each name is the store's own name and one of these endings:
+//!
+//! ```text
+//! (none)                          the image or the ledger
+//! .lock                           the advisory lock
+//! .wal.<20 digits>                a log segment, by its generation, from 1
+//! .tmp.<word>                     a file in the making, see Temporary
+//! .bak.<n>                        a backup, from 1, the newest
+//! .bak.lock                       the lock of rotations, restores and copies to this name
+//! .bak.restore                    the record of a restore that was decided
+//! .bak.tmp .new .stage .copy      a backup in the making, see BackupTemporary
+//! .replaced.<n>                   a store that a restore replaced, under a name of its own
+//! .replaced.<n>.wal.<20 digits>   a log segment of that
+//! ```
+//!
+//! Numbers are decimal, without a sign or a leading zero, but for the 20 digits. A name that only
+//! resembles one of these belongs to somebody else and is never touched.
 
 use std::path::Path;
 
@@ -6,49 +24,114 @@ use crate::error::{Error, Result};
 
 /// The names that belong to the store `base`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Names {
+pub struct Names {
     base: String,
 }
 
 /// What a file name in the folder of a store is to that store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Role {
+pub enum Role {
     /// The image or the ledger.
     Main,
     /// A log segment of this generation.
     Segment(u64),
     /// The file that carries the advisory lock.
     Lock,
+    /// A file being written; the next open for writing removes it.
+    Temporary(Temporary),
     /// A backup, from 1, the newest.
     Backup(u32),
-    /// A file being written; the next open for writing removes it.
-    Temporary,
+    /// The file that carries the lock of rotations, restores and copies to this name.
+    BackupLock,
+    /// The record of a restore that was decided; the next open for writing finishes it.
+    RestoreRecord,
     /// A backup being written; the next rotation or open adopts or removes it.
-    BackupTemporary,
+    BackupTemporary(BackupTemporary),
+    /// A file that this restore replaced. The first of them is a store under a name of its own.
+    Replaced(u32),
+}
+
+/// A file of the store in the making. One of each at a time, under the lock of the store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Temporary {
+    /// An image.
+    Image,
+    /// A ledger.
+    Ledger,
+    /// A log segment.
+    Segment,
+    /// A log under a fresh root key.
+    Rekey,
+    /// What a conversion makes.
+    Convert,
+    /// A ledger as it was at an earlier time.
+    Moment,
+}
+
+/// A backup in the making. One of each at a time, under the lock of rotations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackupTemporary {
+    /// A backup or a record in the making: worth nothing after a crash.
+    Making,
+    /// A backup that was synced and verified: the next rotation or open adopts it.
+    Ready,
+    /// What a restore is about to put in place: belongs to the record of the restore, if any.
+    Staged,
+    /// A copy to this name in the making: worth nothing after a crash.
+    Copying,
+}
+
+impl Temporary {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Image, Self::Ledger, Self::Segment, Self::Rekey, Self::Convert, Self::Moment];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Ledger => "ledger",
+            Self::Segment => "segment",
+            Self::Rekey => "rekey",
+            Self::Convert => "convert",
+            Self::Moment => "moment",
+        }
+    }
+}
+
+impl BackupTemporary {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Making, Self::Ready, Self::Staged, Self::Copying];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Making => "tmp",
+            Self::Ready => "new",
+            Self::Staged => "stage",
+            Self::Copying => "copy",
+        }
+    }
 }
 
 impl Names {
-    /// The names around the store `base`, whose path is `path` in messages.
+    /// The names around the store `base`, whose path is `path` in messages. `base` may be the name
+    /// of a backup ([`is_backup`](Self::is_backup)), which is only ever read.
     ///
     /// # Errors
-    /// `BadPath` for what is no plain file name, for a name without room for the longest suffix,
-    /// and for the name of a lock, a segment or a temporary file of a store.
-    pub(crate) fn new(base: &str, path: &Path) -> Result<Self> {
+    /// `BadPath` for what is no plain file name, for a name without room for the longest ending,
+    /// for the name of a lock, a segment or a temporary file of a store, and for a name under which
+    /// files of two stores could not be told apart.
+    pub fn new(base: &str, path: &Path) -> Result<Self> {
         let bad = |why| Err(Error::BadPath { path: path.to_owned(), why });
         if matches!(base, "" | "." | "..") || base.contains(['/', '\0']) {
             return bad("this is no file name; name a file in an existing folder");
         }
         if base.len() > BASE_LEN_MAX {
-            return bad("the file name is too long; use at most 220 bytes");
+            return bad("the file name is too long; use at most 210 bytes");
         }
-        match companion(base) {
-            None | Some(Role::Main | Role::Backup(_)) => Ok(Self { base: base.to_owned() }),
-            Some(Role::Segment(_)) => bad("this is a log segment; open the store it belongs to"),
-            Some(Role::Lock) => bad("this is a lock file; open the store it belongs to"),
-            Some(Role::Temporary | Role::BackupTemporary) => {
-                bad("this is a temporary file of a store; open the store it belongs to")
-            }
+        if let Some(why) = endings(base).find_map(refusal) {
+            return bad(why);
         }
+        Ok(Self { base: base.to_owned() })
     }
 
     /// The names around a file that is being made under a temporary name.
@@ -57,73 +140,144 @@ impl Names {
     }
 
     /// The image or the ledger: the store's own name.
-    pub(crate) fn main(&self) -> &str {
+    pub fn main(&self) -> &str {
         &self.base
     }
 
     /// The log segment `generation`.
-    pub(crate) fn segment(&self, generation: u64) -> String {
-        format!("{}{SEGMENT}{generation:020}", self.base)
+    pub fn segment(&self, generation: u64) -> String {
+        format!("{}.wal.{generation:020}", self.base)
     }
 
     /// The file that carries the advisory lock.
-    pub(crate) fn lock(&self) -> String {
-        format!("{}{LOCK}", self.base)
+    pub fn lock(&self) -> String {
+        format!("{}.lock", self.base)
     }
 
-    /// The temporary name of a file that will be a `what`, as `image`.
-    pub(crate) fn temporary(&self, what: &str) -> String {
-        format!("{}{TEMPORARY}{what}", self.base)
+    /// A file of the store in the making.
+    pub fn temporary(&self, what: Temporary) -> String {
+        format!("{}.tmp.{}", self.base, what.word())
+    }
+
+    /// The backup with this index; 1 is the newest.
+    pub fn backup(&self, index: u32) -> String {
+        format!("{}.bak.{index}", self.base)
+    }
+
+    /// The file that carries the lock of rotations, restores and copies to this name.
+    pub fn backup_lock(&self) -> String {
+        format!("{}.bak.lock", self.base)
+    }
+
+    /// The record of a restore that was decided.
+    pub fn restore_record(&self) -> String {
+        format!("{}.bak.restore", self.base)
+    }
+
+    /// A backup in the making.
+    pub fn backup_temporary(&self, what: BackupTemporary) -> String {
+        format!("{}.bak.{}", self.base, what.word())
+    }
+
+    /// The name under which `file` is kept when the `n`-th restore replaces it: it keeps its
+    /// ending, so that the store it belongs to opens under its new name. `None` if `file` is not
+    /// the store's own name or that name with an ending.
+    pub fn replaced(&self, n: u32, file: &str) -> Option<String> {
+        let ending = file.strip_prefix(self.base.as_str())?;
+        let is_ours = ending.is_empty() || ending.starts_with('.');
+        is_ours.then(|| format!("{}.replaced.{n}{ending}", self.base))
     }
 
     /// Whether the store's own name is that of a backup, which is only ever read.
-    pub(crate) fn is_backup(&self) -> bool {
-        matches!(companion(&self.base), Some(Role::Backup(_)))
+    pub fn is_backup(&self) -> bool {
+        endings(&self.base).any(|ending| matches!(role_of(ending), Some(Role::Backup(_))))
     }
 
     /// What the file `name` is to this store; `None` for what does not belong to it.
-    pub(crate) fn role(&self, name: &str) -> Option<Role> {
-        suffix_role(name.strip_prefix(self.base.as_str())?)
+    pub fn role(&self, name: &str) -> Option<Role> {
+        role_of(name.strip_prefix(self.base.as_str())?)
     }
 }
 
-/// What `name` would be to the store that it derives from, whichever that is.
-fn companion(name: &str) -> Option<Role> {
-    // A name can hold several dots: each could end the name of the store.
-    name.match_indices('.').filter(|&(at, _)| at > 0).find_map(|(at, _)| {
-        let (_, suffix) = name.split_at(at);
-        suffix_role(suffix)
-    })
+/// The index of `candidate` among the backups of `name`, if that is exactly what it is by name.
+pub fn backup_index(name: &str, candidate: &str) -> Option<u32> {
+    match role_of(candidate.strip_prefix(name)?) {
+        Some(Role::Backup(index)) => Some(index),
+        _ => None,
+    }
 }
 
-/// What a file is whose name continues that of its store with `suffix`.
-fn suffix_role(suffix: &str) -> Option<Role> {
-    if suffix.is_empty() {
+/// What `name` adds to the name of another store, for each that it could derive from.
+fn endings(name: &str) -> impl Iterator<Item = &str> {
+    // A name can hold several dots: each could end the name of a store.
+    let dots = name.match_indices('.').filter(|&(at, _)| at > 0);
+    dots.map(|(at, _)| name.split_at(at).1)
+}
+
+/// Why no store may have a name that continues the name of another store with `ending`.
+fn refusal(ending: &str) -> Option<&'static str> {
+    match role_of(ending) {
+        Some(Role::Segment(_)) => Some("this is a log segment; open the store it belongs to"),
+        Some(Role::Lock | Role::BackupLock) => {
+            Some("this is a lock file; open the store it belongs to")
+        }
+        Some(Role::Temporary(_) | Role::BackupTemporary(_)) => {
+            Some("this is a temporary file of a store; open the store it belongs to")
+        }
+        Some(Role::RestoreRecord) => {
+            Some("this is the record of a restore; open the store it belongs to")
+        }
+        Some(Role::Main | Role::Backup(_) | Role::Replaced(_)) => None,
+        None => {
+            let clashes = |own: &&str| role_of(&format!("{ending}{own}")).is_some();
+            ENDINGS.iter().any(|own| clashes(&own)).then_some(
+                "files of a store of this name would be taken for files of the store without the \
+                 ending (as `app.db.bak.lock`); choose a name with another ending",
+            )
+        }
+    }
+}
+
+/// What a file is whose name continues that of its store with `ending`.
+fn role_of(ending: &str) -> Option<Role> {
+    if ending.is_empty() {
         return Some(Role::Main);
     }
-    if suffix == LOCK {
+    let rest = ending.strip_prefix('.')?;
+    if rest == "lock" {
         return Some(Role::Lock);
     }
-    if let Some(digits) = suffix.strip_prefix(SEGMENT) {
-        let generation: u64 = decimal(digits)?;
-        return (digits.len() == 20 && generation > 0).then_some(Role::Segment(generation));
+    let (kind, tail) = rest.split_once('.')?;
+    match kind {
+        "wal" => generation(tail).map(Role::Segment),
+        "tmp" => Temporary::ALL.into_iter().find(|what| what.word() == tail).map(Role::Temporary),
+        "bak" => match tail {
+            "lock" => Some(Role::BackupLock),
+            "restore" => Some(Role::RestoreRecord),
+            _ => {
+                let words = BackupTemporary::ALL.into_iter();
+                let part = words.map(|what| (what, what.word())).find(|(_, word)| *word == tail);
+                part.map(|(what, _)| Role::BackupTemporary(what))
+                    .or_else(|| number(tail).map(Role::Backup))
+            }
+        },
+        "replaced" => match tail.split_once(".wal.") {
+            Some((n, digits)) => generation(digits).and(number(n)).map(Role::Replaced),
+            None => number(tail).map(Role::Replaced),
+        },
+        _ => None,
     }
-    if let Some(digits) = suffix.strip_prefix(BACKUP) {
-        if is_backup_temporary(digits) {
-            return Some(Role::BackupTemporary);
-        }
-        let number: u32 = decimal(digits)?;
-        return (number > 0 && !digits.starts_with('0')).then_some(Role::Backup(number));
-    }
-    let what = suffix.strip_prefix(TEMPORARY)?;
-    (!what.is_empty()).then_some(Role::Temporary)
 }
 
-/// Whether `tail` is what rotation puts behind [`BACKUP`] for what it has in the making.
-fn is_backup_temporary(tail: &str) -> bool {
-    let Some((word, hex)) = tail.split_once('-') else { return false };
-    let is_hex = |byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
-    ["tmp", "new", "stage", "copy"].contains(&word) && hex.len() == 16 && hex.bytes().all(is_hex)
+/// The generation of a log segment.
+fn generation(digits: &str) -> Option<u64> {
+    let generation = decimal(digits)?;
+    (digits.len() == 20 && generation > 0).then_some(generation)
+}
+
+/// A number from 1 without a leading zero.
+fn number(digits: &str) -> Option<u32> {
+    decimal(digits).filter(|_| !digits.starts_with('0'))
 }
 
 /// `str::parse` takes a sign, which no name of ours has.
@@ -134,12 +288,20 @@ fn decimal<T: std::str::FromStr>(digits: &str) -> Option<T> {
     digits.parse().ok()
 }
 
-const LOCK: &str = ".lock";
-const SEGMENT: &str = ".wal.";
-const BACKUP: &str = ".bak.";
-const TEMPORARY: &str = ".tmp.";
-/// The longest name of a file, less the longest suffix with room to spare.
-const BASE_LEN_MAX: usize = 220;
+/// One ending of each rule.
+const ENDINGS: [&str; 9] = [
+    ".lock",
+    ".wal.00000000000000000001",
+    ".tmp.image",
+    ".bak.1",
+    ".bak.lock",
+    ".bak.restore",
+    ".bak.tmp",
+    ".replaced.1",
+    ".replaced.1.wal.00000000000000000001",
+];
+/// The longest name of a file, less the longest ending.
+const BASE_LEN_MAX: usize = 255 - ".replaced.4294967295.wal.18446744073709551615".len();
 
 #[cfg(test)]
 mod tests {
@@ -149,25 +311,47 @@ mod tests {
         Names::new(base, Path::new(base)).unwrap()
     }
 
-    #[test]
-    fn names_derive_from_the_store_and_are_recognised_exactly() {
-        let names = names("app.db");
-        assert_eq!(names.segment(7), "app.db.wal.00000000000000000007");
-        let mine = [
-            ("app.db".to_owned(), Role::Main),
-            (names.segment(7), Role::Segment(7)),
-            (names.segment(u64::MAX), Role::Segment(u64::MAX)),
+    fn refused(base: &str) -> &'static str {
+        match Names::new(base, Path::new(base)) {
+            Err(Error::BadPath { why, .. }) => why,
+            other => panic!("{base}: {other:?}"),
+        }
+    }
+
+    /// Every kind of name of a store, as long as it can be.
+    fn all(names: &Names) -> Vec<(String, Role)> {
+        let segment = names.segment(u64::MAX);
+        let replaced = |file| names.replaced(u32::MAX, file).unwrap();
+        let mut all = vec![
+            (names.main().to_owned(), Role::Main),
+            (segment.clone(), Role::Segment(u64::MAX)),
             (names.lock(), Role::Lock),
-            ("app.db.bak.1".to_owned(), Role::Backup(1)),
-            ("app.db.bak.120".to_owned(), Role::Backup(120)),
-            (names.temporary("image"), Role::Temporary),
-            ("app.db.bak.tmp-0123456789abcdef".to_owned(), Role::BackupTemporary),
-            ("app.db.bak.new-0123456789abcdef".to_owned(), Role::BackupTemporary),
-            ("app.db.bak.stage-0123456789abcdef".to_owned(), Role::BackupTemporary),
-            ("app.db.bak.copy-0123456789abcdef".to_owned(), Role::BackupTemporary),
+            (names.backup(u32::MAX), Role::Backup(u32::MAX)),
+            (names.backup_lock(), Role::BackupLock),
+            (names.restore_record(), Role::RestoreRecord),
+            (replaced(names.main()), Role::Replaced(u32::MAX)),
+            (replaced(&segment), Role::Replaced(u32::MAX)),
         ];
-        for (name, role) in mine {
-            assert_eq!(names.role(&name), Some(role), "{name}");
+        all.extend(Temporary::ALL.map(|it| (names.temporary(it), Role::Temporary(it))));
+        let of_backups = BackupTemporary::ALL;
+        all.extend(of_backups.map(|it| (names.backup_temporary(it), Role::BackupTemporary(it))));
+        all
+    }
+
+    #[test]
+    fn every_name_of_the_longest_store_fits_and_is_recognised_as_what_it_is() {
+        let longest = names(&"n".repeat(210));
+        let all_names = all(&longest);
+        for (name, role) in &all_names {
+            assert!(name.len() <= 255, "{name}");
+            assert_eq!(longest.role(name), Some(*role), "{name}");
+        }
+        assert_eq!(all_names.iter().map(|(name, _)| name.len()).max(), Some(255));
+        assert!(refused(&"n".repeat(211)).contains("210 bytes"));
+        let short = names("app.db");
+        assert_eq!(short.segment(7), "app.db.wal.00000000000000000007");
+        for (name, role) in all(&short) {
+            assert_eq!(short.role(&name), Some(role), "{name}");
         }
     }
 
@@ -189,29 +373,74 @@ mod tests {
             "app.db.bak.",
             "app.db.bak.1.old",
             "app.db.bak.+1",
-            "app.db.tmp.",
+            "app.db.bak.4294967296",
+            "app.db.bak.１",
+            "app.db.bak.1.bak.1",
             "app.db.bak.tmp.3",
-            "app.db.bak.tmp-0123456789abcdeF",
-            "app.db.bak.old-0123456789abcdef",
+            "app.db.bak.tmp-0123456789abcdef",
+            "app.db.bak.copy-notes",
+            "app.db.bak.new.1",
+            "app.db.replaced.0",
+            "app.db.replaced.1.lock",
+            "app.db.replaced.1.wal.7",
+            "app.db.tmp.",
+            "app.db.tmp.notes",
+            "app.db.tmp.image2",
             "app.db.locked",
+            "app.db.lock.",
             "app.db.tmp",
             "",
         ];
         for name in others {
             assert_eq!(names.role(name), None, "{name}");
         }
+        assert_eq!(backup_index("a", "a.db.bak.1"), None);
+        assert_eq!(backup_index("a.db", "ba.db.bak.1"), None);
+        assert_eq!(backup_index("a.db", "a.db.bak.4294967295"), Some(u32::MAX));
     }
 
     #[test]
     fn a_companion_of_a_store_is_no_store_and_a_backup_is_known() {
-        for name in ["a.lock", "a.wal.00000000000000000001", "a.tmp.x", "", ".."] {
-            let refused = Names::new(name, Path::new(name));
-            assert!(matches!(refused, Err(Error::BadPath { .. })), "{name}");
+        for (name, role) in all(&names("a.b")) {
+            let is_store =
+                matches!(role, Role::Main | Role::Backup(_)) || name == "a.b.replaced.4294967295";
+            assert_eq!(Names::new(&name, Path::new(&name)).is_ok(), is_store, "{name}");
+        }
+        for name in ["", "..", "a/b", "a.wal.00000000000000000001", "a.b.bak.restore"] {
+            refused(name);
         }
         assert!(names("app.db.bak.3").is_backup());
         assert!(!names("app.db").is_backup());
         assert!(!names("app.bak.3x").is_backup());
-        assert!(!names(".lock").is_backup(), "a store may have no more than a suffix as its name");
-        assert!(Names::new(&"n".repeat(221), Path::new("n")).is_err());
+        assert!(!names(".lock").is_backup(), "a store may have no more than an ending as its name");
+    }
+
+    #[test]
+    fn no_file_of_a_store_can_be_taken_for_a_file_of_another() {
+        assert!(refused("app.db.bak").contains("another ending"));
+        let ends = ["", ".lock", ".wal", ".tmp", ".bak", ".replaced", ".image", ".1", ".new"];
+        let mut stores = Vec::new();
+        for (one, two) in ends.iter().flat_map(|one| ends.map(|two| (one, two))) {
+            let name = format!("a{one}{two}");
+            stores.extend(Names::new(&name, Path::new(&name)));
+        }
+        assert!(stores.len() > 30, "{}", stores.len());
+        for (one, two) in stores.iter().flat_map(|one| stores.iter().map(move |two| (one, two))) {
+            for (name, role) in all(one) {
+                let theirs = two.role(&name).filter(|_| one != two);
+                // A replaced store is one of its own, and named after the one it was.
+                let is_replaced = matches!(theirs, Some(Role::Replaced(_)));
+                assert!(theirs.is_none() || is_replaced, "{name}: {role:?} and {theirs:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_replaced_side_file_keeps_its_ending() {
+        let names = names("a.db");
+        assert_eq!(names.replaced(2, "a.db").unwrap(), "a.db.replaced.2");
+        assert_eq!(names.replaced(2, "a.db.wal.007").unwrap(), "a.db.replaced.2.wal.007");
+        assert_eq!(names.replaced(2, "a.dbx"), None);
+        assert_eq!(names.replaced(2, "other"), None);
     }
 }

@@ -11,7 +11,7 @@ use crate::header::{FileKind, Header};
 use crate::image::{ImageReader, Place};
 use crate::ledger::Ledger;
 use crate::lock::StoreLock;
-use crate::names::{Names, Role};
+use crate::names::{Names, Role, Temporary};
 use crate::seal::Seal;
 use crate::slots::Slots;
 use crate::snapshot::Snapshot;
@@ -126,9 +126,11 @@ impl Opening {
     fn settle_names(&self) -> Result<()> {
         let dir = &self.config.vfs.dir;
         dir.sync().map_err(|e| Error::io("sync the folder of", &self.path, e))?;
-        let names = dir.list().map_err(|e| Error::io("list the folder of", &self.path, e))?;
-        for name in names.iter().filter(|name| self.names.role(name) == Some(Role::Temporary)) {
-            dir.remove(name).map_err(|e| Error::io("remove", &dir.path(name), e))?;
+        for name in Temporary::ALL.map(|what| self.names.temporary(what)) {
+            let found = dir.metadata(&name);
+            if found.map_err(|e| Error::io("look at", &dir.path(&name), e))?.is_some() {
+                dir.remove(&name).map_err(|e| Error::io("remove", &dir.path(&name), e))?;
+            }
         }
         Ok(())
     }

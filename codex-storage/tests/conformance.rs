@@ -369,13 +369,14 @@ fn companions_of_a_store_are_no_stores(bed: &Bed) {
 
 fn temporary_files_are_removed_by_a_writer_only(bed: &Bed) {
     Store::open(bed.config()).unwrap().close().unwrap();
-    let mine = ["app.db.tmp.image", "app.db.tmp.whatever"];
-    let others =
-        ["app.db.bak.tmp-0123456789abcdef", "app.dbtmp", "other.db.tmp.image", "app.db.tmp"];
+    let mine = ["image", "ledger", "segment", "rekey", "convert", "moment"];
+    let mine = mine.map(|what| format!("app.db.tmp.{what}"));
+    let others = ["app.db.tmp.notes", "app.db.bak.tmp", "app.dbtmp", "other.db.tmp.image"];
+    let others = others.map(str::to_owned);
     for name in mine.iter().chain(&others) {
         bed.vfs.dir.open(name, Open::CreateNew(Mode::Private)).unwrap();
     }
-    let there = |name: &&str| bed.vfs.dir.metadata(name).unwrap().is_some();
+    let there = |name: &String| bed.vfs.dir.metadata(name).unwrap().is_some();
     let mut config = bed.config();
     config.access = Access::ReadOnly;
     Store::open(config).unwrap();

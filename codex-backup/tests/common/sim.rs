@@ -48,7 +48,7 @@ pub fn disk(seq: u64, slots: &[(u32, u64)]) -> FaultDir {
     put(&*vfs.dir, "a.db", &card(OURS, seq, 700));
     put(&*vfs.dir, LOG, &log(seq));
     for (index, seq) in slots {
-        put(&*vfs.dir, &codex_backup::backup_name("a.db", *index), &card(OURS, *seq, 700));
+        put(&*vfs.dir, &format!("a.db.bak.{index}"), &card(OURS, *seq, 700));
     }
     disk
 }
@@ -102,7 +102,7 @@ pub fn good(dir: &dyn Dir, context: &dyn Fn() -> String) -> BTreeSet<u64> {
     let mut versions = BTreeSet::new();
     for name in dir.list().unwrap() {
         let is_slot = codex_backup::backup_index("a.db", &name).is_some();
-        if is_slot || name.starts_with("a.db.bak.new-") {
+        if is_slot || name == "a.db.bak.new" {
             let file = dir.open(&name, Open::Read).unwrap();
             match Card.verify(&file, Depth::Full, &mut |_| ControlFlow::Continue(())) {
                 Ok(facts) => _ = versions.insert(facts.seq),

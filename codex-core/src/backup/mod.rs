@@ -17,6 +17,7 @@ use std::sync::Arc;
 use codex_backup::{CopyOptions, Phase, Progress, Rotated, Watch, copy_to, unwatched};
 use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
+use codex_storage::names::Names;
 use codex_storage::storage::Form;
 use codex_storage::sync::thread;
 use codex_storage::vfs::{Mode, Vfs};
@@ -183,12 +184,11 @@ impl Store {
         watch: &mut dyn FnMut(Progress) -> ControlFlow<()>,
     ) -> Result<Seq> {
         self.inner.check_writable()?;
-        // Not a name that a store gives to files of its own.
-        codex_storage::check_name(to, name)?;
-        if codex_backup::is_reserved(name) {
+        let path = to.dir.path(name);
+        if Names::new(name, &path)?.is_backup() {
             let why = "names like this belong to rotating backups, which come and go; \
                        choose another for a copy that is to stay";
-            return Err(StorageError::BadPath { path: to.dir.path(name), why }.into());
+            return Err(StorageError::BadPath { path, why }.into());
         }
         let home = self.inner.opened.files.as_ref().ok_or(NO_FILES)?;
         let form = self.form().ok_or(NO_FILES)?;

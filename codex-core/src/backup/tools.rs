@@ -7,6 +7,7 @@ use std::sync::Arc;
 use codex_backup::{
     Cause, Depth, Entry, Found, Options, Pending, Proof, Restored, Source, WriteAt, unwatched,
 };
+use codex_storage::names::Names;
 use codex_storage::seal::Keys;
 use codex_storage::vfs::{LockGuard, LockKind, Vfs};
 use codex_storage::{Error as StorageError, segments};
@@ -54,7 +55,9 @@ impl Backups {
     /// The path cannot name a store, or its folder is missing.
     pub fn of(path: impl AsRef<Path>) -> Result<Self> {
         let (vfs, name) = open::locate(path.as_ref())?;
-        Ok(Self::of_in(&vfs, &name))
+        let backups = Self::of_in(&vfs, &name);
+        backups.names()?;
+        Ok(backups)
     }
 
     /// The backups of the store `name` in the directory of `vfs`.
@@ -161,7 +164,7 @@ impl Backups {
     fn restore_locked(&self, index: u32) -> Result<Restored> {
         let inner = self.inner()?;
         let sidecars = self.sidecars()?;
-        let name = codex_backup::backup_name(&self.name, index);
+        let name = self.names()?.backup(index);
         // Another store's file may stand at the name.
         let missing = || codex_backup::Error::Missing { path: self.vfs.dir.path(&name) };
         let entry = inner.list()?.into_iter().find(|entry| entry.index == index);
@@ -191,7 +194,7 @@ impl Backups {
     }
 
     fn lock(&self) -> Result<Box<dyn LockGuard>> {
-        let name = format!("{}.lock", self.name);
+        let name = self.names()?.lock();
         let path = self.vfs.dir.path(&self.name);
         let lock = self.vfs.dir.try_lock(&name, LockKind::Exclusive).map_err(|source| {
             StorageError::Io { action: "lock", path: path.clone(), source: Arc::new(source) }
@@ -199,15 +202,20 @@ impl Backups {
         Ok(lock.ok_or(StorageError::Locked { path, waited_ms: 0 })?)
     }
 
+    fn names(&self) -> Result<Names> {
+        let path = self.vfs.dir.path(&self.name);
+        let names = Names::new(&self.name, &path)?;
+        if names.is_backup() {
+            return Err(StorageError::IsBackup { path }.into());
+        }
+        Ok(names)
+    }
+
     fn inner(&self) -> Result<codex_backup::Backups> {
+        self.names()?;
         let inspect = Arc::new(StoreFile { keys: self.keys.clone() });
         // Keeping plays no part here: only a rotation prunes by itself.
-        Ok(codex_backup::Backups::new(
-            self.vfs.clone(),
-            self.name.clone(),
-            inspect,
-            Options::default(),
-        )?)
+        Ok(codex_backup::Backups::new(self.vfs.clone(), &self.name, inspect, Options::default())?)
     }
 }
 

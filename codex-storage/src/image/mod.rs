@@ -13,7 +13,7 @@ use crate::codec::u64_of;
 use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::lock::StoreLock;
-use crate::names::Names;
+use crate::names::{Names, Temporary};
 use crate::seal::{Seal, TAG_LEN};
 use crate::storage::State;
 use crate::vfs::{Open, Vfs};
@@ -37,7 +37,7 @@ impl Place {
     pub(crate) fn image(&self, header: Header) -> ImageSpec {
         ImageSpec {
             vfs: self.vfs.clone(),
-            temporary: self.names.temporary("image"),
+            temporary: self.names.temporary(Temporary::Image),
             header,
             seal: self.seal.clone(),
             beside_writers: false,

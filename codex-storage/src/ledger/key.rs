@@ -9,6 +9,7 @@ use super::{Ledger, Phase};
 use crate::codec::u64_of;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
+use crate::names::Temporary;
 use crate::seal::Keys;
 use crate::slots::{replace, replacement};
 use crate::storage::{Checkpoint, Retired, Written};
@@ -82,7 +83,7 @@ impl Ledger {
     /// Puts a copy of the file in its own place: whoever gave it its name may have failed to make
     /// that durable, and a later sync of the folder would prove nothing.
     pub(super) fn name_again(&self, file: &dyn File) -> Result<Arc<dyn File>> {
-        let temporary = self.place.names.temporary("ledger");
+        let temporary = self.place.names.temporary(Temporary::Ledger);
         let dir = &self.place.vfs.dir;
         let copied = || -> io::Result<Arc<dyn File>> {
             let copy = dir.open(&temporary, Open::CreateNew(Mode::Private))?;

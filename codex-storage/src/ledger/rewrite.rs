@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::header::{HEADER_LEN, Header};
 use crate::image::Place;
 use crate::log::{Copying, LogPlace, LogReader, LogWriter, NewLog, Reseal, layout, of_the_copy};
+use crate::names::Temporary;
 use crate::seal::Seal;
 use crate::slots::{SECOND_SLOT, replacement};
 use crate::storage::{Durability, Form};
@@ -41,7 +42,7 @@ impl Rewrite {
         let own = place.seal.clone();
         let reader = LogReader::new(file, &path, from, own, 0, OnDamage::Refuse)?;
         let log = LogPlace { seal: seal.clone(), ..log_place(place, durability) };
-        let temporary = place.names.temporary("rekey");
+        let temporary = place.names.temporary(Temporary::Rekey);
         let copying = Copying::default();
         copying.begin(Reseal::begin(reader, log, &header, temporary.clone())?);
         Ok(Self { copying, temporary, header, seal, slot })

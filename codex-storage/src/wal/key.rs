@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::image::{ImageReader, ImageSpec, following};
 use crate::log::{Copying, LogPlace, Reseal};
+use crate::names::Temporary;
 use crate::seal::Keys;
 use crate::storage::{Checkpoint, Retired, Written};
 
@@ -71,7 +72,7 @@ impl Wal {
             segment,
             copying: copying.clone(),
             image_temporary: spec.temporary.clone(),
-            segment_temporary: self.place.names.temporary("rekey"),
+            segment_temporary: self.place.names.temporary(Temporary::Rekey),
         };
         let (segment, temporary) = (fresh.segment.clone(), fresh.segment_temporary.clone());
         self.pending = Some(Pending { header, fresh: Some(fresh) });

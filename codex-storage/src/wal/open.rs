@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::header::{FileKind, Header, fresh_id};
 use crate::image::{ImageReader, following};
 use crate::log::{LogState, NewLog, recover};
+use crate::names::Temporary;
 use crate::storage::{Anchor, Cut, Recovered};
 use crate::vfs::Open;
 
@@ -147,7 +148,7 @@ impl Wal {
     /// A segment without frames, complete but for its name.
     pub(super) fn new_segment(&self, header: Header) -> Result<(NewLog, Header)> {
         let place = self.log_place(header.generation);
-        let temporary = self.place.names.temporary("segment");
+        let temporary = self.place.names.temporary(Temporary::Segment);
         Ok((NewLog::write(place, header.clone(), temporary)?, header))
     }
 
