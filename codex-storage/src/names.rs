@@ -417,12 +417,11 @@ mod tests {
 
     #[test]
     fn no_file_of_a_store_can_be_taken_for_a_file_of_another() {
-        assert!(refused("app.db.bak").contains("another ending"));
         let ends = ["", ".lock", ".wal", ".tmp", ".bak", ".replaced", ".image", ".1", ".new"];
         let mut stores = Vec::new();
         for (one, two) in ends.iter().flat_map(|one| ends.map(|two| (one, two))) {
             let name = format!("a{one}{two}");
-            stores.extend(Names::new(&name, Path::new(&name)));
+            stores.extend(Names::new(&name, Path::new(&name)).ok().filter(|it| !it.is_backup()));
         }
         assert!(stores.len() > 30, "{}", stores.len());
         for (one, two) in stores.iter().flat_map(|one| stores.iter().map(move |two| (one, two))) {
@@ -433,6 +432,7 @@ mod tests {
                 assert!(theirs.is_none() || is_replaced, "{name}: {role:?} and {theirs:?}");
             }
         }
+        assert!(refused("app.db.bak").contains("another ending"));
     }
 
     #[test]
