@@ -1,14 +1,14 @@
 //! What all handles of a store share: the engine, and what it was opened with.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use codex_storage::batch::Seq;
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Form, Recovered};
 use codex_storage::sync::Mutex;
 use codex_storage::vfs::Vfs;
-use codex_storage::{Access, Error as StorageError};
+use codex_storage::{Access, Error as StorageError, StoreLock};
 
 use crate::commit::{Commit, Outcome};
 use crate::engine::Engine;
@@ -68,6 +68,8 @@ pub(crate) struct Handle {
     pub(crate) engine: Arc<Engine>,
     pub(crate) codec: Codec,
     pub(crate) opened: Opened,
+    /// The lock on the files, which the storage holds.
+    pub(crate) lock: Option<Weak<StoreLock>>,
     /// The process whose threads and locks these are.
     pub(crate) opened_by: u32,
     /// Keeps the backups of a store that is open for writing.
@@ -113,6 +115,13 @@ impl Handle {
         self.check_process()
     }
 
+    /// In a forked child, closes its copies of the locks, so that they end with the parent.
+    pub(crate) fn abandon_lock(&self) {
+        if let Some(lock) = self.lock.as_ref().and_then(Weak::upgrade) {
+            lock.abandon();
+        }
+    }
+
     /// A child made by `fork` has copies of the locks and none of the threads.
     pub(crate) fn check_process(&self) -> Result<()> {
         let used_by = std::process::id();
@@ -130,8 +139,12 @@ impl Drop for Handle {
             // Whoever wants to know what went wrong calls `close`.
             let _ = self.close();
         } else {
-            // In a forked child the files and the lock are the parent's: touch nothing.
+            // In a forked child the threads, and the mutexes that they hold, are the parent's:
+            // nothing of them is touched.
+            self.abandon_lock();
             std::mem::forget(Arc::clone(&self.engine));
+            #[cfg(feature = "backup")]
+            std::mem::forget(self.keeper.take());
         }
     }
 }

@@ -79,6 +79,7 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
     let Config { vfs, name, access, durability, keys, .. } = wanted.config;
     let path = vfs.dir.path(&name);
     let form = storage.form();
+    let lock = storage.lock().as_ref().map(Arc::downgrade);
     let options = EngineOptions {
         path: path.clone(),
         durability,
@@ -104,6 +105,7 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         engine,
         codec: wanted.codec,
         opened,
+        lock,
         opened_by: std::process::id(),
         #[cfg(feature = "backup")]
         keeper,
@@ -131,14 +133,14 @@ fn load(config: &Config) -> Result<Loaded> {
 /// Finishes a restore that was interrupted; a reader only reports it.
 #[cfg(feature = "backup")]
 fn before_opening(wanted: &Wanted) -> Result<Option<Restored>> {
-    let Config { vfs, name, access, create, .. } = &wanted.config;
+    let Config { vfs, name, access, create, lock_timeout, .. } = &wanted.config;
     if Names::new(name, &vfs.dir.path(name))?.is_backup() {
         // A backup has no backups; it is only ever read.
         return Ok(None);
     }
     let backups = Backups::of_in(vfs, name);
     if *access == Access::ReadWrite {
-        let finished = backups.finish_restore()?;
+        let finished = backups.finish_restore(*lock_timeout)?;
         let is_missing = || -> Result<bool, StorageError> {
             let found = vfs.dir.metadata(name);
             Ok(found.map_err(|source| io("look at", &vfs.dir.path(name), source))?.is_none())
@@ -202,6 +204,7 @@ pub(crate) fn in_memory(codec: Codec) -> Result<Store> {
         engine,
         codec,
         opened,
+        lock: None,
         opened_by: std::process::id(),
         #[cfg(feature = "backup")]
         keeper: None,

@@ -192,6 +192,7 @@ impl Store {
     /// Damage, each kind by its own variant: the store in memory is still whole then, so a
     /// [`checkpoint`](Store::checkpoint) or a copy by hand may save what the disk no longer has.
     pub fn verify(&self) -> Result<Verified> {
+        self.inner.check_process()?;
         let Some(files) = &self.inner.opened.files else {
             let what = "a store in memory has no files to verify";
             return Err(StorageError::Contradiction(what).into());
@@ -229,6 +230,7 @@ impl Store {
     /// # Errors
     /// The store is closed or poisoned.
     pub fn anchor(&self) -> Result<Anchor> {
+        self.inner.check_process()?;
         Ok(self.inner.engine.anchor()?)
     }
 
@@ -246,10 +248,14 @@ impl Store {
     /// refused, the lock is released. Reads go on from memory, with the state as it was closed,
     /// until the last handle is dropped. Closing twice is fine.
     ///
+    /// In a child made by `fork`, the store is not the child's to close: closes the child's copies
+    /// of the locks, so that they end with the parent, and returns
+    /// [`ForkedChild`](crate::Error::ForkedChild). Dropping the last handle does the same.
+    ///
     /// # Errors
     /// What the disk says. The store is closed all the same.
     pub fn close(&self) -> Result<()> {
-        self.inner.check_process()?;
+        self.inner.check_process().inspect_err(|_| self.inner.abandon_lock())?;
         self.inner.close()
     }
 

@@ -121,6 +121,7 @@ impl Store {
         key: &[u8],
         mut decide: impl FnMut(Option<&Entry>) -> Result<(R, Option<Change>), E>,
     ) -> Result<R, E> {
+        self.inner.check_process()?;
         for round in 0..UPDATE_ROUNDS_MAX {
             let seen = self.inner.entry(key);
             let (answer, change) = decide(seen.as_ref())?;

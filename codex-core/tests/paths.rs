@@ -175,23 +175,33 @@ fn a_relative_path_and_a_symbolic_link_lead_to_the_same_lock() {
 }
 
 #[test]
-fn a_reader_in_an_unwritable_folder_goes_on_without_a_lock() {
-    for form in FORMS {
+fn a_reader_in_an_unwritable_folder_locks_the_main_file_alone_or_nothing_and_says_so() {
+    for (form, lockable) in FORMS.into_iter().flat_map(|form| [(form, true), (form, false)]) {
         let vfs = disk(&killed(form));
-        let dir = Arc::new(ReadOnlyDir(Arc::clone(&vfs.dir)));
+        let dir = Arc::new(ReadOnlyDir { dir: Arc::clone(&vfs.dir), lockable });
         let unwritable = Vfs { dir, ..vfs.clone() };
         let store = Store::options().read_only(true).open_in(&unwritable, "a.db").unwrap();
         assert_eq!(store.len(), 3);
-        assert!(!store.recovered().locked, "{form}: and it says so");
+        assert_eq!(store.recovered().locked, lockable, "{form}");
         assert!(Store::options().read_only(true).open_in(&vfs, "a.db").unwrap().recovered().locked);
         let error = storage(Store::options().open_in(&unwritable, "a.db").unwrap_err());
         assert!(matches!(error, E::Io { .. }), "{error}");
+        let writer = Store::options().open_in(&vfs, "a.db");
+        if lockable {
+            assert!(matches!(storage(writer.unwrap_err()), E::Locked { .. }), "{form}");
+        } else {
+            writer.unwrap();
+        }
     }
 }
 
 /// A folder without write permission, which a superuser cannot have.
 #[derive(Debug)]
-struct ReadOnlyDir(Arc<dyn Dir>);
+struct ReadOnlyDir {
+    dir: Arc<dyn Dir>,
+    /// Whether its files can be locked.
+    lockable: bool,
+}
 
 fn denied<T>() -> io::Result<T> {
     Err(io::ErrorKind::PermissionDenied.into())
@@ -199,7 +209,7 @@ fn denied<T>() -> io::Result<T> {
 
 impl Dir for ReadOnlyDir {
     fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>> {
-        if how == Open::Read { self.0.open(name, how) } else { denied() }
+        if how == Open::Read { self.dir.open(name, how) } else { denied() }
     }
     fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         denied()
@@ -211,27 +221,30 @@ impl Dir for ReadOnlyDir {
         denied()
     }
     fn list(&self) -> io::Result<Vec<String>> {
-        self.0.list()
+        self.dir.list()
     }
     fn metadata(&self, name: &str) -> io::Result<Option<Metadata>> {
-        self.0.metadata(name)
+        self.dir.metadata(name)
     }
     fn sync(&self) -> io::Result<()> {
-        self.0.sync()
+        self.dir.sync()
     }
     fn try_lock(&self, _: &str, _: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
         denied()
     }
     fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
-        self.0.lock_existing(name, kind)
+        if self.lockable {
+            return self.dir.lock_existing(name, kind);
+        }
+        Err(io::ErrorKind::Unsupported.into())
     }
     fn inherit(&self, _: &str, _: &str, _: Option<Mode>) -> io::Result<()> {
         denied()
     }
     fn available_bytes(&self) -> io::Result<Option<u64>> {
-        self.0.available_bytes()
+        self.dir.available_bytes()
     }
     fn path(&self, name: &str) -> std::path::PathBuf {
-        self.0.path(name)
+        self.dir.path(name)
     }
 }

@@ -15,7 +15,7 @@ use crate::open::open;
 use crate::seal::{Keys, Seal};
 use crate::slots::Slots;
 use crate::storage::{Anchor, Durability, EntrySink, Form, State, Storage};
-use crate::vfs::{Open, Vfs};
+use crate::vfs::{Mode, Open, Vfs};
 
 /// What a store is to become.
 #[derive(Debug, Clone)]
@@ -115,10 +115,12 @@ impl Source {
             }
         };
         let root_id = header.root_id;
+        let own = if kind == FileKind::Log { Mode::Private } else { Mode::Frozen };
+        let mode = (old.kind != kind).then_some(own);
         let anchor = if form == Form::Ledger {
-            self.ledger(&old, old_seal, header, seal, entries)?
+            self.ledger(&old, old_seal, header, seal, mode, entries)?
         } else {
-            self.image(header, seal, entries)?
+            self.image(header, seal, mode, entries)?
         };
         let (plain, under_other_keys) = match &to.keys {
             Some(_) => self.left(root_id)?,
@@ -168,11 +170,13 @@ impl Source {
         &self,
         header: Header,
         seal: Option<Arc<dyn Seal>>,
+        mode: Option<Mode>,
         entries: &Entries,
     ) -> Result<Anchor> {
         let place = self.place(seal.clone());
         let written = place.image(header).write(entries, &|_| true)?;
-        self.installed(place.install(&written.temporary))?;
+        let installed = place.install_as(&written.temporary, mode);
+        self.installed(installed.map_err(Into::into))?;
         let header = ImageReader::open(&self.vfs, self.names.main(), seal)?.header().clone();
         Ok(Anchor { seq: header.base_seq, digest: header.base_digest })
     }
@@ -183,6 +187,7 @@ impl Source {
         old_seal: Option<Arc<dyn Seal>>,
         header: Header,
         seal: Option<Arc<dyn Seal>>,
+        mode: Option<Mode>,
         entries: &Entries,
     ) -> Result<Anchor> {
         let mut writer;
@@ -201,7 +206,10 @@ impl Source {
             });
             writer = written.inspect_err(|_| self.discard(&temporary))?;
         }
-        install(&mut writer, &self.place(seal), &temporary)?;
+        let place = self.place(seal);
+        let prepared = self.installed(place.prepare(&temporary, mode));
+        prepared.inspect_err(|_| self.discard(&temporary))?;
+        install(&mut writer, &place, &temporary)?;
         let end = writer.end();
         Ok(Anchor { seq: end.seq, digest: end.digest })
     }
@@ -247,7 +255,7 @@ impl Source {
     }
 
     fn place(&self, seal: Option<Arc<dyn Seal>>) -> Place {
-        Place { vfs: self.vfs.clone(), names: self.names.clone(), seal, lock: None }
+        Place { vfs: self.vfs.clone(), names: self.names.clone(), seal, lock: self.storage.lock() }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::history::AnchorWatch;
 use crate::image::Place;
+use crate::lock::StoreLock;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
 use crate::names::Temporary;
 use crate::seal::Keys;
@@ -98,7 +99,10 @@ impl Ledger {
     ) -> Result<Self> {
         let header = Header { generation: 1, ..header };
         let temporary = place.names.temporary(Temporary::Ledger);
-        NewLog::write(log_place(&place, config.durability), header, temporary)?.publish()?;
+        let new = NewLog::write(log_place(&place, config.durability), header, temporary.clone())?;
+        prepare(&place, &temporary)?;
+        new.publish()?;
+        place.has_name();
         let (file, slots) = open_main(&place.vfs, place.names.main(), Open::Read)?;
         let mut ledger = Self::new(place, condition, config, file, slots);
         if let Phase::Opened { is_named, .. } = &mut ledger.phase {
@@ -145,7 +149,11 @@ impl Ledger {
             // Nothing was ever written: its creation may have failed to make the name durable,
             // and a later sync of the folder would prove nothing. A new file gets a new name.
             let temporary = self.place.names.temporary(Temporary::Ledger);
-            return NewLog::write(place, header, temporary)?.publish();
+            let new = NewLog::write(place, header, temporary.clone())?;
+            self.prepare(&temporary)?;
+            let writer = new.publish()?;
+            self.place.has_name();
+            return Ok(writer);
         }
         let writer = recover(place, file, &header, state)?;
         self.header = header;
@@ -158,6 +166,11 @@ impl Ledger {
             Phase::Writing(writer) => Ok(writer),
             Phase::Opened { .. } | Phase::Read => Err(Error::Contradiction(NOT_REPLAYED)),
         }
+    }
+
+    /// Prepares the file `temporary` for the ledger's name.
+    fn prepare(&self, temporary: &str) -> Result<()> {
+        prepare(&self.place, temporary)
     }
 
     fn end(&self) -> &LogEnd {
@@ -251,6 +264,10 @@ impl Storage for Ledger {
         closed
     }
 
+    fn lock(&self) -> Option<Arc<StoreLock>> {
+        self.place.lock.clone()
+    }
+
     fn stats(&self) -> StorageStats {
         let end = self.end();
         let mut stats = StorageStats {
@@ -289,6 +306,12 @@ fn open_main(vfs: &Vfs, name: &str, how: Open) -> Result<(Arc<dyn File>, Slots)>
     })?;
     let slots = Slots::read(&*file, &path)?;
     Ok((file, slots))
+}
+
+/// Prepares the file `temporary` for the ledger's name.
+pub(crate) fn prepare(place: &Place, temporary: &str) -> Result<()> {
+    let prepared = place.prepare(temporary, None);
+    prepared.map_err(|e| Error::io("replace", &place.path(), e))
 }
 
 fn log_place(place: &Place, durability: Durability) -> LogPlace {

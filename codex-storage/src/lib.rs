@@ -30,6 +30,7 @@ pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use convert::{Conversion, Converted, convert};
 pub use error::{Error, RecordError, Result};
 pub use ledger::{LedgerCommit, LedgerCut, read_commits};
+pub use lock::StoreLock;
 pub use null::null;
 pub use open::{open, open_staged};
 pub use single::{

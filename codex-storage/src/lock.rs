@@ -1,48 +1,58 @@
 //! The advisory lock of a store: one writer, or any number of readers.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use crate::config::Access;
 use crate::error::{Error, Result};
 use crate::names::Names;
-use crate::vfs::{LockGuard, LockKind, Vfs};
+use crate::sync::Mutex;
+use crate::vfs::{Dir, LockGuard, LockKind, Metadata, Vfs};
 
-/// The held lock, released on drop.
+/// The held lock of a store, released on drop.
+///
+/// It is two locks. The one on the lock file, which is never renamed, is there before the store
+/// is. The one on the main file itself excludes whoever comes by another way: through a second
+/// lock file where the first was removed, or through a second name of the main file. Each file
+/// that takes the store's name is locked before it has it.
 #[derive(Debug)]
-pub(crate) struct StoreLock {
-    guard: Option<Box<dyn LockGuard>>,
+pub struct StoreLock {
+    /// `None` for a reader who may not write in the folder.
+    name: Option<Box<dyn LockGuard>>,
+    main: Mutex<MainLock>,
+}
+
+/// The lock on the main file.
+#[derive(Debug)]
+struct MainLock {
+    file: LockedFile,
+    /// The file that takes its place, until it is known to have its name.
+    next: Option<Box<dyn LockGuard>>,
+}
+
+#[derive(Debug)]
+enum LockedFile {
+    /// There is none yet.
+    Missing,
+    /// The system does not lock such a file.
+    Unlockable,
+    Locked(Box<dyn LockGuard>),
 }
 
 impl StoreLock {
     /// Takes the lock of the store, waiting up to `timeout` for another handle to let it go.
     ///
-    /// A reader in a folder where the lock file can not be created or opened goes on without a
-    /// lock; [`StoreLock::is_held`] says so.
+    /// A reader in a folder where the lock file can not be created or opened shares the lock of
+    /// the main file alone, and goes on without any if that can not be locked.
     ///
     /// # Errors
     /// `Locked` when the time is up; `Io` when the lock file can not be had.
-    pub(crate) fn take(
-        vfs: &Vfs,
-        names: &Names,
-        access: Access,
-        timeout: Duration,
-    ) -> Result<Self> {
-        let kind = match access {
-            Access::ReadWrite => LockKind::Exclusive,
-            Access::ReadOnly => LockKind::Shared,
-        };
-        let name = names.lock();
+    pub fn take(vfs: &Vfs, names: &Names, access: Access, timeout: Duration) -> Result<Self> {
         let start = vfs.clock.monotonic();
         let mut pause = PAUSE_MIN;
         loop {
-            match vfs.dir.try_lock(&name, kind) {
-                Ok(Some(guard)) => return Ok(Self { guard: Some(guard) }),
-                Ok(None) => {}
-                Err(e) if access == Access::ReadOnly && can_not_write(e.kind()) => {
-                    return Ok(Self { guard: None });
-                }
-                Err(e) => return Err(Error::io("lock", &vfs.dir.path(&name), e)),
+            if let Some(lock) = Self::try_take(&*vfs.dir, names, access)? {
+                return Ok(lock);
             }
             let waited = vfs.clock.monotonic().saturating_sub(start);
             if waited >= timeout {
@@ -54,10 +64,100 @@ impl StoreLock {
         }
     }
 
-    /// Whether there is a lock at all; not so for a reader in an unwritable folder.
-    pub(crate) fn is_held(&self) -> bool {
-        self.guard.is_some()
+    fn try_take(dir: &dyn Dir, names: &Names, access: Access) -> Result<Option<Self>> {
+        let kind = match access {
+            Access::ReadWrite => LockKind::Exclusive,
+            Access::ReadOnly => LockKind::Shared,
+        };
+        let lock = names.lock();
+        let name = match dir.try_lock(&lock, kind) {
+            Ok(None) => return Ok(None),
+            Ok(guard) => guard,
+            Err(e) if access == Access::ReadOnly && can_not_write(e.kind()) => None,
+            Err(e) => return Err(Error::io("lock", &dir.path(&lock), e)),
+        };
+        let main = names.main();
+        let file = match dir.lock_existing(main, kind) {
+            Ok(None) => return Ok(None),
+            Ok(Some(guard)) => LockedFile::Locked(guard),
+            Err(e) if e.kind() == ErrorKind::NotFound => LockedFile::Missing,
+            // What can not be opened is refused when it is read, and a restore replaces it.
+            Err(e) if is_no_lockable_file(e.kind()) => LockedFile::Unlockable,
+            Err(e) => return Err(Error::io("lock", &dir.path(main), e)),
+        };
+        Ok(Some(Self { name, main: Mutex::new(MainLock { file, next: None }) }))
     }
+
+    /// Whether there is a lock at all; not so for a reader in an unwritable folder whose main file
+    /// can not be locked.
+    pub(crate) fn is_held(&self) -> bool {
+        self.name.is_some() || matches!(self.main.lock().file, LockedFile::Locked(_))
+    }
+
+    /// In a forked child, closes its copies of the locks, which would otherwise outlive the
+    /// parent. Releases nothing, and does nothing in the process that took the lock.
+    pub fn abandon(&self) {
+        if let Some(name) = &self.name {
+            name.abandon();
+        }
+        // A thread of the parent may have held it when the child was forked off: then nobody
+        // releases it here.
+        let Some(main) = self.main.try_lock() else { return };
+        if let LockedFile::Locked(file) = &main.file {
+            file.abandon();
+        }
+        if let Some(next) = &main.next {
+            next.abandon();
+        }
+    }
+
+    /// Whether the file that `found` describes, which has the store's name now, is the one that
+    /// is locked.
+    pub(crate) fn is_of(&self, found: Option<Metadata>) -> bool {
+        match &self.main.lock().file {
+            LockedFile::Missing => found.is_none(),
+            LockedFile::Unlockable => found.is_some(),
+            LockedFile::Locked(file) => {
+                found.is_some_and(|found| found.identity == file.identity())
+            }
+        }
+    }
+
+    /// Refuses to replace a file that another process has put in the place of the store.
+    pub(crate) fn may_replace(&self, found: Option<Metadata>) -> io::Result<()> {
+        if found.is_none() || self.is_of(found) {
+            return Ok(());
+        }
+        Err(io::Error::new(ErrorKind::AlreadyExists, "another file has taken the store's name"))
+    }
+
+    /// Locks the file `temporary`, which is about to take the store's name.
+    pub(crate) fn lock_next(&self, dir: &dyn Dir, temporary: &str) -> io::Result<()> {
+        let next = match dir.lock_existing(temporary, LockKind::Exclusive) {
+            Err(e) if e.kind() == ErrorKind::Unsupported => None,
+            Err(e) => return Err(e),
+            Ok(None) => return Err(ErrorKind::WouldBlock.into()),
+            Ok(next) => next,
+        };
+        self.main.lock().next = next;
+        Ok(())
+    }
+
+    /// Lets the lock of the file before go, which has lost the store's name to the next one.
+    pub(crate) fn go_on_with_next(&self) {
+        let mut main = self.main.lock();
+        main.file = main.next.take().map_or(LockedFile::Unlockable, LockedFile::Locked);
+    }
+}
+
+fn is_no_lockable_file(kind: ErrorKind) -> bool {
+    matches!(
+        kind,
+        ErrorKind::Unsupported
+            | ErrorKind::PermissionDenied
+            | ErrorKind::IsADirectory
+            | ErrorKind::InvalidInput
+    )
 }
 
 fn can_not_write(kind: ErrorKind) -> bool {

@@ -41,7 +41,7 @@ pub fn open(config: Config) -> Result<Box<dyn Storage>> {
     let opening = Opening { config, names, path };
     // Before a lock file is created beside something that is no store.
     opening.look()?;
-    let lock = if opening.names.is_backup() { None } else { Some(opening.lock()?) };
+    let lock = if opening.names.is_backup() { None } else { Some(Arc::new(opening.lock()?)) };
     match opening.look()? {
         Some(main) => opening.open(main, lock),
         None => opening.create(lock),
@@ -135,7 +135,7 @@ impl Opening {
         Ok(())
     }
 
-    fn open(self, main: Main, lock: Option<StoreLock>) -> Result<Box<dyn Storage>> {
+    fn open(self, main: Main, lock: Option<Arc<StoreLock>>) -> Result<Box<dyn Storage>> {
         let Main { file, mut slots } = main;
         let seal = slots.unlock(self.config.keys.as_deref(), &self.path)?;
         let header = &slots.found.header;
@@ -148,7 +148,7 @@ impl Opening {
         Ok(self.with_image(place, image))
     }
 
-    fn create(self, lock: Option<StoreLock>) -> Result<Box<dyn Storage>> {
+    fn create(self, lock: Option<Arc<StoreLock>>) -> Result<Box<dyn Storage>> {
         let form = self.form_to_create();
         if form == Form::Ledger {
             let (header, seal) = self.new_header(FileKind::Log, form)?;
@@ -161,7 +161,7 @@ impl Opening {
         let written = place.image(header).write(&Nothing, &|_| true)?;
         place
             .install(&written.temporary)
-            .map_err(|e| Error::io("put the new image in place as", &self.path, e))?;
+            .map_err(|e| Error::io("put the new image in place as", &self.path, e.source))?;
         let image = ImageReader::open(&place.vfs, place.names.main(), place.seal.clone())?;
         Ok(self.with_image(place, image))
     }
@@ -178,7 +178,7 @@ impl Opening {
         Condition::new(&self.path, self.config.access)
     }
 
-    fn place(&self, seal: Option<Arc<dyn Seal>>, lock: Option<StoreLock>) -> Place {
+    fn place(&self, seal: Option<Arc<dyn Seal>>, lock: Option<Arc<StoreLock>>) -> Place {
         Place { vfs: self.config.vfs.clone(), names: self.names.clone(), seal, lock }
     }
 

@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::history::AnchorWatch;
-use crate::image::{ImageReader, ImageSpec, Place, following};
+use crate::image::{ImageReader, ImageSpec, NotInstalled, Place, following};
+use crate::lock::StoreLock;
 use crate::seal::Keys;
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
@@ -77,7 +78,12 @@ impl Snapshot {
 
     /// Puts a written image in place of the last one.
     fn install(&mut self, written: &Written, header: Header) -> Result<()> {
-        if let Err(source) = self.place.install(&written.temporary) {
+        if let Err(NotInstalled { source, in_doubt }) = self.place.install(&written.temporary) {
+            if !in_doubt {
+                self.stats.images_failed += 1;
+                drop(self.place.vfs.dir.remove(&written.temporary));
+                return Err(Error::io("replace", self.condition.path(), source));
+            }
             self.condition.poison(format!("putting the image in place failed: {source}"));
             return Err(Error::InDoubt {
                 path: self.condition.path().to_owned(),
@@ -114,9 +120,9 @@ impl Snapshot {
             return Ok(());
         }
         let written = self.place.image(image.header().clone()).rewrite_header(image)?;
-        self.place
-            .install(&written.temporary)
-            .map_err(|e| Error::io("put the image in place again as", self.condition.path(), e))
+        self.place.install(&written.temporary).map_err(|e| {
+            Error::io("put the image in place again as", self.condition.path(), e.source)
+        })
     }
 
     fn close_writing(&mut self, state: &dyn State) -> Result<()> {
@@ -249,6 +255,10 @@ impl Storage for Snapshot {
             self.condition.close();
         }
         done
+    }
+
+    fn lock(&self) -> Option<Arc<StoreLock>> {
+        self.place.lock.clone()
     }
 
     fn stats(&self) -> StorageStats {

@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::batch::{Group, Op, Seq};
 use crate::error::{Error, Result};
+use crate::lock::StoreLock;
 use crate::seal::Keys;
 
 /// Durable, ordered commits: what a store writes through.
@@ -96,6 +98,11 @@ pub trait Storage: fmt::Debug + Send {
     /// `Poisoned`, `InDoubt`: it is closed, and commits that were not durable may be lost.
     /// `NoSpace`, `Io`: the clean end is not marked, and the same commits are durable as before.
     fn close(&mut self, state: &dyn State) -> Result<()>;
+
+    /// The lock on the store, which this storage holds until it is dropped.
+    fn lock(&self) -> Option<Arc<StoreLock>> {
+        None
+    }
 
     /// Sizes and counts.
     fn stats(&self) -> StorageStats;

@@ -3,14 +3,15 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use codex_backup::{
     Cause, Depth, Entry, Found, Options, Pending, Proof, Restored, Source, WriteAt, unwatched,
 };
 use codex_storage::names::Names;
 use codex_storage::seal::Keys;
-use codex_storage::vfs::{LockGuard, LockKind, Vfs};
-use codex_storage::{Error as StorageError, segments};
+use codex_storage::vfs::Vfs;
+use codex_storage::{Access, Error as StorageError, StoreLock, segments};
 
 use super::StoreFile;
 use super::join::{self, Take};
@@ -116,7 +117,7 @@ impl Backups {
     /// The store is open elsewhere; the backup is no good; the disk. Nothing was changed, unless
     /// [`pending`](Self::pending) says that the restore was decided already.
     pub fn restore(&self, index: u32) -> Result<Restored> {
-        let _lock = self.lock()?;
+        let _lock = self.lock(Duration::ZERO)?;
         self.restore_locked(index)
     }
 
@@ -126,7 +127,7 @@ impl Backups {
     /// # Errors
     /// As [`restore`](Self::restore); the store is no ledger; an encrypted one needs its key.
     pub fn restore_until(&self, moment: Moment) -> Result<Restored> {
-        let _lock = self.lock()?;
+        let _lock = self.lock(Duration::ZERO)?;
         let staged = moment::stage(&self.vfs, &self.name, self.keys.as_ref(), moment)?;
         let mut write =
             |to: &mut WriteAt<'_>| staged.write(to).map_err(|error| Cause::from(error.to_string()));
@@ -151,13 +152,13 @@ impl Backups {
         Ok(self.inner()?.pending_restore()?)
     }
 
-    /// Finishes an interrupted restore, where there is one.
-    pub(crate) fn finish_restore(&self) -> Result<Option<Restored>> {
+    /// Finishes an interrupted restore, if there is one; waits up to `timeout` for the lock.
+    pub(crate) fn finish_restore(&self, timeout: Duration) -> Result<Option<Restored>> {
         let inner = self.inner()?;
         if inner.pending_restore()?.is_none() {
             return Ok(None);
         }
-        let _lock = self.lock()?;
+        let _lock = self.lock(timeout)?;
         Ok(inner.finish_restore()?)
     }
 
@@ -193,13 +194,9 @@ impl Backups {
         Ok(if sealed && self.keys.is_none() { Depth::Checksums } else { Depth::Full })
     }
 
-    fn lock(&self) -> Result<Box<dyn LockGuard>> {
-        let name = self.names()?.lock();
-        let path = self.vfs.dir.path(&self.name);
-        let lock = self.vfs.dir.try_lock(&name, LockKind::Exclusive).map_err(|source| {
-            StorageError::Io { action: "lock", path: path.clone(), source: Arc::new(source) }
-        })?;
-        Ok(lock.ok_or(StorageError::Locked { path, waited_ms: 0 })?)
+    /// The lock of the store, as an opening takes it.
+    fn lock(&self, timeout: Duration) -> Result<StoreLock> {
+        Ok(StoreLock::take(&self.vfs, &self.names()?, Access::ReadWrite, timeout)?)
     }
 
     fn names(&self) -> Result<Names> {

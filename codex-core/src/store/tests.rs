@@ -21,6 +21,7 @@ fn forked(store: &Store) -> Store {
         engine: Arc::clone(engine),
         codec: *codec,
         opened,
+        lock: None,
         opened_by: opened_by + 1,
         #[cfg(feature = "backup")]
         keeper: None,
@@ -44,6 +45,15 @@ fn a_handle_in_a_forked_child_is_refused_and_says_why() {
     assert!(child.flush().is_err_and(refused));
     assert!(child.checkpoint().is_err_and(refused));
     assert!(child.close().is_err_and(refused));
+    assert!(child.anchor().is_err_and(refused));
+    assert!(child.verify().is_err_and(refused));
+    assert!(child.take::<u8>("k").is_err_and(refused));
+    assert!(child.try_update("k", |_: Option<u8>| Ok::<_, Error>(Some(1))).is_err_and(refused));
+    #[cfg(feature = "backup")]
+    {
+        assert!(child.back_up().is_err_and(refused));
+        assert!(child.backup_to("copy.db").is_err_and(refused));
+    }
     let mut batch = child.batch();
     batch.set("k", &1).unwrap();
     let error = batch.commit().unwrap_err();

@@ -59,7 +59,9 @@ impl Ledger {
         let (header, seal) = (rewrite.header.clone(), rewrite.seal.clone());
         let copied = done.and_then(|_| {
             self.writer()?.sync()?;
-            rewrite.complete(self.end().seq)
+            let writer = rewrite.complete(self.end().seq)?;
+            self.prepare(&temporary)?;
+            Ok(writer)
         });
         let mut writer = copied.inspect_err(|_| drop(self.place.vfs.dir.remove(&temporary)))?;
         if let Err(e) = install(&mut writer, &self.place, &temporary) {
@@ -97,7 +99,7 @@ impl Ledger {
                 at += u64_of(buf.len());
             }
             copy.sync()?;
-            self.place.install(&temporary)?;
+            self.place.install(&temporary).map_err(|failed| failed.source)?;
             Ok(copy)
         };
         copied()

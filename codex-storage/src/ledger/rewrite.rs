@@ -57,12 +57,12 @@ impl Rewrite {
     }
 }
 
-/// Gives the complete copy the ledger's name.
+/// Gives the complete copy, which is [prepared](Place::prepare) for it, the ledger's name.
 ///
 /// # Errors
 /// `Io`: either file may have the name; `InDoubt`: the copy has it.
 pub(crate) fn install(writer: &mut LogWriter, place: &Place, temporary: &str) -> Result<()> {
-    let installed = place.install(temporary);
+    let installed = place.put_name(temporary);
     installed.map_err(|e| Error::io("put the new ledger in place as", &place.path(), e))?;
     writer.put_slot(&[0; HEADER_LEN], SECOND_SLOT)
 }

@@ -110,11 +110,16 @@ impl OsDir {
     /// Opens the lock file, made when missing. A reader of a directory in which it may not write
     /// can still share a lock that exists.
     fn open_lock(&self, name: &str, kind: LockKind) -> io::Result<StdFile> {
-        let created = match self.create(name, Mode::Private) {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                self.open_existing(name, OFlags::RDWR)
+        let created = loop {
+            match self.create(name, Mode::Private) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                created => break created,
             }
-            created => created,
+            match self.open_existing(name, OFlags::RDWR) {
+                // Another process has removed it between the two calls.
+                Err(error) if error.kind() == ErrorKind::NotFound => {}
+                opened => break opened,
+            }
         };
         match created {
             Err(error) if kind == LockKind::Shared => {
@@ -195,6 +200,7 @@ impl Dir for OsDir {
             // A network file system may lock exclusively only what is open for writing.
             match Errno::from_io_error(&error) {
                 Some(errno @ Errno::BADF) => unsupported("lock on a file open for reading", errno),
+                Some(Errno::LOOP) => ErrorKind::InvalidInput.into(),
                 _ => error,
             }
         })

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use super::{Earlier, Pending, Wal};
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
-use crate::image::{ImageSpec, Place, following, is_at_most};
+use crate::image::{ImageSpec, NotInstalled, Place, following, is_at_most};
 use crate::storage::{Checkpoint, State, Storage, Written};
 
 impl Wal {
@@ -125,14 +125,22 @@ impl Wal {
             return Ok(false);
         };
         self.leftovers.push(generation);
-        self.install(&written, header)?;
+        if let Err(e) = self.install(&written, header) {
+            self.leftovers.retain(|&leftover| leftover != generation);
+            return if self.poisoned().is_some() { Err(e) } else { Ok(false) };
+        }
         Ok(true)
     }
 
     /// Gives a written image the store's name, and removes the segments that it contains.
     pub(super) fn install(&mut self, written: &Written, header: Header) -> Result<()> {
-        if let Err(e) = self.place.install(&written.temporary) {
-            return Err(self.poison("putting the image in place failed", &e));
+        if let Err(NotInstalled { source, in_doubt }) = self.place.install(&written.temporary) {
+            if in_doubt {
+                return Err(self.poison("putting the image in place failed", &source));
+            }
+            self.image_failed();
+            drop(self.place.vfs.dir.remove(&written.temporary));
+            return Err(Error::io("replace", self.condition.path(), source));
         }
         self.image = header;
         self.image_bytes = written.bytes;

@@ -105,6 +105,9 @@ impl Wal {
         let contained = last.as_ref().map(|last| last.header.generation);
         if let Err(e) = self.install(&written, header) {
             self.current = last;
+            if self.condition.poisoned().is_none() {
+                self.remove_stray(fresh.segment.generation);
+            }
             return Err(e);
         }
         if let Some(last) = &last {

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::history::AnchorWatch;
 use crate::image::{ImageReader, Place};
+use crate::lock::StoreLock;
 use crate::log::{Copying, LogCounts, LogPlace, LogWriter, layout};
 use crate::seal::{Keys, Seal};
 use crate::storage::{
@@ -235,6 +236,10 @@ impl Storage for Wal {
             self.condition.close();
         }
         done
+    }
+
+    fn lock(&self) -> Option<Arc<StoreLock>> {
+        self.place.lock.clone()
     }
 
     fn stats(&self) -> StorageStats {

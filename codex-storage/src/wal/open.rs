@@ -165,7 +165,7 @@ impl Wal {
         let written = self.place.image(header.clone()).rewrite_header(image)?;
         self.place
             .install(&written.temporary)
-            .map_err(|e| Error::io("put the image in place as", self.condition.path(), e))?;
+            .map_err(|e| Error::io("put the image in place as", self.condition.path(), e.source))?;
         self.image = header;
         self.remove_leftovers();
         Ok(())

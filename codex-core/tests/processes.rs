@@ -1,0 +1,182 @@
+//! Several processes on one path: openers, started programs, a removed lock file, second names.
+//! A program of its own: a process holds the locks of the one that starts it until it runs its
+//! program.
+#![cfg(unix)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a program of its own")]
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use codex_core::{Error, Form, StorageError, Store};
+
+const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
+
+/// What the child does, in the test that starts it.
+const ROLE: &str = "CODEX_TEST_CHILD_ROLE";
+const PATH: &str = "CODEX_TEST_CHILD_PATH";
+
+/// Starts this program again, to run the test `test` as `role` on the store at `path`.
+fn start(test: &str, role: &str, path: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(ROLE, role)
+        .env(PATH, path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
+/// The role and the path of a child.
+fn role() -> Option<(String, std::path::PathBuf)> {
+    Some((std::env::var(ROLE).ok()?, std::env::var_os(PATH)?.into()))
+}
+
+fn open(path: &Path) -> Result<Store, Error> {
+    Store::options().create(false).lock_timeout(Duration::ZERO).open(path)
+}
+
+fn is_locked(result: &Result<Store, Error>) -> bool {
+    matches!(result, Err(Error::Storage(StorageError::Locked { .. })))
+}
+
+#[test]
+fn a_store_is_opened_and_closed_beside_a_thread_that_starts_programs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    Store::open(&path).unwrap().close().unwrap();
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert!(Command::new("true").status().unwrap().success());
+            }
+        });
+        let refused = (0..300).map(|_| open(&path).map(|store| store.close().unwrap()));
+        let refused: Vec<_> = refused.filter_map(Result::err).collect();
+        done.store(true, Ordering::Relaxed);
+        assert!(refused.is_empty(), "refused {} times of 300: {}", refused.len(), refused[0]);
+    });
+}
+
+#[test]
+fn an_open_store_is_locked_whatever_became_of_its_lock_file_and_by_every_name() {
+    const TEST: &str = "an_open_store_is_locked_whatever_became_of_its_lock_file_and_by_every_name";
+    if let Some((role, path)) = role() {
+        let reader = Store::options().read_only(true).open(&path);
+        let writer = open(&path);
+        let locked = is_locked(&reader) && is_locked(&writer);
+        assert_eq!(role == "refused", locked, "{reader:?} {writer:?}");
+        assert_eq!(role == "admitted", reader.is_ok() && writer.is_err(), "{reader:?} {writer:?}");
+        return;
+    }
+    let check = |role: &str, path: &Path, when: &str| {
+        let output = start(TEST, role, path).wait_with_output().unwrap();
+        assert!(output.status.success(), "{when}: {}", String::from_utf8_lossy(&output.stdout));
+    };
+    for form in FORMS {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        let store = Store::options().form(form).open(&path).unwrap();
+        store.set("k", &1_u64).unwrap();
+        check("refused", &path, "the same path");
+        std::fs::remove_file(folder.path().join("a.db.lock")).unwrap();
+        check("refused", &path, "after the lock file was removed");
+        store.set("k", &2_u64).unwrap();
+        store.checkpoint().unwrap();
+        std::fs::remove_file(folder.path().join("a.db.lock")).unwrap();
+        check("refused", &path, "after another file took the name");
+        std::fs::hard_link(&path, folder.path().join("b.db")).unwrap();
+        check("refused", &folder.path().join("b.db"), "by a hard link");
+        std::os::unix::fs::symlink("a.db", folder.path().join("c.db")).unwrap();
+        check("refused", &folder.path().join("c.db"), "by a symbolic link");
+        store.set("k", &3_u64).unwrap();
+        store.close().unwrap();
+        check("admitted", &path, "after the close");
+        assert_eq!(open(&path).unwrap().get::<u64>("k").unwrap(), Some(3), "{form}");
+    }
+}
+
+#[test]
+fn readers_share_the_store_and_keep_writers_out_whatever_became_of_the_lock_file() {
+    for form in FORMS {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        Store::options().form(form).open(&path).unwrap().close().unwrap();
+        let read = || Store::options().read_only(true).open(&path);
+        let reader = read().unwrap();
+        std::fs::remove_file(folder.path().join("a.db.lock")).unwrap();
+        let another = read().unwrap();
+        assert!(is_locked(&open(&path)), "{form}");
+        drop((reader, another));
+        open(&path).unwrap();
+    }
+}
+
+/// Each of four processes opens the store again and again and counts, while their parent removes
+/// the lock file: no count is lost.
+#[test]
+fn processes_that_take_turns_lose_nothing_while_the_lock_file_is_removed() {
+    const TEST: &str = "processes_that_take_turns_lose_nothing_while_the_lock_file_is_removed";
+    const ROUNDS: u64 = 25;
+    if let Some((_, path)) = role() {
+        for _ in 0..ROUNDS {
+            let options = Store::options().create(false).lock_timeout(Duration::from_mins(5));
+            let store = options.open(&path).unwrap();
+            store.update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
+            store.close().unwrap();
+        }
+        return;
+    }
+    for form in FORMS {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.db");
+        Store::options().form(form).open(&path).unwrap().close().unwrap();
+        let mut children = [0; 4].map(|_| start(TEST, "count", &path));
+        let mut removed = 0;
+        while children.iter_mut().any(|child| child.try_wait().unwrap().is_none()) {
+            removed += u64::from(std::fs::remove_file(folder.path().join("a.db.lock")).is_ok());
+            std::thread::yield_now();
+        }
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        }
+        assert!(removed > 0);
+        let store = open(&path).unwrap();
+        assert_eq!(store.get::<u64>("n").unwrap(), Some(4 * ROUNDS), "{form}");
+    }
+}
+
+#[test]
+fn a_killed_process_leaves_the_store_free() {
+    use std::io::Read as _;
+
+    const TEST: &str = "a_killed_process_leaves_the_store_free";
+    if let Some((_, path)) = role() {
+        let store = open(&path).unwrap();
+        store.set("k", &7_u64).unwrap();
+        println!("open");
+        // Until the parent kills this process.
+        std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    Store::open(&path).unwrap().close().unwrap();
+    let mut child = start(TEST, "hold", &path);
+    let mut told = child.stdout.take().unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"open\n") {
+        let mut byte = [0];
+        told.read_exact(&mut byte).unwrap();
+        seen.push(byte[0]);
+    }
+    assert!(is_locked(&open(&path)));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(open(&path).unwrap().get::<u64>("k").unwrap(), Some(7));
+}

@@ -1,0 +1,125 @@
+//! Where the files of an open store are, and how a new file takes the store's own name.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::ImageSpec;
+use crate::header::Header;
+use crate::lock::StoreLock;
+use crate::names::{Names, Temporary};
+use crate::seal::Seal;
+use crate::vfs::{Mode, Open, Vfs};
+
+/// Where the files of an open store are, and under which key.
+#[derive(Debug)]
+pub(crate) struct Place {
+    pub(crate) vfs: Vfs,
+    pub(crate) names: Names,
+    pub(crate) seal: Option<Arc<dyn Seal>>,
+    /// Held as long as the store is open; a backup has none.
+    pub(crate) lock: Option<Arc<StoreLock>>,
+}
+
+/// Why a new file did not take the store's name.
+#[derive(Debug)]
+pub(crate) struct NotInstalled {
+    pub(crate) source: io::Error,
+    /// Either file may have the name, now and after a power cut: nothing may be written any more.
+    /// Otherwise nothing has changed.
+    pub(crate) in_doubt: bool,
+}
+
+impl From<NotInstalled> for io::Error {
+    fn from(failed: NotInstalled) -> Self {
+        failed.source
+    }
+}
+
+impl Place {
+    /// An image to write that will take the store's own name.
+    pub(crate) fn image(&self, header: Header) -> ImageSpec {
+        ImageSpec {
+            vfs: self.vfs.clone(),
+            temporary: self.names.temporary(Temporary::Image),
+            header,
+            seal: self.seal.clone(),
+            beside_writers: false,
+        }
+    }
+
+    /// The path of the store.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.vfs.dir.path(self.names.main())
+    }
+
+    /// Whether a file with this header is sealed and there is no key to open it.
+    pub(crate) fn is_blind(&self, header: &Header) -> bool {
+        header.cipher != 0 && self.seal.is_none()
+    }
+
+    /// Whether the lock on the store is held.
+    pub(crate) fn is_locked(&self) -> bool {
+        self.lock.as_ref().is_some_and(|lock| lock.is_held())
+    }
+
+    /// Gives a written file the store's own name and makes that durable.
+    ///
+    /// # Errors
+    /// [`NotInstalled`] says whether anything has changed.
+    pub(crate) fn install(&self, temporary: &str) -> Result<(), NotInstalled> {
+        self.install_as(temporary, None)
+    }
+
+    /// As [`install`](Self::install), of a file of another kind than the one that it replaces.
+    pub(crate) fn install_as(
+        &self,
+        temporary: &str,
+        mode: Option<Mode>,
+    ) -> Result<(), NotInstalled> {
+        self.prepare(temporary, mode).map_err(|source| NotInstalled { source, in_doubt: false })?;
+        self.put_name(temporary).map_err(|source| NotInstalled { source, in_doubt: true })
+    }
+
+    /// Prepares the file `temporary` for the store's own name: it gets the owner and the
+    /// permissions of the file that it will replace, and the lock of the store.
+    pub(crate) fn prepare(&self, temporary: &str, mode: Option<Mode>) -> io::Result<()> {
+        let (dir, main) = (&*self.vfs.dir, self.names.main());
+        let replaced = dir.metadata(main)?;
+        if let Some(lock) = &self.lock {
+            lock.may_replace(replaced)?;
+        }
+        if replaced.is_some() {
+            dir.inherit(main, temporary, mode)?;
+        }
+        // Order: locked before it has the name, so that the name never stands for a file that
+        // another process could lock.
+        self.lock.as_ref().map_or(Ok(()), |lock| lock.lock_next(dir, temporary))
+    }
+
+    /// Gives the prepared file the store's own name and makes that durable. After an error either
+    /// file may have the name.
+    pub(crate) fn put_name(&self, temporary: &str) -> io::Result<()> {
+        self.rename(temporary)?;
+        self.has_name();
+        Ok(())
+    }
+
+    /// Notes that the prepared file has the store's name.
+    pub(crate) fn has_name(&self) {
+        if let Some(lock) = &self.lock {
+            lock.go_on_with_next();
+        }
+    }
+
+    fn rename(&self, temporary: &str) -> io::Result<()> {
+        self.vfs.dir.rename(temporary, self.names.main())?;
+        if cfg!(codex_mutant = "rename_before_sync") {
+            self.vfs.dir.open(self.names.main(), Open::Read)?.sync()?;
+        }
+        if cfg!(codex_mutant = "skip_dir_sync") {
+            return Ok(());
+        }
+        self.vfs.dir.sync()
+    }
+}
