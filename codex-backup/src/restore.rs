@@ -122,10 +122,12 @@ impl Backups {
             return Ok(None);
         }
         let _lock = self.lock()?;
-        match self.intent()? {
-            Some(intent) => self.finish(&intent).map(Some),
-            None => Ok(None),
-        }
+        let Some(intent) = self.intent()? else { return Ok(None) };
+        // Order: the record is written again and synced before the first name moves. The process
+        // that wrote it may have been killed before its name was durable, or after a failed sync,
+        // and a power cut could then keep the moves and lose the record.
+        self.decide(&intent)?;
+        self.finish(&intent).map(Some)
     }
 
     /// Whether a restore was interrupted: then the file must not be read either, since it may be
