@@ -34,11 +34,14 @@ pub struct Options {
     pub keep: u32,
     /// How long to wait for another rotation, prune or restore of the same file.
     pub lock_timeout: Duration,
+    /// Whether a restore replaces a file that is not a version of the one that was backed up, and
+    /// a list shows backups of any file.
+    pub replace_unrelated: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { keep: 3, lock_timeout: Duration::from_secs(10) }
+        Self { keep: 3, lock_timeout: Duration::from_secs(10), replace_unrelated: false }
     }
 }
 
@@ -94,6 +97,18 @@ impl Backups {
             inspect: &*self.inspect,
             about,
             pace: Some(&*self.vfs.clock),
+        }
+    }
+
+    /// Whose backups these are, as far as the file tells or a pending restore of it; `None` where
+    /// that plays no part.
+    pub(crate) fn owner(&self) -> Result<Option<Vec<u8>>> {
+        if self.options.replace_unrelated {
+            return Ok(None);
+        }
+        match self.intent() {
+            Ok(Some(intent)) => Ok(Some(intent.facts.id)),
+            _ => slots::owner_of(self.dir(), self.name(), &*self.inspect),
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::names::{BackupTemporary, Names};
+use codex_storage::names::{BackupTemporary, Names, Role};
 use codex_storage::vfs::{Dir, File, Kind, LockGuard, LockKind, Mode, Open, Vfs};
 
 use crate::backups::names_of;
@@ -147,15 +147,16 @@ pub fn copy_to(
     options: &CopyOptions,
     watch: &mut Watch<'_>,
 ) -> Result<Copied> {
+    check_destination(to, name)?;
     let names = names_of(to, name)?;
     // Whatever was at hand when it was stopped: the caller knows the copy by its name.
     let by_name = |error| match error {
         Error::Stopped { .. } => Error::Stopped { path: to.dir.path(name) },
         other => other,
     };
-    refuse_taken(&*to.dir, name)?;
     let lock = CopyLock::take(to, &names)?;
-    refuse_taken(&*to.dir, name)?;
+    // Order: again under the lock, since another copy may have ended meanwhile.
+    check_destination(to, name)?;
     let about = match &options.about {
         Some(about) => Some(about.clone()),
         None => source_facts(&*from.dir, &source, inspect, watch).map_err(by_name)?,
@@ -302,10 +303,31 @@ impl Drop for CopyLock<'_> {
     }
 }
 
-/// Refuses a destination where something stands already.
-fn refuse_taken(dir: &dyn Dir, name: &str) -> Result<()> {
-    match dir.metadata(name).named("look at", dir, name)? {
-        Some(_) => Err(Error::Exists { path: dir.path(name) }),
+/// Refuses a destination of a copy where something stands already: a file, or a file beside it that
+/// a store of that name would take for its own, such as an old log segment.
+///
+/// # Errors
+///
+/// [`Error::Exists`] with the path of what is there; [`Error::Invalid`] for a folder and for a name
+/// that no store may have.
+pub fn check_destination(to: &Vfs, name: &str) -> Result<()> {
+    let names = names_of(to, name)?;
+    let dir = &*to.dir;
+    match dir.metadata(name).named("look at", dir, name)?.map(|found| found.kind) {
+        None => {}
+        Some(Kind::Dir) => {
+            let value = dir.path(name).display().to_string();
+            return Err(Error::Invalid { value, why: "this is a folder; name a file in it" });
+        }
+        Some(_) => return Err(Error::Exists { path: dir.path(name) }),
+    }
+    let is_taken_for_ours = |candidate: &String| match names.role(candidate) {
+        Some(Role::Segment(_) | Role::Backup(_) | Role::RestoreRecord) => true,
+        Some(Role::BackupTemporary(what)) => what != BackupTemporary::Copying,
+        _ => false,
+    };
+    match dir.list().named("list the folder of", dir, name)?.into_iter().find(is_taken_for_ours) {
+        Some(companion) => Err(Error::Exists { path: dir.path(&companion) }),
         None => Ok(()),
     }
 }

@@ -55,6 +55,15 @@ pub enum Error {
         /// What it is.
         what: String,
     },
+    /// A restore would replace another file than the one that was backed up.
+    #[error(
+        "{path}: is another store than the one of the backup, and was not touched; to replace it \
+         (it is kept as `*.replaced.*`), ask for that with `replace_unrelated`"
+    )]
+    Unrelated {
+        /// What stands in the place of the file.
+        path: PathBuf,
+    },
     /// A file is not whole.
     #[error("{path}: damaged at byte {offset}: {what}; use another backup (list shows them)")]
     Damaged {
@@ -179,6 +188,7 @@ impl Error {
             | Self::Busy { path, .. }
             | Self::Missing { path }
             | Self::Exists { path }
+            | Self::Unrelated { path }
             | Self::RestorePending { path, .. }
             | Self::RestoreBroken { path, .. }
             | Self::Source { path, .. }

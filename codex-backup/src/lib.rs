@@ -26,8 +26,8 @@ pub use backups::{Backups, Options};
 pub use codex_storage::names::backup_index;
 pub use codex_storage::vfs;
 pub use copy::{
-    Copied, CopyOptions, Method, Phase, Progress, Source, Watch, WriteAt, Writer, copy_to,
-    unwatched,
+    Copied, CopyOptions, Method, Phase, Progress, Source, Watch, WriteAt, Writer,
+    check_destination, copy_to, unwatched,
 };
 pub use error::{Cause, Error, Result};
 pub use inspect::{Depth, Facts, Flaw, Inspect, Prefix, Reading, Whole};

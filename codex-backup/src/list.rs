@@ -59,7 +59,7 @@ impl Backups {
     /// The backups by name, newest first, the damaged and foreign ones with their error. Takes no
     /// lock and writes nothing; beside a rotation a name may be missing or appear once more.
     pub fn list(&self) -> Result<Vec<Entry>> {
-        let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
+        let main = self.owner()?;
         let receipts = Receipts::load(self.dir(), &self.names);
         let mut entries = Vec::new();
         for slot in self.scan()? {
@@ -91,7 +91,7 @@ impl Backups {
         let missing = || Error::Missing { path: self.dir().path(&name) };
         let slots = self.scan()?;
         let slot = slots.iter().find(|slot| slot.index == index).ok_or_else(missing)?;
-        let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
+        let main = self.owner()?;
         slots::own_one(self.dir(), self.name(), slot, main.as_deref())?;
         let file = self.dir().open(&name, Open::Read).named("open", self.dir(), &name)?;
         let facts = self.inspect.verify(&file, depth, &mut to_the_end);

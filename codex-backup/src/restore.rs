@@ -64,7 +64,8 @@ impl Backups {
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] and the like when the source is no good, [`Error::NoSpace`],
+    /// [`Error::Damaged`] and the like when the source is no good, [`Error::Unrelated`] when it is
+    /// of another file and that was [not asked for](crate::Options), [`Error::NoSpace`],
     /// [`Error::RestorePending`] when another restore must be finished first: in all of these
     /// nothing changed. After [`Error::Io`] the restore may be pending
     /// ([`pending_restore`](Self::pending_restore) tells).
@@ -81,6 +82,9 @@ impl Backups {
             Some(about) => Some(about.clone()),
             None => copy::source_facts(self.dir(), &source, &*self.inspect, watch)?,
         };
+        if let Some(about) = &about {
+            self.refuse_unrelated(&about.id)?;
+        }
         let origin = match &source {
             Source::Frozen { name }
             | Source::Growing { name, .. }
@@ -93,6 +97,7 @@ impl Backups {
         // Nobody writes beside it.
         let job = Job { pace: None, ..self.job(&staged, mode, about.as_ref()) };
         let decided = job.run(source, watch).and_then(|copied| {
+            self.refuse_unrelated(&copied.facts.id)?;
             let main = self.name().to_owned();
             let intent = Intent { main, origin, facts: copied.facts, moves };
             self.decide(&intent)?;
@@ -144,6 +149,16 @@ impl Backups {
     pub(crate) fn refuse_pending(&self) -> Result<()> {
         let Some(intent) = self.intent()? else { return Ok(()) };
         Err(Error::RestorePending { path: self.dir().path(self.name()), from: origin_of(&intent) })
+    }
+
+    /// Refuses to replace another file by a version of the file `id`.
+    fn refuse_unrelated(&self, id: &[u8]) -> Result<()> {
+        match self.owner()? {
+            Some(owner) if owner != id => {
+                Err(Error::Unrelated { path: self.dir().path(self.name()) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What has to move out of the way, and free names for it.
@@ -310,7 +325,7 @@ impl Backups {
         Ok(name)
     }
 
-    fn intent(&self) -> Result<Option<Intent>> {
+    pub(crate) fn intent(&self) -> Result<Option<Intent>> {
         let dir = self.dir();
         let record = self.names.restore_record();
         match dir.metadata(&record).named("look at", dir, &record)? {

@@ -7,8 +7,8 @@ mod common;
 use std::sync::Arc;
 
 use codex_backup::vfs::{Dir, File, Mode, Open, Vfs};
-use codex_backup::{Backups, Error, Source, Whole, WriteAt, unwatched};
-use common::{OURS, THEIRS, advance, backups, bytes, card, names, put, versions};
+use codex_backup::{Backups, Error, Inspect, Options, Source, Whole, WriteAt, unwatched};
+use common::{Card, OURS, THEIRS, advance, backups, bytes, card, names, put, versions};
 
 #[test]
 fn the_restored_backup_stays_and_what_it_replaces_is_kept_with_its_side_files() {
@@ -59,7 +59,16 @@ fn a_damaged_file_and_another_store_at_its_place_are_kept_like_any_other() {
         let vfs = Vfs::mem(1);
         put(&*vfs.dir, "a.db.bak.1", &card(OURS, 3, 40));
         put(&*vfs.dir, "a.db", there);
-        backups(&vfs, "a.db", 3).restore(1, &[], &mut unwatched).unwrap();
+        let is_store = Card.identity(&vfs.dir.open("a.db", Open::Read).unwrap()).is_ok();
+        let refused = backups(&vfs, "a.db", 3).restore(1, &[], &mut unwatched);
+        // Another store is replaced only when that is asked for.
+        assert_eq!(matches!(refused, Err(Error::Unrelated { .. })), is_store, "{refused:?}");
+        if is_store {
+            assert_eq!(bytes(&*vfs.dir, "a.db"), there);
+            let options = Options { replace_unrelated: true, ..common::options(3) };
+            let ours = Backups::new(vfs.clone(), "a.db", Arc::new(Card), options).unwrap();
+            ours.restore(1, &[], &mut unwatched).unwrap();
+        }
         assert_eq!(bytes(&*vfs.dir, "a.db.replaced.1"), there);
         assert_eq!(bytes(&*vfs.dir, "a.db"), card(OURS, 3, 40));
     }

@@ -8,8 +8,6 @@ use std::sync::Arc;
 use codex_backup::Restored;
 #[cfg(feature = "backup")]
 use codex_storage::Create;
-#[cfg(feature = "backup")]
-use codex_storage::names::Names;
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::{Kind, OsClock, OsDir, Vfs};
 use codex_storage::{Access, Config, Error as StorageError};
@@ -63,18 +61,9 @@ pub(crate) struct Wanted {
 pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
     wanted.config.vfs = rank::watched(&wanted.config.vfs);
     #[cfg(feature = "backup")]
-    let restored = before_opening(&wanted)?;
-    let loaded = load(&wanted.config);
-    #[cfg(feature = "backup")]
-    let (loaded, restored) = match loaded {
-        Err(error) if wanted.fall_back && is_mended_by_a_backup(&error) => {
-            let restored = fall_back(&wanted.config, error)?;
-            (load(&wanted.config)?, Some(restored))
-        }
-        loaded => (loaded?, restored),
-    };
+    let (loaded, restored) = load_or_restore(&wanted)?;
     #[cfg(not(feature = "backup"))]
-    let loaded = loaded?;
+    let loaded = load(&wanted.config)?;
     let Loaded { storage, map, recovered } = loaded;
     let Config { vfs, name, access, durability, keys, .. } = wanted.config;
     let path = vfs.dir.path(&name);
@@ -130,56 +119,55 @@ fn load(config: &Config) -> Result<Loaded> {
     Ok(Loaded { storage, map, recovered })
 }
 
-/// Finishes a restore that was interrupted; a reader only reports it.
+/// Reads the files of a store: after a restore that was interrupted is finished, and with its
+/// newest backup in its place where that is allowed and needed. A reader finishes nothing: the
+/// storage refuses the store then.
 #[cfg(feature = "backup")]
-fn before_opening(wanted: &Wanted) -> Result<Option<Restored>> {
-    let Config { vfs, name, access, create, lock_timeout, .. } = &wanted.config;
-    if Names::new(name, &vfs.dir.path(name))?.is_backup() {
-        // A backup has no backups; it is only ever read.
-        return Ok(None);
+fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
+    let config = &wanted.config;
+    let mut restored = None;
+    if config.access == Access::ReadWrite {
+        let backups = Backups::of_in(&config.vfs, &config.name);
+        restored = backups.finish_restore(config.lock_timeout)?;
     }
-    let backups = Backups::of_in(vfs, name);
-    if *access == Access::ReadWrite {
-        let finished = backups.finish_restore(*lock_timeout)?;
-        let is_missing = || -> Result<bool, StorageError> {
-            let found = vfs.dir.metadata(name);
-            Ok(found.map_err(|source| io("look at", &vfs.dir.path(name), source))?.is_none())
-        };
-        if finished.is_none() && wanted.fall_back && *create != Create::New && is_missing()? {
-            // An empty store in its place would end the backups: they are of another one.
-            return newest_good(&wanted.config)?
-                .map(|(from, index)| from.restore(index))
-                .transpose();
+    match load(config) {
+        Err(error) if wanted.fall_back && is_mended_by_a_backup(config, &error) => {
+            let restored = fall_back(config, error)?;
+            Ok((load(config)?, Some(restored)))
         }
-        return Ok(finished);
-    }
-    match backups.pending()? {
-        Some(_) => Err(StorageError::RestorePending { path: vfs.dir.path(name) }.into()),
-        None => Ok(None),
+        loaded => Ok((loaded?, restored)),
     }
 }
 
-/// Puts the newest good backup in the place of a store that failed to open with `error`.
+/// Puts the newest backup that `config` opens in the place of a store that failed to open with
+/// `error`, which is returned if there is none.
 #[cfg(feature = "backup")]
 fn fall_back(config: &Config, error: Error) -> Result<Restored> {
-    match newest_good(config)? {
-        Some((backups, index)) => backups.restore(index),
-        None => Err(error),
-    }
+    let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
+    let opens = |backup: &str| is_opened_by(config, backup);
+    backups.restore_newest(config.lock_timeout, &opens)?.ok_or(error)
 }
 
+/// Whether the store would open with these options if `backup` were in its place: with this key,
+/// this form, this anchor. Reads every byte and changes nothing.
 #[cfg(feature = "backup")]
-fn newest_good(config: &Config) -> Result<Option<(Backups, u32)>> {
-    let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
-    let good = backups.newest_good()?.good;
-    Ok(good.map(|good| (backups, good.index)))
+fn is_opened_by(config: &Config, backup: &str) -> bool {
+    let (vfs, name) = (config.vfs.clone(), backup.to_owned());
+    let (access, create) = (Access::ReadOnly, Create::Never);
+    let trial = Config { vfs, name, access, create, ..config.clone() };
+    let replayed = codex_storage::open(trial)
+        .and_then(|mut storage| storage.replay(&mut |_| Ok(())).map(drop));
+    replayed.is_ok() && codex_storage::verify(&config.vfs, backup, config.keys.as_deref()).is_ok()
 }
 
 /// Whether an older state may take the place of the files: not of whole ones that were demanded to
-/// be newer.
+/// be newer, and not where a new store was demanded.
 #[cfg(feature = "backup")]
-fn is_mended_by_a_backup(error: &Error) -> bool {
-    error.is_damage() && !matches!(error, Error::Storage(StorageError::AnchorMismatch { .. }))
+fn is_mended_by_a_backup(config: &Config, error: &Error) -> bool {
+    use StorageError::{AnchorMismatch, NotFound, OnlyBackups};
+    let is_missing = matches!(error, Error::Storage(NotFound { .. } | OnlyBackups { .. }));
+    let is_newer = matches!(error, Error::Storage(AnchorMismatch { .. }));
+    config.create != Create::New && (is_missing || error.is_damage() && !is_newer)
 }
 
 /// A store without files.

@@ -70,7 +70,9 @@ impl OpenOptions {
         Self::default()
     }
 
-    /// Whether a missing store is created. Default: yes, unless opened read-only.
+    /// Whether a missing store is created. Default: yes, unless opened read-only. A store that is
+    /// missing while backups of it are there is never created
+    /// ([`OnlyBackups`](codex_storage::Error::OnlyBackups)).
     pub fn create(mut self, create: bool) -> Self {
         self.create = Some(create);
         self
@@ -168,10 +170,11 @@ impl OpenOptions {
         self
     }
 
-    /// Whether a store that is found damaged or incomplete is replaced with its newest good backup.
-    /// Never silently: [`Store::restored`] tells what was put in place and where the damaged files
-    /// are kept. A store whose file is missing is replaced too, instead of created, where there is
-    /// a good backup. Default: no.
+    /// Whether a store that is found damaged, incomplete or missing is replaced with the newest
+    /// backup that is good and that these options open: with this key, this form, this anchor. If
+    /// there is none, nothing is changed, and the error is that of the store. Never silently:
+    /// [`Store::restored`] tells what was put in place and where the damaged files are kept. Not
+    /// with [`create_new`](Self::create_new). Default: no.
     #[cfg(feature = "backup")]
     pub fn fall_back_to_backup(mut self, fall_back: bool) -> Self {
         self.fall_back = fall_back;

@@ -244,7 +244,8 @@ fn another_stores_file_at_a_backups_name_is_neither_moved_nor_restored() {
         drop(store);
         let tools = Backups::of_in(&vfs, "a.db");
         assert!(tools.list().unwrap()[0].facts.is_err());
-        assert!(is_foreign(tools.restore(1).unwrap_err()));
+        let unrelated = backup_error(tools.restore(1).unwrap_err());
+        assert!(matches!(unrelated, codex_backup::Error::Unrelated { .. }), "{unrelated}");
         assert_eq!(tools.prune(0).unwrap(), [""; 0]);
         assert_eq!(common::read(&vfs, "a.db.bak.1"), theirs);
         let store = Store::options().open_in(&vfs, "a.db").unwrap();

@@ -3,15 +3,17 @@
 #![cfg(feature = "backup")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "a program of its own")]
 
 mod common;
 
 use std::ops::ControlFlow;
 
-use codex_core::vfs::Vfs;
+use codex_core::vfs::fault::{FaultDir, Side, Survivors};
+use codex_core::vfs::{CallKind, Vfs};
 use codex_core::{
-    BackupPolicy, Backups, CheckpointPolicy, Conversion, Error, Form, OpenOptions, StorageError,
-    Store,
+    BackupPolicy, Backups, CheckpointPolicy, Conversion, Error, Form, Moment, OpenOptions,
+    StorageError, Store,
 };
 use common::{FORMS, files, seed};
 
@@ -79,5 +81,293 @@ fn a_store_under_the_longest_name_is_backed_up_restored_and_converted() {
         Conversion::new().form(Form::Snapshot).convert(&path).unwrap();
         let store = Store::options().open(&path).unwrap();
         assert_eq!(store.get::<u64>("n").unwrap(), Some(2), "{form}");
+    }
+}
+
+/// A disk whose store is at 3, with backups of 2 and 1, and a restore of 1 that was decided and then
+/// interrupted, in all the ways that leave other names.
+fn interrupted(form: Form) -> Vec<FaultDir> {
+    let base = FaultDir::new();
+    let store = options(form).open_in(&base.vfs(seed()), "a.db").unwrap();
+    for n in 1..=3_u64 {
+        store.set("n", &n).unwrap();
+        if n < 3 {
+            store.back_up().unwrap();
+        }
+    }
+    store.close().unwrap();
+    drop(store);
+    let base = base.reboot(Survivors::Everything);
+    let mut found = std::collections::BTreeMap::new();
+    for call in 0.. {
+        let disk = base.duplicate();
+        disk.cut_power_at(disk.calls() + call, Side::Before);
+        let done = Backups::of_in(&disk.vfs(seed()), "a.db").restore(2).is_ok();
+        let disk = disk.reboot(Survivors::Everything);
+        let vfs = disk.vfs(seed());
+        if vfs.dir.metadata("a.db.bak.restore").unwrap().is_some() {
+            let mut names = vfs.dir.list().unwrap();
+            names.sort();
+            found.entry(names).or_insert(disk);
+        }
+        if done {
+            break;
+        }
+    }
+    assert!(found.len() > 2, "{form}: {}", found.len());
+    found.into_values().collect()
+}
+
+#[test]
+fn every_entry_that_writes_finishes_a_restore_that_was_interrupted() {
+    let entries: [(&str, &dyn Fn(&Vfs)); 5] = [
+        ("open", &|vfs| drop(Store::options().open_in(vfs, "a.db").unwrap())),
+        ("convert", &|vfs| {
+            let to = Conversion::new().form(Form::Snapshot);
+            to.convert_in(vfs, "a.db").unwrap();
+        }),
+        ("restore", &|vfs| {
+            // What the finished restore has put in place is replaced in its turn.
+            Backups::of_in(vfs, "a.db").restore(2).unwrap();
+            assert!(vfs.dir.metadata("a.db.replaced.2").unwrap().is_some());
+        }),
+        ("prune", &|vfs| {
+            assert_eq!(Backups::of_in(vfs, "a.db").prune(1).unwrap(), ["a.db.bak.2"]);
+        }),
+        ("restore until", &|vfs| {
+            let until = Backups::of_in(vfs, "a.db").restore_until(Moment::Seq(1));
+            let is_ledger = !matches!(until, Err(Error::Storage(StorageError::WrongForm { .. })));
+            assert!(until.is_ok() || !is_ledger, "{until:?}");
+        }),
+    ];
+    for form in FORMS {
+        for disk in interrupted(form) {
+            for (entry, enter) in &entries {
+                let vfs = disk.duplicate().vfs(seed() + 1);
+                enter(&vfs);
+                let record = vfs.dir.metadata("a.db.bak.restore").unwrap();
+                assert!(record.is_none(), "{entry} {form}");
+                let store = Store::options().read_only(true).open_in(&vfs, "a.db").unwrap();
+                assert_eq!(store.get::<u64>("n").unwrap(), Some(1), "{entry} {form}");
+                let kept = Store::options().read_only(true).open_in(&vfs, "a.db.replaced.1");
+                assert_eq!(kept.unwrap().get::<u64>("n").unwrap(), Some(3), "{entry} {form}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_entry_that_only_reads_refuses_a_store_whose_restore_was_interrupted() {
+    for form in FORMS {
+        for disk in interrupted(form) {
+            let vfs = disk.vfs(seed() + 1);
+            let there = files(&vfs);
+            let commits =
+                codex_storage::read_commits(&vfs, "a.db", None, u64::MAX, &mut |_| Ok(()));
+            let config = codex_storage::Config::new(vfs.clone(), "a.db");
+            let to = codex_storage::Conversion { form: None, keys: None };
+            let refused = [
+                ("open", Store::options().read_only(true).open_in(&vfs, "a.db").map(drop)),
+                ("verify", codex_storage::verify(&vfs, "a.db", None).map(drop).map_err(Into::into)),
+                ("commits", commits.map(drop).map_err(Into::into)),
+                ("storage", codex_storage::open(config.clone()).map(drop).map_err(Into::into)),
+                ("convert", codex_storage::convert(config, &to).map(drop).map_err(Into::into)),
+            ];
+            for (entry, refused) in refused {
+                let refused = refused.expect_err(entry);
+                let is_pending =
+                    matches!(refused, Error::Storage(StorageError::RestorePending { .. }));
+                assert!(is_pending, "{entry} {form}: {refused}");
+            }
+            assert_eq!(files(&vfs), there, "{form}");
+            // A restore moves no backups, and whoever cannot finish it needs them.
+            let backups = Backups::of_in(&vfs, "a.db");
+            let seqs = [1, 2].map(|index| backups.verify(index).unwrap().facts.seq);
+            assert_eq!(seqs, [2, 1], "{form}");
+        }
+    }
+}
+
+/// A store at 3 with backups of 2 and 1, closed.
+fn backed_up(options: &OpenOptions, vfs: &Vfs) {
+    let store = options.open_in(vfs, "a.db").unwrap();
+    for n in 1..=3_u64 {
+        store.set("n", &n).unwrap();
+        if n < 3 {
+            store.back_up().unwrap();
+        }
+    }
+    store.close().unwrap();
+}
+
+/// Takes away the store, and leaves its backups.
+fn lose(vfs: &Vfs) {
+    for name in vfs.dir.list().unwrap() {
+        if name == "a.db" || name.starts_with("a.db.wal.") {
+            vfs.dir.remove(&name).unwrap();
+        }
+    }
+}
+
+#[test]
+fn no_empty_store_takes_the_place_of_one_whose_backups_are_there() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        backed_up(&options(form), &vfs);
+        lose(&vfs);
+        let there = files(&vfs);
+        for opening in [Store::options(), Store::options().create_new(true), options(form)] {
+            let refused = common::storage(opening.open_in(&vfs, "a.db").unwrap_err());
+            let StorageError::OnlyBackups { backup, .. } = &refused else { panic!("{refused}") };
+            assert_eq!(backup, "a.db.bak.1");
+            let text = refused.to_string();
+            assert!(
+                text.contains("Backups::restore") && text.contains("move the backups"),
+                "{text}"
+            );
+        }
+        let falling = Store::options().fall_back_to_backup(true);
+        assert!(falling.clone().create_new(true).open_in(&vfs, "a.db").is_err());
+        let missing = Store::options().create(false).open_in(&vfs, "a.db").unwrap_err();
+        assert!(matches!(common::storage(missing), StorageError::NotFound { .. }));
+        assert_eq!(files(&vfs), there, "{form}");
+        // Both ways out.
+        let fallen = common::disk(&there);
+        let store = falling.create(false).open_in(&fallen, "a.db").unwrap();
+        assert_eq!(store.get::<u64>("n").unwrap(), Some(2), "{form}");
+        Backups::of_in(&vfs, "a.db").restore(1).unwrap();
+        let store = Store::options().open_in(&vfs, "a.db").unwrap();
+        assert_eq!(store.get::<u64>("n").unwrap(), Some(2), "{form}");
+        store.back_up().unwrap();
+    }
+}
+
+#[test]
+fn a_restore_replaces_an_unrelated_store_only_when_asked() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        backed_up(&options(form), &vfs);
+        lose(&vfs);
+        // Another store under the name, as a copy by hand makes it.
+        let other = options(form).open_in(&vfs, "b.db").unwrap();
+        other.set("n", &9_u64).unwrap();
+        other.backup_to_in(&vfs, "c.db", &mut |_| ControlFlow::Continue(())).unwrap();
+        vfs.dir.rename("c.db", "a.db").unwrap();
+        let there = files(&vfs);
+        let backups = Backups::of_in(&vfs, "a.db");
+        let refused = backups.restore(1).unwrap_err();
+        assert!(refused.to_string().contains("replace_unrelated"), "{refused}");
+        assert_eq!(files(&vfs), there, "{form}");
+        let restored = backups.replace_unrelated(true).restore(1).unwrap();
+        assert_eq!(restored.facts.seq, 2, "{form}");
+        let kept = Store::options().read_only(true).open_in(&vfs, "a.db.replaced.1").unwrap();
+        assert_eq!(kept.get::<u64>("n").unwrap(), Some(9), "{form}");
+    }
+}
+
+#[test]
+fn a_copy_is_refused_beside_what_a_store_of_its_name_would_take_for_its_own() {
+    let segment = format!("copy.db.wal.{:020}", 7);
+    let companions =
+        [segment.as_str(), "copy.db.bak.1", "copy.db.bak.restore", "copy.db.bak.new", "copy.db"];
+    for form in FORMS {
+        for companion in companions {
+            let disk = FaultDir::new();
+            let vfs = disk.vfs(seed());
+            let store = options(form).open_in(&vfs, "a.db").unwrap();
+            store.set("n", &1_u64).unwrap();
+            common::write(&vfs, companion, b"of an earlier store");
+            let there = files(&vfs);
+            disk.record_trace(true);
+            let on = &mut |_| ControlFlow::Continue(());
+            let refused = store.backup_to_in(&vfs, "copy.db", on).unwrap_err();
+            assert!(refused.to_string().contains(companion), "{form} {companion}: {refused}");
+            let changes = [CallKind::Create, CallKind::Write, CallKind::Rename, CallKind::Remove];
+            let wrote: Vec<_> =
+                disk.trace().into_iter().filter(|call| changes.contains(&call.kind)).collect();
+            assert!(wrote.is_empty(), "{form} {companion}: refused after {wrote:?}");
+            assert_eq!(files(&vfs), there, "{form} {companion}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path().join("a.db")).unwrap();
+    for destination in [folder.path().to_owned(), folder.path().join("sub")] {
+        let _ = std::fs::create_dir(folder.path().join("sub"));
+        let refused = store.backup_to(&destination).unwrap_err();
+        assert!(refused.to_string().contains("name a file in it"), "{refused}");
+    }
+}
+
+/// Damages the store so that no part of it opens.
+fn damage(vfs: &Vfs) {
+    let bytes = common::read(vfs, "a.db");
+    common::write(vfs, "a.db", &bytes[..600]);
+}
+
+/// That these options open neither the damaged or missing store nor any of its backups, and that
+/// nothing was changed.
+fn stays(vfs: &Vfs, options: &OpenOptions, what: &str) {
+    for missing in [false, true] {
+        let vfs = common::disk(&files(vfs));
+        if missing {
+            lose(&vfs);
+        } else {
+            damage(&vfs);
+        }
+        let there = files(&vfs);
+        let refused = options.open_in(&vfs, "a.db").unwrap_err();
+        let fallen = options.clone().fall_back_to_backup(true).open_in(&vfs, "a.db").unwrap_err();
+        assert_eq!(fallen.to_string(), refused.to_string(), "{what}");
+        assert_eq!(files(&vfs), there, "{what}");
+    }
+}
+
+#[test]
+fn a_backup_that_the_options_do_not_open_takes_no_stores_place() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        backed_up(&options(form), &vfs);
+        let other = if form == Form::Ledger { Form::Wal } else { Form::Ledger };
+        stays(&vfs, &options(other), "another form");
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let anchor = store.anchor().unwrap();
+        store.close().unwrap();
+        stays(&vfs, &options(form).anchor(anchor), "an anchor newer than all backups");
+        stays(&vfs, &options(form).create_new(true), "a store that must be new");
+    }
+}
+
+#[cfg(feature = "crypto")]
+#[test]
+fn a_plain_backup_never_takes_the_place_of_an_encrypted_store() {
+    use codex_core::crypto::Key;
+    let key = |n: u8| Key::raw(&[n; 32]).unwrap();
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        backed_up(&options(form), &vfs);
+        Conversion::new().encrypt(key(1)).convert_in(&vfs, "a.db").unwrap();
+        let options = options(form).key(key(1));
+        stays(&vfs, &options, "backups from before the encryption");
+        // The newest that these options open, though newer ones are good as files.
+        let store = options.open_in(&vfs, "a.db").unwrap();
+        store.set("n", &4_u64).unwrap();
+        store.back_up().unwrap();
+        store.close().unwrap();
+        drop(store);
+        let (keyless, there) = (self::options(form).fall_back_to_backup(true), files(&vfs));
+        let refused = common::storage(keyless.open_in(&vfs, "a.db").unwrap_err());
+        assert!(matches!(refused, StorageError::KeyRequired { .. }), "{form}: {refused}");
+        assert_eq!(files(&vfs), there, "{form}");
+        for (from, to) in [("1", "9"), ("2", "1"), ("9", "2")] {
+            vfs.dir.rename(&format!("a.db.bak.{from}"), &format!("a.db.bak.{to}")).unwrap();
+        }
+        let wrong = Backups::of_in(&vfs, "a.db").key(key(2));
+        let there = files(&vfs);
+        assert!(wrong.restore(2).is_err(), "{form}: a key that does not open it");
+        assert_eq!(files(&vfs), there, "{form}");
+        damage(&vfs);
+        let store = options.fall_back_to_backup(true).open_in(&vfs, "a.db").unwrap();
+        assert_eq!(store.get::<u64>("n").unwrap(), Some(4), "{form}");
+        assert_eq!(store.restored().unwrap().from.as_deref(), Some("a.db.bak.2"), "{form}");
     }
 }

@@ -31,6 +31,18 @@ pub enum Error {
         /// The path asked for.
         path: PathBuf,
     },
+    /// There is no store at the path, but backups of one: an empty store in its place would disown
+    /// them.
+    #[error(
+        "{path}: there is no store, but its backup {backup}; restore it (`Backups::restore`, or \
+         open with `fall_back_to_backup`), or move the backups elsewhere to begin an empty store"
+    )]
+    OnlyBackups {
+        /// The path asked for.
+        path: PathBuf,
+        /// The name of the newest backup.
+        backup: String,
+    },
     /// The parent folder is missing.
     #[error("{path}: its folder does not exist; create the folder first")]
     NoFolder {

@@ -11,7 +11,7 @@ use crate::header::{FileKind, Header};
 use crate::image::{ImageReader, Place};
 use crate::ledger::Ledger;
 use crate::lock::StoreLock;
-use crate::names::{Names, Role, Temporary};
+use crate::names::{BackupTemporary, Names, Role, Temporary};
 use crate::seal::Seal;
 use crate::slots::Slots;
 use crate::snapshot::Snapshot;
@@ -80,11 +80,16 @@ impl Opening {
     fn look(&self) -> Result<Option<Main>> {
         let path = || self.path.clone();
         let Some(main) = read_main(&self.config.vfs, &self.names, &self.path)? else {
-            if let Some(log) = any_segment(&*self.config.vfs.dir, &self.names)? {
+            let left = Left::beside(&*self.config.vfs.dir, &self.names)?;
+            if let Some(log) = left.log {
                 return Err(Error::ImageMissing { path: path(), log });
             }
             let creates = self.config.create != Create::Never;
             if creates && self.config.access == Access::ReadWrite {
+                // An empty store in its place would disown them.
+                if let Some(backup) = left.backup {
+                    return Err(Error::OnlyBackups { path: path(), backup });
+                }
                 check_level(self.form_to_create(), self.config.durability)?;
                 return Ok(None);
             }
@@ -204,12 +209,26 @@ impl State for Nothing {
     }
 }
 
+/// Refuses a store whose restore was decided and not finished: its files are the old ones, the new
+/// ones or some of both.
+///
+/// # Errors
+/// `RestorePending`.
+pub(crate) fn refuse_pending(vfs: &Vfs, names: &Names, path: &Path) -> Result<()> {
+    let found = vfs.dir.metadata(&names.restore_record());
+    match found.map_err(|e| Error::io("look for a restore of", path, e))? {
+        Some(_) => Err(Error::RestorePending { path: path.to_owned() }),
+        None => Ok(()),
+    }
+}
+
 /// The header and the open file at the store's own name; `None` where there is nothing.
 ///
 /// # Errors
-/// `NotAFile`, `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, `BadPath` for a segment
-/// under another name.
+/// `RestorePending`, `NotAFile`, `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, `BadPath`
+/// for a segment under another name.
 pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Main>> {
+    refuse_pending(vfs, names, path)?;
     let io = |action| move |e| Error::io(action, path, e);
     let what = match vfs.dir.metadata(names.main()).map_err(io("look at"))?.map(|m| m.kind) {
         None => return Ok(None),
@@ -235,13 +254,32 @@ pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<
     Ok(Some(Main { file, slots }))
 }
 
-/// The name of the first segment beside a store.
-fn any_segment(dir: &dyn Dir, names: &Names) -> Result<Option<String>> {
-    let listed =
-        dir.list().map_err(|e| Error::io("list the folder of", &dir.path(names.main()), e))?;
-    let segments =
-        listed.into_iter().filter(|name| matches!(names.role(name), Some(Role::Segment(_))));
-    Ok(segments.min())
+/// What is left of a store whose main file is missing.
+#[derive(Default)]
+struct Left {
+    /// The first segment of its log.
+    log: Option<String>,
+    /// Its newest backup.
+    backup: Option<String>,
+}
+
+impl Left {
+    fn beside(dir: &dyn Dir, names: &Names) -> Result<Self> {
+        let io = |e| Error::io("list the folder of", &dir.path(names.main()), e);
+        let listed = dir.list().map_err(io)?;
+        let roles = || listed.iter().filter_map(|name| Some((names.role(name)?, name)));
+        let segments = roles().filter(|(role, _)| matches!(role, Role::Segment(_)));
+        let rank = |role| match role {
+            Role::BackupTemporary(BackupTemporary::Ready) => Some(0),
+            Role::Backup(index) => Some(index),
+            _ => None,
+        };
+        let backups = roles().filter_map(|(role, name)| Some((rank(role)?, name)));
+        Ok(Self {
+            log: segments.map(|(_, name)| name.clone()).min(),
+            backup: backups.min().map(|(_, name)| name.clone()),
+        })
+    }
 }
 
 fn check_level(form: Form, durability: Durability) -> Result<()> {

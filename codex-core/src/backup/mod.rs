@@ -14,7 +14,9 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use codex_backup::{CopyOptions, Phase, Progress, Rotated, Watch, copy_to, unwatched};
+use codex_backup::{
+    CopyOptions, Phase, Progress, Rotated, Watch, check_destination, copy_to, unwatched,
+};
 use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::names::Names;
@@ -147,10 +149,13 @@ impl Store {
 
     /// Copies the store to `path`, a file of its own, beside running readers and writers: the state
     /// after some commit at or behind this call, whole and verified before it has its name. Nothing
-    /// may stand at `path`.
+    /// may stand at `path`, nor beside it what a store of that name would take for its own, such as
+    /// the log segments of an earlier one.
     ///
     /// # Errors
-    /// Of the disk; the destination is as it was.
+    /// [`BackupError::Exists`](codex_backup::Error::Exists) with what stands there, and
+    /// [`BadPath`](codex_storage::Error::BadPath) for a name that no store may have, before
+    /// anything is written; of the disk. The destination is as it was.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Seq> {
         self.backup_to_watched(path, &mut unwatched)
     }
@@ -190,6 +195,8 @@ impl Store {
                        choose another for a copy that is to stay";
             return Err(StorageError::BadPath { path, why }.into());
         }
+        // Before an image is written for it.
+        check_destination(to, name)?;
         let home = self.inner.opened.files.as_ref().ok_or(NO_FILES)?;
         let form = self.form().ok_or(NO_FILES)?;
         let inspect = StoreFile { keys: None };

@@ -47,6 +47,7 @@ pub struct Backups {
     vfs: Vfs,
     name: String,
     keys: Option<Arc<dyn Keys>>,
+    replace_unrelated: bool,
 }
 
 impl Backups {
@@ -63,7 +64,7 @@ impl Backups {
 
     /// The backups of the store `name` in the directory of `vfs`.
     pub fn of_in(vfs: &Vfs, name: &str) -> Self {
-        Self { vfs: vfs.clone(), name: name.to_owned(), keys: None }
+        Self { vfs: vfs.clone(), name: name.to_owned(), keys: None, replace_unrelated: false }
     }
 
     /// With the key of the store: encrypted contents are then verified too, not their checksums
@@ -76,6 +77,15 @@ impl Backups {
         // The cipher is that of the file; this one would be a new store's.
         let cipher = codex_crypto::Cipher::default();
         self.keys = Some(Arc::new(crate::seal::UserKey::new(key, cipher, entropy)));
+        self
+    }
+
+    /// Whether [`restore`](Self::restore) replaces a store at the path that is another one than
+    /// that of the backup, as it is where the store was lost and another one took its name. What
+    /// is replaced is kept, as ever. Default: no.
+    #[must_use]
+    pub fn replace_unrelated(mut self, replace: bool) -> Self {
+        self.replace_unrelated = replace;
         self
     }
 
@@ -110,14 +120,16 @@ impl Backups {
     }
 
     /// Puts a copy of the backup with this index in the place of the store, which nobody may have
-    /// open. What was there, its log included, is kept under the names that are returned. A crash
+    /// open. A restore that was interrupted is finished first. What was there, its log included, is kept under the names that are returned. A crash
     /// on the way leaves the old store whole, or a restore that the next open for writing finishes.
     ///
     /// # Errors
-    /// The store is open elsewhere; the backup is no good; the disk. Nothing was changed, unless
+    /// The store is open elsewhere; the backup is no good, or the [key](Self::key) given does not
+    /// open it; the store is [another one](Self::replace_unrelated); the disk. Nothing was changed,
+    /// unless
     /// [`pending`](Self::pending) says that the restore was decided already.
     pub fn restore(&self, index: u32) -> Result<Restored> {
-        let _lock = self.lock(Duration::ZERO)?;
+        let _lock = self.settled(Duration::ZERO)?;
         self.restore_locked(index)
     }
 
@@ -127,7 +139,7 @@ impl Backups {
     /// # Errors
     /// As [`restore`](Self::restore); the store is no ledger; an encrypted one needs its key.
     pub fn restore_until(&self, moment: Moment) -> Result<Restored> {
-        let _lock = self.lock(Duration::ZERO)?;
+        let _lock = self.settled(Duration::ZERO)?;
         let staged = moment::stage(&self.vfs, &self.name, self.keys.as_ref(), moment)?;
         let mut write =
             |to: &mut WriteAt<'_>| staged.write(to).map_err(|error| Cause::from(error.to_string()));
@@ -141,6 +153,7 @@ impl Backups {
     /// # Errors
     /// The disk.
     pub fn prune(&self, keep: u32) -> Result<Vec<String>> {
+        self.finish_restore(Duration::ZERO)?;
         Ok(self.inner()?.prune(keep)?)
     }
 
@@ -152,24 +165,48 @@ impl Backups {
         Ok(self.inner()?.pending_restore()?)
     }
 
-    /// Finishes an interrupted restore, if there is one; waits up to `timeout` for the lock.
+    /// Finishes an interrupted restore, if there is one; waits up to `timeout` for the lock. Every
+    /// entry that writes begins with this.
     pub(crate) fn finish_restore(&self, timeout: Duration) -> Result<Option<Restored>> {
-        let inner = self.inner()?;
-        if inner.pending_restore()?.is_none() {
+        if self.pending()?.is_none() {
             return Ok(None);
         }
         let _lock = self.lock(timeout)?;
-        Ok(inner.finish_restore()?)
+        Ok(self.inner()?.finish_restore()?)
+    }
+
+    /// The lock of the store, with no restore pending.
+    fn settled(&self, timeout: Duration) -> Result<StoreLock> {
+        let lock = self.lock(timeout)?;
+        self.inner()?.finish_restore()?;
+        Ok(lock)
+    }
+
+    /// Restores the newest backup that `opens` accepts by its name. `None` if it accepts none: then
+    /// nothing was changed.
+    pub(crate) fn restore_newest(
+        &self,
+        timeout: Duration,
+        opens: &dyn Fn(&str) -> bool,
+    ) -> Result<Option<Restored>> {
+        let _lock = self.settled(timeout)?;
+        let listed = self.inner()?.list().unwrap_or_default();
+        let good = listed.iter().find(|entry| entry.facts.is_ok() && opens(&entry.name));
+        good.map(|good| self.restore_locked(good.index)).transpose()
     }
 
     fn restore_locked(&self, index: u32) -> Result<Restored> {
-        let inner = self.inner()?;
         let sidecars = self.sidecars()?;
         let name = self.names()?.backup(index);
-        // Another store's file may stand at the name.
         let missing = || codex_backup::Error::Missing { path: self.vfs.dir.path(&name) };
-        let entry = inner.list()?.into_iter().find(|entry| entry.index == index);
+        // Something else than the file of a store may stand at the name.
+        let any = Self { replace_unrelated: true, ..self.clone() };
+        let entry = any.list()?.into_iter().find(|entry| entry.index == index);
         entry.ok_or_else(missing)?.facts?;
+        if self.keys.is_some() {
+            any.verify(index)?;
+        }
+        let inner = self.inner()?;
         // A continued image is written whole by itself: its log is not there any more.
         let done = join::with_source(&self.vfs, &name, Take::Named, |source, about| {
             inner.restore_from(source, about, &sidecars, &mut unwatched)
@@ -212,7 +249,12 @@ impl Backups {
         self.names()?;
         let inspect = Arc::new(StoreFile { keys: self.keys.clone() });
         // Keeping plays no part here: only a rotation prunes by itself.
-        Ok(codex_backup::Backups::new(self.vfs.clone(), &self.name, inspect, Options::default())?)
+        Ok(codex_backup::Backups::new(
+            self.vfs.clone(),
+            &self.name,
+            inspect,
+            Options { replace_unrelated: self.replace_unrelated, ..Options::default() },
+        )?)
     }
 }
 

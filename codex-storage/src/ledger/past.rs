@@ -8,6 +8,8 @@ use crate::config::OnDamage;
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
 use crate::log::LogReader;
+use crate::names::Names;
+use crate::open::refuse_pending;
 use crate::seal::{Keys, Seal};
 use crate::storage::Form;
 use crate::vfs::{Open, Vfs};
@@ -75,8 +77,8 @@ pub struct LedgerCut {
 /// ```
 ///
 /// # Errors
-/// `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`, and damage, each by its own variant; what
-/// `sink` returns.
+/// `RestorePending`, `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`, and damage, each by its
+/// own variant; what `sink` returns.
 pub fn read_commits(
     vfs: &Vfs,
     name: &str,
@@ -85,6 +87,7 @@ pub fn read_commits(
     sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<()>,
 ) -> Result<LedgerCut> {
     let path = vfs.dir.path(name);
+    refuse_pending(vfs, &Names::staged(name), &path)?;
     let (file, mut slots) = open_main(vfs, name, Open::Read)?;
     let header = &slots.found.header;
     if header.form != Form::Ledger {
