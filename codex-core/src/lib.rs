@@ -77,6 +77,14 @@
 //!   holds the old image, the log and the new image.
 //! - The lock that keeps a second process out is advisory, and network file systems may not have
 //!   it: keep stores on local disks.
+//! - Files that are removed or replaced while the store is open are noticed before the next write
+//!   at the level `Sync` is acknowledged, and by `flush`, `checkpoint` and `close` at every level:
+//!   the error [is in doubt](Error::is_in_doubt). `backup_to` then writes what is in memory
+//!   elsewhere. A log alone that was removed is written again by the next checkpoint.
+//! - One file mounted into a container cannot be replaced: mount its folder.
+//! - A handle is of no use in a child made by `fork`: what writes, syncs, reads files or waits for
+//!   a thread returns [`Error::ForkedChild`] there. Reads from memory are not checked, since that
+//!   would slow each, and may wait for ever. Open the store after forking.
 //! - Tested on Linux. Elsewhere it compiles.
 //!
 //! # Features

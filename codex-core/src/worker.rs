@@ -27,8 +27,9 @@ pub(crate) struct Signal {
 }
 
 impl Signal {
-    /// Passes on what a leader noticed; costs nothing where it has been passed on before.
-    pub(crate) fn notice(&self, noticed: Noticed) {
+    /// Passes on what a leader noticed; costs nothing if it has been passed on before. Returns
+    /// whether it is news that the log has outgrown the image.
+    pub(crate) fn notice(&self, noticed: Noticed) -> bool {
         let news = |new: bool, flag: &AtomicBool| new && !flag.swap(true, Ordering::Relaxed);
         let unsynced = news(noticed.unsynced, &self.unsynced);
         let outgrown = news(noticed.wants_checkpoint, &self.outgrown);
@@ -37,6 +38,17 @@ impl Signal {
             let _stopped = self.stopped.lock();
             self.changed.notify_all();
         }
+        outgrown
+    }
+
+    /// Forgets that the log has outgrown the image, so that the next commit tells of it again.
+    pub(crate) fn take_back_outgrown(&self) {
+        self.outgrown.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the store closes.
+    pub(crate) fn is_stopped(&self) -> bool {
+        *self.stopped.lock()
     }
 
     /// Ends both threads.

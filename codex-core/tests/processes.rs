@@ -180,3 +180,37 @@ fn a_killed_process_leaves_the_store_free() {
     child.wait().unwrap();
     assert_eq!(open(&path).unwrap().get::<u64>("k").unwrap(), Some(7));
 }
+
+/// A thread starts when there is work for it, so that a program may open many stores.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_store_that_only_waits_has_no_thread() {
+    const TEST: &str = "a_store_that_only_waits_has_no_thread";
+    let tasks = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    if let Some((_, path)) = role() {
+        let before = tasks();
+        let threads = || tasks() - before;
+        let interval = codex_core::Durability::Interval(Duration::from_hours(1));
+        let small = codex_core::CheckpointPolicy { floor_bytes: 0, ..Default::default() };
+        let lazy = || Store::options().durability(interval);
+        let stores: Vec<_> = FORMS
+            .into_iter()
+            .flat_map(|form| [Store::options().form(form), lazy().form(form)])
+            .enumerate()
+            .map(|(n, options)| options.open(path.with_extension(n.to_string())).unwrap())
+            .collect();
+        assert_eq!(threads(), 0, "after opening");
+        for store in &stores {
+            store.set("k", &1_u64).unwrap();
+            assert_eq!(store.get::<u64>("k").unwrap(), Some(1));
+        }
+        assert_eq!(threads(), 3, "one for each store whose commits are to be synced");
+        let store = Store::options().checkpoint(small).open(path.with_extension("small")).unwrap();
+        store.set("k", &[0_u8; 4_096].as_slice()).unwrap();
+        assert_eq!(threads(), 4, "one for the log that has outgrown its image");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let output = start(TEST, "count", &folder.path().join("a.db")).wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}

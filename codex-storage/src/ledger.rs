@@ -46,6 +46,8 @@ pub(crate) struct Ledger {
     retired: Option<Retired>,
     /// The end as replay has found it.
     end: LogEnd,
+    /// The last commit that was acknowledged, or found by replay.
+    now: Anchor,
 }
 
 #[derive(Debug)]
@@ -82,6 +84,7 @@ impl Ledger {
             on_damage: config.on_damage,
             watch: AnchorWatch::new(config.anchor),
             phase: Phase::Opened { file, slots, is_named: false },
+            now: Anchor { seq: end.seq, digest: end.digest },
             end,
         }
     }
@@ -168,6 +171,12 @@ impl Ledger {
         }
     }
 
+    /// Checks that an opening would find the ledger.
+    fn check_name(&mut self) -> Result<()> {
+        let seq = self.now.seq.min(self.writer()?.durable() + 1);
+        self.place.check_name(&mut self.condition, seq)
+    }
+
     /// Prepares the file `temporary` for the ledger's name.
     fn prepare(&self, temporary: &str) -> Result<()> {
         prepare(&self.place, temporary)
@@ -196,6 +205,7 @@ impl Storage for Ledger {
         let base = slots.found.header.base_seq;
         let state = self.read(file, &slots.found.header.clone(), sink)?;
         self.end = state.end;
+        self.now = Anchor { seq: self.end.seq, digest: self.end.digest };
         if self.condition.writes() {
             let writer = self.recover(slots, is_named, &state)?;
             self.phase = Phase::Writing(writer);
@@ -220,10 +230,19 @@ impl Storage for Ledger {
     }
 
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
-        self.writer()?.append(group)
+        let seqs = self.writer()?.append(group)?;
+        // Order: after the frame is durable and before anybody is told, so that no commit is
+        // acknowledged which an opening would not find.
+        if self.durability == Durability::Sync {
+            self.place.check_name(&mut self.condition, seqs.start)?;
+        }
+        self.now = Anchor { seq: self.end().seq, digest: self.end().digest };
+        Ok(seqs)
     }
 
     fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        self.writer()?;
+        self.check_name()?;
         self.writer()?.sync_point()
     }
 
@@ -232,7 +251,8 @@ impl Storage for Ledger {
     }
 
     fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
-        self.writer().map(|_| None)
+        self.writer()?;
+        self.check_name().map(|()| None)
     }
 
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
@@ -256,12 +276,21 @@ impl Storage for Ledger {
     }
 
     fn close(&mut self, _state: &dyn State) -> Result<()> {
-        let closed = match &mut self.phase {
-            Phase::Writing(writer) if self.condition.check().is_ok() => writer.close(),
+        let closed = match (&mut self.phase, self.condition.check()) {
+            (_, Err(e @ Error::Poisoned { .. })) => Err(e),
+            (Phase::Writing(writer), Ok(())) => {
+                let seq = self.now.seq.min(writer.durable() + 1);
+                let found = self.place.check_name(&mut self.condition, seq);
+                found.and_then(|()| writer.close())
+            }
             _ => Ok(()),
         };
         self.condition.close();
         closed
+    }
+
+    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
+        self.place.image_elsewhere(to, name, &self.header, self.now)
     }
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
@@ -290,10 +319,11 @@ impl Storage for Ledger {
     }
 
     fn poisoned(&self) -> Option<String> {
-        match &self.phase {
+        let of_log = || match &self.phase {
             Phase::Writing(writer) => writer.poisoned().map(str::to_owned),
             Phase::Opened { .. } | Phase::Read => None,
-        }
+        };
+        self.condition.poisoned().or_else(of_log)
     }
 }
 

@@ -19,6 +19,7 @@ use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
     Written,
 };
+use crate::vfs::Vfs;
 
 /// An open store of the form Snapshot.
 #[derive(Debug)]
@@ -127,10 +128,19 @@ impl Snapshot {
 
     fn close_writing(&mut self, state: &dyn State) -> Result<()> {
         self.condition.check()?;
+        self.check_name()?;
         if self.stats.durable == self.now.seq {
             return Ok(());
         }
         self.write(self.now, state)
+    }
+
+    /// Checks that an opening would find the image, where no other is about to take its place.
+    fn check_name(&mut self) -> Result<()> {
+        if self.stats.durable == self.now.seq {
+            return self.place.check_name(&mut self.condition, self.now.seq);
+        }
+        Ok(())
     }
 
     /// Whether a commit waits for a checkpoint to make it durable.
@@ -183,6 +193,8 @@ impl Storage for Snapshot {
     }
 
     fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        self.condition.check()?;
+        self.check_name()?;
         Ok(None)
     }
 
@@ -192,6 +204,7 @@ impl Storage for Snapshot {
 
     fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
         self.condition.check()?;
+        self.check_name()?;
         if self.stats.durable == self.now.seq {
             return Ok(None);
         }
@@ -255,6 +268,10 @@ impl Storage for Snapshot {
             self.condition.close();
         }
         done
+    }
+
+    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
+        self.place.image_elsewhere(to, name, &self.header, self.now)
     }
 
     fn lock(&self) -> Option<Arc<StoreLock>> {

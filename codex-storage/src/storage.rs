@@ -8,6 +8,7 @@ use crate::batch::{Group, Op, Seq};
 use crate::error::{Error, Result};
 use crate::lock::StoreLock;
 use crate::seal::Keys;
+use crate::vfs::Vfs;
 
 /// Durable, ordered commits: what a store writes through.
 ///
@@ -98,6 +99,18 @@ pub trait Storage: fmt::Debug + Send {
     /// `Poisoned`, `InDoubt`: it is closed, and commits that were not durable may be lost.
     /// `NoSpace`, `Io`: the clean end is not marked, and the same commits are durable as before.
     fn close(&mut self, state: &dyn State) -> Result<()>;
+
+    /// Hands out the writing of an image of the state at the last commit, as a store of its own
+    /// with the same keys, under the temporary name of the store `name` in the folder of `to`.
+    /// Touches no file of this storage, so it works when this storage is poisoned or its folder is
+    /// gone.
+    ///
+    /// # Errors
+    /// `BadPath`; the storage has no files.
+    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
+        let _ = (to, name);
+        Err(Error::Contradiction("this storage has no files to copy"))
+    }
 
     /// The lock on the store, which this storage holds until it is dropped.
     fn lock(&self) -> Option<Arc<StoreLock>> {

@@ -16,16 +16,46 @@ mod common;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
+use codex_storage::batch::Op;
 use codex_storage::storage::Form;
-use codex_storage::vfs::Vfs;
+use codex_storage::vfs::fault::FaultDir;
+use codex_storage::vfs::{CallKind, Vfs};
 use codex_storage::{Access, Error};
 
 use common::store::Store;
 use common::{Bed, NAME};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
+
+/// A folder may hold a hundred thousand other files.
+#[test]
+fn opening_an_existing_store_lists_no_folder() {
+    for form in FORMS {
+        for (access, closes) in [
+            (Access::ReadWrite, true),
+            (Access::ReadWrite, false),
+            (Access::ReadOnly, true),
+            (Access::ReadOnly, false),
+        ] {
+            let disk = FaultDir::new();
+            let mut config = Bed::new(disk.vfs(1), form, false).config();
+            let mut store = Store::open(config.clone()).unwrap();
+            store.commit(&[&[Op::Set { key: b"k", value: b"1" }]]).unwrap();
+            if closes {
+                store.close().unwrap();
+            } else {
+                drop(store);
+            }
+            disk.record_trace(true);
+            config.access = access;
+            let store = Store::open(config).unwrap();
+            assert_eq!(store.map.0.len(), 1);
+            let lists = disk.trace().iter().filter(|call| call.kind == CallKind::List).count();
+            assert_eq!(lists, 0, "{form} {access:?} {closes}");
+        }
+    }
+}
 
 #[test]
 fn a_directory_a_symbolic_link_and_a_fifo_are_refused_by_what_they_are() {
@@ -143,7 +173,5 @@ fn an_image_cut_to_any_length_is_refused_on_a_real_disk_too() {
 fn config(dir: &Path, name: &str, form: Form) -> codex_storage::Config {
     let mut config = Bed::new(Vfs::os(dir).unwrap(), form, false).config();
     name.clone_into(&mut config.name);
-    // A child that another test starts shares all locks until it becomes its own program.
-    config.lock_timeout = Duration::from_secs(5);
     config
 }

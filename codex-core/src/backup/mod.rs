@@ -1,6 +1,7 @@
 //! Where backups join the store: rotation beside running writers, hot copies, and the tools for a
 //! store that is closed.
 
+mod elsewhere;
 mod join;
 mod keeper;
 mod moment;
@@ -152,6 +153,10 @@ impl Store {
     /// may stand at `path`, nor beside it what a store of that name would take for its own, such as
     /// the log segments of an earlier one.
     ///
+    /// Works for a [poisoned](Store::poisoned) store too, and for one whose folder was removed:
+    /// all that is acknowledged is then written from memory, as an image with the same keys (a
+    /// ledger becomes a store of the form Wal).
+    ///
     /// # Errors
     /// [`BackupError::Exists`](codex_backup::Error::Exists) with what stands there, and
     /// [`BadPath`](codex_storage::Error::BadPath) for a name that no store may have, before
@@ -205,7 +210,14 @@ impl Store {
         let mut rounds = 0;
         loop {
             let engine = &self.inner.engine;
-            let grown = settle_watched(engine, home, form, &to.dir.path(name), watch)?;
+            let settled = settle_watched(engine, home, form, &to.dir.path(name), watch);
+            let grown = match settled {
+                // Its files may be gone, and are not written any more: memory is whole.
+                Err(_) if engine.poisoned().is_some() => {
+                    return self.write_memory_to(to, name, watch);
+                }
+                settled => settled?,
+            };
             let take = Take::after(rounds, grown.as_ref());
             let copied = join::with_source(&home.vfs, &home.name, take, |source, about| {
                 let options = CopyOptions { mode, about: about.cloned() };

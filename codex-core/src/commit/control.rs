@@ -1,12 +1,18 @@
 //! What the queue does besides commits: flushes, syncs, checkpoints, the close.
 
 use codex_storage::Result;
+#[cfg(feature = "backup")]
+use codex_storage::storage::Checkpoint;
 use codex_storage::storage::StorageStats;
+#[cfg(feature = "backup")]
+use codex_storage::vfs::Vfs;
 
 use super::lead::Disk;
 use super::queue::Refusal;
 use super::{Core, Reply, Request};
 use crate::locks::PersistGuard;
+#[cfg(feature = "backup")]
+use crate::map::Ordered;
 use crate::map::{Image, Map};
 
 impl Core {
@@ -66,6 +72,16 @@ impl Core {
             Request::Anchor => Ok(Reply::Anchor(storage.anchor())),
             Request::Commit(_) | Request::Close => Ok(Reply::Done),
         }
+    }
+
+    /// Begins an image of memory as a store of its own, `name` in another folder, whatever became
+    /// of the files of this one: it may be poisoned.
+    #[cfg(feature = "backup")]
+    pub(crate) fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<(Checkpoint, Ordered)> {
+        let disk = self.locks.persist();
+        let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;
+        let checkpoint = storage.image_elsewhere(to, name)?;
+        Ok((checkpoint, disk.read(Map::ordered)))
     }
 
     /// Ends the storage and then drops it, which releases the lock on the store. Memory stays

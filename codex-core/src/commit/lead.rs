@@ -1,6 +1,7 @@
 //! Leading: one thread at a time makes a group durable, then visible, then tells its members.
 
 use std::fmt;
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use crate::map::{Freed, Image, Map};
 
 /// The commit path: the two locks, the queue, and what leaders need.
 pub(crate) struct Core {
-    locks: Locks<Disk>,
+    pub(super) locks: Locks<Disk>,
     pub(super) queue: Queue,
     path: PathBuf,
     clock: Arc<dyn Clock>,
@@ -134,6 +135,12 @@ impl Core {
     /// The error of a store that is closed.
     pub(crate) fn closed(&self) -> Error {
         Error::Closed { path: self.path.clone() }
+    }
+
+    /// The error of a store for which the system starts no thread.
+    pub(crate) fn no_thread(&self, source: io::Error) -> Error {
+        let source = Arc::new(source);
+        Error::Io { action: "start a thread for", path: self.path.clone(), source }
     }
 
     /// The error of an image that was given up.

@@ -5,7 +5,11 @@ use std::sync::OnceLock;
 
 use codex_storage::batch::Seq;
 use codex_storage::storage::State;
+#[cfg(feature = "backup")]
+use codex_storage::storage::Written;
 use codex_storage::sync::atomic::Ordering;
+#[cfg(feature = "backup")]
+use codex_storage::vfs::Vfs;
 use codex_storage::{Error, Result};
 
 use super::Shared;
@@ -27,6 +31,21 @@ impl Shared {
             self.on_checkpoint.call();
         }
         Ok(seq)
+    }
+
+    /// Writes memory as an image under the temporary name of the store `name` in another folder.
+    /// Works when the store is poisoned or its folder is gone.
+    #[cfg(feature = "backup")]
+    pub(super) fn write_elsewhere(
+        &self,
+        to: &Vfs,
+        name: &str,
+        going: &Going<'_>,
+    ) -> Result<Written> {
+        let (checkpoint, ordered) = self.core.image_elsewhere(to, name)?;
+        let image = Image(ordered);
+        let total = 2 * image.len();
+        checkpoint.write(&image, &|done| going(done, total))
     }
 
     /// As [`image`](Self::image), one at a time; says whether an image was written.

@@ -1,26 +1,30 @@
 //! The engine of a store: the commit path with its background work, behind handles.
 
 mod image;
+mod threads;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use codex_storage::Result;
 use codex_storage::batch::Seq;
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Durability, Form, Storage, StorageStats};
 use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use codex_storage::sync::thread::JoinHandle;
 use codex_storage::vfs::Clock;
-use codex_storage::{Error, Result};
+#[cfg(feature = "backup")]
+use codex_storage::{storage::Written, vfs::Vfs};
 
 pub(crate) use image::Going;
 use image::Hook;
+use threads::Threads;
 
 use crate::commit::{Commit, Core, Noticed, Outcome, Reply, Request};
 use crate::map::{Map, Ordered};
 use crate::rank::{self, Rank};
-use crate::worker::{self, Signal};
+use crate::worker::Signal;
 
 /// How to run an engine.
 #[derive(Debug, Clone)]
@@ -41,7 +45,6 @@ pub struct EngineOptions {
 #[derive(Debug)]
 pub struct Engine {
     shared: Arc<Shared>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// What the handles share with the background threads, which own no handle.
@@ -59,6 +62,13 @@ pub(crate) struct Shared {
     signal: Signal,
     /// Whether threads listen to the signal.
     background: bool,
+    /// The pause between syncs, where the level asks for them.
+    sync_pause: Option<Duration>,
+    threads: Mutex<Threads>,
+    /// The thread that syncs was started.
+    is_syncing: AtomicBool,
+    /// For the threads that it starts.
+    own: Weak<Shared>,
 }
 
 /// A consistent view: all commits up to `seq`, and nothing else.
@@ -96,18 +106,20 @@ pub struct EngineStats {
 impl Engine {
     /// Starts the engine of a replayed `storage`, whose state is `map`.
     ///
+    /// Its threads start when there is work for them.
+    ///
     /// # Errors
-    /// `Io` when the system has no room for the background threads.
+    /// None today.
     pub fn start(storage: Box<dyn Storage>, map: Map, options: EngineOptions) -> Result<Arc<Self>> {
         let EngineOptions { path, durability, clock, background } = options;
-        let form = storage.form();
-        let start_error = |source| Error::Io {
-            action: "start a thread for",
-            path: path.clone(),
-            source: Arc::new(source),
+        let sync_pause = match durability {
+            // An image an interval; a log is synced twice, so that the sync itself fits in.
+            Durability::Interval(interval) if storage.form().writes_images() => Some(interval),
+            Durability::Interval(interval) => Some(interval / 2),
+            Durability::Sync | Durability::Os => None,
         };
-        let shared = Arc::new(Shared {
-            core: Core::new(storage, map, path.clone(), durability, clock.clone()),
+        let shared = Arc::new_cyclic(|own| Shared {
+            core: Core::new(storage, map, path, durability, clock.clone()),
             checkpoint: Mutex::new(()),
             abandon: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),
@@ -116,20 +128,12 @@ impl Engine {
             clock,
             signal: Signal::default(),
             background,
+            sync_pause,
+            threads: Mutex::default(),
+            is_syncing: AtomicBool::new(false),
+            own: own.clone(),
         });
-        // Should a thread not start, dropping the engine ends the other and closes the store.
-        let engine = Arc::new(Self { shared, threads: Mutex::default() });
-        if background && let Durability::Interval(interval) = durability {
-            // An image an interval; a log is synced twice, so that the sync itself fits in.
-            let pause = if form.writes_images() { interval } else { interval / 2 };
-            let thread = worker::sync_by_interval(engine.shared.clone(), pause);
-            engine.threads.lock().push(thread.map_err(start_error)?);
-        }
-        if background && form == Form::Wal {
-            let thread = worker::checkpoint_when_outgrown(engine.shared.clone());
-            engine.threads.lock().push(thread.map_err(start_error)?);
-        }
-        Ok(engine)
+        Ok(Arc::new(Self { shared }))
     }
 
     /// Makes `commit` durable at the level of the store, then visible.
@@ -137,6 +141,7 @@ impl Engine {
     /// # Errors
     /// Of the storage: nothing was changed, or `InDoubt`; `Closed`, `Poisoned`, `Record`.
     pub fn submit(&self, commit: Commit) -> Result<Outcome> {
+        self.shared.start_syncing()?;
         match self.shared.submit(Request::Commit(commit))? {
             Reply::Outcome(outcome) => Ok(outcome),
             _ => Err(self.shared.core.closed()),
@@ -198,6 +203,22 @@ impl Engine {
         }
     }
 
+    /// Writes memory as an image under the temporary name of the store `name` in the folder of
+    /// `to`. Works when the store is poisoned or its folder is gone. `going` is told as in
+    /// [`settle`](Self::settle).
+    ///
+    /// # Errors
+    /// Of the other folder; `Closed`; `Abandoned` if `going` returned false.
+    #[cfg(feature = "backup")]
+    pub(crate) fn write_elsewhere(
+        &self,
+        to: &Vfs,
+        name: &str,
+        going: &Going<'_>,
+    ) -> Result<Written> {
+        self.shared.write_elsewhere(to, name, going)
+    }
+
     /// Lets `keys` open the store from now on, in place of the key before.
     ///
     /// # Errors
@@ -243,11 +264,7 @@ impl Engine {
     /// Of the storage; it is closed all the same.
     pub fn close(&self) -> Result<()> {
         self.shared.begin_close();
-        let threads = std::mem::take(&mut *self.threads.lock());
-        for thread in threads {
-            // A background thread that panicked has said so; there is nothing left to undo.
-            let _ = thread.join();
-        }
+        self.shared.join();
         self.shared.close()
     }
 
@@ -292,7 +309,7 @@ impl Shared {
 
     fn noticed(&self, noticed: Noticed) {
         if self.background {
-            self.signal.notice(noticed);
+            self.notice(noticed);
         }
     }
 

@@ -1,14 +1,18 @@
 //! Where the files of an open store are, and how a new file takes the store's own name.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::ImageSpec;
-use crate::header::Header;
+use super::{ImageSpec, following};
+use crate::batch::Seq;
+use crate::condition::Condition;
+use crate::error::{Error, Result};
+use crate::header::{FileKind, Header, fresh_id};
 use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};
-use crate::seal::Seal;
+use crate::seal::{Seal, TAG_LEN};
+use crate::storage::{Anchor, Checkpoint, Form};
 use crate::vfs::{Mode, Open, Vfs};
 
 /// Where the files of an open store are, and under which key.
@@ -63,11 +67,66 @@ impl Place {
         self.lock.as_ref().is_some_and(|lock| lock.is_held())
     }
 
+    /// Checks that the store's name still stands for its file, so that an opening finds what is
+    /// committed; `seq` is the first commit that it would not find.
+    ///
+    /// # Errors
+    /// `InDoubt`, after which nothing may be written: the file was removed, renamed or replaced,
+    /// or its folder was removed.
+    pub(crate) fn check_name(&self, condition: &mut Condition, seq: Seq) -> Result<()> {
+        let Some(lock) = &self.lock else { return Ok(()) };
+        match self.vfs.dir.metadata(self.names.main()) {
+            Ok(found) if !lock.is_of(found) => {
+                condition.poison(LOST_NAME.to_owned());
+                let source = Arc::new(io::Error::new(ErrorKind::NotFound, LOST_NAME));
+                Err(Error::InDoubt { path: self.path(), seq, source })
+            }
+            // An error is no answer. The next check asks again.
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands out the writing of an image of the state at `at` as a store of its own, whole by
+    /// itself, which `own` heads: for the name `name` in another folder. It has its temporary name
+    /// when it is written.
+    pub(crate) fn image_elsewhere(
+        &self,
+        to: &Vfs,
+        name: &str,
+        own: &Header,
+        at: Anchor,
+    ) -> Result<Checkpoint> {
+        let path = to.dir.path(name);
+        let names = Names::new(name, &path)?;
+        let header = Header {
+            kind: FileKind::Image,
+            form: if own.form == Form::Snapshot { Form::Snapshot } else { Form::Wal },
+            file_id: fresh_id(to, &path)?,
+            generation: following(own.generation, &self.path())?,
+            base_seq: at.seq,
+            base_digest: at.digest,
+            created_us: to.clock.now_us(),
+            next_generation: 0,
+            base_chain: 0,
+            base_tag: [0; TAG_LEN],
+            neighbour: [0; 16],
+            ..own.clone()
+        };
+        let spec = ImageSpec {
+            vfs: to.clone(),
+            temporary: names.temporary(Temporary::Image),
+            header,
+            seal: self.seal.clone(),
+            beside_writers: true,
+        };
+        Ok(Checkpoint::new(move |state, progress| spec.write(state, progress)))
+    }
+
     /// Gives a written file the store's own name and makes that durable.
     ///
     /// # Errors
     /// [`NotInstalled`] says whether anything has changed.
-    pub(crate) fn install(&self, temporary: &str) -> Result<(), NotInstalled> {
+    pub(crate) fn install(&self, temporary: &str) -> std::result::Result<(), NotInstalled> {
         self.install_as(temporary, None)
     }
 
@@ -76,7 +135,7 @@ impl Place {
         &self,
         temporary: &str,
         mode: Option<Mode>,
-    ) -> Result<(), NotInstalled> {
+    ) -> std::result::Result<(), NotInstalled> {
         self.prepare(temporary, mode).map_err(|source| NotInstalled { source, in_doubt: false })?;
         self.put_name(temporary).map_err(|source| NotInstalled { source, in_doubt: true })
     }
@@ -123,3 +182,6 @@ impl Place {
         self.vfs.dir.sync()
     }
 }
+
+const LOST_NAME: &str = "the file was removed, renamed or replaced while the store was open; \
+                         `backup_to` writes what is in memory to another folder";

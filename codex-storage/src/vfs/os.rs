@@ -36,7 +36,8 @@ impl Vfs {
 /// A directory of the operating system, held open: a handle stays with its directory when that is
 /// renamed or when another takes its path.
 ///
-/// Interrupted calls are repeated; every other error keeps the number of the operating system.
+/// Interrupted calls are repeated; other errors keep the number of the operating system, unless
+/// there is more to say.
 #[derive(Debug)]
 pub struct OsDir {
     fd: StdFile,
@@ -148,7 +149,17 @@ impl Dir for OsDir {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         check_names(from, to)?;
-        Ok(retry_on_intr(|| fs::renameat(&self.fd, from, &self.fd, to))?)
+        retry_on_intr(|| fs::renameat(&self.fd, from, &self.fd, to)).map_err(|errno| {
+            let error = io::Error::from(errno);
+            match errno {
+                // So it is with one file that is mounted into a container.
+                Errno::BUSY | Errno::XDEV => {
+                    let why = format!("{to} is mounted by itself: mount its folder ({errno})");
+                    io::Error::new(error.kind(), why)
+                }
+                _ => error,
+            }
+        })
     }
 
     fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {

@@ -1,6 +1,7 @@
 //! New images: written beside the running writers, and the last one when the store closes.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+use std::sync::Arc;
 
 use super::{Earlier, Pending, Wal};
 use crate::error::{Error, Result};
@@ -16,7 +17,7 @@ impl Wal {
             return Err(Error::Contradiction("a checkpoint is running: finish it first"));
         }
         let is_new = seq != self.image.base_seq || !self.earlier.is_empty();
-        if !is_new && self.leftovers.is_empty() {
+        if !is_new && self.leftovers.is_empty() && self.lost.is_none() {
             return Ok(None);
         }
         let continued = self.switch()?;
@@ -39,9 +40,11 @@ impl Wal {
     /// Ends the segment that is written and begins the next, unless nothing was written to it;
     /// returns the header of the one that goes on.
     pub(super) fn switch(&mut self) -> Result<Header> {
+        let lost = self.lost;
         let current = self.writer()?;
         let end = *current.log.end();
-        if end.offset == current.header.body_offset() {
+        let is_lost = lost == Some(current.header.generation);
+        if end.offset == current.header.body_offset() && !is_lost {
             return Ok(current.header.clone());
         }
         if !cfg!(codex_mutant = "skip_segment_sync_at_switch") {
@@ -94,12 +97,29 @@ impl Wal {
         let log = &mut self.writer()?.log;
         log.sync()?;
         self.durable = log.durable();
+        self.check_names_now()?;
+        if let Some(generation) = self.lost {
+            return self.close_without(generation, state);
+        }
         if is_at_most(state, self.policy.close_into_image_bytes_max)
             && self.close_into_image(state)?
         {
             return Ok(());
         }
         self.writer()?.log.close()
+    }
+
+    /// Closes into an image, since the segment `generation` has lost its name.
+    fn close_without(&mut self, generation: u64, state: &dyn State) -> Result<()> {
+        if self.close_into_image(state)? {
+            return Ok(());
+        }
+        let name = self.place.names.segment(generation);
+        let what = format!("the log {name} was removed, and no image could be written");
+        self.condition.poison(what.clone());
+        let source = Arc::new(io::Error::new(ErrorKind::NotFound, what));
+        let path = self.condition.path().to_owned();
+        Err(Error::InDoubt { path, seq: self.image.base_seq + 1, source })
     }
 
     /// Whether the store is now one image. One that could not be written changes nothing.
@@ -147,6 +167,7 @@ impl Wal {
         self.images += 1;
         self.retry_at_bytes = 0;
         let contained = self.image.generation;
+        self.lost = self.lost.filter(|&lost| lost > contained);
         let done = self.earlier.extract_if(.., |segment| segment.generation <= contained);
         self.leftovers.extend(done.map(|segment| segment.generation));
         self.remove_leftovers();

@@ -142,6 +142,7 @@ impl Wal {
         let upto = log.end().seq;
         self.durable = upto;
         let log = fresh.copying.complete(upto)?;
+        self.inherit(&fresh.segment_temporary)?;
         let dir = &self.place.vfs.dir;
         let name = self.place.names.segment(fresh.segment.generation);
         if let Err(e) = dir.rename(&fresh.segment_temporary, &name).and_then(|()| dir.sync()) {
@@ -149,7 +150,7 @@ impl Wal {
             self.remove_stray(fresh.segment.generation);
             return Err(error);
         }
-        Ok(Current { log, header: fresh.segment.clone() })
+        Ok(self.current(log, fresh.segment.clone()))
     }
 
     fn refuse_while_pending(&self) -> Result<()> {

@@ -24,6 +24,8 @@ use crate::storage::{
     SyncPoint, Written,
 };
 
+use crate::vfs::Vfs;
+
 pub(crate) use verify::verify;
 
 /// An open store of the form Wal.
@@ -49,6 +51,9 @@ pub(crate) struct Wal {
     leftovers: Vec<u64>,
     /// The segment that an unfinished rekey has left, if it could not be removed.
     stray: Option<u64>,
+    /// The last segment that was found to have lost its name, as long as an image needs it: the
+    /// next checkpoint writes what it held.
+    lost: Option<u64>,
     /// The image that a checkpoint is writing.
     pending: Option<Pending>,
     /// The segment that a rekey has replaced.
@@ -68,6 +73,8 @@ pub(crate) struct Wal {
 struct Current {
     log: LogWriter,
     header: Header,
+    /// The identity of its file, if the system told.
+    identity: Option<u64>,
 }
 
 /// An image that is being written.
@@ -116,6 +123,7 @@ impl Wal {
             earlier: Vec::new(),
             leftovers: Vec::new(),
             stray: None,
+            lost: None,
             pending: None,
             retired: None,
             retry_at_bytes: 0,
@@ -156,6 +164,31 @@ impl Wal {
         }
     }
 
+    /// The segment that is written from now on; it has its name.
+    fn current(&self, log: LogWriter, header: Header) -> Current {
+        let found = self.place.vfs.dir.metadata(&self.place.names.segment(header.generation));
+        Current { log, header, identity: found.ok().flatten().map(|found| found.identity) }
+    }
+
+    /// Checks that an opening would find what is committed, of which `seq` is the first that it
+    /// might not. A segment that lost its name is no error: the next checkpoint heals the store.
+    fn check_names(&mut self, seq: Seq) -> Result<()> {
+        self.place.check_name(&mut self.condition, seq)?;
+        let Some(Current { header, identity, .. }) = &self.current else { return Ok(()) };
+        let name = self.place.names.segment(header.generation);
+        if let Ok(found) = self.place.vfs.dir.metadata(&name)
+            && found.is_none_or(|found| identity.is_some_and(|own| own != found.identity))
+        {
+            self.lost = Some(header.generation);
+        }
+        Ok(())
+    }
+
+    /// As [`check_names`](Self::check_names), where no commit was just made.
+    fn check_names_now(&mut self) -> Result<()> {
+        self.check_names(self.now.seq.min(self.durable + 1))
+    }
+
     /// The used bytes of all segments that continue the image.
     fn log_bytes(&self) -> u64 {
         let earlier: u64 = self.earlier.iter().map(|segment| segment.bytes).sum();
@@ -183,12 +216,19 @@ impl Storage for Wal {
         let log = &mut self.writer()?.log;
         let seqs = log.append(group)?;
         let (end, durable) = (*log.end(), log.durable());
+        // Order: after the frame is durable and before anybody is told, so that no commit is
+        // acknowledged which an opening would not find.
+        if self.durability == Durability::Sync {
+            self.check_names(seqs.start)?;
+        }
         self.now = Anchor { seq: end.seq, digest: end.digest };
         self.durable = durable;
         Ok(seqs)
     }
 
     fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        self.writer()?;
+        self.check_names_now()?;
         self.writer()?.log.sync_point()
     }
 
@@ -200,6 +240,8 @@ impl Storage for Wal {
     }
 
     fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+        self.writer()?;
+        self.check_names_now()?;
         self.begin()
     }
 
@@ -227,7 +269,9 @@ impl Storage for Wal {
         }
         #[expect(clippy::cast_precision_loss, reason = "a threshold needs no exact lengths")]
         let outgrown = log_bytes as f64 >= self.policy.ratio * self.image_bytes as f64;
-        !self.leftovers.is_empty() || (outgrown && log_bytes >= self.policy.floor_bytes)
+        self.lost.is_some()
+            || !self.leftovers.is_empty()
+            || (outgrown && log_bytes >= self.policy.floor_bytes)
     }
 
     fn close(&mut self, state: &dyn State) -> Result<()> {
@@ -238,6 +282,10 @@ impl Storage for Wal {
         done
     }
 
+    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
+        self.place.image_elsewhere(to, name, &self.image, self.now)
+    }
+
     fn lock(&self) -> Option<Arc<StoreLock>> {
         self.place.lock.clone()
     }
@@ -246,7 +294,11 @@ impl Storage for Wal {
         let counts = self.current.as_ref().map(|current| current.log.counts()).unwrap_or_default();
         StorageStats {
             seq: self.now.seq,
-            durable: self.durable,
+            durable: match self.lost {
+                // So that a flush runs a checkpoint.
+                Some(_) => self.durable.min(self.now.seq.saturating_sub(1)),
+                None => self.durable,
+            },
             groups: self.past.groups + counts.groups,
             syncs: self.past.syncs + counts.syncs,
             image_bytes: self.image_bytes,

@@ -6,11 +6,11 @@ use super::{Current, Earlier, Wal};
 use crate::batch::Op;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Header, fresh_id};
-use crate::image::{ImageReader, following};
+use crate::image::{ImageReader, Place, following};
 use crate::log::{LogState, NewLog, recover};
 use crate::names::Temporary;
 use crate::storage::{Anchor, Cut, Recovered};
-use crate::vfs::Open;
+use crate::vfs::{Mode, Open};
 
 impl Wal {
     /// Reads the image and the segments, and makes the log ready to continue where that is
@@ -115,7 +115,7 @@ impl Wal {
         let file = place.vfs.dir.open(&place.name, Open::Write);
         let file = file.map_err(|e| Error::io("open", &last.path, e))?;
         let log = recover(place, file, header, state)?;
-        self.current = Some(Current { log, header: header.clone() });
+        self.current = Some(self.current(log, header.clone()));
         if live == 1 && is_rekeyed(header) {
             // As above: commits rest on the name of the image that has the key.
             return self.put(image, self.image.clone());
@@ -149,7 +149,17 @@ impl Wal {
     pub(super) fn new_segment(&self, header: Header) -> Result<(NewLog, Header)> {
         let place = self.log_place(header.generation);
         let temporary = self.place.names.temporary(Temporary::Segment);
-        Ok((NewLog::write(place, header.clone(), temporary)?, header))
+        let new = NewLog::write(place, header.clone(), temporary.clone())?;
+        self.inherit(&temporary)?;
+        Ok((new, header))
+    }
+
+    /// Gives a segment in the making the owner and the permissions of the image, and its own right
+    /// to be written.
+    pub(super) fn inherit(&self, temporary: &str) -> Result<()> {
+        let Place { vfs, names, .. } = &self.place;
+        let inherited = vfs.dir.inherit(names.main(), temporary, Some(Mode::Private));
+        inherited.map_err(|e| Error::io("give its owner to", &vfs.dir.path(temporary), e))
     }
 
     /// Gives it its name, whatever had it.
@@ -157,7 +167,7 @@ impl Wal {
         let log = new.publish()?;
         self.leftovers.retain(|&generation| generation != header.generation);
         self.stray = self.stray.filter(|&generation| generation != header.generation);
-        Ok(Current { log, header })
+        Ok(self.current(log, header))
     }
 
     /// Puts the blocks of `image` below another header in the image's place.

@@ -10,7 +10,6 @@ use crate::header::{FileKind, Found, Header};
 use crate::history::AnchorWatch;
 use crate::image::{Place, following};
 use crate::log::{LogReader, LogState};
-use crate::names::Role;
 use crate::storage::Form;
 use crate::vfs::{File, Open};
 
@@ -39,9 +38,7 @@ impl Segments {
     /// # Errors
     /// `LogMissing`, `ForeignLog`, `Damaged`, `Tampered`, `Io`.
     pub(super) fn find(place: &Place, image: &Header) -> Result<Self> {
-        let (mut later, leftovers): (Vec<u64>, Vec<u64>) =
-            generations(place)?.into_iter().partition(|&generation| generation > image.generation);
-        later.sort_unstable();
+        let (later, leftovers) = generations(place, image.generation)?;
         let mut found = Self { live: Vec::new(), leftovers, stray: None };
         if image.next_generation == 0 {
             found.leave_blank_ones(place, image, &later)?;
@@ -237,14 +234,34 @@ pub(super) struct Replay<'a> {
     pub(super) commits: u64,
 }
 
-/// The generations of all segments that the folder holds.
-fn generations(place: &Place) -> Result<Vec<u64>> {
-    let listed = place.vfs.dir.list();
-    let listed = listed.map_err(|e| Error::io("list the folder of", &place.path(), e))?;
-    let roles = listed.iter().filter_map(|name| place.names.role(name));
-    let segments = roles.filter_map(|role| match role {
-        Role::Segment(generation) => Some(generation),
-        _ => None,
-    });
-    Ok(segments.collect())
+/// The generations of the segments beside the image of generation `image`: above it, ascending, up
+/// to the first [`GAP`] that are missing; and from it down, to the first that is missing. A folder
+/// that holds many other files is not listed.
+fn generations(place: &Place, image: u64) -> Result<(Vec<u64>, Vec<u64>)> {
+    let dir = &place.vfs.dir;
+    let is_there = |generation: &u64| {
+        let name = place.names.segment(*generation);
+        let found = dir.metadata(&name).map_err(|e| Error::io("look at", &dir.path(&name), e))?;
+        Ok(found.is_some())
+    };
+    let (mut later, mut missing, mut next) = (Vec::new(), 0, image.checked_add(1));
+    while let Some(generation) = next.filter(|_| missing < GAP) {
+        if is_there(&generation)? {
+            later.push(generation);
+            missing = 0;
+        } else {
+            missing += 1;
+        }
+        next = generation.checked_add(1);
+    }
+    let (mut leftovers, mut next) = (Vec::new(), image);
+    while next > 0 && is_there(&next)? {
+        leftovers.push(next);
+        next -= 1;
+    }
+    Ok((later, leftovers))
 }
+
+/// How many missing segments in a row end the search for later ones: one that was removed from the
+/// middle is found, by the one after it.
+const GAP: u32 = 2;
