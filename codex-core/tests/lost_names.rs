@@ -2,6 +2,7 @@
 //! file, a removed log. Nothing is acknowledged that no opening finds, and memory can be saved.
 #![cfg(all(unix, feature = "backup", feature = "crypto"))]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::needless_pass_by_value, reason = "a result or options that were just made")]
 #![allow(clippy::disallowed_methods, reason = "a test looks at the folder from outside")]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};

@@ -230,7 +230,7 @@ fn refusal(ending: &str) -> Option<&'static str> {
         Some(Role::Main | Role::Backup(_) | Role::Replaced(_)) => None,
         None => {
             let clashes = |own: &&str| role_of(&format!("{ending}{own}")).is_some();
-            ENDINGS.iter().any(|own| clashes(&own)).then_some(
+            ENDINGS.iter().any(clashes).then_some(
                 "files of a store of this name would be taken for files of the store without the \
                  ending (as `app.db.bak.lock`); choose a name with another ending",
             )
