@@ -16,7 +16,8 @@ use crate::value::RAW;
 ///
 /// Made by [`Store::batch`]. Values are encoded when they are given. Changes apply in the order
 /// in which they were given, so the last one to a key counts. A batch that is dropped changes
-/// nothing.
+/// nothing. A batch is a handle to its store: while one is kept, the store stays open (and locked)
+/// unless it is [closed](Store::close).
 ///
 /// ```
 /// # use codex_core::Store;

@@ -17,7 +17,8 @@ pub enum Error {
     /// cause.
     #[error(transparent)]
     Storage(#[from] codex_storage::Error),
-    /// A value could not be encoded.
+    /// A value could not be encoded, or what its codec would have written does not read back as
+    /// the same value.
     #[error(
         "a {type_name} cannot be encoded as {codec} for a key of {key_len} bytes: {why}; \
          change the type, or store bytes with `set_bytes`"
@@ -71,6 +72,16 @@ pub enum Error {
         key_len: usize,
         /// The codec's number.
         codec_id: u8,
+    },
+    /// The closure of an `update` wrote the key that it updates. The closure's own write stays; the
+    /// value that it returned was not written.
+    #[error(
+        "the closure of `update` writes the key of {key_len} bytes that it updates; return the \
+         new value from the closure instead"
+    )]
+    UpdatesItself {
+        /// The length of the key in bytes.
+        key_len: usize,
     },
     /// An `update` lost against other writers of its key again and again.
     #[error(

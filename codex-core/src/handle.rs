@@ -14,6 +14,7 @@ use crate::commit::{Commit, Outcome};
 use crate::engine::Engine;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::own;
 use crate::value::Codec;
 
 /// What opening found.
@@ -84,7 +85,11 @@ impl Handle {
         if let Some(refusal) = self.keeper.as_ref().and_then(crate::backup::Keeper::refusal) {
             return Err(refusal);
         }
+        let own = own::written_by(self, &commit);
         let outcome = self.engine.submit(commit)?;
+        if matches!(outcome, Outcome::Done { seq: Some(_), .. }) {
+            own::made(&own);
+        }
         #[cfg(feature = "backup")]
         if let (Some(keeper), Outcome::Done { seq: Some(seq), .. }) = (&self.keeper, &outcome) {
             keeper.committed(*seq);

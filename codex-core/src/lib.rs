@@ -106,6 +106,7 @@ mod locks;
 mod map;
 mod open;
 mod options;
+mod own;
 #[doc(hidden)]
 pub mod proof;
 mod rank;

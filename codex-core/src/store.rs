@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::ops::RangeBounds;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -90,9 +91,9 @@ impl Store {
     /// Gives `key` the value `value`. Setting an equal value is a write like any other.
     ///
     /// # Errors
-    /// [`Error::Encode`](crate::Error::Encode); a key or value beyond its limit; what the disk
-    /// says. The store is then as before, unless the error
-    /// [is in doubt](crate::Error::is_in_doubt).
+    /// [`Error::Encode`](crate::Error::Encode) if the codec cannot give the value back (see
+    /// [`Codec`]); a key or value beyond its limit; what the disk says. The store is then as
+    /// before, unless the error [is in doubt](crate::Error::is_in_doubt).
     pub fn set<T>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<()>
     where
         T: Serialize + ?Sized,
@@ -148,7 +149,8 @@ impl Store {
         self.remove_within(cursor::range_bounds(&range))
     }
 
-    /// An empty batch: several changes that become one commit.
+    /// An empty batch: several changes that become one commit. It holds a handle to the store, so
+    /// that the store stays open while the batch is kept.
     pub fn batch(&self) -> Batch {
         Batch::new(self.clone())
     }
@@ -315,6 +317,11 @@ impl Store {
         Ok(self.submit(Commit::one(Change::RemoveRange(lower, upper)))?.removed)
     }
 }
+
+// A panic in a user's code unwinds outside all locks, and a leader that unwinds poisons the
+// store, so that every handle stays consistent.
+impl UnwindSafe for Store {}
+impl RefUnwindSafe for Store {}
 
 impl Read for Store {
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {

@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use crate::commit::{Change, Check, Commit, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::own;
 use crate::rank;
 use crate::store::Store;
 use crate::value;
@@ -15,8 +16,8 @@ impl Store {
     /// Replaces the value of `key` by what `change` makes of it, `None` meaning absent, and
     /// returns the new value. Nothing another thread writes to the key in between is lost.
     ///
-    /// `change` runs outside all locks and may use the store. It runs again when the key changed
-    /// meanwhile, so it should do nothing but compute.
+    /// `change` runs outside all locks and may use the store, but not write `key` itself. It runs
+    /// again when the key changed meanwhile, so it should do nothing but compute.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -28,7 +29,9 @@ impl Store {
     ///
     /// # Errors
     /// As [`get`](Store::get) and [`set`](Store::set); [`Error::Contended`] when the key kept
-    /// changing. The store is then as before, unless the error [is in doubt](Error::is_in_doubt).
+    /// changing; [`Error::Encode`] also when the new value, once encoded, does not decode;
+    /// [`Error::UpdatesItself`] when `change` writes `key`. The store is then as before, but for
+    /// what `change` wrote, unless the error [is in doubt](Error::is_in_doubt).
     pub fn update<T, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>>
     where
         T: Serialize + DeserializeOwned,
@@ -53,7 +56,7 @@ impl Store {
             rank::leave_memory("a user's closure");
             let value = change(decode_entry(seen)?)?;
             let change = match (&value, seen) {
-                (Some(value), _) => Some(self.put(key, value)?),
+                (Some(value), _) => Some(self.put_decodable(key, value)?),
                 (None, Some(_)) => Some(self.removal(key)?),
                 (None, None) => None,
             };
@@ -114,6 +117,18 @@ impl Store {
         })
     }
 
+    /// The change that gives `key` the value `value`, which must decode as what it is.
+    fn put_decodable<T>(&self, key: &[u8], value: &T) -> Result<Change>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let change = self.put(key, value)?;
+        if let Change::Put(entry) = &change {
+            value::check_decodes::<T>(self.codec(), key.len(), entry.value())?;
+        }
+        Ok(change)
+    }
+
     /// Reads the entry of `key`, asks `decide` what to answer and what to change, and commits that
     /// if the entry is still the same; else begins again.
     fn retry<R, E: From<Error>>(
@@ -124,7 +139,12 @@ impl Store {
         self.inner.check_process()?;
         for round in 0..UPDATE_ROUNDS_MAX {
             let seen = self.inner.entry(key);
+            let own = own::begin(&self.inner, key, seen.is_some());
             let (answer, change) = decide(seen.as_ref())?;
+            if own.was_written() {
+                return Err(Error::UpdatesItself { key_len: key.len() }.into());
+            }
+            drop(own);
             let Some(change) = change else { return Ok(answer) };
             let check = Check::Same { key: key.into(), seen };
             match self.inner.submit(Commit::checked(check, change))? {

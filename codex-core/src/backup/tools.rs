@@ -50,6 +50,10 @@ pub struct Backups {
     replace_unrelated: bool,
 }
 
+// Holds names alone; each call reads the files afresh.
+impl std::panic::UnwindSafe for Backups {}
+impl std::panic::RefUnwindSafe for Backups {}
+
 impl Backups {
     /// The backups of the store at `path`. Touches nothing.
     ///

@@ -70,3 +70,25 @@ fn dropping_the_handle_of_a_forked_child_leaves_the_parents_store_open() {
     assert_eq!(Arc::strong_count(&engine), before + 1, "the child must not run its destructor");
     store.set("k", &1).unwrap();
 }
+
+#[test]
+fn what_a_user_holds_may_be_used_after_a_caught_panic() {
+    use std::panic::{RefUnwindSafe, UnwindSafe};
+
+    use crate::{Batch, Codec, Conversion, Entry, Iter, Key, Keys, Snapshot, Stats, ValueRef};
+
+    fn held<T: UnwindSafe + RefUnwindSafe>() {}
+    held::<Store>();
+    held::<Snapshot>();
+    held::<Batch>();
+    held::<Iter>();
+    held::<Keys>();
+    held::<Entry>();
+    held::<Key>();
+    held::<ValueRef>();
+    held::<Codec>();
+    held::<Stats>();
+    held::<Conversion>();
+    #[cfg(feature = "backup")]
+    held::<crate::Backups>();
+}

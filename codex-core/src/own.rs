@@ -1,0 +1,105 @@
+//! The updates that a thread has in progress, to notice when the closure of one writes the key
+//! that it updates: the update could never succeed.
+
+use std::cell::RefCell;
+use std::ops::Bound;
+
+use crate::commit::{Change, Commit, Few};
+use crate::handle::Handle;
+
+/// An update in progress on the calling thread. Dropping it ends it.
+pub(crate) struct Update {
+    _private: (),
+}
+
+/// Notes that the calling thread begins to update `key`.
+pub(crate) fn begin(store: &Handle, key: &[u8], is_there: bool) -> Update {
+    let update = Noted { store: id(store), key: key.into(), is_there, written: false };
+    let _ = UPDATES.try_with(|updates| updates.borrow_mut().push(update));
+    Update { _private: () }
+}
+
+impl Update {
+    /// Whether the thread wrote the key since the update began.
+    pub(crate) fn was_written(&self) -> bool {
+        let written = |updates: &RefCell<Vec<Noted>>| {
+            updates.borrow().last().is_some_and(|update| update.written)
+        };
+        UPDATES.try_with(written).unwrap_or(false)
+    }
+}
+
+impl Drop for Update {
+    fn drop(&mut self) {
+        let _ = UPDATES.try_with(|updates| updates.borrow_mut().pop());
+    }
+}
+
+/// The updates in progress whose key `commit` writes.
+pub(crate) fn written_by(store: &Handle, commit: &Commit) -> Few<usize> {
+    let find = |updates: &RefCell<Vec<Noted>>| {
+        let updates = updates.borrow();
+        if updates.is_empty() {
+            return Few::None;
+        }
+        let writes = |update: &Noted| {
+            update.store == id(store)
+                && commit.changes.as_slice().iter().any(|change| update.is_written_by(change))
+        };
+        let found = updates.iter().enumerate().filter(|(_, update)| writes(update));
+        Few::Many(found.map(|(index, _)| index).collect())
+    };
+    UPDATES.try_with(find).unwrap_or(Few::None)
+}
+
+/// Notes that the commit of [`written_by`] was made.
+pub(crate) fn made(written: &Few<usize>) {
+    for &index in written.as_slice() {
+        let _ = UPDATES.try_with(|updates| {
+            if let Some(update) = updates.borrow_mut().get_mut(index) {
+                update.written = true;
+            }
+        });
+    }
+}
+
+struct Noted {
+    store: usize,
+    key: Box<[u8]>,
+    /// Whether the key had a value, so that removing it is a change.
+    is_there: bool,
+    written: bool,
+}
+
+impl Noted {
+    fn is_written_by(&self, change: &Change) -> bool {
+        match change {
+            Change::Put(entry) => entry.key() == &*self.key,
+            Change::Remove(key) => self.is_there && *key == self.key,
+            Change::RemoveRange(lower, upper) => {
+                let above = match lower {
+                    Bound::Included(lower) => self.key >= *lower,
+                    Bound::Excluded(lower) => self.key > *lower,
+                    Bound::Unbounded => true,
+                };
+                let below = match upper {
+                    Bound::Included(upper) => self.key <= *upper,
+                    Bound::Excluded(upper) => self.key < *upper,
+                    Bound::Unbounded => true,
+                };
+                self.is_there && above && below
+            }
+            Change::Clear => self.is_there,
+        }
+    }
+}
+
+/// The identity of a store among those that are open.
+fn id(store: &Handle) -> usize {
+    std::ptr::from_ref(store).addr()
+}
+
+codex_storage::sync::thread_local! {
+    #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro takes no const")]
+    static UPDATES: RefCell<Vec<Noted>> = RefCell::new(Vec::new());
+}
