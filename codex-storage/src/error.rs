@@ -113,6 +113,17 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file may not be written: it is a copy of a backup, whose mode is 0400, or another
+    /// user's.
+    #[error(
+        "{path} is read-only, as a backup is (mode 0400) and a copy of one made by hand; open it \
+         with `read_only`, restore the backup to its store's path, or allow writing \
+         (`chmod u+w`)"
+    )]
+    FileReadOnly {
+        /// The file.
+        path: PathBuf,
+    },
     /// Bytes that were durable are no longer what was written.
     #[error(
         "{path}: damage at offset {offset}: {what}; nothing was changed; restore a backup or \
@@ -341,6 +352,14 @@ pub enum RecordError {
 
 impl Error {
     /// Wraps a failed call that changed nothing of a commit: `NoSpace` where the disk is full.
+    /// An existing file could not be opened for writing.
+    pub(crate) fn not_writable(path: &Path, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::PermissionDenied => Self::FileReadOnly { path: path.to_owned() },
+            _ => Self::io("open for writing", path, source),
+        }
+    }
+
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source: Arc::new(source) }
     }

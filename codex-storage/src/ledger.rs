@@ -143,7 +143,7 @@ impl Ledger {
         let file = vfs
             .dir
             .open(self.place.names.main(), Open::Write)
-            .map_err(|e| Error::io("open for writing", path, e))?;
+            .map_err(|e| Error::not_writable(path, e))?;
         let file = if slots.is_doubled() { self.name_again(&*file)? } else { file };
         slots.settle(&*file, path, self.place.seal.as_deref())?;
         let header = slots.found.header;

@@ -113,7 +113,7 @@ impl Wal {
         }
         let place = self.log_place(header.generation);
         let file = place.vfs.dir.open(&place.name, Open::Write);
-        let file = file.map_err(|e| Error::io("open", &last.path, e))?;
+        let file = file.map_err(|e| Error::not_writable(&last.path, e))?;
         let log = recover(place, file, header, state)?;
         self.current = Some(self.current(log, header.clone()));
         if live == 1 && is_rekeyed(header) {
