@@ -7,7 +7,7 @@
 mod common;
 
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{CallKind, Vfs};
@@ -18,10 +18,10 @@ use common::{FORMS, scaled, seed};
 
 /// Waits for what another thread is to bring about.
 fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
+    // Shown when the runner ends a test that hangs.
+    println!("waits until {what}");
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::yield_now();
     }
 }
 
@@ -311,15 +311,20 @@ fn closing_gives_up_a_backup_that_takes_long() {
     let reflinks = Calls::of(CallKind::Reflink);
     disk.fail_on(reflinks, 1, Fault::Unsupported, Lasting::Sticky, Side::Before);
     store.set_bytes("n", vec![b'x'; 16 << 20]).unwrap();
-    // Each of its many chunks takes 200 ms; all would take much longer than is waited here.
     let writes = Calls::of(CallKind::Write).on("a.db.bak.tmp");
-    disk.delay(writes, Duration::from_millis(200));
+    disk.record_trace(true);
+    let gate = disk.hold(writes.clone());
     store.set_bytes("m", "1").unwrap();
     let is_at_it = || vfs.dir.list().unwrap().iter().any(|name| name.contains(".bak.tmp"));
-    until("the copy has begun", is_at_it);
-    let start = Instant::now();
-    store.close().unwrap();
-    assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    until("the copy has begun", || gate.waiting() > 0);
+    std::thread::scope(|scope| {
+        let closing = scope.spawn(|| store.close());
+        until("the close has begun", || store.anchor().is_err());
+        gate.release();
+        closing.join().unwrap().unwrap();
+    });
+    let made = disk.trace().iter().filter(|call| writes.include(call)).count();
+    assert!(made <= 2, "{made} writes of the copy");
     assert_eq!(store.stats().backups.failed, 0, "nothing failed");
     assert!(!is_at_it(), "a temporary is left");
 }

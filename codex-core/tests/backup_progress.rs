@@ -7,12 +7,13 @@
 mod common;
 
 use std::ops::ControlFlow;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{CallKind, Vfs};
 use codex_core::{
-    BackupError, BackupPolicy, Error, Form, OpenOptions, Phase, Progress, Result, Seq, Store,
+    BackupError, BackupPolicy, Backups, Error, Form, OpenOptions, Phase, Progress, Result, Seq,
+    Store,
 };
 use common::{FORMS, seed};
 
@@ -149,6 +150,13 @@ fn a_watch_may_use_the_store_and_even_close_it() {
     assert!(!vfs.dir.list().unwrap().iter().any(|name| name.contains(".tmp")));
 }
 
+/// Waits for what another thread is to bring about.
+fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        std::thread::yield_now();
+    }
+}
+
 /// A backup whose calls like these take long.
 struct Slow {
     form: Form,
@@ -186,17 +194,14 @@ fn closing_gives_up_a_backup_whatever_it_is_at() {
         }
         batch.commit().unwrap();
         disk.record_trace(true);
-        // Each of its many calls takes 100 ms; all would take much longer than is waited here.
+        // Slow enough that the many calls to come would outlast the close.
         disk.delay(calls.clone(), Duration::from_millis(100));
         store.set_bytes("due", "1").unwrap();
-        let start = Instant::now();
-        while !disk.trace().iter().any(|call| calls.include(call)) {
-            assert!(start.elapsed() < Duration::from_secs(20), "{context}");
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        let start = Instant::now();
+        until(|| disk.trace().iter().any(|call| calls.include(call)));
         store.close().unwrap();
-        assert!(start.elapsed() < Duration::from_secs(2), "{:?}; {context}", start.elapsed());
+        disk.clear_plan();
+        let backups = Backups::of_in(&vfs, "a.db").list().unwrap();
+        assert!(backups.is_empty(), "the backup was made to its end; {context}");
         assert_eq!(store.stats().backups.failed, 0, "nothing failed; {context}");
         let names = vfs.dir.list().unwrap();
         let stray = names.iter().find(|name| name.contains(".tmp") || name.contains(".bak.new"));

@@ -60,9 +60,16 @@ fn grouped_ledger(encrypted: bool) -> Vfs {
     let dir = FaultDir::new();
     let vfs = dir.vfs(seed());
     let store = keyed(encrypted).form(Form::Ledger).open_in(&vfs, "a.db").unwrap();
-    // A disk so slow that writers gather.
-    dir.delay(Calls::of(CallKind::Sync), Duration::from_millis(3));
+    // The disk is held until all writers have gathered.
+    let gate = dir.hold(Calls::of(CallKind::Sync));
+    let until = |holds: &dyn Fn() -> bool| {
+        while !holds() {
+            std::thread::yield_now();
+        }
+    };
     std::thread::scope(|scope| {
+        scope.spawn(|| store.set("first", &0_u64).unwrap());
+        until(&|| gate.waiting() == 1);
         for writer in 0..8_u64 {
             let store = store.clone();
             scope.spawn(move || {
@@ -74,10 +81,12 @@ fn grouped_ledger(encrypted: bool) -> Vfs {
                 }
             });
         }
+        until(&|| store.stats().waiting == 8);
+        gate.release();
     });
     store.clear().unwrap();
     store.set("n", &1_u64).unwrap();
-    assert!(store.stats().group_commits_max > 1, "no group");
+    assert_eq!(store.stats().group_commits_max, 8);
     store.close().unwrap();
     vfs
 }

@@ -53,6 +53,8 @@ pub(crate) struct Noticed {
 pub(crate) struct CoreStats {
     /// Of the storage, after the last group.
     pub(crate) storage: StorageStats,
+    /// Requests in the queue.
+    pub(crate) waiting: usize,
     /// Commits that were written.
     pub(crate) commits: u64,
     /// The most commits in one group.
@@ -125,6 +127,7 @@ impl Core {
         let state = self.queue.lock();
         CoreStats {
             storage: state.stats.storage,
+            waiting: state.waiting(),
             commits: state.stats.commits,
             group_commits_max: state.stats.group_commits_max,
             data_hold_ns_max: state.stats.data_hold_ns_max,

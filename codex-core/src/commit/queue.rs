@@ -216,6 +216,11 @@ impl State {
         self.closed = true;
     }
 
+    /// How many wait for a leader.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }

@@ -85,6 +85,8 @@ pub struct View {
 pub struct EngineStats {
     /// Of the storage, after the last group.
     pub storage: StorageStats,
+    /// How many commits and other requests wait for the group before theirs.
+    pub waiting: usize,
     /// Commits.
     pub commits: u64,
     /// The most commits in one group.
@@ -273,6 +275,7 @@ impl Engine {
         let core = self.shared.core.stats();
         EngineStats {
             storage: core.storage,
+            waiting: core.waiting,
             commits: core.commits,
             group_commits_max: core.group_commits_max,
             data_hold_ns_max: core.data_hold_ns_max,

@@ -132,9 +132,17 @@ struct Shared {
     /// does not see the mutex.
     accesses: AtomicUsize,
     disk: Mutex<Disk>,
+    /// The groups that reached the double, also those that wait for its disk. The model checker
+    /// need not see it.
+    begun: std::sync::atomic::AtomicUsize,
 }
 
 impl Probe {
+    /// How many groups have reached the double.
+    pub(crate) fn begun(&self) -> usize {
+        self.0.begun.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// The disk as it is now. Nothing that the model checker sees may happen under it.
     pub(crate) fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.accesses.fetch_add(1, Ordering::SeqCst);
@@ -185,6 +193,7 @@ impl Storage for Double {
     }
 
     fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>> {
+        self.probe.0.begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         self.refuse_poisoned()?;
         if self.probe.untracked().take(Fault::NoSpace) {
             return Err(Error::NoSpace { path: PATH.into(), needed: 1 });
