@@ -68,7 +68,7 @@ impl Signal {
 
     /// Waits until `clock` says that `pause` is over; false when the store closes.
     fn pause(&self, pause: Duration, clock: &dyn Clock) -> bool {
-        let until = clock.monotonic() + pause;
+        let until = clock.monotonic().saturating_add(pause);
         let mut stopped = self.stopped.lock();
         loop {
             if *stopped {
@@ -78,7 +78,7 @@ impl Signal {
             if left.is_zero() {
                 return true;
             }
-            stopped = self.changed.wait_timeout(stopped, left);
+            stopped = self.changed.wait_timeout(stopped, left.min(WAIT_MAX));
         }
     }
 }
@@ -96,17 +96,25 @@ pub(crate) fn sync_by_interval(
 ) -> std::io::Result<JoinHandle<()>> {
     thread::spawn("codexdb-sync", move || {
         let signal = shared.signal();
-        while signal.wait_for(&signal.unsynced) && signal.pause(pause, shared.clock()) {
-            // Before the sync: what is committed from now on may not be part of it.
+        let mut unwinding = Unwinding { shared: &shared, ended: false };
+        let mut retry = None;
+        while signal.wait_for(&signal.unsynced)
+            && signal.pause(retry.map_or(pause, |retry| pause.min(retry)), shared.clock())
+        {
+            // Order: before the sync. What is committed from now on may not be part of it.
             signal.unsynced.store(false, Ordering::Relaxed);
-            match shared.tick() {
+            retry = match shared.tick() {
                 // Writes are refused from now on, or there will be none.
                 Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
-                // An image that failed is tried again after the pause.
-                Err(_) => signal.unsynced.store(true, Ordering::Relaxed),
-                Ok(()) => {}
-            }
+                // The image failed. Commits wait for it: try again soon, however long the interval.
+                Err(_) => {
+                    signal.unsynced.store(true, Ordering::Relaxed);
+                    Some(retry_after(retry.unwrap_or_default()))
+                }
+                Ok(()) => None,
+            };
         }
+        unwinding.ended = true;
     })
 }
 
@@ -119,7 +127,7 @@ pub(crate) fn checkpoint_when_outgrown(shared: Arc<Shared>) -> std::io::Result<J
             pause = match shared.checkpoint() {
                 Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
                 // A full disk stays full for a while.
-                Err(_) => (pause * 2).clamp(RETRY_FIRST, RETRY_LAST),
+                Err(_) => retry_after(pause),
                 Ok(_) => Duration::ZERO,
             };
             signal.outgrown.store(false, Ordering::Relaxed);
@@ -127,7 +135,28 @@ pub(crate) fn checkpoint_when_outgrown(shared: Arc<Shared>) -> std::io::Result<J
     })
 }
 
-/// The pause after a checkpoint that failed; it doubles with each further one.
+/// Refuses writes if the thread that syncs unwinds: nothing would keep the promise of their level.
+struct Unwinding<'a> {
+    shared: &'a Shared,
+    ended: bool,
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.shared.poison("the thread that syncs by interval panicked");
+        }
+    }
+}
+
+/// The pause after another image that failed, `pause` after the one before.
+fn retry_after(pause: Duration) -> Duration {
+    pause.saturating_mul(2).clamp(RETRY_FIRST, RETRY_LAST)
+}
+
+/// The pause after an image that failed; it doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// The longest pause between checkpoints that fail.
+/// The longest pause between images that fail.
 const RETRY_LAST: Duration = Duration::from_mins(1);
+/// The longest single wait of a pause. Not every system can wait for ever.
+const WAIT_MAX: Duration = Duration::from_secs(3600);

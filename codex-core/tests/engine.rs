@@ -290,9 +290,11 @@ fn an_image_that_fails_costs_nothing_and_is_counted() {
     probe.fail_next(Fault::Image);
     assert!(matches!(engine.checkpoint(), Err(Error::NoSpace { .. })));
     assert_eq!((engine.stats().checkpoints, engine.stats().checkpoint_failures), (0, 1));
+    assert!(engine.stats().image_error.is_some_and(|error| error.contains("no space")));
+    probe.heal();
     engine.submit(Commit::one(put("a", "2"))).unwrap();
     assert_eq!(engine.checkpoint().unwrap(), 2);
-    assert_eq!(engine.stats().checkpoints, 1);
+    assert_eq!((engine.stats().checkpoints, engine.stats().image_error), (1, None));
 }
 
 #[test]

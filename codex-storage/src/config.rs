@@ -91,7 +91,8 @@ pub struct CheckpointPolicy {
     pub floor_bytes: u64,
     /// The log's bytes as a multiple of the image's.
     pub ratio: f64,
-    /// A store whose image would be at most this long closes into its image alone, in bytes.
+    /// A store whose image would be at most this long closes into its image alone, in bytes, if
+    /// anything was written. `u64::MAX`: any store, and even if nothing was.
     pub close_into_image_bytes_max: u64,
 }
 

@@ -250,7 +250,7 @@ impl Storage for Ledger {
         self.writer()?.synced(outcome)
     }
 
-    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+    fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {
         self.writer()?;
         self.check_name().map(|()| None)
     }

@@ -48,7 +48,7 @@ impl Storage for Null {
         outcome.map(|_| ())
     }
 
-    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+    fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {
         Ok(None)
     }
 

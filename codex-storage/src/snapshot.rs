@@ -3,6 +3,7 @@
 //! At `Durability::Interval` a commit is only numbered, and a checkpoint writes the image once an
 //! interval.
 
+use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -12,14 +13,14 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
 use crate::history::AnchorWatch;
-use crate::image::{ImageReader, ImageSpec, NotInstalled, Place, following};
+use crate::image::{ImageReader, ImageSpec, NotInstalled, Place, discard, following, in_blocks};
 use crate::lock::StoreLock;
 use crate::seal::Keys;
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
     Written,
 };
-use crate::vfs::Vfs;
+use crate::vfs::{Open, Vfs};
 
 /// An open store of the form Snapshot.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Snapshot {
     /// Of the image that a checkpoint is writing.
     pending: Option<Header>,
     watch: AnchorWatch,
+    /// Whether the name of the image in place is known to be durable.
+    is_named: bool,
     /// The last commit, in the image or not yet.
     now: Anchor,
     stats: StorageStats,
@@ -59,6 +62,7 @@ impl Snapshot {
             header,
             pending: None,
             watch: AnchorWatch::new(config.anchor),
+            is_named: false,
             now,
             stats,
         }
@@ -85,6 +89,7 @@ impl Snapshot {
                 drop(self.place.vfs.dir.remove(&written.temporary));
                 return Err(Error::io("replace", self.condition.path(), source));
             }
+            self.is_named = false;
             self.condition.poison(format!("putting the image in place failed: {source}"));
             return Err(Error::InDoubt {
                 path: self.condition.path().to_owned(),
@@ -92,6 +97,7 @@ impl Snapshot {
                 source: Arc::new(source),
             });
         }
+        self.is_named = true;
         self.header = header;
         self.stats.durable = written.seq;
         self.stats.image_bytes = written.bytes;
@@ -100,11 +106,21 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Writes the state at `at` and puts it in place.
-    fn write(&mut self, at: Anchor, state: &dyn State) -> Result<()> {
+    /// Writes the state at `at` and puts it in place. One that `frees` may take the last of the
+    /// space; any other leaves room for one more image, or nothing could be removed any more.
+    fn write(&mut self, at: Anchor, state: &dyn State, frees: bool) -> Result<()> {
         let spec = self.next_image(at)?;
         let header = spec.header.clone();
-        match spec.write(state, &|_| true) {
+        let written = spec.write(state, &|_| true).and_then(|written| {
+            if frees || self.leaves_room(&written) {
+                return Ok(written);
+            }
+            let path = self.place.vfs.dir.path(&written.temporary);
+            let error = Error::NoSpace { path, needed: written.bytes };
+            discard(&self.place.vfs, &written.temporary, &error);
+            Err(error)
+        });
+        match written {
             Ok(written) => self.install(&written, header),
             Err(e) => {
                 self.stats.images_failed += 1;
@@ -113,26 +129,66 @@ impl Snapshot {
         }
     }
 
-    /// Gives the image its name once more. An earlier handle may have failed to make it durable,
-    /// and a later sync of the directory then proves nothing: a power cut could still bring back
-    /// the image before it.
-    fn settle(&self, image: &ImageReader) -> Result<()> {
-        if cfg!(codex_mutant = "trust_the_name") {
+    /// Whether another image as long as `written` will fit beside it, once it is in place.
+    fn leaves_room(&self, written: &Written) -> bool {
+        self.free().saturating_add(in_blocks(self.stats.image_bytes)) >= in_blocks(written.bytes)
+    }
+
+    /// How much is free on the disk. Where the file system does not tell, it is tried.
+    fn free(&self) -> u64 {
+        self.place.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX)
+    }
+
+    /// Gives the image its name once more, unless it is known to be durable. An earlier handle may
+    /// have failed to make it so, and a later sync of the directory then proves nothing: a power
+    /// cut could still bring back the image before it.
+    fn settle(&mut self, image: ImageReader) -> Result<()> {
+        if self.note() == Some(self.header.file_id) || cfg!(codex_mutant = "trust_the_name") {
+            self.is_named = true;
             return Ok(());
         }
-        let written = self.place.image(image.header().clone()).rewrite_header(image)?;
+        let written = match self.place.image(image.header().clone()).rewrite_header(&image) {
+            // The first commit writes another image anyway.
+            Err(Error::NoSpace { .. }) => return Ok(()),
+            written => written?,
+        };
+        // Order: before its name goes to the copy, so that its space is free then.
+        drop(image);
         self.place.install(&written.temporary).map_err(|e| {
             Error::io("put the image in place again as", self.condition.path(), e.source)
-        })
+        })?;
+        self.is_named = true;
+        Ok(())
+    }
+
+    /// The id of the image that the last clean close has noted in the lock file. Its name was
+    /// durable then. The note itself need not be: after a power cut, what is there is durable.
+    fn note(&self) -> Option<[u8; 16]> {
+        let file = self.place.vfs.dir.open(&self.place.names.lock(), Open::Read).ok()?;
+        let mut id = [0; 16];
+        file.read_exact_at(&mut id, 0).ok().map(|()| id)
+    }
+
+    /// Notes that the name of the image with this id is durable.
+    fn set_note(&self, id: [u8; 16]) -> io::Result<()> {
+        let file = self.place.vfs.dir.open(&self.place.names.lock(), Open::Write)?;
+        file.write_all_at(&id, 0)
     }
 
     fn close_writing(&mut self, state: &dyn State) -> Result<()> {
         self.condition.check()?;
         self.check_name()?;
-        if self.stats.durable == self.now.seq {
-            return Ok(());
+        if self.stats.durable != self.now.seq {
+            self.write(self.now, state, true)?;
         }
-        self.write(self.now, state)
+        // Without the note the next open gives the image its name once more. The note may take a
+        // block, but not from the image that the next commit writes.
+        let needed = in_blocks(self.stats.image_bytes).saturating_add(in_blocks(1));
+        let is_new = self.note() != Some(self.header.file_id);
+        if self.is_named && is_new && self.free() >= needed {
+            let _ = self.set_note(self.header.file_id);
+        }
+        Ok(())
     }
 
     /// Checks that an opening would find the image, where no other is about to take its place.
@@ -163,7 +219,7 @@ impl Storage for Snapshot {
         self.watch.end(path)?;
         image.replay(sink)?;
         if self.condition.writes() {
-            self.settle(&image)?;
+            self.settle(image)?;
         }
         let seq = self.now.seq;
         let locked = self.place.is_locked();
@@ -182,7 +238,7 @@ impl Storage for Snapshot {
         }
         let at = self.now.after(group);
         match image {
-            Some(state) => self.write(at, state)?,
+            Some(state) => self.write(at, state, group.only_removals())?,
             None if self.is_lazy() => {}
             None => return Err(Error::Contradiction(NEEDS_STATE)),
         }
@@ -202,7 +258,7 @@ impl Storage for Snapshot {
         outcome.map(|_| ())
     }
 
-    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+    fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {
         self.condition.check()?;
         self.check_name()?;
         if self.stats.durable == self.now.seq {
@@ -238,6 +294,12 @@ impl Storage for Snapshot {
         // As it stands in the file: the salt was drawn when the image was written.
         let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
         let written = self.place.image(header.clone()).rewrite_header(&image)?;
+        // Order: before the image takes the name. It has the id that the note may tell, and a name
+        // that a failed sync leaves in doubt.
+        if self.note() == Some(header.file_id) {
+            let forgotten = self.set_note([0; 16]);
+            forgotten.map_err(|e| Error::io("write", path, e))?;
+        }
         self.install(&written, header)
     }
 

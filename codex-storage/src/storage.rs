@@ -49,10 +49,12 @@ pub trait Storage: fmt::Debug + Send {
     fn synced(&mut self, outcome: Result<Seq>) -> Result<()>;
 
     /// Syncs and switches the log, short; `None` for a ledger, for an image that each commit
-    /// writes, and for a checkpoint that would change nothing. The state at this moment goes to
-    /// [`Checkpoint::write`], which runs without the lock. Each checkpoint that began is finished
-    /// before the next begins and before [`close`](Storage::close).
-    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>>;
+    /// writes, and for a checkpoint that would change nothing. `state` is the state now: it goes
+    /// to [`Checkpoint::write`] too, which runs without the lock. On a disk that is too full to
+    /// switch, the image is written at once, which frees the log, and `None` is returned. Each
+    /// checkpoint that began is finished before the next begins and before
+    /// [`close`](Storage::close).
+    fn begin_checkpoint(&mut self, state: &dyn State) -> Result<Option<Checkpoint>>;
 
     /// Puts a written image in place and removes what it replaces; or notes that the image
     /// failed, which changes nothing.

@@ -63,7 +63,7 @@ fn a_golden_wal_with_two_segments_is_made_and_read_the_same() {
             fill(&mut store);
             store.checkpoint().unwrap();
             store.set("behind", "the image").unwrap();
-            drop(store.storage.begin_checkpoint().unwrap());
+            drop(store.begin().unwrap());
             store.set("in another", "segment").unwrap();
             store
         });

@@ -127,7 +127,7 @@ fn at_an_interval_commits_are_numbered_and_one_image_makes_them_durable() {
     }
     assert_eq!(files(&bed.vfs), before, "a commit writes nothing");
     assert_eq!((store.storage.stats().seq, store.storage.stats().durable), (50, 0));
-    let checkpoint = store.storage.begin_checkpoint().unwrap().unwrap();
+    let checkpoint = store.begin().unwrap().unwrap();
     let state = store.map.clone();
     store.set("key", "beside the image").unwrap();
     let written = checkpoint.write(&state, &|_| true);

@@ -80,7 +80,9 @@ fn a_segment_of_another_store_is_foreign() {
 fn two_lives_of_one_copied_store_do_not_mix() {
     for sealed in [false, true] {
         let bed = Bed::mem(Form::Wal, sealed);
-        Store::open(bed.config()).unwrap().close().unwrap();
+        let mut store = Store::open(bed.config()).unwrap();
+        store.set("before", "both").unwrap();
+        store.close().unwrap();
         let branch = bed.copy();
         for (bed, value) in [(&bed, "here"), (&branch, "there")] {
             let mut store = Store::open(bed.config()).unwrap();
@@ -93,7 +95,7 @@ fn two_lives_of_one_copied_store_do_not_mix() {
         // Further on, the ends of their first segments differ.
         for bed in [&bed, &branch] {
             let mut store = Store::open(bed.config()).unwrap();
-            drop(store.storage.begin_checkpoint().unwrap());
+            drop(store.begin().unwrap());
             store.set("b", "2").unwrap();
         }
         let copy = bed.copy();
@@ -109,7 +111,7 @@ fn a_segment_that_does_not_reach_the_next_is_damaged() {
     store.set("a", "1").unwrap();
     let short = bytes(&bed.vfs, &segment(1));
     store.set("b", "2").unwrap();
-    drop(store.storage.begin_checkpoint().unwrap());
+    drop(store.begin().unwrap());
     store.set("c", "3").unwrap();
     drop(store);
     let copy = bed.copy();
@@ -136,7 +138,7 @@ fn each_flipped_bit_of_a_segment_that_is_not_the_last_is_a_typed_error() {
         let bed = Bed::mem(Form::Wal, sealed);
         let mut store = Store::open(bed.config()).unwrap();
         store.set("a", "1").unwrap();
-        drop(store.storage.begin_checkpoint().unwrap());
+        drop(store.begin().unwrap());
         store.set("b", "2").unwrap();
         drop(store);
         let intact = bytes(&bed.vfs, &segment(1));

@@ -3,12 +3,12 @@
 use codex_storage::Result;
 #[cfg(feature = "backup")]
 use codex_storage::storage::Checkpoint;
-use codex_storage::storage::StorageStats;
+use codex_storage::storage::{StorageStats, Written};
 #[cfg(feature = "backup")]
 use codex_storage::vfs::Vfs;
 
 use super::lead::Disk;
-use super::queue::Refusal;
+use super::queue::{Begun, Refusal};
 use super::{Core, Reply, Request};
 use crate::locks::PersistGuard;
 #[cfg(feature = "backup")]
@@ -33,13 +33,17 @@ impl Core {
                 }
             }
         }
+        if disk.storage.is_none() {
+            return Err(self.closed());
+        }
+        match request {
+            Request::BeginCheckpoint | Request::Rekey(_) => return self.begin_image(disk, request),
+            Request::FinishCheckpoint(done) => return self.finish_image(disk, done),
+            _ => {}
+        }
         let storage = disk.storage.as_mut().ok_or_else(|| self.closed())?;
         match request {
             Request::Synced(outcome) => storage.synced(outcome).map(|()| Reply::Done),
-            Request::FinishCheckpoint(done) => {
-                let finished = storage.finish_checkpoint(done);
-                finished.map(|()| Reply::Finished(storage.retired()))
-            }
             Request::Flush => {
                 if let Some(point) = storage.sync_point()? {
                     let outcome = point.sync();
@@ -56,21 +60,14 @@ impl Core {
                 let wants_image = point.is_none() && stats.durable < stats.seq;
                 Ok(Reply::Point { point, wants_image })
             }
-            Request::BeginCheckpoint => {
-                let begun = storage.begin_checkpoint()?;
-                // In the same hold: the image shows exactly what the switched log contains.
-                let ordered = disk.read(Map::ordered);
-                Ok(Reply::Begun(begun.map(|begun| (begun, ordered))))
-            }
             Request::ChangeKey(keys) => storage.change_key(&*keys).map(|()| Reply::Done),
-            Request::Rekey(keys) => {
-                let ordered = disk.read(Map::ordered);
-                let storage = disk.storage.as_mut().ok_or_else(|| self.closed())?;
-                let begun = storage.rekey(&*keys, &Image(ordered.clone()))?;
-                Ok(Reply::Begun(begun.map(|begun| (begun, ordered))))
-            }
             Request::Anchor => Ok(Reply::Anchor(storage.anchor())),
-            Request::Commit(_) | Request::Close => Ok(Reply::Done),
+            // Dealt with above, or not led here.
+            Request::BeginCheckpoint
+            | Request::Rekey(_)
+            | Request::FinishCheckpoint(_)
+            | Request::Commit(_)
+            | Request::Close => Ok(Reply::Done),
         }
     }
 
@@ -82,6 +79,53 @@ impl Core {
         let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;
         let checkpoint = storage.image_elsewhere(to, name)?;
         Ok((checkpoint, disk.read(Map::ordered)))
+    }
+
+    /// Begins an image of the state, which the caller writes beside the commits.
+    fn begin_image(&self, disk: &mut PersistGuard<'_, Disk>, request: Request) -> Result<Reply> {
+        // In the same hold: the image shows exactly what the switched log contains.
+        let ordered = disk.read(Map::ordered);
+        let storage = disk.storage.as_mut().ok_or_else(|| self.closed())?;
+        let before = storage.stats().images;
+        let state = Image(ordered.clone());
+        self.queue.lock().overdue.began(self.now());
+        let begun = match request {
+            Request::Rekey(keys) => storage.rekey(&*keys, &state),
+            _ => storage.begin_checkpoint(&state),
+        };
+        match begun {
+            Ok(Some(begun)) => {
+                disk.imaging = true;
+                Ok(Reply::Begun(Begun::Beside(begun, ordered)))
+            }
+            Ok(None) => {
+                let is_written = storage.stats().images > before;
+                if is_written {
+                    self.queue.lock().overdue.ended(None);
+                }
+                Ok(Reply::Begun(if is_written { Begun::Written } else { Begun::Nothing }))
+            }
+            Err(error) => {
+                self.queue.lock().overdue.ended(Some(&error));
+                Err(error)
+            }
+        }
+    }
+
+    /// Ends the image that was begun.
+    fn finish_image(
+        &self,
+        disk: &mut PersistGuard<'_, Disk>,
+        done: Result<Written>,
+    ) -> Result<Reply> {
+        disk.imaging = false;
+        let storage = disk.storage.as_mut().ok_or_else(|| self.closed())?;
+        // The storage may say no more than that it has noted a failure.
+        let failed = done.as_ref().err().cloned();
+        let finished = storage.finish_checkpoint(done);
+        let failed = failed.as_ref().or(finished.as_ref().err());
+        self.queue.lock().overdue.ended(failed);
+        finished.map(|()| Reply::Finished(storage.retired()))
     }
 
     /// Ends the storage and then drops it, which releases the lock on the store. Memory stays

@@ -4,8 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use codex_storage::batch::{Group, Layout, Seq};
+use codex_storage::batch::{GROUP_LEN_TARGET, Group, Layout, Seq};
 use codex_storage::storage::{Durability, Storage, StorageStats};
 use codex_storage::sync::with_parker;
 use codex_storage::vfs::Clock;
@@ -13,7 +14,7 @@ use codex_storage::{Error, Result};
 
 use super::plan::{Decided, Plan, Planned};
 use super::queue::{Entered, Refusal, Turn};
-use super::shift::Shift;
+use super::shift::{Part, Shift};
 use super::{Commit, Outcome, Queue, Reply, Request};
 use crate::locks::{Locks, PersistGuard};
 use crate::map::{Freed, Image, Map};
@@ -35,6 +36,8 @@ pub(super) struct Disk {
     pub(super) storage: Option<Box<dyn Storage>>,
     group: Group,
     plan: Plan,
+    /// An image is being written beside the commits.
+    pub(super) imaging: bool,
     /// A leader is at work; the next one that finds this knows that it unwound.
     busy: bool,
 }
@@ -61,6 +64,8 @@ pub(crate) struct CoreStats {
     pub(crate) group_commits_max: u64,
     /// The longest that readers were kept out of memory, in nanoseconds.
     pub(crate) data_hold_ns_max: u64,
+    /// Why the last image failed, while none has succeeded since.
+    pub(crate) image_error: Option<String>,
     /// Why writes are refused, if they are.
     pub(crate) poisoned: Option<String>,
 }
@@ -74,10 +79,15 @@ impl Core {
         durability: Durability,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let queue = Queue::new(storage.stats());
-        let image = storage.form().writes_images() && durability == Durability::Sync;
+        let writes_images = storage.form().writes_images();
+        let limit = match durability {
+            Durability::Interval(limit) if writes_images => Some(limit),
+            _ => None,
+        };
+        let queue = Queue::new(storage.stats(), limit);
+        let image = writes_images && durability == Durability::Sync;
         let (group, plan) = (storage.group(), Plan::default());
-        let disk = Disk { storage: Some(storage), group, plan, busy: false };
+        let disk = Disk { storage: Some(storage), group, plan, imaging: false, busy: false };
         Self { locks: Locks::new(disk, map), queue, path, clock, image }
     }
 
@@ -93,7 +103,7 @@ impl Core {
     /// Of the storage; `Closed`, `Poisoned`, `Record`.
     pub(crate) fn submit(&self, request: Request, noticed: impl Fn(Noticed)) -> Result<Reply> {
         with_parker(|parker| {
-            let own = match self.queue.enter(request, parker) {
+            let own = match self.queue.enter(request, parker, || self.now()) {
                 Err(refusal) => return Err(self.refused(refusal)),
                 Ok(Entered::Lead(own)) => own,
                 Ok(Entered::Wait(ticket)) => match ticket.wait(parker) {
@@ -112,6 +122,11 @@ impl Core {
         self.queue.lock().begin_close();
     }
 
+    /// How many requests wait for the leader.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.lock().waiting()
+    }
+
     /// Whether the store has been closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.queue.lock().is_closed()
@@ -120,6 +135,11 @@ impl Core {
     /// Why writes are refused, if they are.
     pub(crate) fn poisoned(&self) -> Option<String> {
         self.queue.lock().poisoned().map(|reason| reason.to_string())
+    }
+
+    /// Refuses writes from now on.
+    pub(crate) fn refuse_writes(&self, reason: &str) {
+        self.queue.lock().poison(reason);
     }
 
     /// The figures after the last group.
@@ -131,6 +151,7 @@ impl Core {
             commits: state.stats.commits,
             group_commits_max: state.stats.group_commits_max,
             data_hold_ns_max: state.stats.data_hold_ns_max,
+            image_error: state.overdue.failure().map(ToString::to_string),
             poisoned: state.poisoned().map(|reason| reason.to_string()),
         }
     }
@@ -155,7 +176,13 @@ impl Core {
         match refusal {
             Refusal::Closed => self.closed(),
             Refusal::Poisoned(reason) => self.poison(&reason),
+            Refusal::Overdue(error) => error,
         }
+    }
+
+    /// The monotonic time.
+    pub(super) fn now(&self) -> Duration {
+        self.clock.monotonic()
     }
 
     pub(super) fn poison(&self, reason: &str) -> Error {
@@ -169,7 +196,11 @@ impl Core {
         let mut freed = Freed::default();
         let reply = match own {
             _ if unwound => self.after_unwinding(&mut disk, &own),
-            Request::Commit(commit) => self.lead_group(&mut shift, &mut disk, commit, &mut freed),
+            Request::Commit(commit) => {
+                self.lead_group(&mut shift, &mut disk, commit, &mut freed);
+                // Every member has an answer by now, the leader too.
+                shift.own_reply().unwrap_or_else(|| Err(self.poison(super::shift::UNWOUND)))
+            }
             control => self.control(&mut disk, control),
         };
         disk.busy = unwound;
@@ -187,21 +218,69 @@ impl Core {
         (reply, noticed)
     }
 
-    /// Makes the commit `own` and those that wait behind it durable as one group, then visible.
+    /// Makes the commit `own` and those that wait in the queue durable, then visible. Every member
+    /// gets an answer.
     fn lead_group(
         &self,
         shift: &mut Shift<'_>,
         disk: &mut PersistGuard<'_, Disk>,
         own: Commit,
         freed: &mut Freed,
-    ) -> Result<Reply> {
-        let refused = shift.drain(own.encoded_len());
-        if let Some(refusal) = refused {
-            let error = self.refused(refusal);
-            shift.fail_all(&error);
-            return Err(error);
+    ) {
+        if let Err(refusal) = shift.drain(own) {
+            return shift.fail(&self.refused(refusal));
         }
-        let own = self.decide(shift, disk, own);
+        let mut image = self.image;
+        let overdue = self.queue.lock().overdue.refusal(|| self.now());
+        if let Some(error) = overdue {
+            // Removals may make room for an image: they are made with one, as at `Sync`, unless
+            // one is being written, which has the temporary name.
+            shift.fail_puts(&error);
+            if disk.imaging {
+                return shift.fail(&error);
+            }
+            image = true;
+        }
+        let Err(full) = self.make(shift, disk, Part::All, image, freed) else { return };
+        if !is_full(&full) || shift.unanswered() < 2 {
+            return shift.fail(&full);
+        }
+        // The group does not fit, and nothing has changed. A member that would fit without the
+        // others must not fail with them: first those that only remove, which may use the reserve.
+        if let Err(error) = self.make(shift, disk, Part::Removals, image, freed)
+            && !is_full(&error)
+        {
+            return shift.fail(&error);
+        }
+        while !image && shift.unanswered() > 0 {
+            match self.make(shift, disk, Part::First, image, freed) {
+                Err(error) if is_full(&error) => shift.fail_first(error),
+                Err(error) => return shift.fail(&error),
+                Ok(()) => {}
+            }
+        }
+        // An image of the whole state is not tried once for each of them.
+        shift.fail(&full);
+    }
+
+    /// Makes one group of `part`: durable, then visible, then its members have their answers.
+    ///
+    /// # Errors
+    /// Of the storage; the members of the group have no answer then.
+    fn make(
+        &self,
+        shift: &mut Shift<'_>,
+        disk: &mut PersistGuard<'_, Disk>,
+        part: Part,
+        image: bool,
+        freed: &mut Freed,
+    ) -> Result<()> {
+        if self.decide(shift, disk, part, image) == 0 {
+            return Ok(());
+        }
+        if part == Part::All {
+            shift.put_back();
+        }
         #[cfg(codex_mutant = "ack_before_sync")]
         shift.wake_early();
         #[cfg(codex_mutant = "apply_before_log")]
@@ -210,45 +289,46 @@ impl Core {
         let logged = self.log(disk);
         #[cfg(codex_mutant = "commit_under_data")]
         let logged = self.locks.read(|_| self.log(disk));
-        let first = match logged {
-            Ok(first) => first,
-            Err(error) => {
-                shift.fail_all(&error);
-                #[cfg(codex_mutant = "error_to_leader_only")]
-                shift.complete_all(|decided| self.outcome(decided, 0));
-                disk.group.reset();
-                disk.plan.reset();
-                return Err(error);
-            }
-        };
-        self.apply(shift, disk, freed);
-        shift.complete_all(|decided| self.outcome(decided, first));
-        shift.made(disk.group.batches());
+        let made = logged.map(|first| {
+            // Order: apply before the answers, so that a member that has its answer reads its
+            // write.
+            self.apply(shift, disk, freed);
+            shift.complete(|decided| self.outcome(decided, first));
+            shift.made(disk.group.batches());
+        });
+        #[cfg(codex_mutant = "error_to_leader_only")]
+        shift.complete_others(|decided| self.outcome(decided, 0));
+        shift.undecide();
         disk.group.reset();
         disk.plan.reset();
-        self.outcome(own, first)
+        made
     }
 
-    /// Decides what each member does, in order, and encodes it; prepares the apply.
+    /// Decides what each member of `part` does, in order, and encodes it, until the group is full;
+    /// prepares the apply. Returns how many members were decided.
     fn decide(
         &self,
         shift: &mut Shift<'_>,
         disk: &mut PersistGuard<'_, Disk>,
-        own: Commit,
-    ) -> Decided {
+        part: Part,
+        image: bool,
+    ) -> usize {
         // They leave the guard while memory is read through it. Nothing is lost should this
         // unwind: it poisons.
         let mut plan = std::mem::take(&mut disk.plan);
         let mut group = std::mem::replace(&mut disk.group, Group::new(Layout::default()));
-        let own = disk.read(|map| {
-            let own = plan.add(map, &mut group, own);
-            shift.decide_all(|commit| plan.add(map, &mut group, commit));
-            plan.prepare(map, self.image);
-            own
+        let decided = disk.read(|map| {
+            let decided = shift.decide(part, |commit| {
+                // By what is encoded: what a removal of a range comes to is known only now.
+                let takes = group.len() < GROUP_LEN_TARGET;
+                takes.then(|| plan.add(map, &mut group, commit))
+            });
+            plan.prepare(map, image);
+            decided
         });
         disk.plan = plan;
         disk.group = group;
-        own
+        decided
     }
 
     /// Makes the group durable; the number of its first commit, 0 when it writes nothing.
@@ -303,6 +383,11 @@ impl Core {
         }
         Err(self.poison(super::shift::UNWOUND))
     }
+}
+
+/// Whether the disk was full for a group, which has changed nothing.
+fn is_full(error: &Error) -> bool {
+    matches!(error, Error::NoSpace { .. })
 }
 
 impl fmt::Debug for Core {

@@ -3,6 +3,7 @@
 
 mod control;
 mod lead;
+mod overdue;
 mod overlay;
 mod plan;
 mod queue;
@@ -14,7 +15,8 @@ use std::ops::Bound;
 use codex_storage::batch::{Op, Seq, record_len};
 
 pub(crate) use lead::{Core, Noticed};
-pub(crate) use queue::{Queue, Reply, Request};
+use queue::Queue;
+pub(crate) use queue::{Begun, Reply, Request};
 
 use crate::entry::Entry;
 
@@ -36,6 +38,11 @@ impl Commit {
     /// One change, provided that `check` holds.
     pub fn checked(check: Check, change: Change) -> Self {
         Self { checks: Few::One(check), changes: Few::One(change) }
+    }
+
+    /// Whether it puts no entry: it can only free memory.
+    pub(crate) fn only_removes(&self) -> bool {
+        !self.changes.as_slice().iter().any(|change| matches!(change, Change::Put(_)))
     }
 
     /// About how many bytes it encodes to; bulk removals count as one.
@@ -149,18 +156,6 @@ impl<T> Few<T> {
             Self::None => &[],
             Self::One(one) => std::slice::from_ref(one),
             Self::Many(many) => many,
-        }
-    }
-
-    /// Calls `f` with each of them, to keep.
-    ///
-    /// # Errors
-    /// The first error of `f`, which ends it.
-    pub fn try_for_each<E>(self, mut f: impl FnMut(T) -> Result<(), E>) -> Result<(), E> {
-        match self {
-            Self::None => Ok(()),
-            Self::One(one) => f(one),
-            Self::Many(many) => many.into_iter().try_for_each(f),
         }
     }
 }

@@ -59,14 +59,14 @@ impl Plan {
     ///
     /// # Errors
     /// The commit is too large for a batch; nothing of it is in the group.
-    pub(super) fn add(&mut self, map: &Map, group: &mut Group, commit: Commit) -> Decided {
+    pub(super) fn add(&mut self, map: &Map, group: &mut Group, commit: &Commit) -> Decided {
         if !commit.checks.as_slice().iter().all(|check| self.holds(map, check)) {
             return Ok(Planned::Conflict);
         }
         let mark = Mark { steps: self.work.steps.len(), cleared: self.cleared };
         let mut tally = Tally::default();
-        let done =
-            commit.changes.try_for_each(|change| self.change(map, group, change, &mut tally));
+        let mut changes = commit.changes.as_slice().iter();
+        let done = changes.try_for_each(|change| self.change(map, group, change, &mut tally));
         if let Err(error) = done {
             group.abandon();
             self.roll_back(&mark);
@@ -144,7 +144,7 @@ impl Plan {
         &mut self,
         map: &Map,
         group: &mut Group,
-        change: Change,
+        change: &Change,
         tally: &mut Tally,
     ) -> Result<(), RecordError> {
         match change {
@@ -154,17 +154,17 @@ impl Plan {
                 group.push(Op::Set { key: entry.key(), value: entry.value() })?;
                 tally.writes = true;
                 let kind = StepKind::Put { new: tally.previous.is_none() };
-                self.work.steps.push(Step { entry, hash, kind });
+                self.work.steps.push(Step { entry: entry.clone(), hash, kind });
             }
             Change::Remove(key) => {
-                let hash = map.hash().hasher().hash(&key);
-                tally.previous = self.current(map, hash, &key).cloned();
+                let hash = map.hash().hasher().hash(key);
+                tally.previous = self.current(map, hash, key).cloned();
                 if let Some(entry) = tally.previous.clone() {
                     self.remove(group, entry, hash, tally)?;
                 }
             }
             Change::RemoveRange(lower, upper) => {
-                for entry in self.range(map, &lower, &upper) {
+                for entry in self.range(map, lower, upper) {
                     let hash = map.hash().hasher().hash(entry.key());
                     self.remove(group, entry, hash, tally)?;
                 }

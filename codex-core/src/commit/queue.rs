@@ -3,13 +3,15 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use codex_storage::Result;
 use codex_storage::batch::{GROUP_LEN_TARGET, Seq};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Checkpoint, Retired, StorageStats, SyncPoint, Written};
 use codex_storage::sync::{Mutex, MutexGuard, Parker, Unparker};
+use codex_storage::{Error, Result};
 
+use super::overdue::Overdue;
 use super::{Commit, Outcome};
 use crate::map::Ordered;
 use crate::rank::{self, Held, Rank};
@@ -65,14 +67,25 @@ pub(crate) enum Reply {
         /// Whether commits are durable only once an image is written.
         wants_image: bool,
     },
-    /// Of the begin of a checkpoint: what writes the image, and of what.
-    Begun(Option<(Checkpoint, Ordered)>),
+    /// Of the begin of an image.
+    Begun(Begun),
     /// Of the end of a checkpoint: what it replaced, to be dropped without the lock.
     Finished(Option<Retired>),
     /// Of an anchor.
     Anchor(Anchor),
     /// Of everything else.
     Done,
+}
+
+/// What the begin of an image has led to.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// There is nothing to write.
+    Nothing,
+    /// The image is in place already.
+    Written,
+    /// The image is to be written beside the commits, of this state.
+    Beside(Checkpoint, Ordered),
 }
 
 /// One waiting member.
@@ -103,6 +116,7 @@ pub(super) struct State {
     closing: bool,
     closed: bool,
     poisoned: Option<Arc<str>>,
+    pub(super) overdue: Overdue,
     pub(super) stats: Stats,
 }
 
@@ -125,13 +139,17 @@ pub(super) struct StateGuard<'a> {
 pub(super) enum Refusal {
     Closed,
     Poisoned(Arc<str>),
+    /// Earlier commits wait for an image, which failed with this error.
+    Overdue(Error),
 }
 
 impl Queue {
-    /// An open queue; `storage` is what stands in the statistics until the first group.
-    pub(crate) fn new(storage: StorageStats) -> Self {
+    /// An open queue; `storage` is what stands in the statistics until the first group, and
+    /// `limit` is how long a commit may wait for an image that makes it durable.
+    pub(super) fn new(storage: StorageStats, limit: Option<Duration>) -> Self {
         let stats = Stats { storage, ..Stats::default() };
-        Self { state: Mutex::new(State { stats, ..State::default() }) }
+        let overdue = Overdue::new(limit);
+        Self { state: Mutex::new(State { stats, overdue, ..State::default() }) }
     }
 
     pub(super) fn lock(&self) -> StateGuard<'_> {
@@ -140,14 +158,19 @@ impl Queue {
     }
 
     /// Enters `request` of the thread that waits with `parker`, unless the queue is closed or
-    /// poisoned.
-    pub(super) fn enter(&self, request: Request, parker: &Parker) -> Result<Entered, Refusal> {
+    /// poisoned, or earlier commits are overdue `now`.
+    pub(super) fn enter(
+        &self,
+        request: Request,
+        parker: &Parker,
+        now: impl FnOnce() -> Duration,
+    ) -> Result<Entered, Refusal> {
         let len = match &request {
             Request::Commit(commit) => commit.encoded_len(),
             _ => 0,
         };
         let mut state = self.lock();
-        state.admit(&request)?;
+        state.admit(&request, now)?;
         if !state.leading {
             state.leading = true;
             return Ok(Entered::Lead(request));
@@ -159,26 +182,43 @@ impl Queue {
 }
 
 impl State {
-    fn admit(&self, request: &Request) -> Result<(), Refusal> {
+    fn admit(&self, request: &Request, now: impl FnOnce() -> Duration) -> Result<(), Refusal> {
         let ends = matches!(request, Request::FinishCheckpoint(_) | Request::Synced(_));
         let close = matches!(request, Request::Close);
         if self.closed || (self.closing && !ends && !close) {
             return Err(Refusal::Closed);
         }
         match &self.poisoned {
-            Some(reason) if !ends && !close => Err(Refusal::Poisoned(reason.clone())),
+            Some(reason) if !ends && !close => return Err(Refusal::Poisoned(reason.clone())),
+            _ => {}
+        }
+        match request {
+            // One that only removes can make room for the image: the leader tries.
+            Request::Commit(commit) if !commit.only_removes() => {
+                self.overdue.refusal(now).map_or(Ok(()), |error| Err(Refusal::Overdue(error)))
+            }
             _ => Ok(()),
         }
     }
 
     /// Gives `take` the commits at the head of the queue, up to the first other request, until
     /// they and the `len` bytes of the leader's own fill a group.
-    pub(super) fn drain(&mut self, mut len: usize, mut take: impl FnMut(Member)) {
+    pub(super) fn drain(&mut self, mut len: usize, mut take: impl FnMut(Arc<Ticket>, Commit)) {
         while len < GROUP_LEN_TARGET {
             let next = self.waiting.pop_front_if(|member| member.request.is_commit());
-            let Some(member) = next else { break };
-            len = len.saturating_add(member.len);
-            take(member);
+            let Some(Member { request: Request::Commit(commit), ticket, len: more }) = next else {
+                break;
+            };
+            len = len.saturating_add(more);
+            take(ticket, commit);
+        }
+    }
+
+    /// Puts commits back to the head of the queue, the last one first.
+    pub(super) fn put_back(&mut self, commits: impl Iterator<Item = (Arc<Ticket>, Commit)>) {
+        for (ticket, commit) in commits {
+            let len = commit.encoded_len();
+            self.waiting.push_front(Member { request: Request::Commit(commit), ticket, len });
         }
     }
 

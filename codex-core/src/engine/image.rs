@@ -13,7 +13,7 @@ use codex_storage::vfs::Vfs;
 use codex_storage::{Error, Result};
 
 use super::Shared;
-use crate::commit::{Reply, Request};
+use crate::commit::{Begun, Reply, Request};
 use crate::map::Image;
 #[cfg(codex_mutant = "late_clone")]
 use crate::map::Map;
@@ -52,11 +52,17 @@ impl Shared {
     fn image_alone(&self, begin: Request, going: &Going<'_>) -> Result<(Seq, bool)> {
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
-        let Reply::Begun(begun) = self.submit(begin)? else {
+        let begun = self.submit(begin).inspect_err(|error| self.count_failure(error));
+        let Reply::Begun(begun) = begun? else {
             return Err(self.core.closed());
         };
-        let Some((checkpoint, ordered)) = begun else {
-            return Ok((self.core.stats().storage.seq, false));
+        let (checkpoint, ordered) = match begun {
+            Begun::Nothing => return Ok((self.core.stats().storage.seq, false)),
+            Begun::Written => {
+                self.checkpoints.fetch_add(1, Ordering::Relaxed);
+                return Ok((self.core.stats().storage.seq, true));
+            }
+            Begun::Beside(checkpoint, ordered) => (checkpoint, ordered),
         };
         #[cfg(codex_mutant = "late_clone")]
         let (_, ordered) = (ordered, self.core.read(Map::ordered));
@@ -85,11 +91,19 @@ impl Shared {
                 Ok((seq, true))
             }
             Err(error) => {
-                if !matches!(error, Error::Abandoned { .. }) {
-                    self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
-                }
+                self.count_failure(&error);
                 Err(error)
             }
+        }
+    }
+
+    fn count_failure(&self, error: &Error) {
+        let is_failure = !matches!(
+            error,
+            Error::Abandoned { .. } | Error::Closed { .. } | Error::Poisoned { .. }
+        );
+        if is_failure {
+            self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

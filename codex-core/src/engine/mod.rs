@@ -97,6 +97,9 @@ pub struct EngineStats {
     pub checkpoints: u64,
     /// Checkpoints that failed, which costs nothing but the room of the log.
     pub checkpoint_failures: u64,
+    /// Why the last image failed, while none has succeeded since. In the Snapshot form at
+    /// `Interval` writes get this error once an earlier one has waited longer than the interval.
+    pub image_error: Option<String>,
     /// Why writes are refused, if they are.
     pub poisoned: Option<String>,
     /// Of the backups, which the engine knows nothing of: [`Store::stats`](crate::Store::stats)
@@ -281,6 +284,7 @@ impl Engine {
             data_hold_ns_max: core.data_hold_ns_max,
             checkpoints: self.shared.checkpoints.load(Ordering::Relaxed),
             checkpoint_failures: self.shared.checkpoint_failures.load(Ordering::Relaxed),
+            image_error: core.image_error,
             poisoned: core.poisoned,
             #[cfg(feature = "backup")]
             backups: crate::backup::BackupStats::default(),
@@ -290,6 +294,11 @@ impl Engine {
     /// Why writes are refused, if they are.
     pub fn poisoned(&self) -> Option<String> {
         self.shared.core.poisoned()
+    }
+
+    /// How many requests wait for the thread that leads.
+    pub fn waiting(&self) -> usize {
+        self.shared.core.waiting()
     }
 
     /// Whether the store has been closed.
@@ -314,6 +323,11 @@ impl Shared {
         if self.background {
             self.notice(noticed);
         }
+    }
+
+    /// Refuses writes from now on.
+    pub(crate) fn poison(&self, reason: &str) {
+        self.core.refuse_writes(reason);
     }
 
     pub(crate) fn signal(&self) -> &Signal {

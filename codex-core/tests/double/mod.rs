@@ -39,13 +39,15 @@ pub(crate) type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 pub(crate) enum Fault {
     /// A commit group is refused before a byte is written.
     NoSpace,
+    /// As `NoSpace`, for each group that puts an entry whose key begins with "large".
+    NoSpaceForLarge,
     /// A commit group is written and its sync fails.
     Sync,
     /// A commit group panics half-way.
     Panic,
     /// A background sync fails.
     Background,
-    /// An image fails.
+    /// Images fail, until the test lets them succeed.
     Image,
 }
 
@@ -154,6 +156,16 @@ impl Probe {
         self.untracked().fault = Some(fault);
     }
 
+    /// How many commit groups have been handed over, those that wait for the disk included.
+    pub(crate) fn handed(&self) -> usize {
+        self.0.begun.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// Does nothing wrong from now on.
+    pub(crate) fn heal(&self) {
+        self.untracked().fault = None;
+    }
+
     /// The disk, for accesses whose order the persist lock fixes.
     fn untracked(&self) -> MutexGuard<'_, Disk> {
         self.0.disk.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -195,8 +207,15 @@ impl Storage for Double {
     fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>> {
         self.probe.0.begun.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         self.refuse_poisoned()?;
+        let no_space = || Err(Error::NoSpace { path: PATH.into(), needed: 1 });
         if self.probe.untracked().take(Fault::NoSpace) {
-            return Err(Error::NoSpace { path: PATH.into(), needed: 1 });
+            return no_space();
+        }
+        if self.probe.untracked().fault == Some(Fault::NoSpaceForLarge) && is_large(group) {
+            return no_space();
+        }
+        if image.is_some() && self.probe.untracked().fault == Some(Fault::Image) {
+            return no_space();
         }
         let (first, last) = self.probe.disk().append(group);
         let mut disk = self.probe.disk();
@@ -212,7 +231,7 @@ impl Storage for Double {
             disk.poisoned = true;
             return Err(in_doubt(disk.durable));
         }
-        if self.durability == Durability::Sync {
+        if self.durability == Durability::Sync || image.is_some() {
             disk.durable = last;
             disk.images.extend(image.map(|image| (seq(last), contents_of(image))));
         }
@@ -244,7 +263,7 @@ impl Storage for Double {
         outcome.map(|_| ())
     }
 
-    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
+    fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {
         self.refuse_poisoned()?;
         let mut disk = self.probe.untracked();
         assert!(!disk.checkpointing, "a checkpoint began before the last one was finished");
@@ -258,7 +277,7 @@ impl Storage for Double {
             }
             let contents = contents_of(state);
             let mut disk = probe.disk();
-            if disk.take(Fault::Image) {
+            if disk.fault == Some(Fault::Image) {
                 return Err(Error::NoSpace { path: PATH.into(), needed: 1 });
             }
             assert!(!disk.closed, "an image was written after the close");
@@ -316,7 +335,7 @@ impl Drop for Double {
 
 /// A clock that stands still.
 #[derive(Debug)]
-pub(crate) struct StoppedClock;
+struct StoppedClock;
 
 impl Clock for StoppedClock {
     fn now_us(&self) -> i64 {
@@ -332,10 +351,24 @@ impl Clock for StoppedClock {
 
 /// An engine over a double.
 pub(crate) fn engine(form: Form, durability: Durability, background: bool) -> (Arc<Engine>, Probe) {
+    engine_with(form, options(durability, background))
+}
+
+/// An engine over a double, with the time of `clock`.
+pub(crate) fn engine_at(
+    form: Form,
+    durability: Durability,
+    clock: Arc<dyn Clock>,
+    background: bool,
+) -> (Arc<Engine>, Probe) {
+    engine_with(form, EngineOptions { clock, ..options(durability, background) })
+}
+
+fn engine_with(form: Form, options: EngineOptions) -> (Arc<Engine>, Probe) {
     let probe = Probe::default();
+    let durability = options.durability;
     let double = Box::new(Double { probe: probe.clone(), form, durability });
-    let engine = Engine::start(double, Map::new(), options(durability, background)).unwrap();
-    (engine, probe)
+    (Engine::start(double, Map::new(), options).unwrap(), probe)
 }
 
 /// An engine over the storage that keeps nothing.
@@ -386,6 +419,16 @@ pub(crate) fn number(outcome: Outcome) -> Option<Seq> {
         Outcome::Done { seq, .. } => seq,
         Outcome::Conflict => panic!("a conflict"),
     }
+}
+
+fn is_large(group: &Group) -> bool {
+    let mut is_large = false;
+    let look = |_, op: Op<'_>| {
+        is_large |= matches!(op, Op::Set { key, .. } if key.starts_with(b"large"));
+        Ok::<_, RecordError>(())
+    };
+    group.for_each(look).unwrap();
+    is_large
 }
 
 fn contents_of(state: &dyn State) -> Contents {

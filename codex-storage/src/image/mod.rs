@@ -16,7 +16,7 @@ use crate::storage::State;
 use format::{BLOCK_HEAD_LEN, BLOCKS_START, FOOTER_LEN};
 pub(crate) use place::{NotInstalled, Place};
 pub(crate) use read::ImageReader;
-pub(crate) use write::ImageSpec;
+pub(crate) use write::{ImageSpec, discard};
 
 /// The number of the file behind the one with this generation.
 ///
@@ -26,6 +26,11 @@ pub(crate) fn following(generation: u64, path: &Path) -> Result<u64> {
     let what = "the generation is the last that there can be";
     let damaged = || Error::Damaged { path: path.to_owned(), offset: 0, what };
     generation.checked_add(1).ok_or_else(damaged)
+}
+
+/// What a file of this length takes on the disk, in bytes, where a block has 4096 of them.
+pub(crate) fn in_blocks(len: u64) -> u64 {
+    len.div_ceil(4096).saturating_mul(4096)
 }
 
 /// Whether the image of `state` would have at most `len_max` bytes, or about that.

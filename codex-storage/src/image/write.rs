@@ -112,9 +112,8 @@ impl ImageSpec {
             }
             self.read_back(&mut |_, read| progress(entries, read))
         });
-        if made.is_err() {
-            // The first error is the one to report; the next open removes what stays.
-            drop(self.vfs.dir.remove(&self.temporary));
+        if let Err(error) = &made {
+            discard(&self.vfs, &self.temporary, error);
         }
         made
     }
@@ -262,6 +261,16 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
             .map_err(|e| failed("write", self.spec.path(), len, e))?;
         self.at += len;
         Ok(())
+    }
+}
+
+/// Removes an image that is not put in place because of `error`, which is the one to report: the
+/// next open removes what stays. On a full disk the removal is made durable, since some file
+/// systems free the space only then; nothing else rests on that sync.
+pub(crate) fn discard(vfs: &Vfs, temporary: &str, error: &Error) {
+    drop(vfs.dir.remove(temporary));
+    if matches!(error, Error::NoSpace { .. }) {
+        drop(vfs.dir.sync());
     }
 }
 

@@ -19,7 +19,8 @@ pub(crate) use read::{LogReader, LogState};
 pub(crate) use recovery::recover;
 pub(crate) use reseal::{Copying, Reseal, of_the_copy};
 pub(crate) use segment::{LogPlace, NewLog};
-pub(crate) use write::{LogCounts, LogWriter};
+pub(crate) use space::SPACE_MIN;
+pub(crate) use write::LogWriter;
 
 use crate::batch::{Layout, Seq};
 use crate::digest::{HistoryDigest, STAMP_LEN};
@@ -68,6 +69,23 @@ impl LogEnd {
         header.base_tag = self.tag;
         header.base_digest = self.digest;
         header.neighbour = log.file_id;
+    }
+}
+
+/// What a writer has done since it was opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct LogCounts {
+    /// Commit groups.
+    pub(crate) groups: u64,
+    /// Successful syncs of frames.
+    pub(crate) syncs: u64,
+}
+
+impl LogCounts {
+    /// Adds those of another writer.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.groups += other.groups;
+        self.syncs += other.syncs;
     }
 }
 

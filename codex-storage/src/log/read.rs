@@ -44,7 +44,7 @@ pub(crate) struct LogReader {
 }
 
 /// What reading to the end has found.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct LogState {
     /// Where the intact part ends.
     pub(crate) end: LogEnd,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LogEnd;
-use super::space::{STEP_MIN, Space, is_full, write_zeros};
+use super::space::{SPACE_MIN, STEP_MIN, Space, is_full, write_zeros};
 use super::write::LogWriter;
 use crate::codec::is_zero;
 use crate::error::{Error, Result};
@@ -40,6 +40,8 @@ pub(crate) struct NewLog {
     header: Header,
     temporary: String,
     pub(super) file: Arc<dyn File>,
+    /// The length of the file.
+    len: u64,
 }
 
 impl NewLog {
@@ -59,13 +61,25 @@ impl NewLog {
             .dir
             .open(&temporary, Open::CreateNew(Mode::Private))
             .map_err(|e| Error::io("create", &path, e))?;
-        let new = Self { place, header, temporary, file };
-        let written = new.fill();
-        if written.is_err() {
-            // A leftover costs nothing but a name: the next open removes it.
-            let _ = new.place.vfs.dir.remove(&new.temporary);
+        let mut new = Self { place, header, temporary, file, len: STEP_MIN };
+        let mut written = new.fill();
+        if matches!(written, Err(Error::NoSpace { .. })) && new.file.set_len(0).is_ok() {
+            new.len = SPACE_MIN;
+            written = new.fill();
         }
-        written.map(|()| new)
+        match written {
+            Ok(()) => Ok(new),
+            Err(error) => {
+                new.discard();
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes the log, which has no name yet.
+    pub(crate) fn discard(self) {
+        // A leftover costs nothing but a name: the next open removes it.
+        let _ = self.place.vfs.dir.remove(&self.temporary);
     }
 
     /// Gives the log its name, durably.
@@ -86,13 +100,13 @@ impl NewLog {
     /// The writer of the log, whatever its name is.
     pub(super) fn into_writer(self) -> LogWriter {
         let end = LogEnd::base(&self.header);
-        let space = Space::fresh(Arc::clone(&self.file), STEP_MIN);
+        let space = Space::fresh(Arc::clone(&self.file), self.len);
         LogWriter::new(self.place, self.file, &self.header, end, space)
     }
 
     fn fill(&self) -> Result<()> {
         let path = self.place.vfs.dir.path(&self.temporary);
-        let (file, len) = (&*self.file, STEP_MIN);
+        let (file, len) = (&*self.file, self.len);
         let header = self.header.encode(self.place.seal.as_deref());
         file.allocate(0, len)
             .and_then(|()| write_zeros(file, 0, len))
@@ -110,7 +124,7 @@ impl NewLog {
     fn read_back(&self, path: &Path) -> Result<()> {
         let found = Found::read(&*self.file, path)?;
         found.authenticate(self.place.seal.as_deref(), path)?;
-        let len = usize::try_from(STEP_MIN).unwrap_or_default();
+        let len = usize::try_from(self.len).unwrap_or_default();
         let mut bytes = vec![0xFF; len];
         self.file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io("read back", path, e))?;
         let rest = bytes.get(HEADER_LEN..).unwrap_or_default();

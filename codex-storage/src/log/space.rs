@@ -61,8 +61,26 @@ impl Space {
         }
         match self.grow(wanted, gate) {
             Err(SpaceError::Full { .. }) if may_use_reserve && needed <= self.end => Ok(()),
+            Err(SpaceError::Full { .. }) if may_use_reserve => self.grow(needed, gate),
             done => done,
         }
+    }
+
+    /// Takes the reserve behind `offset` again that a [`trim`](Space::trim) has cut off: as much of
+    /// it as there was, when the space ended at `before`.
+    pub(super) fn take_back(
+        &mut self,
+        offset: u64,
+        before: u64,
+        gate: &SyncGate,
+    ) -> Result<(), SpaceError> {
+        let wanted = before.min(offset.saturating_add(RESERVE));
+        if wanted <= self.end { Ok(()) } else { self.grow(wanted, gate) }
+    }
+
+    /// Where the space ends.
+    pub(super) fn end(&self) -> u64 {
+        self.end
     }
 
     /// Cuts off what lies behind `offset`.
@@ -129,6 +147,9 @@ fn io_error(action: &'static str, source: io::Error) -> SpaceError {
 
 /// The first space of a log and the smallest step, in bytes.
 pub(super) const STEP_MIN: u64 = 64 << 10;
+/// The first space of a log on a disk that has no room for more, in bytes: a header, a small
+/// frame and the reserve.
+pub(crate) const SPACE_MIN: u64 = (4 << 10) + RESERVE;
 /// The largest step, in bytes.
 const STEP_MAX: u64 = 16 << 20;
 /// What is kept for groups that only remove, so that a full disk can be freed, in bytes.

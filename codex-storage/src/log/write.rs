@@ -11,7 +11,7 @@ use super::gate::SyncGate;
 use super::reseal::Reached;
 use super::segment::LogPlace;
 use super::space::{Space, SpaceError};
-use super::{LogEnd, layout};
+use super::{LogCounts, LogEnd, layout};
 use crate::batch::{BATCH_LEN_MAX, Group, Seq};
 use crate::digest::stamp;
 use crate::error::{Error, RecordError, Result};
@@ -39,15 +39,6 @@ pub(crate) struct LogWriter {
     poison: Option<String>,
     counts: LogCounts,
     reached: Arc<Reached>,
-}
-
-/// What a writer has done since it was opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct LogCounts {
-    /// Commit groups.
-    pub(crate) groups: u64,
-    /// Successful syncs of frames.
-    pub(crate) syncs: u64,
 }
 
 impl LogWriter {
@@ -172,16 +163,26 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Ends the log for now: makes everything durable and cuts off the space ahead. Writing may
-    /// go on all the same.
+    /// Cuts off the space ahead, the reserve too, and returns where it ended. Writing may go on all
+    /// the same.
     ///
     /// # Errors
-    /// `InDoubt`, which poisons; `Io` when only the cut failed.
-    pub(crate) fn seal_off(&mut self) -> Result<LogEnd> {
-        self.sync()?;
+    /// `Io`: the file is as long as it was.
+    pub(crate) fn trim(&mut self) -> Result<u64> {
+        let before = self.space.end();
         let trimmed = self.space.trim(self.end.offset);
         trimmed.map_err(|e| Error::io("cut the unused space of", &self.place.path(), e))?;
-        Ok(self.end)
+        Ok(before)
+    }
+
+    /// Takes the reserve again that a [`trim`](LogWriter::trim) has given away, which returned
+    /// `before`.
+    ///
+    /// # Errors
+    /// `NoSpace`, `Io`: there is none. `InDoubt`, which poisons.
+    pub(crate) fn take_back(&mut self, before: u64) -> Result<()> {
+        let taken = self.space.take_back(self.end.offset, before, &self.gate);
+        taken.map_err(|e| self.space_error(e))
     }
 
     /// Ends the log with the mark of a clean close, durably, and cuts off the space ahead.
@@ -199,7 +200,7 @@ impl LogWriter {
                 Err(error) => return Err(error),
             }
         }
-        self.seal_off()?;
+        self.trim()?;
         // The length is all that changed: what the frames say is durable.
         let synced = self.gate.sync_space();
         synced.map_err(|source| self.io_error("sync", source))

@@ -62,8 +62,10 @@ impl SimClock {
     pub fn advance(&self, duration: Duration) {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
-        self.time.wall_us.fetch_add(micros, Ordering::SeqCst);
-        self.time.monotonic_ns.fetch_add(nanos, Ordering::SeqCst);
+        let later = |now: i64| Some(now.saturating_add(micros));
+        let _ = self.time.wall_us.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
+        let later = |now: u64| Some(now.saturating_add(nanos));
+        let _ = self.time.monotonic_ns.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
     }
 
     /// Sets the clock on the wall, as an administrator can, also backwards; monotonic time stays.

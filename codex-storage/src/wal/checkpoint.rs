@@ -3,24 +3,37 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use super::{Earlier, Pending, Wal};
+use super::{Earlier, Pending, Start, Wal};
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
-use crate::image::{ImageSpec, NotInstalled, Place, following, is_at_most};
-use crate::storage::{Checkpoint, State, Storage, Written};
+use crate::image::{ImageSpec, NotInstalled, Place, following, in_blocks, is_at_most};
+use crate::log::{LogWriter, SPACE_MIN};
+use crate::storage::{Checkpoint, State, Written};
 
 impl Wal {
-    /// Switches to a new segment and hands out the image to write.
-    pub(super) fn begin(&mut self) -> Result<Option<Checkpoint>> {
-        let seq = self.writer()?.log.end().seq;
+    /// Switches to a new segment and hands out the image to write. On a disk without room for a
+    /// segment it writes the image at once.
+    pub(super) fn begin(&mut self, state: &dyn State) -> Result<Option<Checkpoint>> {
+        self.written()?;
         if self.pending.is_some() {
             return Err(Error::Contradiction("a checkpoint is running: finish it first"));
         }
-        let is_new = seq != self.image.base_seq || !self.earlier.is_empty();
-        if !is_new && self.leftovers.is_empty() && self.lost.is_none() {
-            return Ok(None);
+        let is_new = self.now.seq != self.image.base_seq || !self.earlier.is_empty();
+        if !is_new && self.lost.is_none() {
+            if self.image_is_named {
+                self.remove_leftovers();
+            }
+            if self.image_is_named || self.leftovers.is_empty() {
+                return Ok(None);
+            }
         }
-        let continued = self.switch()?;
+        self.writer()?;
+        let continued = match self.switch() {
+            Err(full @ Error::NoSpace { .. }) => {
+                return self.checkpoint_alone(state, full).map(|()| None);
+            }
+            switched => switched?,
+        };
         let header = Header {
             file_id: fresh_id(&self.place.vfs, self.condition.path())?,
             generation: continued.generation - 1,
@@ -37,6 +50,32 @@ impl Wal {
         Ok(Some(Checkpoint::new(move |state, progress| spec.write(state, progress))))
     }
 
+    /// Puts an image of `state` that is whole by itself in the place of the image and its log,
+    /// which frees the log. The disk is `full`: it has no room for the next segment.
+    ///
+    /// # Errors
+    /// `full`: not for the image either. Nothing has changed, and the log has its reserve.
+    fn checkpoint_alone(&mut self, state: &dyn State, full: Error) -> Result<()> {
+        let log = &mut self.writer()?.log;
+        log.sync()?;
+        let before = log.trim()?;
+        self.durable = log.durable();
+        let done = self.become_image(state);
+        // What was removed, be it the log or the file of the attempt, is free on every file system
+        // once its name is durably gone. Nothing else rests on this sync.
+        let _ = self.place.vfs.dir.sync();
+        if let Ok(true) = done {
+            return Ok(());
+        }
+        if let Some(current) = &mut self.current
+            && current.log.poisoned().is_none()
+        {
+            // Without the reserve removals still take what is free.
+            let _ = current.log.take_back(before);
+        }
+        done.and(Err(full))
+    }
+
     /// Ends the segment that is written and begins the next, unless nothing was written to it;
     /// returns the header of the one that goes on.
     pub(super) fn switch(&mut self) -> Result<Header> {
@@ -48,7 +87,7 @@ impl Wal {
             return Ok(current.header.clone());
         }
         if !cfg!(codex_mutant = "skip_segment_sync_at_switch") {
-            current.log.seal_off()?;
+            current.log.sync()?;
         }
         let (mut header, log) = (current.header.clone(), *current.log.log());
         header.file_id = fresh_id(&self.place.vfs, self.condition.path())?;
@@ -60,10 +99,11 @@ impl Wal {
             Ok(next) => next,
             Err(e) => return Err(self.poison("naming the next segment failed", &e)),
         };
-        if let Some(previous) = self.current.replace(next) {
-            let counts = previous.log.counts();
-            self.past.groups += counts.groups;
-            self.past.syncs += counts.syncs;
+        if let Some(mut previous) = self.current.replace(next) {
+            // Order: once the next segment exists. A segment that could not be made must not cost
+            // this one its reserve. What can not be cut off only takes space.
+            let _ = previous.log.trim();
+            self.past.add(previous.log.counts());
         }
         self.durable = end.seq;
         self.earlier.push(Earlier { generation: log.generation, bytes: end.offset });
@@ -91,27 +131,35 @@ impl Wal {
     /// Makes all durable and marks the clean end: by an image that is whole by itself where the
     /// state is small, else by a mark in the log.
     pub(super) fn close_writing(&mut self, state: &dyn State) -> Result<()> {
-        if self.current.is_none() && self.poisoned().is_none() {
-            return Ok(());
+        if self.policy.close_into_image_bytes_max == u64::MAX
+            && matches!(self.start, Start::Continue(..))
+        {
+            self.start()?;
         }
-        let log = &mut self.writer()?.log;
+        // Nothing was written.
+        let Some(log) = self.written()? else { return Ok(()) };
         log.sync()?;
         self.durable = log.durable();
         self.check_names_now()?;
         if let Some(generation) = self.lost {
             return self.close_without(generation, state);
         }
-        if is_at_most(state, self.policy.close_into_image_bytes_max)
-            && self.close_into_image(state)?
-        {
+        if self.image_is_named {
+            self.remove_leftovers();
+        }
+        // Order: before the image, which may need that space. The mark of a close needs little.
+        if let Some(log) = self.written()? {
+            let _ = log.trim();
+        }
+        if is_at_most(state, self.policy.close_into_image_bytes_max) && self.become_image(state)? {
             return Ok(());
         }
-        self.writer()?.log.close()
+        self.written()?.map_or(Ok(()), LogWriter::close)
     }
 
     /// Closes into an image, since the segment `generation` has lost its name.
     fn close_without(&mut self, generation: u64, state: &dyn State) -> Result<()> {
-        if self.close_into_image(state)? {
+        if self.become_image(state)? {
             return Ok(());
         }
         let name = self.place.names.segment(generation);
@@ -122,8 +170,9 @@ impl Wal {
         Err(Error::InDoubt { path, seq: self.image.base_seq + 1, source })
     }
 
-    /// Whether the store is now one image. One that could not be written changes nothing.
-    fn close_into_image(&mut self, state: &dyn State) -> Result<bool> {
+    /// Whether the store is now one image, which takes no more writes before it is attached to a
+    /// log again. One that could not be written changes nothing.
+    fn become_image(&mut self, state: &dyn State) -> Result<bool> {
         let Some(current) = &self.current else { return Ok(false) };
         if self.stray.is_some() {
             return Ok(false);
@@ -144,12 +193,29 @@ impl Wal {
             self.image_failed();
             return Ok(false);
         };
+        if !self.can_attach(&written) {
+            // What stays costs nothing but a name: the next open removes it.
+            drop(self.place.vfs.dir.remove(&written.temporary));
+            self.image_failed();
+            return Ok(false);
+        }
         self.leftovers.push(generation);
         if let Err(e) = self.install(&written, header) {
             self.leftovers.retain(|&leftover| leftover != generation);
-            return if self.poisoned().is_some() { Err(e) } else { Ok(false) };
+            return if self.condition.poisoned().is_some() { Err(e) } else { Ok(false) };
         }
         Ok(true)
+    }
+
+    /// Whether the disk will have room to write to the store again once it is this image alone: for
+    /// a segment, and for a copy of the image that names it. Otherwise nothing could be removed
+    /// from it any more.
+    fn can_attach(&self, written: &Written) -> bool {
+        let needed = in_blocks(written.bytes).saturating_add(SPACE_MIN);
+        let freed = in_blocks(self.image_bytes).saturating_add(self.log_bytes());
+        // Where the file system does not tell, it is tried.
+        let free = self.place.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX);
+        free.saturating_add(freed) >= needed
     }
 
     /// Gives a written image the store's name, and removes the segments that it contains.
@@ -166,16 +232,25 @@ impl Wal {
         self.image_bytes = written.bytes;
         self.images += 1;
         self.retry_at_bytes = 0;
+        self.image_is_named = true;
         let contained = self.image.generation;
         self.lost = self.lost.filter(|&lost| lost > contained);
         let done = self.earlier.extract_if(.., |segment| segment.generation <= contained);
         self.leftovers.extend(done.map(|segment| segment.generation));
+        if self.image.next_generation == 0
+            && let Some(current) = self.current.take()
+        {
+            // Its space is free once its name is gone and no handle is left.
+            self.past.add(current.log.counts());
+            self.start = Start::Attach;
+        }
         self.remove_leftovers();
         Ok(())
     }
 
     /// Removes the segments that no image needs, once the name of the image in place is durable.
-    /// What can not be removed is tried again behind the next image.
+    /// What can not be removed is tried again after the next image, at a checkpoint on request and
+    /// at the close: images are not written for its sake.
     pub(super) fn remove_leftovers(&mut self) {
         let Place { vfs, names, .. } = &self.place;
         self.leftovers.retain(|&generation| match vfs.dir.remove(&names.segment(generation)) {
@@ -187,7 +262,8 @@ impl Wal {
     /// Counts a failed image, and lets the log grow a while before the next try.
     pub(super) fn image_failed(&mut self) {
         self.images_failed += 1;
-        self.retry_at_bytes = self.log_bytes() + self.policy.floor_bytes.max(RETRY_BYTES_MIN);
+        let more = self.policy.floor_bytes.max(RETRY_BYTES_MIN);
+        self.retry_at_bytes = self.log_bytes().saturating_add(more);
     }
 }
 

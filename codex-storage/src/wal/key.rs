@@ -111,9 +111,7 @@ impl Wal {
             return Err(e);
         }
         if let Some(last) = &last {
-            let counts = last.log.counts();
-            self.past.groups += counts.groups;
-            self.past.syncs += counts.syncs;
+            self.past.add(last.log.counts());
         }
         self.retired = last.map(Retired::new);
         self.current = Some(current);

@@ -4,6 +4,7 @@ mod checkpoint;
 mod key;
 mod open;
 mod segments;
+mod start;
 mod verify;
 
 use std::ops::Range;
@@ -25,7 +26,7 @@ use crate::storage::{
 };
 
 use crate::vfs::Vfs;
-
+use start::Start;
 pub(crate) use verify::verify;
 
 /// An open store of the form Wal.
@@ -42,13 +43,18 @@ pub(crate) struct Wal {
     /// Of the image in place.
     image: Header,
     image_bytes: u64,
-    /// The segment that is written; there is none before the replay, and for a reader.
+    /// What is to be done before the first write.
+    start: Start,
+    /// The segment that is written; there is none before the first write to a store whose image is
+    /// whole by itself, and for a reader.
     current: Option<Current>,
     /// The segments between the image and that one, oldest first.
     earlier: Vec<Earlier>,
-    /// Segments that no image needs. The name of the image that replaced them may not be durable,
-    /// so they stay until another image is in place.
+    /// Segments that no image needs. Until this handle has put an image in place, the name of the
+    /// one that replaced them may not be durable, so they stay.
     leftovers: Vec<u64>,
+    /// Whether this handle has made the name of the image in place durable.
+    image_is_named: bool,
     /// The segment that an unfinished rekey has left, if it could not be removed.
     stray: Option<u64>,
     /// The last segment that was found to have lost its name, as long as an image needs it: the
@@ -119,9 +125,11 @@ impl Wal {
             watch: AnchorWatch::new(config.anchor),
             image_bytes: image.len(),
             unread: Some(image),
+            start: Start::Unread,
             current: None,
             earlier: Vec::new(),
             leftovers: Vec::new(),
+            image_is_named: false,
             stray: None,
             lost: None,
             pending: None,
@@ -136,15 +144,28 @@ impl Wal {
         }
     }
 
-    /// The segment to write to, if writing is allowed.
+    /// The segment to write to, if writing is allowed; prepares the first write.
     fn writer(&mut self) -> Result<&mut Current> {
         self.condition.check()?;
+        self.start()?;
         match &mut self.current {
             Some(current) => {
                 current.log.refuse_if_poisoned()?;
                 Ok(current)
             }
             None => Err(Error::Contradiction("a storage is replayed before anything else")),
+        }
+    }
+
+    /// The log that was written to, if there is one and it is not poisoned.
+    fn written(&mut self) -> Result<Option<&mut LogWriter>> {
+        self.condition.check()?;
+        match &mut self.current {
+            Some(current) => {
+                current.log.refuse_if_poisoned()?;
+                Ok(Some(&mut current.log))
+            }
+            None => Ok(None),
         }
     }
 
@@ -192,7 +213,12 @@ impl Wal {
     /// The used bytes of all segments that continue the image.
     fn log_bytes(&self) -> u64 {
         let earlier: u64 = self.earlier.iter().map(|segment| segment.bytes).sum();
-        earlier + self.current.as_ref().map_or(0, |current| current.log.end().offset)
+        let last = match (&self.current, &self.start) {
+            (Some(current), _) => current.log.end().offset,
+            (None, Start::Continue(_, state)) => state.end.offset,
+            (None, _) => 0,
+        };
+        earlier + last
     }
 }
 
@@ -227,22 +253,25 @@ impl Storage for Wal {
     }
 
     fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
-        self.writer()?;
-        self.check_names_now()?;
-        self.writer()?.log.sync_point()
+        if self.written()?.is_some() {
+            self.check_names_now()?;
+        }
+        self.written()?.map_or(Ok(None), LogWriter::sync_point)
     }
 
     fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
-        let log = &mut self.writer()?.log;
-        log.synced(outcome)?;
-        self.durable = log.durable();
+        if let Some(log) = self.written()? {
+            log.synced(outcome)?;
+            self.durable = log.durable();
+        }
         Ok(())
     }
 
-    fn begin_checkpoint(&mut self) -> Result<Option<Checkpoint>> {
-        self.writer()?;
-        self.check_names_now()?;
-        self.begin()
+    fn begin_checkpoint(&mut self, state: &dyn State) -> Result<Option<Checkpoint>> {
+        if self.written()?.is_some() {
+            self.check_names_now()?;
+        }
+        self.begin(state)
     }
 
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
@@ -269,9 +298,7 @@ impl Storage for Wal {
         }
         #[expect(clippy::cast_precision_loss, reason = "a threshold needs no exact lengths")]
         let outgrown = log_bytes as f64 >= self.policy.ratio * self.image_bytes as f64;
-        self.lost.is_some()
-            || !self.leftovers.is_empty()
-            || (outgrown && log_bytes >= self.policy.floor_bytes)
+        self.lost.is_some() || (outgrown && log_bytes >= self.policy.floor_bytes)
     }
 
     fn close(&mut self, state: &dyn State) -> Result<()> {

@@ -199,7 +199,7 @@ impl Run {
                 Ok(())
             }
             Step::Beside => {
-                let checkpoint = self.store().storage.begin_checkpoint()?;
+                let checkpoint = self.store().begin()?;
                 let state = self.store().map.clone();
                 let committed = self.commit(&[&[set], &[remove]]);
                 if let Some(checkpoint) = checkpoint {

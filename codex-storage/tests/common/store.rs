@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use codex_storage::batch::{Op, Seq};
-use codex_storage::storage::{Durability, EntrySink, Recovered, State, Storage, Written};
+use codex_storage::storage::{
+    Checkpoint, Durability, EntrySink, Recovered, State, Storage, Written,
+};
 use codex_storage::{Config, Error, Result};
 
 /// Keys and values in order.
@@ -85,9 +87,14 @@ impl Store {
         Ok(self.commit(&[&[op]])?.start)
     }
 
+    /// Begins a checkpoint of the state now.
+    pub fn begin(&mut self) -> Result<Option<Checkpoint>> {
+        self.storage.begin_checkpoint(&self.map)
+    }
+
     /// Writes an image beside nobody; whether there was one to write.
     pub fn checkpoint(&mut self) -> Result<bool> {
-        let Some(checkpoint) = self.storage.begin_checkpoint()? else { return Ok(false) };
+        let Some(checkpoint) = self.begin()? else { return Ok(false) };
         let written = checkpoint.write(&self.map, &|_| true);
         self.storage.finish_checkpoint(written).map(|()| true)
     }
@@ -110,7 +117,7 @@ impl Store {
 
     /// A checkpoint that has begun and was given up.
     pub fn abandoned(&mut self) -> Result<()> {
-        let Some(checkpoint) = self.storage.begin_checkpoint()? else { return Ok(()) };
+        let Some(checkpoint) = self.begin()? else { return Ok(()) };
         let written: Result<Written> = checkpoint.write(&self.map, &|_| false);
         match self.storage.finish_checkpoint(written) {
             Err(Error::Abandoned { .. }) => Ok(()),
