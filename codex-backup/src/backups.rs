@@ -8,9 +8,11 @@ use codex_storage::Error as StorageError;
 use codex_storage::names::Names;
 use codex_storage::vfs::{Dir, LockGuard, LockKind, Mode, Vfs};
 
+use crate::copy::{Watch, unwatched};
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Depth, Facts, Inspect};
 use crate::job::Job;
+use crate::meter::sign_of_life;
 use crate::receipts::{Receipts, Verified};
 use crate::slots::{self, Slot};
 
@@ -134,10 +136,18 @@ impl Backups {
 
     /// Takes the rotation lock, waiting as long as the options say.
     pub(crate) fn lock(&self) -> Result<Box<dyn LockGuard>> {
+        self.lock_watched(&mut unwatched)
+    }
+
+    /// As [`lock`](Self::lock), while `watch` may end the wait.
+    pub(crate) fn lock_watched(&self, watch: &mut Watch<'_>) -> Result<Box<dyn LockGuard>> {
         let start = self.vfs.clock.monotonic();
         loop {
             if let Some(lock) = self.try_lock()? {
                 return Ok(lock);
+            }
+            if sign_of_life(watch).is_break() {
+                return Err(Error::Stopped { path: self.dir().path(self.name()) });
             }
             let waited = self.vfs.clock.monotonic().saturating_sub(start);
             if waited >= self.options.lock_timeout {

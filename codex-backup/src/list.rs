@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use codex_storage::vfs::Open;
+use codex_storage::vfs::{Kind, Open};
 
 use crate::backups::Backups;
+use crate::copy::{self, Watch};
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Depth, Facts, to_the_end};
+use crate::meter::sign_of_life;
 use crate::receipts::{Receipts, Verified};
 use crate::slots;
 
@@ -77,6 +79,25 @@ impl Backups {
             });
         }
         Ok(entries)
+    }
+
+    /// What the newest backup, `NAME.bak.1`, says of itself, and when it was made, in microseconds
+    /// since 1970 (UTC); `None` where nothing has its name. Reads that one file alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Entry::facts`]; [`Error::Stopped`] where `watch` broke.
+    pub fn newest(&self, watch: &mut Watch<'_>) -> Result<Option<(Facts, i64)>> {
+        let (dir, name) = (self.dir(), self.names.backup(1));
+        let Some(found) = dir.metadata(&name).named("look at", dir, &name)? else {
+            return Ok(None);
+        };
+        if found.kind != Kind::File {
+            return Err(copy::not_a_file(dir, &name, self.name()));
+        }
+        let reading = &mut |_| sign_of_life(watch);
+        let facts = slots::facts(dir, &name, &*self.inspect, reading)?;
+        Ok(Some((facts, found.modified_us)))
     }
 
     /// Reads every byte of the backup with this index and checks it. The time is kept for

@@ -93,13 +93,14 @@ pub struct State {
 
 impl State {
     fn changed(&self) -> bool {
-        self.last.is_none_or(|last| last.seq != self.seq)
+        self.last.is_none_or(|last| last.diverged || last.seq != self.seq)
     }
 
-    /// Commits since the newest backup. After an older version was restored, `seq` is below it:
-    /// then the distance counts.
+    /// Commits since the newest backup. If that is of another history, the number does not say how
+    /// many: as many as there are.
     fn commits(&self) -> u64 {
-        self.last.map_or(self.seq, |last| self.seq.abs_diff(last.seq))
+        let same = self.last.filter(|last| !last.diverged);
+        same.map_or(self.seq, |last| self.seq.abs_diff(last.seq))
     }
 }
 
@@ -110,6 +111,9 @@ pub struct Last {
     pub seq: u64,
     /// When it was made, on any clock that does not run backwards.
     pub at: Duration,
+    /// Whether it may be of another history than the state now, as after an older version was
+    /// restored: then an equal `seq` does not mean that nothing changed.
+    pub diverged: bool,
 }
 
 /// What makes somebody ask whether a rotation is due.
@@ -132,7 +136,7 @@ mod tests {
     use super::*;
 
     fn state(event: Event, seq: u64, last: Option<(u64, u64)>, now: u64) -> State {
-        let last = last.map(|(seq, at)| Last { seq, at: Duration::from_secs(at) });
+        let last = last.map(|(seq, at)| Last { seq, at: Duration::from_secs(at), diverged: false });
         State { event, seq, last, now: Duration::from_secs(now) }
     }
 
@@ -166,6 +170,15 @@ mod tests {
         let restored = state(Event::Commit, 90, Some((100, 0)), 0);
         assert!(policy.due(restored), "an older version was restored");
         assert!(Policy::keep(1).every_commits(0).due(state(Event::Commit, 8, Some((7, 0)), 0)));
+    }
+
+    #[test]
+    fn an_equal_number_of_another_history_is_a_change() {
+        let mut state = state(Event::Commit, 7, Some((7, 0)), 0);
+        let policies = [Policy::keep(1).every_commits(7), Policy::keep(1).every(Duration::ZERO)];
+        assert!(!policies.iter().any(|policy| policy.due(state)));
+        state.last = state.last.map(|last| Last { diverged: true, ..last });
+        assert!(policies.iter().all(|policy| policy.due(state)));
     }
 
     #[test]

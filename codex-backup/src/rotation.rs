@@ -56,7 +56,7 @@ impl Backups {
         about: Option<&Facts>,
         watch: &mut Watch<'_>,
     ) -> Result<Rotated> {
-        let _lock = self.lock()?;
+        let _lock = self.lock_watched(watch)?;
         self.refuse_pending()?;
         let about = match about {
             Some(about) => Some(about.clone()),

@@ -441,3 +441,18 @@ fn settings_and_names_that_cannot_work_are_refused() {
         assert!(matches!(made, Err(Error::Invalid { .. })), "{name}");
     }
 }
+
+#[test]
+fn the_wait_for_a_lock_ends_when_the_rotation_is_stopped() {
+    let vfs = Vfs::mem(1);
+    let _other_process = vfs.dir.try_lock("a.db.bak.lock", LockKind::Exclusive).unwrap().unwrap();
+    put(&*vfs.dir, "a.db", &card(OURS, 1, 40));
+    let mut looks = 0;
+    let mut watch = |_| {
+        looks += 1;
+        if looks == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let stopped = backups(&vfs, "a.db", 2).rotate(main_of("a.db"), None, &mut watch);
+    assert!(matches!(stopped, Err(Error::Stopped { .. })), "{stopped:?}");
+    assert_eq!(looks, 3);
+}

@@ -36,11 +36,20 @@ pub(crate) struct Files {
     pub(crate) vfs: Vfs,
     pub(crate) name: String,
     keys: Mutex<Option<Arc<dyn Keys>>>,
+    /// Held while keys change: one change at a time.
+    #[cfg(feature = "crypto")]
+    changing: Mutex<()>,
 }
 
 impl Files {
     pub(crate) fn new(vfs: Vfs, name: String, keys: Option<Arc<dyn Keys>>) -> Self {
-        Self { vfs, name, keys: Mutex::new(keys) }
+        Self {
+            vfs,
+            name,
+            keys: Mutex::new(keys),
+            #[cfg(feature = "crypto")]
+            changing: Mutex::new(()),
+        }
     }
 
     /// What opens the files now.
@@ -48,10 +57,20 @@ impl Files {
         self.keys.lock().clone()
     }
 
-    /// Notes that other keys open the files from now on.
+    /// Lets `change` put the files under `keys`, which open them from then on.
+    ///
+    /// Order: the keys are noted before the next change begins, so that those of the change that
+    /// came last stay.
     #[cfg(feature = "crypto")]
-    pub(crate) fn set_keys(&self, keys: Arc<dyn Keys>) {
+    pub(crate) fn change_keys(
+        &self,
+        keys: Arc<dyn Keys>,
+        change: impl FnOnce(Arc<dyn Keys>) -> Result<()>,
+    ) -> Result<()> {
+        let _one = self.changing.lock();
+        change(Arc::clone(&keys))?;
         *self.keys.lock() = Some(keys);
+        Ok(())
     }
 }
 

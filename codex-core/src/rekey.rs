@@ -46,16 +46,14 @@ impl Store {
 
     pub(crate) fn change_keys(&self, keys: Arc<dyn Keys>) -> Result<()> {
         self.inner.check_writable()?;
-        self.inner.engine.change_key(Arc::clone(&keys))?;
-        self.files()?.set_keys(keys);
-        Ok(())
+        let change = |keys| Ok(self.inner.engine.change_key(keys)?);
+        self.files()?.change_keys(keys, change)
     }
 
     pub(crate) fn rekey_with(&self, keys: Arc<dyn Keys>) -> Result<()> {
         self.inner.check_writable()?;
-        self.inner.engine.rekey(Arc::clone(&keys))?;
-        self.files()?.set_keys(keys);
-        Ok(())
+        let change = |keys| Ok(self.inner.engine.rekey(keys)?);
+        self.files()?.change_keys(keys, change)
     }
 
     fn user_keys(&self, key: Key) -> Result<Arc<dyn Keys>> {

@@ -43,12 +43,13 @@ fn two_processes_with_stores_whose_names_are_prefixes_leave_each_others_backups_
     store.set("n", &1_u64).unwrap();
     store.close().unwrap();
     drop(store);
+    let ours = Store::open(folder.path().join("b.db")).unwrap();
     std::fs::copy(folder.path().join("x.db"), folder.path().join("b.db.bak.1")).unwrap();
     let theirs = std::fs::read(folder.path().join("b.db.bak.1")).unwrap();
 
     let this_test =
         "two_processes_with_stores_whose_names_are_prefixes_leave_each_others_backups_alone";
-    let names = ["a.db", "a.db.bak", "a", "a.db2"];
+    let names = ["a.db", "a.db.backup", "a", "a.db2"];
     let children = names.map(|name| {
         Command::new(std::env::current_exe().unwrap())
             .args(["--exact", this_test])
@@ -58,10 +59,9 @@ fn two_processes_with_stores_whose_names_are_prefixes_leave_each_others_backups_
             .unwrap()
     });
     // This process is the one at the foreign backup.
-    let store = Store::open(folder.path().join("b.db")).unwrap();
-    store.set("n", &1_u64).unwrap();
+    ours.set("n", &1_u64).unwrap();
     for _ in 0..5 {
-        let error = store.back_up().unwrap_err();
+        let error = ours.back_up().unwrap_err();
         assert!(is_foreign(&error), "{error}");
     }
     for mut child in children {

@@ -3,17 +3,20 @@
 #![cfg(feature = "backup")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "a program of its own")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 mod common;
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
 
 use codex_core::vfs::fault::{FaultDir, Side, Survivors};
-use codex_core::vfs::{CallKind, Vfs};
+use codex_core::vfs::{CallKind, Clock, LockKind, Vfs};
 use codex_core::{
-    BackupPolicy, Backups, CheckpointPolicy, Conversion, Error, Form, Moment, OpenOptions,
-    StorageError, Store,
+    BackupEvent, BackupPolicy, Backups, CheckpointPolicy, Conversion, Error, Form, Moment,
+    OpenOptions, StorageError, Store,
 };
 use common::{FORMS, files, seed};
 
@@ -84,7 +87,7 @@ fn a_store_under_the_longest_name_is_backed_up_restored_and_converted() {
     }
 }
 
-/// A disk whose store is at 3, with backups of 2 and 1, and a restore of 1 that was decided and then
+/// Disks whose store is at 3, with backups of 2 and 1, and a restore of 1 that was decided and
 /// interrupted, in all the ways that leave other names.
 fn interrupted(form: Form) -> Vec<FaultDir> {
     let base = FaultDir::new();
@@ -371,3 +374,138 @@ fn a_plain_backup_never_takes_the_place_of_an_encrypted_store() {
         assert_eq!(store.restored().unwrap().from.as_deref(), Some("a.db.bak.2"), "{form}");
     }
 }
+
+#[test]
+fn an_open_without_a_policy_looks_at_a_few_names_and_reads_no_backup() {
+    for form in FORMS {
+        let disk = FaultDir::new();
+        backed_up(&options(form), &disk.vfs(seed()));
+        let disk = disk.reboot(Survivors::Everything);
+        disk.record_trace(true);
+        let store = Store::options().open_in(&disk.vfs(seed()), "a.db").unwrap();
+        let trace = disk.trace();
+        let of = |kind| trace.iter().filter(move |call| call.kind == kind);
+        let lists = of(CallKind::List).count();
+        assert!(lists <= usize::from(form == Form::Wal), "{form}: {lists}");
+        let of_backups = trace.iter().filter(|call| call.name.contains(".bak."));
+        let calls: Vec<_> = of_backups.map(|call| (call.kind, call.name.to_string())).collect();
+        assert!(calls.len() <= 8, "{form}: {calls:?}");
+        assert!(calls.iter().all(|(kind, _)| *kind == CallKind::Metadata), "{form}: {calls:?}");
+        store.close().unwrap();
+    }
+}
+
+/// Options whose policy tells of each backup.
+fn telling(options: OpenOptions) -> (OpenOptions, Receiver<BackupEvent>) {
+    let (told, events) = channel();
+    let told = std::sync::Mutex::new(told);
+    let tell = move |event: &BackupEvent| drop(told.lock().unwrap().send(event.clone()));
+    (options.on_backup(tell), events)
+}
+
+/// The clock of a process that has just begun.
+#[derive(Debug)]
+struct Restarted {
+    now_us: i64,
+}
+
+impl Clock for Restarted {
+    fn now_us(&self) -> i64 {
+        self.now_us
+    }
+    fn monotonic(&self) -> Duration {
+        Duration::ZERO
+    }
+    fn sleep(&self, _: Duration) {}
+}
+
+#[test]
+fn a_policy_by_time_knows_the_age_of_a_backup_of_an_earlier_process() {
+    let day = Duration::from_hours(24);
+    for form in FORMS {
+        let disk = FaultDir::new();
+        // The newest backup is of 2, the store is at 3.
+        backed_up(&options(form), &disk.vfs(seed()));
+        let vfs = disk.vfs(seed());
+        let hour = |hours: i64| vfs.clock.now_us() + hours * 3_600_000_000;
+        for (hours, is_due) in [(23, false), (25, true)] {
+            let clock = Arc::new(Restarted { now_us: hour(hours) });
+            let vfs = Vfs { clock, ..vfs.clone() };
+            let by_time = Store::options().backups(BackupPolicy::keep(3).every(day));
+            let (by_time, events) = telling(by_time);
+            let store = by_time.open_in(&vfs, "a.db").unwrap();
+            if is_due {
+                let event = events.recv_timeout(FOREVER).unwrap();
+                assert!(matches!(event, BackupEvent::Made { seq: 3 }), "{form}: {event:?}");
+            }
+            store.close().unwrap();
+            assert!(events.try_recv().is_err(), "{form}: {hours} hours");
+        }
+    }
+}
+
+#[test]
+fn a_commit_of_another_history_with_an_equal_number_is_backed_up() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        backed_up(&options(form), &vfs);
+        // Back to 1, and on to another 2.
+        Backups::of_in(&vfs, "a.db").restore(2).unwrap();
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        store.set("n", &22_u64).unwrap();
+        store.close().unwrap();
+        let policy = BackupPolicy::keep(3).every_commits(1);
+        let (by_commits, events) = telling(Store::options().backups(policy));
+        let store = by_commits.open_in(&vfs, "a.db").unwrap();
+        let event = events.recv_timeout(FOREVER).unwrap();
+        assert!(matches!(event, BackupEvent::Made { seq: 2 }), "{form}: {event:?}");
+        store.close().unwrap();
+        let newest = Store::options().read_only(true).open_in(&vfs, "a.db.bak.1").unwrap();
+        assert_eq!(newest.get::<u64>("n").unwrap(), Some(22), "{form}");
+        // The same history is not backed up twice.
+        let listed = Backups::of_in(&vfs, "a.db").list().unwrap().len();
+        by_commits.open_in(&vfs, "a.db").unwrap().close().unwrap();
+        assert_eq!(Backups::of_in(&vfs, "a.db").list().unwrap().len(), listed, "{form}");
+    }
+}
+
+#[cfg(feature = "crypto")]
+#[test]
+fn of_two_changes_of_key_at_once_the_later_one_is_remembered() {
+    use codex_core::crypto::Key;
+    let key = |n: u8| Key::raw(&[n; 32]).unwrap();
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        let store = options(form).key(key(0)).open_in(&vfs, "a.db").unwrap();
+        store.set("n", &1_u64).unwrap();
+        for round in 0..100 {
+            std::thread::scope(|scope| {
+                for n in [1, 2] {
+                    let store = &store;
+                    scope.spawn(move || store.change_key(key(n)).unwrap());
+                }
+            });
+            store.verify().unwrap_or_else(|error| panic!("{form}, round {round}: {error}"));
+        }
+    }
+}
+
+#[test]
+fn a_lock_that_is_held_is_waited_for_with_a_restore_pending_too() {
+    let disk = interrupted(Form::Wal).remove(0);
+    let vfs = disk.vfs(seed());
+    let held = vfs.dir.try_lock("a.db.lock", LockKind::Exclusive).unwrap().unwrap();
+    let waiting = Duration::from_millis(75);
+    let opened = Store::options().lock_timeout(waiting).open_in(&vfs, "a.db").map(drop);
+    let converted = Conversion::new().lock_timeout(waiting).convert_in(&vfs, "a.db").map(drop);
+    for refused in [opened, converted] {
+        let refused = common::storage(refused.unwrap_err());
+        let has_waited = matches!(refused, StorageError::Locked { waited_ms: 75, .. });
+        assert!(has_waited, "{refused:?}");
+    }
+    drop(held);
+    Store::options().open_in(&vfs, "a.db").unwrap();
+}
+
+/// Longer than anything takes: a test that waits for so long fails.
+const FOREVER: Duration = Duration::from_secs(60);

@@ -1,15 +1,16 @@
 //! Keeps the backups of an open store: rotates when the policy says so, on a thread of its own.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::{Event, Last, Policy, Rotated, State};
-use codex_storage::Error as StorageError;
+use codex_backup::{Event, Facts, Last, Policy, Rotated, State};
 use codex_storage::batch::Seq;
 use codex_storage::storage::Form;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::sync::{Mutex, thread};
-use codex_storage::vfs::Vfs;
+use codex_storage::vfs::{Open, Vfs};
+use codex_storage::{Error as StorageError, file_facts};
 use crossbeam::channel::{Sender, bounded};
 
 use super::join::{self, Take};
@@ -97,8 +98,9 @@ impl Keeper {
             refusing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        if let Err(error) = shared.look_back() {
-            shared.note(&Err(error));
+        // A verified backup that a crash kept from its name gets it. Costs a look at a few names.
+        if let Err(error) = shared.backups.adopt() {
+            shared.note(&Err(error.into()));
         }
         let keeper = Self { shared, thread: Mutex::new(None) };
         if keeper.shared.policy().is_some_and(|policy| policy.on_checkpoint) {
@@ -225,7 +227,7 @@ impl Shared {
     fn state(&self, engine: &Engine, event: Event) -> State {
         let storage = engine.stats().storage;
         let last = *self.last.lock();
-        State { event, seq: storage.seq, last, now: self.vfs.clock.monotonic() }
+        State { event, seq: storage.seq, last, now: self.now() }
     }
 
     /// Makes a backup of the state now, unless the newest one is of that state.
@@ -245,13 +247,7 @@ impl Shared {
             let going = |_, _| !self.is_stopping();
             let grown = super::settle(engine, &self.vfs, &self.name, self.form, &going)?;
             self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
-            let mut watch = |_| {
-                if self.is_stopping() {
-                    std::ops::ControlFlow::Break(())
-                } else {
-                    std::ops::ControlFlow::Continue(())
-                }
-            };
+            let mut watch = |_| self.go_on();
             let take = Take::after(rounds, grown.as_ref());
             let _rank = rank::take(Rank::Rotation);
             let _one = self.rotating.lock();
@@ -276,7 +272,8 @@ impl Shared {
                 stats.made += u64::from(rotated.method.is_some());
                 stats.last_seq = Some(rotated.facts.seq);
                 self.refusing.store(false, Ordering::Relaxed);
-                self.set_last(rotated.facts.seq, self.vfs.clock.monotonic());
+                let (seq, at) = (rotated.facts.seq, self.now());
+                self.set_last(Last { seq, at, diverged: false });
                 let made = rotated.method.is_some() || rotated.adopted.adopted.is_some();
                 (made || mended).then(|| BackupEvent::Made { seq: rotated.facts.seq })
             }
@@ -293,29 +290,50 @@ impl Shared {
         }
     }
 
-    fn set_last(&self, seq: Seq, at: Duration) {
-        let last = Some(Last { seq, at });
-        *self.last.lock() = last;
+    fn set_last(&self, last: Last) {
+        *self.last.lock() = Some(last);
         if let Some(policy) = self.policy() {
-            self.due_at.store(due_after(policy, last, true), Ordering::SeqCst);
+            self.due_at.store(due_after(policy, Some(last), true), Ordering::SeqCst);
         }
     }
 
-    /// Takes what an earlier handle left: adopts a verified temporary, finds the newest backup.
-    fn look_back(&self) -> Result<()> {
-        self.backups.adopt()?;
-        let newest = self.backups.list()?.into_iter().find(|entry| entry.index == 1);
-        if let Some((seq, name)) =
-            newest.and_then(|entry| Some((entry.facts.ok()?.seq, entry.name)))
-        {
-            let made_us =
-                self.vfs.dir.metadata(&name).ok().flatten().map(|found| found.modified_us);
-            let now_us = self.vfs.clock.now_us();
-            let age_us = made_us.map_or(0, |made_us| now_us.saturating_sub(made_us));
-            let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
-            self.set_last(seq, self.vfs.clock.monotonic().saturating_sub(age));
+    /// The time on a clock that does not run backwards and began long before this process: the
+    /// newest backup may be older than that.
+    fn now(&self) -> Duration {
+        CLOCK_OFFSET.saturating_add(self.vfs.clock.monotonic())
+    }
+
+    /// Finds the newest backup that an earlier handle made. Called by the thread of the policy: of
+    /// a ledger, this reads that backup.
+    pub(super) fn look_back(&self, engine: &Engine) {
+        let mut watch = |_| self.go_on();
+        // One that is no good counts as none: the next rotation reports it if it is in the way.
+        let Ok(Some((facts, made_us))) = self.backups.newest(&mut watch) else { return };
+        let age_us = self.vfs.clock.now_us().saturating_sub(made_us);
+        let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
+        let (seq, at) = (facts.seq, self.now().saturating_sub(age));
+        let diverged = !self.is_in_the_history(&facts, engine.stats().storage.seq);
+        let mut last = self.last.lock();
+        // Somebody may have made one by hand meanwhile.
+        if last.is_none() {
+            *last = Some(Last { seq, at, diverged });
         }
-        Ok(())
+    }
+
+    /// Whether the backup of `facts` is of a commit in the history of the store, which is at `seq`.
+    /// An earlier number says enough: later commits never have it again.
+    fn is_in_the_history(&self, facts: &Facts, seq: Seq) -> bool {
+        if facts.seq != seq || self.form == Form::Ledger {
+            return facts.seq < seq;
+        }
+        let path = self.vfs.dir.path(&self.name);
+        let main = self.vfs.dir.open(&self.name, Open::Read).ok();
+        let main = main.and_then(|file| file_facts(&file, &path, &mut |_| true).ok());
+        main.is_some_and(|main| join::facts(main).same_version(facts))
+    }
+
+    fn go_on(&self) -> ControlFlow<()> {
+        if self.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
@@ -328,5 +346,7 @@ fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
     last.map_or(0, |last| last.seq).saturating_add(commits)
 }
 
+/// A hundred years before the process began.
+const CLOCK_OFFSET: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// How often a rotation begins anew because the image was replaced meanwhile.
 const ROUNDS_MAX: u32 = 10;

@@ -124,8 +124,9 @@ impl Backups {
     }
 
     /// Puts a copy of the backup with this index in the place of the store, which nobody may have
-    /// open. A restore that was interrupted is finished first. What was there, its log included, is kept under the names that are returned. A crash
-    /// on the way leaves the old store whole, or a restore that the next open for writing finishes.
+    /// open. A restore that was interrupted is finished first. What was there, its log included, is
+    /// kept under the names that are returned. A crash on the way leaves the old store whole, or a
+    /// restore that the next open for writing finishes.
     ///
     /// # Errors
     /// The store is open elsewhere; the backup is no good, or the [key](Self::key) given does not

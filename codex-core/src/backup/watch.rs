@@ -29,6 +29,9 @@ pub(super) fn acts_by_itself(policy: Policy) -> bool {
 /// Rotates whenever the policy says so, until the store closes.
 pub(super) fn run(shared: &Shared, engine: &Weak<Engine>, bell: &Bell) {
     let Some(policy) = shared.policy() else { return };
+    let Some(opened) = engine.upgrade() else { return };
+    shared.look_back(&opened);
+    drop(opened);
     let mut event = Event::Open;
     let mut pause = RETRY_FIRST;
     loop {
