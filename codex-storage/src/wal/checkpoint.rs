@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Earlier, Pending, Wal};
 use crate::error::{Error, Result};
-use crate::header::{Header, fresh_id};
+use crate::header::{BODY_OFFSET, Header, fresh_id};
 use crate::image::{ImageSpec, NotInstalled, Place, following, is_at_most};
 use crate::storage::{Checkpoint, State, Storage, Written};
 
@@ -44,7 +44,7 @@ impl Wal {
         let current = self.writer()?;
         let end = *current.log.end();
         let is_lost = lost == Some(current.header.generation);
-        if end.offset == current.header.body_offset() && !is_lost {
+        if end.offset == BODY_OFFSET && !is_lost {
             return Ok(current.header.clone());
         }
         if !cfg!(codex_mutant = "skip_segment_sync_at_switch") {
