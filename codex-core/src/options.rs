@@ -134,7 +134,9 @@ impl OpenOptions {
     }
 
     /// A commit that the store must contain, noted earlier with [`Store::anchor`] and kept
-    /// elsewhere: opening fails when the files were rolled back or replaced. Default: none.
+    /// elsewhere: opening fails when the files were rolled back or replaced, or are those of
+    /// another store. The digest of a commit is compared as long as the files hold it: in a Wal or
+    /// a Snapshot up to the next image, in a Ledger always. Default: none.
     pub fn anchor(mut self, anchor: Anchor) -> Self {
         self.anchor = Some(anchor);
         self

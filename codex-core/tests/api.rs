@@ -425,7 +425,7 @@ fn debug_of_no_handle_shows_keys_or_values() {
 
 #[test]
 fn options_that_contradict_each_other_are_errors() {
-    let anchor = Anchor { seq: 1, digest: [0; 32] };
+    let anchor = Anchor { store_id: [0; 16], seq: 1, digest: [0; 32] };
     let policy = CheckpointPolicy::default();
     let options = Store::options;
     let files = [

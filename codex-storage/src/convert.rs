@@ -4,16 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::{GROUP_LEN_TARGET, Group, Op, record_len};
+use crate::batch::{Group, Op};
 use crate::config::{Access, Config, Create};
-use crate::error::{Error, Result};
+use crate::error::{Error, RecordError, Result};
 use crate::header::{FileKind, Found, Header};
 use crate::image::{ImageReader, Place};
 use crate::ledger::{Rewrite, install, write_ledger};
 use crate::names::{Names, Role, Temporary};
 use crate::open::open;
 use crate::seal::{Keys, Seal};
-use crate::slots::Slots;
 use crate::storage::{Anchor, Durability, EntrySink, Form, State, Storage};
 use crate::vfs::{Mode, Open, Vfs};
 
@@ -107,6 +106,8 @@ impl Source {
             base_digest: self.anchor.digest,
             ..Header::new(&self.vfs, &self.path, kind, form)?
         };
+        let first = if kind == FileKind::Log { header.base_seq } else { 0 };
+        let header = Header { named_seq: first, oldest_seq: first, ..header };
         let (header, seal) = match &to.keys {
             None => (header, None),
             Some(keys) => {
@@ -133,9 +134,9 @@ impl Source {
     fn header(&self, keys: Option<&dyn Keys>) -> Result<(Header, Option<Arc<dyn Seal>>)> {
         let file = self.vfs.dir.open(self.names.main(), Open::Read);
         let file = file.map_err(|e| Error::io("open", &self.path, e))?;
-        let mut slots = Slots::read(&*file, &self.path)?;
-        let seal = slots.unlock(keys, &self.path)?;
-        let header = slots.found.header;
+        let found = Found::read(&*file, &self.path)?;
+        let seal = found.unlock(keys, &self.path)?;
+        let header = found.header;
         if header.next_generation != 0 {
             return Err(Error::Contradiction(
                 "the store could not be closed into one image: free some space and try again",
@@ -178,7 +179,7 @@ impl Source {
         let installed = place.install_as(&written.temporary, mode);
         self.installed(installed.map_err(Into::into))?;
         let header = ImageReader::open(&self.vfs, self.names.main(), seal)?.header().clone();
-        Ok(Anchor { seq: header.base_seq, digest: header.base_digest })
+        Ok(Anchor { seq: header.base_seq, digest: header.base_digest, ..self.anchor })
     }
 
     fn ledger(
@@ -190,14 +191,20 @@ impl Source {
         mode: Option<Mode>,
         entries: &Entries,
     ) -> Result<Anchor> {
-        let mut writer;
+        let writer;
         let temporary;
         if old.form == Form::Ledger {
-            let header = Header { base_seq: old.base_seq, base_digest: old.base_digest, ..header };
+            let header = Header {
+                base_seq: old.base_seq,
+                base_digest: old.base_digest,
+                oldest_seq: old.oldest_seq,
+                ..header
+            };
             let place = self.place(old_seal);
             let rewrite = Rewrite::begin(&place, Durability::Os, old, header, seal.clone())?;
             temporary = rewrite.temporary.clone();
-            writer = rewrite.complete(self.anchor.seq).inspect_err(|_| self.discard(&temporary))?;
+            let complete = rewrite.complete(self.anchor.seq);
+            writer = complete.inspect_err(|_| self.discard(&temporary))?.0;
         } else {
             temporary = self.names.temporary(Temporary::Convert);
             let place = self.place(seal.clone());
@@ -209,9 +216,9 @@ impl Source {
         let place = self.place(seal);
         let prepared = self.installed(place.prepare(&temporary, mode));
         prepared.inspect_err(|_| self.discard(&temporary))?;
-        install(&mut writer, &place, &temporary)?;
+        install(&place, &temporary)?;
         let end = writer.end();
-        Ok(Anchor { seq: end.seq, digest: end.digest })
+        Ok(Anchor { seq: end.seq, digest: end.digest, ..self.anchor })
     }
 
     fn discard(&self, temporary: &str) {
@@ -272,7 +279,8 @@ impl Entries {
         }
     }
 
-    /// Fills `group` with commits that set every entry, and calls `full` where it is.
+    /// Fills `group` with one commit that sets every entry, and calls `full`; with as few as
+    /// possible where they do not fit into one.
     fn groups(
         &self,
         group: &mut Group,
@@ -281,12 +289,13 @@ impl Entries {
         let mut is_open = false;
         for (key, value) in &self.0 {
             let op = Op::Set { key, value };
-            if is_open && group.len() + record_len(op) > GROUP_LEN_TARGET {
+            let mut pushed = group.push(op);
+            if is_open && matches!(pushed, Err(RecordError::BatchTooLarge { .. })) {
                 group.finish();
                 full(group)?;
+                // What was stored fits a batch of its own.
+                pushed = group.push(op);
             }
-            // What was stored fits a batch of its own.
-            let pushed = group.push(op);
             pushed.map_err(|source| Error::Record { path: PathBuf::new(), source })?;
             is_open = true;
         }

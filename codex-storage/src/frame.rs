@@ -4,6 +4,7 @@
 
 use crate::batch::Seq;
 use crate::codec::{Fields, is_zero, u64_of};
+use crate::header::NUMBER_MAX;
 use crate::seal::TAG_LEN;
 
 /// The log that a frame belongs to.
@@ -81,9 +82,13 @@ impl FrameHeader {
         [log.binding(offset).as_slice(), &self.prefix(), previous_tag].concat()
     }
 
-    /// Whether this build knows the kind and the flags.
+    /// Whether this build knows the kind and the flags, and no number is out of its range.
     pub(crate) fn is_known(&self) -> bool {
-        matches!(self.kind, GROUP | RESUME | CLOSE) && self.flags & !(LAZY | SALTED) == 0
+        let numbers = [self.seq, self.durable, self.counter];
+        matches!(self.kind, GROUP | RESUME | CLOSE)
+            && self.flags & !(LAZY | SALTED) == 0
+            && numbers.iter().all(|&number| number <= NUMBER_MAX)
+            && self.last_seq().is_none_or(|last| last <= NUMBER_MAX)
     }
 
     /// Whether the frame was written without a sync of its own.

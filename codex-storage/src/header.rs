@@ -6,12 +6,13 @@ mod found;
 mod key;
 
 use std::fmt;
+use std::ops::Range;
 use std::path::Path;
 
-pub(crate) use found::{Found, read_slot};
+pub(crate) use found::Found;
 
 use crate::batch::Seq;
-use crate::codec::{Fields, is_zero, u64_of};
+use crate::codec::{Fields, is_zero};
 use crate::error::{Error, Result};
 use crate::seal::{ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Seal, SealError, TAG_LEN};
 use crate::storage::Form;
@@ -29,7 +30,12 @@ pub(crate) struct Header {
     pub(crate) generation: u64,
     pub(crate) base_seq: Seq,
     pub(crate) created_us: i64,
+    /// 0 in a ledger.
     pub(crate) next_generation: u64,
+    /// Of a ledger: the last commit that was in the file when it got its name. Stands where other
+    /// kinds have the next generation.
+    pub(crate) named_seq: Seq,
+    /// Counts how often the header was written again.
     pub(crate) slot_counter: u64,
     pub(crate) base_chain: u64,
     pub(crate) base_digest: [u8; 32],
@@ -38,6 +44,8 @@ pub(crate) struct Header {
     pub(crate) root_id: [u8; 16],
     pub(crate) image_salt: [u8; 32],
     pub(crate) base_tag: [u8; TAG_LEN],
+    /// Of a ledger: the first commit after which it can show the state that the store had.
+    pub(crate) oldest_seq: Seq,
     /// `None` in segments too.
     pub(crate) envelope: Option<Envelope>,
 }
@@ -68,6 +76,7 @@ impl Header {
             base_seq: 0,
             created_us: vfs.clock.now_us(),
             next_generation: 0,
+            named_seq: 0,
             slot_counter: 1,
             base_chain: 0,
             base_digest,
@@ -75,6 +84,7 @@ impl Header {
             root_id: [0; 16],
             image_salt: [0; 32],
             base_tag: [0; TAG_LEN],
+            oldest_seq: 0,
             envelope: None,
         })
     }
@@ -91,7 +101,8 @@ impl Header {
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.base_seq.to_le_bytes());
         out.extend_from_slice(&self.created_us.to_le_bytes());
-        out.extend_from_slice(&self.next_generation.to_le_bytes());
+        let shared = if self.is_ledger() { self.named_seq } else { self.next_generation };
+        out.extend_from_slice(&shared.to_le_bytes());
         out.extend_from_slice(&self.slot_counter.to_le_bytes());
         out.extend_from_slice(&self.base_chain.to_le_bytes());
         out.extend_from_slice(&self.base_digest);
@@ -99,21 +110,35 @@ impl Header {
         out.extend_from_slice(&self.root_id);
         out.extend_from_slice(&self.image_salt);
         out.extend_from_slice(&self.base_tag);
-        out.extend_from_slice(&[0; 16]);
+        out.extend_from_slice(&self.oldest_seq.to_le_bytes());
+        out.extend_from_slice(&[0; 8]);
         match &self.envelope {
             Some(envelope) => out.extend_from_slice(envelope.as_slice()),
             None => out.resize(out.len() + ENVELOPE_LEN, 0),
         }
-        let tag =
-            seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&covered(self.kind, &out)));
+        let tag = seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&covered(self, &out)));
         out.extend_from_slice(&tag);
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
         out
     }
 
-    /// Where the frames or blocks begin.
-    pub(crate) fn body_offset(&self) -> u64 {
-        if self.form == Form::Ledger { LEDGER_BODY } else { u64_of(HEADER_LEN) }
+    /// Whether this is the header of a ledger.
+    pub(crate) fn is_ledger(&self) -> bool {
+        self.kind == FileKind::Log && self.form == Form::Ledger
+    }
+
+    /// The first number that is larger than any that is counted to.
+    fn excess(&self) -> Option<&'static str> {
+        let numbers = [
+            self.generation,
+            self.base_seq,
+            self.next_generation,
+            self.named_seq,
+            self.oldest_seq,
+            self.slot_counter,
+        ];
+        let what = "a number in the header is larger than any that is counted to";
+        numbers.iter().any(|&number| number > NUMBER_MAX).then_some(what)
     }
 
     /// What is wrong with the small fields, if anything.
@@ -130,6 +155,10 @@ impl Header {
         }
         if self.slot_counter == 0 || self.kind == FileKind::Log && self.generation == 0 {
             return Some("a number in the header that begins at 1 is 0");
+        }
+        let is_ordered = self.base_seq <= self.oldest_seq && self.oldest_seq <= self.named_seq;
+        if self.is_ledger() && !is_ordered || !self.is_ledger() && self.oldest_seq != 0 {
+            return Some("the commits that the header names are not in their order");
         }
         if continued && (self.form != Form::Wal || segment) {
             return Some("the header names a next generation, which only an image of a wal has");
@@ -168,16 +197,20 @@ impl fmt::Debug for Header {
     }
 }
 
-/// What the header's tag covers: all that precedes it, but in an image the link to the log that
-/// continues it reads as zeros. Whoever restores an image cuts that link, and need not have the
-/// key; the segment at its other end is authenticated by a tag of its own.
-fn covered(kind: FileKind, bytes: &[u8]) -> Vec<u8> {
+/// The bytes that the header's tag covers: all that precedes it, with zeros for the fields that a
+/// copy changes without the key. In an image that is the link to the log that continues it; the
+/// segment at its other end is authenticated by a tag of its own. In a ledger it is the commit
+/// that was the last when the file got its name.
+fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
-    if kind == FileKind::Image {
-        for range in LINK_FIELDS {
-            if let Some(field) = bytes.get_mut(range) {
-                field.fill(0);
-            }
+    let ranges: &[Range<usize>] = match header.kind {
+        FileKind::Image => &LINK_FIELDS,
+        FileKind::Log if header.is_ledger() => &[NAMED_FIELD],
+        FileKind::Log => &[],
+    };
+    for range in ranges {
+        if let Some(field) = bytes.get_mut(range.clone()) {
+            field.fill(0);
         }
     }
     bytes
@@ -233,6 +266,7 @@ fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
         base_seq: fields.u64(),
         created_us: fields.i64(),
         next_generation: fields.u64(),
+        named_seq: 0,
         slot_counter: fields.u64(),
         base_chain: fields.u64(),
         base_digest: fields.array(),
@@ -240,16 +274,20 @@ fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
         root_id: fields.array(),
         image_salt: fields.array(),
         base_tag: fields.array(),
+        oldest_seq: fields.u64(),
         envelope: None,
     };
-    zero &= fields.array::<16>() == [0; 16];
+    if header.is_ledger() {
+        header.named_seq = std::mem::take(&mut header.next_generation);
+    }
+    zero &= fields.array::<8>() == [0; 8];
     let envelope = fields.array::<ENVELOPE_LEN>();
     header.envelope = (!is_zero(&envelope)).then(|| Box::new(envelope));
     let tag = fields.array::<HEADER_TAG_LEN>();
     if !zero || cipher == 0 && tag != [0; HEADER_TAG_LEN] {
         return Err("a field of the header that must be zero is not");
     }
-    header.contradiction().map_or(Ok(header), Err)
+    header.excess().or(header.contradiction()).map_or(Ok(header), Err)
 }
 
 fn kind_number(kind: FileKind) -> u8 {
@@ -268,11 +306,16 @@ fn form_number(form: Form) -> u8 {
 }
 
 /// Next generation, base chain and neighbour.
-const LINK_FIELDS: [std::ops::Range<usize>; 3] = [72..80, 88..96, 128..144];
+const LINK_FIELDS: [Range<usize>; 3] = [72..80, 88..96, 128..144];
+/// The named seq of a ledger.
+const NAMED_FIELD: Range<usize> = 72..80;
 /// One sector.
 pub(crate) const HEADER_LEN: usize = 512;
-/// Where the frames of a ledger begin, behind its two header slots.
-pub(crate) const LEDGER_BODY: u64 = 8192;
+/// Where frames or blocks begin.
+pub(crate) const BODY_OFFSET: u64 = 512;
+/// The largest commit number, generation or counter. Nobody counts that far, and a sum of two such
+/// numbers does not overflow.
+pub(crate) const NUMBER_MAX: u64 = 1 << 62;
 /// The newest version that this build reads, and the one that it writes.
 pub(crate) const VERSION: u16 = 1;
 /// As of PNG: the first byte is no ASCII, and a transfer that changes line ends destroys it.

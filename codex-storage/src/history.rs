@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::batch::{Group, Seq};
 use crate::error::{Error, Result};
+use crate::header::Header;
 use crate::storage::Anchor;
 
 /// The digest of a Wal's or a Snapshot's history once the group of `batches` commits from `first`
@@ -23,6 +24,12 @@ pub(crate) fn extend(digest: &[u8; 32], first: Seq, batches: u32, payload: &[u8]
 }
 
 impl Anchor {
+    /// The commit at which a file with this header begins.
+    pub(crate) fn base(header: &Header) -> Self {
+        let Header { store_id, base_seq: seq, base_digest: digest, .. } = *header;
+        Self { store_id, seq, digest }
+    }
+
     /// The end of a Wal's or a Snapshot's history once `group` has joined it.
     pub(crate) fn after(&self, group: &Group) -> Self {
         // A group in memory never has 2^32 batches: each takes 8 bytes and a group is one frame.
@@ -30,6 +37,7 @@ impl Anchor {
         Self {
             seq: self.seq + u64::from(batches),
             digest: extend(&self.digest, self.seq + 1, batches, group.payload()),
+            ..*self
         }
     }
 }

@@ -3,11 +3,14 @@
 mod key;
 mod past;
 mod rewrite;
+mod upto;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use past::{LedgerCommit, LedgerCut, read_commits};
+pub use upto::ledger_upto;
+
 pub(crate) use rewrite::{Rewrite, install, write_ledger};
 
 use crate::batch::{Group, Op, Seq};
@@ -15,14 +18,13 @@ use crate::condition::Condition;
 use crate::config::{Config, OnDamage};
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
-use crate::header::Header;
+use crate::header::{Found, Header};
 use crate::history::AnchorWatch;
 use crate::image::Place;
 use crate::lock::StoreLock;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
 use crate::names::Temporary;
 use crate::seal::Keys;
-use crate::slots::Slots;
 use crate::storage::{
     Anchor, Checkpoint, Cut, Durability, Form, Recovered, Retired, State, Storage, StorageStats,
     SyncPoint, Written,
@@ -46,35 +48,36 @@ pub(crate) struct Ledger {
     retired: Option<Retired>,
     /// The end as replay has found it.
     end: LogEnd,
+    /// Whether the name of the file is known to be durable: this handle has made it so, or a
+    /// commit was made on it.
+    is_named: bool,
     /// The last commit that was acknowledged, or found by replay.
     now: Anchor,
 }
 
 #[derive(Debug)]
 enum Phase {
-    /// Not yet replayed. `is_named`: this handle has made the name durable.
-    Opened {
-        file: Arc<dyn File>,
-        slots: Slots,
-        is_named: bool,
-    },
+    /// Not yet replayed.
+    Opened(Arc<dyn File>),
     /// Replayed to be read only; or the replay has failed.
     Read,
     Writing(LogWriter),
 }
 
 impl Ledger {
-    /// The store whose main file, with these header slots, was opened.
+    /// The store whose main file, with this header, was opened.
     pub(crate) fn new(
         place: Place,
         condition: Condition,
         config: &Config,
         file: Arc<dyn File>,
-        slots: Slots,
+        header: Header,
     ) -> Self {
-        let header = slots.found.header.clone();
         let end = LogEnd::base(&header);
+        let store_id = header.store_id;
         Self {
+            // A ledger that is being made has no name that could be lost.
+            is_named: place.lock.is_none(),
             place,
             header,
             pending: None,
@@ -83,8 +86,8 @@ impl Ledger {
             durability: config.durability,
             on_damage: config.on_damage,
             watch: AnchorWatch::new(config.anchor),
-            phase: Phase::Opened { file, slots, is_named: false },
-            now: Anchor { seq: end.seq, digest: end.digest },
+            phase: Phase::Opened(file),
+            now: Anchor { store_id, seq: end.seq, digest: end.digest },
             end,
         }
     }
@@ -92,8 +95,8 @@ impl Ledger {
     /// Makes a new ledger at the store's own name.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`: where the name could not be made durable, the file may be there, and the
-    /// next open for writing makes it anew.
+    /// `NoSpace`, `Io`: where the name could not be made durable, the file may be there, and its
+    /// first commit names it again.
     pub(crate) fn create(
         place: Place,
         condition: Condition,
@@ -106,23 +109,19 @@ impl Ledger {
         prepare(&place, &temporary)?;
         new.publish()?;
         place.has_name();
-        let (file, slots) = open_main(&place.vfs, place.names.main(), Open::Read)?;
-        let mut ledger = Self::new(place, condition, config, file, slots);
-        if let Phase::Opened { is_named, .. } = &mut ledger.phase {
-            *is_named = true;
-        }
-        Ok(ledger)
+        let (file, found) = open_main(&place.vfs, place.names.main())?;
+        let ledger = Self::new(place, condition, config, file, found.header);
+        Ok(Self { is_named: true, ..ledger })
     }
 
     /// Reads all commits; the operations go to `sink`.
     fn read(
         &mut self,
         file: Arc<dyn File>,
-        header: &Header,
         sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
     ) -> Result<LogState> {
-        let path = self.condition.path();
-        let base = Anchor { seq: header.base_seq, digest: header.base_digest };
+        let (path, header) = (self.condition.path(), &self.header);
+        let base = Anchor::base(header);
         self.watch.pass(base.seq, &base.digest, path)?;
         let seal = self.place.seal.clone();
         let mut reader = LogReader::new(file, path, header, seal, 0, self.on_damage)?;
@@ -138,36 +137,20 @@ impl Ledger {
     }
 
     /// Makes the log ready to be continued.
-    fn recover(&mut self, mut slots: Slots, is_named: bool, state: &LogState) -> Result<LogWriter> {
+    fn recover(&self, state: &LogState) -> Result<LogWriter> {
         let (vfs, path) = (&self.place.vfs, self.condition.path());
         let file = vfs
             .dir
             .open(self.place.names.main(), Open::Write)
             .map_err(|e| Error::not_writable(path, e))?;
-        let file = if slots.is_doubled() { self.name_again(&*file)? } else { file };
-        slots.settle(&*file, path, self.place.seal.as_deref())?;
-        let header = slots.found.header;
-        let place = log_place(&self.place, self.durability);
-        if state.frames == 0 && state.tail_end.is_none() && !is_named {
-            // Nothing was ever written: its creation may have failed to make the name durable,
-            // and a later sync of the folder would prove nothing. A new file gets a new name.
-            let temporary = self.place.names.temporary(Temporary::Ledger);
-            let new = NewLog::write(place, header, temporary.clone())?;
-            self.prepare(&temporary)?;
-            let writer = new.publish()?;
-            self.place.has_name();
-            return Ok(writer);
-        }
-        let writer = recover(place, file, &header, state)?;
-        self.header = header;
-        Ok(writer)
+        recover(log_place(&self.place, self.durability), file, &self.header, state)
     }
 
     pub(super) fn writer(&mut self) -> Result<&mut LogWriter> {
         self.condition.check()?;
         match &mut self.phase {
             Phase::Writing(writer) => Ok(writer),
-            Phase::Opened { .. } | Phase::Read => Err(Error::Contradiction(NOT_REPLAYED)),
+            Phase::Opened(_) | Phase::Read => Err(Error::Contradiction(NOT_REPLAYED)),
         }
     }
 
@@ -185,7 +168,7 @@ impl Ledger {
     fn end(&self) -> &LogEnd {
         match &self.phase {
             Phase::Writing(writer) => writer.end(),
-            Phase::Opened { .. } | Phase::Read => &self.end,
+            Phase::Opened(_) | Phase::Read => &self.end,
         }
     }
 }
@@ -196,25 +179,22 @@ impl Storage for Ledger {
     }
 
     fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
-        let Phase::Opened { file, slots, is_named } =
-            std::mem::replace(&mut self.phase, Phase::Read)
-        else {
+        let Phase::Opened(file) = std::mem::replace(&mut self.phase, Phase::Read) else {
             return Err(Error::Contradiction("a storage is replayed once, before anything else"));
         };
-        slots.check_gaps(&*file, self.condition.path())?;
-        let base = slots.found.header.base_seq;
-        let state = self.read(file, &slots.found.header.clone(), sink)?;
+        let is_new = self.is_named && self.place.lock.is_some();
+        let state = self.read(file, sink)?;
         self.end = state.end;
-        self.now = Anchor { seq: self.end.seq, digest: self.end.digest };
+        self.now = Anchor { seq: self.end.seq, digest: self.end.digest, ..self.now };
         if self.condition.writes() {
-            let writer = self.recover(slots, is_named, &state)?;
-            self.phase = Phase::Writing(writer);
+            self.phase = Phase::Writing(self.recover(&state)?);
         }
+        self.is_named |= state.end.seq > self.header.named_seq;
         Ok(Recovered {
             seq: state.end.seq,
             durable: state.durable,
-            clean: state.tail_end.is_none() && (state.end.closed || state.frames == 0),
-            replayed: state.end.seq - base,
+            clean: state.tail_end.is_none() && (state.end.closed || is_new),
+            replayed: state.end.seq - self.header.base_seq,
             cut: state.tail_end.map(|tail_end| Cut {
                 file: self.place.names.main().to_owned(),
                 offset: state.end.offset,
@@ -230,13 +210,16 @@ impl Storage for Ledger {
     }
 
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
+        if !group.is_empty() {
+            self.settle_name()?;
+        }
         let seqs = self.writer()?.append(group)?;
         // Order: after the frame is durable and before anybody is told, so that no commit is
         // acknowledged which an opening would not find.
         if self.durability == Durability::Sync {
             self.place.check_name(&mut self.condition, seqs.start)?;
         }
-        self.now = Anchor { seq: self.end().seq, digest: self.end().digest };
+        self.now = Anchor { seq: self.end().seq, digest: self.end().digest, ..self.now };
         Ok(seqs)
     }
 
@@ -315,27 +298,27 @@ impl Storage for Ledger {
     }
 
     fn anchor(&self) -> Anchor {
-        Anchor { seq: self.end().seq, digest: self.end().digest }
+        self.now
     }
 
     fn poisoned(&self) -> Option<String> {
         let of_log = || match &self.phase {
             Phase::Writing(writer) => writer.poisoned().map(str::to_owned),
-            Phase::Opened { .. } | Phase::Read => None,
+            Phase::Opened(_) | Phase::Read => None,
         };
         self.condition.poisoned().or_else(of_log)
     }
 }
 
-/// Opens the file `name` and reads its header slots.
-fn open_main(vfs: &Vfs, name: &str, how: Open) -> Result<(Arc<dyn File>, Slots)> {
+/// Opens the file `name` and reads its header.
+fn open_main(vfs: &Vfs, name: &str) -> Result<(Arc<dyn File>, Found)> {
     let path = vfs.dir.path(name);
-    let file = vfs.dir.open(name, how).map_err(|e| match e.kind() {
+    let file = vfs.dir.open(name, Open::Read).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::NotFound { path: path.clone() },
         _ => Error::io("open", &path, e),
     })?;
-    let slots = Slots::read(&*file, &path)?;
-    Ok((file, slots))
+    let found = Found::read(&*file, &path)?;
+    Ok((file, found))
 }
 
 /// Prepares the file `temporary` for the ledger's name.

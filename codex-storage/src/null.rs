@@ -74,7 +74,7 @@ impl Storage for Null {
     }
 
     fn anchor(&self) -> Anchor {
-        Anchor { seq: self.seq, digest: [0; 32] }
+        Anchor { store_id: [0; 16], seq: self.seq, digest: [0; 32] }
     }
 
     fn poisoned(&self) -> Option<String> {

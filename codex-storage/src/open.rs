@@ -7,13 +7,12 @@ use std::sync::Arc;
 use crate::condition::Condition;
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, Result};
-use crate::header::{FileKind, Header};
+use crate::header::{FileKind, Found, Header};
 use crate::image::{ImageReader, Place};
 use crate::ledger::Ledger;
 use crate::lock::StoreLock;
 use crate::names::{BackupTemporary, Names, Role, Temporary};
 use crate::seal::Seal;
-use crate::slots::Slots;
 use crate::snapshot::Snapshot;
 use crate::storage::{Durability, EntrySink, Form, State, Storage};
 use crate::vfs::{Dir, File, Kind, Open, Vfs};
@@ -66,7 +65,7 @@ pub fn open_staged(config: Config) -> Result<Box<dyn Storage>> {
 /// What stands at the store's own name.
 pub(crate) struct Main {
     pub(crate) file: Arc<dyn File>,
-    pub(crate) slots: Slots,
+    pub(crate) found: Found,
 }
 
 struct Opening {
@@ -95,7 +94,7 @@ impl Opening {
             }
             return Err(Error::NotFound { path: path() });
         };
-        let header = &main.slots.found.header;
+        let header = &main.found.header;
         if self.config.create == Create::New {
             return Err(Error::AlreadyExists { path: path() });
         }
@@ -141,12 +140,15 @@ impl Opening {
     }
 
     fn open(self, main: Main, lock: Option<Arc<StoreLock>>) -> Result<Box<dyn Storage>> {
-        let Main { file, mut slots } = main;
-        let seal = slots.unlock(self.config.keys.as_deref(), &self.path)?;
-        let header = &slots.found.header;
+        let Main { file, found } = main;
+        let seal = found.unlock(self.config.keys.as_deref(), &self.path)?;
+        let header = &found.header;
+        if let Some(anchor) = self.config.anchor.filter(|at| at.store_id != header.store_id) {
+            return Err(Error::AnchorMismatch { path: self.path, seq: anchor.seq });
+        }
         if header.form == Form::Ledger {
             let (place, condition) = (self.place(seal, lock), self.condition());
-            return Ok(Box::new(Ledger::new(place, condition, &self.config, file, slots)));
+            return Ok(Box::new(Ledger::new(place, condition, &self.config, file, found.header)));
         }
         let image = ImageReader::new(file, &self.path, header.clone(), seal.clone())?;
         let place = self.place(seal, lock);
@@ -245,13 +247,13 @@ pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<
         Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(io("open")(e)),
     };
-    let slots = Slots::read(&*file, path)?;
-    let header = &slots.found.header;
+    let found = Found::read(&*file, path)?;
+    let header = &found.header;
     if header.kind == FileKind::Log && header.form == Form::Wal {
         let why = "this is a log segment under another name; open the store it belongs to";
         return Err(Error::BadPath { path: path.to_owned(), why });
     }
-    Ok(Some(Main { file, slots }))
+    Ok(Some(Main { file, found }))
 }
 
 /// What is left of a store whose main file is missing.

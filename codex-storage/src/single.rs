@@ -10,12 +10,11 @@ use crate::batch::Seq;
 use crate::codec::u64_of;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::header::{FileKind, HEADER_LEN, Header};
+use crate::header::{FileKind, Found, HEADER_LEN, Header};
 use crate::image::ImageReader;
 use crate::log::LogReader;
 use crate::names::{Names, Role};
 use crate::seal::{Keys, Seal};
-use crate::slots::Slots;
 use crate::storage::Form;
 use crate::sync::thread;
 use crate::vfs::{File, Vfs};
@@ -51,16 +50,18 @@ pub struct FileFacts {
 /// # Errors
 /// As reading a header: `NotADatabase`, `EmptyFile`, `NewerVersion`, `Damaged`.
 pub fn file_store_id(file: &dyn File, path: &Path) -> Result<[u8; 16]> {
-    Ok(main_header(file, path)?.found.header.store_id)
+    Ok(main_header(file, path)?.header.store_id)
 }
 
-/// The id of this very file: another one takes its place with each image, and with a ledger that is
-/// copied under a fresh root key. Reads its header and nothing else.
+/// The id of this very file: a file with another one takes its place with each image, and where a
+/// ledger is copied. Reads its header and nothing else.
 ///
 /// # Errors
 /// As [`file_store_id`].
-pub fn file_id(file: &dyn File, path: &Path) -> Result<[u8; 16]> {
-    Ok(main_header(file, path)?.found.header.file_id)
+pub fn file_id(file: &dyn File, path: &Path) -> Result<Vec<u8>> {
+    let header = main_header(file, path)?.header;
+    // A ledger that is copied under the same root key keeps the id that its frames are bound to.
+    Ok([header.file_id.as_slice(), &header.slot_counter.to_le_bytes()].concat())
 }
 
 /// Whether the contents of `file` are encrypted: reads its header and nothing else.
@@ -68,7 +69,7 @@ pub fn file_id(file: &dyn File, path: &Path) -> Result<[u8; 16]> {
 /// # Errors
 /// As [`file_store_id`].
 pub fn file_is_encrypted(file: &dyn File, path: &Path) -> Result<bool> {
-    Ok(main_header(file, path)?.found.header.cipher != 0)
+    Ok(main_header(file, path)?.header.cipher != 0)
 }
 
 /// What `file` says of itself, without its key: of an image by its header, of a ledger by its
@@ -82,8 +83,7 @@ pub fn file_facts(
     path: &Path,
     go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<FileFacts> {
-    let slots = main_header(&**file, path)?;
-    let header = slots.found.header;
+    let header = main_header(&**file, path)?.header;
     if header.kind == FileKind::Log {
         return ledger_facts(file, path, &header, None, go_on);
     }
@@ -103,12 +103,11 @@ pub fn verify_file(
     keys: Option<&dyn Keys>,
     go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<FileFacts> {
-    let mut slots = main_header(&**file, path)?;
-    let blind = slots.found.header.cipher != 0 && keys.is_none();
-    let seal = if blind { None } else { slots.unlock(keys, path)? };
-    let header = slots.found.header.clone();
+    let found = main_header(&**file, path)?;
+    let blind = found.header.cipher != 0 && keys.is_none();
+    let seal = if blind { None } else { found.unlock(keys, path)? };
+    let header = found.header;
     if header.kind == FileKind::Log {
-        slots.check_gaps(&**file, path)?;
         return ledger_facts(file, path, &header, seal, go_on);
     }
     let image = ImageReader::new(Arc::clone(file), path, header, seal)?;
@@ -127,7 +126,7 @@ pub fn write_whole(
     path: &Path,
     to: &mut dyn FnMut(&[u8], u64) -> io::Result<()>,
 ) -> Result<()> {
-    let found = main_header(&**from, path)?.found;
+    let found = main_header(&**from, path)?;
     let image = ImageReader::new(Arc::clone(from), path, found.header.clone(), None)?;
     let mut write =
         |bytes: &[u8], at| to(bytes, at).map_err(|e| Error::io("write the copy of", path, e));
@@ -165,15 +164,15 @@ pub fn segments(vfs: &Vfs, name: &str) -> Result<Vec<String>> {
     Ok(listed.into_iter().filter(is_segment).collect())
 }
 
-/// The header slots, of a main file only.
-fn main_header(file: &dyn File, path: &Path) -> Result<Slots> {
-    let slots = Slots::read(file, path)?;
-    let header = &slots.found.header;
+/// The header, of a main file only.
+pub(crate) fn main_header(file: &dyn File, path: &Path) -> Result<Found> {
+    let found = Found::read(file, path)?;
+    let header = &found.header;
     if header.kind == FileKind::Log && header.form == Form::Wal {
         let why = "this is a log segment, not the main file of a store";
         return Err(Error::BadPath { path: path.to_owned(), why });
     }
-    Ok(slots)
+    Ok(found)
 }
 
 fn image_facts(image: &ImageReader) -> FileFacts {

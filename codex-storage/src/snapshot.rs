@@ -47,7 +47,7 @@ impl Snapshot {
     pub(crate) fn new(place: Place, config: &Config, image: ImageReader) -> Self {
         let condition = Condition::new(&place.path(), config.access);
         let header = image.header().clone();
-        let now = Anchor { seq: header.base_seq, digest: header.base_digest };
+        let now = Anchor::base(&header);
         let stats = StorageStats {
             seq: now.seq,
             durable: now.seq,

@@ -244,9 +244,15 @@ pub struct StorageStats {
     pub images_failed: u64,
 }
 
-/// A commit and the digest of all history up to it, to be kept elsewhere and demanded at open.
+/// A commit of one store and the digest of all history up to it, to be kept elsewhere and demanded
+/// at open.
+///
+/// An image holds the digest of its own last commit alone: an anchor that is older than the image
+/// is compared by its store id, and by its number, which must not be greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
+    /// The id of the store, which conversions and changes of keys keep.
+    pub store_id: [u8; 16],
     /// The commit.
     pub seq: Seq,
     /// SHA-256 over the history; see `docs/FORMAT.md`, "History digest".

@@ -96,10 +96,9 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
     let Some(main) = read_main(vfs, &names, &path)? else {
         return Err(Error::NotFound { path });
     };
-    let mut slots = main.slots;
-    let sealed = slots.found.header.cipher != 0;
-    let seal = if sealed && keys.is_none() { None } else { slots.unlock(keys, &path)? };
-    let header = &slots.found.header;
+    let header = &main.found.header;
+    let sealed = header.cipher != 0;
+    let seal = if sealed && keys.is_none() { None } else { main.found.unlock(keys, &path)? };
     let place = Place { vfs: vfs.clone(), names, seal, lock: None };
     let mut found = Verified {
         form: header.form,
@@ -114,7 +113,6 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
         authenticated: place.seal.is_some(),
     };
     if header.form == Form::Ledger {
-        slots.check_gaps(&*main.file, &path)?;
         verify_ledger(&place, header, main.file, &mut found)?;
         return Ok(found);
     }

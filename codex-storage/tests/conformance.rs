@@ -223,7 +223,11 @@ fn the_anchor_survives_and_is_demanded(bed: &Bed) {
         store.close().unwrap();
     }
     let last = anchors[3];
-    for wrong in [Anchor { seq: 4, ..last }, Anchor { digest: [1; 32], ..last }] {
+    for wrong in [
+        Anchor { seq: 4, ..last },
+        Anchor { digest: [1; 32], ..last },
+        Anchor { store_id: [1; 16], ..last },
+    ] {
         let refused = open(wrong);
         assert!(matches!(refused, Err(Error::AnchorMismatch { .. })), "{refused:?}");
     }
@@ -241,7 +245,7 @@ fn a_second_writer_is_locked_out_and_the_lock_outlives_nothing(bed: &Bed) {
     drop(store);
     // A failed opening keeps no lock.
     let mut config = bed.config();
-    config.anchor = Some(Anchor { seq: 99, digest: [0; 32] });
+    config.anchor = Some(Anchor { store_id: [0; 16], seq: 99, digest: [0; 32] });
     assert!(Store::open(config).is_err());
     assert!(Store::open(bed.config()).is_ok());
 }
@@ -429,7 +433,7 @@ fn verifying_reads_all_beside_a_writer_and_changes_nothing(bed: &Bed) {
         let verified = codex_storage::verify(&bed.vfs, NAME, keys).unwrap();
         let anchor = store.storage.anchor();
         assert_eq!((verified.form, verified.seq), (bed.form, n + 1));
-        assert_eq!(Anchor { seq: verified.seq, digest: verified.digest }, anchor);
+        assert_eq!((verified.seq, verified.digest), (anchor.seq, anchor.digest));
         assert_eq!((verified.encrypted, verified.authenticated), (keys.is_some(), keys.is_some()));
         assert_eq!(files(&bed.vfs), before);
         if n == 10 {

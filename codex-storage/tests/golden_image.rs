@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use codex_storage::Access;
 use codex_storage::batch::Op;
-use codex_storage::storage::{Anchor, Form};
+use codex_storage::storage::Form;
 use codex_storage::vfs::{SeededEntropy, Vfs};
 
 use common::seal::ToyKeys;
@@ -104,7 +104,7 @@ fn check(name: &str, form: Form, sealed: bool, make: impl Fn(&Bed) -> Store) {
     let store = Store::open(config).unwrap();
     assert_eq!((&store.map, store.recovered.clean), (&map, true));
     let verified = codex_storage::verify(&read.vfs, NAME, read.keys.as_deref()).unwrap();
-    assert_eq!(Anchor { seq: verified.seq, digest: verified.digest }, anchor);
+    assert_eq!((verified.seq, verified.digest), (anchor.seq, anchor.digest));
 }
 
 /// `wal.db` for the image and `wal.segment-3.log` for a segment.

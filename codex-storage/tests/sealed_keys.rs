@@ -20,6 +20,8 @@ use codex_storage::{Config, Error, Result};
 use common::store::Store;
 use common::{NAME, keys};
 
+/// More calls than a change of the key makes.
+const CALLS: u64 = 20;
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -168,6 +170,50 @@ fn a_power_cut_at_every_call_leaves_a_store_that_the_old_or_the_new_key_opens() 
 }
 
 #[test]
+fn two_changes_of_key_that_are_cut_one_after_the_other_leave_a_store_that_a_key_opens() {
+    let keys: [Arc<dyn Keys>; 3] = ["first", "second", "third"].map(keys);
+    let open = |disk: &FaultDir, form, place: &str| {
+        let opened = keys.iter().find_map(|key| match Store::open(config(disk, form, 7, key)) {
+            Ok(store) => Some(store),
+            Err(Error::WrongKey { .. }) => None,
+            Err(e) => panic!("{place}: {e}"),
+        });
+        opened.unwrap_or_else(|| panic!("{place}: no key opens the store"))
+    };
+    let mut lives = 0;
+    for form in FORMS {
+        for sets_before in [0, 3] {
+            for (first, second) in (0..CALLS).flat_map(|n| (0..CALLS).map(move |m| (n, m))) {
+                let place = format!("{form}, {sets_before} sets, calls {first} and {second}");
+                let disk = FaultDir::new();
+                let mut store = Store::open(config(&disk, form, 1, &keys[0])).unwrap();
+                for n in 0..sets_before {
+                    store.set(&format!("before {n}"), "value").unwrap();
+                }
+                let mut map = store.map.clone();
+                let mut disk = disk;
+                for (round, call) in [first, second].into_iter().enumerate() {
+                    disk.cut_power_at(disk.calls() + call, Side::After);
+                    let _ = store.storage.change_key(&*keys[round + 1]);
+                    drop(store);
+                    disk = disk.reboot(Survivors::Seeded(call + 31 * first));
+                    store = open(&disk, form, &place);
+                    assert_eq!(store.map, map, "{place}");
+                    for n in 0..5 {
+                        store.set(&format!("{round} {n}"), "value").unwrap();
+                    }
+                    map = store.map.clone();
+                    lives += 1;
+                }
+                store.close().unwrap();
+            }
+        }
+    }
+    println!("{lives} lives");
+    assert!(lives > 1_000, "{lives}");
+}
+
+#[test]
 fn an_error_at_every_call_changes_nothing_or_leaves_it_to_the_next_open() {
     let mut faults = 0;
     for form in FORMS {
@@ -242,7 +288,7 @@ fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u3
     let trace = disk.trace();
     assert!(store.storage.retired().is_some(), "{form}: the old log was closed under the lock");
     assert!(store.storage.retired().is_none());
-    // Neither the space ahead, in pieces of 64 KiB, nor the header slots.
+    // Neither the space ahead, in pieces of 64 KiB, nor the header.
     let is_frame = |len| (8 << 10..32 << 10).contains(&len);
     let copied = trace.iter().filter(|call| call.kind == CallKind::Write && is_frame(call.len));
     let copied = copied.map(|call| call.len).sum();

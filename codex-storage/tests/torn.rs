@@ -59,7 +59,13 @@ fn torn_tail_is_dropped_and_reported() {
             let zeroed = [&sample.bytes[..at], &vec![0; sample.bytes.len() - at]].concat();
             for bytes in [&sample.bytes[..at], &zeroed] {
                 let what = format!("cut at {at} of {start}..{end}, {} bytes", bytes.len());
-                let store = sample.read(bytes).unwrap_or_else(|e| panic!("{what}: {e}"));
+                let read = sample.read(bytes);
+                if bytes.len() % 512 != 0 {
+                    // No log in service has such a length.
+                    assert!(matches!(read, Err(Error::Damaged { .. })), "{what}: {read:?}");
+                    continue;
+                }
+                let store = read.unwrap_or_else(|e| panic!("{what}: {e}"));
                 if at == start || at >= whole {
                     let commits = if at == start { last - 1 } else { last } as u64;
                     assert_eq!((store.recovered.seq, &store.recovered.cut), (commits, &None));
@@ -136,7 +142,7 @@ fn values_that_contain_copies_of_the_log_are_never_taken_for_it() {
     for sealed in [false, true] {
         let inner = vec![dense(1, 90), dense(2, 90), dense(3, 90)];
         let copy = Sample::new(sealed, Durability::Sync, &inner, true).bytes;
-        let frames = copy[8192..].to_vec();
+        let frames = copy[512..].to_vec();
         // At each alignment to the frames around it; and one that stands where it stood.
         let mut values: Vec<Vec<u8>> =
             [0, 1, 16, 63].iter().map(|&n| [vec![1; n], frames.clone()].concat()).collect();

@@ -5,12 +5,13 @@ use std::path::Path;
 use std::sync::Arc;
 
 use codex_backup::{Cause, Depth, Facts, Flaw, Inspect, Reading, Source, WriteAt};
+use codex_storage::batch::Seq;
 use codex_storage::seal::Keys;
 use codex_storage::storage::Form;
 use codex_storage::vfs::{File, Open, Vfs};
 use codex_storage::{
     Error as StorageError, FileFacts, file_facts, file_id, file_is_encrypted, file_store_id,
-    verify_file,
+    ledger_upto, verify_file,
 };
 
 use crate::error::Result;
@@ -60,27 +61,26 @@ impl StoreFile {
 
 /// A ledger up to a commit: the open file, which keeps these bytes whatever takes its name.
 #[derive(Debug)]
-pub(crate) struct Grown {
-    file: Arc<dyn File>,
-    upto: u64,
-}
+pub(crate) struct Grown(Arc<dyn File>);
 
-/// Settles a ledger by `settle`, which makes it durable and says how long it is then.
+/// Settles a ledger by `settle`, which makes it durable and says how long it is then, and which
+/// commit is the last.
 ///
-/// A rekey may put a copy, with other offsets, in the ledger's place at any moment: so the file is
-/// opened first, and if it has its name afterwards, the length is of it.
+/// A change of the key or a rekey may put a copy in the ledger's place at any moment, which grows
+/// instead of it: so the file is opened first, and if it has its name afterwards, the length is of
+/// it.
 pub(crate) fn settle_ledger(
     vfs: &Vfs,
     name: &str,
-    settle: impl Fn() -> Result<u64>,
+    settle: impl Fn() -> Result<(u64, Seq)>,
 ) -> Result<Grown> {
     let path = vfs.dir.path(name);
     loop {
         let file = open(vfs, name)?;
-        let upto = settle()?;
+        let (upto, seq) = settle()?;
         let replaced = file_id(&*file, &path)? != file_id(&*open(vfs, name)?, &path)?;
         if !replaced || cfg!(codex_mutant = "ledger_by_name") {
-            return Ok(Grown { file, upto });
+            return Ok(Grown(ledger_upto(file, &path, upto, seq)?));
         }
     }
 }
@@ -116,15 +116,23 @@ pub(crate) fn with_source<R>(
     take: Take<'_>,
     f: impl FnOnce(Source<'_>, Option<&Facts>) -> R,
 ) -> Result<R> {
-    if let Take::Grown(Grown { file, upto }) = take {
-        return Ok(f(Source::Opened { name, file, upto: *upto }, None));
+    let whole = |file: &Arc<dyn File>| {
+        file.len().map_err(|source| StorageError::Io {
+            action: "look at",
+            path: vfs.dir.path(name),
+            source: Arc::new(source),
+        })
+    };
+    if let Take::Grown(Grown(file)) = take {
+        return Ok(f(Source::Opened { name, file, upto: whole(file)? }, None));
     }
     let path = vfs.dir.path(name);
     let file = open(vfs, name)?;
     let found = file_facts(&file, &path, &mut |_| true)?;
     let upto = found.bytes;
     if found.form == Form::Ledger {
-        return Ok(f(Source::Opened { name, file: &file, upto }, None));
+        let file = &ledger_upto(file, &path, upto, found.seq)?;
+        return Ok(f(Source::Opened { name, file, upto: whole(file)? }, None));
     }
     let about = facts(found.clone());
     if found.continued {
@@ -211,12 +219,13 @@ mod tests {
             if rounds.replace(rounds.get() + 1) == 0 {
                 store.rekey(key(2)).unwrap();
             }
-            Ok(store.stats().storage.log_bytes)
+            let stats = store.stats().storage;
+            Ok((stats.log_bytes, stats.seq))
         });
         let grown = grown.unwrap();
         let path = Path::new("a.db");
         let now = file_id(&*open(&vfs, "a.db").unwrap(), path).unwrap();
-        assert_eq!(file_id(&*grown.file, path).unwrap(), now, "the file that was replaced");
+        assert_eq!(file_id(&*grown.0, path).unwrap(), now, "the file that was replaced");
         assert_eq!(rounds.get(), 2);
     }
 }

@@ -255,8 +255,12 @@ fn settle(
     if form != Form::Ledger {
         return settled().map(|()| None);
     }
-    let len = || settled().map(|()| engine.stats().storage.log_bytes);
-    join::settle_ledger(vfs, name, len).map(Some)
+    let reached = || {
+        settled()?;
+        let stats = engine.stats().storage;
+        Ok((stats.log_bytes, stats.seq))
+    };
+    join::settle_ledger(vfs, name, reached).map(Some)
 }
 
 /// As [`settle`], for a copy to `path`. Another thread writes the image, so that `watch` runs while

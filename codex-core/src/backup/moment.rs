@@ -8,7 +8,7 @@ use codex_storage::batch::{Op, Seq};
 use codex_storage::seal::Keys;
 use codex_storage::storage::Form;
 use codex_storage::vfs::{Clock, Dir, File, Mode, Open, Vfs};
-use codex_storage::{Config, Create, Error as StorageError, LedgerCut, read_commits};
+use codex_storage::{Config, Create, Error as StorageError, LedgerCut, ledger_upto, read_commits};
 
 use crate::error::{Error, Result};
 
@@ -25,20 +25,23 @@ pub enum Moment {
 pub(super) struct Staged {
     vfs: Vfs,
     name: String,
-    len: u64,
+    /// Where its frames end.
+    upto: u64,
+    /// Its last commit.
+    seq: Seq,
 }
 
 impl Staged {
     /// Hands its bytes to `to`.
     pub(super) fn write(&self, to: &mut WriteAt<'_>) -> Result<()> {
-        let (dir, name) = (&self.vfs.dir, &self.name);
-        let failed = |source| io("read", &**dir, name, source);
-        let from = dir.open(name, Open::Read).map_err(failed)?;
-        copy_bytes(&*from, to, self.len).map_err(failed)
+        let failed = |source| io("read", &*self.vfs.dir, &self.name, source);
+        let from = view(&self.vfs, &self.name, self.upto, self.seq)?;
+        copy_bytes(&*from, to).map_err(failed)
     }
 
+    /// About how long it is, in bytes.
     pub(super) fn len(&self) -> u64 {
-        self.len
+        self.upto
     }
 }
 
@@ -66,17 +69,24 @@ pub(super) fn stage(
     };
     let mut part = Vec::new();
     let cut = read_part(vfs, name, keys, upto, &mut part)?;
+    if upto < cut.oldest {
+        let (path, oldest) = (vfs.dir.path(name), cut.oldest);
+        let value = format!("{}: commit {oldest} is the first there is", path.display());
+        let why = "no earlier state came into the ledger when it was converted; name a later one";
+        return Err(codex_backup::Error::Invalid { value, why }.into());
+    }
     let last = part.last().map_or(cut.seq, |commit: &Commit| commit.seq);
     if matches!(moment, Moment::Seq(wanted) if wanted > last) {
         let value = format!("{}: commit {last} is the last one", vfs.dir.path(name).display());
         let why = "the moment asked for is behind it; name an earlier one";
         return Err(codex_backup::Error::Invalid { value, why }.into());
     }
-    let mut staged =
-        Staged { vfs: vfs.clone(), name: format!("{name}.tmp.moment"), len: cut.offset };
-    copy(vfs, name, &staged.name, cut.offset)?;
+    let staged_name = format!("{name}.tmp.moment");
+    let mut staged = Staged { vfs: vfs.clone(), name: staged_name, upto: cut.offset, seq: cut.seq };
+    copy(vfs, name, &staged.name, &cut)?;
     if !part.is_empty() {
-        staged.len = append(vfs, &staged.name, keys, &part)?;
+        staged.upto = append(vfs, &staged.name, keys, &part)?;
+        staged.seq = last;
     }
     Ok(staged)
 }
@@ -138,19 +148,27 @@ fn read_part(
     Ok(cut)
 }
 
-fn copy(vfs: &Vfs, from: &str, to: &str, len: u64) -> Result<()> {
+/// The ledger `name` up to a commit.
+fn view(vfs: &Vfs, name: &str, upto: u64, seq: Seq) -> Result<Arc<dyn File>> {
+    let dir = &*vfs.dir;
+    let file = dir.open(name, Open::Read).map_err(|source| io("open", dir, name, source))?;
+    Ok(ledger_upto(file, &dir.path(name), upto, seq)?)
+}
+
+fn copy(vfs: &Vfs, from: &str, to: &str, cut: &LedgerCut) -> Result<()> {
     let dir = &*vfs.dir;
     if dir.metadata(to).map_err(|source| io("look at", dir, to, source))?.is_some() {
         dir.remove(to).map_err(|source| io("remove", dir, to, source))?;
     }
-    let source = dir.open(from, Open::Read).map_err(|source| io("open", dir, from, source))?;
+    let source = view(vfs, from, cut.offset, cut.seq)?;
     let create = Open::CreateNew(Mode::Private);
     let target = dir.open(to, create).map_err(|source| io("create", dir, to, source))?;
-    copy_bytes(&*source, &mut |bytes, at| target.write_all_at(bytes, at), len)
+    copy_bytes(&*source, &mut |bytes, at| target.write_all_at(bytes, at))
         .map_err(|source| io("copy to", dir, to, source))
 }
 
-fn copy_bytes(from: &dyn File, to: &mut WriteAt<'_>, len: u64) -> std::io::Result<()> {
+fn copy_bytes(from: &dyn File, to: &mut WriteAt<'_>) -> std::io::Result<()> {
+    let len = from.len()?;
     let mut buf = vec![0; CHUNK_BYTES];
     let mut at = 0;
     while at < len {

@@ -319,7 +319,7 @@ impl Storage for Double {
     }
 
     fn anchor(&self) -> Anchor {
-        Anchor { seq: seq(self.probe.untracked().log.len()), digest: [0; 32] }
+        Anchor { store_id: [0; 16], seq: seq(self.probe.untracked().log.len()), digest: [0; 32] }
     }
 
     fn poisoned(&self) -> Option<String> {

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    CRC_OFFSET, FileKind, HEADER_LEN, Header, SIGNATURE, TAG_OFFSET, VERSION, covered,
+    CRC_OFFSET, HEADER_LEN, Header, NAMED_FIELD, SIGNATURE, TAG_OFFSET, VERSION, covered,
     parse_fields, seal_error,
 };
+use crate::batch::Seq;
 use crate::codec::{Fields, u64_of};
 use crate::error::{Error, Result};
 use crate::seal::{ENVELOPE_LEN, HEADER_TAG_LEN, Keys, Seal};
@@ -16,7 +17,6 @@ use crate::vfs::File;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
     pub(crate) header: Header,
-    offset: u64,
     bytes: Vec<u8>,
 }
 
@@ -26,41 +26,33 @@ impl Found {
     /// # Errors
     /// `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, in this order.
     pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Self> {
-        Self::read_at(file, path, 0)
-    }
-
-    /// The bytes of the header as they were read.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.bytes
+        Self::parse(&read_slot(file, path)?, path)
     }
 
     /// The bytes of this image's header without the link to its log; the tag does not cover that.
     pub(crate) fn without_link(&self) -> Vec<u8> {
-        let mut bytes = covered(FileKind::Image, &self.bytes);
-        bytes.truncate(CRC_OFFSET);
-        bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
-        bytes
+        with_checksum(covered(&self.header, &self.bytes))
     }
 
-    /// Whether both were read from equal bytes.
-    pub(crate) fn has_bytes_of(&self, other: &Self) -> bool {
-        self.bytes == other.bytes
+    /// The bytes of this ledger's header for a copy that ends with commit `seq` and has no name
+    /// yet; the tag does not cover that number.
+    pub(crate) fn for_copy_upto(&self, seq: Seq) -> Vec<u8> {
+        let mut bytes = self.bytes.clone();
+        if let Some(field) = bytes.get_mut(NAMED_FIELD) {
+            field.copy_from_slice(&seq.to_le_bytes());
+        }
+        with_checksum(bytes)
     }
 
-    /// Reads the header slot at `offset`.
-    pub(crate) fn read_at(file: &dyn File, path: &Path, offset: u64) -> Result<Self> {
-        Self::parse(&read_slot(file, path, offset)?, path, offset)
-    }
-
-    /// Checks the bytes of a header slot that was read at `offset`.
-    pub(crate) fn parse(bytes: &[u8], path: &Path, offset: u64) -> Result<Self> {
+    /// Checks the bytes of a header.
+    pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         if bytes.is_empty() {
             return Err(Error::EmptyFile { path: path.to_owned() });
         }
         if !bytes.starts_with(&SIGNATURE) {
             return Err(Error::NotADatabase { path: path.to_owned() });
         }
-        let damaged = |what| Error::Damaged { path: path.to_owned(), offset, what };
+        let damaged = |what| Error::Damaged { path: path.to_owned(), offset: 0, what };
         let mut fields = Fields::new(bytes);
         let (_signature, version) = (fields.u64(), fields.u16());
         if bytes.len() >= SIGNATURE.len() + 2 && version > VERSION {
@@ -76,7 +68,7 @@ impl Found {
             return Err(damaged("the header has version 0"));
         }
         let header = parse_fields(&mut fields).map_err(damaged)?;
-        Ok(Self { header, offset, bytes: bytes.to_vec() })
+        Ok(Self { header, bytes: bytes.to_vec() })
     }
 
     /// Opens the envelope in this header with the key that the user brought, and authenticates
@@ -102,9 +94,8 @@ impl Found {
         };
         let none = [0; ENVELOPE_LEN];
         let envelope = self.header.envelope.as_deref().unwrap_or(&none);
-        let seal = keys
-            .unlock(&self.header.store_id, envelope)
-            .map_err(|e| seal_error(path, self.offset, e))?;
+        let seal =
+            keys.unlock(&self.header.store_id, envelope).map_err(|e| seal_error(path, 0, e))?;
         self.authenticate(Some(&*seal), path)?;
         Ok(Some(seal))
     }
@@ -115,7 +106,7 @@ impl Found {
     /// `Tampered` for a tag or a root key that does not match, and for a plain file in an
     /// encrypted store or the other way round.
     pub(crate) fn authenticate(&self, seal: Option<&dyn Seal>, path: &Path) -> Result<()> {
-        let tampered = || Error::Tampered { path: path.to_owned(), offset: self.offset };
+        let tampered = || Error::Tampered { path: path.to_owned(), offset: 0 };
         let mut tail = Fields::new(self.bytes.get(TAG_OFFSET..).unwrap_or_default());
         let tag = tail.array::<HEADER_TAG_LEN>();
         let Some(seal) = seal else {
@@ -128,17 +119,23 @@ impl Found {
         if cfg!(codex_mutant = "header_unverified") {
             return Ok(());
         }
-        let covered = covered(self.header.kind, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
-        seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, self.offset, e))
+        let covered = covered(&self.header, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
+        seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, 0, e))
     }
 }
 
-/// The bytes of the slot at `offset`, fewer where the file ends before.
-pub(crate) fn read_slot(file: &dyn File, path: &Path, offset: u64) -> Result<Vec<u8>> {
+fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
+    bytes.truncate(CRC_OFFSET);
+    bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
+    bytes
+}
+
+/// The bytes of the header, fewer where the file ends before.
+fn read_slot(file: &dyn File, path: &Path) -> Result<Vec<u8>> {
     let read = || {
-        let left = file.len()?.saturating_sub(offset).min(u64_of(HEADER_LEN));
+        let left = file.len()?.min(u64_of(HEADER_LEN));
         let mut bytes = vec![0; usize::try_from(left).unwrap_or(HEADER_LEN)];
-        file.read_exact_at(&mut bytes, offset)?;
+        file.read_exact_at(&mut bytes, 0)?;
         Ok(bytes)
     };
     read().map_err(|e| Error::io("read the header of", path, e))

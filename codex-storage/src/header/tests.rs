@@ -25,7 +25,7 @@ fn plain(kind: FileKind, form: Form) -> Header {
 }
 
 fn parse(bytes: &[u8]) -> Result<Found> {
-    Found::parse(bytes, path(), 0)
+    Found::parse(bytes, path())
 }
 
 fn keys(passphrase: &str) -> Arc<dyn Keys> {
@@ -60,7 +60,10 @@ fn a_header_comes_back_as_it_was_written() {
         (FileKind::Log, Form::Ledger),
     ];
     for (kind, form) in kinds {
-        let header = Header { base_seq: 7, ..plain(kind, form) };
+        let mut header = Header { base_seq: 7, ..plain(kind, form) };
+        if header.is_ledger() {
+            (header.oldest_seq, header.named_seq) = (8, 9);
+        }
         let bytes = header.encode(None);
         assert_eq!(bytes.len(), HEADER_LEN);
         let found = parse(&bytes).unwrap();
@@ -93,6 +96,9 @@ fn the_fields_stand_where_the_format_says() {
     let (header, bytes) = sealed();
     assert_eq!(bytes[144..160], header.root_id);
     assert_eq!(bytes[224..480], header.envelope.unwrap()[..]);
+    let ledger = Header { oldest_seq: 3, named_seq: 5, ..plain(FileKind::Log, Form::Ledger) };
+    let bytes = ledger.encode(None);
+    assert_eq!((bytes[72], bytes[208]), (5, 3));
 }
 
 #[test]
@@ -129,7 +135,7 @@ fn a_header_cut_short_is_named_for_what_is_left_of_it() {
 #[test]
 fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
     let ledger = plain(FileKind::Log, Form::Ledger).encode(None);
-    let cases: [(usize, &[u8]); 15] = [
+    let cases: [(usize, &[u8]); 16] = [
         (8, &[0, 0]),
         (10, &[0]),
         (10, &[1]),
@@ -140,7 +146,8 @@ fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
         (12, &[3]),
         (13, &[0, 0, 1]),
         (48, &[0; 8]),
-        (72, &[1]),
+        (56, &[1]),
+        (208, &[1]),
         (80, &[0; 8]),
         (128, &[1]),
         (160, &[1]),

@@ -12,7 +12,7 @@ use crate::names::Names;
 use crate::open::refuse_pending;
 use crate::seal::{Keys, Seal};
 use crate::storage::Form;
-use crate::vfs::{Open, Vfs};
+use crate::vfs::Vfs;
 
 /// One commit of a ledger.
 #[derive(Debug)]
@@ -38,6 +38,9 @@ pub struct LedgerCut {
     pub offset: u64,
     /// The digest of the history up to it.
     pub digest: [u8; 32],
+    /// The first commit after which the ledger can show the state of the store: 0 for one that
+    /// began empty. One that was converted from another form begins with the state that it had.
+    pub oldest: Seq,
 }
 
 /// Reads the commits of the ledger `name` in order, each checked against the chain, up to and
@@ -88,16 +91,14 @@ pub fn read_commits(
 ) -> Result<LedgerCut> {
     let path = vfs.dir.path(name);
     refuse_pending(vfs, &Names::staged(name), &path)?;
-    let (file, mut slots) = open_main(vfs, name, Open::Read)?;
-    let header = &slots.found.header;
+    let (file, found) = open_main(vfs, name)?;
+    let header = &found.header;
     if header.form != Form::Ledger {
         let (found, wanted) = (header.form, Form::Ledger);
         return Err(Error::WrongForm { path, found, wanted });
     }
-    let seal: Option<Arc<dyn Seal>> = slots.unlock(keys, &path)?;
-    slots.check_gaps(&*file, &path)?;
-    let header = slots.found.header;
-    let mut reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
+    let seal: Option<Arc<dyn Seal>> = found.unlock(keys, &path)?;
+    let mut reader = LogReader::new(file, &path, header, seal, 0, OnDamage::Refuse)?;
     let mut cut = *reader.end();
     while cut.seq < upto {
         let Some(group) = reader.next()? else { break };
@@ -116,5 +117,6 @@ pub fn read_commits(
         }
         cut = *reader.end();
     }
-    Ok(LedgerCut { seq: cut.seq, offset: cut.offset, digest: cut.digest })
+    let oldest = header.oldest_seq;
+    Ok(LedgerCut { seq: cut.seq, offset: cut.offset, digest: cut.digest, oldest })
 }

@@ -1,19 +1,24 @@
-//! Whole ledgers made anew: copied under another key, or written from a state.
+//! Whole ledgers written again: copied under another key, or written from a state.
 
+use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::log_place;
 use crate::batch::{Group, Seq};
+use crate::codec::u64_of;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::header::{HEADER_LEN, Header};
+use crate::header::{BODY_OFFSET, Found, Header};
 use crate::image::Place;
-use crate::log::{Copying, LogPlace, LogReader, LogWriter, NewLog, Reseal, layout, of_the_copy};
+use crate::log::{
+    Copying, LogPlace, LogReader, LogWriter, NewLog, Reseal, UNIT, is_full, layout, not_as_written,
+    of_the_copy,
+};
 use crate::names::Temporary;
 use crate::seal::Seal;
-use crate::slots::{SECOND_SLOT, replacement};
 use crate::storage::{Durability, Form};
-use crate::vfs::Open;
+use crate::vfs::{File, Mode, Open};
 
 /// A ledger that is being copied, most often under another root key.
 #[derive(Debug)]
@@ -23,7 +28,6 @@ pub(crate) struct Rewrite {
     pub(crate) temporary: String,
     pub(super) header: Header,
     pub(super) seal: Option<Arc<dyn Seal>>,
-    slot: Vec<u8>,
 }
 
 impl Rewrite {
@@ -37,7 +41,7 @@ impl Rewrite {
         seal: Option<Arc<dyn Seal>>,
     ) -> Result<Self> {
         let (path, name) = (place.path(), place.names.main());
-        let (header, slot) = replacement(to, seal.as_deref());
+        let header = to;
         let file = place.vfs.dir.open(name, Open::Read).map_err(|e| Error::io("open", &path, e))?;
         let own = place.seal.clone();
         let reader = LogReader::new(file, &path, from, own, 0, OnDamage::Refuse)?;
@@ -45,37 +49,109 @@ impl Rewrite {
         let temporary = place.names.temporary(Temporary::Rekey);
         let copying = Copying::default();
         copying.begin(Reseal::begin(reader, log, &header, temporary.clone())?);
-        Ok(Self { copying, temporary, header, seal, slot })
+        Ok(Self { copying, temporary, header, seal })
     }
 
-    /// Copies the rest, up to commit `upto`. Both header slots are equal until the name of the
-    /// copy is durable, so that an open for writing knows.
-    pub(crate) fn complete(&self, upto: Seq) -> Result<LogWriter> {
+    /// Copies the rest, up to commit `upto`; the copy and its header.
+    pub(crate) fn complete(&self, upto: Seq) -> Result<(LogWriter, Header)> {
         let mut writer = self.copying.complete(upto)?;
-        writer.put_slot(&self.slot, SECOND_SLOT).map_err(of_the_copy)?;
-        Ok(writer)
+        let header = writer.finish_copy(&self.header)?;
+        Ok((writer, header))
     }
 }
 
 /// Gives the complete copy, which is [prepared](Place::prepare) for it, the ledger's name.
 ///
 /// # Errors
-/// `Io`: either file may have the name; `InDoubt`: the copy has it.
-pub(crate) fn install(writer: &mut LogWriter, place: &Place, temporary: &str) -> Result<()> {
+/// `Io`: either file may have the name.
+pub(crate) fn install(place: &Place, temporary: &str) -> Result<()> {
     let installed = place.put_name(temporary);
-    installed.map_err(|e| Error::io("put the new ledger in place as", &place.path(), e))?;
-    writer.put_slot(&[0; HEADER_LEN], SECOND_SLOT)
+    installed.map_err(|e| Error::io("put the new ledger in place as", &place.path(), e))
+}
+
+/// Copies the ledger in `place` up to `end`, where its frames end, under the header `header` and
+/// the name `temporary`: the same frames, which are bound to the file id and not to the envelope.
+/// Returns the durable copy and its length.
+///
+/// # Errors
+/// `NoSpace`, `Io`, `Damaged`: the copy came to nothing and is removed where that is possible.
+pub(super) fn copy_under(
+    place: &Place,
+    header: &Header,
+    end: u64,
+    temporary: &str,
+) -> Result<(Arc<dyn File>, u64)> {
+    let path = place.vfs.dir.path(temporary);
+    let len = end.next_multiple_of(UNIT);
+    let copied = copy_frames(place, end, temporary)
+        .and_then(|file| {
+            // Zeros behind the frames, whatever was there.
+            file.set_len(end)?;
+            file.set_len(len)?;
+            file.write_all_at(&header.encode(place.seal.as_deref()), 0)?;
+            file.sync()?;
+            Ok(file)
+        })
+        .map_err(|e| match is_full(&e) {
+            true => Error::NoSpace { path: place.path(), needed: len },
+            false => Error::io("copy the ledger to", &path, e),
+        });
+    let checked = copied.and_then(|file| {
+        read_back(place, &*file, header, end, &path)?;
+        Ok((file, len))
+    });
+    checked.inspect_err(|_| drop(place.vfs.dir.remove(temporary)))
+}
+
+/// Shares the blocks where the disk can, else copies the bytes.
+fn copy_frames(place: &Place, end: u64, temporary: &str) -> io::Result<Arc<dyn File>> {
+    let dir = &place.vfs.dir;
+    if dir.metadata(temporary)?.is_some() {
+        dir.remove(temporary)?;
+    }
+    if dir.reflink(place.names.main(), temporary, Mode::Private).is_ok() {
+        return dir.open(temporary, Open::Write);
+    }
+    let from = dir.open(place.names.main(), Open::Read)?;
+    let to = dir.open(temporary, Open::CreateNew(Mode::Private))?;
+    let (mut at, mut buf) = (0, Vec::new());
+    while at < end {
+        buf.resize(usize::try_from(end - at).unwrap_or(PIECE).min(PIECE), 0);
+        from.read_exact_at(&mut buf, at)?;
+        to.write_all_at(&buf, at)?;
+        at += u64_of(buf.len());
+    }
+    Ok(to)
+}
+
+/// Reads the header of a copy and the last of its frames back.
+fn read_back(place: &Place, copy: &dyn File, header: &Header, end: u64, path: &Path) -> Result<()> {
+    let found = Found::read(copy, path)?;
+    found.authenticate(place.seal.as_deref(), path)?;
+    let start = end.saturating_sub(u64_of(PIECE)).max(BODY_OFFSET);
+    let read = |file: &dyn File| {
+        let mut last = vec![0; usize::try_from(end - start).unwrap_or(PIECE)];
+        let done = file.read_exact_at(&mut last, start).map(|()| last);
+        done.map_err(|e| Error::io("read back", path, e))
+    };
+    let name = place.names.main();
+    let from = place.vfs.dir.open(name, Open::Read);
+    let from = from.map_err(|e| Error::io("open", &place.path(), e))?;
+    if found.header == *header && read(copy)? == read(&*from)? {
+        return Ok(());
+    }
+    Err(not_as_written(path, start))
 }
 
 /// Writes a ledger with the header `header` and the groups that `fill` hands to its second
-/// argument, complete but for its name, and reads it back.
+/// argument, complete but for its name, and reads it back. The state that it shows first is that
+/// at its end.
 pub(crate) fn write_ledger(
     place: &Place,
     header: Header,
     temporary: &str,
     fill: &mut Fill<'_>,
 ) -> Result<LogWriter> {
-    let (header, slot) = replacement(header, place.seal.as_deref());
     let log = log_place(place, Durability::Os);
     let (path, seal) = (log.path(), place.seal.clone());
     let new = NewLog::write(log, header.clone(), temporary.to_owned())?;
@@ -87,7 +163,7 @@ pub(crate) fn write_ledger(
         Ok(())
     });
     filled.and_then(|()| writer.sync()).map_err(of_the_copy)?;
-    writer.put_slot(&slot, SECOND_SLOT).map_err(of_the_copy)?;
+    let header = writer.finish_copy(&Header { oldest_seq: writer.end().seq, ..header })?;
     let mut reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
     while let Some(group) = reader.next()? {
         group.for_each(&mut |_| Ok(()))?;
@@ -102,3 +178,6 @@ pub(crate) fn write_ledger(
 /// Fills groups, and hands over each that is full.
 pub(crate) type Fill<'a> =
     dyn FnMut(&mut Group, &mut dyn FnMut(&mut Group) -> Result<()>) -> Result<()> + 'a;
+
+/// How much is copied at a time, in bytes.
+const PIECE: usize = 256 << 10;

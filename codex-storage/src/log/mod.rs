@@ -17,15 +17,15 @@ mod write;
 
 pub(crate) use read::{LogReader, LogState};
 pub(crate) use recovery::recover;
-pub(crate) use reseal::{Copying, Reseal, of_the_copy};
+pub(crate) use reseal::{Copying, Reseal, not_as_written, of_the_copy};
 pub(crate) use segment::{LogPlace, NewLog};
-pub(crate) use space::SPACE_MIN;
+pub(crate) use space::{SPACE_MIN, UNIT, is_full};
 pub(crate) use write::LogWriter;
 
 use crate::batch::{Layout, Seq};
 use crate::digest::{HistoryDigest, STAMP_LEN};
 use crate::frame::{FRAME_HEAD, LogId, SALT_LEN};
-use crate::header::Header;
+use crate::header::{BODY_OFFSET, Header};
 use crate::seal::TAG_LEN;
 use crate::storage::Form;
 
@@ -52,7 +52,7 @@ impl LogEnd {
     /// The end of a log that has no frames yet.
     pub(crate) fn base(header: &Header) -> Self {
         Self {
-            offset: header.body_offset(),
+            offset: BODY_OFFSET,
             seq: header.base_seq,
             chain: header.base_chain,
             tag: header.base_tag,

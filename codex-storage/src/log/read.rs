@@ -36,6 +36,8 @@ pub(crate) struct LogReader {
     pub(super) on_damage: OnDamage,
     unproven: VecDeque<Unproven>,
     frames: u64,
+    /// How many bytes were read of frames that turned out not to count.
+    pub(super) wasted: u64,
     /// The plaintext of the frame at hand.
     plain: Vec<u8>,
     /// Its tag; zero in a plain store.
@@ -81,10 +83,12 @@ impl LogReader {
             form: header.form,
             end: LogEnd::base(header),
             durable: header.base_seq,
-            proven,
+            // A ledger had these commits when it got its name.
+            proven: proven.max(header.named_seq),
             on_damage,
             unproven: VecDeque::new(),
             frames: 0,
+            wasted: 0,
             plain: Vec::new(),
             tag: [0; TAG_LEN],
             tail: None,
@@ -147,19 +151,25 @@ impl LogReader {
         let Some(parsed) = self.parse(offset)? else { return Ok(Place::NoHeader) };
         let header = &parsed.header;
         if !header.is_known() {
-            return Ok(Place::Damage("the frame has a kind or flags that no build wrote"));
+            return Ok(Place::Damage(
+                "the frame has a kind, flags or a number that no build wrote",
+            ));
         }
         if !self.follows(&parsed) || header.kind == RESUME {
             return Ok(Place::Damage("the frame does not continue the one before it"));
         }
-        if !self.is_intact(offset, &parsed)? {
-            return Ok(Place::Torn(parsed));
-        }
-        match self.open(offset, &parsed)? {
-            Opened::Yes => Ok(Place::Next(parsed)),
-            Opened::Tampered => Ok(Place::Tampered),
-            Opened::Damaged(what) => Ok(Place::Damage(what)),
-        }
+        let place = if self.is_intact(offset, &parsed)? {
+            match self.open(offset, &parsed)? {
+                Opened::Yes => return Ok(Place::Next(parsed)),
+                Opened::Tampered => Place::Tampered,
+                Opened::Damaged(what) => Place::Damage(what),
+            }
+        } else {
+            Place::Torn(parsed)
+        };
+        let left = self.window.file_len().saturating_sub(offset);
+        self.wasted = self.wasted.saturating_add(parsed.header.len().min(left));
+        Ok(place)
     }
 
     pub(super) fn parse(&mut self, offset: u64) -> Result<Option<Parsed>> {

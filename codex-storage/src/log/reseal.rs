@@ -1,14 +1,18 @@
 //! Copying a log under another root key, group by group, with the same history.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::gate::SyncGate;
+use super::recovery::Deferred;
+use super::space::Space;
 use super::{LogEnd, LogPlace, LogReader, LogWriter, NewLog};
 use crate::batch::Seq;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::frame::{GROUP, LAZY};
-use crate::header::Header;
+use crate::header::{Found, Header};
+use crate::storage::Durability;
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::vfs::File;
@@ -96,8 +100,7 @@ impl Reseal {
     }
 
     fn damaged(&self) -> Error {
-        let what = "the copy of the log does not read back as it was written";
-        Error::Damaged { path: self.to.path(), offset: self.to.end().offset, what }
+        not_as_written(&self.to.path(), self.to.end().offset)
     }
 }
 
@@ -149,7 +152,10 @@ pub(crate) struct Reached {
 }
 
 impl Reached {
-    pub(super) fn new(lazy: Option<Arc<SyncGate>>) -> Self {
+    /// Of the log in `place`, which syncs through `gate`.
+    pub(super) fn of(place: &LogPlace, gate: &Arc<SyncGate>) -> Self {
+        let is_lazy = place.durability != Durability::Sync;
+        let lazy = is_lazy.then(|| Arc::clone(gate));
         Self { seq: AtomicU64::new(0), offset: AtomicU64::new(0), lazy }
     }
 
@@ -181,15 +187,31 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Writes a header slot of a ledger, durably.
+    /// Gives a complete copy of a ledger, which has no name yet, its header, and reads it back.
+    /// The header names the last commit of the copy, as `oldest` perhaps too.
     ///
     /// # Errors
-    /// `InDoubt`, which poisons: either slot may be on the disk.
-    pub(crate) fn put_slot(&mut self, bytes: &[u8], offset: u64) -> Result<()> {
-        self.refuse_if_poisoned()?;
-        let written = self.file.write_all_at(bytes, offset).map_err(Arc::new);
+    /// `Io`, which concerns the copy alone.
+    pub(crate) fn finish_copy(&mut self, header: &Header) -> Result<Header> {
+        let header = Header { named_seq: self.end.seq, ..header.clone() };
+        let seal = self.place.seal.as_deref();
+        let written = self.file.write_all_at(&header.encode(seal), 0).map_err(Arc::new);
         let synced = written.and_then(|()| self.gate.sync());
-        synced.map_err(|source| self.in_doubt(self.end.seq + 1, source))
+        let path = self.path();
+        synced.map_err(|source| Error::Io { action: "copy", path: path.clone(), source })?;
+        let found = Found::read(&*self.file, &path)?;
+        found.authenticate(seal, &path)?;
+        if found.header == header { Ok(header) } else { Err(not_as_written(&path, 0)) }
+    }
+
+    /// Goes on in `file`, a durable copy of the log up to its end, of the length `len`; returns
+    /// the file that it replaces.
+    pub(crate) fn move_to(&mut self, file: Arc<dyn File>, len: u64) -> Arc<dyn File> {
+        self.gate = Arc::new(SyncGate::new(Arc::clone(&file)));
+        self.reached = Arc::new(Reached::of(&self.place, &self.gate));
+        self.space = Space::existing(Arc::clone(&file), len);
+        self.deferred = Deferred::default();
+        std::mem::replace(&mut self.file, file)
     }
 }
 
@@ -207,6 +229,12 @@ pub(crate) fn of_the_copy(error: Error) -> Error {
         Error::InDoubt { path, source, .. } => Error::Io { action: "copy", path, source },
         other => other,
     }
+}
+
+/// The copy that stands at `path` for now is not what was written.
+pub(crate) fn not_as_written(path: &Path, offset: u64) -> Error {
+    let what = "the copy of the log does not read back as it was written";
+    Error::Damaged { path: path.to_owned(), offset, what }
 }
 
 const NO_COPY: Error = Error::Contradiction("the copy of the log is complete, or has not begun");

@@ -3,6 +3,7 @@
 //! The five rules are `docs/FORMAT.md`, section "Reading a log".
 
 use super::read::{LogReader, Place, RESUME_PAYLOAD_MAX};
+use super::space::{UNIT, closed_len};
 use crate::codec::{is_zero, len_without_zeros, u64_of};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
@@ -25,12 +26,17 @@ impl LogReader {
         if let Some(last) = last_nonzero
             && self.cross_or_refuse(at, last)?
         {
+            if self.wasted > self.window.file_len().saturating_mul(WASTED_MAX) {
+                return Err(self.damaged(at, "the log has more torn frames than crashes leave"));
+            }
             return Ok(());
         }
         if self.proven >= seq && !cfg!(codex_mutant = "ignore_other_files") {
-            return Err(self.damaged(at, "a commit that another file continues is missing"));
+            let what = "a commit is missing that another file continues or the header names";
+            return Err(self.damaged(at, what));
         }
         let Some(last) = last_nonzero else {
+            self.refuse_if_closed_further(at)?;
             self.tail = Some(Tail { last_nonzero });
             return Ok(());
         };
@@ -42,6 +48,7 @@ impl LogReader {
                 return Err(Error::Tampered { path: self.window.path().to_owned(), offset: at });
             }
         };
+        self.refuse_if_closed_further(at)?;
         let is_cut = is_torn || self.on_damage == OnDamage::CutTail;
         if !is_cut && !cfg!(codex_mutant = "cut_anything") {
             return Err(Error::TailSuspect {
@@ -53,6 +60,18 @@ impl LogReader {
         }
         self.tail = Some(Tail { last_nonzero });
         Ok(())
+    }
+
+    /// Refuses a file whose length says that it was closed, and whose last frame, which ends at
+    /// `at`, is not the mark of that close.
+    fn refuse_if_closed_further(&self, at: u64) -> Result<()> {
+        let len = self.window.file_len();
+        let is_in_service = len.is_multiple_of(UNIT);
+        if is_in_service || self.end.closed && closed_len(at) == len {
+            return Ok(());
+        }
+        Err(self
+            .damaged(at, "the length of the log is that of a closed one, and its end is missing"))
     }
 
     /// Searches behind `at` for a resume frame that names it (true: reading goes on there) or
@@ -135,6 +154,10 @@ impl LogReader {
         Ok(true)
     }
 }
+
+/// How often the length of the file may be read of torn frames that recoveries have left out, so
+/// that reading stays linear whatever the lengths of these frames say.
+const WASTED_MAX: u64 = 64;
 
 /// Whether a sector holds a prefix of a resume frame with these fields, and then zeros. Flags,
 /// epoch, counter and length differ from one recovery to the next.

@@ -17,11 +17,22 @@ pub(super) struct Window {
     /// The bytes from `start` on.
     buf: Vec<u8>,
     start: u64,
+    /// Where the last byte of the file that is not zero ends, as far as it was looked for.
+    last: Option<LastNonzero>,
+}
+
+/// The outcome of a search for the last byte that is not zero.
+#[derive(Debug, Clone, Copy)]
+struct LastNonzero {
+    /// From here on the file was searched.
+    from: u64,
+    /// `None`: there is nothing but zeros.
+    end: Option<u64>,
 }
 
 impl Window {
     pub(super) fn new(file: Arc<dyn File>, path: PathBuf) -> Result<Self> {
-        let mut window = Self { file, path, len: 0, buf: Vec::new(), start: 0 };
+        let mut window = Self { file, path, len: 0, buf: Vec::new(), start: 0, last: None };
         window.refresh()?;
         Ok(window)
     }
@@ -31,6 +42,7 @@ impl Window {
         let len = self.file.len();
         self.len = len.map_err(|e| Error::io("read the length of", &self.path, e))?;
         self.buf.clear();
+        self.last = None;
         Ok(())
     }
 
@@ -55,17 +67,29 @@ impl Window {
     }
 
     /// Where the last byte at or behind `from` that is not zero ends; `None` when there is none.
+    /// Whatever is between is read once, however often this is asked.
     pub(super) fn last_nonzero(&mut self, from: u64) -> Result<Option<u64>> {
-        let mut last = None;
-        let mut at = from;
-        while at < self.len {
-            let used = len_without_zeros(self.bytes(at, CHUNK)?);
+        let known = match self.last {
+            Some(known) if known.from <= from => known,
+            _ => self.search_last(from)?,
+        };
+        self.last = Some(known);
+        Ok(known.end.filter(|&end| end > from))
+    }
+
+    /// Searches from the end of the file backwards.
+    fn search_last(&mut self, from: u64) -> Result<LastNonzero> {
+        let mut end = self.len;
+        while end > from {
+            let start = end.saturating_sub(u64_of(CHUNK)).max(from);
+            let len = usize::try_from(end - start).unwrap_or(CHUNK);
+            let used = len_without_zeros(self.bytes(start, len)?);
             if used > 0 {
-                last = Some(at + u64_of(used));
+                return Ok(LastNonzero { from, end: Some(start + u64_of(used)) });
             }
-            at += u64_of(CHUNK);
+            end = start;
         }
-        Ok(last)
+        Ok(LastNonzero { from, end: None })
     }
 
     fn load(&mut self, offset: u64, len: usize) -> Result<()> {

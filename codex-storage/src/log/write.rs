@@ -8,18 +8,18 @@ use std::sync::Arc;
 
 use super::epoch::Epochs;
 use super::gate::SyncGate;
+use super::recovery::Deferred;
 use super::reseal::Reached;
 use super::segment::LogPlace;
-use super::space::{Space, SpaceError};
+use super::space::{Space, SpaceError, UNIT, closed_len};
 use super::{LogCounts, LogEnd, layout};
 use crate::batch::{BATCH_LEN_MAX, Group, Seq};
 use crate::digest::stamp;
 use crate::error::{Error, RecordError, Result};
 use crate::frame::{
-    ALIGN, CLOSE, END, FRAME_HEAD, FrameHeader, GROUP, LAZY, LogId, RESUME, SALT_LEN, SALTED,
-    padded,
+    ALIGN, CLOSE, END, FRAME_HEAD, FrameHeader, GROUP, LAZY, LogId, SALT_LEN, SALTED, padded,
 };
-use crate::header::Header;
+use crate::header::{Header, NUMBER_MAX};
 use crate::history;
 use crate::seal::TAG_LEN;
 use crate::storage::{Durability, Form, SyncPoint};
@@ -27,18 +27,19 @@ use crate::vfs::File;
 
 /// Writes one log. After an error that leaves bytes in doubt it writes nothing more.
 pub(crate) struct LogWriter {
-    place: LogPlace,
+    pub(super) place: LogPlace,
     pub(super) file: Arc<dyn File>,
     pub(super) gate: Arc<SyncGate>,
     log: LogId,
     form: Form,
     pub(super) end: LogEnd,
     durable: Seq,
-    space: Space,
+    pub(super) space: Space,
     epochs: Epochs,
+    pub(super) deferred: Deferred,
     poison: Option<String>,
     counts: LogCounts,
-    reached: Arc<Reached>,
+    pub(super) reached: Arc<Reached>,
 }
 
 impl LogWriter {
@@ -50,10 +51,9 @@ impl LogWriter {
         space: Space,
     ) -> Self {
         let gate = Arc::new(SyncGate::new(Arc::clone(&file)));
-        let lazy = place.durability != Durability::Sync;
         Self {
+            reached: Arc::new(Reached::of(&place, &gate)),
             place,
-            reached: Arc::new(Reached::new(lazy.then(|| Arc::clone(&gate)))),
             gate,
             file,
             log: LogId { file_id: header.file_id, generation: header.generation },
@@ -62,6 +62,7 @@ impl LogWriter {
             end,
             space,
             epochs: Epochs::default(),
+            deferred: Deferred::default(),
             poison: None,
             counts: LogCounts::default(),
         }
@@ -87,6 +88,10 @@ impl LogWriter {
             let source = RecordError::BatchTooLarge { limit: BATCH_LEN_MAX };
             return Err(Error::Record { path: self.path(), source });
         };
+        if self.end.seq + u64::from(batches) > NUMBER_MAX {
+            return Err(Error::Contradiction("the store has the last commit that there can be"));
+        }
+        self.begin_writing()?;
         let mut now_us = self.place.vfs.clock.now_us();
         if !cfg!(codex_mutant = "clock_runs_back") {
             now_us = now_us.max(self.end.time_us);
@@ -163,15 +168,24 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Ends the log for now: makes everything durable, and its end a place where the next log can
+    /// begin.
+    ///
+    /// # Errors
+    /// `NoSpace`; `InDoubt`, which poisons.
+    pub(crate) fn seal_off(&mut self) -> Result<()> {
+        self.sync()?;
+        self.begin_writing()
+    }
+
     /// Cuts off the space ahead, the reserve too, and returns where it ended. Writing may go on all
     /// the same.
     ///
     /// # Errors
-    /// `Io`: the file is as long as it was.
+    /// `Io`: the file is as long as it was, or as short as it was to be.
     pub(crate) fn trim(&mut self) -> Result<u64> {
         let before = self.space.end();
-        let trimmed = self.space.trim(self.end.offset);
-        trimmed.map_err(|e| Error::io("cut the unused space of", &self.place.path(), e))?;
+        self.trim_to(self.end.offset.next_multiple_of(UNIT))?;
         Ok(before)
     }
 
@@ -185,33 +199,44 @@ impl LogWriter {
         taken.map_err(|e| self.space_error(e))
     }
 
-    /// Ends the log with the mark of a clean close, durably, and cuts off the space ahead.
+    /// Ends the log with the mark of a clean close, durably, and cuts off the space ahead. A log
+    /// that is closed already is left as it is.
     ///
     /// # Errors
     /// `InDoubt`, which poisons; `Io`: everything is durable, without the mark or without the cut.
     pub(crate) fn close(&mut self) -> Result<()> {
         self.sync()?;
-        if !self.end.closed {
-            let mut buf = self.control_buffer(&[]);
-            match self.frame(CLOSE, 0, 0, &mut buf, true) {
-                Ok(()) => self.end.closed = true,
-                // All is durable; the next open only can not tell that this was no crash.
-                Err(Error::NoSpace { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        let end = closed_len(self.end.offset);
+        if self.end.closed && self.space.len() == end {
+            return Ok(());
         }
-        self.trim()?;
+        let len = match self.mark_closed() {
+            Ok(()) => closed_len(self.end.offset),
+            // All is durable; the next open only can not tell that this was no crash.
+            Err(Error::NoSpace { .. }) => self.end.offset.next_multiple_of(UNIT),
+            Err(error) => return Err(error),
+        };
+        // Order: the mark is durable before the length that promises it.
+        self.trim_to(len)?;
         // The length is all that changed: what the frames say is durable.
         let synced = self.gate.sync_space();
         synced.map_err(|source| self.io_error("sync", source))
     }
 
-    /// Marks the place behind a tail, `[end, offset)`, where the log goes on.
-    pub(super) fn resume_at(&mut self, offset: u64) -> Result<()> {
-        let named = [self.end.offset, self.end.seq, self.end.chain].map(u64::to_le_bytes);
-        let mut buf = self.control_buffer(&named.concat());
-        self.end.offset = offset;
-        self.frame(RESUME, 0, 0, &mut buf, true)
+    fn mark_closed(&mut self) -> Result<()> {
+        self.begin_writing()?;
+        if self.end.closed {
+            return Ok(());
+        }
+        let mut buf = self.control_buffer(&[]);
+        self.frame(CLOSE, 0, 0, &mut buf, true)?;
+        self.end.closed = true;
+        Ok(())
+    }
+
+    fn trim_to(&mut self, len: u64) -> Result<()> {
+        let trimmed = self.space.trim(len);
+        trimmed.map_err(|e| Error::io("cut the unused space of", &self.place.path(), e))
     }
 
     /// Where the log ends.

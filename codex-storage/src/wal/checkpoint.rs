@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{Earlier, Pending, Start, Wal};
 use crate::error::{Error, Result};
-use crate::header::{Header, fresh_id};
+use crate::header::{BODY_OFFSET, Header, fresh_id};
 use crate::image::{ImageSpec, NotInstalled, Place, following, in_blocks, is_at_most};
 use crate::log::{LogWriter, SPACE_MIN};
 use crate::storage::{Checkpoint, State, Written};
@@ -81,14 +81,14 @@ impl Wal {
     pub(super) fn switch(&mut self) -> Result<Header> {
         let lost = self.lost;
         let current = self.writer()?;
-        let end = *current.log.end();
         let is_lost = lost == Some(current.header.generation);
-        if end.offset == current.header.body_offset() && !is_lost {
+        if current.log.end().offset == BODY_OFFSET && !is_lost {
             return Ok(current.header.clone());
         }
         if !cfg!(codex_mutant = "skip_segment_sync_at_switch") {
-            current.log.sync()?;
+            current.log.seal_off()?;
         }
+        let end = *current.log.end();
         let (mut header, log) = (current.header.clone(), *current.log.log());
         header.file_id = fresh_id(&self.place.vfs, self.condition.path())?;
         header.generation = following(header.generation, self.condition.path())?;

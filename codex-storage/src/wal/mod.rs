@@ -135,7 +135,7 @@ impl Wal {
             pending: None,
             retired: None,
             retry_at_bytes: 0,
-            now: Anchor { seq: header.base_seq, digest: header.base_digest },
+            now: Anchor::base(&header),
             durable: header.base_seq,
             image: header,
             past: LogCounts::default(),
@@ -247,7 +247,7 @@ impl Storage for Wal {
         if self.durability == Durability::Sync {
             self.check_names(seqs.start)?;
         }
-        self.now = Anchor { seq: end.seq, digest: end.digest };
+        self.now = Anchor { seq: end.seq, digest: end.digest, ..self.now };
         self.durable = durable;
         Ok(seqs)
     }

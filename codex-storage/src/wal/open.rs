@@ -67,7 +67,7 @@ impl Wal {
         found.replayed = replay.commits;
         let (Some(state), Some(segment)) = (&last, live.last()) else { return Ok(last) };
         let end = &state.end;
-        self.now = Anchor { seq: end.seq, digest: end.digest };
+        self.now = Anchor { seq: end.seq, digest: end.digest, ..self.now };
         self.durable = state.durable;
         found.seq = end.seq;
         found.durable = state.durable;

@@ -14,7 +14,6 @@ const DOCUMENT: &str = "docs/FORMAT.md";
 pub(super) const SOURCES: &[&str] = &[
     "codex-storage/src/names.rs",
     "codex-storage/src/header.rs",
-    "codex-storage/src/slots.rs",
     "codex-storage/src/codec.rs",
     "codex-storage/src/batch.rs",
     "codex-storage/src/frame.rs",
