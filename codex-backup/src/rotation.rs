@@ -68,6 +68,8 @@ impl Backups {
         if let Some(about) = &about {
             self.own(&slots, &about.id)?;
             if let Some(facts) = self.unchanged(&slots, about, watch)? {
+                // Order: a name that an interrupted rotation gave is durable before it counts.
+                self.sync()?;
                 let pruned = self.prune_locked(self.options.keep, &facts.id)?;
                 return Ok(Rotated { facts, method: None, adopted, pruned });
             }

@@ -49,6 +49,8 @@ pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
 pub(crate) struct Wanted {
     pub(crate) config: Config,
     pub(crate) codec: Codec,
+    /// Whether threads sync and checkpoint by themselves.
+    pub(crate) threads: bool,
     #[cfg(feature = "backup")]
     pub(crate) backups: BackupOptions,
     /// Put the newest good backup in the place of a damaged store.
@@ -73,7 +75,7 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         path: path.clone(),
         durability,
         clock: Arc::clone(&vfs.clock),
-        background: access == Access::ReadWrite,
+        background: access == Access::ReadWrite && wanted.threads,
     };
     let engine = Engine::start(storage, map, options)?;
     #[cfg(feature = "backup")]

@@ -53,6 +53,7 @@ pub struct OpenOptions {
     lock_timeout: Option<Duration>,
     checkpoint: Option<CheckpointPolicy>,
     anchor: Option<Anchor>,
+    threads: Option<bool>,
     #[cfg(feature = "backup")]
     backups: BackupOptions,
     #[cfg(feature = "backup")]
@@ -251,6 +252,12 @@ impl OpenOptions {
         None
     }
 
+    /// Nothing happens by itself: the same calls make the same trace.
+    pub(crate) fn without_threads(mut self) -> Self {
+        self.threads = Some(false);
+        self
+    }
+
     fn validate(&self) -> Result<Valid<'_>> {
         let durability = self.durability.unwrap_or_default();
         let create = match (self.create, self.create_new, self.read_only) {
@@ -314,6 +321,7 @@ impl Valid<'_> {
         Wanted {
             config: self.config(vfs, name),
             codec: self.options.codec,
+            threads: self.options.threads.unwrap_or(true),
             #[cfg(feature = "backup")]
             backups: self.options.backups.clone(),
             #[cfg(feature = "backup")]

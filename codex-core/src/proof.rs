@@ -6,6 +6,12 @@ pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};
 pub use crate::map::{Map, MapBuilder, Ordered};
 
+/// The same options for a store that neither syncs nor checkpoints by itself, so that the same
+/// calls make the same trace.
+pub fn without_threads(options: crate::OpenOptions) -> crate::OpenOptions {
+    options.without_threads()
+}
+
 #[cfg(feature = "crypto")]
 pub use keyed::{change_key, keys, open, rekey};
 

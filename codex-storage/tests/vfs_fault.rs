@@ -587,6 +587,33 @@ fn a_process_that_ends_leaves_its_writes_and_frees_its_locks() {
 }
 
 #[test]
+fn a_process_killed_at_a_call_leaves_the_disk_to_the_next_one() {
+    for (side, found) in [(Side::Before, &b"one"[..]), (Side::After, &b"onetwo"[..])] {
+        let disk = FaultDir::new();
+        let file = create(&disk, "a");
+        file.write_all_at(b"one", 0).unwrap();
+        disk.kill_process_on(Calls::of(CallKind::Write), 1, side);
+        assert!(is_process_gone(&file.write_all_at(b"two", 3).unwrap_err()));
+        assert!(is_process_gone(&disk.list().unwrap_err()));
+        let next = disk.crash_process();
+        assert_eq!(next.peek("a").unwrap(), found);
+        next.sync().unwrap();
+    }
+}
+
+#[test]
+fn names_of_a_failed_sync_are_told_until_the_power_is_cut() {
+    let disk = FaultDir::new();
+    drop(create(&disk, "a"));
+    assert!(!disk.has_doomed_names());
+    disk.fail_on(Calls::of(CallKind::SyncDir), 1, Fault::Eio, Lasting::Once, Side::Before);
+    disk.sync().unwrap_err();
+    disk.sync().unwrap();
+    assert!(disk.has_doomed_names());
+    assert!(!disk.reboot(Survivors::Nothing).has_doomed_names());
+}
+
+#[test]
 fn a_held_sync_waits_while_reads_go_on() {
     let disk = FaultDir::new();
     let file = durable(&disk, "a", b"abc");

@@ -87,6 +87,8 @@ pub(super) struct State {
     last_gate: u64,
     pub(super) power_is_off: bool,
     pub(super) process: u64,
+    /// The process was killed, and the machine has no other one yet.
+    pub(super) process_is_gone: bool,
 }
 
 #[derive(Debug)]
@@ -101,7 +103,7 @@ impl State {
         if self.power_is_off {
             return Err(io::Error::other(Ended::PowerIsOff));
         }
-        if self.process != process {
+        if self.process_is_gone || self.process != process {
             return Err(io::Error::other(Ended::ProcessIsGone));
         }
         Ok(())
@@ -189,6 +191,14 @@ impl Machine {
                 state.power_is_off = true;
                 self.changed.notify_all();
                 Err(io::Error::other(Ended::PowerIsOff))
+            }
+            Some(Strike::Kill(side)) => {
+                if side == Side::After {
+                    let _ = effect(&mut state.disk, limits(None));
+                }
+                state.process_is_gone = true;
+                self.changed.notify_all();
+                Err(io::Error::other(Ended::ProcessIsGone))
             }
             Some(Strike::Fail(Fault::ShortWrite(len), _)) => {
                 effect(&mut state.disk, limits(Some(len)))?;

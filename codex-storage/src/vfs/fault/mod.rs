@@ -61,7 +61,7 @@ pub use sweep::{Mishap, each_fault, each_power_cut};
 
 use super::{Call, CallKind, SeededEntropy, SimClock, Vfs};
 use crate::sync::MutexGuard;
-use disk::Disk;
+use disk::{Disk, NameState};
 use machine::{Ended, Machine, State};
 use plan::{Plan, Start, Strike};
 
@@ -126,6 +126,13 @@ impl FaultDir {
         self.machine.changed.notify_all();
     }
 
+    /// Kills the process at the `nth` (from 1) of these calls, counted from now: it and every later
+    /// call fail with an error that [`is_process_gone`] knows, until
+    /// [`FaultDir::crash_process`] starts another one.
+    pub fn kill_process_on(&self, calls: Calls, nth: u64, side: Side) {
+        self.rule(calls, nth_from_now(nth), Strike::Kill(side), Lasting::Once);
+    }
+
     /// Fails the call with this number; [`Lasting::Sticky`]: and every later one that the fault
     /// can strike. A single fault that cannot strike the call (no space for a read) lapses.
     pub fn fail_at(&self, call: u64, fault: Fault, lasting: Lasting, side: Side) {
@@ -160,6 +167,12 @@ impl FaultDir {
         self.state().plan.fired
     }
 
+    /// Whether a sync of the directory has failed, so that some names as they are now will never be
+    /// durable, whatever is synced later. File systems with a journal shut down then.
+    pub fn has_doomed_names(&self) -> bool {
+        self.state().disk.name_changes.iter().any(|change| change.state == NameState::Doomed)
+    }
+
     /// Sets how much room the disk has, and when a write takes it.
     pub fn set_space(&self, space: Space) {
         self.state().disk.set_space(space);
@@ -187,6 +200,7 @@ impl FaultDir {
     pub fn crash_process(&self) -> Self {
         let mut state = self.state();
         state.process += 1;
+        state.process_is_gone = false;
         for inode in state.disk.inodes.values_mut() {
             inode.locks = Arc::default();
             inode.handles = 0;

@@ -138,6 +138,7 @@ pub(super) enum Start {
 pub(super) enum Strike {
     Fail(Fault, Side),
     CutPower(Side),
+    Kill(Side),
 }
 
 impl Plan {
@@ -154,12 +155,13 @@ impl Plan {
         delays.map(|(_, duration)| *duration).sum()
     }
 
-    /// What happens to `call`: a power cut before errors, and older rules before newer ones.
+    /// What happens to `call`: a power cut or a kill before errors, and older rules before newer
+    /// ones.
     pub(super) fn strike(&mut self, call: &Call) -> Option<Strike> {
         let mut found = None;
         for rule in &mut self.rules {
             if rule.strikes(call) {
-                let cuts = matches!(rule.strike, Strike::CutPower(_));
+                let cuts = !matches!(rule.strike, Strike::Fail(..));
                 found = found.filter(|_| !cuts).or(Some(rule.strike));
             }
         }
@@ -185,7 +187,7 @@ impl Rule {
         self.spent = self.lasting == Lasting::Once;
         match self.strike {
             Strike::Fail(fault, _) => fault.applies_to(call.kind),
-            Strike::CutPower(_) => true,
+            Strike::CutPower(_) | Strike::Kill(_) => true,
         }
     }
 }
