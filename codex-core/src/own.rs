@@ -9,21 +9,27 @@ use crate::handle::Handle;
 
 /// An update in progress on the calling thread. Dropping it ends it.
 pub(crate) struct Update {
-    _private: (),
+    /// How many were in progress before it.
+    index: usize,
 }
 
 /// Notes that the calling thread begins to update `key`.
 pub(crate) fn begin(store: &Handle, key: &[u8], is_there: bool) -> Update {
     let update = Noted { store: id(store), key: key.into(), is_there, written: false };
-    let _ = UPDATES.try_with(|updates| updates.borrow_mut().push(update));
-    Update { _private: () }
+    let push = |updates: &RefCell<Vec<Noted>>| {
+        let mut updates = updates.borrow_mut();
+        updates.push(update);
+        updates.len() - 1
+    };
+    // A thread that is ending may have lost its list already.
+    Update { index: UPDATES.try_with(push).unwrap_or(usize::MAX) }
 }
 
 impl Update {
     /// Whether the thread wrote the key since the update began.
     pub(crate) fn was_written(&self) -> bool {
         let written = |updates: &RefCell<Vec<Noted>>| {
-            updates.borrow().last().is_some_and(|update| update.written)
+            updates.borrow().get(self.index).is_some_and(|update| update.written)
         };
         UPDATES.try_with(written).unwrap_or(false)
     }
@@ -31,7 +37,7 @@ impl Update {
 
 impl Drop for Update {
     fn drop(&mut self) {
-        let _ = UPDATES.try_with(|updates| updates.borrow_mut().pop());
+        let _ = UPDATES.try_with(|updates| updates.borrow_mut().truncate(self.index));
     }
 }
 

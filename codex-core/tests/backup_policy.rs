@@ -1,5 +1,6 @@
 //! When an open store makes backups by itself, who hears of it, and what a failure does.
 #![cfg(feature = "backup")]
+#![allow(clippy::print_stdout, reason = "what a test that hangs waits for")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]

@@ -1,6 +1,7 @@
 //! The engine over the storage that keeps nothing, and over the double, which keeps a log and fails
 //! on demand.
 #![cfg(not(loom))]
+#![allow(clippy::print_stdout, reason = "what a test that hangs waits for")]
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -121,9 +121,12 @@ fn interrupted(form: Form) -> Vec<FaultDir> {
     found.into_values().collect()
 }
 
+/// A call that writes, by its name.
+type Entry<'a> = (&'static str, &'a dyn Fn(&Vfs));
+
 #[test]
 fn every_entry_that_writes_finishes_a_restore_that_was_interrupted() {
-    let entries: [(&str, &dyn Fn(&Vfs)); 5] = [
+    let entries: [Entry<'_>; 5] = [
         ("open", &|vfs| drop(Store::options().open_in(vfs, "a.db").unwrap())),
         ("convert", &|vfs| {
             let to = Conversion::new().form(Form::Snapshot);

@@ -80,7 +80,7 @@ fn the_lock_of_another_handle_is_waited_for() {
     let error = storage(wait(Duration::from_millis(50)).unwrap_err());
     assert!(matches!(error, E::Locked { waited_ms: 50.., .. }), "{error}");
     thread::scope(|scope| {
-        let second = scope.spawn(|| wait(Duration::from_secs(3600)).unwrap());
+        let second = scope.spawn(|| wait(Duration::from_hours(1)).unwrap());
         drop(first);
         second.join().unwrap().set("k", &1).unwrap();
     });

@@ -22,6 +22,13 @@ pub(super) struct Guard {
     elements_max: usize,
 }
 
+/// The number of levels after `levels` more; `None` if these are too many.
+#[inline]
+pub(super) fn deeper(depth: u32, levels: u32) -> Option<u32> {
+    let deeper = depth.saturating_add(levels);
+    (deeper <= DEPTH_MAX).then_some(deeper)
+}
+
 impl Guard {
     /// For a value of at most `len` bytes.
     pub(super) fn new(len: usize) -> Self {
@@ -39,13 +46,6 @@ impl Guard {
     pub(super) fn refuse(&self, why: &'static str) -> &'static str {
         self.why.set(Some(why));
         why
-    }
-
-    /// The number of levels after `levels` more; `None` if these are too many.
-    #[inline]
-    pub(super) fn deeper(&self, depth: u32, levels: u32) -> Option<u32> {
-        let deeper = depth.saturating_add(levels);
-        (deeper <= DEPTH_MAX).then_some(deeper)
     }
 
     /// Counts the elements of a sequence or map before they are written or read; whether there

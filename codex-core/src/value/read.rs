@@ -6,7 +6,7 @@ use serde::de::{
     self, DeserializeSeed, Deserializer, EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor,
 };
 
-use super::guard::{Guard, TOO_DEEP, TOO_MANY};
+use super::guard::{self, Guard, TOO_DEEP, TOO_MANY};
 
 /// What decodes a part, or is given to one, with the levels around it.
 pub(super) struct Bounded<'a, D> {
@@ -36,7 +36,7 @@ impl<'a, D> Bounded<'a, D> {
     /// Splits off the inner one; the place is one level deeper.
     #[inline]
     fn deeper<E: de::Error>(self) -> Result<(D, Bounded<'a, ()>), E> {
-        match self.guard.deeper(self.depth, 1) {
+        match guard::deeper(self.depth, 1) {
             Some(depth) => {
                 Ok((self.inner, Bounded { inner: (), guard: self.guard, depth, counts: false }))
             }

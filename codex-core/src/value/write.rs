@@ -7,7 +7,7 @@ use std::fmt::{self, Write as _};
 use serde::ser::{self, Serialize};
 
 use super::compound::{Elements, Fields, Pairs};
-use super::guard::{Guard, TOO_DEEP, TOO_MANY};
+use super::guard::{self, Guard, TOO_DEEP, TOO_MANY};
 
 /// A value, or a part of one, that is written through the checks. `NAMED` is whether the codec
 /// writes the names of fields and the kinds of values (JSON) or their bytes alone (bincode).
@@ -80,7 +80,7 @@ fn shape(kind: Kind, name: &'static str, len: usize) -> Shape {
     // The beginning and the length of the name will do: what differs is refused, and what is
     // taken for equal is not.
     let begin =
-        name.bytes().take(4).fold(name.len() as u64, |print, byte| print << 8 | byte as u64);
+        name.bytes().take(4).fold(name.len() as u64, |print, byte| print << 8 | u64::from(byte));
     let named = begin << 16 ^ len as u64;
     (named << 8) | kind as u64
 }
@@ -107,7 +107,7 @@ impl<'a> At<'a> {
     /// The place of a part `levels` below; `None` if that is too deep.
     #[inline]
     fn deeper(&self, levels: u32) -> Option<Self> {
-        let depth = self.guard.deeper(self.depth, levels)?;
+        let depth = guard::deeper(self.depth, levels)?;
         Some(Self { guard: self.guard, depth, null: Null::Itself, alike: None })
     }
 
@@ -365,7 +365,7 @@ impl<'a, S: ser::Serializer, const NAMED: bool> ser::Serializer for Checking<'a,
     }
 }
 
-/// The name that serde_json gives to the struct of a `RawValue`, whose field is JSON text.
+/// The name that `serde_json` gives to the struct of a `RawValue`, whose field is JSON text.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 const MIXED: &str = "the elements of one list or map in it have different types, as those of \

@@ -87,3 +87,20 @@ fn a_restore_that_was_interrupted_twice_never_ends_in_an_empty_store() {
         }
     }
 }
+
+#[test]
+fn two_interrupted_changes_of_the_key_leave_a_ledger_that_a_key_opens() {
+    for nth in 1..=4 {
+        for side in [Side::Before, Side::After] {
+            for sets in [0, 1, 5] {
+                let mut steps = vec![OPEN];
+                for to in [1, 2] {
+                    steps.extend([cut(CallKind::Sync, nth, side), Step::ChangeKey(to)]);
+                    steps.extend([Step::End(End::PowerCut), open_with(Pick::Earlier)]);
+                    steps.extend(std::iter::repeat_n(SET, sets));
+                }
+                kept(Form::Ledger, Some(0), &steps);
+            }
+        }
+    }
+}

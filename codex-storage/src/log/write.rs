@@ -110,7 +110,6 @@ impl LogWriter {
         self.end.seq += u64::from(batches);
         self.end.digest = digest;
         self.end.time_us = time_us;
-        self.end.closed = false;
         self.reached.set(&self.end);
         self.counts.groups += 1;
         if !lazy {
@@ -229,9 +228,7 @@ impl LogWriter {
             return Ok(());
         }
         let mut buf = self.control_buffer(&[]);
-        self.frame(CLOSE, 0, 0, &mut buf, true)?;
-        self.end.closed = true;
-        Ok(())
+        self.frame(CLOSE, 0, 0, &mut buf, true)
     }
 
     fn trim_to(&mut self, len: u64) -> Result<()> {
@@ -351,6 +348,8 @@ impl LogWriter {
         self.epochs.salt_is_written();
         self.end.offset += padded(header.len());
         self.end.chain = chain;
+        // A resume frame after the mark of a close: the log is in service again.
+        self.end.closed = kind == CLOSE;
         self.end.tag = tag.unwrap_or_default();
         Ok(())
     }

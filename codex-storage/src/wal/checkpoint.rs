@@ -131,10 +131,16 @@ impl Wal {
     /// Makes all durable and marks the clean end: by an image that is whole by itself where the
     /// state is small, else by a mark in the log.
     pub(super) fn close_writing(&mut self, state: &dyn State) -> Result<()> {
-        if self.policy.close_into_image_bytes_max == u64::MAX
-            && matches!(self.start, Start::Continue(..))
-        {
-            self.start()?;
+        match self.start {
+            Start::Continue(..) if self.policy.close_into_image_bytes_max == u64::MAX => {
+                self.start()?;
+            }
+            // The handle before did not close the store: this close marks it, if there is room.
+            Start::Segment(_) | Start::Both(_) => match self.start() {
+                Err(Error::NoSpace { .. } | Error::Io { .. }) => {}
+                started => started?,
+            },
+            _ => {}
         }
         // Nothing was written.
         let Some(log) = self.written()? else { return Ok(()) };

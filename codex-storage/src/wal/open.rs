@@ -71,7 +71,7 @@ impl Wal {
         self.durable = state.durable;
         found.seq = end.seq;
         found.durable = state.durable;
-        found.clean = end.closed;
+        found.clean = end.closed && state.tail_end.is_none();
         found.cut = state.tail_end.map(|behind| Cut {
             file: self.place.names.segment(segment.header.generation),
             offset: end.offset,

@@ -67,6 +67,7 @@ struct FlatStruct {
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
+#[allow(clippy::option_option, reason = "it is what is tested")]
 enum External {
     Unit,
     New(Option<u8>),
