@@ -23,6 +23,10 @@ enum Ends {
     Failing,
 }
 
+/// Looks at a disk and at the return value of the second process; the last argument tells what
+/// happened.
+type Check<'a> = dyn FnMut(&FaultDir, bool, &dyn Fn() -> String) + 'a;
+
 /// Interrupts `first` at each of its calls, then cuts the power at each call of `second`, and shows
 /// `check` each disk that is left with the return value of `second`. Returns the number of disks.
 fn each_interruption_and_power_cut(
@@ -30,7 +34,7 @@ fn each_interruption_and_power_cut(
     ends: Ends,
     first: &dyn Fn(&Vfs),
     second: &dyn Fn(&FaultDir) -> bool,
-    check: &mut dyn FnMut(&FaultDir, bool, &dyn Fn() -> String),
+    check: &mut Check<'_>,
 ) -> u64 {
     let mut images = 0;
     for call in 0..=calls_of(base, &|disk| first(&disk.vfs(1))) {

@@ -159,4 +159,4 @@ const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause between images that fail.
 const RETRY_LAST: Duration = Duration::from_mins(1);
 /// The longest single wait of a pause. Not every system can wait for ever.
-const WAIT_MAX: Duration = Duration::from_secs(3600);
+const WAIT_MAX: Duration = Duration::from_hours(1);

@@ -61,7 +61,7 @@ enum Phase {
     Opened(Arc<dyn File>),
     /// Replayed to be read only; or the replay has failed.
     Read,
-    Writing(LogWriter),
+    Writing(Box<LogWriter>),
 }
 
 impl Ledger {
@@ -187,7 +187,7 @@ impl Storage for Ledger {
         self.end = state.end;
         self.now = Anchor { seq: self.end.seq, digest: self.end.digest, ..self.now };
         if self.condition.writes() {
-            self.phase = Phase::Writing(self.recover(&state)?);
+            self.phase = Phase::Writing(Box::new(self.recover(&state)?));
         }
         self.is_named |= state.end.seq > self.header.named_seq;
         Ok(Recovered {

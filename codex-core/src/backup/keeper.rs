@@ -347,6 +347,6 @@ fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
 }
 
 /// A hundred years before the process began.
-const CLOCK_OFFSET: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+const CLOCK_OFFSET: Duration = Duration::from_hours(100 * 365 * 24);
 /// How often a rotation begins anew because the image was replaced meanwhile.
 const ROUNDS_MAX: u32 = 10;

@@ -275,7 +275,7 @@ impl Core {
         image: bool,
         freed: &mut Freed,
     ) -> Result<()> {
-        if self.decide(shift, disk, part, image) == 0 {
+        if Self::decide(shift, disk, part, image) == 0 {
             return Ok(());
         }
         if part == Part::All {
@@ -307,7 +307,6 @@ impl Core {
     /// Decides what each member of `part` does, in order, and encodes it, until the group is full;
     /// prepares the apply. Returns how many members were decided.
     fn decide(
-        &self,
         shift: &mut Shift<'_>,
         disk: &mut PersistGuard<'_, Disk>,
         part: Part,

@@ -149,7 +149,7 @@ impl Queue {
     pub(super) fn new(storage: StorageStats, limit: Option<Duration>) -> Self {
         let stats = Stats { storage, ..Stats::default() };
         let overdue = Overdue::new(limit);
-        Self { state: Mutex::new(State { stats, overdue, ..State::default() }) }
+        Self { state: Mutex::new(State { overdue, stats, ..State::default() }) }
     }
 
     pub(super) fn lock(&self) -> StateGuard<'_> {

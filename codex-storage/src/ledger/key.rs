@@ -101,7 +101,7 @@ impl Ledger {
         let (writer, header) =
             copied.inspect_err(|_| drop(self.place.vfs.dir.remove(&temporary)))?;
         self.install(&temporary)?;
-        let replaced = std::mem::replace(&mut self.phase, Phase::Writing(writer));
+        let replaced = std::mem::replace(&mut self.phase, Phase::Writing(Box::new(writer)));
         self.retired = Some(Retired::new(replaced));
         self.place.seal.clone_from(&rewrite.seal);
         self.header = header;

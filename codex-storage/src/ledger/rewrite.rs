@@ -92,9 +92,11 @@ pub(super) fn copy_under(
             file.sync()?;
             Ok(file)
         })
-        .map_err(|e| match is_full(&e) {
-            true => Error::NoSpace { path: place.path(), needed: len },
-            false => Error::io("copy the ledger to", &path, e),
+        .map_err(|e| {
+            if is_full(&e) {
+                return Error::NoSpace { path: place.path(), needed: len };
+            }
+            Error::io("copy the ledger to", &path, e)
         });
     let checked = copied.and_then(|file| {
         read_back(place, &*file, header, end, &path)?;

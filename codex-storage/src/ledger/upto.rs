@@ -27,15 +27,15 @@ pub fn ledger_upto(file: Arc<dyn File>, path: &Path, upto: u64, seq: Seq) -> Res
     }
     let is_whole = file.len().map_err(|e| Error::io("look at", path, e))? == upto;
     let len = if is_whole { upto } else { upto.next_multiple_of(UNIT) };
-    Ok(Arc::new(Upto { file, head: found.for_copy_upto(seq), upto, len }))
+    Ok(Arc::new(Upto { file, head: found.for_copy_upto(seq), end: upto, len }))
 }
 
-/// A header, the bytes of a file up to `upto`, and zeros up to `len`.
+/// A header, the bytes of a file up to `end`, and zeros up to `len`.
 #[derive(Debug)]
 struct Upto {
     file: Arc<dyn File>,
     head: Vec<u8>,
-    upto: u64,
+    end: u64,
     len: u64,
 }
 
@@ -48,7 +48,7 @@ impl File for Upto {
         if offset.saturating_add(u64_of(buf.len())) > self.len {
             return Err(ErrorKind::UnexpectedEof.into());
         }
-        let there = usize::try_from(self.upto.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let there = usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let (bytes, zeros) = buf.split_at_mut(there.min(buf.len()));
         if !bytes.is_empty() {
             self.file.read_exact_at(bytes, offset)?;

@@ -3,6 +3,7 @@
 //! [`LogWriter`] makes a log and appends to it; [`LogReader`] reads one and tells a torn tail
 //! from damage; [`recover`] makes a log that was read ready to be continued.
 
+mod close;
 mod epoch;
 mod gate;
 mod group;

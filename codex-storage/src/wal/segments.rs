@@ -235,8 +235,9 @@ pub(super) struct Replay<'a> {
 }
 
 /// The generations of the segments beside the image of generation `image`: above it, ascending, up
-/// to the first [`GAP`] that are missing; and from it down, to the first that is missing. A folder
-/// that holds many other files is not listed.
+/// to the first [`GAP`] that are missing; and from it down, to the first [`GAP_BELOW`] that are
+/// missing: a power cut can bring back some of the names that were removed. The folder, which may hold
+/// many other files, is not listed.
 fn generations(place: &Place, image: u64) -> Result<(Vec<u64>, Vec<u64>)> {
     let dir = &place.vfs.dir;
     let is_there = |generation: &u64| {
@@ -254,9 +255,14 @@ fn generations(place: &Place, image: u64) -> Result<(Vec<u64>, Vec<u64>)> {
         }
         next = generation.checked_add(1);
     }
-    let (mut leftovers, mut next) = (Vec::new(), image);
-    while next > 0 && is_there(&next)? {
-        leftovers.push(next);
+    let (mut leftovers, mut missing, mut next) = (Vec::new(), 0, image);
+    while next > 0 && missing < GAP_BELOW {
+        if is_there(&next)? {
+            leftovers.push(next);
+            missing = 0;
+        } else {
+            missing += 1;
+        }
         next -= 1;
     }
     Ok((later, leftovers))
@@ -265,3 +271,5 @@ fn generations(place: &Place, image: u64) -> Result<(Vec<u64>, Vec<u64>)> {
 /// How many missing segments in a row end the search for later ones: one that was removed from the
 /// middle is found, by the one after it.
 const GAP: u32 = 2;
+/// As [`GAP`], for segments that no image needs.
+const GAP_BELOW: u32 = 8;
