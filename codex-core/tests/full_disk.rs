@@ -50,7 +50,7 @@ fn fill_and_free(open: &dyn Fn() -> Store, settle: &dyn Fn(), used: &dyn Fn() ->
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..50 {
-                    let _ = store.set_bytes("large", &vec![1; 400_000]);
+                    let _ = store.set_bytes("large", vec![1; 400_000]);
                 }
             });
         }

@@ -236,8 +236,8 @@ pub(super) struct Replay<'a> {
 
 /// The generations of the segments beside the image of generation `image`: above it, ascending, up
 /// to the first [`GAP`] that are missing; and from it down, to the first [`GAP_BELOW`] that are
-/// missing: a power cut can bring back some of the names that were removed. The folder, which may hold
-/// many other files, is not listed.
+/// missing: a power cut can bring back some of the names that were removed. The folder, which may
+/// hold many other files, is not listed.
 fn generations(place: &Place, image: u64) -> Result<(Vec<u64>, Vec<u64>)> {
     let dir = &place.vfs.dir;
     let is_there = |generation: &u64| {
