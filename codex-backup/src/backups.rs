@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use codex_storage::Error as StorageError;
 use codex_storage::names::Names;
-use codex_storage::vfs::{Dir, LockGuard, LockKind, Mode, Vfs};
+use codex_storage::vfs::{Dir, Kind, LockGuard, LockKind, Mode, Vfs};
 
 use crate::copy::{Watch, unwatched};
 use crate::error::{Error, Named, Result};
@@ -120,6 +120,18 @@ impl Backups {
 
     pub(crate) fn own(&self, slots: &[Slot], id: &[u8]) -> Result<()> {
         slots::own(self.dir(), self.name(), slots, id, self.options.keep)
+    }
+
+    /// Gives the file `to` the owner and the permissions of the live file, if there is one, and the
+    /// right to write that `mode` says.
+    pub(crate) fn inherit(&self, to: &str, mode: Mode) -> Result<()> {
+        let (dir, main) = (self.dir(), self.name());
+        match dir.metadata(main).named("look at", dir, main)? {
+            Some(found) if found.kind == Kind::File => {
+                dir.inherit(main, to, Some(mode)).named("give its owner to", dir, to)
+            }
+            _ => Ok(()),
+        }
     }
 
     pub(crate) fn rename(&self, from: &str, to: &str) -> Result<()> {

@@ -98,6 +98,7 @@ impl Backups {
         let job = Job { pace: None, ..self.job(&staged, mode, about.as_ref()) };
         let decided = job.run(source, watch).and_then(|copied| {
             self.refuse_unrelated(&copied.facts.id)?;
+            self.inherit(&staged, mode)?;
             let main = self.name().to_owned();
             let intent = Intent { main, origin, facts: copied.facts, moves };
             self.decide(&intent)?;

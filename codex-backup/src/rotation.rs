@@ -76,7 +76,11 @@ impl Backups {
         }
         let making = self.names.backup_temporary(Making);
         let made = self.job(&making, Mode::Frozen, about.as_ref()).run(source, watch);
-        let made = made.and_then(|made| self.own(&slots, &made.facts.id).map(|()| made));
+        let made = made.and_then(|made| {
+            self.own(&slots, &made.facts.id)?;
+            self.inherit(&making, Mode::Frozen)?;
+            Ok(made)
+        });
         let Copied { facts, method } = made.inspect_err(|_| copy::discard(self.dir(), &making))?;
         let same =
             about.is_none() && self.unchanged(&slots, &facts, &mut copy::unwatched)?.is_some();

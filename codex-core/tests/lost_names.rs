@@ -9,7 +9,9 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use codex_core::crypto::Key;
-use codex_core::{CheckpointPolicy, Durability, Error, Form, OpenOptions, StorageError, Store};
+use codex_core::{
+    Backups, CheckpointPolicy, Durability, Error, Form, OpenOptions, StorageError, Store,
+};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 
@@ -190,10 +192,15 @@ fn each_file_that_replaces_another_takes_over_its_permissions_and_its_owner() {
                 assert_eq!(mode(&entry), given | 0o600, "{form}");
             }
         }
+        store.back_up().unwrap();
+        let backup = PathBuf::from(format!("{}.bak.1", path.display()));
+        assert_eq!(mode(&backup), (given & !0o222) | 0o400, "{form}");
         store.close().unwrap();
         check("after a close");
         drop(store);
         Store::open(&path).unwrap().set("k", &3_u64).unwrap();
         check("after an opening");
+        Backups::of(&path).unwrap().restore(1).unwrap();
+        check("after a restore");
     }
 }

@@ -240,10 +240,9 @@ impl Source {
             match self.header_of(&name, &path) {
                 Some(header) if header.cipher == 0 => plain.push(path),
                 Some(header) if header.root_id != root_id => other.push(path),
-                // A part of a backup, which a crash may have left without its header.
-                None if matches!(self.names.role(&name), Some(Role::BackupTemporary(_))) => {
-                    plain.push(path);
-                }
+                // Not shown to be encrypted: it cannot be read, or a crash left it without its
+                // header.
+                None if self.names.role(&name).is_some_and(has_contents) => plain.push(path),
                 _ => {}
             }
         }
@@ -264,6 +263,18 @@ impl Source {
     fn place(&self, seal: Option<Arc<dyn Seal>>) -> Place {
         Place { vfs: self.vfs.clone(), names: self.names.clone(), seal, lock: self.storage.lock() }
     }
+}
+
+/// Whether files of this role hold entries or commits.
+fn has_contents(role: Role) -> bool {
+    matches!(
+        role,
+        Role::Segment(_)
+            | Role::Temporary(_)
+            | Role::Backup(_)
+            | Role::BackupTemporary(_)
+            | Role::Replaced(_)
+    )
 }
 
 /// The entries of a store in key order.

@@ -11,8 +11,8 @@
 mod common;
 
 use codex_storage::storage::Form;
-use codex_storage::vfs::Vfs;
-use codex_storage::vfs::fault::{CrashChoice, FaultDir, Side};
+use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Side};
+use codex_storage::vfs::{CallKind, Vfs};
 use codex_storage::{Config, Conversion, Converted, Error, Result, convert};
 use common::store::Store;
 use common::{NAME, bytes, keys, put};
@@ -128,4 +128,22 @@ fn a_leftover_segment_is_removed_by_the_next_conversion_and_a_foreign_one_is_nam
     let refused = convert_on(&disk, Some("newer"), Form::Wal, "new").unwrap_err();
     assert!(matches!(&refused, Error::ForeignLog { path } if path.ends_with(&segment)));
     assert!(Store::open(config(vfs, Some("newer"))).is_ok(), "the store is as it was");
+}
+
+#[test]
+fn a_backup_that_cannot_be_read_is_reported_as_plain() {
+    let disk = plain_wal();
+    let backup = format!("{NAME}.bak.1");
+    let image = bytes(&disk.vfs(2), NAME);
+    put(&disk.vfs(2), &backup, &image);
+    for unreadable in [false, true] {
+        let disk = disk.duplicate();
+        if unreadable {
+            let reads = Calls::of(CallKind::Read).on(&backup);
+            disk.fail_on(reads, 1, Fault::Eio, Lasting::Sticky, Side::Before);
+        }
+        let converted = convert_on(&disk, None, Form::Ledger, "new").unwrap();
+        let plain: Vec<_> = converted.plain.iter().filter_map(|path| path.file_name()).collect();
+        assert_eq!(plain, [&*backup], "unreadable: {unreadable}");
+    }
 }
