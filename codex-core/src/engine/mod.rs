@@ -10,7 +10,9 @@ use std::time::Duration;
 use codex_storage::Result;
 use codex_storage::batch::Seq;
 use codex_storage::seal::Keys;
-use codex_storage::storage::{Anchor, Durability, Form, Storage, StorageStats};
+#[cfg(feature = "backup")]
+use codex_storage::storage::Form;
+use codex_storage::storage::{Anchor, Durability, Storage, StorageStats};
 use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::vfs::Clock;
