@@ -343,7 +343,7 @@ fn a_background_sync_that_fails_stops_the_writers() {
 
 #[test]
 fn the_background_threads_end_when_the_last_handle_is_dropped() {
-    model("drop_against_background", None, 42, || {
+    model("drop_against_background", None, 58, || {
         let (engine, probe) = engine(Form::Wal, Durability::Sync, true);
         probe.disk().wants_checkpoint = true;
         let theirs = engine.clone();
