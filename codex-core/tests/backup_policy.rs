@@ -8,7 +8,7 @@
 mod common;
 
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{CallKind, Vfs};
@@ -19,12 +19,15 @@ use common::{FORMS, scaled, seed};
 
 /// Waits for what another thread is to bring about.
 fn until(what: &str, holds: impl Fn() -> bool) {
-    // Shown when the runner ends a test that hangs.
-    println!("waits until {what}");
+    let start = Instant::now();
     while !holds() {
+        assert!(start.elapsed() < HANGS, "hangs: waits until {what}");
         std::thread::yield_now();
     }
 }
+
+/// Longer than anything takes: what has not come by then never will.
+const HANGS: Duration = Duration::from_secs(40);
 
 fn seqs(vfs: &Vfs) -> Vec<u64> {
     let listed = Backups::of_in(vfs, "a.db").list().unwrap();

@@ -17,7 +17,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use codex_core::proof::{Change, Check, Commit, Engine, Entry, Outcome};
 use codex_storage::Error;
@@ -201,8 +201,8 @@ fn a_leader_that_panics_answers_everybody_and_poisons() {
         }
         let mut panics = 0;
         for _ in 0..4 {
-            // A waiter that is never answered hangs, and the runner ends it.
-            match answers.recv().unwrap() {
+            let answer = answers.recv_timeout(HANGS);
+            match answer.expect("a waiter of a leader that panicked was never answered") {
                 Err(()) => panics += 1,
                 Ok(Err(Error::Poisoned { .. })) => {}
                 Ok(other) => panic!("a write beside the panic ended in {other:?}"),
@@ -362,12 +362,15 @@ impl Random {
 }
 
 fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    // Shown when the runner ends a test that hangs.
-    println!("waits until {what}");
+    let start = Instant::now();
     while !done() {
+        assert!(start.elapsed() < HANGS, "hangs: waits until {what}");
         thread::yield_now();
     }
 }
+
+/// Longer than anything takes: what has not come by then never will.
+const HANGS: Duration = Duration::from_secs(40);
 
 fn seed() -> u64 {
     std::env::var("CODEX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
