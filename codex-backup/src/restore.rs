@@ -107,8 +107,7 @@ impl Backups {
         let intent = decided.inspect_err(|_| {
             // Where nobody can tell whether the record has its name, it may need the staged file.
             let record = self.dir().metadata(&self.names.restore_record());
-            let careless = cfg!(codex_mutant = "backup_stage_discarded") && record.is_err();
-            if matches!(record, Ok(None)) || careless {
+            if matches!(record, Ok(None)) {
                 copy::discard(self.dir(), &staged);
             }
         })?;

@@ -267,11 +267,6 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-backup", "crash", "in_a_restore"],
         &["a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
     ),
-    tested(
-        "backup_stage_discarded",
-        ["codex-core", "backup_crash", "an_error_in_a_restore"],
-        &["an_error_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
-    ),
 ];
 
 /// A twin of production code behind `cfg(codex_mutant = "NAME")`, and who must catch it.
