@@ -43,11 +43,14 @@ impl seal::Keys for UserKey {
         &self,
         store_id: &[u8; 16],
         cipher: Option<u8>,
+        old: Option<&seal::Envelope>,
     ) -> Result<(seal::Envelope, Arc<dyn seal::Seal>), SealError> {
-        let mut entropy = source(&self.entropy);
-        let created = cipher
-            .map_or(Ok(self.cipher), Cipher::from_id)
-            .and_then(|cipher| Envelope::create(&self.key.0, cipher, store_id, &mut entropy));
+        let (key, mut entropy) = (&self.key.0, source(&self.entropy));
+        let created =
+            cipher.map_or(Ok(self.cipher), Cipher::from_id).and_then(|cipher| match old {
+                None => Envelope::create(key, cipher, store_id, &mut entropy),
+                Some(old) => Envelope::parse(&**old)?.renew(key, cipher, store_id, &mut entropy),
+            });
         let (envelope, root) = created.map_err(|error| refusal(&error))?;
         Ok((Box::new(envelope.to_bytes()), self.root(root)))
     }
@@ -56,12 +59,14 @@ impl seal::Keys for UserKey {
         &self,
         store_id: &[u8; 16],
         root: &dyn seal::Seal,
+        old: &seal::Envelope,
     ) -> Result<seal::Envelope, SealError> {
         let Some(root) = (root as &dyn Any).downcast_ref::<Root>() else {
             return Err(SealError::Refused("the root key is of another library".into()));
         };
         let mut entropy = source(&self.entropy);
-        let envelope = Envelope::rewrap(&root.key, &self.key.0, store_id, &mut entropy)
+        let envelope = Envelope::parse(&**old)
+            .and_then(|old| old.rewrap(&root.key, &self.key.0, store_id, &mut entropy))
             .map_err(|error| refusal(&error))?;
         Ok(Box::new(envelope.to_bytes()))
     }

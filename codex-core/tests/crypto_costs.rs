@@ -33,7 +33,7 @@ fn costs(t: u32, m_kib: u32, p: u32) -> KdfCosts {
 }
 
 fn key() -> Key {
-    Key::passphrase_costing("a passphrase", costs(1, 8, 1)).unwrap()
+    Key::passphrase_costing_exactly("a passphrase", costs(1, 8, 1)).unwrap()
 }
 
 fn store(form: Form) -> Files {

@@ -12,7 +12,7 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use codex_core::crypto::{Cipher, Key};
+use codex_core::crypto::{Cipher, Envelope, KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Mode, Vfs};
 use codex_core::{Anchor, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store};
@@ -121,6 +121,62 @@ fn the_key_changes_and_the_root_is_renewed_beside_running_writers() {
         let total: u32 = written.iter().map(|written| written.load(Ordering::Relaxed)).sum();
         println!("{form}: {total} commits beside 4 changes and 8 rekeys");
         assert!(total > 20, "{total}");
+    }
+}
+
+/// The costs in the envelope of the store.
+fn costs_of(vfs: &Vfs) -> Option<(u32, u32, u32)> {
+    let main = common::read(vfs, NAME);
+    let costs = Envelope::parse(&main[224..480]).unwrap().costs();
+    costs.map(|costs| (costs.t(), costs.m_kib(), costs.p()))
+}
+
+#[test]
+fn no_change_of_key_lowers_the_costs_of_a_passphrase_unless_asked_by_name() {
+    // As many passes as a strong one, over little memory, so that opening it is quick.
+    let (t, m_kib, p) = (5, 64, 2);
+    let many = || {
+        let costs = KdfCosts::new(t, m_kib, p).unwrap();
+        Key::passphrase_costing_exactly("many passes", costs).unwrap()
+    };
+    let least = || {
+        let costs = KdfCosts::new(KdfCosts::T_MIN, KdfCosts::M_KIB_MIN, 1).unwrap();
+        Key::passphrase_costing("as few as can be", costs).unwrap()
+    };
+    let raised = Some((t, KdfCosts::M_KIB_MIN, p));
+    for form in FORMS {
+        let disk = FaultDir::new();
+        let vfs = disk.vfs(1);
+        let store = options(form).key(many()).open_in(&vfs, NAME).unwrap();
+        store.set("key", "value").unwrap();
+        for rekey in [false, true] {
+            let change = |key| if rekey { store.rekey(key) } else { store.change_key(key) };
+            change(least()).unwrap();
+            assert_eq!(costs_of(&vfs), raised, "{form}, {rekey}: raised, not lowered");
+            change(many()).unwrap();
+            assert_eq!(costs_of(&vfs), Some((t, m_kib, p)), "{form}, {rekey}: lowered by name");
+        }
+        store.close().unwrap();
+        drop(store);
+        for (conversion, wanted) in [
+            (Conversion::new().key(many()).encrypt(least()), raised),
+            (Conversion::new().key(least()).encrypt(many()), Some((t, m_kib, p))),
+            (Conversion::new().key(many()).encrypt(key(1)), None),
+            (Conversion::new().key(key(1)).encrypt(many()), Some((t, m_kib, p))),
+        ] {
+            conversion.convert_in(&vfs, NAME).unwrap();
+            assert_eq!(costs_of(&vfs), wanted, "{form}: {conversion:?}");
+        }
+        if form == Form::Wal {
+            // Under the same passphrase, in another form: the default counts unless it is lower.
+            let same = Key::passphrase("many passes").unwrap();
+            let done = Conversion::new().key(same).form(Form::Ledger).convert_in(&vfs, NAME);
+            assert_eq!(done.unwrap().form, Form::Ledger);
+            assert_eq!(costs_of(&vfs), Some((t, 64 << 10, 4)));
+        }
+        let key = if form == Form::Wal { Key::passphrase("many passes").unwrap() } else { many() };
+        let store = Store::options().key(key).open_in(&vfs, NAME).unwrap();
+        assert_eq!(store.get::<String>("key").unwrap().as_deref(), Some("value"));
     }
 }
 

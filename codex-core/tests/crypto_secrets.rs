@@ -99,7 +99,7 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
 
 /// As cheap as a passphrase can be.
 fn passphrase() -> Key {
-    Key::passphrase_costing(PASSPHRASE, KdfCosts::new(1, 8, 1).unwrap()).unwrap()
+    Key::passphrase_costing_exactly(PASSPHRASE, KdfCosts::new(1, 8, 1).unwrap()).unwrap()
 }
 
 fn raw() -> Key {

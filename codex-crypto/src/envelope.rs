@@ -90,23 +90,54 @@ impl Envelope {
         entropy: &mut dyn Entropy,
     ) -> Result<(Self, RootKey)> {
         let root = RootKey::random(cipher, entropy)?;
-        Ok((Self::rewrap(&root, key, context, entropy)?, root))
+        Ok((Self::wrap(&root, key, key.costs(), context, entropy)?, root))
     }
 
-    /// Wraps a root key that exists under another user's key, with a fresh salt and nonce. The
-    /// earlier envelope goes on opening with the earlier key wherever a copy of it is left.
+    /// As [`Envelope::create`], for the envelope that takes the place of this one: a fresh root
+    /// key, and no lower costs of a passphrase than here, unless the key
+    /// [lowers](Key::passphrase_costing_exactly) them.
     ///
     /// # Errors
-    /// As [`Envelope::create`].
+    /// As [`Envelope::create`]; [`Error::KdfTooExpensive`] if the greater values of both costs
+    /// exceed the caps together.
+    pub fn renew(
+        &self,
+        key: &Key,
+        cipher: Cipher,
+        context: &[u8],
+        entropy: &mut dyn Entropy,
+    ) -> Result<(Self, RootKey)> {
+        let costs = key.costs_after(self.costs)?;
+        let root = RootKey::random(cipher, entropy)?;
+        Ok((Self::wrap(&root, key, costs, context, entropy)?, root))
+    }
+
+    /// Wraps `root`, the root key of this envelope, under another user's key, with a fresh salt
+    /// and nonce; the costs of a passphrase are as with [`Envelope::renew`]. The earlier envelope
+    /// goes on opening with the earlier key wherever a copy of it is left.
+    ///
+    /// # Errors
+    /// As [`Envelope::renew`].
     pub fn rewrap(
+        &self,
         root: &RootKey,
         key: &Key,
         context: &[u8],
         entropy: &mut dyn Entropy,
     ) -> Result<Self> {
+        Self::wrap(root, key, key.costs_after(self.costs)?, context, entropy)
+    }
+
+    fn wrap(
+        root: &RootKey,
+        key: &Key,
+        costs: Option<KdfCosts>,
+        context: &[u8],
+        entropy: &mut dyn Entropy,
+    ) -> Result<Self> {
         let mut envelope = Self {
             cipher: root.cipher(),
-            costs: key.costs(),
+            costs,
             salt: [0; 32],
             root_id: root.id(),
             commitment: [0; 32],

@@ -79,13 +79,30 @@ pub enum Error {
     /// The costs are above what this crate is willing to spend. Found before deriving.
     #[error(
         "the passphrase costs t={t}, m={m_kib} KiB, p={p} exceed the caps t<={}, m<={} KiB, \
-         p<={}, t*m<={} KiB; a header that asks for so much is not trusted",
+         p<={}, t*m<={} KiB; a header that asks for so much is not trusted, and a new one keeps \
+         the greater values of the old one unless `Key::passphrase_costing_exactly` lowers them",
         KdfCosts::T_MAX,
         KdfCosts::M_KIB_MAX,
         KdfCosts::P_MAX,
         KdfCosts::T_M_KIB_MAX
     )]
     KdfTooExpensive {
+        /// Passes over the memory.
+        t: u32,
+        /// Memory in KiB.
+        m_kib: u32,
+        /// Lanes.
+        p: u32,
+    },
+
+    /// The costs are below the minimum for new envelopes.
+    #[error(
+        "the passphrase costs t={t}, m={m_kib} KiB, p={p} are below the minimum t={}, m={} KiB; \
+         raise them, or ask for them by `Key::passphrase_costing_exactly`",
+        KdfCosts::T_MIN,
+        KdfCosts::M_KIB_MIN
+    )]
+    KdfTooCheap {
         /// Passes over the memory.
         t: u32,
         /// Memory in KiB.

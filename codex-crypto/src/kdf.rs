@@ -13,6 +13,9 @@ use crate::error::{Error, Result};
 /// more than the minimum of the OWASP Password Storage Cheat Sheet (t=2, m=19 MiB, p=1). The
 /// lanes are filled one after the other on one thread, so p changes the result but not the time.
 ///
+/// Costs below that minimum, and lower ones than an existing envelope has, are taken only by
+/// [`Key::passphrase_costing_exactly`](crate::Key::passphrase_costing_exactly).
+///
 /// A value of this type is within the caps, so a header can not ask for more: at most 16 passes,
 /// 1 GiB, 16 lanes, and passes times memory at most 4 GiB, which bounds the time to some seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +26,10 @@ pub struct KdfCosts {
 }
 
 impl KdfCosts {
+    /// The fewest passes over the memory that a new envelope gets unasked.
+    pub const T_MIN: u32 = 2;
+    /// The least memory that a new envelope gets unasked: 19 MiB, in KiB.
+    pub const M_KIB_MIN: u32 = 19 << 10;
     /// The most passes over the memory.
     pub const T_MAX: u32 = 16;
     /// The most memory: 1 GiB, in KiB.
@@ -62,6 +69,14 @@ impl KdfCosts {
     /// Lanes.
     pub fn p(self) -> u32 {
         self.p
+    }
+
+    /// Of each parameter the greater value.
+    ///
+    /// # Errors
+    /// [`Error::KdfTooExpensive`] if together they exceed the caps.
+    pub(crate) fn raised_to(self, old: Self) -> Result<Self> {
+        Self::new(self.t.max(old.t), self.m_kib.max(old.m_kib), self.p.max(old.p))
     }
 }
 

@@ -9,8 +9,10 @@ use crate::kdf::{KdfCosts, Prk, argon2id};
 
 /// The user's key. It opens envelopes and seals nothing else.
 ///
-/// Not `Clone`; wiped when dropped; `Debug` shows its kind alone. The bytes it was made from
-/// stay with the caller, who wipes them.
+/// Not `Clone`; wiped when dropped, and so are the copies that deriving makes, Argon2id's memory
+/// among them; `Debug` shows its kind alone. Not wiped are the bytes it was made from, which stay
+/// with the caller; pages that the system has written to swap or to a core dump; and what the
+/// compiler may leave in registers and on the stack.
 ///
 /// ```compile_fail,E0599
 /// let key = codex_crypto::Key::raw(&[7; 32]).unwrap();
@@ -40,39 +42,79 @@ impl Key {
     /// A passphrase that costs [`KdfCosts::default`] when an envelope is made with it. Its bytes
     /// are taken as they are: a program that reads text from people normalizes it (NFC) first.
     ///
+    /// It is taken by reference, since only its owner can wipe it: a `Zeroizing<String>` does so
+    /// when it is dropped, a `String` or a `Vec<u8>` that was given away would be freed as it is.
+    ///
+    /// ```compile_fail,E0308
+    /// let words = String::from("correct horse battery staple");
+    /// let key = codex_crypto::Key::passphrase(words).unwrap();
+    /// ```
+    ///
     /// # Errors
     /// [`Error::PassphraseLength`] if it is empty or longer than [`PASSPHRASE_LEN_MAX`] bytes.
-    pub fn passphrase(passphrase: impl AsRef<[u8]>) -> Result<Self> {
+    pub fn passphrase<P: AsRef<[u8]> + ?Sized>(passphrase: &P) -> Result<Self> {
         Self::passphrase_costing(passphrase, KdfCosts::default())
     }
 
     /// A passphrase with costs of the caller's choice. They count when an envelope is made;
-    /// opening one takes the costs that stand in it.
+    /// opening one takes the costs that stand in it. An envelope that takes the place of a dearer
+    /// one keeps, of each parameter, the greater value.
+    ///
+    /// # Errors
+    /// As [`Key::passphrase`]; [`Error::KdfTooCheap`] below the minimum ([`KdfCosts::T_MIN`],
+    /// [`KdfCosts::M_KIB_MIN`]).
+    pub fn passphrase_costing<P>(passphrase: &P, costs: KdfCosts) -> Result<Self>
+    where
+        P: AsRef<[u8]> + ?Sized,
+    {
+        if costs.t() < KdfCosts::T_MIN || costs.m_kib() < KdfCosts::M_KIB_MIN {
+            let (t, m_kib, p) = (costs.t(), costs.m_kib(), costs.p());
+            return Err(Error::KdfTooCheap { t, m_kib, p });
+        }
+        Self::words(passphrase.as_ref(), Source::AtLeast(costs))
+    }
+
+    /// A passphrase with just these costs, be they lower than the minimum or than those of the
+    /// envelope whose place the next one takes. Each try at guessing it costs that little.
     ///
     /// # Errors
     /// As [`Key::passphrase`].
-    pub fn passphrase_costing(passphrase: impl AsRef<[u8]>, costs: KdfCosts) -> Result<Self> {
-        let bytes = passphrase.as_ref();
-        if bytes.is_empty() || bytes.len() > PASSPHRASE_LEN_MAX {
-            return Err(Error::PassphraseLength { found: bytes.len() });
-        }
-        Ok(Self { secret: Zeroizing::new(bytes.to_vec()), source: Source::Passphrase(costs) })
+    pub fn passphrase_costing_exactly<P>(passphrase: &P, costs: KdfCosts) -> Result<Self>
+    where
+        P: AsRef<[u8]> + ?Sized,
+    {
+        Self::words(passphrase.as_ref(), Source::Exactly(costs))
     }
 
     /// Which of the two kinds it is.
     pub fn kind(&self) -> KeyKind {
         match self.source {
             Source::Raw => KeyKind::Raw,
-            Source::Passphrase(_) => KeyKind::Passphrase,
+            Source::AtLeast(_) | Source::Exactly(_) => KeyKind::Passphrase,
         }
     }
 
-    /// The costs an envelope made with this key gets; `None` for a raw key.
+    /// The costs that a first envelope made with this key gets; `None` for a raw key.
     pub fn costs(&self) -> Option<KdfCosts> {
         match self.source {
             Source::Raw => None,
-            Source::Passphrase(costs) => Some(costs),
+            Source::AtLeast(costs) | Source::Exactly(costs) => Some(costs),
         }
+    }
+
+    /// The costs of an envelope that takes the place of one with the costs `old`.
+    pub(crate) fn costs_after(&self, old: Option<KdfCosts>) -> Result<Option<KdfCosts>> {
+        match (&self.source, old) {
+            (Source::AtLeast(costs), Some(old)) => costs.raised_to(old).map(Some),
+            _ => Ok(self.costs()),
+        }
+    }
+
+    fn words(bytes: &[u8], source: Source) -> Result<Self> {
+        if bytes.is_empty() || bytes.len() > PASSPHRASE_LEN_MAX {
+            return Err(Error::PassphraseLength { found: bytes.len() });
+        }
+        Ok(Self { secret: Zeroizing::new(bytes.to_vec()), source })
     }
 
     /// The key that wraps, under a salt and the costs of one envelope.
@@ -128,9 +170,11 @@ impl fmt::Display for KeyKind {
     }
 }
 
+/// The kind of a key, and the costs that were asked for.
 enum Source {
     Raw,
-    Passphrase(KdfCosts),
+    AtLeast(KdfCosts),
+    Exactly(KdfCosts),
 }
 
 /// The longest passphrase, in bytes.

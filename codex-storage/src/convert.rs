@@ -111,7 +111,8 @@ impl Source {
         let (header, seal) = match &to.keys {
             None => (header, None),
             Some(keys) => {
-                let (header, seal) = header.under_fresh_root(&**keys, &self.path)?;
+                let replacing = Header { envelope: old.envelope.clone(), ..header };
+                let (header, seal) = replacing.under_fresh_root(&**keys, &self.path)?;
                 (header, Some(seal))
             }
         };

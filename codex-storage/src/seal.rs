@@ -21,14 +21,22 @@ pub type Envelope = Box<[u8; ENVELOPE_LEN]>;
 /// The key that the user brought, not yet tried.
 pub trait Keys: fmt::Debug + Send + Sync {
     /// Makes a fresh root key and the envelope that wraps it, for a new store or a rekeyed one.
-    /// `cipher` is the number of the cipher to use; `None` leaves the choice here.
+    /// `cipher` is the number of the cipher to use; `None` leaves the choice here. `old` is the
+    /// envelope whose place the new one takes: a passphrase is to cost no less than there.
     fn create(
         &self,
         store_id: &[u8; 16],
         cipher: Option<u8>,
+        old: Option<&Envelope>,
     ) -> Result<(Envelope, Arc<dyn Seal>), SealError>;
-    /// Wraps a root key that exists, one that keys of this same type have made or unlocked.
-    fn wrap(&self, store_id: &[u8; 16], root: &dyn Seal) -> Result<Envelope, SealError>;
+    /// Wraps a root key that exists, one that keys of this same type have made or unlocked. `old`
+    /// is its envelope so far: a passphrase is to cost no less than there.
+    fn wrap(
+        &self,
+        store_id: &[u8; 16],
+        root: &dyn Seal,
+        old: &Envelope,
+    ) -> Result<Envelope, SealError>;
     /// Opens the envelope of an existing store.
     fn unlock(
         &self,

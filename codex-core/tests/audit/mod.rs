@@ -65,14 +65,20 @@ impl Keys for Audited {
         &self,
         store_id: &[u8; 16],
         cipher: Option<u8>,
+        old: Option<&Envelope>,
     ) -> Result<(Envelope, Arc<dyn Seal>), SealError> {
-        let (envelope, seal) = self.inner.create(store_id, cipher)?;
+        let (envelope, seal) = self.inner.create(store_id, cipher, old)?;
         Ok((envelope, self.seal(seal)))
     }
 
-    fn wrap(&self, store_id: &[u8; 16], root: &dyn Seal) -> Result<Envelope, SealError> {
+    fn wrap(
+        &self,
+        store_id: &[u8; 16],
+        root: &dyn Seal,
+        old: &Envelope,
+    ) -> Result<Envelope, SealError> {
         let root = (root as &dyn Any).downcast_ref::<AuditedSeal>().unwrap();
-        self.inner.wrap(store_id, &*root.inner)
+        self.inner.wrap(store_id, &*root.inner, old)
     }
 
     fn unlock(

@@ -29,7 +29,7 @@ pub fn key(n: u8) -> Key {
         2 => Key::raw(&[3; 32]),
         n => {
             let costs = KdfCosts::new(1, 8, 1).expect("the least costs");
-            Key::passphrase_costing(format!("passphrase {n}"), costs)
+            Key::passphrase_costing_exactly(&format!("passphrase {n}"), costs)
         }
     }
     .expect("a key")

@@ -48,7 +48,7 @@ pub(crate) fn cheap() -> KdfCosts {
 }
 
 pub(crate) fn passphrase() -> Key {
-    Key::passphrase_costing("correct horse battery staple", cheap()).unwrap()
+    Key::passphrase_costing_exactly("correct horse battery staple", cheap()).unwrap()
 }
 
 pub(crate) fn root(cipher: Cipher) -> RootKey {

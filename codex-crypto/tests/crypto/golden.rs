@@ -8,7 +8,7 @@ use crate::common::{counting, hex};
 #[test]
 fn an_aes_envelope_under_a_passphrase_and_its_message_have_these_bytes() {
     let costs = KdfCosts::new(2, 32, 4).unwrap();
-    let key = Key::passphrase_costing("correct horse battery staple", costs).unwrap();
+    let key = Key::passphrase_costing_exactly("correct horse battery staple", costs).unwrap();
     check(&key, Cipher::Aes256Gcm, b"store 1", &AES);
 }
 

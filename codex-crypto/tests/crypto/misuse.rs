@@ -198,8 +198,8 @@ fn after_a_rewrap_the_new_key_opens_the_same_root_and_the_old_one_is_refused() {
         let sealer = sealer(&root, 2);
         let (counter, message) = sealed(&sealer, b"header", b"written before");
         let mut entropy = seeded(3);
-        let second = Envelope::rewrap(&root, &passphrase(), CONTEXT, &mut entropy).unwrap();
-        let third = Envelope::rewrap(&root, &passphrase(), CONTEXT, &mut entropy).unwrap();
+        let second = first.rewrap(&root, &passphrase(), CONTEXT, &mut entropy).unwrap();
+        let third = first.rewrap(&root, &passphrase(), CONTEXT, &mut entropy).unwrap();
         assert_eq!(second.root_id(), first.root_id());
         assert_eq!(second.cipher(), cipher);
         let (a, b) = (second.to_bytes(), third.to_bytes());
@@ -303,10 +303,10 @@ fn keys_of_other_lengths_are_refused_with_their_length() {
         }
     }
     for len in [0, PASSPHRASE_LEN_MAX + 1] {
-        let error = refused(Key::passphrase(vec![b'a'; len]), len);
+        let error = refused(Key::passphrase(&vec![b'a'; len]), len);
         assert_eq!(error, Error::PassphraseLength { found: len });
     }
-    assert!(Key::passphrase_costing(vec![b'a'; PASSPHRASE_LEN_MAX], cheap()).is_ok());
+    assert!(Key::passphrase(&[b'a'; PASSPHRASE_LEN_MAX]).is_ok());
 }
 
 #[test]
@@ -317,7 +317,9 @@ fn a_source_that_fails_or_answers_with_zeros_gives_no_key() {
         let mut source = move |out: &mut [u8]| if dry { failing(out) } else { silent(out) };
         let error = refused(Envelope::create(&raw_key(), CIPHERS[0], b"", &mut source), dry);
         assert!(matches!(error, Error::Entropy { .. }), "{error}");
-        let error = refused(Envelope::rewrap(&root(CIPHERS[0]), &raw_key(), b"", &mut source), dry);
+        let envelope = made(&raw_key(), CIPHERS[0]);
+        let rewrapped = envelope.rewrap(&root(CIPHERS[0]), &raw_key(), b"", &mut source);
+        let error = refused(rewrapped, dry);
         assert!(matches!(error, Error::Entropy { .. }), "{error}");
         assert!(matches!(EpochSalt::draw(&mut source), Err(Error::Entropy { .. })));
     }
@@ -331,8 +333,57 @@ fn the_default_costs_stand_in_the_envelope_and_open_it() {
     let envelope = Envelope::parse(&made(&key, CIPHERS[0]).to_bytes()).unwrap();
     let costs = envelope.costs().unwrap();
     assert_eq!((costs.t(), costs.m_kib(), costs.p()), (3, 65_536, 4));
-    let other_costs = Key::passphrase_costing("words", cheap()).unwrap();
+    let other_costs = Key::passphrase_costing_exactly("words", cheap()).unwrap();
     assert!(envelope.open(&other_costs, CONTEXT).is_ok(), "the envelope's costs count");
+}
+
+#[test]
+fn costs_below_the_minimum_are_taken_by_name_alone() {
+    let (t, m_kib) = (KdfCosts::T_MIN, KdfCosts::M_KIB_MIN);
+    assert_eq!((t, m_kib), (2, 19 << 10));
+    for (t, m_kib, p) in [(t - 1, m_kib, 1), (t, m_kib - 1, 1), (16, 8, 1), (1, 1 << 20, 16)] {
+        let costs = KdfCosts::new(t, m_kib, p).unwrap();
+        let error = refused(Key::passphrase_costing("words", costs), costs);
+        assert_eq!(error, Error::KdfTooCheap { t, m_kib, p });
+        let exact = Key::passphrase_costing_exactly("words", costs).unwrap();
+        assert_eq!(exact.costs(), Some(costs));
+    }
+    let least = KdfCosts::new(t, m_kib, 1).unwrap();
+    assert_eq!(Key::passphrase_costing("words", least).unwrap().costs(), Some(least));
+}
+
+#[test]
+fn an_envelope_costs_no_less_than_the_one_before_unless_lowered_by_name() {
+    let costs = |(t, m_kib, p)| KdfCosts::new(t, m_kib, p).unwrap();
+    let exactly = |asked| Key::passphrase_costing_exactly("words", costs(asked)).unwrap();
+    let at_least = |asked| Key::passphrase_costing("words", costs(asked)).unwrap();
+    let least = (KdfCosts::T_MIN, KdfCosts::M_KIB_MIN, 1);
+    let dear = (3, 20 << 10, 2);
+    let root = root(CIPHERS[0]);
+    for (old, new, wanted) in [
+        // Of each parameter the greater value.
+        (exactly((5, 64, 3)), at_least(least), Some((5, KdfCosts::M_KIB_MIN, 3))),
+        (at_least(dear), at_least(least), Some(dear)),
+        (at_least(least), at_least(dear), Some(dear)),
+        // Lowered by name.
+        (at_least(dear), exactly((1, 8, 1)), Some((1, 8, 1))),
+        // A raw key has none to keep.
+        (raw_key(), at_least(least), Some(least)),
+        (at_least(dear), raw_key(), None),
+    ] {
+        let old = made(&old, CIPHERS[0]);
+        let renewed = old.renew(&new, CIPHERS[1], CONTEXT, &mut seeded(2)).unwrap().0;
+        let rewrapped = old.rewrap(&root, &new, CONTEXT, &mut seeded(2)).unwrap();
+        for envelope in [renewed, rewrapped] {
+            assert_eq!(envelope.costs(), wanted.map(costs));
+            assert!(open(&envelope.to_bytes(), &new, CONTEXT).is_ok());
+        }
+    }
+    // Together beyond the caps: nothing is derived.
+    let long = made(&exactly((16, 64, 1)), CIPHERS[0]);
+    let wide = at_least((2, 1 << 20, 1));
+    let error = refused(long.renew(&wide, CIPHERS[0], CONTEXT, &mut seeded(2)), 0);
+    assert_eq!(error, Error::KdfTooExpensive { t: 16, m_kib: 1 << 20, p: 1 });
 }
 
 #[test]

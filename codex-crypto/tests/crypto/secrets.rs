@@ -14,7 +14,7 @@ fn debug_and_errors_show_no_secret() {
     let secret: [u8; 32] = std::array::from_fn(|n| 0xC1 ^ u8::try_from(n * 5).unwrap());
     let words = "a phrase that nobody prints";
     let raw = Key::raw(&secret).unwrap();
-    let phrase = Key::passphrase_costing(words, cheap()).unwrap();
+    let phrase = Key::passphrase_costing_exactly(words, cheap()).unwrap();
     let mut root_bytes = None;
     let mut entropy = seeded(11);
     let mut spy = |out: &mut [u8]| {
@@ -105,4 +105,112 @@ fn forms(bytes: &[u8]) -> Vec<(&'static str, String)> {
         forms.push(("text", text.to_owned()));
     }
     forms
+}
+
+/// How often a text stands in the memory of this process, but for the buffer of this search.
+/// `text` gives its bytes masked with `MASK`, so that the test itself holds none.
+#[cfg(target_os = "linux")]
+#[expect(clippy::disallowed_methods, reason = "reads the process's own memory, no store's file")]
+fn in_memory(text: &[u8]) -> usize {
+    use std::os::unix::fs::FileExt;
+
+    let memory = std::fs::File::open("/proc/self/mem").unwrap();
+    let mut buf = vec![0; 1 << 20];
+    let own = buf.as_ptr().addr()..buf.as_ptr().addr() + buf.len();
+    let mut found = 0;
+    for line in std::fs::read_to_string("/proc/self/maps").unwrap().lines() {
+        let mut fields = line.split(' ');
+        let (range, rights) = (fields.next().unwrap(), fields.next().unwrap());
+        if !rights.starts_with("rw") {
+            continue;
+        }
+        let (from, to) = range.split_once('-').unwrap();
+        let [mut at, end] = [from, to].map(|text| usize::from_str_radix(text, 16).unwrap());
+        while at < end {
+            if own.contains(&at) {
+                at = own.end;
+                continue;
+            }
+            let stop = if at < own.start { end.min(own.start) } else { end };
+            let len = buf.len().min(stop - at);
+            let chunk = &mut buf[..len];
+            let place = u64::try_from(at).unwrap();
+            if memory.read_exact_at(chunk, place).is_ok() {
+                let masked = |window: &&[u8]| {
+                    window.iter().zip(text).all(|(byte, masked)| byte ^ MASK == *masked)
+                };
+                found += chunk.windows(text.len()).filter(masked).count();
+                chunk.fill(0);
+            }
+            // Chunks overlap, so that no text is missed between two.
+            at = if len == stop - at { stop } else { at + len - (text.len() - 1) };
+        }
+    }
+    found
+}
+
+/// Bytes that stand in this form nowhere in the program.
+#[cfg(target_os = "linux")]
+fn masked() -> [u8; 32] {
+    std::array::from_fn(|n| u8::try_from(n * 7 % 26).unwrap() + b'a' ^ MASK)
+}
+
+#[cfg(target_os = "linux")]
+const MASK: u8 = 0x80;
+
+#[cfg(target_os = "linux")]
+#[test]
+fn no_copy_of_a_key_is_left_in_memory() {
+    use zeroize::Zeroizing;
+
+    let unmasked = |text: &[u8]| {
+        let mut plain = Zeroizing::new(Vec::with_capacity(text.len()));
+        plain.extend(text.iter().map(|byte| byte ^ MASK));
+        plain
+    };
+    let text = masked();
+    // Of memory that is freed, an allocator overwrites the first bytes.
+    let copies = || in_memory(&text[16..]);
+    assert_eq!(copies(), 0, "it stands masked in the test");
+    for raw in [true, false] {
+        let key = {
+            let words = unmasked(&text);
+            assert_eq!(copies(), 1, "the caller's own");
+            let key = if raw {
+                Key::raw(&words)
+            } else {
+                Key::passphrase_costing_exactly(&words, cheap())
+            };
+            key.unwrap()
+        };
+        assert_eq!(copies(), 1, "that of the key");
+        let (envelope, _) = Envelope::create(&key, CIPHERS[0], CONTEXT, &mut seeded(3)).unwrap();
+        assert_eq!(copies(), 1, "{raw}: none of the derivation");
+        envelope.open(&key, CONTEXT).unwrap();
+        assert_eq!(copies(), 1, "{raw}: none of opening");
+        drop(key);
+        assert_eq!(copies(), 0, "{raw}: wiped");
+    }
+    // The root key, of which the test draws the first bytes of entropy.
+    let key = Key::passphrase_costing_exactly("words", cheap()).unwrap();
+    let mut draws = 0_u8;
+    let mut entropy = |out: &mut [u8]| {
+        draws += 1;
+        if draws == 1 {
+            out.iter_mut().zip(text).for_each(|(byte, masked)| *byte = masked ^ MASK);
+        } else {
+            out.fill(draws);
+        }
+        Ok(())
+    };
+    let (envelope, root) = Envelope::create(&key, CIPHERS[0], CONTEXT, &mut entropy).unwrap();
+    assert_eq!(copies(), 1, "that of the root key");
+    drop(root);
+    assert_eq!(copies(), 0, "wiped, and so is the text of the wrap");
+    let root = envelope.open(&key, CONTEXT).unwrap();
+    drop(envelope.rewrap(&root, &key, CONTEXT, &mut seeded(4)).unwrap());
+    drop((root.header_tag(b"header"), root.id(), root.opener(&[9; 32], INFO)));
+    assert_eq!(copies(), 1, "that of the root key, unwrapped");
+    drop(root);
+    assert_eq!(copies(), 0, "wiped");
 }

@@ -18,12 +18,16 @@ impl Header {
         keys: &dyn Keys,
         path: &Path,
     ) -> Result<Self> {
-        let seal = seal.ok_or_else(|| Error::NotEncrypted { path: path.to_owned() })?;
-        let envelope = keys.wrap(&self.store_id, seal).map_err(|e| seal_error(path, 0, e))?;
+        let (Some(seal), Some(old)) = (seal, &self.envelope) else {
+            return Err(Error::NotEncrypted { path: path.to_owned() });
+        };
+        let wrapped = keys.wrap(&self.store_id, seal, old);
+        let envelope = wrapped.map_err(|e| seal_error(path, 0, e))?;
         Ok(Self { slot_counter: self.slot_counter + 1, envelope: Some(envelope), ..self.clone() })
     }
 
     /// This header under a fresh root key, and that key; of the same cipher where there is one.
+    /// Where there is an envelope, the new one is to take its place.
     ///
     /// # Errors
     /// `Seal`.
@@ -33,8 +37,8 @@ impl Header {
         path: &Path,
     ) -> Result<(Self, Arc<dyn Seal>)> {
         let cipher = Some(self.cipher).filter(|&cipher| cipher != 0);
-        let (envelope, seal) =
-            keys.create(&self.store_id, cipher).map_err(|e| seal_error(path, 0, e))?;
+        let created = keys.create(&self.store_id, cipher, self.envelope.as_ref());
+        let (envelope, seal) = created.map_err(|e| seal_error(path, 0, e))?;
         let header = Self {
             cipher: seal.cipher_id(),
             root_id: seal.root_id(),

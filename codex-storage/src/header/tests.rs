@@ -34,7 +34,7 @@ fn keys(passphrase: &str) -> Arc<dyn Keys> {
 
 fn sealed() -> (Header, Vec<u8>) {
     let mut header = plain(FileKind::Log, Form::Ledger);
-    let (envelope, seal) = keys("right").create(&header.store_id, None).unwrap();
+    let (envelope, seal) = keys("right").create(&header.store_id, None, None).unwrap();
     header.cipher = seal.cipher_id();
     header.root_id = seal.root_id();
     header.envelope = Some(envelope);

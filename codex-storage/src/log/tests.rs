@@ -46,7 +46,7 @@ impl Setup {
         let mut seal: Option<Arc<dyn Seal>> = None;
         if sealed {
             let keys: Arc<dyn Keys> = ToyKeys::new("key", Arc::clone(&vfs.entropy));
-            let (envelope, fresh) = keys.create(&header.store_id, None).unwrap();
+            let (envelope, fresh) = keys.create(&header.store_id, None, None).unwrap();
             header.cipher = fresh.cipher_id();
             header.root_id = fresh.root_id();
             header.envelope = (form == Form::Ledger).then_some(envelope);

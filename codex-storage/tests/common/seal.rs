@@ -32,6 +32,16 @@ impl ToyKeys {
         Arc::new(Self { key: hash(&[b"user", passphrase.as_bytes()]), entropy, limit })
     }
 
+    fn envelope(&self, store_id: &[u8; 16], root: &ToySeal) -> Envelope {
+        let mut envelope = Box::new([0x45; ENVELOPE_LEN]);
+        envelope[..32].copy_from_slice(&hash(&[b"commit", &self.key, store_id]));
+        let mask = hash(&[b"wrap", &self.key, store_id]);
+        for (to, (a, b)) in envelope[32..64].iter_mut().zip(root.root.iter().zip(mask)) {
+            *to = a ^ b;
+        }
+        envelope
+    }
+
     fn seal(&self, root: [u8; 32]) -> ToySeal {
         ToySeal { root, entropy: Arc::clone(&self.entropy), limit: self.limit }
     }
@@ -42,22 +52,21 @@ impl Keys for ToyKeys {
         &self,
         store_id: &[u8; 16],
         _cipher: Option<u8>,
+        _old: Option<&Envelope>,
     ) -> Result<(Envelope, Arc<dyn Seal>), SealError> {
         let mut root = [0; 32];
         self.entropy.fill(&mut root).map_err(refused)?;
         let seal = self.seal(root);
-        Ok((self.wrap(store_id, &seal)?, Arc::new(seal)))
+        Ok((self.envelope(store_id, &seal), Arc::new(seal)))
     }
 
-    fn wrap(&self, store_id: &[u8; 16], root: &dyn Seal) -> Result<Envelope, SealError> {
-        let root = (root as &dyn Any).downcast_ref::<ToySeal>().unwrap();
-        let mut envelope = Box::new([0x45; ENVELOPE_LEN]);
-        envelope[..32].copy_from_slice(&hash(&[b"commit", &self.key, store_id]));
-        let mask = hash(&[b"wrap", &self.key, store_id]);
-        for (to, (a, b)) in envelope[32..64].iter_mut().zip(root.root.iter().zip(mask)) {
-            *to = a ^ b;
-        }
-        Ok(envelope)
+    fn wrap(
+        &self,
+        store_id: &[u8; 16],
+        root: &dyn Seal,
+        _old: &Envelope,
+    ) -> Result<Envelope, SealError> {
+        Ok(self.envelope(store_id, (root as &dyn Any).downcast_ref::<ToySeal>().unwrap()))
     }
 
     fn unlock(
