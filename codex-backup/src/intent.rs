@@ -4,8 +4,13 @@
 //! Layout, little-endian: `CDXRSTR1`, the body, CRC-32C of all before it. The body: main
 //! and origin as strings (length u32, UTF-8), id and mark as byte strings (length u32), seq u64,
 //! frozen u8, number of moves u32, for each the old and the new name as strings.
+//!
+//! The names in a record are used on the disk, so [`Intent::decode`] holds each against the grammar
+//! of [`codex_storage::names`]: a forged record moves nothing that a restore would not move.
 
-use codex_storage::names::Names;
+use std::collections::BTreeSet;
+
+use codex_storage::names::{BackupTemporary, Names, Role};
 
 use crate::inspect::Facts;
 
@@ -52,18 +57,39 @@ impl Intent {
         if intent.is_sane(names) { Ok(intent) } else { Err(FOREIGN) }
     }
 
-    /// Whether it touches only names that a restore of this file touches.
+    /// Whether the record touches only names that a restore of this file touches.
     fn is_sane(&self, names: &Names) -> bool {
-        let is_plain = |name: &str| !name.contains(['/', '\0']);
-        let backups = format!("{}.bak.", self.main);
-        let is_fair = |(from, to): &(String, String)| {
-            let number = to.strip_prefix(names.main()).and_then(|to| to.strip_prefix(".replaced."));
-            let number = number.map(|to| to.split_once('.').map_or(to, |(number, _)| number));
-            let kept = number.and_then(|n| names.replaced(n.parse().ok()?, from));
-            is_plain(from) && !from.starts_with(&backups) && kept.as_ref() == Some(to)
-        };
-        self.main == names.main() && is_plain(&self.origin) && self.moves.iter().all(is_fair)
+        let is_origin = self.origin.is_empty() || is_backup(names, &self.origin);
+        self.main == names.main()
+            && is_origin
+            && self.facts.seq <= SEQ_MAX
+            && self.moves.len() <= MOVES_MAX
+            && self.moves_each_once(names)
     }
+
+    /// Whether only log segments and, last, the file itself are moved, each once, and all to the
+    /// names that one restore gives them.
+    fn moves_each_once(&self, names: &Names) -> bool {
+        let (mut seen, mut number) = (BTreeSet::new(), None);
+        self.moves.iter().enumerate().all(|(at, (from, to))| {
+            let is_ours = match names.role(from) {
+                Some(Role::Segment(_)) => true,
+                Some(Role::Main) => at + 1 == self.moves.len(),
+                _ => false,
+            };
+            let Some(Role::Replaced(n)) = names.role(to) else { return false };
+            let is_kept = names.replaced(n, from).as_ref() == Some(to);
+            is_ours && is_kept && *number.get_or_insert(n) == n && seen.insert(from)
+        })
+    }
+}
+
+/// Whether `name` is that of a backup, numbered or about to be.
+pub(crate) fn is_backup(names: &Names, name: &str) -> bool {
+    matches!(
+        names.role(name),
+        Some(Role::Backup(_) | Role::BackupTemporary(BackupTemporary::Ready))
+    )
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -77,6 +103,7 @@ impl<'a> Reader<'a> {
         let count = u32::from_le_bytes(self.fixed()?);
         let mut moves = Vec::new();
         for _ in 0..count {
+            // A count that is too high ends the text before it costs anything.
             moves.push((self.text()?, self.text()?));
         }
         let facts = Facts { mark, frozen: frozen != 0, ..Facts::new(id, seq) };
@@ -114,6 +141,10 @@ fn length(len: usize) -> u32 {
 
 const MAGIC: &[u8; 8] = b"CDXRSTR1";
 const FOREIGN: &str = "its record names other files";
+/// The largest version: as many commits as a store counts.
+const SEQ_MAX: u64 = 1 << 62;
+/// The most files that one restore moves.
+pub(crate) const MOVES_MAX: usize = 100_000;
 
 #[cfg(test)]
 mod tests {
@@ -125,13 +156,16 @@ mod tests {
         Names::new(name, Path::new(name)).unwrap()
     }
 
+    const SEGMENT: &str = "a.db.wal.00000000000000000001";
+    const KEPT: &str = "a.db.replaced.1.wal.00000000000000000001";
+
     fn intent() -> Intent {
         Intent {
             main: "a.db".to_owned(),
             origin: "a.db.bak.2".to_owned(),
             facts: Facts { mark: vec![9; 32], frozen: true, ..Facts::new([1, 2], 77) },
             moves: vec![
-                ("a.db.wal.1".to_owned(), "a.db.replaced.1.wal.1".to_owned()),
+                (SEGMENT.to_owned(), KEPT.to_owned()),
                 ("a.db".to_owned(), "a.db.replaced.1".to_owned()),
             ],
         }
@@ -158,19 +192,62 @@ mod tests {
     #[test]
     fn a_record_that_would_touch_other_files_is_refused() {
         assert!(Intent::decode(&names("b.db"), &intent().encode()).is_err());
-        let escapes = [
-            ("../x", "a.db.replaced.1"),
-            ("a.db", "b.db"),
-            ("a.db", "a.db.replaced.1.x"),
-            ("a.db./x", "a.db.replaced.1./x"),
-            ("a.db.bak.1", "a.db.replaced.1.bak.1"),
+        let main = ("a.db", "a.db.replaced.1");
+        let forged: &[&[(&str, &str)]] = &[
+            &[("../x", "a.db.replaced.1")],
+            &[("a.db", "b.db")],
+            &[("a.db", "../a.db.replaced.1")],
+            &[("a.db", "a.db.replaced.01")],
+            &[("a.db", "a.db.replaced.1.x")],
+            &[("a.db./x", "a.db.replaced.1./x")],
+            &[("a.db.bak.1", "a.db.replaced.1.bak.1"), main],
+            // The lock that is held, and the one of rotations.
+            &[("a.db.lock", "a.db.replaced.1.lock"), main],
+            &[("a.db.bak.lock", "a.db.replaced.1.bak.lock"), main],
+            &[("a.db.bak.restore", "a.db.replaced.1.bak.restore"), main],
+            &[("a.db.bak.stage", "a.db.replaced.1.bak.stage"), main],
+            &[("a.db.tmp.image", "a.db.replaced.1.tmp.image"), main],
+            // What an earlier restore has kept.
+            &[("a.db.replaced.1", "a.db.replaced.2.replaced.1"), main],
+            // Somebody's file, and another store with its segment.
+            &[("a.db.notes", "a.db.replaced.1.notes"), main],
+            &[("a.db.wal.1", "a.db.replaced.1.wal.1"), main],
+            &[("a.db.x", "a.db.replaced.1.x"), main],
+            &[("a.db.x.wal.00000000000000000001", "a.db.replaced.1.x.wal.00000000000000000001")],
+            &[("b.db.wal.00000000000000000001", KEPT), main],
+            // Twice, under two numbers, in another order.
+            &[main, main],
+            &[(SEGMENT, KEPT), (SEGMENT, KEPT), main],
+            &[(SEGMENT, "a.db.replaced.2.wal.00000000000000000001"), main],
+            &[main, (SEGMENT, KEPT)],
         ];
-        for (from, to) in escapes {
-            let moves = vec![(from.to_owned(), to.to_owned())];
-            let bad = Intent { moves, ..intent() };
-            assert!(Intent::decode(&names("a.db"), &bad.encode()).is_err(), "{from} {to}");
+        for moves in forged {
+            let own = |(from, to): &(&str, &str)| ((*from).to_owned(), (*to).to_owned());
+            let bad = Intent { moves: moves.iter().map(own).collect(), ..intent() };
+            assert_refused(&bad, &format!("{moves:?}"));
         }
-        let bad = Intent { origin: "../other".to_owned(), ..intent() };
-        assert!(Intent::decode(&names("a.db"), &bad.encode()).is_err());
+    }
+
+    #[test]
+    fn a_record_of_anything_but_a_backup_or_beyond_what_is_counted_is_refused() {
+        for origin in
+            ["../other", "a.db", "a.db.lock", "b.db.bak.1", "a.db.bak.stage", "a.db.bak.x"]
+        {
+            assert_refused(&Intent { origin: origin.to_owned(), ..intent() }, origin);
+        }
+        for origin in ["", "a.db.bak.1", "a.db.bak.new"] {
+            let fair = Intent { origin: origin.to_owned(), ..intent() };
+            assert_eq!(Intent::decode(&names("a.db"), &fair.encode()), Ok(fair));
+        }
+        let mut far = intent();
+        far.facts.seq = SEQ_MAX + 1;
+        assert_refused(&far, "seq");
+        let segment = |n| (names("a.db").segment(n), format!("a.db.replaced.1.wal.{n:020}"));
+        let many = Intent { moves: (1..=MOVES_MAX as u64 + 1).map(segment).collect(), ..intent() };
+        assert_refused(&many, "moves");
+    }
+
+    fn assert_refused(bad: &Intent, what: &str) {
+        assert_eq!(Intent::decode(&names("a.db"), &bad.encode()), Err(FOREIGN), "{what}");
     }
 }

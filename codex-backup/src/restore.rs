@@ -1,13 +1,14 @@
 //! Restore: decided by a durable record first, then finished, however often it is interrupted.
 
 use codex_storage::names::BackupTemporary::{self, Making, Staged};
+use codex_storage::names::Role;
 use codex_storage::vfs::{Kind, Mode, Open};
 
 use crate::backups::Backups;
 use crate::copy::{self, Source, Watch};
 use crate::error::{Error, Named, Result};
 use crate::inspect::{Facts, to_the_end};
-use crate::intent::Intent;
+use crate::intent::{Intent, MOVES_MAX, is_backup};
 use crate::job::Job;
 use crate::slots;
 
@@ -39,9 +40,9 @@ impl Backups {
     /// Puts a copy of the backup with this index in the place of the file. The backup stays.
     ///
     /// Nobody may have the file open for writing: the caller holds its lock. `sidecars` are the
-    /// names of files that belong to the present file and would be mistaken for part of the
-    /// restored one, such as log segments; they are moved away with it. What is replaced is kept
-    /// as `NAME.replaced.<n>`, each side file with its ending. A crash leaves the old file with
+    /// names of the log segments of the present file, which would be mistaken for part of the
+    /// restored one; they are moved away with it. What is replaced is kept as
+    /// `NAME.replaced.<n>`, each segment with its ending. A crash leaves the old file with
     /// all its side files, or a record from which [`finish_restore`](Self::finish_restore) goes
     /// on to the new one.
     ///
@@ -60,7 +61,8 @@ impl Backups {
 
     /// Like [`restore`](Self::restore), from any source: a file in the same directory, or bytes
     /// that the caller writes, such as the state at an earlier time. With `about`, the restored
-    /// file must be of that version.
+    /// file must be of that version. Only a restore from a backup makes its staged file again if
+    /// that is lost.
     ///
     /// # Errors
     ///
@@ -88,8 +90,12 @@ impl Backups {
         let origin = match &source {
             Source::Frozen { name }
             | Source::Growing { name, .. }
-            | Source::Opened { name, .. } => (*name).to_owned(),
-            Source::Write { .. } => String::new(),
+            | Source::Opened { name, .. }
+                if is_backup(&self.names, name) =>
+            {
+                (*name).to_owned()
+            }
+            _ => String::new(),
         };
         let moves = self.moves(sidecars)?;
         let staged = self.free(Staged)?;
@@ -164,10 +170,15 @@ impl Backups {
     /// What has to move out of the way, and free names for it.
     fn moves(&self, sidecars: &[String]) -> Result<Vec<(String, String)>> {
         let dir = self.dir();
-        let why = "is no file of the one to restore: its name must begin with that name";
+        let why = "is no log segment of the file to restore, and only those move away with it";
         let invalid = |name: &str| Error::Invalid { value: name.to_owned(), why };
-        if let Some(other) = sidecars.iter().find(|name| self.names.replaced(1, name).is_none()) {
+        let is_segment = |name: &str| matches!(self.names.role(name), Some(Role::Segment(_)));
+        if let Some(other) = sidecars.iter().find(|name| !is_segment(name)) {
             return Err(invalid(other));
+        }
+        if sidecars.len() >= MOVES_MAX {
+            let why = "has too many log segments to move away at once; remove what is not needed";
+            return Err(Error::Invalid { value: self.name().to_owned(), why });
         }
         let taken = dir.list().named("list the folder of", dir, self.name())?;
         let mut files = Vec::new();
@@ -355,5 +366,5 @@ fn origin_of(intent: &Intent) -> String {
     if intent.origin.is_empty() { "bytes of its caller".to_owned() } else { intent.origin.clone() }
 }
 
-/// No record is longer: it would name a hundred thousand side files.
-const LIMIT_BYTES: usize = 16 * 1024 * 1024;
+/// No record is longer: one of the most moves, with the longest names, is not.
+const LIMIT_BYTES: usize = 64 * 1024 * 1024;

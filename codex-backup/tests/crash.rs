@@ -191,7 +191,12 @@ fn finished_is_old_or_new(image: &FaultDir, acknowledged: bool, context: &dyn Fn
     if is_new {
         store_is(&*vfs.dir, 2, false, context);
         assert_eq!(bytes(&*vfs.dir, "a.db.replaced.1"), card(OURS, 9, 700), "{}", context());
-        assert_eq!(bytes(&*vfs.dir, "a.db.replaced.1.wal.1"), common::sim::log(9), "{}", context());
+        assert_eq!(
+            bytes(&*vfs.dir, "a.db.replaced.1.wal.00000000000000000001"),
+            common::sim::log(9),
+            "{}",
+            context()
+        );
     } else {
         store_is(&*vfs.dir, 9, true, context);
     }

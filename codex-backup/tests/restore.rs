@@ -17,21 +17,25 @@ fn the_restored_backup_stays_and_what_it_replaces_is_kept_with_its_side_files() 
     for seq in 1..=3 {
         advance(&ours, &vfs, seq).unwrap();
     }
-    put(&*vfs.dir, "a.db.wal.007", b"a log that continues seq 3");
-    put(&*vfs.dir, "a.db.wal.008", b"and another");
-    let sidecars = ["a.db.wal.007".to_owned(), "a.db.wal.008".to_owned()];
+    put(&*vfs.dir, "a.db.wal.00000000000000000007", b"a log that continues seq 3");
+    put(&*vfs.dir, "a.db.wal.00000000000000000008", b"and another");
+    let sidecars =
+        ["a.db.wal.00000000000000000007".to_owned(), "a.db.wal.00000000000000000008".to_owned()];
     let restored = ours.restore(2, &sidecars, &mut unwatched).unwrap();
     assert_eq!((restored.facts.seq, restored.from.as_deref()), (2, Some("a.db.bak.2")));
     let kept = [
-        ("a.db.wal.007", "a.db.replaced.1.wal.007"),
-        ("a.db.wal.008", "a.db.replaced.1.wal.008"),
+        ("a.db.wal.00000000000000000007", "a.db.replaced.1.wal.00000000000000000007"),
+        ("a.db.wal.00000000000000000008", "a.db.replaced.1.wal.00000000000000000008"),
         ("a.db", "a.db.replaced.1"),
     ];
     let kept = kept.map(|(from, to)| (from.to_owned(), to.to_owned()));
     assert_eq!(restored.replaced, kept);
     assert_eq!(bytes(&*vfs.dir, "a.db"), card(OURS, 2, 40));
     assert_eq!(bytes(&*vfs.dir, "a.db.replaced.1"), card(OURS, 3, 40));
-    assert_eq!(bytes(&*vfs.dir, "a.db.replaced.1.wal.007"), b"a log that continues seq 3");
+    assert_eq!(
+        bytes(&*vfs.dir, "a.db.replaced.1.wal.00000000000000000007"),
+        b"a log that continues seq 3"
+    );
     assert_eq!(versions(&vfs, "a.db"), [(1, 3), (2, 2), (3, 1)]);
     let left = names(&*vfs.dir);
     assert!(
@@ -97,17 +101,18 @@ fn nothing_changes_when_the_backup_is_no_good() {
     let vfs = Vfs::mem(1);
     let ours = backups(&vfs, "a.db", 3);
     put(&*vfs.dir, "a.db", &card(OURS, 9, 40));
-    put(&*vfs.dir, "a.db.wal.1", b"log");
+    put(&*vfs.dir, "a.db.wal.00000000000000000001", b"log");
     let mut damaged = card(OURS, 3, 40);
     damaged[40] ^= 1;
     put(&*vfs.dir, "a.db.bak.1", &damaged);
     put(&*vfs.dir, "a.db.bak.2", b"my thesis");
-    let sidecars = ["a.db.wal.1".to_owned()];
+    let sidecars = ["a.db.wal.00000000000000000001".to_owned()];
     for (index, expected) in [(1, "damaged"), (2, "expected kind"), (3, "does not exist")] {
         let error = ours.restore(index, &sidecars, &mut unwatched).unwrap_err();
         assert!(error.to_string().contains(expected), "{error}");
         assert_eq!(ours.pending_restore().unwrap(), None);
-        let left = ["a.db", "a.db.bak.1", "a.db.bak.2", "a.db.bak.lock", "a.db.wal.1"];
+        let left =
+            ["a.db", "a.db.bak.1", "a.db.bak.2", "a.db.bak.lock", "a.db.wal.00000000000000000001"];
         assert_eq!(names(&*vfs.dir), left);
         assert_eq!(bytes(&*vfs.dir, "a.db"), card(OURS, 9, 40));
     }
@@ -270,5 +275,42 @@ impl Dir for StuckMain {
     }
     fn path(&self, name: &str) -> std::path::PathBuf {
         self.0.path(name)
+    }
+}
+
+#[test]
+fn a_forged_record_moves_no_file_but_those_of_a_restore() {
+    let text =
+        |text: &str| [&u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
+    let fair = [("a.db", "a.db.replaced.1")];
+    let forged = [
+        [("a.db.lock", "a.db.replaced.1.lock")],
+        [("a.db.bak.1", "a.db.replaced.1.bak.1")],
+        [("a.db.notes", "a.db.replaced.1.notes")],
+        [("b.db", "a.db.replaced.1")],
+        [("../b.db", "a.db.replaced.1")],
+    ];
+    for moves in forged.iter().chain([&fair]) {
+        let vfs = interrupted();
+        for name in ["a.db.lock", "a.db.notes", "b.db"] {
+            put(&*vfs.dir, name, b"not to be moved");
+        }
+        let intact = bytes(&*vfs.dir, "a.db.bak.restore");
+        // All of the record before the number of its moves.
+        let head = intact.len() - 4 - 4 - text("a.db").len() - text("a.db.replaced.1").len();
+        let mut record = intact[..head].to_vec();
+        record.extend(u32::try_from(moves.len()).unwrap().to_le_bytes());
+        moves.iter().for_each(|(from, to)| record.extend([text(from), text(to)].concat()));
+        record.extend(crc32c::crc32c(&record).to_le_bytes());
+        put(&*vfs.dir, "a.db.bak.restore", &record);
+        let before = names(&*vfs.dir);
+        let finished = backups(&vfs, "a.db", 3).finish_restore();
+        if *moves == fair {
+            assert_eq!(record, intact, "the test writes records as the crate does");
+            finished.unwrap().unwrap();
+        } else {
+            assert!(matches!(finished, Err(Error::RestoreBroken { .. })), "{moves:?} {finished:?}");
+            assert_eq!(names(&*vfs.dir), before, "{moves:?}");
+        }
     }
 }

@@ -51,7 +51,7 @@ fn each_interruption_and_power_cut(
         first(&vfs);
         disk.clear_plan();
         // The names of moves whose sync failed are known from the cache alone: see README.
-        if ends == Ends::Failing && disk.peek("a.db.replaced.1.wal.1").is_ok() {
+        if ends == Ends::Failing && disk.peek("a.db.replaced.1.wal.00000000000000000001").is_ok() {
             continue;
         }
         images += each_power_cut(&disk.crash_process(), second, &mut |image, done, context| {
@@ -77,7 +77,12 @@ fn a_restore_that_is_interrupted_twice_ends_in_the_old_store_or_the_new_one() {
         assert!(vfs.dir.metadata("a.db").unwrap().is_some(), "the store is gone; {}", of());
         if bytes(&*vfs.dir, "a.db") == card(OURS, 2, 700) {
             store_is(&*vfs.dir, 2, false, of);
-            assert_eq!(bytes(&*vfs.dir, "a.db.replaced.1.wal.1"), log(9), "{}", of());
+            assert_eq!(
+                bytes(&*vfs.dir, "a.db.replaced.1.wal.00000000000000000001"),
+                log(9),
+                "{}",
+                of()
+            );
         } else {
             assert!(!finished, "{}", of());
             store_is(&*vfs.dir, 9, true, of);

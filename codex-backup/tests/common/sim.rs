@@ -16,7 +16,7 @@ use super::{Card, OURS, bytes, card, put};
 /// How many are kept in these tests.
 pub const KEEP: u32 = 3;
 /// The side file of the store.
-pub const LOG: &str = "a.db.wal.1";
+pub const LOG: &str = "a.db.wal.00000000000000000001";
 
 /// How a backup comes about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
