@@ -4,9 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use codex_storage::batch::Seq;
-use codex_storage::seal::Keys;
 use codex_storage::storage::{Form, Recovered};
-use codex_storage::sync::Mutex;
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, Error as StorageError, StoreLock};
 
@@ -31,47 +29,10 @@ pub(crate) struct Opened {
     pub(crate) restored: Option<codex_backup::Restored>,
 }
 
-/// Where the files are, and what opens them.
+/// Where the files are.
 pub(crate) struct Files {
     pub(crate) vfs: Vfs,
     pub(crate) name: String,
-    keys: Mutex<Option<Arc<dyn Keys>>>,
-    /// Held while keys change: one change at a time.
-    #[cfg(feature = "crypto")]
-    changing: Mutex<()>,
-}
-
-impl Files {
-    pub(crate) fn new(vfs: Vfs, name: String, keys: Option<Arc<dyn Keys>>) -> Self {
-        Self {
-            vfs,
-            name,
-            keys: Mutex::new(keys),
-            #[cfg(feature = "crypto")]
-            changing: Mutex::new(()),
-        }
-    }
-
-    /// What opens the files now.
-    pub(crate) fn keys(&self) -> Option<Arc<dyn Keys>> {
-        self.keys.lock().clone()
-    }
-
-    /// Lets `change` put the files under `keys`, which open them from then on.
-    ///
-    /// Order: the keys are noted before the next change begins, so that those of the change that
-    /// came last stay.
-    #[cfg(feature = "crypto")]
-    pub(crate) fn change_keys(
-        &self,
-        keys: Arc<dyn Keys>,
-        change: impl FnOnce(Arc<dyn Keys>) -> Result<()>,
-    ) -> Result<()> {
-        let _one = self.changing.lock();
-        change(Arc::clone(&keys))?;
-        *self.keys.lock() = Some(keys);
-        Ok(())
-    }
 }
 
 /// What an unconditional commit did.

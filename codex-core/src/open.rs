@@ -68,6 +68,8 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
     let loaded = load(&wanted.config)?;
     let Loaded { storage, map, recovered } = loaded;
     let Config { vfs, name, access, durability, keys, .. } = wanted.config;
+    // The storage has the root key, and nothing asks for the user's any more.
+    drop(keys);
     let path = vfs.dir.path(&name);
     let form = storage.form();
     let lock = storage.lock().as_ref().map(Arc::downgrade);
@@ -88,7 +90,7 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         form: Some(form),
         access,
         recovered,
-        files: Some(Files::new(vfs, name, keys)),
+        files: Some(Files { vfs, name }),
         #[cfg(feature = "backup")]
         restored,
     };

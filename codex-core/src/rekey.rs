@@ -46,14 +46,14 @@ impl Store {
 
     pub(crate) fn change_keys(&self, keys: Arc<dyn Keys>) -> Result<()> {
         self.inner.check_writable()?;
-        let change = |keys| Ok(self.inner.engine.change_key(keys)?);
-        self.files()?.change_keys(keys, change)
+        self.files()?;
+        Ok(self.inner.engine.change_key(keys)?)
     }
 
     pub(crate) fn rekey_with(&self, keys: Arc<dyn Keys>) -> Result<()> {
         self.inner.check_writable()?;
-        let change = |keys| Ok(self.inner.engine.rekey(keys)?);
-        self.files()?.change_keys(keys, change)
+        self.files()?;
+        Ok(self.inner.engine.rekey(keys)?)
     }
 
     fn user_keys(&self, key: Key) -> Result<Arc<dyn Keys>> {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Op, Seq, record_len};
+use codex_storage::seal::{Keys, Unlocked};
 use codex_storage::storage::{Anchor, Form, Recovered};
 use codex_storage::{Error as StorageError, RecordError, Verified};
 use serde::Serialize;
@@ -199,7 +200,12 @@ impl Store {
             let what = "a store in memory has no files to verify";
             return Err(StorageError::Contradiction(what).into());
         };
-        Ok(codex_storage::verify(&files.vfs, &files.name, files.keys().as_deref())?)
+        let verified = self.inner.engine.under_seal(|seal| {
+            let root = seal.map(Unlocked::new);
+            let keys = root.as_ref().map(|root| root as &dyn Keys);
+            codex_storage::verify(&files.vfs, &files.name, keys)
+        });
+        Ok(verified?)
     }
 
     /// Sizes, counts, waits, and what became of the backups.

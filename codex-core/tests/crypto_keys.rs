@@ -10,12 +10,15 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use codex_core::crypto::{Cipher, Envelope, KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Mode, Vfs};
-use codex_core::{Anchor, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store};
+use codex_core::{
+    Anchor, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store, proof,
+};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 const NAME: &str = "app.db";
@@ -323,4 +326,49 @@ fn a_power_cut_or_an_error_at_every_call_of_a_conversion_leaves_one_or_the_other
     }
     println!("{cases} cases");
     assert!(cases > 500, "{cases}");
+}
+
+#[test]
+fn an_open_store_keeps_its_root_key_and_no_key_of_the_user() {
+    for form in FORMS {
+        let vfs = FaultDir::new().vfs(1);
+        let keys = |n| proof::keys(key(n), Cipher::default(), Arc::clone(&vfs.entropy));
+        let given = keys(1);
+        let alive = Arc::downgrade(&given);
+        // Created, then opened again.
+        for given in [given, keys(1)] {
+            let alive = Arc::downgrade(&given);
+            let store = proof::open(&options(form), &vfs, NAME, given).unwrap();
+            assert_eq!(alive.strong_count(), 0, "{form}");
+            store.set("key", "value").unwrap();
+            store.close().unwrap();
+        }
+        assert_eq!(alive.strong_count(), 0, "{form}");
+        let store = proof::open(&options(form), &vfs, NAME, keys(1)).unwrap();
+        for n in 2..6 {
+            let given = keys(n);
+            let alive = Arc::downgrade(&given);
+            let change = if n % 2 == 0 { proof::change_key } else { proof::rekey };
+            change(&store, given).unwrap();
+            assert_eq!(alive.strong_count(), 0, "{form}: key {n}");
+            // The root key alone does all that an open store does.
+            store.set("key", &n).unwrap();
+            assert!(store.verify().unwrap().authenticated, "{form}: key {n}");
+            store.checkpoint().unwrap();
+            #[cfg(feature = "backup")]
+            {
+                store.back_up().unwrap();
+                let copy = format!("copy {n}");
+                let on = &mut |_| std::ops::ControlFlow::Continue(());
+                store.backup_to_in(&vfs, &copy, on).unwrap();
+                let copy = Store::options().key(key(n)).read_only(true).open_in(&vfs, &copy);
+                assert_eq!(copy.unwrap().get::<u8>("key").unwrap(), Some(n), "{form}: key {n}");
+            }
+        }
+        store.close().unwrap();
+        assert!(store.verify().unwrap().authenticated, "{form}: closed");
+        drop(store);
+        let store = opens(&vfs, form, 5).unwrap();
+        assert_eq!(store.get::<u8>("key").unwrap(), Some(5));
+    }
 }

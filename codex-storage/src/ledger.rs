@@ -24,7 +24,7 @@ use crate::image::Place;
 use crate::lock::StoreLock;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
 use crate::names::Temporary;
-use crate::seal::Keys;
+use crate::seal::{Keys, Seal};
 use crate::storage::{
     Anchor, Checkpoint, Cut, Durability, Form, Recovered, Retired, State, Storage, StorageStats,
     SyncPoint, Written,
@@ -278,6 +278,10 @@ impl Storage for Ledger {
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
         self.place.lock.clone()
+    }
+
+    fn seal(&self) -> Option<Arc<dyn Seal>> {
+        self.place.seal.clone()
     }
 
     fn stats(&self) -> StorageStats {

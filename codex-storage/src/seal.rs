@@ -63,6 +63,48 @@ pub trait Seal: Any + fmt::Debug + Send + Sync {
     fn opener(&self, salt: &[u8; 32], info: &[u8]) -> Result<Box<dyn Opener>, SealError>;
 }
 
+/// The root key of an open store in place of a user's key: it opens every file under that root, and
+/// makes no envelope. A file under another root fails authentication.
+#[derive(Debug, Clone)]
+pub struct Unlocked(Arc<dyn Seal>);
+
+impl Unlocked {
+    /// What opens the files under the root key `seal`.
+    pub fn new(seal: Arc<dyn Seal>) -> Self {
+        Self(seal)
+    }
+}
+
+impl Keys for Unlocked {
+    fn create(
+        &self,
+        _store_id: &[u8; 16],
+        _cipher: Option<u8>,
+        _old: Option<&Envelope>,
+    ) -> Result<(Envelope, Arc<dyn Seal>), SealError> {
+        Err(SealError::Refused(NO_USER.to_owned()))
+    }
+
+    fn wrap(
+        &self,
+        _store_id: &[u8; 16],
+        _root: &dyn Seal,
+        _old: &Envelope,
+    ) -> Result<Envelope, SealError> {
+        Err(SealError::Refused(NO_USER.to_owned()))
+    }
+
+    fn unlock(
+        &self,
+        _store_id: &[u8; 16],
+        _envelope: &[u8; ENVELOPE_LEN],
+    ) -> Result<Arc<dyn Seal>, SealError> {
+        Ok(Arc::clone(&self.0))
+    }
+}
+
+const NO_USER: &str = "a root key by itself makes no envelope; give the user's key";
+
 /// Seals payloads of one epoch under counters that it hands out once.
 pub trait Sealer: fmt::Debug + Send + Sync {
     /// The salt of the epoch, to be stored in the clear.

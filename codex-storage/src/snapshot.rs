@@ -15,7 +15,7 @@ use crate::header::{Header, fresh_id};
 use crate::history::AnchorWatch;
 use crate::image::{ImageReader, ImageSpec, NotInstalled, Place, discard, following, in_blocks};
 use crate::lock::StoreLock;
-use crate::seal::Keys;
+use crate::seal::{Keys, Seal};
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
     Written,
@@ -338,6 +338,10 @@ impl Storage for Snapshot {
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
         self.place.lock.clone()
+    }
+
+    fn seal(&self) -> Option<Arc<dyn Seal>> {
+        self.place.seal.clone()
     }
 
     fn stats(&self) -> StorageStats {

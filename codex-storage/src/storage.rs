@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::batch::{Group, Op, Seq};
 use crate::error::{Error, Result};
 use crate::lock::StoreLock;
-use crate::seal::Keys;
+use crate::seal::{Keys, Seal};
 use crate::vfs::Vfs;
 
 /// Durable, ordered commits: what a store writes through.
@@ -116,6 +116,12 @@ pub trait Storage: fmt::Debug + Send {
 
     /// The lock on the store, which this storage holds until it is dropped.
     fn lock(&self) -> Option<Arc<StoreLock>> {
+        None
+    }
+
+    /// The root key of the files, unlocked; `None` if they are not encrypted. A
+    /// [rekey](Storage::rekey) that has come to its end gives another, a change of key does not.
+    fn seal(&self) -> Option<Arc<dyn Seal>> {
         None
     }
 

@@ -1,6 +1,9 @@
 //! What the queue does besides commits: flushes, syncs, checkpoints, the close.
 
+use std::sync::Arc;
+
 use codex_storage::Result;
+use codex_storage::seal::Seal;
 #[cfg(feature = "backup")]
 use codex_storage::storage::Checkpoint;
 use codex_storage::storage::{StorageStats, Written};
@@ -81,6 +84,13 @@ impl Core {
         Ok((checkpoint, disk.read(Map::ordered)))
     }
 
+    /// The root key that the files are under now, or were when the store was closed; `None` if they
+    /// are not encrypted.
+    pub(crate) fn seal(&self) -> Option<Arc<dyn Seal>> {
+        let disk = self.locks.persist();
+        disk.storage.as_ref().map_or_else(|| disk.seal.clone(), |storage| storage.seal())
+    }
+
     /// Begins an image of the state, which the caller writes beside the commits.
     fn begin_image(&self, disk: &mut PersistGuard<'_, Disk>, request: Request) -> Result<Reply> {
         // In the same hold: the image shows exactly what the switched log contains.
@@ -133,7 +143,10 @@ impl Core {
     fn close(&self, disk: &mut PersistGuard<'_, Disk>) -> Result<Reply> {
         let state = Image(disk.read(Map::ordered));
         let closed = match disk.storage.take() {
-            Some(mut storage) => storage.close(&state),
+            Some(mut storage) => {
+                disk.seal = storage.seal();
+                storage.close(&state)
+            }
             None => Ok(()),
         };
         self.queue.lock().close();

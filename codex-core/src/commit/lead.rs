@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_storage::batch::{GROUP_LEN_TARGET, Group, Layout, Seq};
+use codex_storage::seal::Seal;
 use codex_storage::storage::{Durability, Storage, StorageStats};
 use codex_storage::sync::with_parker;
 use codex_storage::vfs::Clock;
@@ -34,6 +35,8 @@ pub(crate) struct Core {
 pub(super) struct Disk {
     /// `None` once closed.
     pub(super) storage: Option<Box<dyn Storage>>,
+    /// The root key of the files, once the storage is closed.
+    pub(super) seal: Option<Arc<dyn Seal>>,
     group: Group,
     plan: Plan,
     /// An image is being written beside the commits.
@@ -87,7 +90,8 @@ impl Core {
         let queue = Queue::new(storage.stats(), limit);
         let image = writes_images && durability == Durability::Sync;
         let (group, plan) = (storage.group(), Plan::default());
-        let disk = Disk { storage: Some(storage), group, plan, imaging: false, busy: false };
+        let storage = Some(storage);
+        let disk = Disk { storage, seal: None, group, plan, imaging: false, busy: false };
         Self { locks: Locks::new(disk, map), queue, path, clock, image }
     }
 

@@ -1,6 +1,7 @@
 //! The engine of a store: the commit path with its background work, behind handles.
 
 mod image;
+mod keys;
 mod threads;
 
 use std::path::PathBuf;
@@ -9,7 +10,6 @@ use std::time::Duration;
 
 use codex_storage::Result;
 use codex_storage::batch::Seq;
-use codex_storage::seal::Keys;
 #[cfg(feature = "backup")]
 use codex_storage::storage::Form;
 use codex_storage::storage::{Anchor, Durability, Storage, StorageStats};
@@ -226,23 +226,6 @@ impl Engine {
         self.shared.write_elsewhere(to, name, going)
     }
 
-    /// Lets `keys` open the store from now on, in place of the key before.
-    ///
-    /// # Errors
-    /// `NotEncrypted`, `Seal`, of the disk: nothing was changed. `InDoubt`, `Poisoned`: either key
-    /// may open the store. `Closed`.
-    pub fn change_key(&self, keys: Arc<dyn Keys>) -> Result<()> {
-        self.shared.change_key(keys)
-    }
-
-    /// Puts the store under a fresh root key, which `keys` wraps, beside running writers.
-    ///
-    /// # Errors
-    /// As [`change_key`](Self::change_key); `Abandoned` by a close.
-    pub fn rekey(&self, keys: Arc<dyn Keys>) -> Result<()> {
-        self.shared.image(Request::Rekey(keys), &|_, _| true).map(|_| ())
-    }
-
     /// One step of syncing by interval.
     ///
     /// # Errors
@@ -352,13 +335,6 @@ impl Shared {
 
     pub(crate) fn checkpoint(&self) -> Result<Seq> {
         self.image(Request::BeginCheckpoint, &|_, _| true)
-    }
-
-    fn change_key(&self, keys: Arc<dyn Keys>) -> Result<()> {
-        // An image that is being written would bring the old envelope back.
-        let _rank = rank::take(Rank::Checkpoint);
-        let _one = self.checkpoint.lock();
-        self.submit(Request::ChangeKey(keys)).map(|_| ())
     }
 
     pub(crate) fn tick(&self) -> Result<()> {

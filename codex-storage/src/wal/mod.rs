@@ -321,6 +321,10 @@ impl Storage for Wal {
         self.place.lock.clone()
     }
 
+    fn seal(&self) -> Option<Arc<dyn Seal>> {
+        self.place.seal.clone()
+    }
+
     fn stats(&self) -> StorageStats {
         let counts = self.current.as_ref().map(|current| current.log.counts()).unwrap_or_default();
         StorageStats {
