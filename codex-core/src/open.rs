@@ -1,5 +1,7 @@
 //! Opening: from a path to the directory that holds it, and from files to a running store.
 
+#[cfg(feature = "backup")]
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +10,8 @@ use std::sync::Arc;
 use codex_backup::Restored;
 #[cfg(feature = "backup")]
 use codex_storage::Create;
+#[cfg(feature = "backup")]
+use codex_storage::seal::SealError;
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::{Kind, OsClock, OsDir, Vfs};
 use codex_storage::{Access, Config, Error as StorageError};
@@ -144,24 +148,32 @@ fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
 }
 
 /// Puts the newest backup that `config` opens in the place of a store that failed to open with
-/// `error`, which is returned if there is none.
+/// `error`, which is returned if there is none; or the error that a passphrase was not tried on all.
 #[cfg(feature = "backup")]
 fn fall_back(config: &Config, error: Error) -> Result<Restored> {
     let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
-    let opens = |backup: &str| is_opened_by(config, backup);
-    backups.restore_newest(config.lock_timeout, &opens)?.ok_or(error)
+    let left_out = Cell::new(None);
+    let opens = |backup: &str| match is_opened_by(config, backup) {
+        Err(error @ StorageError::Seal { source: SealError::TooManyEnvelopes { .. }, .. }) => {
+            left_out.set(Some(error));
+            false
+        }
+        opened => opened.is_ok(),
+    };
+    let restored = backups.restore_newest(config.lock_timeout, &opens)?;
+    restored.ok_or_else(|| left_out.take().map_or(error, Error::from))
 }
 
-/// Whether the store would open with these options if `backup` were in its place: with this key,
-/// this form, this anchor. Reads every byte and changes nothing.
+/// Opens `backup` with these options as if it were in the place of the store: with this key, this
+/// form, this anchor. Reads every byte and changes nothing.
 #[cfg(feature = "backup")]
-fn is_opened_by(config: &Config, backup: &str) -> bool {
+fn is_opened_by(config: &Config, backup: &str) -> Result<(), StorageError> {
     let (vfs, name) = (config.vfs.clone(), backup.to_owned());
     let (access, create) = (Access::ReadOnly, Create::Never);
     let trial = Config { vfs, name, access, create, ..config.clone() };
-    let replayed = codex_storage::open(trial)
-        .and_then(|mut storage| storage.replay(&mut |_| Ok(())).map(drop));
-    replayed.is_ok() && codex_storage::verify(&config.vfs, backup, config.keys.as_deref()).is_ok()
+    codex_storage::open(trial)?.replay(&mut |_| Ok(()))?;
+    codex_storage::verify(&config.vfs, backup, config.keys.as_deref())?;
+    Ok(())
 }
 
 /// Whether an older state may take the place of the files: not of whole ones that were demanded to

@@ -4,8 +4,9 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use codex_crypto::{Cipher, Envelope, EpochSalt, Key, Nonce, RootKey};
+use codex_crypto::{Cipher, Envelope, EpochSalt, Key, KeyKind, Nonce, RootKey};
 use codex_storage::seal::{self, ENVELOPE_LEN, HEADER_TAG_LEN, SealError};
+use codex_storage::sync::Mutex;
 use codex_storage::vfs::Entropy;
 
 /// A user's key as options hold it: two are equal if they are one and the same.
@@ -24,18 +25,58 @@ impl PartialEq for SharedKey {
     }
 }
 
-/// The user's key, with what it needs to make an envelope.
+/// The user's key, with what it needs to make an envelope, for one opening or one
+/// [`Backups`](crate::Backups).
+///
+/// Files that somebody has planted can make a passphrase be derived, each for seconds: it is
+/// derived once for each envelope, and for at most [`ENVELOPES_MAX`] of them.
 pub(crate) struct UserKey {
     key: SharedKey,
     cipher: Cipher,
     entropy: Arc<dyn Entropy>,
+    tried: Mutex<Vec<Tried>>,
 }
 
 impl UserKey {
     /// `cipher` counts for new stores; an existing one names its own.
     pub(crate) fn new(key: SharedKey, cipher: Cipher, entropy: Arc<dyn Entropy>) -> Self {
-        Self { key, cipher, entropy }
+        Self { key, cipher, entropy, tried: Mutex::default() }
     }
+
+    /// Calls `open` for an envelope on which the passphrase was not tried yet; otherwise returns
+    /// the earlier outcome.
+    fn once(
+        &self,
+        store_id: &[u8; 16],
+        envelope: &[u8; ENVELOPE_LEN],
+        open: impl FnOnce() -> Result<Arc<dyn seal::Seal>, SealError>,
+    ) -> Result<Arc<dyn seal::Seal>, SealError> {
+        // Held while deriving, so that two threads neither try one envelope twice nor exceed the
+        // bound.
+        let mut tried = self.tried.lock();
+        let before = tried.iter().find(|t| t.store_id == *store_id && *t.envelope == *envelope);
+        if let Some(before) = before {
+            return before.outcome.clone();
+        }
+        let count = tried.len();
+        if count >= ENVELOPES_MAX {
+            return Err(SealError::TooManyEnvelopes { tried: count });
+        }
+        let outcome = open();
+        // Other errors, memory that is not there, come before the derivation.
+        if matches!(outcome, Ok(_) | Err(SealError::WrongKey | SealError::Tampered)) {
+            let (store_id, outcome) = (*store_id, outcome.clone());
+            tried.push(Tried { store_id, envelope: Box::new(*envelope), outcome });
+        }
+        outcome
+    }
+}
+
+/// An envelope on which a passphrase was tried.
+struct Tried {
+    store_id: [u8; 16],
+    envelope: seal::Envelope,
+    outcome: Result<Arc<dyn seal::Seal>, SealError>,
 }
 
 impl seal::Keys for UserKey {
@@ -76,10 +117,16 @@ impl seal::Keys for UserKey {
         store_id: &[u8; 16],
         envelope: &[u8; ENVELOPE_LEN],
     ) -> Result<Arc<dyn seal::Seal>, SealError> {
-        let root = Envelope::parse(envelope)
-            .and_then(|envelope| envelope.open(&self.key.0, store_id))
-            .map_err(|error| refusal(&error))?;
-        Ok(self.root(root))
+        let parsed = Envelope::parse(envelope).map_err(|error| refusal(&error))?;
+        let open = || {
+            let root = parsed.open(&self.key.0, store_id).map_err(|error| refusal(&error))?;
+            Ok(self.root(root))
+        };
+        match (parsed.key_kind(), self.key.0.kind()) {
+            (KeyKind::Passphrase, KeyKind::Passphrase) => self.once(store_id, envelope, open),
+            // A raw key costs next to nothing, and a key of the other kind is refused.
+            _ => open(),
+        }
     }
 }
 
@@ -221,3 +268,11 @@ fn refusal(error: &codex_crypto::Error) -> SealError {
         other => SealError::Envelope(other.to_string()),
     }
 }
+
+/// On how many envelopes one [`UserKey`] tries a passphrase: that of the store, those of backups
+/// from before changes of the key, and some to spare. At the caps of
+/// [`KdfCosts`](codex_crypto::KdfCosts) this is about 40 seconds.
+const ENVELOPES_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests;

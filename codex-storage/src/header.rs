@@ -234,7 +234,9 @@ pub(crate) fn seal_error(path: &Path, offset: u64, source: SealError) -> Error {
     match source {
         SealError::WrongKey => Error::WrongKey { path },
         SealError::Tampered => Error::Tampered { path, offset },
-        SealError::Envelope(_) | SealError::Refused(_) => Error::Seal { path, source },
+        SealError::Envelope(_) | SealError::Refused(_) | SealError::TooManyEnvelopes { .. } => {
+            Error::Seal { path, source }
+        }
     }
 }
 

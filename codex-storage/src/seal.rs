@@ -145,6 +145,17 @@ pub enum SealError {
     /// The envelope is malformed or asks for what this build does not know.
     #[error("the encryption header cannot be used: {0}")]
     Envelope(String),
+    /// A passphrase was tried on as many envelopes as one opening, or one look at the backups, may
+    /// take: each try costs what the envelope says.
+    #[error(
+        "the passphrase was tried on {tried} different envelopes, each at the cost that stands in \
+         it, and is tried on no more: remove the files that are no backups of this store, or \
+         open the backup to be read by its own name"
+    )]
+    TooManyEnvelopes {
+        /// On how many envelopes it was tried.
+        tried: usize,
+    },
     /// The key's limit of messages is reached, or entropy failed.
     #[error("sealing is not possible: {0}")]
     Refused(String),
