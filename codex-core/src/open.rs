@@ -148,7 +148,8 @@ fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
 }
 
 /// Puts the newest backup that `config` opens in the place of a store that failed to open with
-/// `error`, which is returned if there is none; or the error that a passphrase was not tried on all.
+/// `error`, which is returned if there is none; or the error that a passphrase was not tried on
+/// all of them.
 #[cfg(feature = "backup")]
 fn fall_back(config: &Config, error: Error) -> Result<Restored> {
     let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
