@@ -166,6 +166,10 @@ impl seal::Seal for Root {
         tag
     }
 
+    fn digest_pad(&self, file_id: &[u8; 16]) -> [u8; 32] {
+        *self.key.digest_pad(file_id)
+    }
+
     fn verify_header(&self, header: &[u8], tag: &[u8; HEADER_TAG_LEN]) -> Result<(), SealError> {
         self.key.verify_header_tag(header, tag).map_err(|error| refusal(&error))
     }

@@ -75,6 +75,18 @@ fn backups(vfs: &Vfs, context: &dyn std::fmt::Display) -> Vec<(u8, u64)> {
 }
 
 #[test]
+fn a_store_that_closed_into_another_image_of_the_same_state_is_unchanged() {
+    let vfs = Vfs::mem(1);
+    let open = || Store::options().key(key(1)).open_in(&vfs, NAME).unwrap();
+    let store = open();
+    store.set("n", &1_u64).unwrap();
+    assert!(store.back_up().unwrap().method.is_some());
+    store.close().unwrap();
+    drop(store);
+    assert!(open().back_up().unwrap().method.is_none(), "the same history in another file");
+}
+
+#[test]
 fn after_a_rekey_or_a_change_of_key_the_next_backup_opens_with_the_new_key_alone() {
     for form in FORMS {
         let vfs = Vfs::mem(1);

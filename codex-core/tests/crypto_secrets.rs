@@ -9,6 +9,9 @@
     reason = "a test fails by panicking, and says what it ran"
 )]
 
+#[path = "crypto_secrets/digests.rs"]
+mod digests;
+
 use std::fmt::{Debug, Display};
 #[cfg(feature = "backup")]
 use std::ops::ControlFlow;

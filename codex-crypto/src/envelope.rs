@@ -56,6 +56,8 @@ pub const ENVELOPE_LEN: usize = 256;
 ///
 /// ```text
 /// header key = HKDF-Expand(HKDF-Extract(none, root), "codex-crypto 1 header   " | cipher, 64)
+/// digest pad = HKDF-Expand(HKDF-Extract(none, root), "codex-crypto 1 digest   "
+///                          | cipher | info, 32)
 /// epoch prk  = HKDF-Extract(salt, root)
 /// epoch key  = HKDF-Expand(epoch prk, "codex-crypto 1 epoch    " | cipher | info, 32)
 /// nonce      = 4 zeros | counter (8)

@@ -142,6 +142,7 @@ pub(crate) enum Label {
     Commit,
     RootId,
     Header,
+    Digest,
     Epoch,
 }
 
@@ -152,6 +153,7 @@ impl Label {
             Self::Commit => b"codex-crypto 1 commit   ",
             Self::RootId => b"codex-crypto 1 root id  ",
             Self::Header => b"codex-crypto 1 header   ",
+            Self::Digest => b"codex-crypto 1 digest   ",
             Self::Epoch => b"codex-crypto 1 epoch    ",
         }
     }

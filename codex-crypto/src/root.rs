@@ -57,6 +57,14 @@ impl RootKey {
         mac.finalize().into_bytes().into()
     }
 
+    /// A pad of 32 bytes for one digest, which belongs to `info` (the id of its file): to be used
+    /// for that digest alone, as what two digests under one pad have in common is open.
+    pub fn digest_pad(&self, info: &[u8]) -> Zeroizing<[u8; 32]> {
+        let mut pad = Zeroizing::new([0; 32]);
+        self.expand(&[], Label::Digest, info, &mut pad);
+        pad
+    }
+
     /// Compares in constant time. `tag` may be cut off, down to [`HEADER_TAG_LEN_MIN`] bytes.
     ///
     /// # Errors

@@ -136,8 +136,7 @@ impl Source {
         let file = self.vfs.dir.open(self.names.main(), Open::Read);
         let file = file.map_err(|e| Error::io("open", &self.path, e))?;
         let found = Found::read(&*file, &self.path)?;
-        let seal = found.unlock(keys, &self.path)?;
-        let header = found.header;
+        let (header, seal) = found.unlock(keys, &self.path)?;
         if header.next_generation != 0 {
             return Err(Error::Contradiction(
                 "the store could not be closed into one image: free some space and try again",

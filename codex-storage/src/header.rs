@@ -38,6 +38,7 @@ pub(crate) struct Header {
     /// Counts how often the header was written again.
     pub(crate) slot_counter: u64,
     pub(crate) base_chain: u64,
+    /// In an encrypted store it stands masked in the file: see [`Found::authenticate`].
     pub(crate) base_digest: [u8; 32],
     pub(crate) neighbour: [u8; 16],
     /// Zero in a plain store, like all that follows.
@@ -48,6 +49,9 @@ pub(crate) struct Header {
     pub(crate) oldest_seq: Seq,
     /// `None` in segments too.
     pub(crate) envelope: Option<Envelope>,
+    /// Of a segment that a rekey has made: shows those who have the root key before that a rekey
+    /// made it. Else zero.
+    pub(crate) stray_proof: [u8; HEADER_TAG_LEN],
 }
 
 /// What follows a header.
@@ -86,6 +90,7 @@ impl Header {
             base_tag: [0; TAG_LEN],
             oldest_seq: 0,
             envelope: None,
+            stray_proof: [0; HEADER_TAG_LEN],
         })
     }
 
@@ -105,16 +110,19 @@ impl Header {
         out.extend_from_slice(&shared.to_le_bytes());
         out.extend_from_slice(&self.slot_counter.to_le_bytes());
         out.extend_from_slice(&self.base_chain.to_le_bytes());
-        out.extend_from_slice(&self.base_digest);
+        out.extend_from_slice(&masked(&self.base_digest, seal, &self.file_id));
         out.extend_from_slice(&self.neighbour);
         out.extend_from_slice(&self.root_id);
         out.extend_from_slice(&self.image_salt);
         out.extend_from_slice(&self.base_tag);
         out.extend_from_slice(&self.oldest_seq.to_le_bytes());
-        out.extend_from_slice(&[0; 8]);
+        out.extend_from_slice(&self.state_tag(seal));
         match &self.envelope {
             Some(envelope) => out.extend_from_slice(envelope.as_slice()),
-            None => out.resize(out.len() + ENVELOPE_LEN, 0),
+            None => {
+                out.extend_from_slice(&self.stray_proof);
+                out.resize(TAG_OFFSET, 0);
+            }
         }
         let tag = seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&covered(self, &out)));
         out.extend_from_slice(&tag);
@@ -122,9 +130,34 @@ impl Header {
         out
     }
 
+    /// The header of this segment, which a rekey makes under the root key `fresh`, with the proof
+    /// of that under the root key before.
+    pub(crate) fn proven_stray(self, before: &dyn Seal, fresh: &dyn Seal) -> Self {
+        let stray_proof = before.header_tag(&stray_input(&self.encode(Some(fresh))));
+        Self { stray_proof, ..self }
+    }
+
+    /// Whether this is the header of a segment.
+    fn is_segment(&self) -> bool {
+        self.kind == FileKind::Log && self.form == Form::Wal
+    }
+
     /// Whether this is the header of a ledger.
     pub(crate) fn is_ledger(&self) -> bool {
         self.kind == FileKind::Log && self.form == Form::Ledger
+    }
+
+    /// Names the state of an encrypted image to tools that have no key: two images of one root key
+    /// have the same tag if they hold the same history. Zeros in other files.
+    fn state_tag(&self, seal: Option<&dyn Seal>) -> [u8; STATE_TAG_LEN] {
+        let mut tag = [0; STATE_TAG_LEN];
+        if let (FileKind::Image, Some(seal)) = (self.kind, seal) {
+            // A header has 480 bytes in front of its tag and begins with the signature: no tag of
+            // one is a tag of the other.
+            let full = seal.header_tag(&[STATE_LABEL, &self.base_digest].concat());
+            tag.iter_mut().zip(full).for_each(|(to, from)| *to = from);
+        }
+        tag
     }
 
     /// The first number that is larger than any that is counted to.
@@ -143,7 +176,7 @@ impl Header {
 
     /// What is wrong with the small fields, if anything.
     fn contradiction(&self) -> Option<&'static str> {
-        let segment = self.kind == FileKind::Log && self.form == Form::Wal;
+        let segment = self.is_segment();
         let continued = self.next_generation != 0;
         let known = matches!(
             (self.kind, self.form),
@@ -178,7 +211,8 @@ impl Header {
         let sealed = self.root_id != [0; 16]
             || self.image_salt != [0; 32]
             || self.base_tag != [0; TAG_LEN]
-            || self.envelope.is_some();
+            || self.envelope.is_some()
+            || self.stray_proof != [0; HEADER_TAG_LEN];
         if self.cipher == 0 && sealed {
             return Some("the header of a plain store has a field of an encrypted one");
         }
@@ -214,6 +248,24 @@ fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
         }
     }
     bytes
+}
+
+/// The input of the proof that the segment with this header was made by a rekey. Shorter than that
+/// of a header's tag, and it does not begin with the signature.
+fn stray_input(bytes: &[u8]) -> Vec<u8> {
+    [STRAY_LABEL, bytes.get(..ENVELOPE_OFFSET).unwrap_or_default()].concat()
+}
+
+/// The digest as it stands in the header of the file `file_id`, or what it is for one that stands
+/// there. It is a function of the plaintext, so an encrypted store masks it.
+fn masked(digest: &[u8; 32], seal: Option<&dyn Seal>, file_id: &[u8; 16]) -> [u8; 32] {
+    let mut out = *digest;
+    if let Some(seal) = seal
+        && !cfg!(codex_mutant = "digest_in_clear")
+    {
+        out.iter_mut().zip(seal.digest_pad(file_id)).for_each(|(to, pad)| *to ^= pad);
+    }
+    out
 }
 
 /// A fresh id of a store or a file.
@@ -278,13 +330,18 @@ fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
         base_tag: fields.array(),
         oldest_seq: fields.u64(),
         envelope: None,
+        stray_proof: [0; HEADER_TAG_LEN],
     };
     if header.is_ledger() {
         header.named_seq = std::mem::take(&mut header.next_generation);
     }
-    zero &= fields.array::<8>() == [0; 8];
+    let is_tagged = cipher != 0 && kind == FileKind::Image;
+    zero &= fields.array() == [0; STATE_TAG_LEN] || is_tagged;
     let envelope = fields.array::<ENVELOPE_LEN>();
-    header.envelope = (!is_zero(&envelope)).then(|| Box::new(envelope));
+    match envelope.split_first_chunk() {
+        Some((proof, rest)) if header.is_segment() && is_zero(rest) => header.stray_proof = *proof,
+        _ => header.envelope = (!is_zero(&envelope)).then(|| Box::new(envelope)),
+    }
     let tag = fields.array::<HEADER_TAG_LEN>();
     if !zero || cipher == 0 && tag != [0; HEADER_TAG_LEN] {
         return Err("a field of the header that must be zero is not");
@@ -323,6 +380,12 @@ pub(crate) const VERSION: u16 = 1;
 /// As of PNG: the first byte is no ASCII, and a transfer that changes line ends destroys it.
 pub(crate) const SIGNATURE: [u8; 8] = *b"\x89CDXDB\r\n";
 const TAG_OFFSET: usize = 480;
+/// The state that an encrypted image holds, for tools without the key.
+const STATE_FIELD: Range<usize> = 216..224;
+const STATE_TAG_LEN: usize = 8;
+const STRAY_LABEL: &[u8] = b"codexdb stray 1";
+const ENVELOPE_OFFSET: usize = 224;
+const STATE_LABEL: &[u8] = b"codexdb state 1";
 /// Where its checksum stands.
 const CRC_OFFSET: usize = 508;
 const CIPHER_MAX: u8 = 2;

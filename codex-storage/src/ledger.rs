@@ -110,7 +110,8 @@ impl Ledger {
         new.publish()?;
         place.has_name();
         let (file, found) = open_main(&place.vfs, place.names.main())?;
-        let ledger = Self::new(place, condition, config, file, found.header);
+        let header = found.authenticate(place.seal.as_deref(), &place.path())?;
+        let ledger = Self::new(place, condition, config, file, header);
         Ok(Self { is_named: true, ..ledger })
     }
 
@@ -191,6 +192,7 @@ impl Storage for Ledger {
         }
         self.is_named |= state.end.seq > self.header.named_seq;
         Ok(Recovered {
+            stray: None,
             seq: state.end.seq,
             durable: state.durable,
             clean: state.tail_end.is_none() && (state.end.closed || is_new),

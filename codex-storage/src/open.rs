@@ -141,16 +141,15 @@ impl Opening {
 
     fn open(self, main: Main, lock: Option<Arc<StoreLock>>) -> Result<Box<dyn Storage>> {
         let Main { file, found } = main;
-        let seal = found.unlock(self.config.keys.as_deref(), &self.path)?;
-        let header = &found.header;
+        let (header, seal) = found.unlock(self.config.keys.as_deref(), &self.path)?;
         if let Some(anchor) = self.config.anchor.filter(|at| at.store_id != header.store_id) {
             return Err(Error::AnchorMismatch { path: self.path, seq: anchor.seq });
         }
         if header.form == Form::Ledger {
             let (place, condition) = (self.place(seal, lock), self.condition());
-            return Ok(Box::new(Ledger::new(place, condition, &self.config, file, found.header)));
+            return Ok(Box::new(Ledger::new(place, condition, &self.config, file, header)));
         }
-        let image = ImageReader::new(file, &self.path, header.clone(), seal.clone())?;
+        let image = ImageReader::new(file, &self.path, header, seal.clone())?;
         let place = self.place(seal, lock);
         Ok(self.with_image(place, image))
     }

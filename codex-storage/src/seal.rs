@@ -53,6 +53,9 @@ pub trait Seal: Any + fmt::Debug + Send + Sync {
     fn root_id(&self) -> [u8; 16];
     /// Authenticates the bytes of a header.
     fn header_tag(&self, header: &[u8]) -> [u8; HEADER_TAG_LEN];
+    /// The mask of the digest that stands in the header of the file with this id. Another one for
+    /// each file and each root key, and without the root key not to be told from random bytes.
+    fn digest_pad(&self, file_id: &[u8; 16]) -> [u8; 32];
     /// Checks that tag in constant time.
     fn verify_header(&self, header: &[u8], tag: &[u8; HEADER_TAG_LEN]) -> Result<(), SealError>;
     /// Begins an epoch: draws a fresh salt of 32 random bytes and derives a key from it and from

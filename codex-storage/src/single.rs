@@ -83,13 +83,13 @@ pub fn file_facts(
     path: &Path,
     go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<FileFacts> {
-    let header = main_header(&**file, path)?.header;
-    if header.kind == FileKind::Log {
-        return ledger_facts(file, path, &header, None, go_on);
+    let found = main_header(&**file, path)?;
+    if found.header.kind == FileKind::Log {
+        return ledger_facts(file, path, &found.header, None, go_on);
     }
-    let image = ImageReader::new(Arc::clone(file), path, header, None)?;
+    let image = ImageReader::new(Arc::clone(file), path, found.header.clone(), None)?;
     image.check_end()?;
-    Ok(image_facts(&image))
+    Ok(image_facts(&image, found.state()))
 }
 
 /// Reads every byte of `file`: checksums, counts, and with `keys` every tag and the whole contents.
@@ -105,14 +105,14 @@ pub fn verify_file(
 ) -> Result<FileFacts> {
     let found = main_header(&**file, path)?;
     let blind = found.header.cipher != 0 && keys.is_none();
-    let seal = if blind { None } else { found.unlock(keys, path)? };
-    let header = found.header;
+    let state = found.state().to_vec();
+    let (header, seal) = if blind { (found.header, None) } else { found.unlock(keys, path)? };
     if header.kind == FileKind::Log {
         return ledger_facts(file, path, &header, seal, go_on);
     }
     let image = ImageReader::new(Arc::clone(file), path, header, seal)?;
     image.check(&mut |bytes, _| go_on(bytes))?;
-    Ok(image_facts(&image))
+    Ok(image_facts(&image, &state))
 }
 
 /// Produces the bytes of the image in `from` as one that is whole by itself: the same blocks, under
@@ -175,13 +175,13 @@ pub(crate) fn main_header(file: &dyn File, path: &Path) -> Result<Found> {
     Ok(found)
 }
 
-fn image_facts(image: &ImageReader) -> FileFacts {
+fn image_facts(image: &ImageReader, state: &[u8]) -> FileFacts {
     let header = image.header();
     FileFacts {
         form: header.form,
         store_id: header.store_id,
         seq: header.base_seq,
-        mark: mark(&header.base_digest, header),
+        mark: mark(state, header),
         created_us: header.created_us,
         encrypted: header.cipher != 0,
         frozen: true,

@@ -208,6 +208,9 @@ pub struct Recovered {
     pub replayed: u64,
     /// What was cut from the end of the log, if anything.
     pub cut: Option<Cut>,
+    /// The name of the log that a rekey has left which did not come to its end, if there is one. It
+    /// holds nothing that the others lack, and a writer removes it before its first write.
+    pub stray: Option<String>,
     /// Whether the lock on the store is held: not so for a backup that is read in place, and for
     /// a reader in a folder where it can not be had.
     pub locked: bool,

@@ -27,8 +27,8 @@ pub struct Verified {
     pub store_id: [u8; 16],
     /// The last commit that was read.
     pub seq: Seq,
-    /// The digest of the history up to it; of the history up to the image where the logs could
-    /// not be opened for want of a key.
+    /// The digest of the history up to it; zeros if the store is encrypted and the key is not
+    /// given.
     pub digest: [u8; 32],
     /// The entries of the image; 0 for a ledger.
     pub entries: u64,
@@ -96,15 +96,18 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
     let Some(main) = read_main(vfs, &names, &path)? else {
         return Err(Error::NotFound { path });
     };
-    let header = &main.found.header;
-    let sealed = header.cipher != 0;
-    let seal = if sealed && keys.is_none() { None } else { main.found.unlock(keys, &path)? };
+    let sealed = main.found.header.cipher != 0;
+    let (header, seal) = if sealed && keys.is_none() {
+        (main.found.header, None)
+    } else {
+        main.found.unlock(keys, &path)?
+    };
     let place = Place { vfs: vfs.clone(), names, seal, lock: None };
     let mut found = Verified {
         form: header.form,
         store_id: header.store_id,
         seq: header.base_seq,
-        digest: header.base_digest,
+        digest: if sealed && place.seal.is_none() { [0; 32] } else { header.base_digest },
         entries: 0,
         commits: 0,
         bytes: 0,
@@ -113,14 +116,14 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
         authenticated: place.seal.is_some(),
     };
     if header.form == Form::Ledger {
-        verify_ledger(&place, header, main.file, &mut found)?;
+        verify_ledger(&place, &header, main.file, &mut found)?;
         return Ok(found);
     }
     let image = ImageReader::new(main.file, &path, header.clone(), place.seal.clone())?;
     found.bytes = image.len();
     found.entries = image.check(&mut |_, _| true)?;
     if header.form == Form::Wal && !place.names.is_backup() {
-        wal::verify(&place, header, &mut found)?;
+        wal::verify(&place, &header, &mut found)?;
     }
     Ok(found)
 }
@@ -139,7 +142,10 @@ fn verify_ledger(
         group.for_each(&mut |_| Ok(()))?;
     }
     let state = reader.finish();
-    (found.seq, found.digest) = (state.end.seq, state.end.digest);
+    found.seq = state.end.seq;
+    if !place.is_blind(header) {
+        found.digest = state.end.digest;
+    }
     found.bytes = state.file_len;
     Ok(())
 }

@@ -16,9 +16,9 @@ use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::fault::{CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_storage::vfs::{CallKind, Dir};
-use codex_storage::{Config, Error, Result};
+use codex_storage::{Access, Config, Error, Result};
 use common::store::Store;
-use common::{NAME, keys};
+use common::{NAME, keys, put};
 
 /// More calls than a change of the key makes.
 const CALLS: u64 = 20;
@@ -366,5 +366,124 @@ fn a_plain_store_has_no_key_to_change() {
         ];
         assert!(refused.iter().all(|e| matches!(e, Error::NotEncrypted { .. })), "{refused:?}");
         store.set("goes on", "value").unwrap();
+    }
+}
+
+/// A header with a checksum that fits it.
+fn repaired(mut bytes: Vec<u8>) -> Vec<u8> {
+    let crc = crc32c::crc32c(&bytes[..508]);
+    bytes[508..512].copy_from_slice(&crc.to_le_bytes());
+    bytes
+}
+
+/// The name of the newest segment.
+fn newest(disk: &FaultDir) -> String {
+    let names = disk.list().unwrap().into_iter();
+    names.filter(|name| name.contains(".wal.")).max().unwrap()
+}
+
+#[test]
+fn a_segment_is_no_stray_because_its_header_says_so() {
+    let (disk, pair) = (FaultDir::new(), pair());
+    let mut store = store(&disk, Form::Wal, &pair[0]);
+    // A checkpoint that a crash cuts short: commits in two segments.
+    drop(store.storage.begin_checkpoint(&store.map.clone()).unwrap());
+    store.set("in the newest segment", "value").unwrap();
+    let image = disk.crash_process();
+    let name = newest(&image);
+    let genuine = image.peek(&name).unwrap();
+    // Another root id, also with the name of the very root key as the proof.
+    for (at, to) in (144..160).flat_map(|at| [(at, 0), (at, 1), (at, 2)]) {
+        let mut bytes = genuine.clone();
+        bytes[at] ^= 1;
+        match to {
+            0 => {}
+            1 => bytes[224..252].fill(7),
+            _ => bytes.copy_within(480..508, 224),
+        }
+        let forged = repaired(bytes);
+        let disk = image.duplicate();
+        put(&disk.vfs(9), &name, &forged);
+        let mut refused = Store::open(config(&disk, Form::Wal, 9, &pair[0]));
+        if let Ok(store) = &mut refused {
+            store.set("after", "value").unwrap();
+        }
+        let refused = refused.map(|store| store.map.0.len());
+        let is_named =
+            matches!(&refused, Err(Error::Tampered { path, .. }) if path.ends_with(&name));
+        assert!(is_named, "byte {at}, {to}: {refused:?}");
+        assert_eq!(disk.peek(&name).unwrap(), forged, "byte {at}");
+    }
+    let store = Store::open(config(&image, Form::Wal, 9, &pair[0])).unwrap();
+    assert_eq!(store.recovered.stray, None);
+    assert_eq!(store.map.0.len(), 5);
+}
+
+#[test]
+fn a_stray_of_a_rekey_is_reported_and_removed_if_it_proves_itself_and_else_refused() {
+    let (mut strays, mut forgeries) = (0, 0);
+    for call in 0.. {
+        let (disk, pair) = (FaultDir::new(), pair());
+        let mut store = store(&disk, Form::Wal, &pair[0]);
+        let from = disk.calls();
+        disk.cut_power_at(from + call, Side::After);
+        let done = replace(&mut store, What::Rekey, &pair[1]);
+        if disk.calls() - from <= call {
+            assert!(done.is_ok());
+            break;
+        }
+        let disk = disk.reboot(Survivors::Everything);
+        let Ok(found) = Store::open(config(&disk, Form::Wal, 2, &pair[0])) else { continue };
+        let Some(stray) = found.recovered.stray.clone() else { continue };
+        drop(found);
+        assert_eq!(stray, newest(&disk));
+        strays += 1;
+        // What the proof covers, and the proof.
+        let genuine = disk.peek(&stray).unwrap();
+        for at in (64..72).chain(96..128).chain(192..208).chain(224..252) {
+            let mut bytes = genuine.clone();
+            bytes[at] ^= 1;
+            let disk = disk.duplicate();
+            put(&disk.vfs(9), &stray, &repaired(bytes));
+            let refused = Store::open(config(&disk, Form::Wal, 9, &pair[0])).map(|_| ());
+            assert!(matches!(refused, Err(Error::Tampered { .. })), "byte {at}: {refused:?}");
+            forgeries += 1;
+        }
+        // A reader removes nothing.
+        let mut reading = config(&disk, Form::Wal, 3, &pair[0]);
+        reading.access = Access::ReadOnly;
+        assert_eq!(Store::open(reading).unwrap().recovered.stray.as_ref(), Some(&stray));
+        let mut store = Store::open(config(&disk, Form::Wal, 3, &pair[0])).unwrap();
+        assert!(disk.peek(&stray).is_ok(), "an opening removes nothing");
+        store.set("after", "value").unwrap();
+        assert!(!disk.list().unwrap().contains(&stray));
+        drop(store);
+        let store = Store::open(config(&disk, Form::Wal, 4, &pair[0])).unwrap();
+        assert_eq!(store.recovered.stray, None);
+    }
+    println!("{strays} strays, {forgeries} forgeries");
+    assert!(strays > 0 && forgeries > 50);
+}
+
+#[test]
+fn after_a_rekey_no_power_cut_brings_back_a_file_that_the_former_key_opens() {
+    for form in FORMS {
+        let (disk, pair) = (FaultDir::new(), pair());
+        let mut store = store(&disk, form, &pair[0]);
+        // Segments that a checkpoint has left over are under the former root too.
+        drop(store.storage.begin_checkpoint(&store.map.clone()).unwrap());
+        store.set("in another segment", "value").unwrap();
+        let root = |bytes: &[u8]| bytes[144..160].to_vec();
+        let former = root(&disk.peek(NAME).unwrap());
+        store.storage.finish_checkpoint(Err(Error::Contradiction("given up"))).unwrap_err();
+        replace(&mut store, What::Rekey, &pair[1]).unwrap();
+        for survivors in [Survivors::Nothing, Survivors::Everything, Survivors::Seeded(1)] {
+            let disk = disk.reboot(survivors);
+            for name in disk.list().unwrap() {
+                let bytes = disk.peek(&name).unwrap();
+                let is_former = bytes.len() >= 512 && root(&bytes) == former;
+                assert!(!is_former, "{form}: {name} is under the former root");
+            }
+        }
     }
 }

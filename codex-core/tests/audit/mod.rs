@@ -110,6 +110,10 @@ impl Seal for AuditedSeal {
         self.inner.header_tag(header)
     }
 
+    fn digest_pad(&self, file_id: &[u8; 16]) -> [u8; 32] {
+        self.inner.digest_pad(file_id)
+    }
+
     fn verify_header(&self, header: &[u8], tag: &[u8; HEADER_TAG_LEN]) -> Result<(), SealError> {
         self.inner.verify_header(header, tag)
     }

@@ -22,6 +22,7 @@ struct Golden {
     envelope: &'static str,
     root_id: &'static str,
     header_tag: &'static str,
+    digest_pad: &'static str,
     message: &'static str,
 }
 
@@ -32,6 +33,7 @@ fn check(key: &Key, cipher: Cipher, context: &[u8], golden: &Golden) {
     assert_eq!(hex(&envelope.to_bytes()), golden.envelope);
     assert_eq!(hex(&root.id()), golden.root_id);
     assert_eq!(hex(&root.header_tag(b"a header")), golden.header_tag);
+    assert_eq!(hex(&*root.digest_pad(b"file 7")), golden.digest_pad);
 
     let sealer = root.sealer(EpochSalt::draw(&mut entropy).unwrap(), b"file 7, log, 3");
     assert_eq!(hex(sealer.salt()), SALT);
@@ -72,6 +74,7 @@ const AES: Golden = Golden {
     ),
     root_id: "5bd5b4983e60e97064a8c4d4ac09ecc9",
     header_tag: "a969d9b81762b360cace4ec22e3b3c98351bf56cc8ba260a0d717b963543d51b",
+    digest_pad: "09499b18b6393da4e706f03bf58f94b6be1aac8834f80388e11792d85d2f0fa3",
     message: concat!("5bfc3797c66e9e195d4ecbfc536fecb42a30e609d3af35a60e10de2a65180e19", "b5ef",),
 };
 
@@ -88,5 +91,6 @@ const CHACHA: Golden = Golden {
     ),
     root_id: "b404c950fa5c67bd9e6e59584a3483da",
     header_tag: "513080457ba843f277feb1dffffd1b00984480af570ab8f0770ed1981df72eff",
+    digest_pad: "45b87aa8cf3963a41ea859ad116fd1e486fff3ec041e4af6de9d4780afecfe49",
     message: concat!("b8bb7dabffecba0268eaec7cd0e540271c0460ae2e8731c87e19ed43ea80e691", "c75e",),
 };

@@ -64,6 +64,8 @@ fn the_oracle_unwraps_our_envelopes_and_ours_opens_its_envelopes() {
         let header_key = derive(&[], &expected, "header", cipher, &[], 64);
         let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &header_key), &context);
         prop_assert_eq!(&root.header_tag(&context)[..], tag.as_ref());
+        let pad = derive(&[], &expected, "digest", cipher, &context, 32);
+        prop_assert_eq!(&root.digest_pad(&context)[..], &pad);
 
         let mut made = bytes;
         let mut sealed = expected.to_vec();

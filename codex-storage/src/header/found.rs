@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{
-    CRC_OFFSET, HEADER_LEN, Header, NAMED_FIELD, SIGNATURE, TAG_OFFSET, VERSION, covered,
-    parse_fields, seal_error,
+    CRC_OFFSET, FileKind, HEADER_LEN, Header, NAMED_FIELD, SIGNATURE, STATE_FIELD, TAG_OFFSET,
+    VERSION, covered, masked, parse_fields, seal_error, stray_input,
 };
 use crate::batch::Seq;
 use crate::codec::{Fields, u64_of};
@@ -16,6 +16,7 @@ use crate::vfs::File;
 /// A header as it was read, not yet authenticated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
+    /// The base digest of an encrypted store is masked in it.
     pub(crate) header: Header,
     bytes: Vec<u8>,
 }
@@ -42,6 +43,15 @@ impl Found {
             field.copy_from_slice(&seq.to_le_bytes());
         }
         with_checksum(bytes)
+    }
+
+    /// Tells the states of one image from those of others with the same last commit, without the
+    /// key: the history digest, or the tag that stands for it in an encrypted store.
+    pub(crate) fn state(&self) -> &[u8] {
+        match (self.header.kind, self.header.cipher) {
+            (FileKind::Image, 1..) => self.bytes.get(STATE_FIELD).unwrap_or_default(),
+            _ => &self.header.base_digest,
+        }
     }
 
     /// Checks the bytes of a header.
@@ -77,17 +87,16 @@ impl Found {
     /// # Errors
     /// `KeyRequired`, `NotEncrypted`, `WrongKey`, `Tampered`, `Seal`.
     pub(crate) fn unlock(
-        &self,
+        self,
         keys: Option<&dyn Keys>,
         path: &Path,
-    ) -> Result<Option<Arc<dyn Seal>>> {
+    ) -> Result<(Header, Option<Arc<dyn Seal>>)> {
         let keys = match (self.header.cipher, keys) {
             (0, None) => {
-                self.authenticate(None, path)?;
-                return Ok(None);
+                return Ok((self.authenticate(None, path)?, None));
             }
             #[cfg(codex_mutant = "plain_accepted")]
-            (0, Some(_)) => return Ok(None),
+            (0, Some(_)) => return Ok((self.header, None)),
             (0, Some(_)) => return Err(Error::NotEncrypted { path: path.to_owned() }),
             (_, None) => return Err(Error::KeyRequired { path: path.to_owned() }),
             (_, Some(keys)) => keys,
@@ -96,31 +105,41 @@ impl Found {
         let envelope = self.header.envelope.as_deref().unwrap_or(&none);
         let seal =
             keys.unlock(&self.header.store_id, envelope).map_err(|e| seal_error(path, 0, e))?;
-        self.authenticate(Some(&*seal), path)?;
-        Ok(Some(seal))
+        Ok((self.authenticate(Some(&*seal), path)?, Some(seal)))
     }
 
-    /// Checks the header's tag under the store's `seal` (`None`: a plain store).
+    /// Whether a rekey of the store whose root key is `seal` has made this segment, under a root
+    /// key that it did not put in place.
+    pub(crate) fn is_stray_of(&self, seal: &dyn Seal) -> bool {
+        self.header.root_id != seal.root_id()
+            && (cfg!(codex_mutant = "stray_unproven")
+                || seal.verify_header(&stray_input(&self.bytes), &self.header.stray_proof).is_ok())
+    }
+
+    /// Checks the header's tag under the store's `seal` (`None`: a plain store), and returns the
+    /// header with its true base digest.
     ///
     /// # Errors
     /// `Tampered` for a tag or a root key that does not match, and for a plain file in an
     /// encrypted store or the other way round.
-    pub(crate) fn authenticate(&self, seal: Option<&dyn Seal>, path: &Path) -> Result<()> {
+    pub(crate) fn authenticate(self, seal: Option<&dyn Seal>, path: &Path) -> Result<Header> {
         let tampered = || Error::Tampered { path: path.to_owned(), offset: 0 };
         let mut tail = Fields::new(self.bytes.get(TAG_OFFSET..).unwrap_or_default());
         let tag = tail.array::<HEADER_TAG_LEN>();
         let Some(seal) = seal else {
             let plain = self.header.cipher == 0 && tag == [0; HEADER_TAG_LEN];
-            return if plain { Ok(()) } else { Err(tampered()) };
+            return if plain { Ok(self.header) } else { Err(tampered()) };
         };
         if self.header.cipher != seal.cipher_id() || self.header.root_id != seal.root_id() {
             return Err(tampered());
         }
-        if cfg!(codex_mutant = "header_unverified") {
-            return Ok(());
+        if !cfg!(codex_mutant = "header_unverified") {
+            let covered = covered(&self.header, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
+            seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, 0, e))?;
         }
-        let covered = covered(&self.header, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
-        seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, 0, e))
+        let mut header = self.header;
+        header.base_digest = masked(&header.base_digest, Some(seal), &header.file_id);
+        Ok(header)
     }
 }
 

@@ -68,10 +68,47 @@ fn a_header_comes_back_as_it_was_written() {
         assert_eq!(bytes.len(), HEADER_LEN);
         let found = parse(&bytes).unwrap();
         assert_eq!(found.header, header);
-        assert!(found.unlock(None, path()).unwrap().is_none());
+        let (opened, seal) = found.unlock(None, path()).unwrap();
+        assert_eq!((opened, seal.is_none()), (header, true));
     }
     let (header, bytes) = sealed();
-    assert_eq!(parse(&bytes).unwrap().header, header);
+    let (opened, _) = parse(&bytes).unwrap().unlock(Some(&*keys("right")), path()).unwrap();
+    assert_eq!(opened, header);
+}
+
+#[test]
+fn the_digest_of_an_encrypted_store_is_masked_for_each_file_and_each_root_key() {
+    let (header, bytes) = sealed();
+    let read = |bytes: &[u8]| <[u8; 32]>::try_from(&bytes[96..128]).unwrap();
+    let seal = keys("right").unlock(&header.store_id, header.envelope.as_ref().unwrap()).unwrap();
+    let (_, other) = ToyKeys::new("right", Arc::new(SeededEntropy::new(3)) as Arc<dyn Entropy>)
+        .create(&header.store_id, None, None)
+        .unwrap();
+    let stored = read(&bytes);
+    let pad: Vec<u8> = stored.iter().zip(header.base_digest).map(|(a, b)| a ^ b).collect();
+    assert_eq!(pad, seal.digest_pad(&header.file_id));
+    let moved = Header { file_id: [7; 16], ..header.clone() };
+    assert_ne!(read(&moved.encode(Some(&*seal))), stored);
+    assert_ne!(read(&header.encode(Some(&*other))), stored);
+    for at in [header.base_digest, stored, pad.try_into().unwrap()] {
+        assert_ne!(at, [0; 32]);
+    }
+}
+
+#[test]
+fn the_state_of_an_encrypted_image_can_be_told_without_the_key() {
+    let mut image = plain(FileKind::Image, Form::Wal);
+    assert_eq!(parse(&image.encode(None)).unwrap().state(), image.base_digest);
+    let (envelope, seal) = keys("right").create(&image.store_id, None, None).unwrap();
+    (image.cipher, image.root_id) = (seal.cipher_id(), seal.root_id());
+    image.envelope = Some(envelope);
+    let state = |image: &Header| parse(&image.encode(Some(&*seal))).unwrap().state().to_vec();
+    let first = state(&image);
+    assert_ne!(first, [0; 8]);
+    let again = Header { file_id: [7; 16], created_us: 1, slot_counter: 9, ..image.clone() };
+    assert_eq!(state(&again), first, "the same history in another file");
+    let fork = Header { base_digest: [7; 32], ..image };
+    assert_ne!(state(&fork), first);
 }
 
 #[test]
@@ -171,22 +208,22 @@ fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
 fn the_key_is_checked_before_the_tag_and_both_are() {
     let (_, bytes) = sealed();
     let found = parse(&bytes).unwrap();
-    assert!(found.unlock(Some(&*keys("right")), path()).unwrap().is_some());
-    assert!(matches!(found.unlock(None, path()), Err(Error::KeyRequired { .. })));
-    let wrong = found.unlock(Some(&*keys("wrong")), path());
+    assert!(found.clone().unlock(Some(&*keys("right")), path()).unwrap().1.is_some());
+    assert!(matches!(found.clone().unlock(None, path()), Err(Error::KeyRequired { .. })));
+    let wrong = found.clone().unlock(Some(&*keys("wrong")), path());
     assert!(matches!(wrong, Err(Error::WrongKey { .. })));
-    for at in [10, 32, 48, 56, 64, 88, 96, 144, 192, 300, 480] {
+    for at in [10, 32, 48, 56, 64, 88, 96, 127, 144, 192, 300, 480] {
         let to = if at == 10 { 2 } else { bytes[at] ^ 1 };
         let forged = with(&bytes, at, &[to]);
         if forged == bytes {
             continue;
         }
         let Ok(found) = parse(&forged) else { continue };
-        let refused = found.unlock(Some(&*keys("right")), path());
+        let refused = found.clone().unlock(Some(&*keys("right")), path());
         assert!(matches!(refused, Err(Error::Tampered { .. })), "{at}: {refused:?}");
     }
     let plain = parse(&plain(FileKind::Log, Form::Ledger).encode(None)).unwrap();
-    let refused = plain.unlock(Some(&*keys("right")), path());
+    let refused = plain.clone().unlock(Some(&*keys("right")), path());
     assert!(matches!(refused, Err(Error::NotEncrypted { .. })));
 }
 

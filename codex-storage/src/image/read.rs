@@ -36,8 +36,8 @@ impl ImageReader {
         let file =
             vfs.dir.open(name, Open::Read).map_err(|source| Error::io("open", &path, source))?;
         let found = Found::read(&*file, &path)?;
-        found.authenticate(seal.as_deref(), &path)?;
-        Self::new(file, &path, found.header, seal)
+        let header = found.authenticate(seal.as_deref(), &path)?;
+        Self::new(file, &path, header, seal)
     }
 
     /// An image whose header is read and verified. Without a seal, a sealed image can only be

@@ -1,7 +1,5 @@
 //! Reading the past of a ledger: its commits with their times, and where it can be cut.
 
-use std::sync::Arc;
-
 use super::open_main;
 use crate::batch::{Records, Seq};
 use crate::config::OnDamage;
@@ -10,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::log::LogReader;
 use crate::names::Names;
 use crate::open::refuse_pending;
-use crate::seal::{Keys, Seal};
+use crate::seal::Keys;
 use crate::storage::Form;
 use crate::vfs::Vfs;
 
@@ -92,13 +90,12 @@ pub fn read_commits(
     let path = vfs.dir.path(name);
     refuse_pending(vfs, &Names::staged(name), &path)?;
     let (file, found) = open_main(vfs, name)?;
-    let header = &found.header;
-    if header.form != Form::Ledger {
-        let (found, wanted) = (header.form, Form::Ledger);
+    if found.header.form != Form::Ledger {
+        let (found, wanted) = (found.header.form, Form::Ledger);
         return Err(Error::WrongForm { path, found, wanted });
     }
-    let seal: Option<Arc<dyn Seal>> = found.unlock(keys, &path)?;
-    let mut reader = LogReader::new(file, &path, header, seal, 0, OnDamage::Refuse)?;
+    let (header, seal) = found.unlock(keys, &path)?;
+    let mut reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
     let mut cut = *reader.end();
     while cut.seq < upto {
         let Some(group) = reader.next()? else { break };

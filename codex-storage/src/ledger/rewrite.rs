@@ -128,8 +128,7 @@ fn copy_frames(place: &Place, end: u64, temporary: &str) -> io::Result<Arc<dyn F
 
 /// Reads the header of a copy and the last of its frames back.
 fn read_back(place: &Place, copy: &dyn File, header: &Header, end: u64, path: &Path) -> Result<()> {
-    let found = Found::read(copy, path)?;
-    found.authenticate(place.seal.as_deref(), path)?;
+    let found = Found::read(copy, path)?.authenticate(place.seal.as_deref(), path)?;
     let start = end.saturating_sub(u64_of(PIECE)).max(BODY_OFFSET);
     let read = |file: &dyn File| {
         let mut last = vec![0; usize::try_from(end - start).unwrap_or(PIECE)];
@@ -139,7 +138,7 @@ fn read_back(place: &Place, copy: &dyn File, header: &Header, end: u64, path: &P
     let name = place.names.main();
     let from = place.vfs.dir.open(name, Open::Read);
     let from = from.map_err(|e| Error::io("open", &place.path(), e))?;
-    if found.header == *header && read(copy)? == read(&*from)? {
+    if found == *header && read(copy)? == read(&*from)? {
         return Ok(());
     }
     Err(not_as_written(path, start))

@@ -199,9 +199,8 @@ impl LogWriter {
         let synced = written.and_then(|()| self.gate.sync());
         let path = self.path();
         synced.map_err(|source| Error::Io { action: "copy", path: path.clone(), source })?;
-        let found = Found::read(&*self.file, &path)?;
-        found.authenticate(seal, &path)?;
-        if found.header == header { Ok(header) } else { Err(not_as_written(&path, 0)) }
+        let found = Found::read(&*self.file, &path)?.authenticate(seal, &path)?;
+        if found == header { Ok(header) } else { Err(not_as_written(&path, 0)) }
     }
 
     /// Goes on in `file`, a durable copy of the log up to its end, of the length `len`; returns

@@ -123,12 +123,12 @@ impl NewLog {
 
     fn read_back(&self, path: &Path) -> Result<()> {
         let found = Found::read(&*self.file, path)?;
-        found.authenticate(self.place.seal.as_deref(), path)?;
+        let found = found.authenticate(self.place.seal.as_deref(), path)?;
         let len = usize::try_from(self.len).unwrap_or_default();
         let mut bytes = vec![0xFF; len];
         self.file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io("read back", path, e))?;
         let rest = bytes.get(HEADER_LEN..).unwrap_or_default();
-        if found.header != self.header || !is_zero(rest) {
+        if found != self.header || !is_zero(rest) {
             let what = "a new log does not read back as it was written";
             return Err(Error::Damaged { path: path.to_owned(), offset: 0, what });
         }

@@ -72,11 +72,10 @@ impl Setup {
     fn read_proven(&self, proven: Seq) -> Result<(Commits, LogState)> {
         let file = self.file();
         let found = Found::read(&*file, &self.place.path())?;
-        found.authenticate(self.place.seal.as_deref(), &self.place.path())?;
+        let header = found.authenticate(self.place.seal.as_deref(), &self.place.path())?;
         let seal = self.place.seal.clone();
         let path = self.place.path();
-        let mut reader =
-            LogReader::new(file, &path, &found.header, seal, proven, OnDamage::Refuse)?;
+        let mut reader = LogReader::new(file, &path, &header, seal, proven, OnDamage::Refuse)?;
         let mut commits = Commits::new();
         while let Some(group) = reader.next()? {
             let mut ops = Vec::new();

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::header::{BODY_OFFSET, Header, fresh_id};
 use crate::image::{ImageSpec, NotInstalled, Place, following, in_blocks, is_at_most};
 use crate::log::{LogWriter, SPACE_MIN};
+use crate::seal::HEADER_TAG_LEN;
 use crate::storage::{Checkpoint, State, Written};
 
 impl Wal {
@@ -93,6 +94,7 @@ impl Wal {
         header.file_id = fresh_id(&self.place.vfs, self.condition.path())?;
         header.generation = following(header.generation, self.condition.path())?;
         header.created_us = self.place.vfs.clock.now_us();
+        header.stray_proof = [0; HEADER_TAG_LEN];
         end.continue_in(&mut header, &log);
         let next = self.new_segment(header.clone())?;
         let next = match self.publish(next) {

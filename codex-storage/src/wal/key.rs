@@ -35,9 +35,9 @@ impl Wal {
         self.writer()?;
         self.refuse_while_pending()?;
         let path = self.condition.path().to_owned();
-        if self.place.seal.is_none() {
+        let Some(before) = self.place.seal.clone() else {
             return Err(Error::NotEncrypted { path });
-        }
+        };
         let (image, seal) = self.image.under_fresh_root(keys, &path)?;
         let continued = self.switch()?;
         let segment = Header {
@@ -49,6 +49,7 @@ impl Wal {
             neighbour: continued.file_id,
             ..continued.clone()
         };
+        let segment = segment.proven_stray(&*before, &*seal);
         let header = Header {
             file_id: fresh_id(&self.place.vfs, &path)?,
             generation: continued.generation,
@@ -117,8 +118,23 @@ impl Wal {
         self.current = Some(current);
         self.place.seal = Some(fresh.seal);
         self.leftovers.extend(contained);
+        self.remove_former()
+    }
+
+    /// Removes the segments under the root key before, durably: no power cut may bring back a file
+    /// that the former key opens.
+    ///
+    /// # Errors
+    /// `Poisoned`: the store is under the fresh root key, and such a file is there or may be again.
+    fn remove_former(&mut self) -> Result<()> {
         self.remove_leftovers();
-        Ok(())
+        let vfs = &self.place.vfs;
+        let done = match self.leftovers.first() {
+            Some(&left) => Err(format!("{} is still there", self.place.names.segment(left))),
+            None if cfg!(codex_mutant = "former_segments_unsynced") => Ok(()),
+            None => vfs.dir.sync().map_err(|e| e.to_string()),
+        };
+        done.map_err(|e| self.poison("removing the log under the former key failed", &e))
     }
 
     /// Removes the segment that a rekey made which did not come to its end. While it is there, the

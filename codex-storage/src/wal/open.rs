@@ -27,9 +27,10 @@ impl Wal {
             durable: self.now.seq,
             clean: segments.live.is_empty(),
             locked: self.place.is_locked(),
+            stray: segments.stray.map(|generation| self.place.names.segment(generation)),
             ..Recovered::default()
         };
-        segments.begin_at(&self.image)?;
+        segments.begin_at(&self.place, &self.image)?;
         let state = self.read(&segments.live, sink, &mut found)?;
         self.watch.end(self.condition.path())?;
         self.leftovers = segments.leftovers;

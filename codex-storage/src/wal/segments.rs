@@ -75,13 +75,16 @@ impl Segments {
     ///
     /// # Errors
     /// `Gap`, `ForeignLog`.
-    pub(super) fn begin_at(&self, image: &Header) -> Result<()> {
+    pub(super) fn begin_at(&self, place: &Place, image: &Header) -> Result<()> {
         let Some(Segment { header, path, .. }) = self.live.first() else { return Ok(()) };
         if header.base_seq != image.base_seq {
             let path = path.clone();
             return Err(Error::Gap { path, expected: image.base_seq, found: header.base_seq });
         }
-        if header.base_chain != image.base_chain || header.base_digest != image.base_digest {
+        // Without the key both digests are masked, each for its own file.
+        if header.base_chain != image.base_chain
+            || header.base_digest != image.base_digest && !place.is_blind(image)
+        {
             return Err(Error::ForeignLog { path: path.clone() });
         }
         Ok(())
@@ -109,8 +112,9 @@ impl Segment {
     }
 
     /// Whether the segment is what a rekey leaves that did not come to its end: it continues the
-    /// one with the file id `neighbour` under a root key that the image does not have, so nothing
-    /// was committed to it. Whoever forges this could as well remove the segment.
+    /// one with the file id `neighbour` under a root key that the image does not have, and proves
+    /// under the image's that a rekey made it. So nothing was committed to it. Without the key
+    /// the proof cannot be checked, and nothing is removed.
     fn is_stray(
         place: &Place,
         image: &Header,
@@ -118,13 +122,16 @@ impl Segment {
         neighbour: [u8; 16],
     ) -> Result<bool> {
         let (path, file) = open_file(place, generation)?;
-        let header = Found::read(&*file, &path)?.header;
+        let found = Found::read(&*file, &path)?;
+        let header = &found.header;
+        let seal = place.seal.as_deref();
         Ok(header.store_id == image.store_id
             && (header.kind, header.form) == (FileKind::Log, Form::Wal)
             && header.generation == generation
             && header.neighbour == neighbour
             && header.cipher == image.cipher
-            && header.root_id != image.root_id)
+            && header.root_id != image.root_id
+            && seal.is_none_or(|seal| found.is_stray_of(seal)))
     }
 
     fn open(place: &Place, image: &Header, generation: u64) -> Result<Self> {
@@ -137,10 +144,11 @@ impl Segment {
         if !is_ours {
             return Err(Error::ForeignLog { path });
         }
-        if !place.is_blind(image) {
-            found.authenticate(place.seal.as_deref(), &path)?;
-        }
-        Ok(Self { header: found.header, path, file })
+        let header = match place.is_blind(image) {
+            true => found.header,
+            false => found.authenticate(place.seal.as_deref(), &path)?,
+        };
+        Ok(Self { header, path, file })
     }
 
     /// Reads the groups into `replay`. `next` is the header of the segment behind this one.

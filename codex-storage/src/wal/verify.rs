@@ -14,7 +14,7 @@ use crate::verify::Verified;
 /// As opening. Without the key of an encrypted store the checksums alone speak for its segments.
 pub(crate) fn verify(place: &Place, image: &Header, found: &mut Verified) -> Result<()> {
     let segments = Segments::find(place, image)?;
-    segments.begin_at(image)?;
+    segments.begin_at(place, image)?;
     let (mut watch, store) = (AnchorWatch::new(None), place.path());
     let mut sink = |_: crate::batch::Op<'_>| Ok(());
     let mut replay = Replay { sink: &mut sink, watch: &mut watch, store: &store, commits: 0 };

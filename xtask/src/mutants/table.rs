@@ -65,6 +65,21 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-crypto", "", "costs_outside"],
         &["costs_outside_their_bounds_are_refused_with_their_numbers ... FAILED"],
     ),
+    tested(
+        "digest_in_clear",
+        ["codex-core", "crypto_secrets", "a_pin_is_not_found"],
+        &["left: Some(1711)"],
+    ),
+    tested(
+        "stray_unproven",
+        ["codex-storage", "sealed_keys", "a_segment_is_no_stray"],
+        &["byte 144, 0: Ok(5)"],
+    ),
+    tested(
+        "former_segments_unsynced",
+        ["codex-storage", "sealed_keys", "after_a_rekey_no_power_cut"],
+        &["is under the former root"],
+    ),
     tested("debug_shows_key", ["codex-core", "crypto_secrets", "no_secret"], &["Debug: "]),
     tested(
         "plain_accepted",
