@@ -107,7 +107,10 @@ impl Handle {
         }
     }
 
-    /// A child made by `fork` has copies of the locks and none of the threads.
+    /// A child made by `fork` has copies of the locks and none of the threads. It is told by the
+    /// id of its process. That is the same as the parent's only where the first process of one pid
+    /// namespace forks into another one; `/proc` would tell, but is not read at every write for
+    /// the sake of that case.
     pub(crate) fn check_process(&self) -> Result<()> {
         let used_by = std::process::id();
         if used_by == self.opened_by {

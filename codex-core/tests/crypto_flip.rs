@@ -12,6 +12,8 @@
 )]
 
 mod common;
+#[cfg(feature = "backup")]
+mod sweep;
 
 use std::collections::BTreeMap;
 

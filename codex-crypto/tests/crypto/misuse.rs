@@ -306,7 +306,7 @@ fn keys_of_other_lengths_are_refused_with_their_length() {
         let error = refused(Key::passphrase(&vec![b'a'; len]), len);
         assert_eq!(error, Error::PassphraseLength { found: len });
     }
-    assert!(Key::passphrase(&[b'a'; PASSPHRASE_LEN_MAX]).is_ok());
+    assert!(Key::passphrase(&vec![b'a'; PASSPHRASE_LEN_MAX]).is_ok());
 }
 
 #[test]
