@@ -525,3 +525,45 @@ fn an_anchor_detects_that_the_whole_folder_was_put_back() {
         }
     }
 }
+
+/// What the files alone can not show either: SECURITY.md says so. Whoever writes to them puts the
+/// newest log back to any of its frames, the mark of a clean close or not.
+#[test]
+fn a_log_that_was_put_back_to_an_earlier_frame_is_not_clean_and_fails_its_anchor() {
+    for form in [Form::Wal, Form::Ledger] {
+        let vfs = Vfs::mem(1);
+        let store = options(form).open_in(&vfs, NAME).unwrap();
+        for n in 1..=20_u32 {
+            store.set("n", &n).unwrap();
+        }
+        let anchor = store.anchor().unwrap();
+        store.close().unwrap();
+        drop(store);
+        let whole = files(&vfs);
+        let name = common::log_name(&whole, form);
+        for kept in [1, 7, 19] {
+            let mut cut = whole[&name].clone();
+            let end = frames(&cut)[kept].0;
+            cut[end..].fill(0);
+            let mut folder = whole.clone();
+            let mut open = |log: &[u8], anchor| {
+                folder.insert(name.clone(), log.to_vec());
+                let options = match anchor {
+                    Some(anchor) => options(form).anchor(anchor),
+                    None => options(form),
+                };
+                options.open_in(&disk(&folder), NAME).map_err(common::storage)
+            };
+            // The length still says that the log was closed.
+            assert!(matches!(open(&cut, None), Err(StorageError::Damaged { .. })), "{form} {kept}");
+            cut.truncate(end.next_multiple_of(512));
+            cut.resize(end.next_multiple_of(512), 0);
+            let rolled = open(&cut, None).unwrap();
+            assert_eq!(rolled.get::<u32>("n").unwrap(), Some(kept as u32), "{form}");
+            assert!(rolled.recovered().cut.is_none() && !rolled.recovered().clean, "{form} {kept}");
+            drop(rolled);
+            let refused = open(&cut, Some(anchor)).unwrap_err();
+            assert!(matches!(refused, StorageError::AnchorMismatch { .. }), "{form}: {refused}");
+        }
+    }
+}
