@@ -63,6 +63,12 @@ impl Backups {
         Ok(Self { vfs, names, inspect, options })
     }
 
+    /// The same backups, read by another inspector: one with the key that the file has now.
+    #[must_use]
+    pub fn with_inspect(&self, inspect: Arc<dyn Inspect>) -> Self {
+        Self { inspect, ..self.clone() }
+    }
+
     /// The name of the file whose backups these are.
     pub fn name(&self) -> &str {
         self.names.main()
@@ -78,10 +84,10 @@ impl Backups {
         receipts.save(self.dir(), &self.names, &still);
     }
 
-    /// Notes that the checksums of the backup `name` were verified just now.
-    pub(crate) fn note_now(&self, name: &str, facts: &Facts) {
+    /// Notes that the backup `name` was verified just now.
+    pub(crate) fn note_now(&self, name: &str, facts: &Facts, depth: Depth) {
         let at_us = self.vfs.clock.now_us();
-        self.note(name, facts, Verified { at_us, depth: Depth::Checksums });
+        self.note(name, facts, Verified { at_us, depth });
     }
 
     pub(crate) fn job<'a>(
@@ -116,10 +122,6 @@ impl Backups {
 
     pub(crate) fn scan(&self) -> Result<Vec<Slot>> {
         slots::scan(self.dir(), &self.names, &*self.inspect)
-    }
-
-    pub(crate) fn own(&self, slots: &[Slot], id: &[u8]) -> Result<()> {
-        slots::own(self.dir(), self.name(), slots, id, self.options.keep)
     }
 
     /// Gives the file `to` the owner and the permissions of the live file, if there is one, and the

@@ -92,6 +92,17 @@ pub enum Error {
         /// Which key.
         what: String,
     },
+    /// A file is not authentic under the key that was given. Nothing was done with it.
+    #[error(
+        "{path}: is not authentic under the key given: {what}; it counts as no backup; \
+         use another one (list shows them)"
+    )]
+    Unauthentic {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        what: String,
+    },
     /// The copy is whole but not of the version that was to be copied: the source changed
     /// meanwhile. The copy was removed.
     #[error(
@@ -184,6 +195,7 @@ impl Error {
             | Self::Damaged { path, .. }
             | Self::Alien { path, .. }
             | Self::NeedsKey { path, .. }
+            | Self::Unauthentic { path, .. }
             | Self::Changed { path, .. }
             | Self::Busy { path, .. }
             | Self::Missing { path }
@@ -204,6 +216,7 @@ impl Error {
             Flaw::Damaged { offset, what } => Self::Damaged { path, offset, what },
             Flaw::Alien { what } => Self::Alien { path, what },
             Flaw::NeedsKey { what } => Self::NeedsKey { path, what },
+            Flaw::Unauthentic { what } => Self::Unauthentic { path, what },
             Flaw::Stopped => Self::Stopped { path },
         }
     }

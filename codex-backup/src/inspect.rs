@@ -22,17 +22,62 @@ pub trait Inspect: fmt::Debug + Send + Sync {
     /// same bytes for every file; then any regular file at the name of a backup counts as one.
     fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw>;
 
+    /// Whether the header is authentic, for an inspector that has a key to tell with.
+    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, Flaw> {
+        let _ = file;
+        Ok(Trust::Unchecked)
+    }
+
     /// Whose and which version, of a file that has its end; cheap.
     fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw>;
 
     /// Reads every byte and checks it as deep as asked; the same facts as
-    /// [`facts`](Inspect::facts).
+    /// [`facts`](Inspect::facts). One that has a key refuses, at every depth, a file whose
+    /// [`Trust`] does not count.
     fn verify(
         &self,
         file: &Arc<dyn File>,
         depth: Depth,
         reading: &mut Reading<'_>,
     ) -> Result<Facts, Flaw>;
+
+    /// The depth of a verification that something rests on: [`Depth::Full`] where there is a key.
+    fn deepest(&self) -> Depth {
+        Depth::Checksums
+    }
+
+    /// Whether the format has checksums, so that [`verify`](Inspect::verify) finds a changed byte
+    /// without knowing what the file was before.
+    fn has_checksums(&self) -> bool {
+        true
+    }
+}
+
+/// Whether the header of a file is authentic under the key that its inspector has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Trust {
+    /// There is no key to check it with: checksums alone speak for the file.
+    #[default]
+    Unchecked,
+    /// It is authentic.
+    Authentic,
+    /// It is encrypted, and the key opens it not: a backup from before a rekey, or anything that
+    /// looks like one.
+    OtherKey,
+    /// It is not encrypted, although there is a key: a backup from before the file was encrypted,
+    /// or anything that looks like one.
+    Plain,
+    /// Its authentication tag is wrong.
+    Forged,
+}
+
+impl Trust {
+    /// Whether the file counts as a backup: is kept as one, may be restored, and may stand for
+    /// another of the same version.
+    pub fn counts(self) -> bool {
+        matches!(self, Self::Unchecked | Self::Authentic)
+    }
 }
 
 /// Hears how many bytes of a file were read so far, and says whether to go on.
@@ -115,6 +160,11 @@ pub enum Flaw {
         /// Which.
         what: String,
     },
+    /// It is not authentic under the key that was given.
+    Unauthentic {
+        /// Why not.
+        what: String,
+    },
     /// It was not read to its end, because [`Reading`] said so.
     Stopped,
 }
@@ -136,6 +186,10 @@ pub struct Whole;
 impl Inspect for Whole {
     fn identity(&self, _file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
         Ok(Vec::new())
+    }
+
+    fn has_checksums(&self) -> bool {
+        false
     }
 
     fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw> {

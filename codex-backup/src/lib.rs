@@ -30,7 +30,7 @@ pub use copy::{
     check_destination, copy_to, unwatched,
 };
 pub use error::{Cause, Error, Result};
-pub use inspect::{Depth, Facts, Flaw, Inspect, Prefix, Reading, Whole};
+pub use inspect::{Depth, Facts, Flaw, Inspect, Prefix, Reading, Trust, Whole};
 pub use list::{Entry, Found, Proof};
 pub use policy::{Event, Last, Policy, State};
 pub use receipts::Verified;

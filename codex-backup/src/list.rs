@@ -2,12 +2,12 @@
 
 use std::path::PathBuf;
 
-use codex_storage::vfs::{Kind, Open};
+use codex_storage::vfs::Kind;
 
 use crate::backups::Backups;
 use crate::copy::{self, Watch};
 use crate::error::{Error, Named, Result};
-use crate::inspect::{Depth, Facts, to_the_end};
+use crate::inspect::{Depth, Facts, Trust, to_the_end};
 use crate::meter::sign_of_life;
 use crate::receipts::{Receipts, Verified};
 use crate::slots;
@@ -28,6 +28,9 @@ pub struct Entry {
     /// what [`Inspect::facts`](crate::Inspect::facts) costs: that the facts are there does not
     /// mean that every byte was read.
     pub facts: Result<Facts>,
+    /// Whether its header is authentic; [`Trust::Unchecked`] where there is no key to check it
+    /// with. That the rest is, too, [`Backups::verify`] finds out.
+    pub trust: Trust,
     /// When this very file was verified last, as far as that is known: it is not after the file
     /// was copied from elsewhere, and may be forgotten in a crash.
     pub verified: Option<Verified>,
@@ -74,6 +77,12 @@ impl Backups {
                 path: self.dir().path(&slot.name),
                 size: slot.found.len,
                 facts,
+                trust: match &slot.owner {
+                    Ok(_) => {
+                        slots::trust(self.dir(), &slot.name, &*self.inspect).unwrap_or_default()
+                    }
+                    Err(_) => Trust::Unchecked,
+                },
                 verified: receipts.of(&slot.found),
                 name: slot.name,
             });
@@ -86,7 +95,8 @@ impl Backups {
     ///
     /// # Errors
     ///
-    /// As [`Entry::facts`]; [`Error::Stopped`] where `watch` broke.
+    /// As [`Entry::facts`]; [`Error::Unauthentic`] for a file whose [`Trust`] does not count;
+    /// [`Error::Stopped`] where `watch` broke.
     pub fn newest(&self, watch: &mut Watch<'_>) -> Result<Option<(Facts, i64)>> {
         let (dir, name) = (self.dir(), self.names.backup(1));
         let Some(found) = dir.metadata(&name).named("look at", dir, &name)? else {
@@ -94,6 +104,11 @@ impl Backups {
         };
         if found.kind != Kind::File {
             return Err(copy::not_a_file(dir, &name, self.name()));
+        }
+        let trust = slots::trust(dir, &name, &*self.inspect)?;
+        if !trust.counts() {
+            let what = format!("its header is not ({trust:?})");
+            return Err(Error::Unauthentic { path: dir.path(&name), what });
         }
         let reading = &mut |_| sign_of_life(watch);
         let facts = slots::facts(dir, &name, &*self.inspect, reading)?;
@@ -106,7 +121,7 @@ impl Backups {
     /// # Errors
     ///
     /// [`Error::Damaged`] with the offset, [`Error::Foreign`], [`Error::NeedsKey`] for
-    /// [`Depth::Full`] without the key, [`Error::Missing`].
+    /// [`Depth::Full`] without the key, [`Error::Unauthentic`] with one, [`Error::Missing`].
     pub fn verify(&self, index: u32, depth: Depth) -> Result<Proof> {
         let name = self.names.backup(index);
         let missing = || Error::Missing { path: self.dir().path(&name) };
@@ -114,10 +129,11 @@ impl Backups {
         let slot = slots.iter().find(|slot| slot.index == index).ok_or_else(missing)?;
         let main = self.owner()?;
         slots::own_one(self.dir(), self.name(), slot, main.as_deref())?;
-        let file = self.dir().open(&name, Open::Read).named("open", self.dir(), &name)?;
-        let facts = self.inspect.verify(&file, depth, &mut to_the_end);
-        let facts = facts.map_err(|flaw| Error::from_flaw(self.dir().path(&name), flaw))?;
-        if Receipts::load(self.dir(), &self.names).contradict(&slot.found, &facts) {
+        let facts = slots::verify(self.dir(), &name, &*self.inspect, depth, &mut to_the_end)?;
+        // A receipt can be forged, and where the file speaks for itself it is not asked.
+        if !self.inspect.has_checksums()
+            && Receipts::load(self.dir(), &self.names).contradict(&slot.found, &facts)
+        {
             let what = "the contents are not those it had when it was verified before".to_owned();
             return Err(Error::Damaged { path: self.dir().path(&name), offset: 0, what });
         }

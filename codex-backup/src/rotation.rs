@@ -1,12 +1,12 @@
 //! Rotation: a new backup is whole, synced and verified before any name shifts.
 
 use codex_storage::names::BackupTemporary::{self, Copying, Making, Ready, Staged};
-use codex_storage::vfs::{Kind, Metadata, Mode, Open};
+use codex_storage::vfs::{Kind, Metadata, Mode};
 
 use crate::backups::Backups;
 use crate::copy::{self, Copied, Method, Source, Watch};
 use crate::error::{Error, Named, Result};
-use crate::inspect::{Depth, Facts, to_the_end};
+use crate::inspect::{Depth, Facts};
 use crate::meter::sign_of_life;
 use crate::slots::{self, Slot};
 
@@ -31,8 +31,8 @@ pub struct Adopted {
     pub adopted: Option<Facts>,
     /// Temporaries that were removed.
     pub removed: Vec<String>,
-    /// Temporaries by name that were left alone: not a regular file, another file's, or not to be
-    /// judged without a key.
+    /// Temporaries by name that were left alone: not a regular file, another file's, or not
+    /// authentic under the key.
     pub left: Vec<String>,
 }
 
@@ -63,14 +63,14 @@ impl Backups {
             None => copy::source_facts(self.dir(), &source, &*self.inspect, watch)?,
         };
         let adopted = self.adopt_locked(watch)?;
-        self.refuse_left(&adopted)?;
+        self.refuse_left(&adopted, about.as_ref())?;
         let slots = self.scan()?;
         if let Some(about) = &about {
             self.own(&slots, &about.id)?;
             if let Some(facts) = self.unchanged(&slots, about, watch)? {
                 // Order: a name that an interrupted rotation gave is durable before it counts.
                 self.sync()?;
-                let pruned = self.prune_locked(self.options.keep, &facts.id)?;
+                let pruned = self.prune_locked(self.options.keep, &facts.id, watch)?;
                 return Ok(Rotated { facts, method: None, adopted, pruned });
             }
         }
@@ -88,9 +88,9 @@ impl Backups {
             copy::discard(self.dir(), &making);
         } else {
             self.put_in_front(&making, &slots)?;
-            self.note_now(&self.names.backup(1), &facts);
+            self.note_now(&self.names.backup(1), &facts, Depth::Checksums);
         }
-        let pruned = self.prune_locked(self.options.keep, &facts.id)?;
+        let pruned = self.prune_locked(self.options.keep, &facts.id, watch)?;
         Ok(Rotated { facts, method: Some(method).filter(|_| !same), adopted, pruned })
     }
 
@@ -107,8 +107,9 @@ impl Backups {
         }
     }
 
-    /// Removes all but the newest `keep` whole backups, and returns the names it removed. Files
-    /// that are not backups of this file are left alone. 0 removes all of them.
+    /// Removes all but the newest `keep` backups that are whole and
+    /// [count](crate::Trust::counts), and returns the names it removed. Files that are not backups
+    /// of this file are left alone. 0 removes all of them.
     pub fn prune(&self, keep: u32) -> Result<Vec<String>> {
         let _lock = self.lock()?;
         self.refuse_pending()?;
@@ -116,26 +117,48 @@ impl Backups {
         let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
         let newest = slots.iter().find_map(|slot| slot.owner.clone().ok());
         match main.or(newest) {
-            Some(id) => self.prune_locked(keep, &id),
+            Some(id) => self.prune_locked(keep, &id, &mut copy::unwatched),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Refuses to go on when one of the names that a rotation may touch is no backup of the file
+    /// `id`.
+    fn own(&self, slots: &[Slot], id: &[u8]) -> Result<()> {
+        let upto = self.options.keep.max(self.top(slots));
+        slots::own(self.dir(), self.name(), slots, id, upto)
+    }
+
+    /// The name that is given up for the others to move along: that of the oldest, if all `keep`
+    /// names have backups that count and there are no others. Else the first that is free, and
+    /// pruning decides what goes, after reading what stays.
+    fn top(&self, slots: &[Slot]) -> u32 {
+        let (gap, keep) = (slots::first_gap(slots), self.options.keep);
+        let ours = |slot: &&Slot| slot.owner.is_ok();
+        let counts = |slot: &Slot| slots::counts(self.dir(), &slot.name, &*self.inspect);
+        let is_regular = |slot: &Slot| slot.index <= keep && counts(slot);
+        if slots.iter().filter(ours).all(is_regular) { gap.min(keep) } else { gap }
     }
 
     /// Makes the verified backup `making` the newest one.
     fn put_in_front(&self, making: &str, slots: &[Slot]) -> Result<()> {
         let ready = self.names.backup_temporary(Ready);
+        let taken = self.dir().metadata(&ready).named("look at", self.dir(), &ready)?.is_some();
+        if taken {
+            // What could not be adopted stays. A crash costs the new backup then, and no other:
+            // none of them gives way before the new one has its name.
+            return self.shift(making, slots::first_gap(slots), slots);
+        }
         self.rename(making, &ready).inspect_err(|_| copy::discard(self.dir(), making))?;
         // Order: from here on nothing is discarded. Where a sync of the folder failed, this name
         // may be the only one of a backup that already has its number for everybody to see.
         self.sync()?;
-        self.shift(&ready, Some(self.options.keep), slots)
+        self.shift(&ready, self.top(slots), slots)
     }
 
-    /// Shifts the names from the first gap down and puts `newcomer` in front. Within `limit`
-    /// names, the oldest gives way. Each step is durable before the next.
-    fn shift(&self, newcomer: &str, limit: Option<u32>, slots: &[Slot]) -> Result<()> {
-        let gap = slots::first_gap(slots);
-        let top = limit.map_or(gap, |limit| gap.min(limit));
+    /// Shifts the names below `top` up by one, over what has that name, and puts `newcomer` in
+    /// front. Each step is durable before the next.
+    fn shift(&self, newcomer: &str, top: u32, slots: &[Slot]) -> Result<()> {
         for index in (1..top).rev() {
             self.step(&self.names.backup(index), index + 1, slots)?;
         }
@@ -156,7 +179,7 @@ impl Backups {
         if cfg!(codex_mutant = "backup_names_unsynced") { Ok(()) } else { self.sync() }
     }
 
-    /// The newest backup's facts, if it is of this version.
+    /// The newest backup's facts, if it is of this version, which it is read whole for.
     fn unchanged(
         &self,
         slots: &[Slot],
@@ -164,8 +187,7 @@ impl Backups {
         watch: &mut Watch<'_>,
     ) -> Result<Option<Facts>> {
         let Some(newest) = slots.first() else { return Ok(None) };
-        let facts = slots::facts_if_whole(self.dir(), &newest.name, &*self.inspect, watch)?;
-        Ok(facts.filter(|facts| facts.same_version(about)))
+        slots::facts_if_good(self.dir(), newest, about, &*self.inspect, watch)
     }
 
     fn adopt_locked(&self, watch: &mut Watch<'_>) -> Result<Adopted> {
@@ -194,14 +216,14 @@ impl Backups {
         done: &mut Adopted,
         watch: &mut Watch<'_>,
     ) -> Result<()> {
-        let file = self.dir().open(name, Open::Read).named("open", self.dir(), name)?;
-        let verified = self.inspect.verify(&file, Depth::Checksums, &mut |_| sign_of_life(watch));
-        let facts = match verified.map_err(|flaw| Error::from_flaw(self.dir().path(name), flaw)) {
+        let depth = self.inspect.deepest();
+        let reading = &mut |_| sign_of_life(watch);
+        let facts = match slots::verify(self.dir(), name, &*self.inspect, depth, reading) {
             Ok(facts) => facts,
             Err(Error::Damaged { .. } | Error::Alien { .. }) => {
                 return self.remove(name.to_owned(), done);
             }
-            Err(Error::NeedsKey { .. }) => {
+            Err(Error::NeedsKey { .. } | Error::Unauthentic { .. }) => {
                 done.left.push(name.to_owned());
                 return Ok(());
             }
@@ -220,28 +242,39 @@ impl Backups {
         let shifting = slots.last().is_some_and(|oldest| oldest.index > upto);
         let look_at = if shifting { 1 } else { slots.len() };
         for slot in slots.iter().take(look_at) {
-            let theirs = slots::facts_if_whole(self.dir(), &slot.name, &*self.inspect, watch)?;
-            if theirs.is_some_and(|theirs| theirs.same_version(&facts)) {
+            let theirs = slots::facts_if_good(self.dir(), slot, &facts, &*self.inspect, watch)?;
+            if theirs.is_some() {
                 return self.remove(name.to_owned(), done);
             }
         }
-        self.shift(name, None, &slots)?;
-        self.note_now(&self.names.backup(1), &facts);
+        self.shift(name, upto, &slots)?;
+        self.note_now(&self.names.backup(1), &facts, depth);
         done.adopted = Some(facts);
         Ok(())
     }
 
     /// Refuses to rotate while something that could not be adopted has a name that a rotation
-    /// needs.
-    fn refuse_left(&self, adopted: &Adopted) -> Result<()> {
-        let Some(name) = adopted.left.first() else { return Ok(()) };
-        let found = self.dir().metadata(name).named("look at", self.dir(), name)?;
-        let what = match found.map(|found| found.kind) {
-            Some(Kind::File) | None => "a file of another origin",
-            Some(other) => copy::kind_in_words(other),
+    /// needs. A version of this file that is not authentic is in nobody's way.
+    fn refuse_left(&self, adopted: &Adopted, about: Option<&Facts>) -> Result<()> {
+        let main = match about {
+            Some(about) => Some(about.id.clone()),
+            None => slots::owner_of(self.dir(), self.name(), &*self.inspect)?,
         };
-        let (path, of) = (self.dir().path(name), self.dir().path(self.name()));
-        Err(Error::Foreign { path, of, what: what.to_owned() })
+        for name in &adopted.left {
+            let is_ready = *name == self.names.backup_temporary(Ready);
+            let owner = slots::owner_of(self.dir(), name, &*self.inspect)?;
+            if is_ready && owner.is_some() && owner == main {
+                continue;
+            }
+            let found = self.dir().metadata(name).named("look at", self.dir(), name)?;
+            let what = match found.map(|found| found.kind) {
+                Some(Kind::File) | None => "a file of another origin",
+                Some(other) => copy::kind_in_words(other),
+            };
+            let (path, of) = (self.dir().path(name), self.dir().path(self.name()));
+            return Err(Error::Foreign { path, of, what: what.to_owned() });
+        }
+        Ok(())
     }
 
     /// All temporaries of this file, apart from what an interrupted restore still needs.
@@ -265,26 +298,31 @@ impl Backups {
         Ok(())
     }
 
-    fn prune_locked(&self, keep: u32, id: &[u8]) -> Result<Vec<String>> {
+    /// Removes what is older than the newest `keep` backups of the file `id` that are good; each of
+    /// these is read whole first. If `watch` breaks, nothing more is removed.
+    fn prune_locked(&self, keep: u32, id: &[u8], watch: &mut Watch<'_>) -> Result<Vec<String>> {
         let mut ours = self.scan()?;
         ours.retain(|slot| slot.owner.as_ref().is_ok_and(|owner| owner == id));
         let mut removed = Vec::new();
         if u32::try_from(ours.len()).is_ok_and(|count| count <= keep) {
             return Ok(removed);
         }
-        let mut whole = 0;
+        let depth = self.inspect.deepest();
+        let mut good = 0;
         for slot in ours {
-            if whole >= keep {
+            if good >= keep {
                 self.dir().remove(&slot.name).named("remove", self.dir(), &slot.name)?;
                 removed.push(slot.name);
                 continue;
             }
-            match slots::facts(self.dir(), &slot.name, &*self.inspect, &mut to_the_end) {
-                Ok(_) => whole += 1,
+            let reading = &mut |_| sign_of_life(watch);
+            match slots::verify(self.dir(), &slot.name, &*self.inspect, depth, reading) {
+                Ok(_) => good += 1,
                 // What cannot be read now may be good.
                 Err(Error::Io { action, path, source }) => {
                     return Err(Error::Io { action, path, source });
                 }
+                Err(Error::Stopped { .. }) => break,
                 Err(_) => {}
             }
         }

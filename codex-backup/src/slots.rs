@@ -5,7 +5,7 @@ use codex_storage::vfs::{Dir, Kind, Metadata, Open};
 
 use crate::copy::{Watch, kind_in_words};
 use crate::error::{Error, Named, Result};
-use crate::inspect::{Facts, Flaw, Inspect, Reading};
+use crate::inspect::{Depth, Facts, Flaw, Inspect, Reading, Trust};
 use crate::meter::sign_of_life;
 
 /// One name of the form `NAME.bak.<n>`.
@@ -15,8 +15,11 @@ pub(crate) struct Slot {
     pub(crate) name: String,
     pub(crate) found: Metadata,
     /// Whose it is, or in words what else it is.
-    pub(crate) owner: std::result::Result<Vec<u8>, String>,
+    pub(crate) owner: Owner,
 }
+
+/// Whose a file is, or in words what else it is.
+type Owner = std::result::Result<Vec<u8>, String>;
 
 /// All names of the form `NAME.bak.<n>`, newest first, each header read.
 pub(crate) fn scan(dir: &dyn Dir, names: &Names, inspect: &dyn Inspect) -> Result<Vec<Slot>> {
@@ -93,20 +96,54 @@ pub(crate) fn facts(
     inspect.facts(&file, reading).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
 }
 
-/// As [`facts`]; `None` of a file that cannot tell. The only error is [`Error::Stopped`].
-pub(crate) fn facts_if_whole(
+/// The facts of the backup `slot` if it is of the version `about`, whole and authentic: if so, it
+/// is read to its last byte. The only error is [`Error::Stopped`].
+pub(crate) fn facts_if_good(
     dir: &dyn Dir,
-    name: &str,
+    slot: &Slot,
+    about: &Facts,
     inspect: &dyn Inspect,
     watch: &mut Watch<'_>,
 ) -> Result<Option<Facts>> {
-    match facts(dir, name, inspect, &mut |_| sign_of_life(watch)) {
+    if slot.owner.is_err() || !counts(dir, &slot.name, inspect) {
+        return Ok(None);
+    }
+    let reading = &mut |_| sign_of_life(watch);
+    let verified = facts(dir, &slot.name, inspect, reading).and_then(|facts| {
+        if !facts.same_version(about) {
+            return Ok(None);
+        }
+        let facts = verify(dir, &slot.name, inspect, inspect.deepest(), reading)?;
+        Ok(Some(facts).filter(|facts| facts.same_version(about)))
+    });
+    match verified {
         Err(stopped @ Error::Stopped { .. }) => Err(stopped),
-        found => Ok(found.ok()),
+        found => Ok(found.unwrap_or_default()),
     }
 }
 
-type Owner = std::result::Result<Vec<u8>, String>;
+/// Whether the header of the file `name` is authentic, as far as `inspect` can tell.
+pub(crate) fn trust(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Trust> {
+    let file = dir.open(name, Open::Read).named("open", dir, name)?;
+    inspect.trust(&file).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+}
+
+/// Whether the file `name` counts as a backup; one that cannot be read does not.
+pub(crate) fn counts(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> bool {
+    trust(dir, name, inspect).is_ok_and(Trust::counts)
+}
+
+/// Reads every byte of the file `name` and checks it.
+pub(crate) fn verify(
+    dir: &dyn Dir,
+    name: &str,
+    inspect: &dyn Inspect,
+    depth: Depth,
+    reading: &mut Reading<'_>,
+) -> Result<Facts> {
+    let file = dir.open(name, Open::Read).named("open", dir, name)?;
+    inspect.verify(&file, depth, reading).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+}
 
 fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
@@ -114,8 +151,11 @@ fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
         Ok(id) => Ok(Ok(id)),
         Err(Flaw::Read(source)) => Err(source).named("read", dir, name),
         Err(Flaw::Stopped) => Err(Error::Stopped { path: dir.path(name) }),
-        Err(Flaw::Damaged { what, .. } | Flaw::Alien { what } | Flaw::NeedsKey { what }) => {
-            Ok(Err(format!("a file that does not say whose it is ({what})")))
-        }
+        Err(
+            Flaw::Damaged { what, .. }
+            | Flaw::Alien { what }
+            | Flaw::NeedsKey { what }
+            | Flaw::Unauthentic { what },
+        ) => Ok(Err(format!("a file that does not say whose it is ({what})"))),
     }
 }

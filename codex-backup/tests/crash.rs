@@ -4,8 +4,12 @@
 
 mod common;
 
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
 use codex_backup::vfs::fault::FaultDir;
-use codex_backup::{CopyOptions, copy_to, unwatched};
+use codex_backup::vfs::{File, Vfs};
+use codex_backup::{CopyOptions, Depth, Facts, Flaw, Inspect, Reading, Trust, copy_to, unwatched};
 use common::sim::{
     KEEP, LOG, WAYS, Way, backups_of, disk, each_power_cut, good, no_strays, nothing_lost, rotate,
     store_is, world,
@@ -204,4 +208,83 @@ fn finished_is_old_or_new(image: &FaultDir, acknowledged: bool, context: &dyn Fn
     backups.adopt().unwrap();
     no_strays(&*vfs.dir, context);
     assert_eq!(good(&*vfs.dir, context), [1, 2, 3].into(), "{}", context());
+}
+
+/// Reads cards as one who has a key, under which those from 1,000 on are not authentic.
+#[derive(Debug)]
+struct Keyed;
+
+impl Inspect for Keyed {
+    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
+        Card.identity(file)
+    }
+
+    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, Flaw> {
+        let seq = Card.facts(file, &mut |_| ControlFlow::Continue(()))?.seq;
+        Ok(if seq < 1_000 { Trust::Authentic } else { Trust::Plain })
+    }
+
+    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
+        Card.facts(file, reading)
+    }
+
+    fn verify(
+        &self,
+        file: &Arc<dyn File>,
+        depth: Depth,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, Flaw> {
+        if !self.trust(file)?.counts() {
+            return Err(Flaw::Unauthentic { what: "planted".to_owned() });
+        }
+        Card.verify(file, depth, reading)
+    }
+
+    fn deepest(&self) -> Depth {
+        Depth::Full
+    }
+}
+
+#[test]
+fn a_power_cut_in_a_rotation_beside_planted_files_costs_no_authentic_backup() {
+    let rotate = |vfs: &Vfs| {
+        let keyed = backups_of(vfs).with_inspect(Arc::new(Keyed));
+        keyed.rotate(main_of("a.db"), None, &mut unwatched)
+    };
+    let authentic = |vfs: &Vfs, context: &dyn Fn() -> String| {
+        let mut found = good(&*vfs.dir, context);
+        found.retain(|seq| *seq < 1_000);
+        found
+    };
+    let layouts: [(&[(u32, u64)], bool); 4] = [
+        (&[(1, 3), (2, 2), (3, 1)], true),
+        (&[(1, 1_000), (2, 3), (3, 2), (4, 1)], false),
+        (&[(1, 3), (2, 1_000), (3, 2), (5, 1)], true),
+        (&[(1, 1_000), (2, 1_001), (3, 1_002)], false),
+    ];
+    let mut images = 0;
+    for (layout, is_waiting) in layouts {
+        let base = disk(9, layout);
+        if is_waiting {
+            common::put(&*base.vfs(0).dir, "a.db.bak.new", &card(OURS, 1_003, 700));
+        }
+        let before = authentic(&base.vfs(0), &String::new);
+        let act = |disk: &FaultDir| rotate(&disk.vfs(1)).is_ok();
+        images += each_power_cut(&base, &act, &mut |image, acknowledged, context| {
+            let vfs = image.vfs(2);
+            let found = authentic(&vfs, context);
+            nothing_lost(&before, &found, context);
+            assert!(!acknowledged || found.contains(&9), "{found:?} {}", context());
+            let adopted = backups_of(&vfs).with_inspect(Arc::new(Keyed)).adopt().unwrap();
+            assert_eq!(adopted.left.len(), usize::from(is_waiting), "{}", context());
+            nothing_lost(&before, &authentic(&vfs, context), context);
+            rotate(&vfs).unwrap_or_else(|error| panic!("{error}; {}", context()));
+            let newest: Vec<_> = before.iter().rev().take(2).copied().collect();
+            let found = authentic(&vfs, context);
+            assert!(newest.iter().all(|seq| found.contains(seq)), "{found:?} {}", context());
+            assert_eq!(common::versions(&vfs, "a.db")[0], (1, 9), "{}", context());
+        });
+    }
+    println!("{images} disks");
+    assert!(images > 200, "{images}");
 }

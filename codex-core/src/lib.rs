@@ -127,7 +127,7 @@ pub use batch::Batch;
 #[cfg(feature = "backup")]
 pub use codex_backup::{
     Entry as BackupEntry, Error as BackupError, Found as BackupFound, Phase,
-    Policy as BackupPolicy, Progress, Proof as BackupProof, Restored, Rotated,
+    Policy as BackupPolicy, Progress, Proof as BackupProof, Restored, Rotated, Trust,
 };
 #[cfg(feature = "crypto")]
 pub use codex_crypto as crypto;

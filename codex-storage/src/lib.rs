@@ -33,8 +33,8 @@ pub use lock::StoreLock;
 pub use null::null;
 pub use open::{open, open_staged};
 pub use single::{
-    FileFacts, check_name, file_facts, file_id, file_is_encrypted, file_store_id, segments,
-    verify_file, write_whole,
+    FileFacts, check_name, file_authenticate, file_facts, file_id, file_root_id, file_store_id,
+    segments, verify_file, write_whole,
 };
 pub use verify::{Verified, verify};
 

@@ -64,12 +64,22 @@ pub fn file_id(file: &dyn File, path: &Path) -> Result<Vec<u8>> {
     Ok([header.file_id.as_slice(), &header.slot_counter.to_le_bytes()].concat())
 }
 
-/// Whether the contents of `file` are encrypted: reads its header and nothing else.
+/// The public name of the root key that `file` is encrypted under; `None` for a plain one. Reads
+/// its header and nothing else, and does not authenticate it.
 ///
 /// # Errors
 /// As [`file_store_id`].
-pub fn file_is_encrypted(file: &dyn File, path: &Path) -> Result<bool> {
-    Ok(main_header(file, path)?.header.cipher != 0)
+pub fn file_root_id(file: &dyn File, path: &Path) -> Result<Option<[u8; 16]>> {
+    let header = main_header(file, path)?.header;
+    Ok(Some(header.root_id).filter(|_| header.cipher != 0))
+}
+
+/// Authenticates the header of `file` with `keys`: reads nothing else.
+///
+/// # Errors
+/// As [`file_store_id`]; `NotEncrypted`, `WrongKey`, `Tampered`, `Seal`.
+pub fn file_authenticate(file: &dyn File, path: &Path, keys: &dyn Keys) -> Result<()> {
+    main_header(file, path)?.unlock(Some(keys), path).map(drop)
 }
 
 /// What `file` says of itself, without its key: of an image by its header, of a ledger by its

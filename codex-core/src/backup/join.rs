@@ -4,28 +4,94 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use codex_backup::{Cause, Depth, Facts, Flaw, Inspect, Reading, Source, WriteAt};
+use codex_backup::{Cause, Depth, Facts, Flaw, Inspect, Reading, Source, Trust, WriteAt};
 use codex_storage::batch::Seq;
-use codex_storage::seal::Keys;
+use codex_storage::seal::{Keys, Seal, Unlocked};
 use codex_storage::storage::Form;
 use codex_storage::vfs::{File, Open, Vfs};
 use codex_storage::{
-    Error as StorageError, FileFacts, file_facts, file_id, file_is_encrypted, file_store_id,
-    ledger_upto, verify_file,
+    Error as StorageError, FileFacts, file_authenticate, file_facts, file_id, file_root_id,
+    file_store_id, ledger_upto, verify_file,
 };
 
 use crate::error::Result;
 
 /// Reads the main files of stores: images and ledgers.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct StoreFile {
-    /// The key, for whoever wants the contents of an encrypted file verified too.
-    pub(crate) keys: Option<Arc<dyn Keys>>,
+    opens: Opens,
+}
+
+/// What authenticates the files.
+#[derive(Debug, Clone, Default)]
+enum Opens {
+    /// Nothing: checksums alone speak for them.
+    #[default]
+    Nothing,
+    /// A user's key, which may open files under several roots.
+    Key(Arc<dyn Keys>),
+    /// The root key of an open store.
+    Root(Arc<dyn Seal>),
+}
+
+impl StoreFile {
+    /// For a caller that has this key, if any.
+    pub(crate) fn with_key(keys: Option<Arc<dyn Keys>>) -> Self {
+        Self { opens: keys.map_or(Opens::Nothing, Opens::Key) }
+    }
+
+    /// For an open store whose root key, if it is encrypted, is `seal`.
+    pub(crate) fn under(seal: Option<Arc<dyn Seal>>) -> Self {
+        Self { opens: seal.map_or(Opens::Nothing, Opens::Root) }
+    }
+
+    /// Authenticates the header of `file`, if there is a key.
+    fn authenticate(&self, file: &Arc<dyn File>) -> Result<Trust, StorageError> {
+        let (file, path) = (&**file, Path::new(LABEL));
+        match &self.opens {
+            Opens::Nothing => return Ok(Trust::Unchecked),
+            Opens::Key(keys) => file_authenticate(file, path, &**keys)?,
+            Opens::Root(seal) => match file_root_id(file, path)? {
+                Some(root) if root != seal.root_id() => return Ok(Trust::OtherKey),
+                _ => file_authenticate(file, path, &Unlocked::new(Arc::clone(seal)))?,
+            },
+        }
+        Ok(Trust::Authentic)
+    }
+
+    /// Refuses a file that does not count.
+    fn refuse(&self, file: &Arc<dyn File>) -> Result<(), Flaw> {
+        let what = match self.trust(file)? {
+            Trust::Plain => "it is not encrypted, and the store is",
+            Trust::Forged => "its header was changed",
+            Trust::OtherKey => {
+                let what = match self.authenticate(file) {
+                    Err(StorageError::Seal { source, .. }) => source.to_string(),
+                    Ok(_) => "it is under another root key than the store".to_owned(),
+                    Err(_) => "the one given does not open it".to_owned(),
+                };
+                return Err(Flaw::NeedsKey { what });
+            }
+            _ => return Ok(()),
+        };
+        Err(Flaw::Unauthentic { what: what.to_owned() })
+    }
 }
 
 impl Inspect for StoreFile {
     fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
         file_store_id(&**file, Path::new(LABEL)).map(Vec::from).map_err(flaw)
+    }
+
+    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, Flaw> {
+        match self.authenticate(file) {
+            Ok(trust) => Ok(trust),
+            Err(StorageError::NotEncrypted { .. }) => Ok(Trust::Plain),
+            // Not tried, or an envelope that this build does not know.
+            Err(StorageError::WrongKey { .. } | StorageError::Seal { .. }) => Ok(Trust::OtherKey),
+            Err(StorageError::Tampered { .. }) => Ok(Trust::Forged),
+            Err(error) => Err(flaw(error)),
+        }
     }
 
     fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
@@ -39,29 +105,40 @@ impl Inspect for StoreFile {
         depth: Depth,
         reading: &mut Reading<'_>,
     ) -> Result<Facts, Flaw> {
-        let keys = match depth {
-            Depth::Checksums => None,
-            Depth::Full => self.keys_for(file)?,
-        };
-        let mut go_on = |bytes| reading(bytes).is_continue();
-        verify_file(file, Path::new(LABEL), keys, &mut go_on).map(facts).map_err(flaw)
-    }
-}
-
-impl StoreFile {
-    /// What opens the contents of `file`, if they are encrypted.
-    fn keys_for(&self, file: &Arc<dyn File>) -> Result<Option<&dyn Keys>, Flaw> {
-        if !file_is_encrypted(&**file, Path::new(LABEL)).map_err(flaw)? {
-            return Ok(None);
+        self.refuse(file)?;
+        let (path, mut go_on) = (Path::new(LABEL), |bytes| reading(bytes).is_continue());
+        let mut verify = |keys| verify_file(file, path, keys, &mut go_on).map(facts).map_err(flaw);
+        match (depth, &self.opens) {
+            (Depth::Checksums, _) => verify(None),
+            (Depth::Full, Opens::Key(keys)) => verify(Some(&**keys)),
+            (Depth::Full, Opens::Root(seal)) => verify(Some(&Unlocked::new(Arc::clone(seal)))),
+            (Depth::Full, Opens::Nothing) => {
+                if file_root_id(&**file, path).map_err(flaw)?.is_some() {
+                    return Err(Flaw::NeedsKey { what: "the key of the store".to_owned() });
+                }
+                verify(None)
+            }
         }
-        let needed = || Flaw::NeedsKey { what: "the key of the store".to_owned() };
-        self.keys.as_deref().map(Some).ok_or_else(needed)
+    }
+
+    fn deepest(&self) -> Depth {
+        match self.opens {
+            Opens::Nothing => Depth::Checksums,
+            Opens::Key(_) | Opens::Root(_) => Depth::Full,
+        }
     }
 }
 
 /// A ledger up to a commit: the open file, which keeps these bytes whatever takes its name.
 #[derive(Debug)]
 pub(crate) struct Grown(Arc<dyn File>);
+
+impl Grown {
+    /// Whether its root key is `seal`; `None` for a file that is not encrypted.
+    pub(crate) fn is_under(&self, seal: Option<&dyn Seal>) -> Result<bool> {
+        Ok(file_root_id(&*self.0, Path::new(LABEL))? == seal.map(Seal::root_id))
+    }
+}
 
 /// Settles a ledger by `settle`, which makes it durable and says how long it is then, and which
 /// commit is the last.
@@ -180,8 +257,11 @@ fn flaw(error: StorageError) -> Flaw {
         StorageError::TailSuspect { offset, .. } => {
             Flaw::Damaged { offset, what: "the end is neither intact nor a torn write".to_owned() }
         }
-        StorageError::Tampered { offset, .. } => {
-            Flaw::Damaged { offset, what: "the bytes fail authentication".to_owned() }
+        StorageError::Tampered { offset, .. } => Flaw::Unauthentic {
+            what: format!("the bytes at offset {offset} were changed, moved or replaced"),
+        },
+        StorageError::NotEncrypted { .. } => {
+            Flaw::Unauthentic { what: "it is not encrypted, and the store is".to_owned() }
         }
         StorageError::WrongKey { .. } => {
             Flaw::NeedsKey { what: "the one given does not open it".to_owned() }

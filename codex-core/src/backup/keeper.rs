@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use codex_backup::{Event, Facts, Last, Policy, Rotated, State};
 use codex_storage::batch::Seq;
+use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::sync::{Mutex, thread};
@@ -39,7 +40,8 @@ pub(super) struct Shared {
     vfs: Vfs,
     name: String,
     form: Form,
-    backups: codex_backup::Backups,
+    /// Read without the key; see [`Shared::backups`].
+    unkeyed: codex_backup::Backups,
     options: BackupOptions,
     /// Held while a rotation runs: one at a time.
     rotating: Mutex<()>,
@@ -78,7 +80,7 @@ impl Keeper {
         let backups = codex_backup::Backups::new(
             vfs.clone(),
             name,
-            Arc::new(StoreFile { keys: None }),
+            Arc::new(StoreFile::default()),
             codex_backup::Options { keep, ..codex_backup::Options::default() },
         )?;
         let (wake, woken) = bounded(1);
@@ -86,7 +88,7 @@ impl Keeper {
             vfs: vfs.clone(),
             name: name.to_owned(),
             form,
-            backups,
+            unkeyed: backups,
             options,
             rotating: Mutex::new(()),
             state: Mutex::default(),
@@ -99,7 +101,7 @@ impl Keeper {
             stopping: AtomicBool::new(false),
         });
         // A verified backup that a crash kept from its name gets it. Costs a look at a few names.
-        if let Err(error) = shared.backups.adopt() {
+        if let Err(error) = shared.backups(engine.seal()).adopt() {
             shared.note(&Err(error.into()));
         }
         let keeper = Self { shared, thread: Mutex::new(None) };
@@ -172,6 +174,12 @@ impl Keeper {
 }
 
 impl Shared {
+    /// The backups, of which only those count that are authentic under the root key `seal`, where
+    /// there is one.
+    fn backups(&self, seal: Option<Arc<dyn Seal>>) -> codex_backup::Backups {
+        self.unkeyed.with_inspect(Arc::new(StoreFile::under(seal)))
+    }
+
     pub(super) fn policy(&self) -> Option<Policy> {
         self.options.policy
     }
@@ -245,18 +253,21 @@ impl Shared {
         let mut rounds = 0;
         loop {
             let going = |_, _| !self.is_stopping();
-            let grown = super::settle(engine, &self.vfs, &self.name, self.form, &going)?;
+            let settled = super::settle(engine, &self.vfs, &self.name, self.form, &going)?;
+            let super::Settled { grown, seal } = settled;
             self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
             let mut watch = |_| self.go_on();
             let take = Take::after(rounds, grown.as_ref());
             let _rank = rank::take(Rank::Rotation);
             let _one = self.rotating.lock();
+            let backups = self.backups(seal.clone());
             let done = join::with_source(&self.vfs, &self.name, take, |source, about| {
-                self.backups.rotate(source, about, &mut watch)
+                backups.rotate(source, about, &mut watch)
             })?;
             match done {
-                // Another image took the name between the look and the copy.
-                Err(codex_backup::Error::Changed { .. }) if rounds < ROUNDS_MAX => rounds += 1,
+                Err(e) if rounds < ROUNDS_MAX && super::is_outrun(&e, engine, seal.as_deref()) => {
+                    rounds += 1;
+                }
                 done => return Ok(done?),
             }
         }
@@ -308,7 +319,8 @@ impl Shared {
     pub(super) fn look_back(&self, engine: &Engine) {
         let mut watch = |_| self.go_on();
         // One that is no good counts as none: the next rotation reports it if it is in the way.
-        let Ok(Some((facts, made_us))) = self.backups.newest(&mut watch) else { return };
+        let newest = self.backups(engine.seal()).newest(&mut watch);
+        let Ok(Some((facts, made_us))) = newest else { return };
         let age_us = self.vfs.clock.now_us().saturating_sub(made_us);
         let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
         let (seq, at) = (facts.seq, self.now().saturating_sub(age));

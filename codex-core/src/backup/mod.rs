@@ -21,6 +21,7 @@ use codex_backup::{
 use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::names::Names;
+use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
 use codex_storage::sync::thread;
 use codex_storage::vfs::{Mode, Vfs};
@@ -204,14 +205,13 @@ impl Store {
         check_destination(to, name)?;
         let home = self.inner.opened.files.as_ref().ok_or(NO_FILES)?;
         let form = self.form().ok_or(NO_FILES)?;
-        let inspect = StoreFile { keys: None };
         // Images are only ever replaced; a ledger goes on growing where it is opened.
         let mode = if form == Form::Ledger { Mode::Private } else { Mode::Frozen };
         let mut rounds = 0;
         loop {
             let engine = &self.inner.engine;
             let settled = settle_watched(engine, home, form, &to.dir.path(name), watch);
-            let grown = match settled {
+            let Settled { grown, seal } = match settled {
                 // Its files may be gone, and are not written any more: memory is whole.
                 Err(_) if engine.poisoned().is_some() => {
                     return self.write_memory_to(to, name, watch);
@@ -219,12 +219,15 @@ impl Store {
                 settled => settled?,
             };
             let take = Take::after(rounds, grown.as_ref());
+            let inspect = StoreFile::under(seal.clone());
             let copied = join::with_source(&home.vfs, &home.name, take, |source, about| {
                 let options = CopyOptions { mode, about: about.cloned() };
                 copy_to(&home.vfs, source, to, name, &inspect, &options, watch)
             })?;
             match copied {
-                Err(codex_backup::Error::Changed { .. }) if rounds < ROUNDS_MAX => rounds += 1,
+                Err(error) if rounds < ROUNDS_MAX && is_outrun(&error, engine, seal.as_deref()) => {
+                    rounds += 1;
+                }
                 copied => return Ok(copied?.facts.seq),
             }
         }
@@ -237,15 +240,22 @@ impl Store {
     }
 }
 
-/// Brings the main file `name` up to the last commit: it is then an image of it, or the ledger that
-/// is returned.
+/// A main file that has the last commit.
+struct Settled {
+    /// The file, if it is a ledger, and is copied whatever takes its name; `None` for an image.
+    grown: Option<Grown>,
+    /// The root key that it was under then.
+    seal: Option<Arc<dyn Seal>>,
+}
+
+/// Brings the main file `name` up to the last commit.
 fn settle(
     engine: &Engine,
     vfs: &Vfs,
     name: &str,
     form: Form,
     going: &Going<'_>,
-) -> Result<Option<Grown>> {
+) -> Result<Settled> {
     let settled = || -> Result<()> {
         if !cfg!(codex_mutant = "back_up_without_checkpoint") {
             engine.settle(form, going)?;
@@ -253,14 +263,30 @@ fn settle(
         Ok(())
     };
     if form != Form::Ledger {
-        return settled().map(|()| None);
+        settled()?;
+        return Ok(Settled { grown: None, seal: engine.seal() });
     }
     let reached = || {
         settled()?;
         let stats = engine.stats().storage;
         Ok((stats.log_bytes, stats.seq))
     };
-    join::settle_ledger(vfs, name, reached).map(Some)
+    loop {
+        let grown = join::settle_ledger(vfs, name, reached)?;
+        let seal = engine.seal();
+        // A rekey may have ended in between.
+        if grown.is_under(seal.as_deref())? {
+            return Ok(Settled { grown: Some(grown), seal });
+        }
+    }
+}
+
+/// Whether a copy failed because another file took the store's name meanwhile, or because a rekey
+/// that ended gave it another root key than `seal`.
+fn is_outrun(error: &codex_backup::Error, engine: &Engine, seal: Option<&dyn Seal>) -> bool {
+    let root = |seal: Option<&dyn Seal>| seal.map(Seal::root_id);
+    matches!(error, codex_backup::Error::Changed { .. })
+        || root(engine.seal().as_deref()) != root(seal)
 }
 
 /// As [`settle`], for a copy to `path`. Another thread writes the image, so that `watch` runs while
@@ -271,7 +297,7 @@ fn settle_watched(
     form: Form,
     path: &Path,
     watch: &mut Watch<'_>,
-) -> Result<Option<Grown>> {
+) -> Result<Settled> {
     let (report, reports) = unbounded();
     let working = Arc::clone(engine);
     let (vfs, name) = (home.vfs.clone(), home.name.clone());

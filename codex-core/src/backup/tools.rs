@@ -8,7 +8,7 @@ use std::time::Duration;
 use codex_backup::{
     Cause, Depth, Entry, Found, Options, Pending, Proof, Restored, Source, WriteAt, unwatched,
 };
-use codex_storage::names::Names;
+use codex_storage::names::{Names, Role};
 use codex_storage::seal::Keys;
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, Error as StorageError, StoreLock, segments};
@@ -71,17 +71,19 @@ impl Backups {
         Self { vfs: vfs.clone(), name: name.to_owned(), keys: None, replace_unrelated: false }
     }
 
-    /// With the key of the store: encrypted contents are then verified too, not their checksums
-    /// alone.
+    /// With the key of the store: only backups that are authentic under it count then, which are
+    /// encrypted and not changed, and [`verify`](Self::verify) reads their contents. Of a backup
+    /// under an earlier key or root the list [says so](codex_backup::Trust), and this key neither
+    /// verifies nor restores it.
     #[cfg(feature = "crypto")]
     #[must_use]
-    pub fn key(mut self, key: codex_crypto::Key) -> Self {
+    pub fn key(self, key: codex_crypto::Key) -> Self {
         let entropy = Arc::clone(&self.vfs.entropy);
         let key = crate::seal::SharedKey::new(key);
         // The cipher is that of the file; this one would be a new store's.
         let cipher = codex_crypto::Cipher::default();
-        self.keys = Some(Arc::new(crate::seal::UserKey::new(key, cipher, entropy)));
-        self
+        let keys = Arc::new(crate::seal::UserKey::new(key, cipher, entropy));
+        self.with_keys(Some(keys))
     }
 
     /// Whether [`restore`](Self::restore) replaces a store at the path that is another one than
@@ -135,6 +137,11 @@ impl Backups {
     /// [`pending`](Self::pending) says that the restore was decided already.
     pub fn restore(&self, index: u32) -> Result<Restored> {
         let _lock = self.settled(Duration::ZERO)?;
+        if !self.has_numbered()? {
+            // A crash may have kept the only one from its name. Beside others, that would give
+            // each of them another number than the one that the caller has seen.
+            self.inner()?.adopt()?;
+        }
         self.restore_locked(index)
     }
 
@@ -177,13 +184,13 @@ impl Backups {
             return Ok(None);
         }
         let _lock = self.lock(timeout)?;
-        Ok(self.inner()?.finish_restore()?)
+        Ok(self.unkeyed()?.finish_restore()?)
     }
 
     /// The lock of the store, with no restore pending.
     fn settled(&self, timeout: Duration) -> Result<StoreLock> {
         let lock = self.lock(timeout)?;
-        self.inner()?.finish_restore()?;
+        self.unkeyed()?.finish_restore()?;
         Ok(lock)
     }
 
@@ -195,7 +202,10 @@ impl Backups {
         opens: &dyn Fn(&str) -> bool,
     ) -> Result<Option<Restored>> {
         let _lock = self.settled(timeout)?;
-        let listed = self.inner()?.list().unwrap_or_default();
+        let inner = self.inner()?;
+        // One that has not got its name yet is the newest. What is wrong with it shows in the list.
+        let _ = inner.adopt();
+        let listed = inner.list().unwrap_or_default();
         let good = listed.iter().find(|entry| entry.facts.is_ok() && opens(&entry.name));
         good.map(|good| self.restore_locked(good.index)).transpose()
     }
@@ -204,9 +214,11 @@ impl Backups {
         let sidecars = self.sidecars()?;
         let name = self.names()?.backup(index);
         let missing = || codex_backup::Error::Missing { path: self.vfs.dir.path(&name) };
-        // Something else than the file of a store may stand at the name.
+        // Something else than the file of a store may stand at the name. No key: a passphrase is
+        // tried on this backup alone.
         let any = Self { replace_unrelated: true, ..self.clone() };
-        let entry = any.list()?.into_iter().find(|entry| entry.index == index);
+        let unkeyed = Self { keys: None, ..any.clone() };
+        let entry = unkeyed.list()?.into_iter().find(|entry| entry.index == index);
         entry.ok_or_else(missing)?.facts?;
         if self.keys.is_some() {
             any.verify(index)?;
@@ -221,6 +233,16 @@ impl Backups {
         Ok(restored)
     }
 
+    fn has_numbered(&self) -> Result<bool> {
+        let (names, path) = (self.names()?, self.vfs.dir.path(&self.name));
+        let listed = self.vfs.dir.list().map_err(|source| StorageError::Io {
+            action: "list the folder of",
+            path,
+            source: Arc::new(source),
+        })?;
+        Ok(listed.iter().any(|name| matches!(names.role(name), Some(Role::Backup(_)))))
+    }
+
     fn sidecars(&self) -> Result<Vec<String>> {
         if cfg!(codex_mutant = "restore_leaves_the_log") {
             return Ok(Vec::new());
@@ -229,11 +251,14 @@ impl Backups {
     }
 
     fn depth_of(&self, index: u32) -> Result<Depth> {
+        if self.keys.is_some() {
+            return Ok(Depth::Full);
+        }
         let listed = self.list()?;
         let entry = listed.iter().find(|entry| entry.index == index);
         let facts = entry.and_then(|entry| entry.facts.as_ref().ok());
         let sealed = facts.is_some_and(|facts| facts.encrypted);
-        Ok(if sealed && self.keys.is_none() { Depth::Checksums } else { Depth::Full })
+        Ok(if sealed { Depth::Checksums } else { Depth::Full })
     }
 
     /// The lock of the store, as an opening takes it.
@@ -252,12 +277,22 @@ impl Backups {
 
     fn inner(&self) -> Result<codex_backup::Backups> {
         self.names()?;
-        let inspect = Arc::new(StoreFile { keys: self.keys.clone() });
+        self.read_by(StoreFile::with_key(self.keys.clone()))
+    }
+
+    /// For finishing a restore, which was decided when it began: whoever does that may have
+    /// another key than the backup.
+    fn unkeyed(&self) -> Result<codex_backup::Backups> {
+        self.read_by(StoreFile::default())
+    }
+
+    fn read_by(&self, inspect: StoreFile) -> Result<codex_backup::Backups> {
+        self.names()?;
         // Keeping plays no part here: only a rotation prunes by itself.
         Ok(codex_backup::Backups::new(
             self.vfs.clone(),
             &self.name,
-            inspect,
+            Arc::new(inspect),
             Options { replace_unrelated: self.replace_unrelated, ..Options::default() },
         )?)
     }

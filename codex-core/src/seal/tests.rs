@@ -165,6 +165,14 @@ fn planted_backups_make_verifying_and_listing_derive_at_most_the_bound() {
     assert_eq!(derivations(&key), ENVELOPES_MAX);
     let told = found.passed_over.iter().filter(|(_, error)| error.to_string().contains("tried on"));
     assert_eq!(told.count(), 30 - (ENVELOPES_MAX - 1));
-    assert_eq!(backups.list().unwrap().len(), 31);
+    let listed = backups.list().unwrap();
+    assert_eq!(listed.len(), 31);
+    assert_eq!(listed[30].trust, crate::Trust::Authentic);
     assert_eq!(derivations(&key), ENVELOPES_MAX);
+    let (vfs, key) = backed_up();
+    plant(&vfs, 30);
+    let backups = crate::Backups::of_in(&vfs, "a.db");
+    let backups = backups.with_keys(Some(Arc::clone(&key) as Arc<dyn Keys>));
+    backups.restore(31).unwrap();
+    assert_eq!(derivations(&key), 1, "a restore tries the envelope of its backup alone");
 }
