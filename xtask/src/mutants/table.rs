@@ -80,6 +80,16 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-storage", "sealed_keys", "after_a_rekey_no_power_cut"],
         &["is under the former root"],
     ),
+    tested(
+        "costs_lowered",
+        ["codex-crypto", "crypto", "an_envelope_costs"],
+        &["an_envelope_costs_no_less_than_the_one_before_unless_lowered_by_name", "... FAILED"],
+    ),
+    tested(
+        "kdf_unbounded",
+        ["codex-core", "", "planted_backups_make"],
+        &["planted_backups_make_a_fall_back_derive_at_most_the_bound_and_it_says_so", "... FAILED"],
+    ),
     tested("debug_shows_key", ["codex-core", "crypto_secrets", "no_secret"], &["Debug: "]),
     tested(
         "plain_accepted",
