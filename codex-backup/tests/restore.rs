@@ -201,6 +201,28 @@ fn a_restore_that_can_not_be_finished_says_so_and_moves_nothing() {
 }
 
 #[test]
+fn an_earlier_state_whose_staged_file_is_lost_or_damaged_is_not_put_in_place() {
+    for damage in [None, Some(card(OURS, 4, 41)), Some(card(OURS, 4, 40)[..30].to_vec())] {
+        let vfs = Vfs::mem(1);
+        put(&*vfs.dir, "a.db", &card(OURS, 9, 40));
+        let stuck = Vfs { dir: Arc::new(StuckMain(Arc::clone(&vfs.dir))), ..vfs.clone() };
+        let mut write = |to: &mut WriteAt<'_>| Ok(to(&card(OURS, 4, 40), 0)?);
+        let source = Source::Write { size: 64, write: &mut write };
+        let pending = backups(&stuck, "a.db", 3).restore_from(source, None, &[], &mut unwatched);
+        assert!(matches!(pending, Err(Error::Io { .. })), "{pending:?}");
+        let staged = "a.db.bak.stage";
+        vfs.dir.remove(staged).unwrap();
+        if let Some(bytes) = &damage {
+            put(&*vfs.dir, staged, bytes);
+        }
+        let ours = backups(&vfs, "a.db", 3);
+        let error = ours.finish_restore().unwrap_err();
+        assert!(matches!(error, Error::RestoreBroken { .. }), "{error}");
+        assert_eq!(bytes(&*vfs.dir, "a.db"), card(OURS, 9, 40));
+    }
+}
+
+#[test]
 fn a_damaged_record_is_an_error_and_never_ignored() {
     let vfs = interrupted();
     let record = bytes(&*vfs.dir, "a.db.bak.restore");

@@ -263,6 +263,26 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["a_power_cut_in_a_restore_ends_in_the_old_store_or_the_new_one ... FAILED"],
     ),
     tested(
+        "backup_trusts_all",
+        ["codex-core", "crypto_backup", "before_a_rekey"],
+        &["backups_from_before_a_rekey_stay_until_as_many_new_ones_are_there ... FAILED"],
+    ),
+    tested(
+        "backup_unread",
+        ["codex-core", "crypto_backup", "a_rotten_backup"],
+        &["a_rotten_backup_is_not_taken_for_the_newest_version ... FAILED"],
+    ),
+    tested(
+        "record_moves_any",
+        ["codex-backup", "restore", "a_forged_record"],
+        &["a_forged_record_moves_no_file_but_those_of_a_restore ... FAILED"],
+    ),
+    tested(
+        "backup_stage_unchecked",
+        ["codex-backup", "restore", "an_earlier_state_whose"],
+        &["an_earlier_state_whose_staged_file_is_lost_or_damaged_is_not_put_in_place ... FAILED"],
+    ),
+    tested(
         "backup_unsynced",
         ["codex-backup", "crash", "in_a_rotation"],
         &["is damaged", "power cut at"],
