@@ -322,7 +322,9 @@ fn a_forged_record_moves_no_file_but_those_of_a_restore() {
         let head = intact.len() - 4 - 4 - text("a.db").len() - text("a.db.replaced.1").len();
         let mut record = intact[..head].to_vec();
         record.extend(u32::try_from(moves.len()).unwrap().to_le_bytes());
-        moves.iter().for_each(|(from, to)| record.extend([text(from), text(to)].concat()));
+        for (from, to) in moves {
+            record.extend([text(from), text(to)].concat());
+        }
         record.extend(crc32c::crc32c(&record).to_le_bytes());
         put(&*vfs.dir, "a.db.bak.restore", &record);
         let before = names(&*vfs.dir);

@@ -362,7 +362,7 @@ fn planted(vfs: &Vfs, form: Form, what: Planted) -> Vec<u8> {
 /// The same file with a flipped bit in its last block or frame, below checksums that are right.
 fn altered(mut bytes: Vec<u8>, form: Form) -> Vec<u8> {
     let file_id = crc32c::crc32c(&bytes[32..48]);
-    let mut repair = |bytes: &mut [u8], at: usize, len: usize| {
+    let repair = |bytes: &mut [u8], at: usize, len: usize| {
         let sum = crc32c::crc32c_append(file_id, &bytes[at..at + len]);
         bytes[at + len..at + len + 4].copy_from_slice(&sum.to_le_bytes());
     };

@@ -138,7 +138,9 @@ impl PartialEq for Callback {
 impl Store {
     /// Makes a backup now, beside running readers and writers: complete, synced and verified before
     /// it becomes `.bak.1` and the older ones move up. Nothing rotates when the newest backup is
-    /// of the last commit already, and under the key that the store has now.
+    /// of the last commit already, and under the key that the store has now: it is read whole to
+    /// be sure. Of an encrypted store, files that are not authentic under its root key count as no
+    /// backups: they push no other out, and those of before a rekey go as new ones are made.
     ///
     /// # Errors
     /// Of the disk and of the files at the backups' names; every older backup is as good as before.

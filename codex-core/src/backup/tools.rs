@@ -160,7 +160,8 @@ impl Backups {
         Ok(self.inner()?.restore_from(source, None, &sidecars, &mut unwatched)?)
     }
 
-    /// Removes all but the newest `keep` backups; the names removed.
+    /// Removes all but the newest `keep` backups; the names removed. With the [key](Self::key),
+    /// only those count that are authentic under it, and what is older than the last of them goes.
     ///
     /// # Errors
     /// The disk.
