@@ -157,7 +157,7 @@ impl Conversion {
 pub struct Converted {
     /// The form of the store now.
     pub form: Form,
-    /// Its last commit and the digest of its history.
+    /// Its last commit.
     pub anchor: Anchor,
     /// Of a store that is encrypted now: its files that are not, backups and what a restore has
     /// replaced. Delete them when you no longer need them.

@@ -113,6 +113,7 @@ mod rank;
 mod read;
 #[cfg(feature = "crypto")]
 mod rekey;
+mod repair;
 #[cfg(feature = "crypto")]
 mod seal;
 mod snapshot;
@@ -132,7 +133,9 @@ pub use codex_backup::{
 #[cfg(feature = "crypto")]
 pub use codex_crypto as crypto;
 pub use codex_storage::batch::Seq;
-pub use codex_storage::storage::{Anchor, Cut, Durability, Form, Recovered, StorageStats};
+pub use codex_storage::storage::{
+    Anchor, AnchorFound, Cut, Durability, Form, Recovered, StorageStats,
+};
 pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, Verified, vfs};
 pub use convert::{Conversion, Converted};
 pub use cursor::{Entry, Iter, Key, Keys};
@@ -140,6 +143,9 @@ pub use engine::EngineStats as Stats;
 pub use error::{Error, Result};
 pub use options::OpenOptions;
 pub use read::Read;
+pub use repair::repair_header;
+#[cfg(feature = "crypto")]
+pub use repair::repair_header_with;
 pub use snapshot::Snapshot;
 pub use store::Store;
 pub use value::{Codec, ValueRef};

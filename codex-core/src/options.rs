@@ -53,6 +53,7 @@ pub struct OpenOptions {
     lock_timeout: Option<Duration>,
     checkpoint: Option<CheckpointPolicy>,
     anchor: Option<Anchor>,
+    accept_unknown_anchor: bool,
     threads: Option<bool>,
     #[cfg(feature = "backup")]
     backups: BackupOptions,
@@ -71,7 +72,8 @@ impl OpenOptions {
         Self::default()
     }
 
-    /// Whether a missing store is created. Default: yes, unless opened read-only. A store that is
+    /// Whether a missing store is created. Default: yes, unless opened read-only or with an
+    /// [`anchor`](Self::anchor). A store that is
     /// missing while backups of it are there is never created
     /// ([`OnlyBackups`](codex_storage::Error::OnlyBackups)).
     pub fn create(mut self, create: bool) -> Self {
@@ -136,10 +138,23 @@ impl OpenOptions {
 
     /// A commit that the store must contain, noted earlier with [`Store::anchor`] and kept
     /// elsewhere: opening fails when the files were rolled back or replaced, or are those of
-    /// another store. The digest of a commit is compared as long as the files hold it: in a Wal or
-    /// a Snapshot up to the next image, in a Ledger always. Default: none.
+    /// another store, and a missing store is not created. Default: none.
+    ///
+    /// A Ledger tells of every commit. A Wal and a Snapshot tell of the commits in the log, and of
+    /// those for which an anchor was given or demanded before the last image, as long as it lists
+    /// them: the last 64, and some older ones. An anchor that they no longer tell of is an error
+    /// ([`AnchorUnknown`](codex_storage::Error::AnchorUnknown)) unless
+    /// [`accept_unknown_anchor`](Self::accept_unknown_anchor) is set.
     pub fn anchor(mut self, anchor: Anchor) -> Self {
         self.anchor = Some(anchor);
+        self
+    }
+
+    /// Whether a store opens that is further on than the anchor and no longer tells whether it
+    /// contains the anchored commit: it may be another history of the same store.
+    /// [`Store::recovered`] says if it was so. Default: no.
+    pub fn accept_unknown_anchor(mut self, accept: bool) -> Self {
+        self.accept_unknown_anchor = accept;
         self
     }
 
@@ -274,6 +289,12 @@ impl OpenOptions {
             (Some(false), ..) | (None, _, true) => Create::Never,
             (Some(true) | None, ..) => Create::IfMissing,
         };
+        if self.anchor.is_some() && self.create_new {
+            return contradiction("an anchor demands an existing store and `create_new` a new one");
+        }
+        if self.anchor.is_none() && self.accept_unknown_anchor {
+            return contradiction("there is no anchor that could be unknown: set `anchor` too");
+        }
         if self.read_only && (self.durability.is_some() || self.checkpoint.is_some()) {
             return contradiction(
                 "`durability` and `checkpoint` are about writing, which `read_only` forbids",
@@ -340,6 +361,7 @@ impl Valid<'_> {
             lock_timeout: options.lock_timeout.unwrap_or(Duration::ZERO),
             checkpoint: options.checkpoint.unwrap_or_default(),
             anchor: options.anchor,
+            accept_unknown_anchor: options.accept_unknown_anchor,
             keys: options.keys(&vfs),
             ..Config::new(vfs, name)
         }

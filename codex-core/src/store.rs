@@ -231,9 +231,13 @@ impl Store {
         self.inner.engine.poisoned()
     }
 
-    /// The last commit and the digest of all history up to it: kept elsewhere and given to
-    /// [`OpenOptions::anchor`], it shows whether the files were rolled back. Below the level
-    /// `Sync`, call [`flush`](Store::flush) first: power loss takes back what is not durable yet.
+    /// The last commit and a value that stands for all history up to it: kept elsewhere and given
+    /// to [`OpenOptions::anchor`], it shows whether the files were rolled back. It tells nothing of
+    /// what the store holds. Below the level `Sync`, call [`flush`](Store::flush) first: power loss
+    /// takes back what is not durable yet.
+    ///
+    /// The images to come list the commit, so that the anchor can be compared later. A crash before
+    /// the next image forgets that it was given, unless the store is then opened with it.
     ///
     /// # Errors
     /// The store is closed or poisoned.

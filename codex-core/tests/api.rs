@@ -425,7 +425,7 @@ fn debug_of_no_handle_shows_keys_or_values() {
 
 #[test]
 fn options_that_contradict_each_other_are_errors() {
-    let anchor = Anchor { store_id: [0; 16], seq: 1, digest: [0; 32] };
+    let anchor = Anchor { store_id: [0; 16], seq: 1, value: [0; 32] };
     let policy = CheckpointPolicy::default();
     let options = Store::options;
     let files = [
@@ -440,6 +440,8 @@ fn options_that_contradict_each_other_are_errors() {
         options().form(Form::Snapshot).checkpoint(policy),
         options().checkpoint(CheckpointPolicy { ratio: f64::NAN, ..policy }),
         options().checkpoint(CheckpointPolicy { ratio: 0.0, ..policy }),
+        options().anchor(anchor).create_new(true),
+        options().accept_unknown_anchor(true),
     ];
     for options in files {
         let error = options.open_in(&Vfs::mem(1), "a.db").unwrap_err();

@@ -14,7 +14,7 @@ use std::time::Duration;
 use codex_core::vfs::fault::{Calls, FaultDir};
 use codex_core::vfs::{CallKind, Vfs};
 use codex_core::{
-    Anchor, BackupPolicy, Backups, CheckpointPolicy, Error, Form, Moment, OpenOptions,
+    Anchor, AnchorFound, BackupPolicy, Backups, CheckpointPolicy, Error, Form, Moment, OpenOptions,
     StorageError, Store,
 };
 use common::{FORMS, disk, files, seed};
@@ -93,8 +93,8 @@ fn grouped_ledger(encrypted: bool) -> Vfs {
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The contents and the digest of the history after each commit of the ledger.
-fn history(vfs: &Vfs) -> Vec<(Contents, [u8; 32])> {
+/// The contents and the anchor after each commit of the ledger.
+fn history(vfs: &Vfs) -> Vec<(Contents, Anchor)> {
     use codex_storage::batch::Op;
     let (mut states, mut state) = (Vec::new(), Contents::new());
     codex_storage::read_commits(vfs, "a.db", None, u64::MAX, &mut |commit| {
@@ -105,7 +105,7 @@ fn history(vfs: &Vfs) -> Vec<(Contents, [u8; 32])> {
                 Op::Clear => state.clear(),
             }
         }
-        states.push((state.clone(), commit.digest));
+        states.push((state.clone(), commit.anchor));
         Ok(())
     })
     .unwrap();
@@ -113,17 +113,17 @@ fn history(vfs: &Vfs) -> Vec<(Contents, [u8; 32])> {
 }
 
 #[test]
-fn a_ledger_goes_back_to_each_commit_of_each_group_with_the_digest_it_had() {
+fn a_ledger_goes_back_to_each_commit_of_each_group_with_the_anchor_it_had() {
     let vfs = grouped_ledger(false);
     let history = history(&vfs);
     let original = files(&vfs);
-    for (seq, (contents, digest)) in (1_u64..).zip(&history) {
+    for (seq, (contents, anchor)) in (1_u64..).zip(&history) {
         let vfs = disk(&original);
         let restored = tools(&vfs, false).restore_until(Moment::Seq(seq)).unwrap();
         assert_eq!(restored.from, None);
         let store = Store::options().open_in(&vfs, "a.db").unwrap();
         let found = store.anchor().unwrap();
-        assert_eq!((found.seq, found.digest), (seq, *digest));
+        assert_eq!((found.seq, found), (seq, *anchor));
         assert_eq!(store.len(), contents.len(), "commit {seq}");
         // It goes on as a ledger does.
         store.set("on", &1_u64).unwrap();
@@ -155,7 +155,7 @@ fn an_encrypted_ledger_goes_back_to_a_commit_that_its_whole_history_contains() {
             assert_eq!(anchor.seq, seq);
             // The original proves that its history contains this commit with this digest.
             keyed(encrypted).anchor(anchor).open_in(&disk(&original), "a.db").unwrap();
-            let other = Anchor { digest: [1; 32], ..anchor };
+            let other = Anchor { value: [1; 32], ..anchor };
             let mismatch = keyed(encrypted).anchor(other).open_in(&disk(&original), "a.db");
             assert!(mismatch.is_err());
         }
@@ -287,9 +287,11 @@ fn a_missing_store_falls_back_to_its_backup_and_an_anchor_is_not_overruled() {
     let vfs = Vfs::mem(seed());
     let store = Store::options().open_in(&vfs, "a.db").unwrap();
     store.set("n", &1_u64).unwrap();
+    let in_backup = store.anchor().unwrap();
     store.back_up().unwrap();
     store.set("n", &2_u64).unwrap();
-    let anchor = Anchor { seq: 3, ..store.anchor().unwrap() };
+    let later = store.anchor().unwrap();
+    let anchor = Anchor { seq: 3, ..later };
     store.close().unwrap();
     drop(store);
     let falling = Store::options().fall_back_to_backup(true);
@@ -297,9 +299,18 @@ fn a_missing_store_falls_back_to_its_backup_and_an_anchor_is_not_overruled() {
     assert!(falling.clone().anchor(anchor).open_in(&vfs, "a.db").is_err());
     assert_eq!(files(&vfs), before, "whole files were replaced by an older state");
     vfs.dir.remove("a.db").unwrap();
-    let store = falling.open_in(&vfs, "a.db").unwrap();
+    let missing = files(&vfs);
+    for anchor in [later, anchor, Anchor { value: [1; 32], ..in_backup }] {
+        for options in [Store::options(), falling.clone()] {
+            let refused = options.anchor(anchor).open_in(&vfs, "a.db").unwrap_err();
+            assert!(matches!(common::storage(refused), StorageError::NotFound { .. }));
+            assert_eq!(files(&vfs), missing, "no backup contains that commit");
+        }
+    }
+    let store = falling.anchor(in_backup).open_in(&vfs, "a.db").unwrap();
     assert_eq!(store.get::<u64>("n").unwrap(), Some(1));
     assert!(store.restored().is_some());
+    assert_eq!(store.recovered().anchor, Some(AnchorFound::Compared));
 }
 
 #[test]

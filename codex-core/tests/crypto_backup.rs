@@ -356,6 +356,11 @@ fn planted(vfs: &Vfs, form: Form, what: Planted) -> Vec<u8> {
     bytes[16..32].copy_from_slice(&genuine[16..32]);
     let sum = crc32c::crc32c(&bytes[..508]);
     bytes[508..512].copy_from_slice(&sum.to_le_bytes());
+    if form != Form::Ledger {
+        // An image has its header twice.
+        let second = bytes.len() - 512;
+        bytes.copy_within(..512, second);
+    }
     bytes
 }
 
@@ -367,7 +372,7 @@ fn altered(mut bytes: Vec<u8>, form: Form) -> Vec<u8> {
         bytes[at + len..at + len + 4].copy_from_slice(&sum.to_le_bytes());
     };
     assert_ne!(form, Form::Ledger);
-    let (block, footer) = (512, bytes.len() - 96);
+    let (block, footer) = (512, bytes.len() - 512 - 96);
     let len = u32::from_le_bytes(bytes[block + 12..block + 16].try_into().unwrap()) as usize;
     let payload = block + 32..block + 32 + len;
     bytes[payload.start] ^= 1;

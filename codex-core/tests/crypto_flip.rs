@@ -128,10 +128,18 @@ fn u32_at(bytes: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
 }
 
-/// The header's checksum made to fit.
+/// The header's checksum made to fit, and the second header of an image made the same.
 fn resum_header(file: &mut [u8]) {
-    let crc = crc32c::crc32c(&file[..508]).to_le_bytes();
-    file[508..512].copy_from_slice(&crc);
+    resum_header_at(file, 0);
+    if !is_log(file) && file.len() >= 2 * 512 + 96 {
+        let second = file.len() - 512;
+        file.copy_within(..512, second);
+    }
+}
+
+fn resum_header_at(file: &mut [u8], at: usize) {
+    let crc = crc32c::crc32c(&file[at..at + 508]).to_le_bytes();
+    file[at + 508..at + 512].copy_from_slice(&crc);
 }
 
 /// Where the frames of a log begin and end.
@@ -172,13 +180,13 @@ fn rechain(file: &mut [u8]) {
     }
 }
 
-/// Where the blocks of an image begin and end.
-fn blocks(file: &[u8]) -> Vec<(usize, usize)> {
+/// Where the blocks of an image, and behind them its sections, begin and end.
+fn parts(file: &[u8]) -> Vec<(usize, usize)> {
     let mut at = 512;
     let mut found = Vec::new();
-    while file[at..].starts_with(b"CDXB") {
+    while file[at..].starts_with(b"CDXB") || file[at..].starts_with(b"CDXS") {
         let end = at + 32 + u32_at(file, at + 12) as usize;
-        if end + 96 > file.len() {
+        if end + 96 + 512 > file.len() {
             break;
         }
         found.push((at, end));
@@ -187,26 +195,33 @@ fn blocks(file: &[u8]) -> Vec<(usize, usize)> {
     found
 }
 
-/// Numbers and checksums of all blocks and of the footer made to fit.
+/// Numbers and checksums of all blocks, of the sections and of the footer made to fit, and the
+/// second header made the same as the first.
 fn resum_image(file: &mut [u8]) {
     let id = file[32..48].to_vec();
-    let mut of_all = 0;
-    let blocks = blocks(file);
-    for (n, &(at, end)) in blocks.iter().enumerate() {
-        file[at + 4..at + 8].copy_from_slice(&(n as u32).to_le_bytes());
+    let (mut of_all, mut blocks, mut sections) = (0, 0_u32, 0_u32);
+    for (at, end) in parts(file) {
         let crc = crc32c::crc32c(&file[at + 32..end]).to_le_bytes();
         file[at + 24..at + 28].copy_from_slice(&crc);
-        of_all = crc32c::crc32c_append(of_all, &crc);
+        if file[at..].starts_with(b"CDXB") {
+            file[at + 4..at + 8].copy_from_slice(&blocks.to_le_bytes());
+            of_all = crc32c::crc32c_append(of_all, &crc);
+            blocks += 1;
+        } else {
+            sections += 1;
+        }
         let head = crc32c::crc32c_append(crc32c::crc32c(&id), &file[at..at + 28]).to_le_bytes();
         file[at + 28..at + 32].copy_from_slice(&head);
     }
     let len = file.len() as u64;
-    let foot = file.len() - 96;
+    let foot = file.len() - 96 - 512;
     file[foot + 4..foot + 8].copy_from_slice(&of_all.to_le_bytes());
-    file[foot + 8..foot + 16].copy_from_slice(&(blocks.len() as u64).to_le_bytes());
+    file[foot + 8..foot + 16].copy_from_slice(&u64::from(blocks).to_le_bytes());
     file[foot + 40..foot + 48].copy_from_slice(&len.to_le_bytes());
+    file[foot + 80..foot + 84].copy_from_slice(&sections.to_le_bytes());
     let crc = crc32c::crc32c_append(crc32c::crc32c(&id), &file[foot..foot + 92]).to_le_bytes();
     file[foot + 92..foot + 96].copy_from_slice(&crc);
+    file.copy_within(..512, foot + 96);
 }
 
 fn is_log(file: &[u8]) -> bool {
@@ -276,7 +291,10 @@ fn every_flipped_bit_under_checksums_that_fit_is_an_error() {
                     let at = frames(bytes).into_iter();
                     let mut at = at.filter(|(at, end)| (*at..*end).contains(&(bit / 8)));
                     at.next().into_iter().for_each(|(at, _)| resum_frame(&mut forged, at));
-                } else if blocks(&forged) == blocks(bytes) {
+                } else if bit >= (bytes.len() - 512) * 8 {
+                    // The second header alone.
+                    resum_header_at(&mut forged, bytes.len() - 512);
+                } else if parts(&forged) == parts(bytes) {
                     resum_image(&mut forged);
                 }
                 if forged == *bytes {
@@ -395,8 +413,8 @@ fn blocks_and_files_that_were_moved_are_refused() {
     let (sample, later) = make(1);
     let (twin, _) = make(2);
     let bytes = &sample.files[NAME];
-    let ranges = blocks(bytes);
-    assert_eq!(ranges.len(), 4);
+    let ranges = parts(bytes);
+    assert_eq!(ranges.len(), 5, "four blocks and a section");
     let mut variants: Vec<(String, Vec<u8>)> = Vec::new();
     for (a, &(from, to)) in ranges.iter().enumerate() {
         let mut dropped = bytes.clone();
@@ -412,8 +430,8 @@ fn blocks_and_files_that_were_moved_are_refused() {
         }
         for &(other, end) in &ranges[a + 1..] {
             let mut swapped = bytes.clone();
-            swapped[from..to].copy_from_slice(&bytes[other..end]);
-            swapped[other..end].copy_from_slice(&bytes[from..to]);
+            swapped.splice(other..end, bytes[from..to].to_vec());
+            swapped.splice(from..to, bytes[other..end].to_vec());
             variants.push((format!("{a} swapped with {other}"), swapped));
         }
     }
@@ -422,8 +440,9 @@ fn blocks_and_files_that_were_moved_are_refused() {
         headed[..512].copy_from_slice(&other[NAME][..512]);
         variants.push((format!("the header of {what}"), headed));
         let mut footed = bytes.clone();
-        let at = bytes.len() - 96;
-        footed[at..].copy_from_slice(&other[NAME][at..]);
+        let (at, end) = (bytes.len() - 96 - 512, bytes.len() - 512);
+        let from = other[NAME].len() - 96 - 512;
+        footed[at..end].copy_from_slice(&other[NAME][from..from + 96]);
         variants.push((format!("the footer of {what}"), footed));
     }
     for (what, made) in variants {
@@ -438,6 +457,58 @@ fn blocks_and_files_that_were_moved_are_refused() {
     }
     println!("blocks: {tally:?}");
     assert!(tally.tampered > 10 && tally.cases > 40, "{tally:?}");
+}
+
+#[test]
+fn a_lost_header_is_repaired_under_each_cipher_and_only_with_the_key() {
+    use codex_core::crypto::Cipher;
+    use codex_storage::seal::Keys;
+    let key = |n| Key::raw(&[n; 32]).unwrap();
+    for cipher in [None, Some(Cipher::Aes256Gcm), Some(Cipher::ChaCha20Poly1305)] {
+        for form in [Form::Wal, Form::Snapshot] {
+            let vfs = Vfs::mem(5);
+            let options = || match cipher {
+                Some(cipher) => Store::options().form(form).key(key(3)).cipher(cipher),
+                None => Store::options().form(form),
+            };
+            let keys = |n| {
+                let entropy = std::sync::Arc::clone(&vfs.entropy);
+                cipher.map(|cipher| codex_core::proof::keys(key(n), cipher, entropy))
+            };
+            let store = options().open_in(&vfs, NAME).unwrap();
+            store.set("key", &1).unwrap();
+            store.back_up().unwrap();
+            store.set("key", &2).unwrap();
+            store.close().unwrap();
+            let expected = contents(&store);
+            drop(store);
+            let whole = files(&vfs);
+            for (name, is_backup) in [(NAME, false), ("a.db.bak.1", true)] {
+                for fill in [0, 0xA5] {
+                    let mut damaged = whole.clone();
+                    damaged.get_mut(name).unwrap()[..512].fill(fill);
+                    let vfs = disk(&damaged);
+                    let options = if is_backup { options().read_only(true) } else { options() };
+                    let refused = common::storage(options.open_in(&vfs, name).unwrap_err());
+                    assert!(refused.to_string().contains("`repair_header`"), "{refused}");
+                    let repair = |keys: Option<std::sync::Arc<dyn Keys>>| {
+                        codex_storage::repair_header(&vfs, name, keys.as_deref())
+                    };
+                    if cipher.is_some() {
+                        let refused = repair(None).unwrap_err();
+                        assert!(matches!(refused, StorageError::KeyRequired { .. }), "{refused}");
+                        let refused = repair(keys(4)).unwrap_err();
+                        assert!(matches!(refused, StorageError::WrongKey { .. }), "{refused}");
+                        assert_eq!(files(&vfs)[name], damaged[name], "nothing was changed");
+                    }
+                    assert!(repair(keys(3)).unwrap());
+                    assert_eq!(files(&vfs)[name], whole[name]);
+                    let store = options.open_in(&vfs, name).unwrap();
+                    assert!(is_backup || contents(&store) == expected, "{form} {cipher:?}");
+                }
+            }
+        }
+    }
 }
 
 #[test]
@@ -519,7 +590,7 @@ fn an_anchor_detects_that_the_whole_folder_was_put_back() {
                 "{form} {sealed}: {refused:?}"
             );
             let mut other = anchor;
-            other.digest[0] ^= 1;
+            other.value[0] ^= 1;
             let refused = open(&vfs, Some(other)).map(|_| ());
             assert!(matches!(refused, Err(StorageError::AnchorMismatch { .. })), "{refused:?}");
         }

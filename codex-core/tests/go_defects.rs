@@ -309,8 +309,10 @@ fn a9_a_checksum_is_never_optional() {
         store.close().unwrap();
         let files = files(&vfs);
         let image = &files["a.db"];
-        // Of the header, of the first block's payload and header, of all blocks, of the footer.
-        for checksum in [508, 512 + 24, 512 + 28, image.len() - 92, image.len() - 4] {
+        // Of the header, of the first block's payload and header, of all blocks, of the footer, of
+        // the second header.
+        let second = image.len() - 512;
+        for checksum in [508, 512 + 24, 512 + 28, second - 92, second - 4, second + 508] {
             let mut without = files.clone();
             without.get_mut("a.db").unwrap()[checksum..checksum + 4].fill(0);
             let error = options(form).open_in(&disk(&without), "a.db").unwrap_err();

@@ -107,7 +107,13 @@ fn another_form_is_named_together_with_the_one_asked_for() {
 fn a_newer_version_asks_for_a_newer_build() {
     for form in FORMS {
         let mut files = closed(form);
-        files.get_mut("a.db").unwrap()[8] = 2;
+        let file = files.get_mut("a.db").unwrap();
+        file[8] = 2;
+        if form != Form::Ledger {
+            // An image has its header twice.
+            let second = file.len() - 512;
+            file[second + 8] = 2;
+        }
         let error = refusal(&disk(&files), &Store::options(), "a.db");
         assert!(matches!(error, E::NewerVersion { found: 2, supported: 1, .. }), "{error}");
     }
@@ -302,7 +308,7 @@ fn verifying_reads_every_byte_beside_a_running_store() {
         let store = fill(&open(&vfs, form));
         let verified = store.verify().unwrap();
         assert_eq!((verified.form, verified.seq), (form, 3));
-        assert_eq!(verified.digest, store.anchor().unwrap().digest, "{form}");
+        assert_eq!(verified.anchor, Some(store.anchor().unwrap()), "{form}");
         store.close().unwrap();
         let store = Store::options().read_only(true).open_in(&vfs, "a.db").unwrap();
         let whole = read(&vfs, "a.db");

@@ -31,8 +31,11 @@ pub struct Config {
     pub lock_timeout: Duration,
     /// When the Wal form checkpoints by itself.
     pub checkpoint: CheckpointPolicy,
-    /// A commit that the store must contain.
+    /// A commit that the store must contain. A missing store is not created then.
     pub anchor: Option<Anchor>,
+    /// Whether a store is opened that has gone on behind the anchored commit and no longer tells
+    /// whether it contains it; `Recovered::anchor` says so then.
+    pub accept_unknown_anchor: bool,
 }
 
 impl Config {
@@ -50,6 +53,7 @@ impl Config {
             lock_timeout: Duration::ZERO,
             checkpoint: CheckpointPolicy::default(),
             anchor: None,
+            accept_unknown_anchor: false,
         }
     }
 }

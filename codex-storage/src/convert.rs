@@ -8,6 +8,7 @@ use crate::batch::{Group, Op};
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, RecordError, Result};
 use crate::header::{FileKind, Found, Header};
+use crate::history::{History, Position};
 use crate::image::{ImageReader, Place};
 use crate::ledger::{Rewrite, install, write_ledger};
 use crate::names::{Names, Role, Temporary};
@@ -31,7 +32,7 @@ pub struct Conversion {
 pub struct Converted {
     /// The form of the store now.
     pub form: Form,
-    /// Its last commit and the digest of its history.
+    /// Its last commit.
     pub anchor: Anchor,
     /// Files of the store, or of what it was restored from, that are not encrypted: backups, and
     /// what a restore has replaced. Empty when the store is plain itself.
@@ -71,10 +72,12 @@ pub fn convert(config: Config, to: &Conversion) -> Result<Converted> {
         }
         Ok(())
     })?;
-    let anchor = storage.anchor();
+    // The report has an anchor, so the store that is made lists that commit.
+    storage.anchor();
+    let history = storage.history();
     storage.close(&entries)?;
     // The lock is held as long as the storage is there.
-    let source = Source { vfs, names, path, anchor, storage };
+    let source = Source { vfs, names, path, history, storage };
     let converted = source.write(to, old_keys.as_deref(), &entries);
     drop(source);
     converted
@@ -85,7 +88,7 @@ struct Source {
     vfs: Vfs,
     names: Names,
     path: PathBuf,
-    anchor: Anchor,
+    history: History,
     storage: Box<dyn Storage>,
 }
 
@@ -102,8 +105,8 @@ impl Source {
         let header = Header {
             store_id: old.store_id,
             generation: if kind == FileKind::Log { 1 } else { old.generation },
-            base_seq: self.anchor.seq,
-            base_digest: self.anchor.digest,
+            base_seq: self.history.seq(),
+            base_digest: self.history.end().digest,
             ..Header::new(&self.vfs, &self.path, kind, form)?
         };
         let first = if kind == FileKind::Log { header.base_seq } else { 0 };
@@ -119,7 +122,7 @@ impl Source {
         let root_id = header.root_id;
         let own = if kind == FileKind::Log { Mode::Private } else { Mode::Frozen };
         let mode = (old.kind != kind).then_some(own);
-        let anchor = if form == Form::Ledger {
+        let end = if form == Form::Ledger {
             self.ledger(&old, old_seal, header, seal, mode, entries)?
         } else {
             self.image(header, seal, mode, entries)?
@@ -128,6 +131,7 @@ impl Source {
             Some(_) => self.left(root_id)?,
             None => Default::default(),
         };
+        let anchor = end.anchor(old.store_id);
         Ok(Converted { form, anchor, plain, under_other_keys })
     }
 
@@ -173,13 +177,12 @@ impl Source {
         seal: Option<Arc<dyn Seal>>,
         mode: Option<Mode>,
         entries: &Entries,
-    ) -> Result<Anchor> {
+    ) -> Result<Position> {
         let place = self.place(seal.clone());
-        let written = place.image(header).write(entries, &|_| true)?;
+        let written = place.image(header).write(entries, &self.history, &|_| true)?;
         let installed = place.install_as(&written.temporary, mode);
         self.installed(installed.map_err(Into::into))?;
-        let header = ImageReader::open(&self.vfs, self.names.main(), seal)?.header().clone();
-        Ok(Anchor { seq: header.base_seq, digest: header.base_digest, ..self.anchor })
+        Ok(Position::base(ImageReader::open(&self.vfs, self.names.main(), seal)?.header()))
     }
 
     fn ledger(
@@ -190,7 +193,7 @@ impl Source {
         seal: Option<Arc<dyn Seal>>,
         mode: Option<Mode>,
         entries: &Entries,
-    ) -> Result<Anchor> {
+    ) -> Result<Position> {
         let writer;
         let temporary;
         if old.form == Form::Ledger {
@@ -203,7 +206,7 @@ impl Source {
             let place = self.place(old_seal);
             let rewrite = Rewrite::begin(&place, Durability::Os, old, header, seal.clone())?;
             temporary = rewrite.temporary.clone();
-            let complete = rewrite.complete(self.anchor.seq);
+            let complete = rewrite.complete(self.history.seq());
             writer = complete.inspect_err(|_| self.discard(&temporary))?.0;
         } else {
             temporary = self.names.temporary(Temporary::Convert);
@@ -218,7 +221,7 @@ impl Source {
         prepared.inspect_err(|_| self.discard(&temporary))?;
         install(&place, &temporary)?;
         let end = writer.end();
-        Ok(Anchor { seq: end.seq, digest: end.digest, ..self.anchor })
+        Ok(Position { seq: end.seq, digest: end.digest })
     }
 
     fn discard(&self, temporary: &str) {

@@ -26,7 +26,10 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// There is no store at the path, and it was not to be created.
-    #[error("{path}: there is no store; open it with `create` to make one")]
+    #[error(
+        "{path}: there is no store; restore a backup, or open it with `create` and without an \
+         anchor to make one"
+    )]
     NotFound {
         /// The path asked for.
         path: PathBuf,
@@ -96,6 +99,14 @@ pub enum Error {
         found: u16,
         /// The newest version that this build reads.
         supported: u16,
+    },
+    /// The file uses what only a newer version of the program knows, within this format version.
+    #[error("{path} uses {what}, which this build does not know; use a newer build")]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What is not known.
+        what: &'static str,
     },
     /// The file is of another form than asked for.
     #[error("{path} has the form {found}, not {wanted}; open it without a form, or convert it")]
@@ -311,6 +322,19 @@ pub enum Error {
          replaced; restore newer files"
     )]
     AnchorMismatch {
+        /// The store.
+        path: PathBuf,
+        /// The anchored commit.
+        seq: Seq,
+    },
+    /// The store has gone on behind the commit that the anchor names, and its files no longer tell
+    /// whether that commit is in its history.
+    #[error(
+        "{path}: the store is further on than the anchored commit {seq}, and no longer lists it: \
+         it may be another history of this store; compare with a newer anchor, or check the \
+         contents by other means and open with `accept_unknown_anchor`"
+    )]
+    AnchorUnknown {
         /// The store.
         path: PathBuf,
         /// The anchored commit.

@@ -100,6 +100,7 @@ impl Header {
         out.extend_from_slice(&SIGNATURE);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&[kind_number(self.kind), form_number(self.form), self.cipher]);
+        // The flags, and two bytes that are zero.
         out.extend_from_slice(&[0; 3]);
         out.extend_from_slice(&self.store_id);
         out.extend_from_slice(&self.file_id);

@@ -19,15 +19,15 @@ use crate::config::{Config, OnDamage};
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
 use crate::header::{Found, Header};
-use crate::history::AnchorWatch;
+use crate::history::{AnchorWatch, History, Position};
 use crate::image::Place;
 use crate::lock::StoreLock;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
 use crate::names::Temporary;
 use crate::seal::{Keys, Seal};
 use crate::storage::{
-    Anchor, Checkpoint, Cut, Durability, Form, Recovered, Retired, State, Storage, StorageStats,
-    SyncPoint, Written,
+    Anchor, AnchorFound, Checkpoint, Cut, Durability, Form, Recovered, Retired, State, Storage,
+    StorageStats, SyncPoint, Written,
 };
 use crate::vfs::{File, Open, Vfs};
 
@@ -51,8 +51,8 @@ pub(crate) struct Ledger {
     /// Whether the name of the file is known to be durable: this handle has made it so, or a
     /// commit was made on it.
     is_named: bool,
-    /// The last commit that was acknowledged, or found by replay.
-    now: Anchor,
+    /// Up to the last commit that was acknowledged, or found by replay.
+    history: History,
 }
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Ledger {
         header: Header,
     ) -> Self {
         let end = LogEnd::base(&header);
-        let store_id = header.store_id;
+        let history = History::base(&header);
         Self {
             // A ledger that is being made has no name that could be lost.
             is_named: place.lock.is_none(),
@@ -85,9 +85,9 @@ impl Ledger {
             condition,
             durability: config.durability,
             on_damage: config.on_damage,
-            watch: AnchorWatch::new(config.anchor),
+            watch: AnchorWatch::new(config.anchor, config.accept_unknown_anchor),
             phase: Phase::Opened(file),
-            now: Anchor { store_id, seq: end.seq, digest: end.digest },
+            history,
             end,
         }
     }
@@ -120,21 +120,23 @@ impl Ledger {
         &mut self,
         file: Arc<dyn File>,
         sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
-    ) -> Result<LogState> {
+    ) -> Result<(LogState, Option<AnchorFound>)> {
         let (path, header) = (self.condition.path(), &self.header);
-        let base = Anchor::base(header);
-        self.watch.pass(base.seq, &base.digest, path)?;
+        self.watch.pass(self.history.end(), path)?;
         let seal = self.place.seal.clone();
         let mut reader = LogReader::new(file, path, header, seal, 0, self.on_damage)?;
         while let Some(group) = reader.next()? {
             group.for_each_commit(&mut |commit| {
                 let digest = Stamp::read(commit.batch.extra).digest;
-                self.watch.pass(commit.seq, &digest, path)
+                let position = Position { seq: commit.seq, digest };
+                // For the image of a copy in another form.
+                self.history.list(position);
+                self.watch.pass(position, path)
             })?;
             group.for_each(sink)?;
         }
-        self.watch.end(path)?;
-        Ok(reader.finish())
+        let anchor = self.watch.end(&mut self.history, path)?;
+        Ok((reader.finish(), anchor))
     }
 
     /// Makes the log ready to be continued.
@@ -157,7 +159,7 @@ impl Ledger {
 
     /// Checks that an opening would find the ledger.
     fn check_name(&mut self) -> Result<()> {
-        let seq = self.now.seq.min(self.writer()?.durable() + 1);
+        let seq = self.history.seq().min(self.writer()?.durable() + 1);
         self.place.check_name(&mut self.condition, seq)
     }
 
@@ -184,9 +186,9 @@ impl Storage for Ledger {
             return Err(Error::Contradiction("a storage is replayed once, before anything else"));
         };
         let is_new = self.is_named && self.place.lock.is_some();
-        let state = self.read(file, sink)?;
+        let (state, anchor) = self.read(file, sink)?;
         self.end = state.end;
-        self.now = Anchor { seq: self.end.seq, digest: self.end.digest, ..self.now };
+        self.history.go_on(self.end.seq, self.end.digest);
         if self.condition.writes() {
             self.phase = Phase::Writing(Box::new(self.recover(&state)?));
         }
@@ -204,6 +206,7 @@ impl Storage for Ledger {
                 seq: state.end.seq,
             }),
             locked: self.place.is_locked(),
+            anchor,
         })
     }
 
@@ -221,7 +224,8 @@ impl Storage for Ledger {
         if self.durability == Durability::Sync {
             self.place.check_name(&mut self.condition, seqs.start)?;
         }
-        self.now = Anchor { seq: self.end().seq, digest: self.end().digest, ..self.now };
+        let LogEnd { seq, digest, .. } = *self.end();
+        self.history.go_on(seq, digest);
         Ok(seqs)
     }
 
@@ -264,7 +268,7 @@ impl Storage for Ledger {
         let closed = match (&mut self.phase, self.condition.check()) {
             (_, Err(e @ Error::Poisoned { .. })) => Err(e),
             (Phase::Writing(writer), Ok(())) => {
-                let seq = self.now.seq.min(writer.durable() + 1);
+                let seq = self.history.seq().min(writer.durable() + 1);
                 let found = self.place.check_name(&mut self.condition, seq);
                 found.and_then(|()| writer.close())
             }
@@ -275,7 +279,7 @@ impl Storage for Ledger {
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.place.image_elsewhere(to, name, &self.header, self.now)
+        self.place.image_elsewhere(to, name, &self.header, &self.history)
     }
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
@@ -303,8 +307,12 @@ impl Storage for Ledger {
         stats
     }
 
-    fn anchor(&self) -> Anchor {
-        self.now
+    fn anchor(&mut self) -> Anchor {
+        self.history.anchor()
+    }
+
+    fn history(&self) -> History {
+        self.history.clone()
     }
 
     fn poisoned(&self) -> Option<String> {

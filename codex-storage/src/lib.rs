@@ -16,6 +16,7 @@ mod log;
 pub mod names;
 mod null;
 mod open;
+mod repair;
 pub mod seal;
 mod single;
 mod snapshot;
@@ -32,6 +33,7 @@ pub use ledger::{LedgerCommit, LedgerCut, ledger_upto, read_commits};
 pub use lock::StoreLock;
 pub use null::null;
 pub use open::{open, open_staged};
+pub use repair::repair_header;
 pub use single::{
     FileFacts, check_name, file_authenticate, file_facts, file_id, file_root_id, file_store_id,
     segments, verify_file, write_whole,

@@ -190,7 +190,14 @@ impl Names {
 
     /// Whether the store's own name is that of a backup, which is only ever read.
     pub fn is_backup(&self) -> bool {
-        endings(&self.base).any(|ending| matches!(role_of(ending), Some(Role::Backup(_))))
+        self.of_backup().is_some()
+    }
+
+    /// The names around the store of which this is a backup.
+    pub(crate) fn of_backup(&self) -> Option<Self> {
+        let mut endings = endings(&self.base);
+        let ending = endings.find(|ending| matches!(role_of(ending), Some(Role::Backup(_))))?;
+        Some(Self { base: self.base.strip_suffix(ending)?.to_owned() })
     }
 
     /// What the file `name` is to this store; `None` for what does not belong to it.

@@ -8,6 +8,7 @@ use crate::condition::Condition;
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Found, Header};
+use crate::history::History;
 use crate::image::{ImageReader, Place};
 use crate::ledger::Ledger;
 use crate::lock::StoreLock;
@@ -83,7 +84,8 @@ impl Opening {
             if let Some(log) = left.log {
                 return Err(Error::ImageMissing { path: path(), log });
             }
-            let creates = self.config.create != Create::Never;
+            // An empty store does not contain the anchored commit.
+            let creates = self.config.create != Create::Never && self.config.anchor.is_none();
             if creates && self.config.access == Access::ReadWrite {
                 // An empty store in its place would disown them.
                 if let Some(backup) = left.backup {
@@ -141,6 +143,7 @@ impl Opening {
 
     fn open(self, main: Main, lock: Option<Arc<StoreLock>>) -> Result<Box<dyn Storage>> {
         let Main { file, found } = main;
+        let bytes = found.bytes().to_vec();
         let (header, seal) = found.unlock(self.config.keys.as_deref(), &self.path)?;
         if let Some(anchor) = self.config.anchor.filter(|at| at.store_id != header.store_id) {
             return Err(Error::AnchorMismatch { path: self.path, seq: anchor.seq });
@@ -149,7 +152,7 @@ impl Opening {
             let (place, condition) = (self.place(seal, lock), self.condition());
             return Ok(Box::new(Ledger::new(place, condition, &self.config, file, header)));
         }
-        let image = ImageReader::new(file, &self.path, header, seal.clone())?;
+        let image = ImageReader::new(file, &self.path, header, bytes, seal.clone())?;
         let place = self.place(seal, lock);
         Ok(self.with_image(place, image))
     }
@@ -164,7 +167,8 @@ impl Opening {
         }
         let (header, seal) = self.new_header(FileKind::Image, form)?;
         let place = self.place(seal, lock);
-        let written = place.image(header).write(&Nothing, &|_| true)?;
+        let written =
+            place.image(header.clone()).write(&Nothing, &History::base(&header), &|_| true)?;
         place
             .install(&written.temporary)
             .map_err(|e| Error::io("put the new image in place as", &self.path, e.source))?;
@@ -230,6 +234,21 @@ pub(crate) fn refuse_pending(vfs: &Vfs, names: &Names, path: &Path) -> Result<()
 /// for a segment under another name.
 pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Main>> {
     refuse_pending(vfs, names, path)?;
+    let Some(file) = open_regular(vfs, names, path)? else { return Ok(None) };
+    let found = Found::read(&*file, path)?;
+    let header = &found.header;
+    if header.kind == FileKind::Log && header.form == Form::Wal {
+        let why = "this is a log segment under another name; open the store it belongs to";
+        return Err(Error::BadPath { path: path.to_owned(), why });
+    }
+    Ok(Some(Main { file, found }))
+}
+
+/// The file at the store's own name, open to be read; `None` where there is nothing.
+///
+/// # Errors
+/// `NotAFile`, `Io`.
+pub(crate) fn open_regular(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Arc<dyn File>>> {
     let io = |action| move |e| Error::io(action, path, e);
     let what = match vfs.dir.metadata(names.main()).map_err(io("look at"))?.map(|m| m.kind) {
         None => return Ok(None),
@@ -241,18 +260,11 @@ pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<
     if !what.is_empty() {
         return Err(Error::NotAFile { path: path.to_owned(), what });
     }
-    let file = match vfs.dir.open(names.main(), Open::Read) {
-        Ok(file) => file,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(io("open")(e)),
-    };
-    let found = Found::read(&*file, path)?;
-    let header = &found.header;
-    if header.kind == FileKind::Log && header.form == Form::Wal {
-        let why = "this is a log segment under another name; open the store it belongs to";
-        return Err(Error::BadPath { path: path.to_owned(), why });
+    match vfs.dir.open(names.main(), Open::Read) {
+        Ok(file) => Ok(Some(file)),
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(io("open")(e)),
     }
-    Ok(Some(Main { file, found }))
 }
 
 /// What is left of a store whose main file is missing.

@@ -97,7 +97,8 @@ pub fn file_facts(
     if found.header.kind == FileKind::Log {
         return ledger_facts(file, path, &found.header, None, go_on);
     }
-    let image = ImageReader::new(Arc::clone(file), path, found.header.clone(), None)?;
+    let (header, bytes) = (found.header.clone(), found.bytes().to_vec());
+    let image = ImageReader::new(Arc::clone(file), path, header, bytes, None)?;
     image.check_end()?;
     Ok(image_facts(&image, found.state()))
 }
@@ -115,12 +116,12 @@ pub fn verify_file(
 ) -> Result<FileFacts> {
     let found = main_header(&**file, path)?;
     let blind = found.header.cipher != 0 && keys.is_none();
-    let state = found.state().to_vec();
+    let (state, bytes) = (found.state().to_vec(), found.bytes().to_vec());
     let (header, seal) = if blind { (found.header, None) } else { found.unlock(keys, path)? };
     if header.kind == FileKind::Log {
         return ledger_facts(file, path, &header, seal, go_on);
     }
-    let image = ImageReader::new(Arc::clone(file), path, header, seal)?;
+    let image = ImageReader::new(Arc::clone(file), path, header, bytes, seal)?;
     image.check(&mut |bytes, _| go_on(bytes))?;
     Ok(image_facts(&image, &state))
 }
@@ -137,20 +138,21 @@ pub fn write_whole(
     to: &mut dyn FnMut(&[u8], u64) -> io::Result<()>,
 ) -> Result<()> {
     let found = main_header(&**from, path)?;
-    let image = ImageReader::new(Arc::clone(from), path, found.header.clone(), None)?;
+    let (header, bytes) = (found.without_link(), found.bytes().to_vec());
+    let image = ImageReader::new(Arc::clone(from), path, found.header, bytes, None)?;
     let mut write =
         |bytes: &[u8], at| to(bytes, at).map_err(|e| Error::io("write the copy of", path, e));
-    write(&found.without_link(), 0)?;
+    write(&header, 0)?;
     let mut buf = Vec::new();
-    let mut at = u64_of(HEADER_LEN);
-    while at < image.len() {
-        let rest = usize::try_from(image.len() - at).unwrap_or(COPY_LEN);
+    let (mut at, end) = (u64_of(HEADER_LEN), image.len() - u64_of(HEADER_LEN));
+    while at < end {
+        let rest = usize::try_from(end - at).unwrap_or(COPY_LEN);
         buf.resize(rest.min(COPY_LEN), 0);
         image.read_raw(&mut buf, at)?;
         write(&buf, at)?;
         at += u64_of(buf.len());
     }
-    Ok(())
+    write(&header, end)
 }
 
 /// Whether `name` can name a store in the directory of `vfs`, or a backup of one.

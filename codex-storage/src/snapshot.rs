@@ -12,7 +12,7 @@ use crate::condition::Condition;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::header::{Header, fresh_id};
-use crate::history::AnchorWatch;
+use crate::history::{AnchorWatch, History, Position};
 use crate::image::{ImageReader, ImageSpec, NotInstalled, Place, discard, following, in_blocks};
 use crate::lock::StoreLock;
 use crate::seal::{Keys, Seal};
@@ -37,8 +37,8 @@ pub(crate) struct Snapshot {
     watch: AnchorWatch,
     /// Whether the name of the image in place is known to be durable.
     is_named: bool,
-    /// The last commit, in the image or not yet.
-    now: Anchor,
+    /// Up to the last commit, in the image or not yet.
+    history: History,
     stats: StorageStats,
 }
 
@@ -47,10 +47,10 @@ impl Snapshot {
     pub(crate) fn new(place: Place, config: &Config, image: ImageReader) -> Self {
         let condition = Condition::new(&place.path(), config.access);
         let header = image.header().clone();
-        let now = Anchor::base(&header);
+        let history = History::base(&header);
         let stats = StorageStats {
-            seq: now.seq,
-            durable: now.seq,
+            seq: history.seq(),
+            durable: history.seq(),
             image_bytes: image.len(),
             ..StorageStats::default()
         };
@@ -61,15 +61,15 @@ impl Snapshot {
             image: Some(image),
             header,
             pending: None,
-            watch: AnchorWatch::new(config.anchor),
+            watch: AnchorWatch::new(config.anchor, config.accept_unknown_anchor),
             is_named: false,
-            now,
+            history,
             stats,
         }
     }
 
     /// The image to write next, of the state at `at`.
-    fn next_image(&self, at: Anchor) -> Result<ImageSpec> {
+    fn next_image(&self, at: Position) -> Result<ImageSpec> {
         let header = Header {
             file_id: fresh_id(&self.place.vfs, self.condition.path())?,
             generation: following(self.header.generation, self.condition.path())?,
@@ -98,6 +98,7 @@ impl Snapshot {
             });
         }
         self.is_named = true;
+        self.history.list_if_apart(Position::base(&header));
         self.header = header;
         self.stats.durable = written.seq;
         self.stats.image_bytes = written.bytes;
@@ -108,10 +109,10 @@ impl Snapshot {
 
     /// Writes the state at `at` and puts it in place. One that `frees` may take the last of the
     /// space; any other leaves room for one more image, or nothing could be removed any more.
-    fn write(&mut self, at: Anchor, state: &dyn State, frees: bool) -> Result<()> {
+    fn write(&mut self, at: Position, state: &dyn State, frees: bool) -> Result<()> {
         let spec = self.next_image(at)?;
         let header = spec.header.clone();
-        let written = spec.write(state, &|_| true).and_then(|written| {
+        let written = spec.write(state, &self.history, &|_| true).and_then(|written| {
             if frees || self.leaves_room(&written) {
                 return Ok(written);
             }
@@ -178,8 +179,8 @@ impl Snapshot {
     fn close_writing(&mut self, state: &dyn State) -> Result<()> {
         self.condition.check()?;
         self.check_name()?;
-        if self.stats.durable != self.now.seq {
-            self.write(self.now, state, true)?;
+        if self.stats.durable != self.history.seq() {
+            self.write(self.history.end(), state, true)?;
         }
         // Without the note the next open gives the image its name once more. The note may take a
         // block, but not from the image that the next commit writes.
@@ -193,8 +194,8 @@ impl Snapshot {
 
     /// Checks that an opening would find the image, where no other is about to take its place.
     fn check_name(&mut self) -> Result<()> {
-        if self.stats.durable == self.now.seq {
-            return self.place.check_name(&mut self.condition, self.now.seq);
+        if self.stats.durable == self.history.seq() {
+            return self.place.check_name(&mut self.condition, self.history.seq());
         }
         Ok(())
     }
@@ -215,15 +216,17 @@ impl Storage for Snapshot {
             return Err(Error::Contradiction("a storage is replayed once, before anything else"));
         };
         let path = self.condition.path();
-        self.watch.pass(self.now.seq, &self.now.digest, path)?;
-        self.watch.end(path)?;
-        image.replay(sink)?;
+        self.history.inherit(image.replay(sink)?);
+        self.watch.pass_listed(self.history.listed(), path)?;
+        self.watch.pass(self.history.end(), path)?;
+        let anchor = self.watch.end(&mut self.history, path)?;
+        self.history.list(self.history.end());
         if self.condition.writes() {
             self.settle(image)?;
         }
-        let seq = self.now.seq;
+        let seq = self.history.seq();
         let locked = self.place.is_locked();
-        Ok(Recovered { seq, durable: seq, clean: true, locked, ..Recovered::default() })
+        Ok(Recovered { seq, durable: seq, clean: true, locked, anchor, ..Recovered::default() })
     }
 
     fn group(&self) -> Group {
@@ -232,17 +235,17 @@ impl Storage for Snapshot {
 
     fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>> {
         self.condition.check()?;
-        let first = self.now.seq + 1;
+        let first = self.history.seq() + 1;
         if group.is_empty() {
             return Ok(first..first);
         }
-        let at = self.now.after(group);
+        let at = self.history.end().after(group);
         match image {
             Some(state) => self.write(at, state, group.only_removals())?,
             None if self.is_lazy() => {}
             None => return Err(Error::Contradiction(NEEDS_STATE)),
         }
-        self.now = at;
+        self.history.go_on(at.seq, at.digest);
         self.stats.seq = at.seq;
         self.stats.groups += 1;
         Ok(first..at.seq + 1)
@@ -261,12 +264,16 @@ impl Storage for Snapshot {
     fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {
         self.condition.check()?;
         self.check_name()?;
-        if self.stats.durable == self.now.seq {
+        if self.stats.durable == self.history.seq() {
             return Ok(None);
         }
-        let spec = self.next_image(self.now)?;
+        let spec = self.next_image(self.history.end())?;
         self.pending = Some(spec.header.clone());
-        Ok(Some(Checkpoint::new(move |state, progress| spec.write(state, progress))))
+        let history = self.history.clone();
+        let write = move |state: &dyn State, progress: &dyn Fn(u64) -> bool| {
+            spec.write(state, &history, progress)
+        };
+        Ok(Some(Checkpoint::new(write)))
     }
 
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()> {
@@ -308,13 +315,14 @@ impl Storage for Snapshot {
         if self.place.seal.is_none() {
             return Err(Error::NotEncrypted { path: self.condition.path().to_owned() });
         }
-        let mut spec = self.next_image(self.now)?;
+        let mut spec = self.next_image(self.history.end())?;
         let (header, seal) = spec.header.under_fresh_root(keys, self.condition.path())?;
         spec.header = Header { slot_counter: header.slot_counter + 1, ..header };
         spec.seal = Some(Arc::clone(&seal));
         let header = spec.header.clone();
-        let written =
-            spec.write(state, &|_| true).inspect_err(|_| self.stats.images_failed += 1)?;
+        let written = spec
+            .write(state, &self.history, &|_| true)
+            .inspect_err(|_| self.stats.images_failed += 1)?;
         self.install(&written, header)?;
         self.place.seal = Some(seal);
         Ok(None)
@@ -333,7 +341,7 @@ impl Storage for Snapshot {
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.place.image_elsewhere(to, name, &self.header, self.now)
+        self.place.image_elsewhere(to, name, &self.header, &self.history)
     }
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
@@ -348,8 +356,12 @@ impl Storage for Snapshot {
         self.stats
     }
 
-    fn anchor(&self) -> Anchor {
-        self.now
+    fn anchor(&mut self) -> Anchor {
+        self.history.anchor()
+    }
+
+    fn history(&self) -> History {
+        self.history.clone()
     }
 
     fn poisoned(&self) -> Option<String> {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::batch::{Group, Op, Seq};
 use crate::error::{Error, Result};
+pub use crate::history::History;
 use crate::lock::StoreLock;
 use crate::seal::{Keys, Seal};
 use crate::vfs::Vfs;
@@ -128,8 +129,15 @@ pub trait Storage: fmt::Debug + Send {
     /// Sizes and counts.
     fn stats(&self) -> StorageStats;
 
-    /// The seq of the last commit and the digest of the history up to it.
-    fn anchor(&self) -> Anchor;
+    /// The last commit as an anchor. The images to come list it, as long as the format's rule
+    /// keeps it.
+    fn anchor(&mut self) -> Anchor;
+
+    /// The history up to the last commit, for a conversion.
+    #[doc(hidden)]
+    fn history(&self) -> History {
+        History::of_nothing(self.stats().seq)
+    }
 
     /// Why writes are refused, once they are.
     fn poisoned(&self) -> Option<String>;
@@ -214,6 +222,18 @@ pub struct Recovered {
     /// Whether the lock on the store is held: not so for a backup that is read in place, and for
     /// a reader in a folder where it can not be had.
     pub locked: bool,
+    /// What comparing the anchor gave; `None` without one.
+    pub anchor: Option<AnchorFound>,
+}
+
+/// What comparing an anchor with a store gave. A store that is shown not to contain the anchored
+/// commit does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnchorFound {
+    /// The store contains the anchored commit.
+    Compared,
+    /// The store is further on, and its files no longer tell; this was accepted.
+    Unknown,
 }
 
 /// A tail that recovery left out.
@@ -253,19 +273,19 @@ pub struct StorageStats {
     pub images_failed: u64,
 }
 
-/// A commit of one store and the digest of all history up to it, to be kept elsewhere and demanded
+/// A commit of one store and all that was committed before it, to be kept elsewhere and demanded
 /// at open.
 ///
-/// An image holds the digest of its own last commit alone: an anchor that is older than the image
-/// is compared by its store id, and by its number, which must not be greater.
+/// It tells nothing of what was committed: its value is a hash whose key is the digest of the
+/// history, which begins with random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
     /// The id of the store, which conversions and changes of keys keep.
     pub store_id: [u8; 16],
     /// The commit.
     pub seq: Seq,
-    /// SHA-256 over the history; see `docs/FORMAT.md`, "History digest".
-    pub digest: [u8; 32],
+    /// A hash of both and of the history; see `docs/FORMAT.md`, "Anchor".
+    pub value: [u8; 32],
 }
 
 /// Committed bytes to make durable without the lock; see [`Storage::sync_point`].

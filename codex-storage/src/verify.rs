@@ -8,12 +8,13 @@ use crate::batch::Seq;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::Header;
+use crate::history::Position;
 use crate::image::{ImageReader, Place};
-use crate::log::LogReader;
+use crate::log::{LogReader, LogState};
 use crate::names::Names;
 use crate::open::read_main;
 use crate::seal::{Keys, Seal};
-use crate::storage::Form;
+use crate::storage::{Anchor, Form};
 use crate::vfs::{File, Vfs};
 use crate::wal;
 
@@ -27,9 +28,8 @@ pub struct Verified {
     pub store_id: [u8; 16],
     /// The last commit that was read.
     pub seq: Seq,
-    /// The digest of the history up to it; zeros if the store is encrypted and the key is not
-    /// given.
-    pub digest: [u8; 32],
+    /// That commit as an anchor; `None` for an encrypted store without its key.
+    pub anchor: Option<Anchor>,
     /// The entries of the image; 0 for a ledger.
     pub entries: u64,
     /// The commits read from logs.
@@ -42,6 +42,16 @@ pub struct Verified {
     pub encrypted: bool,
     /// Whether encrypted contents were opened and authenticated: not so without the key.
     pub authenticated: bool,
+}
+
+impl Verified {
+    /// Notes the end of a log.
+    pub(crate) fn goes_on(&mut self, log: &LogState) {
+        let end = &log.end;
+        self.seq = end.seq;
+        let position = Position { seq: end.seq, digest: end.digest };
+        self.anchor = self.anchor.map(|anchor| position.anchor(anchor.store_id));
+    }
 }
 
 /// Reads the store or backup `name` from its first byte to its last and checks every checksum,
@@ -97,17 +107,20 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
         return Err(Error::NotFound { path });
     };
     let sealed = main.found.header.cipher != 0;
+    let bytes = main.found.bytes().to_vec();
     let (header, seal) = if sealed && keys.is_none() {
         (main.found.header, None)
     } else {
         main.found.unlock(keys, &path)?
     };
     let place = Place { vfs: vfs.clone(), names, seal, lock: None };
+    let anchor =
+        (!place.is_blind(&header)).then(|| Position::base(&header).anchor(header.store_id));
     let mut found = Verified {
         form: header.form,
         store_id: header.store_id,
         seq: header.base_seq,
-        digest: if sealed && place.seal.is_none() { [0; 32] } else { header.base_digest },
+        anchor,
         entries: 0,
         commits: 0,
         bytes: 0,
@@ -119,11 +132,11 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
         verify_ledger(&place, &header, main.file, &mut found)?;
         return Ok(found);
     }
-    let image = ImageReader::new(main.file, &path, header.clone(), place.seal.clone())?;
+    let image = ImageReader::new(main.file, &path, header, bytes, place.seal.clone())?;
     found.bytes = image.len();
     found.entries = image.check(&mut |_, _| true)?;
-    if header.form == Form::Wal && !place.names.is_backup() {
-        wal::verify(&place, &header, &mut found)?;
+    if image.header().form == Form::Wal && !place.names.is_backup() {
+        wal::verify(&place, image.header(), &mut found)?;
     }
     Ok(found)
 }
@@ -142,10 +155,7 @@ fn verify_ledger(
         group.for_each(&mut |_| Ok(()))?;
     }
     let state = reader.finish();
-    found.seq = state.end.seq;
-    if !place.is_blind(header) {
-        found.digest = state.end.digest;
-    }
+    found.goes_on(&state);
     found.bytes = state.file_len;
     Ok(())
 }

@@ -210,7 +210,7 @@ fn the_anchor_survives_and_is_demanded(bed: &Bed) {
         anchors.push(store.storage.anchor());
     }
     assert_eq!(anchors[3].seq, 3);
-    assert!(anchors.windows(2).all(|pair| pair[0].digest != pair[1].digest));
+    assert!(anchors.windows(2).all(|pair| pair[0].value != pair[1].value));
     store.close().unwrap();
     let open = |anchor| {
         let mut config = bed.config();
@@ -218,14 +218,14 @@ fn the_anchor_survives_and_is_demanded(bed: &Bed) {
         Store::open(config)
     };
     for anchor in &anchors {
-        let store = open(*anchor).unwrap();
+        let mut store = open(*anchor).unwrap();
         assert_eq!(store.storage.anchor(), anchors[3]);
         store.close().unwrap();
     }
     let last = anchors[3];
     for wrong in [
         Anchor { seq: 4, ..last },
-        Anchor { digest: [1; 32], ..last },
+        Anchor { value: [1; 32], ..last },
         Anchor { store_id: [1; 16], ..last },
     ] {
         let refused = open(wrong);
@@ -245,7 +245,7 @@ fn a_second_writer_is_locked_out_and_the_lock_outlives_nothing(bed: &Bed) {
     drop(store);
     // A failed opening keeps no lock.
     let mut config = bed.config();
-    config.anchor = Some(Anchor { store_id: [0; 16], seq: 99, digest: [0; 32] });
+    config.anchor = Some(Anchor { store_id: [0; 16], seq: 99, value: [0; 32] });
     assert!(Store::open(config).is_err());
     assert!(Store::open(bed.config()).is_ok());
 }
@@ -433,7 +433,7 @@ fn verifying_reads_all_beside_a_writer_and_changes_nothing(bed: &Bed) {
         let verified = codex_storage::verify(&bed.vfs, NAME, keys).unwrap();
         let anchor = store.storage.anchor();
         assert_eq!((verified.form, verified.seq), (bed.form, n + 1));
-        assert_eq!((verified.seq, verified.digest), (anchor.seq, anchor.digest));
+        assert_eq!((verified.seq, verified.anchor), (anchor.seq, Some(anchor)));
         assert_eq!((verified.encrypted, verified.authenticated), (keys.is_some(), keys.is_some()));
         assert_eq!(files(&bed.vfs), before);
         if n == 10 {

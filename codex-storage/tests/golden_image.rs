@@ -90,7 +90,7 @@ fn check(name: &str, form: Form, sealed: bool, make: impl Fn(&Bed) -> Store) {
     if sealed {
         bed.keys = Some(ToyKeys::new("golden", Arc::new(SeededEntropy::new(3_002))));
     }
-    let store = make(&bed);
+    let mut store = make(&bed);
     let (map, anchor) = (store.map.clone(), store.storage.anchor());
     store.close().unwrap();
     let kept: Vec<(String, Vec<u8>)> = files(&bed.vfs)
@@ -104,7 +104,7 @@ fn check(name: &str, form: Form, sealed: bool, make: impl Fn(&Bed) -> Store) {
     let store = Store::open(config).unwrap();
     assert_eq!((&store.map, store.recovered.clean), (&map, true));
     let verified = codex_storage::verify(&read.vfs, NAME, read.keys.as_deref()).unwrap();
-    assert_eq!((verified.seq, verified.digest), (anchor.seq, anchor.digest));
+    assert_eq!((verified.seq, verified.anchor), (anchor.seq, Some(anchor)));
 }
 
 /// `wal.db` for the image and `wal.segment-3.log` for a segment.

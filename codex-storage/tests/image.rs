@@ -109,7 +109,7 @@ fn blocks_swapped_dropped_doubled_or_taken_from_another_image_are_refused() {
             for block in order {
                 made.extend_from_slice(block);
             }
-            made.extend_from_slice(&image[image.len() - 96..]);
+            made.extend_from_slice(&image[image.len() - TAIL_LEN..]);
             made
         };
         assert_eq!(with(&blocks), image, "the parts are the whole");
@@ -180,7 +180,8 @@ fn header_fields_at_their_extremes_never_give_another_state() {
                     let mut header = image[..508].to_vec();
                     header[at..at + width].copy_from_slice(&forged.to_le_bytes()[..width]);
                     let crc = crc32c::crc32c(&header);
-                    let made = [&header, &crc.to_le_bytes()[..], &image[512..]].concat();
+                    let header = [&header, &crc.to_le_bytes()[..]].concat();
+                    let made = [&header, &image[512..image.len() - 512], &header].concat();
                     let copy = bed.copy();
                     put(&copy.vfs, NAME, &made);
                     let opened = Store::open(copy.config());
@@ -244,6 +245,172 @@ fn an_error_of_the_sink_ends_the_reading_of_a_large_image() {
     }
 }
 
+/// The footer and the second header.
+const TAIL_LEN: usize = 96 + 512;
+
+/// Stores of which one image has one of its headers destroyed, and what opens them again.
+#[test]
+fn an_image_is_repaired_from_the_header_that_is_left() {
+    for (form, sealed) in [Form::Wal, Form::Snapshot].iter().flat_map(|&f| [(f, false), (f, true)])
+    {
+        let bed = Bed::mem(form, sealed);
+        let mut store = Store::open(bed.config()).unwrap();
+        store.set("a", "1").unwrap();
+        store.checkpoint().unwrap();
+        store.set("b", "2").unwrap();
+        let map = store.map.clone();
+        drop(store);
+        let keys = bed.keys.as_deref();
+        let whole = bytes(&bed.vfs, NAME);
+        assert!(!codex_storage::repair_header(&bed.vfs, NAME, keys).unwrap(), "nothing to mend");
+        assert_eq!(bytes(&bed.vfs, NAME), whole);
+        let second = whole.len() - 512;
+        for at in [0, second] {
+            for fill in [vec![0; 512], vec![0xA5; 512], flipped(&whole[at..at + 512])] {
+                let mut damaged = whole.clone();
+                damaged[at..at + 512].copy_from_slice(&fill);
+                // A backup is mended like a store.
+                for name in [NAME, "app.db.bak.1"] {
+                    let copy = bed.copy();
+                    put(&copy.vfs, name, &damaged);
+                    let mut config = copy.config();
+                    config.name = name.to_owned();
+                    config.access = Access::ReadOnly;
+                    let refused = Store::open(config.clone()).unwrap_err();
+                    let Error::Damaged { what, .. } = refused else { panic!("{refused}") };
+                    assert!(at > 0 || what.contains("`repair_header`"), "{what}");
+                    if sealed {
+                        let refused = codex_storage::repair_header(&copy.vfs, name, None);
+                        assert!(matches!(refused, Err(Error::KeyRequired { .. })), "{refused:?}");
+                        assert_eq!(bytes(&copy.vfs, name), damaged);
+                    }
+                    assert!(codex_storage::repair_header(&copy.vfs, name, keys).unwrap());
+                    assert_eq!(bytes(&copy.vfs, name), whole);
+                    let store = Store::open(config).unwrap();
+                    assert!(name != NAME || store.map == map, "{form} {sealed}");
+                    let left = files(&copy.vfs).into_iter().map(|(name, _)| name);
+                    assert!(!left.clone().any(|name| name.contains("tmp")), "{left:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_forged_second_header_is_refused_by_reading_and_by_repair() {
+    for bed in small_images() {
+        let (keys, whole) = (bed.keys.as_deref(), bytes(&bed.vfs, NAME));
+        let other = Bed::new(codex_storage::vfs::Vfs::mem(99), Form::Snapshot, keys.is_some());
+        Store::open(other.config()).unwrap().close().unwrap();
+        let foreign = bytes(&other.vfs, NAME);
+        for at in 0..512 {
+            let second = whole.len() - 512;
+            let mut forged = whole.clone();
+            forged[second + at] ^= 1;
+            let crc = crc32c::crc32c(&forged[second..second + 508]).to_le_bytes();
+            forged[second + 508..].copy_from_slice(&crc);
+            if forged != whole {
+                is_refused(&bed, &forged, &format!("byte {at} of the second header"));
+            }
+            // The link to the log, and of a plain image what only its owner could tell.
+            let is_covered =
+                bed.keys.is_some() && !(72..80).contains(&at) && !(88..96).contains(&at);
+            forged[..512].fill(0);
+            if is_covered && !(128..144).contains(&at) && at < 508 {
+                put(&bed.vfs, NAME, &forged);
+                let refused = codex_storage::repair_header(&bed.vfs, NAME, keys);
+                let refused = refused.map(|_| format!("byte {at} was not noticed")).unwrap_err();
+                assert!(!refused.to_string().is_empty());
+                assert_eq!(bytes(&bed.vfs, NAME), forged, "nothing was changed");
+            }
+        }
+        let second = whole.len() - 512;
+        let spliced = [&[0; 512], &whole[512..second], &foreign[foreign.len() - 512..]].concat();
+        put(&bed.vfs, NAME, &spliced);
+        let refused = codex_storage::repair_header(&bed.vfs, NAME, keys);
+        assert!(refused.is_err(), "the second header of another store");
+        assert_eq!(bytes(&bed.vfs, NAME), spliced);
+        assert!(files(&bed.vfs).len() == 1, "no temporary file stays");
+    }
+}
+
+#[cfg(feature = "fault")]
+#[test]
+fn an_image_with_a_bad_first_sector_is_repaired() {
+    use codex_storage::vfs::CallKind;
+    use codex_storage::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
+    for sealed in [false, true] {
+        for form in [Form::Wal, Form::Snapshot] {
+            let disk = FaultDir::new();
+            let bed = Bed::new(disk.vfs(3), form, sealed);
+            let mut store = Store::open(bed.config()).unwrap();
+            store.set("a", "1").unwrap();
+            let map = store.map.clone();
+            store.close().unwrap();
+            let bad = Calls::of(CallKind::Read).on(NAME).at(0..512);
+            disk.fail_on(bad, 0, Fault::Eio, Lasting::Sticky, Side::Before);
+            let refused = Store::open(bed.config()).unwrap_err();
+            // An error of reading may pass, so it is not called damage.
+            let names = matches!(&refused, Error::Io { action, .. }
+                if action.contains("`repair_header`"));
+            assert!(names, "{refused}");
+            assert!(codex_storage::repair_header(&bed.vfs, NAME, bed.keys.as_deref()).unwrap());
+            disk.clear_plan();
+            assert_eq!(Store::open(bed.config()).unwrap().map, map, "{form} {sealed}");
+        }
+    }
+}
+
+/// A log has one header.
+#[test]
+fn a_ledger_is_not_repaired_and_says_so() {
+    let bed = Bed::mem(Form::Ledger, false);
+    Store::open(bed.config()).unwrap().close().unwrap();
+    let whole = bytes(&bed.vfs, NAME);
+    assert!(!codex_storage::repair_header(&bed.vfs, NAME, None).unwrap());
+    let damaged = [&[0; 512], &whole[512..]].concat();
+    put(&bed.vfs, NAME, &damaged);
+    let refused = codex_storage::repair_header(&bed.vfs, NAME, None);
+    assert!(matches!(refused, Err(Error::NotADatabase { .. })), "{refused:?}");
+    assert_eq!(bytes(&bed.vfs, NAME), damaged);
+    let missing = codex_storage::repair_header(&bed.vfs, "b.db", None);
+    assert!(matches!(missing, Err(Error::NotFound { .. })), "{missing:?}");
+    assert_eq!(bed.vfs.dir.metadata("b.db.lock").unwrap(), None);
+}
+
+/// A section of a kind that this build does not know, and one that comes twice.
+#[test]
+fn unknown_and_doubled_sections_are_refused() {
+    let bed = small_images().remove(0);
+    let image = bytes(&bed.vfs, NAME);
+    let section = image.len() - TAIL_LEN - blocks(&image).last().unwrap().len();
+    let footer = image.len() - TAIL_LEN;
+    let id = &image[32..48];
+    let sum = |bytes: &[u8]| crc32c::crc32c_append(crc32c::crc32c(id), bytes).to_le_bytes();
+    let mut unknown = image.clone();
+    unknown[section + 4] = 2;
+    let crc = sum(&unknown[section..section + 28]);
+    unknown[section + 28..section + 32].copy_from_slice(&crc);
+    let refused = open_with(&bed, &unknown).unwrap_err();
+    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    for count in [0_usize, 2] {
+        let parts = vec![&image[section..footer]; count].concat();
+        let mut made = [&image[..section], &parts, &image[footer..]].concat();
+        let (len, at) = (made.len() as u64, made.len() - TAIL_LEN);
+        made[at + 40..at + 48].copy_from_slice(&len.to_le_bytes());
+        made[at + 80] = count as u8;
+        let crc = sum(&made[at..at + 92]);
+        made[at + 92..at + 96].copy_from_slice(&crc);
+        is_refused(&bed, &made, &format!("{count} sections"));
+    }
+}
+
+fn flipped(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[100] ^= 4;
+    bytes
+}
+
 /// Images of a few entries, plain and sealed.
 fn small_images() -> Vec<Bed> {
     [false, true]
@@ -276,11 +443,11 @@ fn large_images() -> Vec<Bed> {
         .into()
 }
 
-/// The blocks between header and footer.
+/// The blocks and the section between header and footer.
 fn blocks(image: &[u8]) -> Vec<&[u8]> {
     let mut blocks = Vec::new();
     let mut at = 512;
-    while at < image.len() - 96 {
+    while at < image.len() - TAIL_LEN {
         let len = u32::from_le_bytes(image[at + 12..at + 16].try_into().unwrap()) as usize;
         blocks.push(&image[at..at + 32 + len]);
         at += 32 + len;

@@ -35,12 +35,13 @@ fn timed(sealed: bool) -> (Bed, SimClock) {
     (Bed::new(vfs, Form::Ledger, sealed), clock)
 }
 
-/// Seq, time and digest of each commit.
-fn past(bed: &Bed) -> Vec<(u64, i64, [u8; 32])> {
+/// The time and the anchor of each commit.
+fn past(bed: &Bed) -> Vec<(i64, Anchor)> {
     let mut found = Vec::new();
     let keys = bed.keys.as_deref();
     read_commits(&bed.vfs, NAME, keys, u64::MAX, &mut |commit| {
-        found.push((commit.seq, commit.time_us, commit.digest));
+        assert_eq!(commit.seq, commit.anchor.seq);
+        found.push((commit.time_us, commit.anchor));
         Ok(())
     })
     .unwrap();
@@ -61,7 +62,7 @@ fn each_commit_has_its_time_and_times_never_run_backwards() {
         let mut store = Store::open(bed.config()).unwrap();
         put(&mut store, 1, b"x").unwrap();
         drop(store);
-        let times: Vec<i64> = past(&bed).into_iter().map(|(_, time, _)| time).collect();
+        let times: Vec<i64> = past(&bed).into_iter().map(|(time, _)| time).collect();
         assert_eq!(times, [100, 200, 200, 300, 300]);
     }
 }
@@ -85,12 +86,21 @@ fn the_digests_are_the_chain_that_the_format_describes() {
         sha.finalize().into()
     };
     let records = b"\x01\0\x01\0\x01\0\0\0kv\x02\0\x04\0\0\0\0\0gone";
-    let first = link(base.digest, 1, 2, records);
+    let genesis: [u8; 32] = bytes(&bed.vfs, NAME)[96..128].try_into().unwrap();
+    assert_ne!(genesis, [0; 32], "random");
+    let first = link(genesis, 1, 2, records);
     let second = link(first, 2, 1, b"\x03\0\0\0\0\0\0\0");
-    assert_eq!(past(&bed), [(1, 77, first), (2, 77, second)]);
-    assert_eq!(store.storage.anchor(), Anchor { seq: 2, digest: second, ..base });
-    assert_eq!(base.seq, 0);
-    assert_ne!(base.digest, [0; 32], "a random genesis");
+    let anchor = |seq: u64, digest: [u8; 32]| {
+        let mut sha = Sha256::new();
+        sha.update(b"codexdb anchor 1");
+        sha.update(base.store_id);
+        sha.update(seq.to_le_bytes());
+        sha.update(digest);
+        Anchor { seq, value: sha.finalize().into(), ..base }
+    };
+    assert_eq!(base, anchor(0, genesis));
+    assert_eq!(past(&bed), [(77, anchor(1, first)), (77, anchor(2, second))]);
+    assert_eq!(store.storage.anchor(), anchor(2, second));
 }
 
 #[test]
@@ -99,13 +109,12 @@ fn an_anchor_may_name_any_commit_of_a_group() {
     let mut store = Store::open(bed.config()).unwrap();
     let set = Op::Set { key: b"k", value: b"v" };
     store.commit(&[&[set], &[set], &[set]]).unwrap();
-    let last = store.storage.anchor();
     drop(store);
-    for (seq, _, digest) in past(&bed) {
+    for (_, anchor) in past(&bed) {
         let mut config = bed.config();
-        config.anchor = Some(Anchor { seq, digest, ..last });
+        config.anchor = Some(anchor);
         Store::open(config.clone()).unwrap();
-        config.anchor = Some(Anchor { seq, digest: [8; 32], ..last });
+        config.anchor = Some(Anchor { value: [8; 32], ..anchor });
         let refused = Store::open(config);
         assert!(matches!(refused, Err(Error::AnchorMismatch { .. })), "{refused:?}");
     }
@@ -179,7 +188,7 @@ fn the_past_is_read_up_to_any_commit_and_cut_into_a_ledger_of_its_own() {
             let mut restored = Store::open(copy.config()).unwrap();
             assert_eq!(restored.map, model(&values, cut.seq));
             let anchor = restored.storage.anchor();
-            assert_eq!((anchor.seq, anchor.digest), (cut.seq, cut.digest));
+            assert_eq!((anchor.seq, anchor), (cut.seq, cut.anchor));
             assert_eq!(restored.recovered.cut, None);
             put(&mut restored, cut.seq + 1, b"another future").unwrap();
             drop(restored);

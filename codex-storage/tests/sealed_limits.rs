@@ -78,13 +78,13 @@ fn a_log_begins_a_new_epoch_long_before_its_key_is_worn_out() {
 fn an_image_that_would_exhaust_its_epoch_never_takes_the_place_of_the_old_one() {
     let bed = bed(Form::Wal);
     let mut store = Store::open(bed.config()).unwrap();
-    // With the footer, 20 messages.
-    for n in 0..LIMIT - 1 {
+    // With the section and the footer, 20 messages.
+    for n in 0..LIMIT - 2 {
         block(&mut store, n).unwrap();
     }
     assert!(store.checkpoint().unwrap());
     let image = bytes(&bed.vfs, common::NAME);
-    for n in LIMIT - 1..LIMIT + 5 {
+    for n in LIMIT - 2..LIMIT + 4 {
         block(&mut store, n).unwrap();
         is_refused(store.checkpoint());
         assert_eq!(bytes(&bed.vfs, common::NAME), image);
@@ -111,7 +111,7 @@ fn an_image_that_would_exhaust_its_epoch_never_takes_the_place_of_the_old_one() 
 fn a_commit_of_a_snapshot_whose_image_would_exhaust_its_epoch_is_refused_and_absent() {
     let bed = bed(Form::Snapshot);
     let mut store = Store::open(bed.config()).unwrap();
-    for n in 0..LIMIT - 1 {
+    for n in 0..LIMIT - 2 {
         block(&mut store, n).unwrap();
     }
     let (map, anchor) = (store.map.clone(), store.storage.anchor());

@@ -174,7 +174,7 @@ impl Engine {
         self.shared.flush(&|_, _| true)
     }
 
-    /// The last commit and the digest of the history up to it.
+    /// The last commit as an anchor.
     ///
     /// # Errors
     /// `Closed`, `Poisoned`.

@@ -318,8 +318,8 @@ impl Storage for Double {
         stats
     }
 
-    fn anchor(&self) -> Anchor {
-        Anchor { store_id: [0; 16], seq: seq(self.probe.untracked().log.len()), digest: [0; 32] }
+    fn anchor(&mut self) -> Anchor {
+        Anchor { store_id: [0; 16], seq: seq(self.probe.untracked().log.len()), value: [0; 32] }
     }
 
     fn poisoned(&self) -> Option<String> {

@@ -75,7 +75,10 @@ impl Run<'_> {
             Create::New => options.create_new(true),
         };
         match (opening.anchor, self.anchor) {
-            (AnchorPick::Noted, Some(anchor)) => options = options.anchor(anchor),
+            // A history may forget that it gave the anchor, by a crash or as a ledger.
+            (AnchorPick::Noted, Some(anchor)) => {
+                options = options.anchor(anchor).accept_unknown_anchor(true);
+            }
             (AnchorPick::Beyond, Some(anchor)) => {
                 options = options.anchor(Anchor { seq: 1 << 40, ..anchor });
             }
@@ -296,6 +299,9 @@ fn problems(world: &World, opening: Opening, key: Option<u8>) -> Vec<&'static st
     }
     let lazy = opening.level == Level::Os && !opening.read_only;
     if lazy && opening.form == Some(Form::Snapshot) {
+        found.push("Contradiction");
+    }
+    if opening.anchor != AnchorPick::None && opening.create == Create::New && !opening.read_only {
         found.push("Contradiction");
     }
     let kept = if opening.read_only { world.store.as_ref() } else { world.finished() };

@@ -19,7 +19,7 @@ use codex_core::{
     Store,
 };
 
-use super::{NAME, blocks, frames, is_log, resum_frame, resum_header, resum_image};
+use super::{NAME, frames, is_log, parts, resum_frame, resum_header, resum_header_at, resum_image};
 use crate::common::{FORMS, contents};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
@@ -295,8 +295,10 @@ fn repair(name: &str, file: &mut [u8], at: usize) {
         if let Some((from, _)) = frame {
             resum_frame(file, from);
         }
-    } else if blocks(file).last().is_some_and(|&(_, end)| end + 96 == file.len()) {
-        resum_image(file);
+    } else if parts(file).last().is_some_and(|&(_, end)| end + 96 + 512 == file.len()) {
+        // The second header alone, or what stands between the two.
+        let second = file.len() - 512;
+        if at < second { resum_image(file) } else { resum_header_at(file, second) }
     }
 }
 

@@ -25,9 +25,51 @@ impl Found {
     /// Reads the header at the start of `file`.
     ///
     /// # Errors
-    /// `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, in this order.
+    /// `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, `Unsupported`, in this order. Of an
+    /// image whose second header is intact, `Damaged` instead of what else shows that the first
+    /// one is not. `Io` stays what it is: an error of reading may pass.
     pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Self> {
-        Self::parse(&read_slot(file, path)?, path)
+        Self::first(file, path).map_err(|error| {
+            let has_second = || Self::second(file, path).is_ok();
+            let path = path.to_owned();
+            match error {
+                Error::NotADatabase { .. } | Error::NewerVersion { .. } | Error::Damaged { .. }
+                    if has_second() =>
+                {
+                    Error::Damaged { path, offset: 0, what: ONLY_SECOND }
+                }
+                Error::Io { source, .. } if has_second() => {
+                    Error::Io { action: READ_ONLY_SECOND, path, source }
+                }
+                error => error,
+            }
+        })
+    }
+
+    /// As [`read`](Self::read), whatever the end of the file holds.
+    pub(crate) fn first(file: &dyn File, path: &Path) -> Result<Self> {
+        let len = file_len(file, path)?.min(u64_of(HEADER_LEN));
+        Self::parse(&read_slot(file, 0, len, path)?, path)
+    }
+
+    /// Reads the second header of an image, at the end of `file`.
+    ///
+    /// # Errors
+    /// As [`first`](Self::first).
+    pub(crate) fn second(file: &dyn File, path: &Path) -> Result<Self> {
+        let len = u64_of(HEADER_LEN);
+        let offset = file_len(file, path)?.saturating_sub(len);
+        let found = Self::parse(&read_slot(file, offset, len, path)?, path)?;
+        if offset < len || found.header.kind != FileKind::Image {
+            let what = "there is no second header at the end of the file";
+            return Err(Error::Damaged { path: path.to_owned(), offset, what });
+        }
+        Ok(found)
+    }
+
+    /// The bytes that were read.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The bytes of this image's header without the link to its log; the tag does not cover that.
@@ -76,6 +118,9 @@ impl Found {
         }
         if version != VERSION {
             return Err(damaged("the header has version 0"));
+        }
+        if let Some(what) = unsupported(&bytes) {
+            return Err(Error::Unsupported { path: path.to_owned(), what });
         }
         let header = parse_fields(&mut fields).map_err(damaged)?;
         Ok(Self { header, bytes: bytes.to_vec() })
@@ -143,19 +188,40 @@ impl Found {
     }
 }
 
+/// What a newer version may have set in the header with these bytes, which this one does not know.
+fn unsupported(bytes: &[u8]) -> Option<&'static str> {
+    match bytes.get(CIPHER_OFFSET..=FLAGS_OFFSET) {
+        Some([CIPHER_AES_GCM_SIV, _]) => Some("the cipher AES-256-GCM-SIV"),
+        Some([_, FLAG_PADDED]) => Some("padded lengths"),
+        Some([_, flags]) if *flags != 0 => Some("a flag in its header"),
+        _ => None,
+    }
+}
+
 fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.truncate(CRC_OFFSET);
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
     bytes
 }
 
-/// The bytes of the header, fewer where the file ends before.
-fn read_slot(file: &dyn File, path: &Path) -> Result<Vec<u8>> {
-    let read = || {
-        let left = file.len()?.min(u64_of(HEADER_LEN));
-        let mut bytes = vec![0; usize::try_from(left).unwrap_or(HEADER_LEN)];
-        file.read_exact_at(&mut bytes, 0)?;
-        Ok(bytes)
-    };
-    read().map_err(|e| Error::io("read the header of", path, e))
+/// The `len` bytes of a header at `offset`.
+fn read_slot(file: &dyn File, offset: u64, len: u64, path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = vec![0; usize::try_from(len).unwrap_or(HEADER_LEN)];
+    let read = file.read_exact_at(&mut bytes, offset);
+    read.map(|()| bytes).map_err(|e| Error::io("read the header of", path, e))
 }
+
+fn file_len(file: &dyn File, path: &Path) -> Result<u64> {
+    file.len().map_err(|e| Error::io("read the header of", path, e))
+}
+
+const CIPHER_OFFSET: usize = 12;
+/// Reserved for AES-256-GCM-SIV.
+const CIPHER_AES_GCM_SIV: u8 = 3;
+const FLAGS_OFFSET: usize = 13;
+/// Reserved: lengths are padded.
+const FLAG_PADDED: u8 = 1;
+const READ_ONLY_SECOND: &str = "read the header (if it is a bad sector, `repair_header` writes the \
+                                file again under the second header) of";
+const ONLY_SECOND: &str = "the header cannot be read, but the second one at the end of the file \
+                           is intact: `repair_header` writes the file again under that";

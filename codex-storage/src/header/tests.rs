@@ -172,7 +172,7 @@ fn a_header_cut_short_is_named_for_what_is_left_of_it() {
 #[test]
 fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
     let ledger = plain(FileKind::Log, Form::Ledger).encode(None);
-    let cases: [(usize, &[u8]); 16] = [
+    let cases: [(usize, &[u8]); 17] = [
         (8, &[0, 0]),
         (10, &[0]),
         (10, &[1]),
@@ -180,8 +180,9 @@ fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
         (11, &[0]),
         (11, &[2]),
         (11, &[4]),
-        (12, &[3]),
-        (13, &[0, 0, 1]),
+        (12, &[4]),
+        (14, &[1]),
+        (15, &[1]),
         (48, &[0; 8]),
         (56, &[1]),
         (208, &[1]),
@@ -202,6 +203,27 @@ fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
     assert!(parse(&with(&image, 192, &[1])).is_err());
     let newer = parse(&with(&ledger, 8, &[2, 0]));
     assert!(matches!(newer, Err(Error::NewerVersion { found: 2, supported: 1, .. })));
+}
+
+#[test]
+fn what_a_newer_version_may_set_is_named_and_no_damage() {
+    for bytes in [plain(FileKind::Image, Form::Wal).encode(None), sealed().1] {
+        let cases: [(usize, u8, &str); 4] = [
+            (12, 3, "AES-256-GCM-SIV"),
+            (13, 1, "padded lengths"),
+            (13, 3, "flag"),
+            (13, 0x80, "flag"),
+        ];
+        for (at, to, named) in cases {
+            let refused = parse(&with(&bytes, at, &[to])).unwrap_err();
+            let Error::Unsupported { what, .. } = refused else { panic!("{at} {to}: {refused}") };
+            assert!(what.contains(named), "{at} {to}: {what}");
+            // Under a checksum that does not fit, it is no more than damage.
+            let mut flipped = bytes.clone();
+            flipped[at] = to;
+            assert!(matches!(parse(&flipped), Err(Error::Damaged { .. })));
+        }
+    }
 }
 
 #[test]

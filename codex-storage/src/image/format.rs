@@ -1,10 +1,11 @@
-//! The bytes of an image behind its header: block headers and the footer.
+//! The bytes of an image behind its header: the heads of blocks and sections, and the footer.
 //!
 //! The layout is `docs/FORMAT.md`, section "Images".
 
 use crc32c::{crc32c, crc32c_append};
 
 use crate::codec::{Fields, u64_of};
+use crate::header::HEADER_LEN;
 use crate::seal::TAG_LEN;
 
 /// Where the first block begins: right behind the header.
@@ -13,17 +14,38 @@ pub(crate) const BLOCKS_START: u64 = 512;
 pub(crate) const BLOCK_HEAD_LEN: usize = 32;
 /// The length of the footer in bytes.
 pub(crate) const FOOTER_LEN: usize = 96;
+/// The length of the footer and of the second header behind it, which end the file.
+pub(crate) const TAIL_LEN: usize = FOOTER_LEN + HEADER_LEN;
+/// The kind of the section that holds the earlier positions of the history.
+pub(crate) const SECTION_HISTORY: u32 = 1;
 /// A block closes once its records have this many bytes.
 pub(crate) const BLOCK_LEN_TARGET: usize = 64 << 10;
 /// How many bytes of a block header are authenticated with its payload.
 pub(crate) const BLOCK_AAD_LEN: usize = 24;
-/// How many bytes of the footer its tag authenticates.
-pub(crate) const FOOTER_AAD_LEN: usize = 64;
 
-/// What stands in front of a block's records.
+/// A part of an image between its header and its footer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Entries in key order.
+    Block,
+    /// Whatever its kind says.
+    Section,
+}
+
+impl Part {
+    fn magic(self) -> [u8; 4] {
+        match self {
+            Self::Block => *b"CDXB",
+            Self::Section => *b"CDXS",
+        }
+    }
+}
+
+/// The header of a block or a section, in front of its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockHead {
-    /// From 0, without gaps.
+    pub(crate) part: Part,
+    /// Of a block: from 0, without gaps. Of a section: its kind.
     pub(crate) index: u32,
     pub(crate) records: u32,
     /// On disk: the tag of a sealed block included.
@@ -37,7 +59,7 @@ pub(crate) struct BlockHead {
 impl BlockHead {
     pub(crate) fn encode(&self, file_id: &[u8; 16]) -> [u8; BLOCK_HEAD_LEN] {
         let mut to = [0; BLOCK_HEAD_LEN];
-        put(&mut to, 0, BLOCK_MAGIC);
+        put(&mut to, 0, self.part.magic());
         put(&mut to, 4, self.index.to_le_bytes());
         put(&mut to, 8, self.records.to_le_bytes());
         put(&mut to, 12, self.payload_len.to_le_bytes());
@@ -54,10 +76,11 @@ impl BlockHead {
         file_id: &[u8; 16],
     ) -> Result<Self, &'static str> {
         let mut fields = Fields::new(bytes);
-        if fields.array() != BLOCK_MAGIC {
-            return Err("there is no block where one has to begin");
-        }
+        let magic = fields.array();
+        let part = [Part::Block, Part::Section].into_iter().find(|part| part.magic() == magic);
+        let part = part.ok_or("there is no block or section where one has to begin")?;
         let head = Self {
+            part,
             index: fields.u32(),
             records: fields.u32(),
             payload_len: fields.u32(),
@@ -85,7 +108,7 @@ pub(crate) struct Footer {
     pub(crate) entries: u64,
     pub(crate) key_bytes: u64,
     pub(crate) value_bytes: u64,
-    /// Of the whole file, the footer included.
+    /// Of the whole file, the second header included.
     pub(crate) file_len: u64,
     /// The nonce of the tag; 0 in a plain image.
     pub(crate) counter: u64,
@@ -93,6 +116,7 @@ pub(crate) struct Footer {
     pub(crate) base_seq: u64,
     /// Over an empty text; zero in a plain image.
     pub(crate) tag: [u8; TAG_LEN],
+    pub(crate) sections: u32,
 }
 
 impl Footer {
@@ -108,6 +132,7 @@ impl Footer {
         put(&mut to, 48, self.counter.to_le_bytes());
         put(&mut to, 56, self.base_seq.to_le_bytes());
         put(&mut to, 64, self.tag);
+        put(&mut to, 80, self.sections.to_le_bytes());
         let crc = crc_under(file_id, to.get(..92).unwrap_or_default());
         put(&mut to, 92, crc.to_le_bytes());
         to
@@ -132,8 +157,9 @@ impl Footer {
             counter: fields.u64(),
             base_seq: fields.u64(),
             tag: fields.array(),
+            sections: fields.u32(),
         };
-        if fields.array() != [0; 12] {
+        if fields.array() != [0; 8] {
             return Err("the reserved bytes of the footer are not zero");
         }
         if fields.u32() != crc_under(file_id, bytes.get(..92).unwrap_or_default()) {
@@ -142,9 +168,12 @@ impl Footer {
         Ok(footer)
     }
 
-    /// What the tag of a sealed image's footer is bound to.
+    /// What the tag of a sealed image's footer is bound to: all but the tag and the checksum.
     pub(crate) fn aad(&self, file_id: &[u8; 16]) -> Vec<u8> {
-        bound(file_id, self.encode(file_id).get(..FOOTER_AAD_LEN).unwrap_or_default())
+        let bytes = self.encode(file_id);
+        let mut aad = bound(file_id, bytes.get(..64).unwrap_or_default());
+        aad.extend_from_slice(bytes.get(80..84).unwrap_or_default());
+        aad
     }
 
     /// Counts one block, whose entries are counted one by one.
@@ -187,5 +216,4 @@ fn put<const N: usize>(to: &mut [u8], at: usize, bytes: [u8; N]) {
     }
 }
 
-const BLOCK_MAGIC: [u8; 4] = *b"CDXB";
 const FOOTER_MAGIC: [u8; 4] = *b"CDXE";

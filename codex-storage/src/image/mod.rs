@@ -1,5 +1,6 @@
 //! Images: the whole state in one file, entries in key order, every byte covered by a checksum.
 
+mod blocks;
 mod format;
 mod place;
 mod read;
@@ -14,7 +15,7 @@ use crate::header::NUMBER_MAX;
 use crate::seal::TAG_LEN;
 use crate::storage::State;
 
-use format::{BLOCK_HEAD_LEN, BLOCKS_START, FOOTER_LEN};
+use format::{BLOCK_HEAD_LEN, BLOCKS_START, TAIL_LEN};
 pub(crate) use place::{NotInstalled, Place};
 pub(crate) use read::ImageReader;
 pub(crate) use write::{ImageSpec, discard};
@@ -36,7 +37,8 @@ pub(crate) fn in_blocks(len: u64) -> u64 {
 
 /// Whether the image of `state` would have at most `len_max` bytes, or about that.
 pub(crate) fn is_at_most(state: &dyn State, len_max: u64) -> bool {
-    let mut len = BLOCKS_START + u64_of(FOOTER_LEN) + u64_of(BLOCK_HEAD_LEN + TAG_LEN);
+    // One block and one section.
+    let mut len = BLOCKS_START + u64_of(TAIL_LEN + 2 * (BLOCK_HEAD_LEN + TAG_LEN));
     if state.len() > len_max {
         return false;
     }

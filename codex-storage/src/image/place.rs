@@ -9,10 +9,11 @@ use crate::batch::Seq;
 use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Header, fresh_id};
+use crate::history::History;
 use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};
 use crate::seal::{Seal, TAG_LEN};
-use crate::storage::{Anchor, Checkpoint, Form};
+use crate::storage::{Checkpoint, Form};
 use crate::vfs::{Mode, Open, Vfs};
 
 /// Where the files of an open store are, and under which key.
@@ -86,15 +87,15 @@ impl Place {
         }
     }
 
-    /// Hands out the writing of an image of the state at `at` as a store of its own, whole by
-    /// itself, which `own` heads: for the name `name` in another folder. It has its temporary name
-    /// when it is written.
+    /// Hands out the writing of an image of the state at the end of `history` as a store of its
+    /// own, whole by itself, which `own` heads: for the name `name` in another folder. It has its
+    /// temporary name when it is written.
     pub(crate) fn image_elsewhere(
         &self,
         to: &Vfs,
         name: &str,
         own: &Header,
-        at: Anchor,
+        history: &History,
     ) -> Result<Checkpoint> {
         let path = to.dir.path(name);
         let names = Names::new(name, &path)?;
@@ -103,8 +104,8 @@ impl Place {
             form: if own.form == Form::Snapshot { Form::Snapshot } else { Form::Wal },
             file_id: fresh_id(to, &path)?,
             generation: following(own.generation, &self.path())?,
-            base_seq: at.seq,
-            base_digest: at.digest,
+            base_seq: history.seq(),
+            base_digest: history.end().digest,
             created_us: to.clock.now_us(),
             next_generation: 0,
             base_chain: 0,
@@ -119,7 +120,8 @@ impl Place {
             seal: self.seal.clone(),
             beside_writers: true,
         };
-        Ok(Checkpoint::new(move |state, progress| spec.write(state, progress)))
+        let history = history.clone();
+        Ok(Checkpoint::new(move |state, progress| spec.write(state, &history, progress)))
     }
 
     /// Gives a written file the store's own name and makes that durable.

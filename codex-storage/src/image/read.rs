@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use crc32c::crc32c;
-
-use super::format::{BLOCK_HEAD_LEN, BLOCKS_START, BlockHead, FOOTER_LEN, Footer, key_info};
+use super::blocks::{Block, Blocks, End};
+use super::format::{BLOCKS_START, FOOTER_LEN, Footer, TAIL_LEN, key_info};
 use crate::batch::{Op, Records};
 use crate::codec::u64_of;
 use crate::error::{Error, RecordError, Result};
-use crate::header::{Found, Header, seal_error};
+use crate::header::{Found, HEADER_LEN, Header, seal_error};
+use crate::history::Position;
 use crate::seal::{Opener, Seal};
 use crate::vfs::{File, Open, Vfs};
 
@@ -20,24 +20,27 @@ use crate::vfs::{File, Open, Vfs};
 #[derive(Debug)]
 pub(crate) struct ImageReader {
     file: Arc<dyn File>,
-    path: PathBuf,
+    pub(super) path: PathBuf,
     header: Header,
-    len: u64,
-    opener: Option<Box<dyn Opener>>,
+    /// Its bytes.
+    first: Vec<u8>,
+    pub(super) len: u64,
+    pub(super) opener: Option<Box<dyn Opener>>,
 }
 
 impl ImageReader {
     /// Opens the image `name` under a key that is known already.
     ///
     /// # Errors
-    /// As [`Found::read`], [`Found::authenticate`] and [`ImageReader::new`].
+    /// As [`Found::first`], [`Found::authenticate`] and [`ImageReader::new`].
     pub(crate) fn open(vfs: &Vfs, name: &str, seal: Option<Arc<dyn Seal>>) -> Result<Self> {
         let path = vfs.dir.path(name);
         let file =
             vfs.dir.open(name, Open::Read).map_err(|source| Error::io("open", &path, source))?;
-        let found = Found::read(&*file, &path)?;
+        let found = Found::first(&*file, &path)?;
+        let bytes = found.bytes().to_vec();
         let header = found.authenticate(seal.as_deref(), &path)?;
-        Self::new(file, &path, header, seal)
+        Self::new(file, &path, header, bytes, seal)
     }
 
     /// An image whose header is read and verified. Without a seal, a sealed image can only be
@@ -49,10 +52,11 @@ impl ImageReader {
         file: Arc<dyn File>,
         path: &Path,
         header: Header,
+        first: Vec<u8>,
         seal: Option<Arc<dyn Seal>>,
     ) -> Result<Self> {
         let len = file.len().map_err(|source| Error::io("read", path, source))?;
-        if len < BLOCKS_START + u64_of(FOOTER_LEN) {
+        if len < BLOCKS_START + u64_of(TAIL_LEN) {
             let what = "the file ends before its footer";
             return Err(Error::Damaged { path: path.to_owned(), offset: len, what });
         }
@@ -63,7 +67,7 @@ impl ImageReader {
             }
             None => None,
         };
-        Ok(Self { file, path: path.to_owned(), header, len, opener })
+        Ok(Self { file, path: path.to_owned(), header, first, len, opener })
     }
 
     pub(crate) fn header(&self) -> &Header {
@@ -72,7 +76,7 @@ impl ImageReader {
 
     /// Whether its blocks are sealed.
     pub(crate) fn is_sealed(&self) -> bool {
-        self.header.cipher != 0
+        self.header().cipher != 0
     }
 
     /// The length of the file in bytes.
@@ -80,23 +84,27 @@ impl ImageReader {
         self.len
     }
 
-    /// Calls `sink` with every entry, keys ascending, and returns how many there are. The file is
-    /// good only when this returns: the counts stand at its end.
+    /// Calls `sink` with every entry, keys ascending, and returns the earlier positions of the
+    /// history that the image lists. The file is good only when this returns: the counts stand at
+    /// its end.
     ///
     /// # Errors
     /// `Damaged`, `Tampered`, `KeyRequired`, `Io`; what `sink` returned.
-    pub(crate) fn replay(&self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<u64> {
+    pub(crate) fn replay(
+        &self,
+        sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
+    ) -> Result<Vec<Position>> {
         if self.is_sealed() && self.opener.is_none() {
             return Err(Error::KeyRequired { path: self.path.clone() });
         }
         let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
-        let footer = if self.len >= READ_AHEAD_FROM {
+        let end = if self.len >= READ_AHEAD_FROM {
             self.each_block_read_ahead(|block| entries.decode(&block, sink))?
         } else {
             self.each_block(|block| entries.decode(&block, sink))?
         };
-        entries.agree_with(&footer)?;
-        Ok(footer.entries)
+        entries.agree_with(&end.footer)?;
+        Ok(end.listed)
     }
 
     /// Re-reads every byte and returns the number of entries; of a sealed image without its key
@@ -109,7 +117,7 @@ impl ImageReader {
         let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
         let mut read = 0;
         // Beside running writers, which want the other processors, and this one too.
-        let footer = self.each_block(|block| {
+        let End { footer, .. } = self.each_block(|block| {
             if !is_blind {
                 entries.decode(&block, &mut |_| Ok(()))?;
             }
@@ -123,23 +131,41 @@ impl ImageReader {
         Ok(footer.entries)
     }
 
-    /// Checks that the file has its end: the footer, and that it belongs to this header and length.
+    /// Checks that the file has its end: the second header, and a footer that belongs to this
+    /// header and length.
     pub(crate) fn check_end(&self) -> Result<()> {
-        let (footer, offset) = self.footer()?;
-        if footer.file_len != self.len || footer.base_seq != self.header.base_seq {
-            return Err(self.damaged(offset, "the footer does not agree with the file"));
-        }
-        Ok(())
+        self.footer().map(drop)
     }
 
-    /// The footer and its offset.
-    fn footer(&self) -> Result<(Footer, u64)> {
-        let offset = self.len - u64_of(FOOTER_LEN);
-        let mut bytes = [0; FOOTER_LEN];
-        self.read_raw(&mut bytes, offset)?;
-        let footer = Footer::decode(&bytes, &self.header.file_id)
+    /// The footer, which has the length and the base seq of this file, and has the header again
+    /// behind it.
+    pub(super) fn footer(&self) -> Result<Footer> {
+        let offset = self.footer_offset();
+        let mut tail = [0; TAIL_LEN];
+        self.read_raw(&mut tail, offset)?;
+        let header = self.header();
+        let footer = tail.first_chunk::<FOOTER_LEN>();
+        let footer = footer.ok_or("the file ends before its footer");
+        let footer = footer
+            .and_then(|bytes| Footer::decode(bytes, &header.file_id))
             .map_err(|what| self.damaged(offset, what))?;
-        Ok((footer, offset))
+        let agrees = footer.file_len == self.len && footer.base_seq == header.base_seq;
+        if !agrees && !cfg!(codex_mutant = "footer_unread") {
+            return Err(self.damaged(offset, "the footer does not agree with the file"));
+        }
+        let second = tail.last_chunk::<HEADER_LEN>();
+        if !second.is_some_and(|second| self.first == second)
+            && !cfg!(codex_mutant = "second_header_unread")
+        {
+            let offset = self.len - u64_of(HEADER_LEN);
+            return Err(self.damaged(offset, "the second header is not the same as the first"));
+        }
+        Ok(footer)
+    }
+
+    /// Where the blocks and the sections end.
+    pub(super) fn footer_offset(&self) -> u64 {
+        self.len - u64_of(TAIL_LEN)
     }
 
     /// The bytes at `offset` as they are on disk.
@@ -147,17 +173,17 @@ impl ImageReader {
         self.file.read_exact_at(buf, offset).map_err(|source| Error::io("read", &self.path, source))
     }
 
-    fn each_block(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<Footer> {
+    fn each_block(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
         let mut blocks = Blocks::new(self);
         while let Some(block) = blocks.next()? {
             take(block)?;
         }
-        blocks.footer()
+        blocks.end()
     }
 
     /// As [`each_block`](Self::each_block), while a thread reads, checks and opens the blocks to
     /// come.
-    fn each_block_read_ahead(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<Footer> {
+    fn each_block_read_ahead(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
         thread::scope(|scope| {
             let (sender, ahead) = sync_channel(BLOCKS_AHEAD);
             let reader = thread::Builder::new().name("codexdb-image".into());
@@ -174,7 +200,7 @@ impl ImageReader {
         loop {
             let step = match blocks.next() {
                 Ok(Some(block)) => Ok(Step::Block(block)),
-                Ok(None) => blocks.footer().map(Step::End),
+                Ok(None) => blocks.end().map(Step::End),
                 Err(e) => Err(e),
             };
             let last = !matches!(step, Ok(Step::Block(_)));
@@ -188,7 +214,7 @@ impl ImageReader {
         Error::Abandoned { path: self.path.clone() }
     }
 
-    fn damaged(&self, offset: u64, what: &'static str) -> Error {
+    pub(super) fn damaged(&self, offset: u64, what: &'static str) -> Error {
         Error::Damaged { path: self.path.clone(), offset, what }
     }
 }
@@ -196,104 +222,22 @@ impl ImageReader {
 /// Hears how far an image was read, in bytes and in entries, and says whether to go on.
 pub(crate) type Reading<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 
-/// One block, checked and opened, its records not yet decoded.
-struct Block {
-    offset: u64,
-    end: u64,
-    records: u32,
-    bytes: Vec<u8>,
-}
-
 enum Step {
     Block(Block),
-    End(Footer),
+    End(End),
 }
 
 fn take_all(
     ahead: &Receiver<Result<Step>>,
     take: &mut dyn FnMut(Block) -> Result<()>,
-) -> Result<Footer> {
+) -> Result<End> {
     loop {
         match ahead.recv() {
             Ok(Ok(Step::Block(block))) => take(block)?,
-            Ok(Ok(Step::End(footer))) => return Ok(footer),
+            Ok(Ok(Step::End(end))) => return Ok(end),
             Ok(Err(e)) => return Err(e),
             Err(_) => return Err(Error::Contradiction("the thread that reads ahead ended early")),
         }
-    }
-}
-
-/// The blocks of an image in order.
-struct Blocks<'a> {
-    image: &'a ImageReader,
-    at: u64,
-    totals: Footer,
-}
-
-impl<'a> Blocks<'a> {
-    fn new(image: &'a ImageReader) -> Self {
-        Self { image, at: BLOCKS_START, totals: Footer::default() }
-    }
-
-    /// `None` where the footer begins.
-    fn next(&mut self) -> Result<Option<Block>> {
-        let (image, offset) = (self.image, self.at);
-        let left = image.len.saturating_sub(offset + u64_of(FOOTER_LEN));
-        if left == 0 {
-            return Ok(None);
-        }
-        let mut head = [0; BLOCK_HEAD_LEN];
-        image.read_raw(&mut head, offset)?;
-        let head = BlockHead::decode(&head, &image.header.file_id)
-            .map_err(|what| image.damaged(offset, what))?;
-        if u64::from(head.index) != self.totals.blocks {
-            return Err(image.damaged(offset, "a block is not the one that follows"));
-        }
-        let len = u64_of(BLOCK_HEAD_LEN) + u64::from(head.payload_len);
-        if len > left {
-            return Err(image.damaged(offset, "a block runs past the end of the file"));
-        }
-        let bytes = self.payload(&head, offset)?;
-        self.totals.add_block(&head);
-        self.at += len;
-        Ok(Some(Block { offset, end: self.at, records: head.records, bytes }))
-    }
-
-    fn payload(&self, head: &BlockHead, offset: u64) -> Result<Vec<u8>> {
-        let image = self.image;
-        let len = usize::try_from(head.payload_len)
-            .map_err(|_| image.damaged(offset, "a block does not fit the memory"))?;
-        let mut bytes = vec![0; len];
-        image.read_raw(&mut bytes, offset + u64_of(BLOCK_HEAD_LEN))?;
-        if crc32c(&bytes) != head.payload_crc {
-            return Err(image.damaged(offset, "the checksum of a block does not match"));
-        }
-        if let Some(opener) = &image.opener {
-            opener
-                .open(head.counter, &head.aad(&image.header.file_id), &mut bytes)
-                .map_err(|e| seal_error(&image.path, offset, e))?;
-        }
-        Ok(bytes)
-    }
-
-    /// What all blocks have to add up to.
-    fn footer(&self) -> Result<Footer> {
-        let image = self.image;
-        let (footer, offset) = image.footer()?;
-        if let Some(opener) = &image.opener {
-            let mut tag = footer.tag.to_vec();
-            opener
-                .open(footer.counter, &footer.aad(&image.header.file_id), &mut tag)
-                .map_err(|e| seal_error(&image.path, offset, e))?;
-        }
-        let agrees = footer.file_len == image.len
-            && footer.base_seq == image.header.base_seq
-            && footer.blocks == self.totals.blocks
-            && footer.crc_of_crcs == self.totals.crc_of_crcs;
-        if !agrees && !cfg!(codex_mutant = "footer_unread") {
-            return Err(image.damaged(offset, "the footer does not agree with the file"));
-        }
-        Ok(footer)
     }
 }
 
@@ -339,7 +283,7 @@ impl Entries<'_> {
         if agrees || cfg!(codex_mutant = "footer_unread") {
             return Ok(());
         }
-        let offset = self.image.len - u64_of(FOOTER_LEN);
+        let offset = self.image.footer_offset();
         Err(self.image.damaged(offset, "the footer does not agree with the entries"))
     }
 }

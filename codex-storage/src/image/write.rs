@@ -7,13 +7,15 @@ use std::sync::Arc;
 use crc32c::crc32c;
 
 use super::format::{
-    BLOCK_HEAD_LEN, BLOCK_LEN_TARGET, BLOCKS_START, BlockHead, FOOTER_LEN, Footer, key_info,
+    BLOCK_HEAD_LEN, BLOCK_LEN_TARGET, BLOCKS_START, BlockHead, Footer, Part, SECTION_HISTORY,
+    TAIL_LEN, key_info,
 };
 use super::read::{ImageReader, Reading};
 use crate::batch::{Op, encode_record};
 use crate::codec::u64_of;
 use crate::error::{Error, Result};
-use crate::header::{Header, seal_error};
+use crate::header::{HEADER_LEN, Header, seal_error};
+use crate::history::{History, encode_listed};
 use crate::seal::{Seal, Sealer, TAG_LEN};
 use crate::storage::{State, Written};
 use crate::vfs::{File, Mode, Open, Paced, Vfs};
@@ -32,9 +34,9 @@ pub(crate) struct ImageSpec {
 }
 
 impl ImageSpec {
-    /// Writes the entries of `state`, syncs, reads every byte back. `progress` hears, block by
-    /// block, of the entries written and then of those read back in addition, and says whether to
-    /// go on.
+    /// Writes the entries of `state` and the positions that `history` lists, syncs, reads every
+    /// byte back. `progress` hears, block by block, of the entries written and then of those read
+    /// back in addition, and says whether to go on.
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Abandoned`, `Damaged` when the file does not read back as written. The
@@ -42,6 +44,7 @@ impl ImageSpec {
     pub(crate) fn write(
         mut self,
         state: &dyn State,
+        history: &History,
         progress: &dyn Fn(u64) -> bool,
     ) -> Result<Written> {
         let sealer = self.begin_epoch()?;
@@ -55,14 +58,14 @@ impl ImageSpec {
             })?;
             let entries = blocks.footer.entries;
             go_on(entries)?;
-            blocks.finish()?;
+            blocks.finish(history)?;
             Ok(entries)
         };
         self.make(fill, &|written, read| progress(written + read))
     }
 
-    /// Writes the blocks and the footer of the image `from` below this header, which must have
-    /// the file id, the generation and the salt of `from`; syncs and reads every byte back.
+    /// Writes all of the image `from` but its headers under this header, which must have the file
+    /// id, the generation and the salt of `from`; syncs and reads every byte back.
     ///
     /// # Errors
     /// As [`ImageSpec::write`].
@@ -70,15 +73,17 @@ impl ImageSpec {
         let fill = |file: &mut Paced<'_>| {
             let mut buf = Vec::new();
             let mut at = BLOCKS_START;
-            while at < from.len() {
-                let rest = usize::try_from(from.len() - at).unwrap_or(COPY_LEN);
+            let end = from.len() - u64_of(HEADER_LEN);
+            while at < end {
+                let rest = usize::try_from(end - at).unwrap_or(COPY_LEN);
                 buf.resize(rest.min(COPY_LEN), 0);
                 from.read_raw(&mut buf, at)?;
                 file.write_all_at(&buf, at)
                     .map_err(|e| failed("write", self.path(), from.len(), e))?;
                 at += u64_of(buf.len());
             }
-            self.write_header(file)?;
+            self.write_header(file, 0)?;
+            self.write_header(file, end)?;
             Ok(0)
         };
         self.make(fill, &|_, _| true)
@@ -134,9 +139,9 @@ impl ImageSpec {
         file.map_err(|e| failed("create", self.path(), BLOCKS_START, e))
     }
 
-    fn write_header(&self, file: &mut Paced<'_>) -> Result<()> {
+    fn write_header(&self, file: &mut Paced<'_>, at: u64) -> Result<()> {
         let header = self.header.encode(self.seal.as_deref());
-        file.write_all_at(&header, 0).map_err(|e| failed("write", self.path(), BLOCKS_START, e))
+        file.write_all_at(&header, at).map_err(|e| failed("write", self.path(), BLOCKS_START, e))
     }
 
     fn read_back(&self, go_on: &mut Reading<'_>) -> Result<Written> {
@@ -179,7 +184,7 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         file: &'a mut Paced<'f>,
         sealer: Option<Box<dyn Sealer>>,
     ) -> Result<Self> {
-        spec.write_header(file)?;
+        spec.write_header(file, 0)?;
         let footer = Footer { base_seq: spec.header.base_seq, ..Footer::default() };
         let buf = vec![0; BLOCK_HEAD_LEN];
         Ok(Self { spec, file, sealer, buf, records: 0, at: BLOCKS_START, footer })
@@ -199,20 +204,22 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
     }
 
     fn write_block(&mut self) -> Result<()> {
+        let index = u32::try_from(self.footer.blocks).map_err(|_| self.too_large())?;
+        let head = self.write_part(Part::Block, index, self.records)?;
+        self.footer.add_block(&head);
+        self.append()?;
+        self.buf.truncate(BLOCK_HEAD_LEN);
+        self.buf.shrink_to(2 * BLOCK_LEN_TARGET);
+        self.records = 0;
+        Ok(())
+    }
+
+    /// Seals the payload behind the room for its header, and fills that in.
+    fn write_part(&mut self, part: Part, index: u32, records: u32) -> Result<BlockHead> {
         let tag_len = if self.sealer.is_some() { TAG_LEN } else { 0 };
-        let too_large = |_| Error::Damaged {
-            path: self.spec.path(),
-            offset: self.at,
-            what: "the state does not fit the counts of an image",
-        };
         let payload_len = self.buf.len() - BLOCK_HEAD_LEN + tag_len;
-        let mut head = BlockHead {
-            index: u32::try_from(self.footer.blocks).map_err(too_large)?,
-            records: self.records,
-            payload_len: u32::try_from(payload_len).map_err(too_large)?,
-            counter: 0,
-            payload_crc: 0,
-        };
+        let payload_len = u32::try_from(payload_len).map_err(|_| self.too_large())?;
+        let mut head = BlockHead { part, index, records, payload_len, counter: 0, payload_crc: 0 };
         let file_id = &self.spec.header.file_id;
         if let Some(sealer) = &mut self.sealer {
             let sealed = sealer.next_counter().and_then(|counter| {
@@ -225,19 +232,22 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         if let Some(room) = self.buf.first_chunk_mut() {
             *room = head.encode(file_id);
         }
-        self.footer.add_block(&head);
-        self.append()?;
-        self.buf.truncate(BLOCK_HEAD_LEN);
-        self.buf.shrink_to(2 * BLOCK_LEN_TARGET);
-        self.records = 0;
-        Ok(())
+        Ok(head)
     }
 
-    fn finish(mut self) -> Result<()> {
+    fn too_large(&self) -> Error {
+        let what = "the state does not fit the counts of an image";
+        Error::Damaged { path: self.spec.path(), offset: self.at, what }
+    }
+
+    fn finish(mut self, history: &History) -> Result<()> {
         if self.records > 0 {
             self.write_block()?;
         }
-        self.footer.file_len = self.at + u64_of(FOOTER_LEN);
+        let listed = encode_listed(history, self.spec.header.base_seq, &mut self.buf);
+        self.write_part(Part::Section, SECTION_HISTORY, listed)?;
+        self.footer.sections += 1;
+        self.footer.file_len = self.at + u64_of(self.buf.len() + TAIL_LEN);
         let file_id = &self.spec.header.file_id;
         if let Some(sealer) = &mut self.sealer {
             let mut text = Vec::new();
@@ -250,7 +260,9 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
                 self.footer.tag = *tag;
             }
         }
-        self.buf = self.footer.encode(file_id).to_vec();
+        self.buf.extend(self.footer.encode(file_id));
+        self.buf.extend(self.spec.header.encode(self.spec.seal.as_deref()));
+        // In one write: the end of an image takes no more calls than its footer alone would.
         self.append()
     }
 

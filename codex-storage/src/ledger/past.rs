@@ -5,11 +5,12 @@ use crate::batch::{Records, Seq};
 use crate::config::OnDamage;
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
+use crate::history::Position;
 use crate::log::LogReader;
 use crate::names::Names;
 use crate::open::refuse_pending;
 use crate::seal::Keys;
-use crate::storage::Form;
+use crate::storage::{Anchor, Form};
 use crate::vfs::Vfs;
 
 /// One commit of a ledger.
@@ -20,8 +21,8 @@ pub struct LedgerCommit<'a> {
     pub seq: Seq,
     /// When it was made, in microseconds since 1970 (UTC); never before the one before it.
     pub time_us: i64,
-    /// The digest of the history up to it; see `docs/FORMAT.md`, "History digest".
-    pub digest: [u8; 32],
+    /// Its anchor.
+    pub anchor: Anchor,
     /// Its operations in order; each has been decoded once already, so none is an error.
     pub ops: Records<'a>,
 }
@@ -34,8 +35,8 @@ pub struct LedgerCut {
     pub seq: Seq,
     /// The length of the file up to the cut, in bytes.
     pub offset: u64,
-    /// The digest of the history up to it.
-    pub digest: [u8; 32],
+    /// The anchor of that commit.
+    pub anchor: Anchor,
     /// The first commit after which the ledger can show the state of the store: 0 for one that
     /// began empty. One that was converted from another form begins with the state that it had.
     pub oldest: Seq,
@@ -72,7 +73,7 @@ pub struct LedgerCut {
 ///     println!("commit {} at {} us", commit.seq, commit.time_us);
 ///     Ok(())
 /// })?;
-/// assert_eq!(cut.digest, log.anchor().digest);
+/// assert_eq!(cut.anchor, log.anchor());
 /// # Ok(())
 /// # }
 /// ```
@@ -96,6 +97,7 @@ pub fn read_commits(
     }
     let (header, seal) = found.unlock(keys, &path)?;
     let mut reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
+    let store_id = header.store_id;
     let mut cut = *reader.end();
     while cut.seq < upto {
         let Some(group) = reader.next()? else { break };
@@ -107,7 +109,8 @@ pub fn read_commits(
             for op in commit.batch.ops() {
                 op.map_err(|source| Error::Record { path: path.clone(), source })?;
             }
-            sink(LedgerCommit { seq: commit.seq, time_us, digest, ops: commit.batch.ops() })
+            let anchor = Position { seq: commit.seq, digest }.anchor(store_id);
+            sink(LedgerCommit { seq: commit.seq, time_us, anchor, ops: commit.batch.ops() })
         })?;
         if reader.end().seq > upto {
             break;
@@ -115,5 +118,6 @@ pub fn read_commits(
         cut = *reader.end();
     }
     let oldest = header.oldest_seq;
-    Ok(LedgerCut { seq: cut.seq, offset: cut.offset, digest: cut.digest, oldest })
+    let anchor = Position { seq: cut.seq, digest: cut.digest }.anchor(store_id);
+    Ok(LedgerCut { seq: cut.seq, offset: cut.offset, anchor, oldest })
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{Earlier, Pending, Start, Wal};
 use crate::error::{Error, Result};
 use crate::header::{BODY_OFFSET, Header, fresh_id};
+use crate::history::Position;
 use crate::image::{ImageSpec, NotInstalled, Place, following, in_blocks, is_at_most};
 use crate::log::{LogWriter, SPACE_MIN};
 use crate::seal::HEADER_TAG_LEN;
@@ -19,7 +20,7 @@ impl Wal {
         if self.pending.is_some() {
             return Err(Error::Contradiction("a checkpoint is running: finish it first"));
         }
-        let is_new = self.now.seq != self.image.base_seq || !self.earlier.is_empty();
+        let is_new = self.history.seq() != self.image.base_seq || !self.earlier.is_empty();
         if !is_new && self.lost.is_none() {
             if self.image_is_named {
                 self.remove_leftovers();
@@ -48,7 +49,11 @@ impl Wal {
         };
         self.pending = Some(Pending { header: header.clone(), fresh: None });
         let spec = ImageSpec { beside_writers: true, ..self.place.image(header) };
-        Ok(Some(Checkpoint::new(move |state, progress| spec.write(state, progress))))
+        let history = self.history.clone();
+        let write = move |state: &dyn State, progress: &dyn Fn(u64) -> bool| {
+            spec.write(state, &history, progress)
+        };
+        Ok(Some(Checkpoint::new(write)))
     }
 
     /// Puts an image of `state` that is whole by itself in the place of the image and its log,
@@ -189,15 +194,16 @@ impl Wal {
         let header = Header {
             file_id: fresh_id(&self.place.vfs, self.condition.path())?,
             generation,
-            base_seq: self.now.seq,
+            base_seq: self.history.seq(),
             created_us: self.place.vfs.clock.now_us(),
             next_generation: 0,
             base_chain: 0,
-            base_digest: self.now.digest,
+            base_digest: self.history.end().digest,
             neighbour: [0; 16],
             ..self.image.clone()
         };
-        let Ok(written) = self.place.image(header.clone()).write(state, &|_| true) else {
+        let spec = self.place.image(header.clone());
+        let Ok(written) = spec.write(state, &self.history, &|_| true) else {
             self.image_failed();
             return Ok(false);
         };
@@ -236,6 +242,7 @@ impl Wal {
             drop(self.place.vfs.dir.remove(&written.temporary));
             return Err(Error::io("replace", self.condition.path(), source));
         }
+        self.history.list(Position::base(&header));
         self.image = header;
         self.image_bytes = written.bytes;
         self.images += 1;

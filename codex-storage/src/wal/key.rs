@@ -77,8 +77,9 @@ impl Wal {
         };
         let (segment, temporary) = (fresh.segment.clone(), fresh.segment_temporary.clone());
         self.pending = Some(Pending { header, fresh: Some(fresh) });
+        let history = self.history.clone();
         Ok(Checkpoint::new(move |state, progress| {
-            let written = spec.write(state, progress)?;
+            let written = spec.write(state, &history, progress)?;
             copying.begin(Reseal::begin(from, to, &segment, temporary)?);
             // Of the image all has been written and read back.
             copying.catch_up(&reached, &|_| progress(2 * state.len()))?;

@@ -15,7 +15,7 @@ use crate::condition::Condition;
 use crate::config::{CheckpointPolicy, Config, OnDamage};
 use crate::error::{Error, Result};
 use crate::header::Header;
-use crate::history::AnchorWatch;
+use crate::history::{AnchorWatch, History};
 use crate::image::{ImageReader, Place};
 use crate::lock::StoreLock;
 use crate::log::{Copying, LogCounts, LogPlace, LogWriter, layout};
@@ -66,7 +66,7 @@ pub(crate) struct Wal {
     retired: Option<Retired>,
     /// How long the log has to be before an image is tried again after a failure, in bytes.
     retry_at_bytes: u64,
-    now: Anchor,
+    history: History,
     durable: Seq,
     /// What the writers of earlier segments did.
     past: LogCounts,
@@ -122,7 +122,7 @@ impl Wal {
             durability: config.durability,
             on_damage: config.on_damage,
             policy: config.checkpoint,
-            watch: AnchorWatch::new(config.anchor),
+            watch: AnchorWatch::new(config.anchor, config.accept_unknown_anchor),
             image_bytes: image.len(),
             unread: Some(image),
             start: Start::Unread,
@@ -135,7 +135,7 @@ impl Wal {
             pending: None,
             retired: None,
             retry_at_bytes: 0,
-            now: Anchor::base(&header),
+            history: History::base(&header),
             durable: header.base_seq,
             image: header,
             past: LogCounts::default(),
@@ -207,7 +207,7 @@ impl Wal {
 
     /// As [`check_names`](Self::check_names), where no commit was just made.
     fn check_names_now(&mut self) -> Result<()> {
-        self.check_names(self.now.seq.min(self.durable + 1))
+        self.check_names(self.history.seq().min(self.durable + 1))
     }
 
     /// The used bytes of all segments that continue the image.
@@ -251,7 +251,7 @@ impl Storage for Wal {
                 self.place.check_name(&mut self.condition, seqs.start)?;
             }
         }
-        self.now = Anchor { seq: end.seq, digest: end.digest, ..self.now };
+        self.history.go_on(end.seq, end.digest);
         self.durable = durable;
         Ok(seqs)
     }
@@ -314,7 +314,7 @@ impl Storage for Wal {
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.place.image_elsewhere(to, name, &self.image, self.now)
+        self.place.image_elsewhere(to, name, &self.image, &self.history)
     }
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
@@ -328,10 +328,10 @@ impl Storage for Wal {
     fn stats(&self) -> StorageStats {
         let counts = self.current.as_ref().map(|current| current.log.counts()).unwrap_or_default();
         StorageStats {
-            seq: self.now.seq,
+            seq: self.history.seq(),
             durable: match self.lost {
                 // So that a flush runs a checkpoint.
-                Some(_) => self.durable.min(self.now.seq.saturating_sub(1)),
+                Some(_) => self.durable.min(self.history.seq().saturating_sub(1)),
                 None => self.durable,
             },
             groups: self.past.groups + counts.groups,
@@ -343,8 +343,12 @@ impl Storage for Wal {
         }
     }
 
-    fn anchor(&self) -> Anchor {
-        self.now
+    fn anchor(&mut self) -> Anchor {
+        self.history.anchor()
+    }
+
+    fn history(&self) -> History {
+        self.history.clone()
     }
 
     fn poisoned(&self) -> Option<String> {

@@ -6,7 +6,7 @@ use crate::batch::Op;
 use crate::error::Result;
 use crate::image::ImageReader;
 use crate::log::LogState;
-use crate::storage::{Anchor, Cut, Recovered};
+use crate::storage::{Cut, Recovered};
 
 impl Wal {
     /// Reads the image and the segments, and makes durable what was read where writing is allowed.
@@ -20,11 +20,12 @@ impl Wal {
         } else {
             Segments::find(&self.place, &self.image)?
         };
-        self.watch.pass(self.now.seq, &self.now.digest, self.condition.path())?;
-        image.replay(sink)?;
+        self.history.inherit(image.replay(sink)?);
+        self.watch.pass_listed(self.history.listed(), self.condition.path())?;
+        self.watch.pass(self.history.end(), self.condition.path())?;
         let mut found = Recovered {
-            seq: self.now.seq,
-            durable: self.now.seq,
+            seq: self.history.seq(),
+            durable: self.history.seq(),
             clean: segments.live.is_empty(),
             locked: self.place.is_locked(),
             stray: segments.stray.map(|generation| self.place.names.segment(generation)),
@@ -32,7 +33,8 @@ impl Wal {
         };
         segments.begin_at(&self.place, &self.image)?;
         let state = self.read(&segments.live, sink, &mut found)?;
-        self.watch.end(self.condition.path())?;
+        found.anchor = self.watch.end(&mut self.history, self.condition.path())?;
+        self.history.list(self.history.end());
         self.leftovers = segments.leftovers;
         if cfg!(codex_mutant = "leftovers_at_open") {
             self.remove_leftovers();
@@ -40,7 +42,7 @@ impl Wal {
         if self.condition.writes() {
             self.stray = segments.stray;
             self.start = self.ready(&segments.live, state.as_ref())?;
-            self.durable = self.now.seq;
+            self.durable = self.history.seq();
         }
         Ok(found)
     }
@@ -68,7 +70,7 @@ impl Wal {
         found.replayed = replay.commits;
         let (Some(state), Some(segment)) = (&last, live.last()) else { return Ok(last) };
         let end = &state.end;
-        self.now = Anchor { seq: end.seq, digest: end.digest, ..self.now };
+        self.history.go_on(end.seq, end.digest);
         self.durable = state.durable;
         found.seq = end.seq;
         found.durable = state.durable;

@@ -7,7 +7,7 @@ use crate::batch::Op;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Found, Header};
-use crate::history::AnchorWatch;
+use crate::history::{AnchorWatch, Position};
 use crate::image::{Place, following};
 use crate::log::{LogReader, LogState};
 use crate::storage::Form;
@@ -172,7 +172,8 @@ impl Segment {
             group.for_each(replay.sink)?;
             replay.commits += u64::from(group.count);
             let end = reader.end();
-            replay.watch.pass(end.seq, &end.digest, replay.store)?;
+            let position = Position { seq: end.seq, digest: end.digest };
+            replay.watch.pass(position, replay.store)?;
         }
         let state = reader.finish();
         if let Some(next) = next {

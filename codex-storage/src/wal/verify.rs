@@ -15,16 +15,13 @@ use crate::verify::Verified;
 pub(crate) fn verify(place: &Place, image: &Header, found: &mut Verified) -> Result<()> {
     let segments = Segments::find(place, image)?;
     segments.begin_at(place, image)?;
-    let (mut watch, store) = (AnchorWatch::new(None), place.path());
+    let (mut watch, store) = (AnchorWatch::new(None, false), place.path());
     let mut sink = |_: crate::batch::Op<'_>| Ok(());
     let mut replay = Replay { sink: &mut sink, watch: &mut watch, store: &store, commits: 0 };
     for (at, segment) in segments.live.iter().enumerate() {
         let next = segments.live.get(at + 1).map(|next| &next.header);
         let state = segment.read(place, next, OnDamage::Refuse, &mut replay)?;
-        found.seq = state.end.seq;
-        if !place.is_blind(image) {
-            found.digest = state.end.digest;
-        }
+        found.goes_on(&state);
         found.bytes += state.file_len;
     }
     found.commits = replay.commits;

@@ -191,6 +191,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["dropped went unnoticed"],
     ),
     tested(
+        "second_header_unread",
+        ["codex-storage", "image", "forged_second_header"],
+        &["of the second header went unnoticed"],
+    ),
+    tested(
         "poison_ignored",
         ["codex-storage", "snapshot", "in_doubt_and_poisons"],
         &["is_in_doubt_and_poisons ... FAILED"],

@@ -1,6 +1,7 @@
 //! What goes wrong, and when: the rules of a test for its simulated disk.
 
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,7 @@ pub enum Lasting {
 pub struct Calls {
     kinds: Option<Vec<CallKind>>,
     pattern: Option<String>,
+    bytes: Option<Range<u64>>,
 }
 
 impl Calls {
@@ -85,7 +87,7 @@ impl Calls {
 
     /// The calls of these kinds.
     pub fn among(kinds: &[CallKind]) -> Self {
-        Self { kinds: Some(kinds.to_vec()), pattern: None }
+        Self { kinds: Some(kinds.to_vec()), ..Self::default() }
     }
 
     /// Only those to files whose name (or second name) matches `pattern`, where a `*` stands for
@@ -96,6 +98,13 @@ impl Calls {
         self
     }
 
+    /// Only those to a file that are about any of these bytes: a bad sector.
+    #[must_use]
+    pub fn at(mut self, bytes: Range<u64>) -> Self {
+        self.bytes = Some(bytes);
+        self
+    }
+
     /// Whether `call` is one of them.
     pub fn include(&self, call: &Call) -> bool {
         let kind_fits = self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&call.kind));
@@ -103,7 +112,10 @@ impl Calls {
         let name_fits = self.pattern.as_ref().is_none_or(|pattern| {
             fits(&call.name, pattern) || call.to.as_ref().is_some_and(|to| fits(to, pattern))
         });
-        kind_fits && name_fits
+        let overlaps = |bytes: &Range<u64>| {
+            bytes.start < call.offset.saturating_add(call.len) && call.offset < bytes.end
+        };
+        kind_fits && name_fits && self.bytes.as_ref().is_none_or(overlaps)
     }
 }
 

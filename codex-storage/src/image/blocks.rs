@@ -1,0 +1,137 @@
+//! The blocks of an image in order, and then its sections and its footer.
+
+use crc32c::crc32c;
+
+use super::format::{BLOCK_HEAD_LEN, BLOCKS_START, BlockHead, Footer, Part, SECTION_HISTORY};
+use super::read::ImageReader;
+use crate::codec::u64_of;
+use crate::error::{Error, Result};
+use crate::header::seal_error;
+use crate::history::{Position, decode_listed};
+
+/// The blocks of an image in order.
+pub(super) struct Blocks<'a> {
+    image: &'a ImageReader,
+    at: u64,
+    totals: Footer,
+}
+
+/// One block, checked and opened, its records not yet decoded.
+pub(super) struct Block {
+    pub(super) offset: u64,
+    pub(super) end: u64,
+    pub(super) records: u32,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// The end of an image, behind its blocks.
+pub(super) struct End {
+    pub(super) footer: Footer,
+    /// The earlier positions of the history. Empty where they could not be opened for want of a
+    /// key.
+    pub(super) listed: Vec<Position>,
+}
+
+impl<'a> Blocks<'a> {
+    pub(super) fn new(image: &'a ImageReader) -> Self {
+        Self { image, at: BLOCKS_START, totals: Footer::default() }
+    }
+
+    /// `None` where the sections begin.
+    pub(super) fn next(&mut self) -> Result<Option<Block>> {
+        let (image, offset) = (self.image, self.at);
+        let Some(head) = self.head()?.filter(|head| head.part == Part::Block) else {
+            return Ok(None);
+        };
+        if u64::from(head.index) != self.totals.blocks {
+            return Err(image.damaged(offset, "a block is not the one that follows"));
+        }
+        let bytes = self.payload(&head)?;
+        self.totals.add_block(&head);
+        Ok(Some(Block { offset, end: self.at, records: head.records, bytes }))
+    }
+
+    /// Reads the sections, and the footer, which all blocks have to add up to.
+    pub(super) fn end(&mut self) -> Result<End> {
+        let image = self.image;
+        let mut listed = None;
+        while let Some(head) = self.head()? {
+            let offset = self.at;
+            if head.part != Part::Section {
+                return Err(image.damaged(offset, "a block stands behind a section"));
+            }
+            let payload = self.payload(&head)?;
+            self.totals.sections += 1;
+            if head.index != SECTION_HISTORY {
+                let what = "a section of a kind";
+                return Err(Error::Unsupported { path: image.path.clone(), what });
+            }
+            if listed.is_some() {
+                return Err(image.damaged(offset, "a section comes twice"));
+            }
+            let is_blind = image.is_sealed() && image.opener.is_none();
+            let (records, seq) = (head.records, image.header().base_seq);
+            let decoded =
+                if is_blind { Ok(Vec::new()) } else { decode_listed(&payload, records, seq) };
+            listed = Some(decoded.map_err(|what| image.damaged(offset, what))?);
+        }
+        let footer = self.footer()?;
+        let what = "the section with the history is missing";
+        let listed = listed.ok_or_else(|| image.damaged(image.footer_offset(), what))?;
+        Ok(End { footer, listed })
+    }
+
+    /// The header of the block or section that comes next; `None` where the footer begins.
+    fn head(&self) -> Result<Option<BlockHead>> {
+        let (image, offset) = (self.image, self.at);
+        let left = image.footer_offset().saturating_sub(offset);
+        if left == 0 {
+            return Ok(None);
+        }
+        let mut head = [0; BLOCK_HEAD_LEN];
+        image.read_raw(&mut head, offset)?;
+        let head = BlockHead::decode(&head, &image.header().file_id)
+            .map_err(|what| image.damaged(offset, what))?;
+        if u64_of(BLOCK_HEAD_LEN) + u64::from(head.payload_len) > left {
+            return Err(image.damaged(offset, "a block runs past the end of the file"));
+        }
+        Ok(Some(head))
+    }
+
+    /// Reads the payload behind `head`, and goes on behind it.
+    fn payload(&mut self, head: &BlockHead) -> Result<Vec<u8>> {
+        let (image, offset) = (self.image, self.at);
+        let len = usize::try_from(head.payload_len)
+            .map_err(|_| image.damaged(offset, "a block does not fit the memory"))?;
+        let mut bytes = vec![0; len];
+        image.read_raw(&mut bytes, offset + u64_of(BLOCK_HEAD_LEN))?;
+        if crc32c(&bytes) != head.payload_crc {
+            return Err(image.damaged(offset, "the checksum of a block does not match"));
+        }
+        if let Some(opener) = &image.opener {
+            opener
+                .open(head.counter, &head.aad(&image.header().file_id), &mut bytes)
+                .map_err(|e| seal_error(&image.path, offset, e))?;
+        }
+        self.at += u64_of(BLOCK_HEAD_LEN) + u64::from(head.payload_len);
+        Ok(bytes)
+    }
+
+    fn footer(&self) -> Result<Footer> {
+        let (image, offset) = (self.image, self.image.footer_offset());
+        let footer = image.footer()?;
+        if let Some(opener) = &image.opener {
+            let mut tag = footer.tag.to_vec();
+            opener
+                .open(footer.counter, &footer.aad(&image.header().file_id), &mut tag)
+                .map_err(|e| seal_error(&image.path, offset, e))?;
+        }
+        let agrees = footer.blocks == self.totals.blocks
+            && footer.sections == self.totals.sections
+            && footer.crc_of_crcs == self.totals.crc_of_crcs;
+        if !agrees && !cfg!(codex_mutant = "footer_unread") {
+            return Err(image.damaged(offset, "the footer does not agree with the file"));
+        }
+        Ok(footer)
+    }
+}
