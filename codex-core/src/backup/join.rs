@@ -134,9 +134,10 @@ impl Inspect for StoreFile {
 pub(crate) struct Grown(Arc<dyn File>);
 
 impl Grown {
-    /// Whether its root key is `seal`; `None` for a file that is not encrypted.
-    pub(crate) fn is_under(&self, seal: Option<&dyn Seal>) -> Result<bool> {
-        Ok(file_root_id(&*self.0, Path::new(LABEL))? == seal.map(Seal::root_id))
+    /// Whether its root key is `seal`; `None` for a file that is not encrypted. `path` stands in
+    /// errors.
+    pub(crate) fn is_under(&self, seal: Option<&dyn Seal>, path: &Path) -> Result<bool> {
+        Ok(file_root_id(&*self.0, path)? == seal.map(Seal::root_id))
     }
 }
 

@@ -277,7 +277,7 @@ fn settle(
         let grown = join::settle_ledger(vfs, name, reached)?;
         let seal = engine.seal();
         // A rekey may have ended in between.
-        if grown.is_under(seal.as_deref())? {
+        if grown.is_under(seal.as_deref(), &vfs.dir.path(name))? {
             return Ok(Settled { grown: Some(grown), seal });
         }
     }
