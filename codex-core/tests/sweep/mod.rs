@@ -9,8 +9,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
-use codex_core::crypto::Key;
+use codex_core::crypto::{Cipher, Key};
 use codex_core::proof::without_threads;
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{Mode, Open, Vfs};
@@ -295,10 +296,11 @@ fn repair(name: &str, file: &mut [u8], at: usize) {
         if let Some((from, _)) = frame {
             resum_frame(file, from);
         }
+    } else if at >= file.len() - 512 {
+        // The second header alone.
+        resum_header_at(file, file.len() - 512);
     } else if parts(file).last().is_some_and(|&(_, end)| end + 96 + 512 == file.len()) {
-        // The second header alone, or what stands between the two.
-        let second = file.len() - 512;
-        if at < second { resum_image(file) } else { resum_header_at(file, second) }
+        resum_image(file);
     }
 }
 
@@ -341,6 +343,7 @@ impl Case<'_> {
         if self.at.is_multiple_of(4) {
             self.fall_back(tally)?;
             self.restore(tally)?;
+            self.repair(tally)?;
         }
         Ok(())
     }
@@ -474,6 +477,26 @@ impl Case<'_> {
             Err(Error::Storage(StorageError::WrongKey { .. })) => Ok(()),
             Err(error) => Self::typed(&error, tally, "fall-back"),
         }
+    }
+
+    /// Puts the main file back under the one of its headers that is intact and authentic.
+    fn repair(&self, tally: &mut Tally) -> Result<(), String> {
+        let Some((vfs, _)) = self.disk() else { return Ok(()) };
+        for n in [3, 4] {
+            let cipher = Cipher::default();
+            let keys = codex_core::proof::keys(key(n), cipher, Arc::clone(&vfs.entropy));
+            let keys = self.sample.sealed.then_some(&*keys);
+            match codex_storage::repair_header(&vfs, NAME, keys) {
+                Ok(false) | Err(StorageError::WrongKey { .. }) => {}
+                Err(_) => tally.errors += 1,
+                Ok(true) => {
+                    let opened = self.sample.open(&vfs);
+                    let store = opened.map_err(|e| format!("repaired and does not open: {e}"))?;
+                    return self.judge(&store, true, "repaired");
+                }
+            }
+        }
+        Ok(())
     }
 
     fn restore(&self, tally: &mut Tally) -> Result<(), String> {
