@@ -183,6 +183,83 @@ fn no_change_of_key_lowers_the_costs_of_a_passphrase_unless_asked_by_name() {
     }
 }
 
+/// A key of a kind: raw with 16, 24 or 32 bytes, or a passphrase.
+fn of_kind(kind: usize, n: u8) -> Key {
+    match kind {
+        0..3 => Key::raw(&vec![n; 16 + 8 * kind]).unwrap(),
+        _ => {
+            let costs = KdfCosts::new(1, 8, 1).unwrap();
+            Key::passphrase_costing_exactly(&format!("passphrase {n}"), costs).unwrap()
+        }
+    }
+}
+
+/// Which of the keys open the store. It holds all that was committed, and takes more.
+fn opened_by(disk: &FaultDir, form: Form, kinds: [usize; 2], place: &str) -> [bool; 2] {
+    let opened = [0, 1].map(|at: usize| {
+        let vfs = disk.duplicate().vfs(7);
+        let key = of_kind(kinds[at], u8::try_from(at).unwrap());
+        let store = match options(form).key(key).open_in(&vfs, NAME).map_err(storage_error) {
+            Ok(store) => store,
+            // The kind is in the envelope.
+            Err(StorageError::Seal { .. }) if (kinds[0] == 3) != (kinds[1] == 3) => return false,
+            Err(StorageError::WrongKey { .. }) => return false,
+            Err(error) => panic!("{place}: {error}"),
+        };
+        assert_eq!(store.len(), 3, "{place}");
+        store.set("after", &0).unwrap();
+        store.close().unwrap();
+        true
+    });
+    assert!(opened[0] || opened[1], "{place}: neither key opens the store");
+    opened
+}
+
+#[test]
+fn an_interrupted_change_between_keys_of_any_kinds_leaves_one_that_opens() {
+    let pairs = (0..4).flat_map(|from| (0..4).map(move |to| [from, to]));
+    let (mut images, mut both) = (0, [0; 2]);
+    for kinds in pairs.filter(|[from, to]| from != to || *from == 3) {
+        for (form, rekey) in FORMS.into_iter().flat_map(|form| [(form, false), (form, true)]) {
+            for call in 0.. {
+                let disk = FaultDir::new();
+                let vfs = disk.vfs(1);
+                let store = options(form).key(of_kind(kinds[0], 0)).open_in(&vfs, NAME).unwrap();
+                store.set("image", &1).unwrap();
+                store.checkpoint().unwrap();
+                store.set("log", &2).unwrap();
+                store.set("more", &3).unwrap();
+                let from = disk.calls();
+                let is_cut = call % 3 != 2;
+                if is_cut {
+                    disk.cut_power_at(
+                        from + call,
+                        [Side::Before, Side::After][(call % 2) as usize],
+                    );
+                } else {
+                    disk.fail_at(from + call, Fault::Eio, Lasting::Once, Side::Before);
+                }
+                let new = of_kind(kinds[1], 1);
+                let done = if rekey { store.rekey(new) } else { store.change_key(new) };
+                if disk.calls() - from <= call {
+                    break;
+                }
+                let place = format!("{form}, {kinds:?}, rekey {rekey}, call {call}");
+                let survivors =
+                    [Survivors::Nothing, Survivors::Everything, Survivors::Seeded(call)];
+                for survivors in survivors {
+                    let opened = opened_by(&disk.reboot(survivors), form, kinds, &place);
+                    assert!(done.is_err() || opened == [false, true], "{place}: {opened:?}");
+                    both[usize::from(opened[1])] += 1;
+                    images += 1;
+                }
+            }
+        }
+    }
+    println!("{images} images; the old and the new key open {both:?}");
+    assert!(images > 3_000 && both.iter().all(|&count| count > 200), "{images}, {both:?}");
+}
+
 #[test]
 fn a_wrong_a_missing_and_a_superfluous_key_have_errors_of_their_own() {
     for form in FORMS {
