@@ -185,13 +185,11 @@ fn no_change_of_key_lowers_the_costs_of_a_passphrase_unless_asked_by_name() {
 
 /// A key of a kind: raw with 16, 24 or 32 bytes, or a passphrase.
 fn of_kind(kind: usize, n: u8) -> Key {
-    match kind {
-        0..3 => Key::raw(&vec![n; 16 + 8 * kind]).unwrap(),
-        _ => {
-            let costs = KdfCosts::new(1, 8, 1).unwrap();
-            Key::passphrase_costing_exactly(&format!("passphrase {n}"), costs).unwrap()
-        }
+    if kind < 3 {
+        return Key::raw(&vec![n; 16 + 8 * kind]).unwrap();
     }
+    let costs = KdfCosts::new(1, 8, 1).unwrap();
+    Key::passphrase_costing_exactly(&format!("passphrase {n}"), costs).unwrap()
 }
 
 /// Which of the keys open the store. It holds all that was committed, and takes more.

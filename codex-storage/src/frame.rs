@@ -2,6 +2,9 @@
 //!
 //! The layout is `docs/FORMAT.md`, section "Frames".
 
+// Its numbers come from files.
+#![warn(clippy::arithmetic_side_effects)]
+
 use crate::batch::Seq;
 use crate::codec::{Fields, is_zero, u64_of};
 use crate::header::NUMBER_MAX;
@@ -84,7 +87,8 @@ impl FrameHeader {
 
     /// Whether this build knows the kind and the flags, and no number is out of its range.
     pub(crate) fn is_known(&self) -> bool {
-        let numbers = [self.seq, self.durable, self.counter];
+        // A resume and a close announce the commit after the last.
+        let numbers = [self.seq.saturating_sub(1), self.durable, self.counter];
         matches!(self.kind, GROUP | RESUME | CLOSE)
             && self.flags & !(LAZY | SALTED) == 0
             && numbers.iter().all(|&number| number <= NUMBER_MAX)
@@ -103,7 +107,7 @@ impl FrameHeader {
 
     /// Header, payload and end byte, without the padding.
     pub(crate) fn len(&self) -> u64 {
-        u64_of(FRAME_HEAD) + u64::from(self.payload_len) + 1
+        u64_of(FRAME_HEAD).saturating_add(u64::from(self.payload_len)).saturating_add(1)
     }
 
     /// The last commit of the frame; of a resume or close the one before it. `None` when the
@@ -172,7 +176,7 @@ impl Parsed {
 
 /// `len` rounded up to where the next frame can begin.
 pub(crate) fn padded(len: u64) -> u64 {
-    len.saturating_add(ALIGN - 1) / ALIGN * ALIGN
+    len.saturating_add(ALIGN - 1) & !(ALIGN - 1)
 }
 
 fn header_crc(log: &LogId, offset: u64, bytes: &[u8]) -> u32 {

@@ -4,12 +4,14 @@
 
 mod found;
 mod key;
+mod keyed;
 
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
 
 pub(crate) use found::Found;
+use keyed::{STATE_TAG_LEN, masked};
 
 use crate::batch::Seq;
 use crate::codec::{Fields, is_zero};
@@ -118,24 +120,16 @@ impl Header {
         out.extend_from_slice(&self.base_tag);
         out.extend_from_slice(&self.oldest_seq.to_le_bytes());
         out.extend_from_slice(&self.state_tag(seal));
-        match &self.envelope {
-            Some(envelope) => out.extend_from_slice(envelope.as_slice()),
-            None => {
-                out.extend_from_slice(&self.stray_proof);
-                out.resize(TAG_OFFSET, 0);
-            }
+        if let Some(envelope) = &self.envelope {
+            out.extend_from_slice(envelope.as_slice());
+        } else {
+            out.extend_from_slice(&self.stray_proof);
+            out.resize(TAG_OFFSET, 0);
         }
         let tag = seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&covered(self, &out)));
         out.extend_from_slice(&tag);
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
         out
-    }
-
-    /// The header of this segment, which a rekey makes under the root key `fresh`, with the proof
-    /// of that under the root key before.
-    pub(crate) fn proven_stray(self, before: &dyn Seal, fresh: &dyn Seal) -> Self {
-        let stray_proof = before.header_tag(&stray_input(&self.encode(Some(fresh))));
-        Self { stray_proof, ..self }
     }
 
     /// Whether this is the header of a segment.
@@ -146,19 +140,6 @@ impl Header {
     /// Whether this is the header of a ledger.
     pub(crate) fn is_ledger(&self) -> bool {
         self.kind == FileKind::Log && self.form == Form::Ledger
-    }
-
-    /// Names the state of an encrypted image to tools that have no key: two images of one root key
-    /// have the same tag if they hold the same history. Zeros in other files.
-    fn state_tag(&self, seal: Option<&dyn Seal>) -> [u8; STATE_TAG_LEN] {
-        let mut tag = [0; STATE_TAG_LEN];
-        if let (FileKind::Image, Some(seal)) = (self.kind, seal) {
-            // A header has 480 bytes in front of its tag and begins with the signature: no tag of
-            // one is a tag of the other.
-            let full = seal.header_tag(&[STATE_LABEL, &self.base_digest].concat());
-            tag.iter_mut().zip(full).for_each(|(to, from)| *to = from);
-        }
-        tag
     }
 
     /// The first number that is larger than any that is counted to.
@@ -251,22 +232,14 @@ fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The input of the proof that the segment with this header was made by a rekey. Shorter than that
-/// of a header's tag, and it does not begin with the signature.
-fn stray_input(bytes: &[u8]) -> Vec<u8> {
-    [STRAY_LABEL, bytes.get(..ENVELOPE_OFFSET).unwrap_or_default()].concat()
-}
-
-/// The digest as it stands in the header of the file `file_id`, or what it is for one that stands
-/// there. It is a function of the plaintext, so an encrypted store masks it.
-fn masked(digest: &[u8; 32], seal: Option<&dyn Seal>, file_id: &[u8; 16]) -> [u8; 32] {
-    let mut out = *digest;
-    if let Some(seal) = seal
-        && !cfg!(codex_mutant = "digest_in_clear")
-    {
-        out.iter_mut().zip(seal.digest_pad(file_id)).for_each(|(to, pad)| *to ^= pad);
-    }
-    out
+/// The generation or the slot counter after this one.
+///
+/// # Errors
+/// `Damaged` if there is none: nobody counts that far.
+pub(crate) fn following(number: u64, path: &Path) -> Result<u64> {
+    let what = "a number in the header is the last that there can be";
+    let damaged = || Error::Damaged { path: path.to_owned(), offset: 0, what };
+    if number < NUMBER_MAX { Ok(number + 1) } else { Err(damaged()) }
 }
 
 /// A fresh id of a store or a file.
@@ -381,12 +354,6 @@ pub(crate) const VERSION: u16 = 1;
 /// As of PNG: the first byte is no ASCII, and a transfer that changes line ends destroys it.
 pub(crate) const SIGNATURE: [u8; 8] = *b"\x89CDXDB\r\n";
 const TAG_OFFSET: usize = 480;
-/// The state that an encrypted image holds, for tools without the key.
-const STATE_FIELD: Range<usize> = 216..224;
-const STATE_TAG_LEN: usize = 8;
-const STRAY_LABEL: &[u8] = b"codexdb stray 1";
-const ENVELOPE_OFFSET: usize = 224;
-const STATE_LABEL: &[u8] = b"codexdb state 1";
 /// Where its checksum stands.
 const CRC_OFFSET: usize = 508;
 const CIPHER_MAX: u8 = 2;

@@ -11,9 +11,9 @@ use crate::batch::{Group, Layout, Op, Seq};
 use crate::condition::Condition;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::header::{Header, fresh_id};
+use crate::header::{Header, NUMBER_MAX, following, fresh_id};
 use crate::history::{AnchorWatch, History, Position};
-use crate::image::{ImageReader, ImageSpec, NotInstalled, Place, discard, following, in_blocks};
+use crate::image::{ImageReader, ImageSpec, NotInstalled, Place, discard, in_blocks};
 use crate::lock::StoreLock;
 use crate::seal::{Keys, Seal};
 use crate::storage::{
@@ -240,6 +240,9 @@ impl Storage for Snapshot {
             return Ok(first..first);
         }
         let at = self.history.end().after(group);
+        if at.seq > NUMBER_MAX {
+            return Err(Error::Contradiction("the store has the last commit that there can be"));
+        }
         match image {
             Some(state) => self.write(at, state, group.only_removals())?,
             None if self.is_lazy() => {}
@@ -317,7 +320,8 @@ impl Storage for Snapshot {
         }
         let mut spec = self.next_image(self.history.end())?;
         let (header, seal) = spec.header.under_fresh_root(keys, self.condition.path())?;
-        spec.header = Header { slot_counter: header.slot_counter + 1, ..header };
+        let slot_counter = following(header.slot_counter, self.condition.path())?;
+        spec.header = Header { slot_counter, ..header };
         spec.seal = Some(Arc::clone(&seal));
         let header = spec.header.clone();
         let written = spec

@@ -14,8 +14,8 @@ use std::sync::Arc;
 
 use codex_storage::storage::Form;
 use codex_storage::sync::atomic::{AtomicU64, Ordering};
-use codex_storage::vfs::{CallKind, Observed};
-use codex_storage::{Access, Error};
+use codex_storage::vfs::{CallKind, Mode, Observed, Open, Vfs};
+use codex_storage::{Access, Conversion, Error};
 use common::store::Store;
 use common::{Bed, NAME, bytes, files, mem_with, put};
 
@@ -123,6 +123,26 @@ fn a_hole_at_the_end_is_read_once() {
     assert!(read <= (8 << 20) + (2 << 20), "{read}");
 }
 
+/// Gives the header a checksum that fits, and an image the same header at its end.
+fn repair_header(file: &mut [u8]) {
+    let crc = crc32c::crc32c(&file[..508]);
+    file[508..512].copy_from_slice(&crc.to_le_bytes());
+    if file[10] == 1 {
+        file.copy_within(..512, file.len() - 512);
+    }
+}
+
+/// Puts a file that can be written if the form writes to it.
+fn put_for(form: Form, vfs: &Vfs, name: &str, bytes: &[u8]) {
+    if form != Form::Ledger {
+        return put(vfs, name, bytes);
+    }
+    drop(vfs.dir.remove(name));
+    let file = vfs.dir.open(name, Open::CreateNew(Mode::Private)).unwrap();
+    file.write_all_at(bytes, 0).unwrap();
+    file.sync().unwrap();
+}
+
 /// The numbers of a header, at their bounds and beyond, under a checksum that fits: an error that
 /// is named, or a store that works.
 #[test]
@@ -141,20 +161,27 @@ fn header_numbers_at_their_bounds_never_overflow() {
                 for to in bounds {
                     let mut changed = whole.clone();
                     changed[at..at + 8].copy_from_slice(&to.to_le_bytes());
-                    let crc = crc32c::crc32c(&changed[..508]);
-                    changed[508..512].copy_from_slice(&crc.to_le_bytes());
+                    repair_header(&mut changed);
                     let bed = bed.copy();
-                    put(&bed.vfs, &name, &changed);
+                    put_for(form, &bed.vfs, &name, &changed);
                     let mut config = bed.config();
                     config.access = Access::ReadOnly;
-                    drop(Store::open(config));
+                    let before = Store::open(config.clone()).map(|store| store.map.0.len());
                     drop(codex_storage::verify(&bed.vfs, NAME, None));
                     let outcome = Store::open(bed.config()).and_then(|mut store| {
                         store.set("another", "value")?;
                         store.checkpoint()?;
                         store.set("and another", "value")?;
-                        store.close()
+                        store.close()?;
+                        Store::open(bed.config())?.close()
                     });
+                    // No store is made into one that cannot be read.
+                    if let Ok(before) = before {
+                        let place = format!("{name}, {to} at {at}, then {outcome:?}");
+                        let after = Store::open(config).unwrap_or_else(|e| panic!("{place}: {e}"));
+                        let wanted = if outcome.is_ok() { before + 2 } else { before };
+                        assert!(after.map.0.len() >= wanted, "{place}");
+                    }
                     match outcome {
                         Ok(()) => works += 1,
                         Err(_) => refused += 1,
@@ -165,4 +192,58 @@ fn header_numbers_at_their_bounds_never_overflow() {
     }
     println!("{refused} refused, {works} work");
     assert!(refused > 60 && works > 20, "{refused}, {works}");
+}
+
+/// A store of this form without entries, whose last commit is `seq`.
+fn empty_at(form: Form, seq: u64) -> Bed {
+    let bed = Bed::mem(form, false);
+    drop(Store::open(bed.config()).unwrap());
+    let mut main = bytes(&bed.vfs, NAME);
+    let seqs: &[usize] = if form == Form::Ledger { &[56, 72, 208] } else { &[56] };
+    for &at in seqs {
+        main[at..at + 8].copy_from_slice(&seq.to_le_bytes());
+    }
+    repair_header(&mut main);
+    if form != Form::Ledger {
+        let footer = main.len() - 512 - 96;
+        main[footer + 56..footer + 64].copy_from_slice(&seq.to_le_bytes());
+        let bound = [&main[32..48], &main[footer..footer + 92]].concat();
+        main[footer + 92..footer + 96].copy_from_slice(&crc32c::crc32c(&bound).to_le_bytes());
+    }
+    put_for(form, &bed.vfs, NAME, &main);
+    bed
+}
+
+#[test]
+fn a_store_with_the_last_commit_takes_no_more_and_stays_readable() {
+    for form in [Form::Wal, Form::Snapshot, Form::Ledger] {
+        for left in 0..3 {
+            let bed = empty_at(form, (1 << 62) - left);
+            let mut config = bed.config();
+            config.checkpoint.close_into_image_bytes_max = 0;
+            for round in 0..2 {
+                let mut store = Store::open(config.clone()).unwrap();
+                let place = format!("{form}, {left} left, round {round}");
+                let mut made = 0;
+                let refused = loop {
+                    match store.set(&format!("key {made}"), "value") {
+                        Ok(_) => made += 1,
+                        Err(error) => break error,
+                    }
+                };
+                assert!(matches!(refused, Error::Contradiction(_)), "{place}: {refused}");
+                assert_eq!(made, if round == 0 { left } else { 0 }, "{place}");
+                store.close().unwrap_or_else(|e| panic!("{place}: {e}"));
+            }
+            // In each other form there is no room for one commit more, or it can be read too.
+            for to in [Form::Ledger, Form::Snapshot, Form::Wal] {
+                let conversion = Conversion { form: Some(to), keys: None };
+                let mut config = config.clone();
+                config.form = None;
+                drop(codex_storage::convert(config.clone(), &conversion));
+                let store = Store::open(config).unwrap_or_else(|e| panic!("{form} to {to}: {e}"));
+                assert_eq!(store.map.0.len() as u64, left, "{form} to {to}");
+            }
+        }
+    }
 }

@@ -124,7 +124,8 @@ fn attack(files: &Files, everywhere: bool) -> Option<u32> {
     let (mut seen, mut times, mut before) = (HashSet::new(), HashSet::new(), HashSet::new());
     for bytes in files.values().filter(|bytes| bytes.len() >= 512) {
         times.insert(i64::from_le_bytes(bytes[64..72].try_into().unwrap()));
-        let looks_random = |window: &&[u8]| window.iter().filter(|&&byte| byte == 0).count() < 8;
+        let looks_random =
+            |window: &&[u8]| window.chunks(4).filter(|part| part.contains(&0)).count() < 4;
         before.extend(bytes[..512].windows(32).step_by(8).filter(looks_random).map(<[u8]>::to_vec));
         let bytes = if everywhere { &bytes[..] } else { &bytes[..512] };
         seen.extend(bytes.windows(8).map(|window| <[u8; 8]>::try_from(window).unwrap()));
@@ -200,13 +201,18 @@ fn clear(bytes: &[u8]) -> Vec<Range<usize>> {
                 ranges.extend(fields(&[0..40, 48..56, salt]));
                 at = (at + 64 + number(at + 52) + 1).next_multiple_of(64);
             }
-            b"CDXB" => {
-                ranges.extend(fields(&[0..24]));
+            b"CDXB" | b"CDXS" => {
+                ranges.extend(fields(&[0..16, 16..24]));
                 at += 32 + number(at + 12);
             }
             b"CDXE" => {
                 ranges.extend(fields(&[0..4, 8..64, 80..92]));
                 at += 96;
+            }
+            // The second header of an image.
+            b"\x89CDX" => {
+                ranges.extend(fields(&[0..88, 128..192, 208..216, 224..480]));
+                at += 512;
             }
             _ => at += 64,
         }

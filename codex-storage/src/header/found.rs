@@ -1,11 +1,15 @@
 //! A header as it is read: checked in the order of the format, then authenticated.
 
+// Its numbers come from files.
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::path::Path;
 use std::sync::Arc;
 
+use super::keyed::{STATE_FIELD, masked, stray_input};
 use super::{
-    CRC_OFFSET, FileKind, HEADER_LEN, Header, NAMED_FIELD, SIGNATURE, STATE_FIELD, TAG_OFFSET,
-    VERSION, covered, masked, parse_fields, seal_error, stray_input,
+    CRC_OFFSET, FileKind, HEADER_LEN, Header, NAMED_FIELD, SIGNATURE, TAG_OFFSET, VERSION, covered,
+    parse_fields, seal_error,
 };
 use crate::batch::Seq;
 use crate::codec::{Fields, u64_of};
@@ -107,7 +111,7 @@ impl Found {
         let damaged = |what| Error::Damaged { path: path.to_owned(), offset: 0, what };
         let mut fields = Fields::new(bytes);
         let (_signature, version) = (fields.u64(), fields.u16());
-        if bytes.len() >= SIGNATURE.len() + 2 && version > VERSION {
+        if bytes.len() >= VERSION_END && version > VERSION {
             let path = path.to_owned();
             return Err(Error::NewerVersion { path, found: version, supported: VERSION });
         }
@@ -225,3 +229,5 @@ const READ_ONLY_SECOND: &str = "read the header (if it is a bad sector, `repair_
                                 file again under the second header) of";
 const ONLY_SECOND: &str = "the header cannot be read, but the second one at the end of the file \
                            is intact: `repair_header` writes the file again under that";
+/// Where the version ends that the header has.
+const VERSION_END: usize = 10;

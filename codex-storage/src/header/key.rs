@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Header, seal_error};
+use super::{Header, following, seal_error};
 use crate::error::{Error, Result};
 use crate::seal::{Keys, Seal, TAG_LEN};
 
@@ -23,7 +23,8 @@ impl Header {
         };
         let wrapped = keys.wrap(&self.store_id, seal, old);
         let envelope = wrapped.map_err(|e| seal_error(path, 0, e))?;
-        Ok(Self { slot_counter: self.slot_counter + 1, envelope: Some(envelope), ..self.clone() })
+        let slot_counter = following(self.slot_counter, path)?;
+        Ok(Self { slot_counter, envelope: Some(envelope), ..self.clone() })
     }
 
     /// This header under a fresh root key, and that key; of the same cipher where there is one.

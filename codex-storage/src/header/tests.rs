@@ -259,3 +259,17 @@ fn a_plain_header_does_not_pass_in_an_encrypted_store() {
     let sealed = parse(&bytes).unwrap();
     assert!(matches!(sealed.authenticate(None, path()), Err(Error::Tampered { .. })));
 }
+
+#[test]
+fn the_last_slot_counter_takes_no_other_key() {
+    let (header, _) = sealed();
+    let seal = keys("right").unlock(&header.store_id, header.envelope.as_ref().unwrap()).unwrap();
+    for (slot_counter, may) in [(NUMBER_MAX - 1, true), (NUMBER_MAX, false)] {
+        let header = Header { slot_counter, ..header.clone() };
+        assert!(parse(&header.encode(Some(&*seal))).is_ok(), "{slot_counter}");
+        match header.rewrapped(Some(&*seal), &*keys("new"), path()) {
+            Ok(next) => assert!(may && parse(&next.encode(Some(&*seal))).is_ok()),
+            Err(error) => assert!(!may && matches!(error, Error::Damaged { .. }), "{error}"),
+        }
+    }
+}

@@ -5,7 +5,7 @@
 use crc32c::{crc32c, crc32c_append};
 
 use crate::codec::{Fields, u64_of};
-use crate::header::HEADER_LEN;
+use crate::header::{HEADER_LEN, NUMBER_MAX};
 use crate::seal::TAG_LEN;
 
 /// Where the first block begins: right behind the header.
@@ -90,6 +90,9 @@ impl BlockHead {
         if fields.u32() != crc_under(file_id, bytes.get(..28).unwrap_or_default()) {
             return Err("the checksum of a block header does not match");
         }
+        if head.counter > NUMBER_MAX {
+            return Err("the counter of a block is larger than any that is counted to");
+        }
         Ok(head)
     }
 
@@ -165,6 +168,9 @@ impl Footer {
         if fields.u32() != crc_under(file_id, bytes.get(..92).unwrap_or_default()) {
             return Err("the checksum of the footer does not match");
         }
+        if footer.has_excess() {
+            return Err("a number in the footer is larger than any that is counted to");
+        }
         Ok(footer)
     }
 
@@ -174,6 +180,12 @@ impl Footer {
         let mut aad = bound(file_id, bytes.get(..64).unwrap_or_default());
         aad.extend_from_slice(bytes.get(80..84).unwrap_or_default());
         aad
+    }
+
+    fn has_excess(&self) -> bool {
+        let counts = [self.blocks, self.entries, self.key_bytes, self.value_bytes];
+        let others = [self.file_len, self.counter, self.base_seq];
+        counts.iter().chain(&others).any(|&number| number > NUMBER_MAX)
     }
 
     /// Counts one block, whose entries are counted one by one.
@@ -217,3 +229,42 @@ fn put<const N: usize>(to: &mut [u8], at: usize, bytes: [u8; N]) {
 }
 
 const FOOTER_MAGIC: [u8; 4] = *b"CDXE";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_beyond_the_last_are_refused_by_name() {
+        let id = [7; 16];
+        for (number, may) in [(NUMBER_MAX, true), (NUMBER_MAX + 1, false), (u64::MAX, false)] {
+            let set: [fn(&mut Footer, u64); 7] = [
+                |footer, to| footer.blocks = to,
+                |footer, to| footer.entries = to,
+                |footer, to| footer.key_bytes = to,
+                |footer, to| footer.value_bytes = to,
+                |footer, to| footer.file_len = to,
+                |footer, to| footer.counter = to,
+                |footer, to| footer.base_seq = to,
+            ];
+            for set in set {
+                let mut footer = Footer::default();
+                set(&mut footer, number);
+                let what = "a number in the footer is larger than any that is counted to";
+                let wanted = if may { Ok(footer) } else { Err(what) };
+                assert_eq!(Footer::decode(&footer.encode(&id), &id), wanted, "{number}");
+            }
+            let head = BlockHead {
+                part: Part::Block,
+                index: 0,
+                records: 0,
+                payload_len: 0,
+                counter: number,
+                payload_crc: 0,
+            };
+            let what = "the counter of a block is larger than any that is counted to";
+            let wanted = if may { Ok(head) } else { Err(what) };
+            assert_eq!(BlockHead::decode(&head.encode(&id), &id), wanted, "{number}");
+        }
+    }
+}

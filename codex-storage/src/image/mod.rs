@@ -6,12 +6,9 @@ mod place;
 mod read;
 mod write;
 
-use std::path::Path;
-
 use crate::batch::{Op, record_len};
 use crate::codec::u64_of;
-use crate::error::{Error, Result};
-use crate::header::NUMBER_MAX;
+use crate::error::Error;
 use crate::seal::TAG_LEN;
 use crate::storage::State;
 
@@ -19,16 +16,6 @@ use format::{BLOCK_HEAD_LEN, BLOCKS_START, TAIL_LEN};
 pub(crate) use place::{NotInstalled, Place};
 pub(crate) use read::ImageReader;
 pub(crate) use write::{ImageSpec, discard};
-
-/// The number of the file behind the one with this generation.
-///
-/// # Errors
-/// `Damaged` where there is none: nobody counts that far.
-pub(crate) fn following(generation: u64, path: &Path) -> Result<u64> {
-    let what = "the generation is the last that there can be";
-    let damaged = || Error::Damaged { path: path.to_owned(), offset: 0, what };
-    if generation < NUMBER_MAX { Ok(generation + 1) } else { Err(damaged()) }
-}
 
 /// What a file of this length takes on the disk, in bytes, where a block has 4096 of them.
 pub(crate) fn in_blocks(len: u64) -> u64 {

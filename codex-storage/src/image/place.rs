@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::{ImageSpec, following};
+use super::ImageSpec;
 use crate::batch::Seq;
 use crate::condition::Condition;
 use crate::error::{Error, Result};
-use crate::header::{FileKind, Header, fresh_id};
+use crate::header::{FileKind, Header, following, fresh_id};
 use crate::history::History;
 use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};

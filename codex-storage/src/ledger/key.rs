@@ -4,7 +4,7 @@
 use super::rewrite::{Rewrite, copy_under, install};
 use super::{Ledger, Phase};
 use crate::error::{Error, Result};
-use crate::header::{Header, fresh_id};
+use crate::header::{Header, following, fresh_id};
 use crate::names::Temporary;
 use crate::seal::Keys;
 use crate::storage::{Checkpoint, Retired, Written};
@@ -26,7 +26,7 @@ impl Ledger {
         if self.is_named || cfg!(codex_mutant = "trust_the_name") {
             return Ok(());
         }
-        let slot_counter = self.header.slot_counter + 1;
+        let slot_counter = following(self.header.slot_counter, self.condition.path())?;
         self.write_again(Header { slot_counter, ..self.header.clone() })
     }
 
@@ -72,7 +72,7 @@ impl Ledger {
         let (header, seal) = self.header.under_fresh_root(keys, path)?;
         let header = Header {
             file_id: fresh_id(&self.place.vfs, path)?,
-            slot_counter: header.slot_counter + 1,
+            slot_counter: following(header.slot_counter, path)?,
             ..header
         };
         let rewrite =

@@ -1,5 +1,8 @@
 //! One group of a log as its reader hands it out.
 
+// Its numbers come from files.
+#![warn(clippy::arithmetic_side_effects)]
+
 use std::path::Path;
 
 use super::{LogEnd, batch_extra};
@@ -67,7 +70,7 @@ pub(super) fn check_group(
     before: &LogEnd,
 ) -> Result<(HistoryDigest, i64), &'static str> {
     let mut end = (before.digest, before.time_us);
-    let mut count = 0;
+    let mut count = 0_u32;
     for batch in Batches::new(payload, batch_extra(form)) {
         let batch = batch.map_err(|_| "a batch runs past its group")?;
         if form == Form::Ledger {
@@ -82,7 +85,7 @@ pub(super) fn check_group(
             }
             end = (digest, stamp.time_us);
         }
-        count += 1;
+        count = count.saturating_add(1);
     }
     if count != header.batches {
         return Err("a group has another number of commits than its header says");

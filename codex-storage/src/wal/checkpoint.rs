@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use super::{Earlier, Pending, Start, Wal};
 use crate::error::{Error, Result};
-use crate::header::{BODY_OFFSET, Header, fresh_id};
+use crate::header::{BODY_OFFSET, Header, following, fresh_id};
 use crate::history::Position;
-use crate::image::{ImageSpec, NotInstalled, Place, following, in_blocks, is_at_most};
+use crate::image::{ImageSpec, NotInstalled, Place, in_blocks, is_at_most};
 use crate::log::{LogWriter, SPACE_MIN};
 use crate::seal::HEADER_TAG_LEN;
 use crate::storage::{Checkpoint, State, Written};

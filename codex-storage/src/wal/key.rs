@@ -6,8 +6,8 @@ use super::segments::Segment;
 use super::{Current, Fresh, Pending, Wal};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::header::{Header, fresh_id};
-use crate::image::{ImageReader, ImageSpec, following};
+use crate::header::{Header, following, fresh_id};
+use crate::image::{ImageReader, ImageSpec};
 use crate::log::{Copying, LogPlace, Reseal};
 use crate::names::Temporary;
 use crate::seal::Keys;
@@ -56,7 +56,7 @@ impl Wal {
             base_seq: continued.base_seq,
             created_us: segment.created_us,
             next_generation: segment.generation,
-            slot_counter: image.slot_counter + 1,
+            slot_counter: following(image.slot_counter, &path)?,
             base_chain: segment.base_chain,
             base_digest: segment.base_digest,
             neighbour: segment.file_id,

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use crate::batch::Op;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::header::{FileKind, Found, Header};
+use crate::header::{FileKind, Found, Header, following};
 use crate::history::{AnchorWatch, Position};
-use crate::image::{Place, following};
+use crate::image::Place;
 use crate::log::{LogReader, LogState};
 use crate::storage::Form;
 use crate::vfs::{File, Open};
@@ -144,9 +144,10 @@ impl Segment {
         if !is_ours {
             return Err(Error::ForeignLog { path });
         }
-        let header = match place.is_blind(image) {
-            true => found.header,
-            false => found.authenticate(place.seal.as_deref(), &path)?,
+        let header = if place.is_blind(image) {
+            found.header
+        } else {
+            found.authenticate(place.seal.as_deref(), &path)?
         };
         Ok(Self { header, path, file })
     }

@@ -1,0 +1,53 @@
+//! Values of a header that are made with the root key, beside its tag.
+
+use std::ops::Range;
+
+use super::{FileKind, Header};
+use crate::seal::Seal;
+
+impl Header {
+    /// The header of this segment, which a rekey makes under the root key `fresh`, with the proof
+    /// of that under the root key before.
+    pub(crate) fn proven_stray(self, before: &dyn Seal, fresh: &dyn Seal) -> Self {
+        let stray_proof = before.header_tag(&stray_input(&self.encode(Some(fresh))));
+        Self { stray_proof, ..self }
+    }
+
+    /// Names the state of an encrypted image to tools that have no key: two images of one root key
+    /// have the same tag if they hold the same history. Zeros in other files.
+    pub(super) fn state_tag(&self, seal: Option<&dyn Seal>) -> [u8; STATE_TAG_LEN] {
+        let mut tag = [0; STATE_TAG_LEN];
+        if let (FileKind::Image, Some(seal)) = (self.kind, seal) {
+            // A header has 480 bytes in front of its tag and begins with the signature: no tag of
+            // one is a tag of the other.
+            let full = seal.header_tag(&[STATE_LABEL, &self.base_digest].concat());
+            tag.iter_mut().zip(full).for_each(|(to, from)| *to = from);
+        }
+        tag
+    }
+}
+
+/// The input of the proof that the segment with this header was made by a rekey. Shorter than that
+/// of a header's tag, and it does not begin with the signature.
+pub(super) fn stray_input(bytes: &[u8]) -> Vec<u8> {
+    [STRAY_LABEL, bytes.get(..ENVELOPE_OFFSET).unwrap_or_default()].concat()
+}
+
+/// The digest as it stands in the header of the file `file_id`, or what it is for one that stands
+/// there. It is a function of the plaintext, so an encrypted store masks it.
+pub(super) fn masked(digest: &[u8; 32], seal: Option<&dyn Seal>, file_id: &[u8; 16]) -> [u8; 32] {
+    let mut out = *digest;
+    if let Some(seal) = seal
+        && !cfg!(codex_mutant = "digest_in_clear")
+    {
+        out.iter_mut().zip(seal.digest_pad(file_id)).for_each(|(to, pad)| *to ^= pad);
+    }
+    out
+}
+
+const STRAY_LABEL: &[u8] = b"codexdb stray 1";
+const ENVELOPE_OFFSET: usize = 224;
+const STATE_LABEL: &[u8] = b"codexdb state 1";
+pub(super) const STATE_TAG_LEN: usize = 8;
+/// The state that an encrypted image holds, for tools without the key.
+pub(super) const STATE_FIELD: Range<usize> = 216..224;
