@@ -177,7 +177,9 @@ impl Run<'_> {
                 } else if !self.baks.iter().any(|bak| is_unchanged(&bak.kept, &made.kept)) {
                     return broken("a backup is made of what changed", format!("{rotated:?}"));
                 }
-                self.keep_newest(self.plan.keep as usize, false);
+                // Those under an earlier root go once as many new ones are there.
+                let is_encrypted = self.now().key.is_some();
+                self.keep_newest(self.plan.keep as usize, is_encrypted);
                 (self.cleared_up, self.names_last) = (true, true);
                 if !disturbed {
                     self.look()?;

@@ -246,6 +246,8 @@ impl Run<'_> {
             at.and_then(|at| listed[at].facts.as_ref().ok()).map(|facts| format!("{facts:?}"));
         let wanted = self.baks.iter().find(|bak| facts.is_some() && bak.facts == facts);
         let wanted = wanted.map(|bak| bak.kept.settled());
+        let is_lone = listed.is_empty() && index == 1 && self.open.is_none();
+        let wanted = wanted.or_else(|| is_lone.then(|| self.waiting()).flatten());
         let vfs = self.vfs();
         let before = self.before();
         let result = Backups::of_in(&vfs, NAME).restore(index);
@@ -277,6 +279,19 @@ impl Run<'_> {
                 broken("a backup is restored on a healthy disk", error.to_string())
             }
         }
+    }
+
+    /// The only backup, which has not got its name yet.
+    fn waiting(&self) -> Option<Kept> {
+        let twin = self.disk.duplicate();
+        twin.set_space(Space::Unlimited);
+        let vfs = twin.vfs(self.seed);
+        Backups::of_in(&vfs, NAME).restore(1).ok()?;
+        let listed = Backups::of_in(&vfs, NAME).list().ok()?;
+        let entry = listed.first()?;
+        let facts = format!("{:?}", entry.facts.as_ref().ok()?);
+        let bak = self.baks.iter().find(|bak| Self::is_of(&vfs, entry, &facts, bak))?;
+        Some(bak.kept.settled())
     }
 
     fn now_is(&mut self, worlds: Vec<World>) {
