@@ -53,7 +53,7 @@ pub struct OpenOptions {
     lock_timeout: Option<Duration>,
     checkpoint: Option<CheckpointPolicy>,
     anchor: Option<Anchor>,
-    accept_unknown_anchor: bool,
+    accept_unknown_anchor: Option<bool>,
     threads: Option<bool>,
     #[cfg(feature = "backup")]
     backups: BackupOptions,
@@ -154,7 +154,7 @@ impl OpenOptions {
     /// contains the anchored commit: it may be another history of the same store.
     /// [`Store::recovered`] says if it was so. Default: no.
     pub fn accept_unknown_anchor(mut self, accept: bool) -> Self {
-        self.accept_unknown_anchor = accept;
+        self.accept_unknown_anchor = Some(accept);
         self
     }
 
@@ -292,7 +292,7 @@ impl OpenOptions {
         if self.anchor.is_some() && self.create_new {
             return contradiction("an anchor demands an existing store and `create_new` a new one");
         }
-        if self.anchor.is_none() && self.accept_unknown_anchor {
+        if self.anchor.is_none() && self.accept_unknown_anchor.is_some() {
             return contradiction("there is no anchor that could be unknown: set `anchor` too");
         }
         if self.read_only && (self.durability.is_some() || self.checkpoint.is_some()) {
@@ -361,7 +361,7 @@ impl Valid<'_> {
             lock_timeout: options.lock_timeout.unwrap_or(Duration::ZERO),
             checkpoint: options.checkpoint.unwrap_or_default(),
             anchor: options.anchor,
-            accept_unknown_anchor: options.accept_unknown_anchor,
+            accept_unknown_anchor: options.accept_unknown_anchor.unwrap_or(false),
             keys: options.keys(&vfs),
             ..Config::new(vfs, name)
         }

@@ -123,7 +123,7 @@ impl Found {
         if version != VERSION {
             return Err(damaged("the header has version 0"));
         }
-        if let Some(what) = unsupported(&bytes) {
+        if let Some(what) = unsupported(bytes) {
             return Err(Error::Unsupported { path: path.to_owned(), what });
         }
         let header = parse_fields(&mut fields).map_err(damaged)?;

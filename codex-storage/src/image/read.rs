@@ -154,7 +154,7 @@ impl ImageReader {
             return Err(self.damaged(offset, "the footer does not agree with the file"));
         }
         let second = tail.last_chunk::<HEADER_LEN>();
-        if !second.is_some_and(|second| self.first == second)
+        if second.is_none_or(|second| self.first != second)
             && !cfg!(codex_mutant = "second_header_unread")
         {
             let offset = self.len - u64_of(HEADER_LEN);
