@@ -1,21 +1,24 @@
-//! `soak`: one test program again and again under running seeds, for tests that draw at random.
+//! `soak`: the tests of one file under running seeds, for tests that draw at random.
 
 use std::time::{Duration, Instant};
 
-use crate::workspace::Workspace;
+use crate::workspace::{Package, Workspace};
 use crate::{Command, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "soak",
     args: "TEST [--minutes M] [--seed N]",
-    about: "run the test program TEST under one seed after another, and count what it did",
+    about: "run the tests of the file TEST under one seed after another, and count what they did",
     run,
 };
+
+/// The test program of a package that has most files of its tests folder as modules.
+const ALL: &str = "it";
 
 /// What the user asked for.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
-    /// The test program.
+    /// The file of a tests folder, without `.rs`.
     test: String,
     minutes: u64,
     /// The first seed.
@@ -32,20 +35,28 @@ struct Tally {
 fn run(workspace: &Workspace, words: &[String]) -> Outcome {
     let asked = Asked::read(words)?;
     let members = workspace.members()?;
-    let package = members.iter().find(|package| package.has_target("test", &asked.test));
-    let Some(package) = package else {
-        return Err(format!(
-            "there is no test program `{}`; name a file of a tests folder",
-            asked.test
-        ));
+    let is_module = |package: &&Package| {
+        let file = format!("{}/tests/{ALL}/{}.rs", package.name, asked.test);
+        workspace.root.join(file).is_file()
     };
-    let build = format!("test --release --package {} --test {}", package.name, asked.test);
+    let program = members.iter().find(|package| package.has_target("test", &asked.test));
+    let (package, program, filter) = match (program, members.iter().find(is_module)) {
+        (Some(package), _) => (package, asked.test.as_str(), String::new()),
+        (None, Some(package)) => (package, ALL, format!("{}::", asked.test)),
+        (None, None) => {
+            return Err(format!(
+                "there are no tests `{}`; name a file of a tests folder",
+                asked.test
+            ));
+        }
+    };
+    let build = format!("test --release --package {} --test {program}", package.name);
     workspace.cargo(&build).words("--no-run").progress()?;
     let end = Instant::now() + Duration::from_secs(60 * asked.minutes);
     let mut tally = Tally::default();
     let mut seed = asked.seed;
     loop {
-        let cargo = workspace.cargo(&build).words("--quiet -- --nocapture");
+        let cargo = workspace.cargo(&build).words("--quiet -- --nocapture").words(&filter);
         let ended = cargo.env("CODEX_SEED", seed.to_string()).collect()?;
         if !ended.success() {
             return Err(format!("`CODEX_SEED={seed} cargo {build}` failed:\n{}", ended.output));
@@ -77,7 +88,7 @@ impl Asked {
             *number = value.ok_or_else(|| format!("`{word}` takes a whole number"))?;
         }
         if asked.test.is_empty() {
-            return Err("takes the name of a test program, such as `crypto_nonces`".to_owned());
+            return Err("takes the name of a file of tests, such as `crypto_nonces`".to_owned());
         }
         Ok(asked)
     }

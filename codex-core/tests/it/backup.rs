@@ -1,0 +1,172 @@
+//! Backups of an open store and of a closed one: rotation, hot copies, restore, point in time.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use codex_core::vfs::{CallKind, Observed, Vfs};
+use codex_core::{BackupPolicy, Backups, Form, Moment, OpenOptions, Store};
+
+const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
+
+fn options(form: Form) -> OpenOptions {
+    Store::options().form(form)
+}
+
+fn value_in(vfs: &Vfs, name: &str, key: &str) -> Option<u64> {
+    let store = Store::options().read_only(true).open_in(vfs, name).unwrap();
+    store.get(key).unwrap()
+}
+
+#[test]
+fn each_rotation_keeps_the_state_of_its_moment_in_every_form() {
+    for form in FORMS {
+        let vfs = Vfs::mem(1);
+        let store = options(form).backups(BackupPolicy::keep(3)).open_in(&vfs, "a.db").unwrap();
+        for n in 1..=5_u64 {
+            store.set("n", &n).unwrap();
+            store.back_up().unwrap();
+        }
+        // Nothing changed: nothing rotates.
+        assert!(store.back_up().unwrap().method.is_none());
+        let backups = Backups::of_in(&vfs, "a.db");
+        let seqs: Vec<_> =
+            backups.list().unwrap().into_iter().map(|e| e.facts.unwrap().seq).collect();
+        assert_eq!(seqs, [5, 4, 3], "{form}");
+        for (index, n) in [(1, 5), (2, 4), (3, 3)] {
+            assert_eq!(backups.verify(index).unwrap().facts.seq, n);
+            assert_eq!(value_in(&vfs, &format!("a.db.bak.{index}"), "n"), Some(n), "{form}");
+        }
+        store.close().unwrap();
+    }
+}
+
+#[test]
+fn a_restored_store_has_the_old_state_and_what_it_replaced_is_kept() {
+    for form in FORMS {
+        let vfs = Vfs::mem(2);
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        store.set("n", &1_u64).unwrap();
+        store.back_up().unwrap();
+        store.set("n", &2_u64).unwrap();
+        // Not closed: its log is there, and its lock.
+        assert!(Backups::of_in(&vfs, "a.db").restore(1).unwrap_err().is_locked());
+        drop(store);
+        let restored = Backups::of_in(&vfs, "a.db").restore(1).unwrap();
+        assert!(!restored.replaced.is_empty());
+        let store = Store::options().open_in(&vfs, "a.db").unwrap();
+        assert_eq!(store.get::<u64>("n").unwrap(), Some(1), "{form}");
+        store.set("n", &3_u64).unwrap();
+        drop(store);
+        assert_eq!(value_in(&vfs, "a.db", "n"), Some(3), "{form}");
+    }
+}
+
+#[test]
+fn a_hot_copy_is_a_store_of_its_own() {
+    for form in FORMS {
+        let vfs = Vfs::mem(3);
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        for n in 0..100_u64 {
+            store.set(format!("k{n}"), &n).unwrap();
+        }
+        let seq = store.backup_to_in(&vfs, "copy.db", &mut |_| std::ops::ControlFlow::Continue(()));
+        assert_eq!(seq.unwrap(), 100);
+        store.set("k0", &7_u64).unwrap();
+        let copy = Store::options().open_in(&vfs, "copy.db").unwrap();
+        assert_eq!(copy.len(), 100);
+        assert_eq!(copy.get::<u64>("k0").unwrap(), Some(0));
+        copy.set("k0", &9_u64).unwrap();
+        assert_eq!(store.get::<u64>("k0").unwrap(), Some(7));
+    }
+}
+
+#[test]
+fn a_ledger_goes_back_to_any_commit_even_inside_a_group() {
+    let vfs = Vfs::mem(4);
+    let store = options(Form::Ledger).open_in(&vfs, "a.db").unwrap();
+    for n in 1..=20_u64 {
+        store.set("n", &n).unwrap();
+    }
+    let anchor = store.anchor().unwrap();
+    drop(store);
+    for seq in [7_u64, 20, 1] {
+        // Each time from the whole history, which the restore before this one kept.
+        let copy = Vfs::mem(5);
+        let bytes = {
+            let file = vfs.dir.open("a.db", codex_core::vfs::Open::Read).unwrap();
+            let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
+            file.read_exact_at(&mut bytes, 0).unwrap();
+            bytes
+        };
+        let file = copy
+            .dir
+            .open("a.db", codex_core::vfs::Open::CreateNew(codex_core::vfs::Mode::Private))
+            .unwrap();
+        file.write_all_at(&bytes, 0).unwrap();
+        Backups::of_in(&copy, "a.db").restore_until(Moment::Seq(seq)).unwrap();
+        let store = Store::options().open_in(&copy, "a.db").unwrap();
+        assert_eq!(store.get::<u64>("n").unwrap(), Some(seq));
+        assert_eq!(store.anchor().unwrap().seq, seq);
+        if seq == 20 {
+            assert_eq!(store.anchor().unwrap(), anchor, "the same history has the same digest");
+        }
+    }
+    assert!(Backups::of_in(&vfs, "a.db").restore_until(Moment::Seq(21)).is_err());
+}
+
+#[test]
+fn a_damaged_store_falls_back_when_asked_to_and_says_so() {
+    let vfs = Vfs::mem(6);
+    let store = Store::options().open_in(&vfs, "a.db").unwrap();
+    store.set("n", &1_u64).unwrap();
+    store.back_up().unwrap();
+    store.close().unwrap();
+    drop(store);
+    vfs.dir.remove("a.db").unwrap();
+    let file = vfs
+        .dir
+        .open("a.db", codex_core::vfs::Open::CreateNew(codex_core::vfs::Mode::Private))
+        .unwrap();
+    file.write_all_at(b"garbage", 0).unwrap();
+    assert!(Store::options().open_in(&vfs, "a.db").unwrap_err().is_damage());
+    let store = Store::options().fall_back_to_backup(true).open_in(&vfs, "a.db").unwrap();
+    assert_eq!(store.get::<u64>("n").unwrap(), Some(1));
+    assert!(store.restored().is_some());
+}
+
+/// Before each call to the disk that a backup makes, a commit replaces the image: by its name, no
+/// two looks see the same one.
+#[test]
+fn backups_and_hot_copies_succeed_beside_a_writer_that_never_pauses() {
+    let store: Arc<OnceLock<Store>> = Arc::default();
+    let writing = Arc::new(AtomicBool::new(false));
+    let (writer, may_write) = (Arc::clone(&store), Arc::clone(&writing));
+    let vfs = Observed::vfs(&Vfs::mem(7), move |call| {
+        // Not at a call that a commit makes itself: it holds the disk.
+        let of_the_store = &*call.name == "a.db" && call.kind == CallKind::Open;
+        if of_the_store && may_write.swap(false, Ordering::SeqCst) {
+            writer.get().unwrap().update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
+            may_write.store(true, Ordering::SeqCst);
+        }
+    });
+    let options = options(Form::Snapshot).backups(BackupPolicy::keep(2));
+    let store = store.get_or_init(|| options.open_in(&vfs, "a.db").unwrap());
+    store.set("n", &1_u64).unwrap();
+    let elsewhere = Vfs::mem(8);
+    let mut last = 1;
+    for round in 0..5 {
+        let name = format!("copy.{round}");
+        writing.store(true, Ordering::SeqCst);
+        let rotated = store.back_up();
+        let copied = store.backup_to_in(&elsewhere, &name, &mut |_| ControlFlow::Continue(()));
+        writing.store(false, Ordering::SeqCst);
+        assert!(rotated.unwrap().method.is_some());
+        copied.unwrap();
+        let value = value_in(&elsewhere, &name, "n").unwrap();
+        assert!(value > last, "{value} after {last}");
+        last = value;
+    }
+    store.close().unwrap();
+}

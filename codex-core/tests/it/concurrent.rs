@@ -1,0 +1,250 @@
+//! Many threads on one store, in each form: updates count exactly, batches keep what they promise
+//! in every snapshot, and disk and memory agree afterwards.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
+
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use crate::common::{contents, disk, files, scaled};
+use codex_core::vfs::Vfs;
+use codex_core::{CheckpointPolicy, Durability, Form, OpenOptions, Snapshot, Store};
+
+const ACCOUNTS: u32 = 10;
+const EACH: i64 = 1_000;
+
+fn account(n: u32) -> String {
+    format!("account/{n:02}")
+}
+
+fn total(snapshot: &Snapshot) -> i64 {
+    snapshot.prefix("account/").map(|entry| entry.value::<i64>().unwrap()).sum()
+}
+
+/// Takes from one account and gives to another in one batch, under a key that only one thread
+/// writes at a time: whoever moved `turn` on may transfer.
+fn transfer(store: &Store, thread: u32, round: u32) {
+    let (from, to) = ((thread + round) % ACCOUNTS, (thread * 3 + round + 1) % ACCOUNTS);
+    while !store.compare_exchange("turn", None, Some(&thread)).unwrap() {
+        thread::yield_now();
+    }
+    if from != to {
+        let balance = |n| store.get::<i64>(account(n)).unwrap().unwrap();
+        let mut batch = store.batch();
+        batch.set(account(from), &(balance(from) - 7)).unwrap();
+        batch.set(account(to), &(balance(to) + 7)).unwrap();
+        batch.commit().unwrap();
+    }
+    assert!(store.compare_exchange("turn", Some(&thread), None).unwrap());
+}
+
+/// Writers of every kind, readers of every kind and checkpoints, all at once.
+fn turmoil(store: &Store) {
+    let (rounds, done) = (scaled(30), AtomicBool::new(false));
+    for n in 0..ACCOUNTS {
+        store.set(account(n), &EACH).unwrap();
+    }
+    thread::scope(|scope| {
+        let counters = (0..4).map(|_| {
+            scope.spawn(|| {
+                for _ in 0..rounds {
+                    let add = |n: Option<u32>| Some(n.unwrap_or(0) + 1);
+                    store.update("counter", add).unwrap();
+                }
+            })
+        });
+        let tellers =
+            (0..3).map(|n| scope.spawn(move || (0..rounds).for_each(|r| transfer(store, n, r))));
+        let listers = (0..2).map(|n| {
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    let prefix = format!("list/{n}/");
+                    for item in 0..5 {
+                        store.set(format!("{prefix}{round}/{item}"), &item).unwrap();
+                    }
+                    let before = store.prefix(&prefix).count();
+                    let removed = store.remove_prefix(format!("{prefix}{round}/")).unwrap();
+                    assert_eq!((before, removed), (5, 5), "nobody else writes there");
+                }
+            })
+        });
+        let mut writers: Vec<_> = counters.collect();
+        writers.extend(tellers);
+        writers.extend(listers);
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                store.checkpoint().unwrap();
+                thread::yield_now();
+            }
+        });
+        scope.spawn(|| {
+            let mut last = 0;
+            while !done.load(Ordering::Relaxed) {
+                let snapshot = store.snapshot();
+                assert!(snapshot.seq() >= last, "commits become visible in their order");
+                last = snapshot.seq();
+                assert_eq!(total(&snapshot), i64::from(ACCOUNTS) * EACH);
+                assert_eq!(snapshot.iter().count(), snapshot.len());
+            }
+        });
+        let mut seen = 0;
+        while !writers.iter().all(thread::ScopedJoinHandle::is_finished) {
+            let now = store.get::<u32>("counter").unwrap().unwrap_or(0);
+            assert!(now >= seen, "a counter never runs backwards");
+            seen = now;
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(store.get("counter").unwrap(), Some(4 * rounds));
+    assert_eq!(total(&store.snapshot()), i64::from(ACCOUNTS) * EACH);
+    assert!(store.prefix("list/").next().is_none() && !store.contains_key("turn"));
+}
+
+fn check(options: &OpenOptions) {
+    for &sealed in crate::common::SEALED {
+        check_one(&crate::common::sealed(options, sealed), sealed);
+    }
+}
+
+fn check_one(options: &OpenOptions, sealed: bool) {
+    let vfs = Vfs::mem(crate::common::seed());
+    let store = options.open_in(&vfs, "a.db").unwrap();
+    turmoil(&store);
+    store.flush().unwrap();
+    let memory = contents(&store);
+    let seq = store.snapshot().seq();
+    let killed = options.open_in(&disk(&files(&vfs)), "a.db").unwrap();
+    assert_eq!((contents(&killed), killed.snapshot().seq()), (memory.clone(), seq), "{options:?}");
+    let verified = store.verify().unwrap();
+    assert_eq!((verified.seq, verified.encrypted), (seq, sealed));
+    store.close().unwrap();
+    let closed = options.open_in(&vfs, "a.db").unwrap();
+    assert_eq!((contents(&closed), closed.snapshot().seq()), (memory, seq), "{options:?}");
+}
+
+#[test]
+fn memory_keeps_its_word_under_many_threads() {
+    turmoil(&Store::in_memory().unwrap());
+}
+
+#[test]
+fn a_wal_keeps_its_word_under_many_threads_and_checkpoints() {
+    check(&Store::options().form(Form::Wal));
+    let policy = CheckpointPolicy { floor_bytes: 1_000, ratio: 0.5, ..CheckpointPolicy::default() };
+    check(&Store::options().form(Form::Wal).checkpoint(policy));
+}
+
+#[test]
+fn a_snapshot_keeps_its_word_under_many_threads() {
+    check(&Store::options().form(Form::Snapshot));
+}
+
+#[test]
+fn a_ledger_keeps_its_word_under_many_threads() {
+    check(&Store::options().form(Form::Ledger));
+}
+
+#[test]
+fn lazy_levels_keep_their_word_under_many_threads() {
+    check(&Store::options().form(Form::Wal).durability(Durability::Os));
+    let interval = Durability::Interval(Duration::from_millis(2));
+    check(&Store::options().form(Form::Wal).durability(interval));
+    check(&Store::options().form(Form::Snapshot).durability(interval));
+}
+
+#[test]
+fn a_real_disk_keeps_its_word_under_many_threads() {
+    let folder = tempfile::tempdir().unwrap();
+    for form in crate::common::FORMS {
+        let path = folder.path().join(format!("{form}.db"));
+        let store = Store::options().form(form).open(&path).unwrap();
+        turmoil(&store);
+        let memory = contents(&store);
+        store.verify().unwrap();
+        drop(store);
+        assert_eq!(contents(&Store::open(&path).unwrap()), memory, "{form}");
+    }
+}
+
+#[test]
+fn a_counter_counts_exactly_under_32_updating_threads() {
+    const THREADS: u64 = 32;
+    const ROUNDS: u64 = 50;
+    let store = Store::in_memory().unwrap();
+    let start = Barrier::new(usize::try_from(THREADS).unwrap());
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..ROUNDS {
+                    store.update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(store.get("n").unwrap(), Some(THREADS * ROUNDS));
+}
+
+#[test]
+fn compare_exchange_lets_exactly_one_of_many_threads_win_each_round() {
+    const THREADS: u64 = 16;
+    const ROUNDS: u64 = 100;
+    let store = Store::in_memory().unwrap();
+    store.set("n", &0_u64).unwrap();
+    let wins: u64 = thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|_| {
+                scope.spawn(|| {
+                    let swap = |n: u64| store.compare_exchange("n", Some(&n), Some(&(n + 1)));
+                    (0..ROUNDS).map(|n| u64::from(swap(n).unwrap())).sum::<u64>()
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(store.get("n").unwrap(), Some(wins));
+    assert!((1..=ROUNDS).contains(&wins), "{wins}");
+}
+
+#[test]
+fn of_many_takers_exactly_one_gets_the_value() {
+    let store = Store::in_memory().unwrap();
+    for round in 0..50_u32 {
+        store.set("job", &round).unwrap();
+        let taken: Vec<u32> = thread::scope(|scope| {
+            let threads: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| store.take::<u32>("job").unwrap())).collect();
+            threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
+        });
+        assert_eq!(taken, [round]);
+    }
+}
+
+#[test]
+fn transfers_between_keys_keep_the_total_in_every_snapshot() {
+    let store = Store::in_memory().unwrap();
+    for n in 0..ACCOUNTS {
+        store.set(account(n), &100_i64).unwrap();
+    }
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..500_u32 {
+                let (from, to) = (n % ACCOUNTS, (n * 3 + 1) % ACCOUNTS);
+                if from == to {
+                    continue;
+                }
+                let balance = |n| store.get::<i64>(account(n)).unwrap().unwrap();
+                let mut batch = store.batch();
+                batch.set(account(from), &(balance(from) - 7)).unwrap();
+                batch.set(account(to), &(balance(to) + 7)).unwrap();
+                batch.commit().unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            assert_eq!(total(&store.snapshot()), i64::from(ACCOUNTS) * 100);
+        }
+    });
+    assert_eq!(total(&store.snapshot()), i64::from(ACCOUNTS) * 100);
+}

@@ -1,0 +1,408 @@
+//! The engine over the storage that keeps nothing, and over the double, which keeps a log and fails
+//! on demand.
+#![allow(clippy::print_stdout, reason = "what a test that hangs waits for")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and brings its own threads"
+)]
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::double::{
+    Contents, Fault, absent, batch, engine, in_memory, memory, number, put, remove, value,
+};
+use codex_core::proof::{Change, Check, Commit, Engine, Entry, Outcome};
+use codex_storage::Error;
+use codex_storage::storage::{Durability, Form};
+
+fn done(engine: &Engine, commit: Commit) -> (Option<u64>, u64, Option<String>) {
+    match engine.submit(commit).unwrap() {
+        Outcome::Done { seq, removed, previous } => {
+            let previous = previous.map(|entry| String::from_utf8_lossy(entry.value()).into());
+            (seq, removed, previous)
+        }
+        Outcome::Conflict => panic!("a conflict"),
+    }
+}
+
+fn contents(engine: &Engine) -> BTreeMap<String, String> {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    engine.view().ordered.iter().map(|e| (text(e.key()), text(e.value()))).collect()
+}
+
+fn model<const N: usize>(entries: [(&str, &str); N]) -> BTreeMap<String, String> {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn a_change_tells_its_number_and_what_it_replaced() {
+    let engine = in_memory();
+    assert_eq!(done(&engine, Commit::one(put("a", "1"))), (Some(1), 0, None));
+    assert_eq!(done(&engine, Commit::one(put("a", "2"))), (Some(2), 0, Some("1".into())));
+    assert_eq!(done(&engine, Commit::one(remove("a"))), (Some(3), 1, Some("2".into())));
+    assert_eq!(contents(&engine), model([]));
+    assert_eq!(engine.view().seq, 3);
+}
+
+#[test]
+fn what_changes_nothing_writes_nothing() {
+    let engine = in_memory();
+    assert_eq!(done(&engine, Commit::one(remove("a"))), (None, 0, None));
+    assert_eq!(done(&engine, Commit::one(Change::Clear)), (None, 0, None));
+    let all = || Change::RemoveRange(Bound::Unbounded, Bound::Unbounded);
+    assert_eq!(done(&engine, Commit::one(all())), (None, 0, None));
+    assert_eq!(done(&engine, batch(vec![])), (None, 0, None));
+    assert_eq!(engine.stats().storage.groups, 0);
+}
+
+#[test]
+fn later_changes_of_a_batch_see_the_earlier_ones() {
+    let engine = in_memory();
+    done(&engine, batch(vec![put("a", "1"), put("b", "1"), put("c", "1")]));
+    let range =
+        Change::RemoveRange(Bound::Excluded(b"a"[..].into()), Bound::Included(b"d"[..].into()));
+    let changes =
+        vec![remove("b"), put("d", "2"), range, put("c", "3"), put("e", "4"), remove("e")];
+    assert_eq!(done(&engine, batch(changes)).1, 4, "b, then c and d, then e");
+    assert_eq!(contents(&engine), model([("a", "1"), ("c", "3")]));
+    let changes = vec![put("x", "1"), Change::Clear, put("y", "1"), remove("a"), remove("x")];
+    assert_eq!(done(&engine, batch(changes)).1, 3, "a, c and x by the clear");
+    assert_eq!(contents(&engine), model([("y", "1")]));
+    assert!(engine.read(|map| map.get(b"a").is_none() && map.get(b"y").is_some()));
+}
+
+#[test]
+fn crossed_and_empty_ranges_hold_nothing() {
+    let engine = in_memory();
+    done(&engine, batch(vec![put("a", "1"), put("b", "1")]));
+    for (lower, upper) in [
+        (Bound::Included("b"), Bound::Included("a")),
+        (Bound::Excluded("a"), Bound::Excluded("a")),
+        (Bound::Excluded("a"), Bound::Excluded("b")),
+        (Bound::Included("c"), Bound::Unbounded),
+    ] {
+        let [lower, upper] = [lower, upper].map(|bound| bound.map(|key| key.as_bytes().into()));
+        assert_eq!(done(&engine, Commit::one(Change::RemoveRange(lower, upper))).0, None);
+    }
+}
+
+#[test]
+fn checks_hold_for_the_very_entry_and_conflict_otherwise() {
+    let engine = in_memory();
+    done(&engine, Commit::one(put("a", "1")));
+    let seen = engine.read(|map| map.get(b"a"));
+    let same = |seen: &Option<Entry>| Check::Same { key: b"a"[..].into(), seen: seen.clone() };
+    done(&engine, Commit::checked(same(&seen), put("a", "1")));
+    let conflict = |check| {
+        let outcome = engine.submit(Commit::checked(check, put("a", "9"))).unwrap();
+        matches!(outcome, Outcome::Conflict)
+    };
+    assert!(conflict(same(&seen)), "an equal value, but another entry");
+    assert!(conflict(same(&None)));
+    let equals = |value: Option<&str>| Check::Equals {
+        key: b"a"[..].into(),
+        value: value.map(|value| value.as_bytes().into()),
+    };
+    assert!(conflict(equals(Some("2"))) && conflict(equals(None)));
+    let range = |seen| Check::Unchanged { lower: Bound::Unbounded, upper: Bound::Unbounded, seen };
+    assert!(conflict(range(vec![])) && conflict(range(vec![seen.unwrap()])));
+    done(&engine, Commit::checked(equals(Some("1")), put("a", "2")));
+    let now = engine.view().ordered.iter().cloned().collect();
+    done(&engine, Commit::checked(range(now), remove("a")));
+    done(&engine, Commit::checked(same(&None), put("a", "3")));
+    assert_eq!(contents(&engine), model([("a", "3")]));
+}
+
+#[test]
+fn a_closed_engine_refuses_writes_and_serves_reads() {
+    let engine = in_memory();
+    done(&engine, Commit::one(put("a", "1")));
+    engine.close().unwrap();
+    engine.close().unwrap();
+    let refused = engine.submit(Commit::one(put("a", "2")));
+    assert!(matches!(refused, Err(codex_storage::Error::Closed { .. })));
+    assert!(engine.flush().is_err() && engine.checkpoint().is_err());
+    assert_eq!(contents(&engine), model([("a", "1")]));
+}
+
+#[test]
+fn thirty_two_writers_leave_log_and_memory_in_agreement() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    let seed = seed();
+    thread::scope(|scope| {
+        for writer in 0..32_u64 {
+            let engine = &engine;
+            scope.spawn(move || {
+                let mut random = Random(seed ^ (writer << 32));
+                for _ in 0..scaled(200) {
+                    engine.submit(random.commit()).unwrap();
+                }
+            });
+        }
+    });
+    let disk = probe.disk();
+    assert_eq!(memory(&engine), disk.durable_state(), "CODEX_SEED={seed}");
+    let stats = engine.stats();
+    assert_eq!(usize::try_from(stats.commits).unwrap(), disk.written());
+    let hash: Contents = disk.replay(disk.written());
+    for key in 0..=u8::MAX {
+        let key = format!("{key:03}");
+        let found = engine.read(|map| map.get(key.as_bytes()));
+        let expected = hash.get(key.as_bytes());
+        assert_eq!(found.as_ref().map(Entry::value), expected.map(|v| &v[..]), "CODEX_SEED={seed}");
+    }
+}
+
+#[test]
+fn writers_that_wait_share_a_group() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    thread::scope(|scope| {
+        let disk = probe.disk();
+        let write = |writer: u32| {
+            let engine = &engine;
+            move || engine.submit(Commit::one(put(&writer.to_string(), "1"))).unwrap()
+        };
+        // The first leads and waits for the disk, and the others for its group.
+        scope.spawn(write(0));
+        wait_until("the first group is at the disk", || probe.begun() == 1);
+        for writer in 1..32 {
+            scope.spawn(write(writer));
+        }
+        wait_until("the others wait", || engine.stats().waiting == 31);
+        drop(disk);
+    });
+    assert_eq!(probe.disk().groups, [1, 31]);
+}
+
+#[test]
+fn a_leader_that_panics_answers_everybody_and_poisons() {
+    for _ in 0..scaled(100) {
+        let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+        probe.fail_next(Fault::Panic);
+        let (answer, answers) = mpsc::channel();
+        for writer in 0..4 {
+            let (engine, answer) = (engine.clone(), answer.clone());
+            thread::spawn(move || {
+                let write = || engine.submit(Commit::one(put(&writer.to_string(), "1")));
+                let outcome = catch_unwind(AssertUnwindSafe(write));
+                answer.send(outcome.map_err(|_| ())).unwrap();
+            });
+        }
+        let mut panics = 0;
+        for _ in 0..4 {
+            let answer = answers.recv_timeout(HANGS);
+            match answer.expect("a waiter of a leader that panicked was never answered") {
+                Err(()) => panics += 1,
+                Ok(Err(Error::Poisoned { .. })) => {}
+                Ok(other) => panic!("a write beside the panic ended in {other:?}"),
+            }
+        }
+        assert_eq!(panics, 1);
+        assert!(memory(&engine).is_empty() && engine.poisoned().is_some());
+        assert!(engine.flush().is_err() && engine.close().is_err());
+        assert!(probe.disk().dropped && !probe.disk().closed, "a broken storage was closed");
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_one_group_and_takes_the_next() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    probe.fail_next(Fault::NoSpace);
+    let refused = engine.submit(batch(vec![put("a", "1"), Change::Clear, put("b", "1")]));
+    assert!(matches!(refused, Err(Error::NoSpace { .. })));
+    assert!(memory(&engine).is_empty() && engine.poisoned().is_none());
+    assert_eq!(number(engine.submit(Commit::one(put("a", "2"))).unwrap()), Some(1));
+    assert_eq!(memory(&engine), probe.disk().durable_state());
+}
+
+#[test]
+fn a_failed_sync_refuses_writes_from_then_on_and_serves_reads() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    probe.fail_next(Fault::Sync);
+    let failed = engine.submit(Commit::one(put("a", "2")));
+    assert!(matches!(failed, Err(Error::InDoubt { .. })));
+    assert_eq!(value(&engine, "a").as_deref(), Some("1"), "a write that failed is visible");
+    let poisoned = |result: Result<(), Error>| matches!(result, Err(Error::Poisoned { .. }));
+    assert!(poisoned(engine.submit(Commit::one(put("a", "3"))).map(drop)));
+    assert!(poisoned(engine.flush().map(drop)) && poisoned(engine.checkpoint().map(drop)));
+    assert!(engine.stats().poisoned.is_some());
+    assert_eq!(probe.disk().written(), 2, "a poisoned store was written to");
+}
+
+#[test]
+fn a_commit_that_is_too_large_leaves_its_group_to_the_others() {
+    let engine = in_memory();
+    let key = "k".repeat(codex_storage::batch::KEY_LEN_MAX + 1);
+    let refused = engine.submit(batch(vec![put("a", "1"), Change::Clear, put(&key, "1")]));
+    assert!(matches!(refused, Err(Error::Record { .. })));
+    assert_eq!(
+        number(engine.submit(Commit::checked(absent("a"), put("a", "2"))).unwrap()),
+        Some(1)
+    );
+    assert_eq!(contents(&engine), model([("a", "2")]));
+}
+
+#[test]
+fn each_commit_of_the_snapshot_form_hands_over_the_state_with_the_group_applied() {
+    let (engine, probe) = engine(Form::Snapshot, Durability::Sync, false);
+    for commit in [
+        batch(vec![put("a", "1"), put("b", "1")]),
+        Commit::one(remove("a")),
+        batch(vec![put("c", "1"), Change::Clear, put("d", "1")]),
+    ] {
+        engine.submit(commit).unwrap();
+        let disk = probe.disk();
+        let (seq, image) = disk.images.last().unwrap();
+        assert_eq!(image, &disk.replay(usize::try_from(*seq).unwrap()));
+        assert_eq!(image, &memory(&engine));
+    }
+}
+
+#[test]
+fn a_snapshot_store_at_interval_writes_its_image_at_a_tick_and_at_a_flush() {
+    let interval = Durability::Interval(Duration::from_secs(1));
+    let (engine, probe) = engine(Form::Snapshot, interval, false);
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    assert!(probe.disk().images.is_empty());
+    engine.tick().unwrap();
+    assert_eq!(probe.disk().images.last().unwrap().1, memory(&engine));
+    engine.submit(Commit::one(put("a", "2"))).unwrap();
+    assert_eq!(engine.flush().unwrap(), 2);
+    assert_eq!(probe.disk().images.last().unwrap().1, memory(&engine));
+    assert_eq!(probe.disk().durable, 2);
+}
+
+#[test]
+fn an_image_that_fails_costs_nothing_and_is_counted() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    probe.fail_next(Fault::Image);
+    assert!(matches!(engine.checkpoint(), Err(Error::NoSpace { .. })));
+    assert_eq!((engine.stats().checkpoints, engine.stats().checkpoint_failures), (0, 1));
+    assert!(engine.stats().image_error.is_some_and(|error| error.contains("no space")));
+    probe.heal();
+    engine.submit(Commit::one(put("a", "2"))).unwrap();
+    assert_eq!(engine.checkpoint().unwrap(), 2);
+    assert_eq!((engine.stats().checkpoints, engine.stats().image_error), (1, None));
+}
+
+#[test]
+fn the_log_that_has_outgrown_the_image_is_checkpointed_in_the_background() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, true);
+    probe.disk().wants_checkpoint = true;
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    wait_until("there is a checkpoint in the background", || engine.stats().checkpoints == 1);
+    assert_eq!(probe.disk().images.last().unwrap().1, memory(&engine));
+    drop(engine);
+    assert!(probe.disk().dropped);
+}
+
+#[test]
+fn what_is_written_at_interval_is_synced_in_the_background() {
+    // The double's clock stands still, so the interval is as good as none.
+    let (engine, probe) = engine(Form::Wal, Durability::Interval(Duration::ZERO), true);
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    wait_until("there is a sync in the background", || probe.disk().durable == 1);
+    probe.fail_next(Fault::Background);
+    engine.submit(Commit::one(put("a", "2"))).unwrap();
+    wait_until("a failed sync poisons", || engine.poisoned().is_some());
+    let refused = engine.submit(Commit::one(put("a", "3")));
+    assert!(matches!(refused, Err(Error::Poisoned { .. })));
+    assert!(engine.flush().is_err());
+}
+
+/// Random commits over 256 keys.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self, below: u64) -> u64 {
+        // SplitMix64.
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (word ^ (word >> 31)) % below
+    }
+
+    fn key(&mut self) -> String {
+        format!("{:03}", self.next(256))
+    }
+
+    fn change(&mut self) -> Change {
+        match self.next(100) {
+            0 => Change::Clear,
+            1..5 => {
+                let [lower, upper] = [self.key(), self.key()].map(|key| key.into_bytes().into());
+                Change::RemoveRange(Bound::Included(lower), Bound::Excluded(upper))
+            }
+            5..30 => remove(&self.key()),
+            _ => put(&self.key(), &self.next(u64::MAX).to_string()),
+        }
+    }
+
+    fn commit(&mut self) -> Commit {
+        match self.next(4) {
+            0 => Commit::checked(absent(&self.key()), self.change()),
+            1 => batch((0..self.next(8)).map(|_| self.change()).collect()),
+            _ => Commit::one(self.change()),
+        }
+    }
+}
+
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < HANGS, "hangs: waits until {what}");
+        thread::yield_now();
+    }
+}
+
+/// Longer than anything takes: what has not come by then never will.
+const HANGS: Duration = Duration::from_secs(40);
+
+fn seed() -> u64 {
+    std::env::var("CODEX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
+}
+
+fn scaled(count: u32) -> u32 {
+    let scale = std::env::var("CODEX_SCALE").ok().and_then(|scale| scale.parse().ok());
+    let scaled = f64::from(count) * scale.unwrap_or(1.0_f64);
+    // A count of iterations needs no more than this.
+    format!("{:.0}", scaled.clamp(1.0, 4e9)).parse().unwrap_or(count)
+}
+
+/// Long groups are applied to copies of the indexes, short ones in place.
+#[test]
+fn groups_of_every_length_leave_both_indexes_in_agreement() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    let mut random = Random(seed());
+    for length in [1, 1_000, 1_100, 40_000, 10, 5_000] {
+        let key = |random: &mut Random| format!("{:05}", random.next(30_000));
+        let mut changes: Vec<Change> =
+            (0..length).map(|n| put(&key(&mut random), &n.to_string())).collect();
+        changes.extend((0..length / 10).map(|_| remove(&key(&mut random))));
+        engine.submit(batch(changes)).unwrap();
+        let range = ["1", "2"].map(|key| key.as_bytes().into());
+        let [lower, upper] = range.map(Bound::Included);
+        engine.submit(Commit::one(Change::RemoveRange(lower, upper))).unwrap();
+        let contents = memory(&engine);
+        assert_eq!(contents, probe.disk().durable_state());
+        engine.read(|map| {
+            assert_eq!(map.len(), contents.len());
+            for (key, value) in &contents {
+                assert_eq!(map.find(key).map(Entry::value), Some(&value[..]));
+            }
+        });
+    }
+    done(&engine, Commit::one(Change::RemoveRange(Bound::Unbounded, Bound::Unbounded)));
+    assert!(memory(&engine).is_empty() && engine.read(|map| map.find(b"00001").is_none()));
+}

@@ -1,0 +1,56 @@
+//! The tests of stores, one module a subject. Those that need a process of their own stand beside
+//! it.
+
+#[cfg(all(feature = "crypto", feature = "fault"))]
+#[path = "../audit/mod.rs"]
+mod audit;
+#[path = "../common/mod.rs"]
+mod common;
+#[cfg(not(loom))]
+#[path = "../double/mod.rs"]
+mod double;
+#[cfg(all(feature = "crypto", feature = "fault"))]
+#[allow(dead_code, unreachable_pub, reason = "the tests of codex-storage use more of it")]
+#[path = "../../../codex-storage/tests/common/store.rs"]
+mod store;
+
+mod api;
+#[cfg(feature = "backup")]
+mod backup;
+#[cfg(feature = "backup")]
+mod backup_crash;
+#[cfg(feature = "backup")]
+mod backup_policy;
+#[cfg(feature = "backup")]
+mod backup_process;
+#[cfg(feature = "backup")]
+mod backup_progress;
+#[cfg(feature = "backup")]
+mod backup_tools;
+mod concurrent;
+#[cfg(all(feature = "crypto", feature = "backup", feature = "fault"))]
+mod crypto_backup;
+#[cfg(all(feature = "crypto", feature = "fault"))]
+mod crypto_flip;
+#[cfg(all(feature = "crypto", feature = "fault"))]
+mod crypto_keys;
+#[cfg(all(feature = "crypto", feature = "fault"))]
+mod crypto_nonces;
+#[cfg(all(feature = "crypto", feature = "fault"))]
+mod crypto_secrets;
+#[cfg(not(loom))]
+mod engine;
+#[cfg(feature = "backup")]
+mod entry_points;
+mod full_disk;
+mod go_defects;
+#[cfg(not(loom))]
+mod group;
+#[cfg(all(unix, feature = "backup", feature = "crypto"))]
+mod lost_names;
+mod model;
+#[cfg(all(feature = "crypto", feature = "fault"))]
+mod moments;
+mod open;
+mod paths;
+mod recovery;

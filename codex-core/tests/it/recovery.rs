@@ -1,0 +1,362 @@
+//! Power cuts and failing calls at every call to the disk, through the whole store: what was
+//! acknowledged is there, what failed is not, what is in doubt is said to be. Of the sequences of
+//! each form every other one runs encrypted; with the next seed, the others.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
+
+use std::collections::BTreeMap;
+
+use crate::common::{FORMS, contents, scaled, seed};
+use codex_core::vfs::fault::{CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
+use codex_core::{CheckpointPolicy, Durability, Form, OpenOptions, Result, Store};
+
+type Model = BTreeMap<Vec<u8>, Vec<u8>>;
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Set(&'static str, &'static str),
+    /// A value of this many bytes: more than a sector, more than a page.
+    SetLong(&'static str, usize),
+    Remove(&'static str),
+    Batch,
+    Clear,
+    Flush,
+    Checkpoint,
+    Reopen,
+}
+
+use Step::{Batch, Checkpoint, Clear, Flush, Remove, Reopen, Set, SetLong};
+
+const SEQUENCES: &[&[Step]] = &[
+    &[Set("a", "1"), Set("b", "2"), Set("a", "3")],
+    &[Set("a", "1"), Batch, Remove("a")],
+    &[Set("a", "1"), Checkpoint, Set("b", "2")],
+    &[Set("a", "1"), Reopen, Set("b", "2")],
+    &[SetLong("a", 1_500), SetLong("b", 5_000), Set("a", "3")],
+    &[Batch, Clear, Set("c", "4"), Flush],
+    &[Set("a", "1"), Checkpoint, Checkpoint, Remove("a"), Reopen, Batch],
+    &[Set("a", "1"), Flush, Flush, Set("b", "2"), Flush, Checkpoint],
+];
+
+impl Step {
+    fn apply(self, model: &mut Model) {
+        match self {
+            Set(key, value) => drop(model.insert(key.into(), value.into())),
+            SetLong(key, len) => drop(model.insert(key.into(), vec![b'x'; len])),
+            Remove(key) => drop(model.remove(key.as_bytes())),
+            Batch => {
+                model.insert("p".into(), "5".into());
+                model.insert("q".into(), vec![b'y'; 700]);
+                model.remove(&b"b"[..]);
+            }
+            Clear => model.clear(),
+            Flush | Checkpoint | Reopen => {}
+        }
+    }
+
+    fn run(self, store: &mut Store, open: &impl Fn() -> Result<Store>) -> Result<()> {
+        match self {
+            Set(key, value) => store.set_bytes(key, value),
+            SetLong(key, len) => store.set_bytes(key, vec![b'x'; len]),
+            Remove(key) => store.remove(key).map(|_| ()),
+            Batch => {
+                let mut batch = store.batch();
+                batch.set_bytes("p", "5")?.set_bytes("q", [b'y'; 700])?.remove("b")?;
+                batch.commit().map(|_| ())
+            }
+            Clear => store.clear(),
+            Flush => store.flush().map(|_| ()),
+            Checkpoint => store.checkpoint(),
+            Reopen => {
+                // A store that could not close cleanly is closed all the same.
+                let closed = store.close();
+                *store = open()?;
+                closed
+            }
+        }
+    }
+
+    /// Whether all commits before it are durable once it has succeeded, at any level.
+    fn settles(self, form: Form) -> bool {
+        matches!(self, Flush | Reopen) || (matches!(self, Checkpoint) && form == Form::Wal)
+    }
+}
+
+/// How a store is kept.
+#[derive(Debug, Clone, Copy)]
+struct Kept {
+    form: Form,
+    durability: Durability,
+    /// Whether a close writes an image, or only a mark.
+    closes_into_image: bool,
+    encrypted: bool,
+}
+
+impl Kept {
+    fn all(durability: Durability) -> impl Iterator<Item = Self> {
+        let kept = move |form| Self { form, durability, closes_into_image: true, encrypted: false };
+        let marked = Self { closes_into_image: false, ..kept(Form::Wal) };
+        let lazy_image =
+            move |kept: &Self| durability == Durability::Sync || kept.form != Form::Snapshot;
+        FORMS.into_iter().map(kept).chain([marked]).filter(lazy_image)
+    }
+
+    /// Every other sequence encrypted, where that is built in.
+    fn running(self, sequence: usize) -> Self {
+        let turn = seed().wrapping_add(u64::try_from(sequence).unwrap());
+        Self { encrypted: cfg!(feature = "crypto") && turn.is_multiple_of(2), ..self }
+    }
+
+    fn options(self) -> OpenOptions {
+        let options = Store::options().form(self.form).durability(self.durability);
+        let options = crate::common::sealed(&options, self.encrypted);
+        if self.closes_into_image {
+            return options;
+        }
+        options.checkpoint(CheckpointPolicy {
+            close_into_image_bytes_max: 0,
+            ..CheckpointPolicy::default()
+        })
+    }
+}
+
+/// What became of a sequence.
+#[derive(Debug, Default)]
+struct Ran {
+    /// The states after each commit, from the empty one on.
+    history: Vec<Model>,
+    /// Up to this one they are durable.
+    durable: usize,
+    /// What a commit in doubt would lead to.
+    doubt: Option<Model>,
+}
+
+impl Ran {
+    fn now(&self) -> &Model {
+        self.history.last().unwrap()
+    }
+
+    /// The states that a power cut may leave.
+    fn possible(&self) -> Vec<&Model> {
+        self.history.iter().skip(self.durable).chain(&self.doubt).collect()
+    }
+}
+
+/// Runs `steps` until one fails; what failed was in flight.
+fn run_until_cut(dir: &FaultDir, kept: Kept, steps: &[Step]) -> Ran {
+    let open = || kept.options().open_in(&dir.vfs(seed()), "a.db");
+    let mut ran = Ran { history: vec![Model::new()], ..Ran::default() };
+    let Ok(mut store) = open() else { return ran };
+    for step in steps {
+        let mut next = ran.now().clone();
+        step.apply(&mut next);
+        if step.run(&mut store, &open).is_err() {
+            ran.doubt = Some(next);
+            return ran;
+        }
+        ran.history.push(next);
+        if step.settles(kept.form) || kept.durability == Durability::Sync {
+            ran.durable = ran.history.len() - 1;
+        }
+    }
+    ran
+}
+
+/// Opens what a power cut left, demands one of the possible states, writes and reopens.
+fn check(dir: &FaultDir, kept: Kept, possible: &[&Model], what: &str) {
+    let open = |dir: &FaultDir| {
+        let opened = kept.options().open_in(&dir.vfs(seed()), "a.db");
+        opened.unwrap_or_else(|error| panic!("{what}: {error}"))
+    };
+    let store = open(dir);
+    let found = contents(&store);
+    assert!(possible.contains(&&found), "{what}: {} keys is no possible state", found.len());
+    // What was read once is there for good, whether it was proven durable before or not.
+    let again = dir.reboot(Survivors::Nothing);
+    let reopened = open(&again);
+    assert_eq!(contents(&reopened), found, "{what}: recovered twice");
+    reopened.set_bytes("written afterwards", "6").unwrap();
+    reopened.flush().unwrap();
+    let mut expected = found;
+    expected.insert("written afterwards".into(), "6".into());
+    assert_eq!(contents(&open(&again.reboot(Survivors::Nothing))), expected, "{what}");
+    // A checkpoint may be running beside it; closing gives it up and cleans up behind it.
+    reopened.close().unwrap_or_else(|error| panic!("{what}: {error}"));
+    let strays: Vec<_> = crate::common::files(&again.vfs(1)).into_keys().collect();
+    assert!(strays.iter().all(|name| !name.contains(".tmp.")), "{what}: {strays:?}");
+}
+
+fn choice(images_max: u32, salt: u64) -> CrashChoice {
+    CrashChoice {
+        seed: seed().wrapping_add(salt),
+        images_max: usize::try_from(scaled(images_max)).unwrap(),
+        samples: 8,
+        ..CrashChoice::default()
+    }
+}
+
+/// How many calls the sequence makes on a healthy disk.
+fn calls(kept: Kept, steps: &[Step]) -> u64 {
+    let dir = FaultDir::new();
+    let ran = run_until_cut(&dir, kept, steps);
+    assert_eq!(ran.history.len(), steps.len() + 1, "{kept:?}: a healthy disk fails nothing");
+    dir.calls()
+}
+
+fn cut_at_every_call(durability: Durability, mut check: impl FnMut(&FaultDir, Kept, &Ran, &str)) {
+    for kept in Kept::all(durability) {
+        for (number, steps) in SEQUENCES.iter().enumerate() {
+            let kept = kept.running(number);
+            for call in (0..calls(kept, steps)).step_by(crate::common::stride()) {
+                for side in [Side::Before, Side::After] {
+                    let dir = FaultDir::new();
+                    dir.cut_power_at(call, side);
+                    let ran = run_until_cut(&dir, kept, steps);
+                    let what = format!(
+                        "CODEX_SEED={} {kept:?}, sequence {number}, cut {side:?} call {call}",
+                        seed()
+                    );
+                    check(&dir, kept, &ran, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_call_leaves_what_was_acknowledged_and_nothing_else() {
+    cut_at_every_call(Durability::Sync, |dir, kept, ran, what| {
+        let mut images = dir.crash_images(&choice(4, 0));
+        while let Some(image) = images.next() {
+            check(&image, kept, &ran.possible(), &format!("{what}, image {}", images.number()));
+        }
+    });
+}
+
+#[test]
+fn at_the_level_os_a_power_cut_leaves_a_prefix_of_the_commits() {
+    cut_at_every_call(Durability::Os, |dir, kept, ran, what| {
+        let mut images = dir.crash_images(&choice(2, 1));
+        while let Some(image) = images.next() {
+            check(&image, kept, &ran.possible(), &format!("{what}, image {}", images.number()));
+        }
+    });
+}
+
+#[test]
+fn a_power_cut_during_recovery_costs_nothing_more() {
+    let mut turn = 0_u32;
+    cut_at_every_call(Durability::Sync, |dir, kept, ran, what| {
+        // One crash of several, in turn, each cut again at every call of its recovery.
+        turn += 1;
+        if !turn.is_multiple_of(13) {
+            return;
+        }
+        let Some(image) = dir.crash_images(&choice(3, u64::from(turn))).last() else { return };
+        let dry = image.duplicate();
+        drop(kept.options().open_in(&dry.vfs(seed()), "a.db").unwrap());
+        for call in 0..dry.calls() {
+            let again = image.duplicate();
+            again.cut_power_at(call, Side::After);
+            drop(kept.options().open_in(&again.vfs(seed()), "a.db"));
+            for survivors in [Survivors::Nothing, Survivors::Seeded(u64::from(turn))] {
+                let what = format!("{what}, then at call {call}, {survivors:?}");
+                check(&again.reboot(survivors), kept, &ran.possible(), &what);
+            }
+        }
+    });
+}
+
+/// Runs all `steps` on a disk that may fail: what failed must not be there, unless it is in doubt.
+fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -> Ran {
+    let open = || kept.options().open_in(&dir.vfs(seed()), "a.db");
+    let mut ran = Ran { history: vec![Model::new()], ..Ran::default() };
+    let Ok(mut store) = open() else { return ran };
+    for step in steps {
+        let mut next = ran.now().clone();
+        step.apply(&mut next);
+        let writes = next != *ran.now();
+        let poisoned = store.poisoned();
+        match step.run(&mut store, &open) {
+            // Reopening decides what was in doubt. What failed may have been the closing or the
+            // opening; whether another store is open, a write tells.
+            reopened if matches!(step, Reopen) => {
+                if reopened.is_err() && store.set_bytes("probe", "").is_err() {
+                    return ran;
+                }
+                store.remove("probe").unwrap();
+                let found = contents(&store);
+                assert!(ran.possible().contains(&&found), "{what}: {step:?}");
+                ran = Ran { history: vec![found], ..Ran::default() };
+            }
+            Ok(()) => {
+                assert!(!writes || ran.doubt.is_none(), "{what}: {step:?} after a doubt");
+                ran.history.push(next);
+                if step.settles(kept.form) || kept.durability == Durability::Sync {
+                    ran.durable = ran.history.len() - 1;
+                }
+            }
+            Err(error) if error.is_in_doubt() => {
+                assert!(store.poisoned().is_some(), "{what}: {error}");
+                assert!(store.set_bytes("k", "v").unwrap_err().is_poisoned(), "{what}");
+                ran.doubt.get_or_insert(next);
+            }
+            // A checkpoint that fails between two names poisons without a commit in doubt, one
+            // in the background at any time.
+            Err(error) if error.is_poisoned() => {
+                assert!(store.poisoned().is_some(), "{what}: {step:?}: {error}");
+            }
+            Err(_) => assert_eq!(poisoned, None, "{what}: {step:?}: poisoned, and not refused"),
+        }
+        assert_eq!(&contents(&store), ran.now(), "{what}: {step:?}: memory shows what is durable");
+    }
+    ran
+}
+
+fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)]) {
+    for kept in Kept::all(durability) {
+        for (number, steps) in SEQUENCES.iter().enumerate() {
+            let kept = kept.running(number);
+            for call in (0..calls(kept, steps)).step_by(crate::common::stride()) {
+                for &(fault, lasting, side) in faults {
+                    let dir = FaultDir::new();
+                    dir.fail_at(call, fault, lasting, side);
+                    let what = format!(
+                        "CODEX_SEED={} {kept:?}, sequence {number}, {fault:?} {lasting:?} {side:?} \
+                         call {call}",
+                        seed()
+                    );
+                    let ran = run_on_failing_disk(&dir, kept, steps, &what);
+                    dir.clear_plan();
+                    // What a sync failed on is gone, whatever a later sync said.
+                    check(&dir.reboot(Survivors::Nothing), kept, &ran.possible(), &what);
+                    // In the same boot the cache shows bytes that may not be on the disk; a killed
+                    // process has lost nothing.
+                    let killed: Vec<_> = std::iter::once(ran.now()).chain(&ran.doubt).collect();
+                    check(&dir.crash_process(), kept, &killed, &what);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_error_at_any_call_means_absent_or_in_doubt_and_reopening_decides_for_good() {
+    fail_at_every_call(
+        Durability::Sync,
+        &[
+            (Fault::Eio, Lasting::Once, Side::Before),
+            (Fault::Eio, Lasting::Once, Side::After),
+            (Fault::Eio, Lasting::Sticky, Side::Before),
+            (Fault::Enospc, Lasting::Once, Side::Before),
+            (Fault::Enospc, Lasting::Sticky, Side::Before),
+            (Fault::ShortWrite(100), Lasting::Once, Side::Before),
+        ],
+    );
+}
+
+#[test]
+fn at_the_level_os_a_flush_that_failed_once_never_succeeds_again() {
+    fail_at_every_call(Durability::Os, &[(Fault::Eio, Lasting::Once, Side::Before)]);
+}

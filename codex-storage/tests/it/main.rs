@@ -1,0 +1,35 @@
+//! The tests of the three forms and of the disks below them, one module a subject.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod closed;
+mod conformance;
+#[cfg(feature = "fault")]
+mod convert;
+#[cfg(feature = "fault")]
+mod crafted;
+mod crash_forms;
+mod flip;
+mod golden_image;
+mod golden_log;
+mod image;
+mod io_error;
+mod ledger;
+#[cfg(unix)]
+mod open;
+mod power;
+#[cfg(feature = "fault")]
+mod quiet;
+#[cfg(feature = "fault")]
+mod sealed_keys;
+mod sealed_limits;
+mod snapshot;
+mod torn;
+#[cfg(feature = "fault")]
+mod untouched;
+mod vfs_conformance;
+mod vfs_fault;
+mod vfs_model;
+mod wal;
+mod wal_mixed;
