@@ -21,23 +21,35 @@ pub(crate) struct Signal {
     unsynced: AtomicBool,
     /// The log has outgrown the image, or a checkpoint for that reason is running.
     outgrown: AtomicBool,
-    /// The store closes.
-    stopped: Mutex<bool>,
+    state: Mutex<State>,
     changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// The store closes.
+    stopped: bool,
+    /// When the oldest commit was made that the next sync is for.
+    unsynced_since: Duration,
 }
 
 impl Signal {
     /// Passes on what a leader noticed; costs nothing if it has been passed on before. Returns
     /// whether it is news that the log has outgrown the image.
-    pub(crate) fn notice(&self, noticed: Noticed) -> bool {
-        let news = |new: bool, flag: &AtomicBool| new && !flag.swap(true, Ordering::Relaxed);
+    pub(crate) fn notice(&self, noticed: Noticed, clock: &dyn Clock) -> bool {
+        let news = |new: bool, flag: &AtomicBool| new && !flag.load(Ordering::Relaxed);
         let unsynced = news(noticed.unsynced, &self.unsynced);
         let outgrown = news(noticed.wants_checkpoint, &self.outgrown);
-        if unsynced || outgrown {
-            // Under the lock, so that a thread between its look and its wait does not miss it.
-            let _stopped = self.stopped.lock();
-            self.changed.notify_all();
+        if !unsynced && !outgrown {
+            return false;
         }
+        // Under the lock, so that a thread between its look and its wait does not miss it.
+        let mut state = self.state.lock();
+        if unsynced && !self.unsynced.swap(true, Ordering::Relaxed) {
+            state.unsynced_since = clock.monotonic();
+        }
+        let outgrown = outgrown && !self.outgrown.swap(true, Ordering::Relaxed);
+        self.changed.notify_all();
         outgrown
     }
 
@@ -48,37 +60,37 @@ impl Signal {
 
     /// Whether the store closes.
     pub(crate) fn is_stopped(&self) -> bool {
-        *self.stopped.lock()
+        self.state.lock().stopped
     }
 
     /// Ends both threads.
     pub(crate) fn stop(&self) {
-        *self.stopped.lock() = true;
+        self.state.lock().stopped = true;
         self.changed.notify_all();
     }
 
-    /// Waits until `flag` is set, without clearing it; false when the store closes.
-    fn wait_for(&self, flag: &AtomicBool) -> bool {
-        let mut stopped = self.stopped.lock();
-        while !*stopped && !flag.load(Ordering::Relaxed) {
-            stopped = self.changed.wait(stopped);
+    /// Waits until `flag` is set, without clearing it, and returns since when there have been
+    /// commits to sync; `None` if the store closes.
+    fn wait_for(&self, flag: &AtomicBool) -> Option<Duration> {
+        let mut state = self.state.lock();
+        while !state.stopped && !flag.load(Ordering::Relaxed) {
+            state = self.changed.wait(state);
         }
-        !*stopped
+        (!state.stopped).then_some(state.unsynced_since)
     }
 
-    /// Waits until `clock` says that `pause` is over; false when the store closes.
-    fn pause(&self, pause: Duration, clock: &dyn Clock) -> bool {
-        let until = clock.monotonic().saturating_add(pause);
-        let mut stopped = self.stopped.lock();
+    /// Waits until `clock` shows `until`; returns false if the store closes.
+    fn wait_until(&self, until: Duration, clock: &dyn Clock) -> bool {
+        let mut state = self.state.lock();
         loop {
-            if *stopped {
+            if state.stopped {
                 return false;
             }
             let left = until.saturating_sub(clock.monotonic());
             if left.is_zero() {
                 return true;
             }
-            stopped = self.changed.wait_timeout(stopped, left.min(WAIT_MAX));
+            state = self.changed.wait_timeout(state, left.min(WAIT_MAX));
         }
     }
 }
@@ -89,18 +101,24 @@ impl fmt::Debug for Signal {
     }
 }
 
-/// Starts the thread that syncs `pause` after the first commit that is not durable.
+/// Starts the thread that syncs `pause` after the oldest commit that is not durable was made.
 pub(crate) fn sync_by_interval(
     shared: Arc<Shared>,
     pause: Duration,
 ) -> std::io::Result<JoinHandle<()>> {
     thread::spawn("codexdb-sync", move || {
-        let signal = shared.signal();
+        let (signal, clock) = (shared.signal(), shared.clock());
         let mut unwinding = Unwinding { shared: &shared, ended: false };
         let mut retry = None;
-        while signal.wait_for(&signal.unsynced)
-            && signal.pause(retry.map_or(pause, |retry| pause.min(retry)), shared.clock())
-        {
+        while let Some(since) = signal.wait_for(&signal.unsynced) {
+            // The interval counts from the commit, not from the end of the sync before: a late
+            // sync does not make the next one late.
+            let until = retry.map_or(since.saturating_add(pause), |retry| {
+                clock.monotonic().saturating_add(pause.min(retry))
+            });
+            if !signal.wait_until(until, clock) {
+                break;
+            }
             // Order: before the sync. What is committed from now on may not be part of it.
             signal.unsynced.store(false, Ordering::Relaxed);
             retry = match shared.tick() {
@@ -121,9 +139,11 @@ pub(crate) fn sync_by_interval(
 /// Starts the thread that checkpoints when the log has outgrown the image.
 pub(crate) fn checkpoint_when_outgrown(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
     thread::spawn("codexdb-checkpoint", move || {
-        let signal = shared.signal();
+        let (signal, clock) = (shared.signal(), shared.clock());
         let mut pause = Duration::ZERO;
-        while signal.wait_for(&signal.outgrown) && signal.pause(pause, shared.clock()) {
+        while signal.wait_for(&signal.outgrown).is_some()
+            && signal.wait_until(clock.monotonic().saturating_add(pause), clock)
+        {
             pause = match shared.checkpoint() {
                 Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
                 // A full disk stays full for a while.
@@ -131,6 +151,11 @@ pub(crate) fn checkpoint_when_outgrown(shared: Arc<Shared>) -> std::io::Result<J
                 Ok(_) => Duration::ZERO,
             };
             signal.outgrown.store(false, Ordering::Relaxed);
+            // Order: after that. The log may have outgrown the new image too, and a commit that
+            // found the flag set has told nobody.
+            if shared.wants_checkpoint() {
+                signal.outgrown.store(true, Ordering::Relaxed);
+            }
         }
     })
 }

@@ -24,7 +24,9 @@ use std::time::Duration;
 use codex_core::proof::{Change, Commit, Engine, Outcome};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
-use double::{Fault, Probe, absent, batch, engine, memory, number, put, remove, value};
+use double::{
+    AnyKey, Disk, Fault, Probe, absent, batch, engine, memory, number, put, remove, value,
+};
 use loom::thread;
 
 /// Runs `body` in every order of its threads with at most `preemptions`, at least `floor` times:
@@ -287,6 +289,18 @@ fn a_checkpoint_beside_a_writer_shows_exactly_its_commit() {
 }
 
 #[test]
+fn a_change_of_the_key_waits_for_a_running_checkpoint() {
+    model("change_of_key_against_checkpoint", None, 5, || {
+        let (engine, probe) = wal();
+        let theirs = engine.clone();
+        let other = thread::spawn(move || theirs.change_key(Arc::new(AnyKey)).unwrap());
+        engine.checkpoint().unwrap();
+        other.join().unwrap();
+        assert_eq!(probe.disk().images.len(), 1);
+    });
+}
+
+#[test]
 fn a_close_gives_up_a_running_checkpoint_first() {
     model("close_against_checkpoint", None, 45, || {
         let (engine, probe) = wal();
@@ -338,6 +352,33 @@ fn a_background_sync_that_fails_stops_the_writers() {
         let refused = engine.submit(Commit::one(put("k", "3")));
         assert!(matches!(refused, Err(Error::Poisoned { .. })));
         assert_ne!(value(&engine, "k").as_deref(), Some("3"));
+    });
+}
+
+#[test]
+fn commits_beside_a_background_sync_are_synced_by_the_next() {
+    model("writers_against_sync_thread", Some(2), 8350, || {
+        let (engine, probe) = engine(Form::Wal, Durability::Interval(Duration::ZERO), true);
+        probe.watch();
+        let theirs = engine.clone();
+        let writer = thread::spawn(move || theirs.submit(Commit::one(put("b", "1"))).unwrap());
+        engine.submit(Commit::one(put("a", "1"))).unwrap();
+        writer.join().unwrap();
+        probe.wait(|disk| disk.durable == 2);
+    });
+}
+
+#[test]
+fn a_log_that_outgrows_its_image_once_more_is_checkpointed_once_more() {
+    model("outgrown_against_checkpoint_thread", Some(3), 954, || {
+        let (engine, probe) = engine(Form::Wal, Durability::Sync, true);
+        probe.watch();
+        probe.disk().outgrows_each_time = true;
+        for commit in 1..=2 {
+            engine.submit(Commit::one(put("k", "1"))).unwrap();
+            let is_shown = |disk: &Disk| disk.images.last().is_some_and(|(seq, _)| *seq == commit);
+            probe.wait(|disk| is_shown(disk) && !disk.checkpointing);
+        }
     });
 }
 

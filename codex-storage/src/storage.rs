@@ -195,8 +195,9 @@ pub enum Durability {
     /// When it is on disk: survives power loss. The default.
     #[default]
     Sync,
-    /// When the operating system has it; a background sync follows at least this often. Survives
-    /// a killed process at once, power loss after that time.
+    /// When the operating system has it; a sync of it begins in the background at the latest this
+    /// long after it, or when the sync before has ended. Survives a killed process at once, power
+    /// loss after that sync.
     Interval(std::time::Duration),
     /// When the operating system has it: survives a killed process.
     Os,

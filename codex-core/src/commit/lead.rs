@@ -131,6 +131,11 @@ impl Core {
         self.queue.lock().waiting()
     }
 
+    /// Whether the log has outgrown the image.
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.queue.lock().stats.wants_checkpoint
+    }
+
     /// Whether the store has been closed.
     pub(crate) fn is_closed(&self) -> bool {
         self.queue.lock().is_closed()
@@ -213,7 +218,8 @@ impl Core {
             let stats = storage.stats();
             noticed.wants_checkpoint = storage.wants_checkpoint();
             noticed.unsynced = stats.durable < stats.seq;
-            shift.saw(stats, storage.poisoned());
+            shift.saw(stats, noticed.wants_checkpoint);
+            shift.poisoned(storage.poisoned());
         }
         drop(disk);
         shift.end();

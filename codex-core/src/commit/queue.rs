@@ -124,6 +124,8 @@ pub(super) struct State {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Stats {
     pub(super) storage: StorageStats,
+    /// The log has outgrown the image.
+    pub(super) wants_checkpoint: bool,
     pub(super) commits: u64,
     pub(super) group_commits_max: u64,
     pub(super) data_hold_ns_max: u64,

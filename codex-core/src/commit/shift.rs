@@ -18,7 +18,8 @@ pub(super) struct Shift<'a> {
     /// The leader's own commit, the first of the group.
     own: Option<Turned>,
     members: Vec<Turned>,
-    storage: Option<StorageStats>,
+    /// With whether the log has outgrown the image.
+    storage: Option<(StorageStats, bool)>,
     poisoned: Option<String>,
     commits: u64,
     group_commits_max: u64,
@@ -158,9 +159,13 @@ impl<'a> Shift<'a> {
     }
 
     /// Notes what the storage says after the group.
-    pub(super) fn saw(&mut self, storage: StorageStats, poisoned: Option<String>) {
-        self.storage = Some(storage);
-        self.poisoned = poisoned;
+    pub(super) fn saw(&mut self, storage: StorageStats, wants_checkpoint: bool) {
+        self.storage = Some((storage, wants_checkpoint));
+    }
+
+    /// Notes why the storage refuses writes, if it does.
+    pub(super) fn poisoned(&mut self, reason: Option<String>) {
+        self.poisoned = reason;
     }
 
     /// Hands the leadership on and wakes the members, in this order: the next group's disk work
@@ -179,12 +184,14 @@ impl<'a> Shift<'a> {
     fn hand_over(&mut self) -> Option<Member> {
         let mut queue = self.core.queue.lock();
         let stats = &mut queue.stats;
-        stats.storage = self.storage.unwrap_or(stats.storage);
+        if let Some((storage, wants_checkpoint)) = self.storage {
+            (stats.storage, stats.wants_checkpoint) = (storage, wants_checkpoint);
+        }
         stats.commits += self.commits;
         stats.group_commits_max = stats.group_commits_max.max(self.group_commits_max);
         let held_ns = u64::try_from(self.held.as_nanos()).unwrap_or(u64::MAX);
         stats.data_hold_ns_max = stats.data_hold_ns_max.max(held_ns);
-        if let Some(storage) = &self.storage {
+        if let Some((storage, _)) = &self.storage {
             queue.overdue.saw(storage.durable == storage.seq, || self.core.now());
         }
         if let Some(reason) = &self.poisoned {

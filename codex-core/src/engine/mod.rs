@@ -319,6 +319,10 @@ impl Shared {
         &self.signal
     }
 
+    pub(crate) fn wants_checkpoint(&self) -> bool {
+        self.core.wants_checkpoint()
+    }
+
     pub(crate) fn clock(&self) -> &dyn Clock {
         &*self.clock
     }

@@ -21,7 +21,7 @@ pub(super) struct Threads {
 impl Shared {
     /// Wakes the threads for what a leader noticed.
     pub(super) fn notice(&self, noticed: Noticed) {
-        if self.signal.notice(noticed) {
+        if self.signal.notice(noticed, self.clock()) {
             self.start_checkpointing();
         }
     }

@@ -14,6 +14,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,10 +24,12 @@ use codex_core::proof::{
     Change, Check, Commit, Engine, EngineOptions, Entry, Map, MapBuilder, Outcome,
 };
 use codex_storage::batch::{Group, Layout, Op, Seq};
+use codex_storage::seal::{ENVELOPE_LEN, Envelope, Keys, Seal, SealError};
 use codex_storage::storage::{
     Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
     Written,
 };
+use codex_storage::sync;
 use codex_storage::sync::atomic::{AtomicUsize, Ordering};
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, RecordError, Result};
@@ -68,6 +71,8 @@ pub(crate) struct Disk {
     /// A checkpoint has begun and not finished.
     pub(crate) checkpointing: bool,
     pub(crate) wants_checkpoint: bool,
+    /// Each commit outgrows the image.
+    pub(crate) outgrows_each_time: bool,
     fault: Option<Fault>,
 }
 
@@ -128,7 +133,7 @@ impl Disk {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Probe(Arc<Shared>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Shared {
     /// Counts the accesses to the disk, so that the model checker tries them in every order: it
     /// does not see the mutex.
@@ -137,9 +142,54 @@ struct Shared {
     /// The groups that reached the double, also those that wait for its disk. The model checker
     /// need not see it.
     begun: std::sync::atomic::AtomicUsize,
+    /// Whether a test waits for the work of a thread.
+    is_watched: std::sync::atomic::AtomicBool,
+    work: sync::Mutex<()>,
+    worked: sync::Condvar,
+    /// The background syncs that began, each of which waits for `sync_gate`.
+    syncs: std::sync::atomic::AtomicUsize,
+    sync_gate: Mutex<()>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("disk", &self.disk).finish_non_exhaustive()
+    }
 }
 
 impl Probe {
+    /// To be called before the threads start whose work [`wait`](Self::wait) waits for.
+    pub(crate) fn watch(&self) {
+        self.0.is_watched.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
+    /// Waits until a background thread has brought the disk to this state. The model checker
+    /// reports a deadlock if none ever does.
+    pub(crate) fn wait(&self, until: impl Fn(&Disk) -> bool) {
+        let mut work = self.0.work.lock();
+        while !until(&self.untracked()) {
+            work = self.0.worked.wait(work);
+        }
+    }
+
+    /// Tells the test that waits.
+    fn worked(&self) {
+        if self.0.is_watched.load(std::sync::atomic::Ordering::SeqCst) {
+            drop(self.0.work.lock());
+            self.0.worked.notify_all();
+        }
+    }
+
+    /// Background syncs wait until the guard is dropped.
+    pub(crate) fn hold_syncs(&self) -> MutexGuard<'_, ()> {
+        self.0.sync_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// How many background syncs have begun, those that are held included.
+    pub(crate) fn syncs(&self) -> usize {
+        self.0.syncs.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
     /// How many groups have reached the double.
     pub(crate) fn begun(&self) -> usize {
         self.0.begun.load(std::sync::atomic::Ordering::SeqCst)
@@ -247,11 +297,15 @@ impl Storage for Double {
         }
         let probe = self.probe.clone();
         Ok(Some(SyncPoint::new(move || {
+            probe.0.syncs.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(probe.hold_syncs());
             let mut disk = probe.disk();
             if disk.take(Fault::Background) {
                 return Err(in_doubt(disk.durable));
             }
             disk.durable = disk.durable.max(upto);
+            drop(disk);
+            probe.worked();
             Ok(seq(upto))
         })))
     }
@@ -293,11 +347,23 @@ impl Storage for Double {
         if let Ok(written) = done {
             disk.durable = disk.durable.max(usize::try_from(written.seq).unwrap());
         }
+        drop(disk);
+        self.probe.worked();
+        Ok(())
+    }
+
+    fn change_key(&mut self, _keys: &dyn Keys) -> Result<()> {
+        self.refuse_poisoned()?;
+        let disk = self.probe.disk();
+        assert!(!disk.checkpointing, "a key was changed while a checkpoint was running");
         Ok(())
     }
 
     fn wants_checkpoint(&self) -> bool {
-        self.probe.untracked().wants_checkpoint
+        let disk = self.probe.untracked();
+        let shown = disk.images.last().map_or(0, |(seq, _)| *seq);
+        let is_outgrown = disk.outgrows_each_time && seq(disk.log.len()) > shown;
+        disk.wants_checkpoint || is_outgrown && !disk.checkpointing
     }
 
     fn close(&mut self, state: &dyn State) -> Result<()> {
@@ -347,6 +413,38 @@ impl Clock for StoppedClock {
     }
 
     fn sleep(&self, _duration: Duration) {}
+}
+
+/// A key that the double does not look at.
+#[derive(Debug)]
+pub(crate) struct AnyKey;
+
+impl Keys for AnyKey {
+    fn create(
+        &self,
+        _store_id: &[u8; 16],
+        _cipher: Option<u8>,
+        _old: Option<&Envelope>,
+    ) -> Result<(Envelope, Arc<dyn Seal>), SealError> {
+        Err(SealError::WrongKey)
+    }
+
+    fn wrap(
+        &self,
+        _store_id: &[u8; 16],
+        _root: &dyn Seal,
+        _old: &Envelope,
+    ) -> Result<Envelope, SealError> {
+        Err(SealError::WrongKey)
+    }
+
+    fn unlock(
+        &self,
+        _store_id: &[u8; 16],
+        _envelope: &[u8; ENVELOPE_LEN],
+    ) -> Result<Arc<dyn Seal>, SealError> {
+        Err(SealError::WrongKey)
+    }
 }
 
 /// An engine over a double.

@@ -12,16 +12,18 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::double::{
-    Contents, Fault, absent, batch, engine, in_memory, memory, number, put, remove, value,
+    Contents, Fault, absent, batch, engine, engine_at, in_memory, memory, number, put, remove,
+    value,
 };
 use codex_core::proof::{Change, Check, Commit, Engine, Entry, Outcome};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
+use codex_storage::vfs::SimClock;
 
 fn done(engine: &Engine, commit: Commit) -> (Option<u64>, u64, Option<String>) {
     match engine.submit(commit).unwrap() {
@@ -318,6 +320,24 @@ fn what_is_written_at_interval_is_synced_in_the_background() {
     let refused = engine.submit(Commit::one(put("a", "3")));
     assert!(matches!(refused, Err(Error::Poisoned { .. })));
     assert!(engine.flush().is_err());
+}
+
+/// The interval counts from a commit, however late the sync before it ends.
+#[test]
+fn a_late_sync_does_not_make_the_next_one_late() {
+    const INTERVAL: Duration = Duration::from_millis(20);
+    let clock = SimClock::new();
+    let at = Durability::Interval(INTERVAL);
+    let (engine, probe) = engine_at(Form::Wal, at, Arc::new(clock.clone()), true);
+    let held = probe.hold_syncs();
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    clock.advance(INTERVAL);
+    wait_until("the first sync has begun", || probe.syncs() == 1);
+    engine.submit(Commit::one(put("b", "1"))).unwrap();
+    clock.advance(INTERVAL);
+    drop(held);
+    // The clock stands still from here on.
+    wait_until("both are durable", || probe.disk().durable == 2);
 }
 
 /// Random commits over 256 keys.
