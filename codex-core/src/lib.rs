@@ -116,6 +116,8 @@ mod rekey;
 mod repair;
 #[cfg(feature = "crypto")]
 mod seal;
+#[cfg(test)]
+mod seeded;
 mod snapshot;
 mod store;
 mod update;

@@ -40,6 +40,8 @@ fn within(key: &[u8], from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> bool {
 }
 
 proptest! {
+    #![proptest_config(crate::seeded::cases(256))]
+
     #[test]
     fn any_range_from_any_end_gives_what_a_filter_gives(
         set in proptest::collection::btree_set(key(), 0..80),

@@ -70,7 +70,7 @@ fn apply(map: &mut Map, act: &Act, [beforehand, rebuilt]: [bool; 2]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(crate::seeded::cases(64))]
 
     #[test]
     fn both_indexes_agree_with_a_btree_map(acts in acts(), how: [bool; 2]) {

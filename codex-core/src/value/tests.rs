@@ -215,6 +215,8 @@ fn codecs() -> impl Strategy<Value = Codec> {
 }
 
 proptest! {
+    #![proptest_config(crate::seeded::cases(256))]
+
     #[test]
     fn values_come_back_as_they_went(
         codec in codecs(),

@@ -6,6 +6,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use codex_core::{
     BackupEvent, BackupPolicy, Backups, CheckpointPolicy, Conversion, Error, Form, Moment,
     OpenOptions, StorageError, Store,
 };
+use codex_storage::vfs::Observed;
 
 /// Options of a store whose log stays when it closes.
 fn options(form: Form) -> OpenOptions {
@@ -121,9 +123,9 @@ fn interrupted(form: Form) -> Vec<FaultDir> {
 /// A call that writes, by its name.
 type Entry<'a> = (&'static str, &'a dyn Fn(&Vfs));
 
-#[test]
-fn every_entry_that_writes_finishes_a_restore_that_was_interrupted() {
-    let entries: [Entry<'_>; 5] = [
+/// The ways into a store that write.
+fn entries() -> [Entry<'static>; 5] {
+    [
         ("open", &|vfs| drop(Store::options().open_in(vfs, "a.db").unwrap())),
         ("convert", &|vfs| {
             let to = Conversion::new().form(Form::Snapshot);
@@ -142,10 +144,14 @@ fn every_entry_that_writes_finishes_a_restore_that_was_interrupted() {
             let is_ledger = !matches!(until, Err(Error::Storage(StorageError::WrongForm { .. })));
             assert!(until.is_ok() || !is_ledger, "{until:?}");
         }),
-    ];
+    ]
+}
+
+#[test]
+fn every_entry_that_writes_finishes_a_restore_that_was_interrupted() {
     for form in FORMS {
         for disk in interrupted(form) {
-            for (entry, enter) in &entries {
+            for (entry, enter) in &entries() {
                 let vfs = disk.duplicate().vfs(seed() + 1);
                 enter(&vfs);
                 let record = vfs.dir.metadata("a.db.bak.restore").unwrap();
@@ -154,6 +160,35 @@ fn every_entry_that_writes_finishes_a_restore_that_was_interrupted() {
                 assert_eq!(store.get::<u64>("n").unwrap(), Some(1), "{entry} {form}");
                 let kept = Store::options().read_only(true).open_in(&vfs, "a.db.replaced.1");
                 assert_eq!(kept.unwrap().get::<u64>("n").unwrap(), Some(3), "{entry} {form}");
+            }
+        }
+    }
+}
+
+/// The same directory; each call that changes the file of the store or one of its segments must
+/// find that nobody else can open it. Counts these calls.
+fn locked_while_it_changes(inner: &Vfs, calls: &Arc<AtomicU64>) -> Vfs {
+    let (other, calls) = (inner.clone(), Arc::clone(calls));
+    Observed::vfs(inner, move |call| {
+        let is_own = |name: &str| name == "a.db" || name.starts_with("a.db.wal.");
+        if !call.kind.changes() || !(is_own(&call.name) || call.to.as_deref().is_some_and(is_own)) {
+            return;
+        }
+        calls.fetch_add(1, Ordering::SeqCst);
+        let opened = Store::options().lock_timeout(Duration::ZERO).open_in(&other, "a.db");
+        let is_locked = matches!(opened, Err(Error::Storage(StorageError::Locked { .. })));
+        assert!(is_locked, "{call}: {opened:?}");
+    })
+}
+
+#[test]
+fn every_entry_that_writes_holds_the_lock_of_the_store_while_its_files_change() {
+    for form in FORMS {
+        for disk in interrupted(form) {
+            for (entry, enter) in &entries() {
+                let calls = Arc::new(AtomicU64::new(0));
+                enter(&locked_while_it_changes(&disk.duplicate().vfs(seed() + 1), &calls));
+                assert!(calls.load(Ordering::SeqCst) > 0, "{entry} {form}");
             }
         }
     }

@@ -147,11 +147,22 @@ impl Ran {
 fn run_until_cut(dir: &FaultDir, kept: Kept, steps: &[Step]) -> Ran {
     let open = || kept.options().open_in(&dir.vfs(seed()), "a.db");
     let mut ran = Ran { history: vec![Model::new()], ..Ran::default() };
-    let Ok(mut store) = open() else { return ran };
+    let is_planned = |error: codex_core::Error| {
+        let text = error.to_string();
+        assert!(text.contains("the power of the simulated disk is off"), "{kept:?}: {text}");
+    };
+    let mut store = match open() {
+        Ok(store) => store,
+        Err(error) => {
+            is_planned(error);
+            return ran;
+        }
+    };
     for step in steps {
         let mut next = ran.now().clone();
         step.apply(&mut next);
-        if step.run(&mut store, &open).is_err() {
+        if let Err(error) = step.run(&mut store, &open) {
+            is_planned(error);
             ran.doubt = Some(next);
             return ran;
         }

@@ -134,6 +134,11 @@ pub fn scaled(count: usize) -> usize {
     (count as f64 * scale()) as usize
 }
 
+/// How far the places lie apart that are looked at: `every` at the scale 1, less at a larger one.
+pub fn stride(every: usize) -> usize {
+    ((every as f64 / scale()).round() as usize).max(1)
+}
+
 /// The seed of random tests: the environment variable `CODEX_SEED`, a fixed one without it.
 pub fn seed() -> u64 {
     std::env::var("CODEX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED)

@@ -34,7 +34,8 @@ macro_rules! conformance {
                 for sealed in [false, true] {
                     crate::conformance::$test(&Bed::new(Vfs::mem(7), Form::$form, sealed));
                     let dir = tempfile::tempdir().unwrap();
-                    crate::conformance::$test(&Bed::new(Vfs::os(dir.path()).unwrap(), Form::$form, sealed));
+                    let vfs = Vfs::os(dir.path()).unwrap();
+                    crate::conformance::$test(&Bed::new(vfs, Form::$form, sealed));
                 }
             })*
         }

@@ -1,7 +1,8 @@
 //! Power cuts, failing calls and killed processes at every call of short sequences, in each form.
 //!
-//! `CODEX_SCALE` multiplies the seconds that each row may take and the images of each cut,
-//! `CODEX_SEED` chooses the order of the sequences and the samples. A row prints what it ran.
+//! `CODEX_SCALE` multiplies the sequences of each row and the images of each cut, `CODEX_SEED`
+//! chooses the order of the sequences and the samples. A row prints what it ran, and has floors
+//! under it.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -17,7 +18,6 @@
 )]
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use codex_storage::Error;
 use codex_storage::seal::Keys;
@@ -31,7 +31,7 @@ use crate::common::model::{
     Model, Run, SEQUENCES, STEPS, holds, levels, no_stray_files, open_with_one_of, sequence,
 };
 use crate::common::store::Store;
-use crate::common::{Bed, scale, seed};
+use crate::common::{Bed, scale, scaled, seed};
 
 /// One test for each form, plain and sealed.
 macro_rules! rows {
@@ -60,44 +60,48 @@ rows! {
 
 /// Before every call that follows a change, all that a power cut could leave is recovered.
 fn power_cuts(form: Form, sealed: bool) {
-    let row = Arc::new(Row::new(form, sealed, SECONDS));
-    for number in row.numbers() {
+    let row = Arc::new(Row::new(form, sealed));
+    for number in row.numbers(SEQUENCES_CUT) {
         for level in levels(form) {
             row.run_with_cuts(number, level);
         }
         row.counts.sequences.fetch_add(1, Ordering::Relaxed);
-        if row.is_over() {
-            break;
-        }
     }
     row.print("power cuts");
+    let counts = [&row.counts.cuts, &row.counts.images, &row.counts.twice];
+    let [cuts, images, twice] = counts.map(|count| count.load(Ordering::Relaxed));
+    let during = row.counts.during_recovery.load(Ordering::Relaxed);
+    let sequences = row.counts.sequences.load(Ordering::Relaxed);
+    // Each sequence has cuts, most cuts leave several disks, and one in eight is recovered in each
+    // of these ways.
+    assert!(cuts >= 10 * sequences && images >= 2 * cuts, "{:?}", row.counts);
+    assert!(20 * twice >= images && 10 * during >= images, "{:?}", row.counts);
 }
 
 /// At every call an error: nothing that was promised is lost, nothing that failed comes back, and
 /// what is read after opening in the same boot survives the power cut that follows.
 fn failing_calls(form: Form, sealed: bool) {
-    let row = Row::new(form, sealed, SECONDS);
-    'all: for number in row.numbers() {
+    let row = Row::new(form, sealed);
+    for number in row.numbers(SEQUENCES_FAILED) {
         let level = levels(form)[number % levels(form).len()];
         let mut call = 0;
         while row.run_with_failure(number, level, call) {
             call += 1;
-            if row.is_over() {
-                break 'all;
-            }
         }
         row.counts.sequences.fetch_add(1, Ordering::Relaxed);
     }
     row.print("failing calls");
+    let failures = row.counts.failures.load(Ordering::Relaxed);
+    let sequences = row.counts.sequences.load(Ordering::Relaxed);
+    assert!(failures >= 10 * sequences, "{:?}", row.counts);
 }
 
-/// What a row runs, for how long, and how much it ran.
+/// What a row runs, and how much it ran.
 struct Row {
     form: Form,
     sealed: bool,
     seed: u64,
     random: SeededEntropy,
-    end: Instant,
     images_max: usize,
     counts: Counts,
 }
@@ -113,30 +117,27 @@ struct Counts {
 }
 
 impl Row {
-    fn new(form: Form, sealed: bool, seconds: f64) -> Self {
+    fn new(form: Form, sealed: bool) -> Self {
         let seed = seed();
         Self {
             form,
             sealed,
             seed,
             random: SeededEntropy::new(seed),
-            end: Instant::now() + Duration::from_secs_f64(seconds * scale()),
             images_max: (24.0 * scale()).clamp(4.0, 1024.0) as usize,
             counts: Counts::default(),
         }
     }
 
-    /// The short sequences in order, then the others in an order that the seed determines.
-    fn numbers(&self) -> impl Iterator<Item = usize> + use<> {
+    /// The short sequences in order, then the others in an order that the seed determines; `count`
+    /// of them, scaled.
+    fn numbers(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
         let short = STEPS.len();
         let rest = SEQUENCES - short;
         // 7 does not divide the 1872 others: each of them comes once.
         let start = self.seed as usize % rest;
-        (0..short).chain((0..rest).map(move |n| short + (start + n * 7) % rest))
-    }
-
-    fn is_over(&self) -> bool {
-        Instant::now() >= self.end
+        let all = (0..short).chain((0..rest).map(move |n| short + (start + n * 7) % rest));
+        all.take(scaled(count).max(short))
     }
 
     fn print(&self, what: &str) {
@@ -354,5 +355,6 @@ impl Drop for Context {
     }
 }
 
-/// How long each row may take, in seconds.
-const SECONDS: f64 = 2.0;
+/// How many sequences are run with power cuts, and how many with failing calls.
+const SEQUENCES_CUT: usize = 40;
+const SEQUENCES_FAILED: usize = 24;

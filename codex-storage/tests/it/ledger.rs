@@ -343,6 +343,7 @@ fn sessions() -> impl Strategy<Value = Sessions> {
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: u32::try_from(crate::common::scaled(150)).unwrap(),
+        rng_seed: proptest::test_runner::RngSeed::Fixed(crate::common::seed()),
         failure_persistence: None,
         ..ProptestConfig::default()
     })]

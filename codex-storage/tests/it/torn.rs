@@ -16,8 +16,8 @@ use codex_storage::storage::{Durability, Recovered};
 use codex_storage::{Access, Error, OnDamage};
 
 use crate::common::log::{Sample, dense, model, put};
-use crate::common::scaled;
 use crate::common::store::Store;
+use crate::common::stride;
 
 fn samples() -> Vec<(Sample, Vec<Vec<u8>>)> {
     let mut samples = Vec::new();
@@ -148,7 +148,7 @@ fn values_that_contain_copies_of_the_log_are_never_taken_for_it() {
         let sample = Sample::new(sealed, Durability::Sync, &values, false);
         let last = sample.ends.len() - 1;
         assert_eq!(sample.read(&sample.bytes).unwrap().map, model(&values, last as u64));
-        for at in (sample.ends[last - 1] + 1..sample.ends[last] - 64).step_by(1 + scaled(6)) {
+        for at in (sample.ends[last - 1] + 1..sample.ends[last] - 64).step_by(stride(7)) {
             let zeroed = [&sample.bytes[..at], &vec![0; sample.bytes.len() - at]].concat();
             let store = sample.read(&zeroed).unwrap();
             assert_eq!(store.map, model(&values, last as u64 - 1), "cut at {at}");

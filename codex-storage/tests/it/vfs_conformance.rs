@@ -362,7 +362,7 @@ fn sync_works_through_a_reading_handle(dir: &dyn Dir) {
 mod unix {
     //! What only a real directory has: permissions, links, FIFOs.
 
-    use std::io::ErrorKind;
+    use std::io::{self, ErrorKind};
     use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
@@ -478,6 +478,31 @@ mod unix {
         let dir = OsDir::open("/dev").unwrap();
         let refused = dir.open("full", Open::Write).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::InvalidInput);
+    }
+
+    /// Where the system refuses a call, the caller hears of it: one that did nothing would succeed.
+    /// The files of procfs can be neither synced nor allocated, renamed or removed, by the
+    /// superuser either.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_system_refuses_is_an_error_of_every_call() {
+        let dir = OsDir::open("/proc/self").unwrap();
+        let told = |what: &str, done: io::Result<()>| {
+            let error = done.expect_err(what);
+            assert!(error.raw_os_error().is_some(), "{what}: {error}");
+        };
+        told("sync of a folder", dir.sync());
+        told("create", dir.open("new", Open::CreateNew(Mode::Private)).map(drop));
+        told("rename", dir.rename("comm", "new"));
+        told("remove", dir.remove("comm"));
+        told("lock", dir.try_lock("new", LockKind::Exclusive).map(drop));
+        told("permissions", dir.inherit("comm", "cmdline", Some(Mode::Private)));
+        let file = dir.open("oom_score_adj", Open::Write).unwrap();
+        told("sync of a file", file.sync());
+        told("allocate", file.allocate(0, 10));
+        told("write", file.write_all_at(b"no number", 0));
+        told("read", dir.open("mem", Open::Read).unwrap().read_exact_at(&mut [0], 0));
+        told("length", dir.open("stat", Open::Read).unwrap().set_len(1));
     }
 
     fn world() -> (tempfile::TempDir, OsDir) {

@@ -198,6 +198,8 @@ fn skips() -> impl Strategy<Value = Skips> {
 }
 
 proptest! {
+    #![proptest_config(crate::seeded::cases(256))]
+
     #[test]
     fn options_of_everything(
         option in any::<Option<Option<Option<bool>>>>(),
