@@ -64,7 +64,7 @@ impl Intent {
             && is_origin
             && self.facts.seq <= SEQ_MAX
             && self.moves.len() <= MOVES_MAX
-            && (self.moves_each_once(names) || cfg!(codex_mutant = "record_moves_any"))
+            && self.moves_each_once(names)
     }
 
     /// Whether only log segments and, last, the file itself are moved, each once, and all to the

@@ -43,12 +43,7 @@ impl Job<'_> {
         let len = file.len().named("look at", self.to, self.to_name)?;
         let mut meter = Meter::new(watch, Phase::Verifying, len);
         let mut read = |done| meter.reach(done);
-        let unread = cfg!(codex_mutant = "backup_unverified");
-        let facts = if unread {
-            self.inspect.facts(&file, &mut read)
-        } else {
-            self.inspect.verify(&file, Depth::Checksums, &mut read)
-        };
+        let facts = self.inspect.verify(&file, Depth::Checksums, &mut read);
         let facts = facts.map_err(|flaw| Error::from_flaw(path.clone(), flaw))?;
         meter.end(&path)?;
         if let Some(about) = self.about.filter(|about| !about.same_version(&facts)) {
@@ -154,9 +149,6 @@ impl Job<'_> {
         let mut output = Output { job: self, size, file: output, written: 0, meter };
         f(&mut output)?;
         output.meter.end(&self.to.path(self.to_name))?;
-        if cfg!(codex_mutant = "backup_unsynced") {
-            return Ok(());
-        }
         file.sync().filling("sync", self.to, self.to_name, size)
     }
 

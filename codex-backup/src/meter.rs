@@ -30,8 +30,7 @@ impl<'a, 'w> Meter<'a, 'w> {
             self.now.done = done.max(self.now.done);
             self.now.total = self.now.total.max(done);
             self.begun = true;
-            let stops = (self.watch)(self.now).is_break();
-            self.stopped = stops && !cfg!(codex_mutant = "backup_unstoppable");
+            self.stopped = (self.watch)(self.now).is_break();
         }
         if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

@@ -221,7 +221,7 @@ impl Backups {
             self.rename(&temporary, &record)
         })();
         written.inspect_err(|_| copy::discard(dir, &temporary))?;
-        if cfg!(codex_mutant = "backup_undecided") { Ok(()) } else { self.sync() }
+        self.sync()
     }
 
     /// Goes through the steps, each of which may have been taken before.
@@ -240,9 +240,7 @@ impl Backups {
                 return Err(self.broken(what));
             }
             // Otherwise the new name could outlive a crash and the old file's new name not.
-            if !cfg!(codex_mutant = "backup_one_sync") {
-                self.sync()?;
-            }
+            self.sync()?;
             self.rename(&staged, self.name())?;
         }
         self.sync()?;
@@ -283,9 +281,6 @@ impl Backups {
             file => Some(file?),
         };
         if let Some(file) = found {
-            if cfg!(codex_mutant = "backup_stage_unchecked") {
-                return Ok(staged);
-            }
             match self.inspect.verify(&file, crate::Depth::Checksums, &mut to_the_end) {
                 Ok(facts) if facts.same_version(&intent.facts) => return Ok(staged),
                 Err(crate::Flaw::Read(error)) => {

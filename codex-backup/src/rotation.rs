@@ -176,7 +176,7 @@ impl Backups {
             return Err(Error::Foreign { path, of, what });
         }
         self.rename(from, &to)?;
-        if cfg!(codex_mutant = "backup_names_unsynced") { Ok(()) } else { self.sync() }
+        self.sync()
     }
 
     /// The newest backup's facts, if it is of this version, which it is read whole for.

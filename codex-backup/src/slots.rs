@@ -65,7 +65,6 @@ pub(crate) fn own(dir: &dyn Dir, name: &str, slots: &[Slot], id: &[u8], upto: u3
 /// Whether `slot` is a backup of the file `id`, or of any where that is not known.
 pub(crate) fn own_one(dir: &dyn Dir, name: &str, slot: &Slot, id: Option<&[u8]>) -> Result<()> {
     let what = match &slot.owner {
-        _ if cfg!(codex_mutant = "backup_moves_foreign") => return Ok(()),
         Ok(owner) if id.is_none_or(|id| owner == id) => return Ok(()),
         Ok(_) => "a file of another origin",
         Err(what) => what,
@@ -112,9 +111,6 @@ pub(crate) fn facts_if_good(
     let verified = facts(dir, &slot.name, inspect, reading).and_then(|facts| {
         if !facts.same_version(about) {
             return Ok(None);
-        }
-        if cfg!(codex_mutant = "backup_unread") {
-            return Ok(Some(facts));
         }
         let facts = verify(dir, &slot.name, inspect, inspect.deepest(), reading)?;
         Ok(Some(facts).filter(|facts| facts.same_version(about)))

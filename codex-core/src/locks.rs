@@ -65,11 +65,8 @@ impl<D> Locks<D> {
     /// Calls `f` with memory as it is, beside other readers; waits for an apply at most. `f` takes
     /// handles and returns: it calls neither the disk nor a user's code.
     pub fn read<R>(&self, f: impl FnOnce(&Map) -> R) -> R {
-        #[cfg(not(codex_mutant = "lock_order"))]
         let _held = rank::take(Rank::Data);
         let map = self.data.read();
-        #[cfg(codex_mutant = "lock_order")]
-        let _disk = self.persist();
         f(&map)
     }
 }

@@ -59,7 +59,7 @@ impl UserKey {
             return before.outcome.clone();
         }
         let count = tried.len();
-        if count >= ENVELOPES_MAX && !cfg!(codex_mutant = "kdf_unbounded") {
+        if count >= ENVELOPES_MAX {
             return Err(SealError::TooManyEnvelopes { tried: count });
         }
         let outcome = open();
@@ -176,12 +176,6 @@ impl seal::Seal for Root {
 
     fn sealer(&self, info: &[u8]) -> Result<Box<dyn seal::Sealer>, SealError> {
         let salt = EpochSalt::draw(&mut source(&self.entropy)).map_err(|error| refusal(&error))?;
-        #[cfg(codex_mutant = "epoch_reuse")]
-        let salt = {
-            drop(salt);
-            let mut same = |out: &mut [u8]| Ok(out.fill(1));
-            EpochSalt::draw(&mut same).map_err(|error| refusal(&error))?
-        };
         Ok(Box::new(Sealer { sealer: self.key.sealer(salt, info), pending: None }))
     }
 

@@ -220,8 +220,7 @@ impl Envelope {
             return Err(Error::WrongKeyKind { wanted: self.key_kind(), given: key.kind() });
         }
         let (commitment, aead) = self.wrapping(key)?;
-        let uncommitted = cfg!(codex_mutant = "commitment_ignored");
-        if !uncommitted && !bool::from(commitment.ct_eq(&self.commitment)) {
+        if !bool::from(commitment.ct_eq(&self.commitment)) {
             return Err(Error::WrongKey);
         }
         let mut root = RootKey::empty(self.cipher);

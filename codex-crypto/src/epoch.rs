@@ -112,7 +112,7 @@ impl Sealer {
     /// # Errors
     /// [`Error::Exhausted`] after [`MESSAGES_MAX`]: begin a new epoch.
     pub fn next_nonce(&self) -> Result<Nonce> {
-        let counter = advance(&self.messages, NONCE_STEP, MESSAGES_MAX)?;
+        let counter = advance(&self.messages, 1, MESSAGES_MAX)?;
         Ok(Nonce { counter: counter + 1, sealer: self.id })
     }
 
@@ -138,7 +138,7 @@ impl Sealer {
         buf.try_reserve(TAG_LEN).map_err(|_| Error::OutOfMemory { bytes: TAG_LEN })?;
         advance(&self.bytes, len + TAG_LEN as u64, SEALED_BYTES_MAX)?;
         let body = buf.get_mut(from..).ok_or(range)?;
-        let tag = self.aead.seal(&nonce_bytes(nonce.counter), bound(aad), body)?;
+        let tag = self.aead.seal(&nonce_bytes(nonce.counter), aad, body)?;
         buf.extend_from_slice(&tag);
         Ok(())
     }
@@ -202,7 +202,7 @@ impl Opener {
             sealed.fill(0);
         }
         let (body, tag) = sealed.split_last_chunk_mut::<TAG_LEN>().ok_or(Error::Tampered)?;
-        self.aead.open(&nonce_bytes(counter), bound(aad), body, tag)?;
+        self.aead.open(&nonce_bytes(counter), aad, body, tag)?;
         Ok(body)
     }
 }
@@ -233,14 +233,6 @@ fn nonce_bytes(counter: u64) -> [u8; NONCE_LEN] {
 fn message_len(body_len: usize, aad: &[u8]) -> u64 {
     (body_len as u64).saturating_add(aad.len() as u64)
 }
-
-/// The associated data that is bound; the twin that drops it is there for the tests to catch.
-fn bound(aad: &[u8]) -> &[u8] {
-    if cfg!(codex_mutant = "aad_dropped") { &[] } else { aad }
-}
-
-/// How far one nonce lies from the next; the twin that reuses it is there for the tests to catch.
-const NONCE_STEP: u64 = if cfg!(codex_mutant = "nonce_reuse") { 0 } else { 1 };
 
 #[cfg(test)]
 mod tests;

@@ -47,7 +47,7 @@ impl KdfCosts {
     pub fn new(t: u32, m_kib: u32, p: u32) -> Result<Self> {
         let work = u64::from(t) * u64::from(m_kib);
         let beyond = t > Self::T_MAX || m_kib > Self::M_KIB_MAX || p > Self::P_MAX;
-        if !cfg!(codex_mutant = "kdf_uncapped") && (beyond || work > Self::T_M_KIB_MAX) {
+        if beyond || work > Self::T_M_KIB_MAX {
             return Err(Error::KdfTooExpensive { t, m_kib, p });
         }
         if t == 0 || p == 0 || m_kib < 8 * p {

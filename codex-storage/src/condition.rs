@@ -41,10 +41,10 @@ impl Condition {
             return Err(Error::ReadOnly { path: self.path.clone() });
         }
         match &self.poison {
-            Some(reason) if !cfg!(codex_mutant = "poison_ignored") => {
+            Some(reason) => {
                 Err(Error::Poisoned { path: self.path.clone(), reason: reason.clone() })
             }
-            _ => Ok(()),
+            None => Ok(()),
         }
     }
 

@@ -25,7 +25,6 @@ impl LogId {
 
     /// What every frame at `offset` is bound to without storing it.
     fn binding(&self, offset: u64) -> Vec<u8> {
-        let offset = if cfg!(codex_mutant = "no_offset_in_crc") { 0 } else { offset };
         [self.file_id.as_slice(), &self.generation.to_le_bytes(), &offset.to_le_bytes()].concat()
     }
 }
@@ -169,8 +168,7 @@ impl Parsed {
         let Ok(payload_len) = usize::try_from(self.header.payload_len) else { return false };
         let Some((payload, end)) = body.split_at_checked(payload_len) else { return false };
         let Some((end, padding)) = end.split_first() else { return false };
-        let is_padded = is_zero(padding) || cfg!(codex_mutant = "ignore_padding");
-        *end == END && is_padded && crc32c::crc32c(payload) == self.payload_crc
+        *end == END && is_zero(padding) && crc32c::crc32c(payload) == self.payload_crc
     }
 }
 

@@ -245,9 +245,7 @@ impl AnchorWatch {
     /// `AnchorMismatch` when it ended before the anchored commit. `AnchorUnknown` when it goes on
     /// behind it, does not tell of it, and that was not accepted.
     pub(crate) fn end(&self, history: &mut History, path: &Path) -> Result<Option<AnchorFound>> {
-        let Some(anchor) = self.wanted.filter(|_| !cfg!(codex_mutant = "anchor_forgotten")) else {
-            return Ok(None);
-        };
+        let Some(anchor) = self.wanted else { return Ok(None) };
         if self.last.is_none_or(|last| last < anchor.seq) {
             return Err(mismatch(&anchor, path));
         }

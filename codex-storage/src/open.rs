@@ -104,8 +104,6 @@ impl Opening {
             return Err(Error::WrongForm { path: path(), found: header.form, wanted });
         }
         match (header.cipher, &self.config.keys) {
-            #[cfg(codex_mutant = "plain_accepted")]
-            (0, Some(_)) => {}
             (0, Some(_)) => return Err(Error::NotEncrypted { path: path() }),
             (1.., None) => return Err(Error::KeyRequired { path: path() }),
             _ => {}

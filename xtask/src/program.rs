@@ -173,9 +173,21 @@ pub(crate) fn part<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<
     let _ = std::io::stdout().flush();
     let start = Instant::now();
     let done = work();
-    let word = if done.is_ok() { "ok" } else { "FAILED" };
-    println!("{word:<6} {:>7.1} s", start.elapsed().as_secs_f64());
+    println!("{}", end(done.is_ok(), start));
     done
+}
+
+/// As [`part`], beside others: the line is printed at the end.
+pub(crate) fn part_beside<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
+    let start = Instant::now();
+    let done = work();
+    println!("  {name:<56} {}", end(done.is_ok(), start));
+    done
+}
+
+fn end(ok: bool, start: Instant) -> String {
+    let word = if ok { "ok" } else { "FAILED" };
+    format!("{word:<6} {:>7.1} s", start.elapsed().as_secs_f64())
 }
 
 fn name_of(status: Option<ExitStatus>) -> String {

@@ -157,7 +157,7 @@ pub(crate) fn settle_ledger(
         let file = open(vfs, name)?;
         let (upto, seq) = settle()?;
         let replaced = file_id(&*file, &path)? != file_id(&*open(vfs, name)?, &path)?;
-        if !replaced || cfg!(codex_mutant = "ledger_by_name") {
+        if !replaced {
             return Ok(Grown(ledger_upto(file, &path, upto, seq)?));
         }
     }

@@ -203,7 +203,7 @@ impl Shared {
 
     /// Whether writes wait for a backup to succeed, whoever made the one that failed.
     fn is_refusing(&self) -> bool {
-        self.refusing.load(Ordering::Relaxed) && !cfg!(codex_mutant = "required_by_hand_alone")
+        self.refusing.load(Ordering::Relaxed)
     }
 
     /// Takes the wake-up: what is committed from now on wakes the thread again.

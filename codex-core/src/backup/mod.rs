@@ -258,18 +258,12 @@ fn settle(
     form: Form,
     going: &Going<'_>,
 ) -> Result<Settled> {
-    let settled = || -> Result<()> {
-        if !cfg!(codex_mutant = "back_up_without_checkpoint") {
-            engine.settle(form, going)?;
-        }
-        Ok(())
-    };
     if form != Form::Ledger {
-        settled()?;
+        engine.settle(form, going)?;
         return Ok(Settled { grown: None, seal: engine.seal() });
     }
     let reached = || {
-        settled()?;
+        engine.settle(form, going)?;
         let stats = engine.stats().storage;
         Ok((stats.log_bytes, stats.seq))
     };

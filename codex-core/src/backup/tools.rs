@@ -245,9 +245,6 @@ impl Backups {
     }
 
     fn sidecars(&self) -> Result<Vec<String>> {
-        if cfg!(codex_mutant = "restore_leaves_the_log") {
-            return Ok(Vec::new());
-        }
         Ok(segments(&self.vfs, &self.name)?)
     }
 

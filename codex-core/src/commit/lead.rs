@@ -291,14 +291,7 @@ impl Core {
         if part == Part::All {
             shift.put_back();
         }
-        #[cfg(codex_mutant = "ack_before_sync")]
-        shift.wake_early();
-        #[cfg(codex_mutant = "apply_before_log")]
-        let (_, _) = (disk.plan.committed(1), self.apply(shift, disk, freed));
-        #[cfg(not(codex_mutant = "commit_under_data"))]
         let logged = self.log(disk);
-        #[cfg(codex_mutant = "commit_under_data")]
-        let logged = self.locks.read(|_| self.log(disk));
         let made = logged.map(|first| {
             // Order: apply before the answers, so that a member that has its answer reads its
             // write.
@@ -306,8 +299,6 @@ impl Core {
             shift.complete(|decided| self.outcome(decided, first));
             shift.made(disk.group.batches());
         });
-        #[cfg(codex_mutant = "error_to_leader_only")]
-        shift.complete_others(|decided| self.outcome(decided, 0));
         shift.undecide();
         disk.group.reset();
         disk.plan.reset();
@@ -360,14 +351,7 @@ impl Core {
         }
         let mut work = std::mem::take(&mut disk.plan.work);
         let from = self.clock.monotonic();
-        #[cfg(codex_mutant = "apply_in_two")]
-        let rest = work.steps.split_off(work.steps.len().min(1));
         disk.write(|map| map.apply(&mut work));
-        #[cfg(codex_mutant = "apply_in_two")]
-        disk.write(|map| {
-            work.steps = rest;
-            map.apply(&mut work);
-        });
         shift.held(self.clock.monotonic().saturating_sub(from));
         *freed = std::mem::take(&mut work.freed);
         disk.plan.work = work;

@@ -199,7 +199,6 @@ impl Plan {
 
     /// The entry of `key` after all that was decided.
     fn current<'a>(&'a mut self, map: &'a Map, hash: u64, key: &[u8]) -> Option<&'a Entry> {
-        #[cfg(not(codex_mutant = "overlay_dropped"))]
         self.enter_steps();
         match self.overlay.find(&self.work.steps, hash, key) {
             Some(Step { entry, kind: StepKind::Put { .. }, .. }) => Some(entry),

@@ -266,16 +266,6 @@ impl State {
     pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
-
-    #[cfg(codex_mutant = "resign_without_check")]
-    pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
-    #[cfg(codex_mutant = "resign_without_check")]
-    pub(super) fn resign(&mut self) {
-        self.leading = false;
-    }
 }
 
 /// Where a waiting member gets its turn.
@@ -305,10 +295,7 @@ impl Ticket {
 
     /// Gives the member its turn and wakes it.
     pub(super) fn give(&self, turn: Turn) {
-        #[cfg(codex_mutant = "wake_before_turn")]
-        self.unparker.unpark();
         *self.turn.lock() = Some(turn);
-        #[cfg(not(codex_mutant = "wake_before_turn"))]
         self.unparker.unpark();
     }
 }

@@ -197,12 +197,6 @@ impl<'a> Shift<'a> {
         if let Some(reason) = &self.poisoned {
             queue.poison(reason);
         }
-        #[cfg(codex_mutant = "resign_without_check")]
-        if queue.is_empty() {
-            drop(queue);
-            self.core.queue.lock().resign();
-            return None;
-        }
         queue.hand_over()
     }
 
@@ -212,24 +206,6 @@ impl<'a> Shift<'a> {
             if let Some(ticket) = member.ticket {
                 ticket.give(Turn::Done(reply));
             }
-        }
-    }
-
-    /// Answers the members before the group is durable.
-    #[cfg(codex_mutant = "ack_before_sync")]
-    pub(super) fn wake_early(&mut self) {
-        for member in &mut self.members {
-            let done = super::Outcome::Done { seq: None, removed: 0, previous: None };
-            member.reply = Some(Ok(Reply::Outcome(done)));
-        }
-        self.wake();
-    }
-
-    /// Answers the members of a group that failed as if it had been made.
-    #[cfg(codex_mutant = "error_to_leader_only")]
-    pub(super) fn complete_others(&mut self, outcome: impl Fn(Decided) -> Result<Reply>) {
-        for member in &mut self.members {
-            member.reply = member.decided.take().map(&outcome);
         }
     }
 
@@ -254,9 +230,6 @@ impl Drop for Shift<'_> {
             queue.abdicate()
         };
         self.wake();
-        #[cfg(codex_mutant = "unwinding_forgets_the_queue")]
-        return drop(left);
-        #[cfg(not(codex_mutant = "unwinding_forgets_the_queue"))]
         for member in left {
             member.ticket.give(Turn::Done(Err(self.core.poison(UNWOUND))));
         }

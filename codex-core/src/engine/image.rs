@@ -15,8 +15,6 @@ use codex_storage::{Error, Result};
 use super::Shared;
 use crate::commit::{Begun, Reply, Request};
 use crate::map::Image;
-#[cfg(codex_mutant = "late_clone")]
-use crate::map::Map;
 use crate::rank::{self, Rank};
 
 /// Hears of what is done of an image, and of how much in all; says whether to go on.
@@ -64,17 +62,12 @@ impl Shared {
             }
             Begun::Beside(checkpoint, ordered) => (checkpoint, ordered),
         };
-        #[cfg(codex_mutant = "late_clone")]
-        let (_, ordered) = (ordered, self.core.read(Map::ordered));
         let mut unfinished = Unfinished { shared: self, finished: false };
         let image = Image(ordered);
         // Each entry is written, and read back.
         let total = 2 * image.len();
         let go_on = |done| !self.abandon.load(Ordering::Relaxed) && going(done, total);
-        #[cfg(not(codex_mutant = "image_under_data"))]
         let written = checkpoint.write(&image, &go_on);
-        #[cfg(codex_mutant = "image_under_data")]
-        let written = self.core.read(|_| checkpoint.write(&image, &go_on));
         // Writers copy what a view still holds.
         drop(image);
         unfinished.finished = true;
@@ -119,9 +112,7 @@ impl Hook {
     }
 
     fn call(&self) {
-        if let Some(hook) = self.0.get()
-            && !cfg!(codex_mutant = "checkpoint_unheard")
-        {
+        if let Some(hook) = self.0.get() {
             hook();
         }
     }

@@ -1,5 +1,15 @@
 //! The tests of stores, one module a subject. Those that need a process of their own stand beside
 //! it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, says what it ran, and is a program of its own"
+)]
 
 #[cfg(all(feature = "crypto", feature = "fault"))]
 #[path = "../audit/mod.rs"]

@@ -144,8 +144,6 @@ impl Found {
             (0, None) => {
                 return Ok((self.authenticate(None, path)?, None));
             }
-            #[cfg(codex_mutant = "plain_accepted")]
-            (0, Some(_)) => return Ok((self.header, None)),
             (0, Some(_)) => return Err(Error::NotEncrypted { path: path.to_owned() }),
             (_, None) => return Err(Error::KeyRequired { path: path.to_owned() }),
             (_, Some(keys)) => keys,
@@ -161,8 +159,7 @@ impl Found {
     /// key that it did not put in place.
     pub(crate) fn is_stray_of(&self, seal: &dyn Seal) -> bool {
         self.header.root_id != seal.root_id()
-            && (cfg!(codex_mutant = "stray_unproven")
-                || seal.verify_header(&stray_input(&self.bytes), &self.header.stray_proof).is_ok())
+            && seal.verify_header(&stray_input(&self.bytes), &self.header.stray_proof).is_ok()
     }
 
     /// Checks the header's tag under the store's `seal` (`None`: a plain store), and returns the
@@ -182,10 +179,8 @@ impl Found {
         if self.header.cipher != seal.cipher_id() || self.header.root_id != seal.root_id() {
             return Err(tampered());
         }
-        if !cfg!(codex_mutant = "header_unverified") {
-            let covered = covered(&self.header, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
-            seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, 0, e))?;
-        }
+        let covered = covered(&self.header, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
+        seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, 0, e))?;
         let mut header = self.header;
         header.base_digest = masked(&header.base_digest, Some(seal), &header.file_id);
         Ok(header)

@@ -14,7 +14,7 @@ use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};
 use crate::seal::{Seal, TAG_LEN};
 use crate::storage::{Checkpoint, Form};
-use crate::vfs::{Mode, Open, Vfs};
+use crate::vfs::{Mode, Vfs};
 
 /// Where the files of an open store are, and under which key.
 #[derive(Debug)]
@@ -175,12 +175,6 @@ impl Place {
 
     fn rename(&self, temporary: &str) -> io::Result<()> {
         self.vfs.dir.rename(temporary, self.names.main())?;
-        if cfg!(codex_mutant = "rename_before_sync") {
-            self.vfs.dir.open(self.names.main(), Open::Read)?.sync()?;
-        }
-        if cfg!(codex_mutant = "skip_dir_sync") {
-            return Ok(());
-        }
         self.vfs.dir.sync()
     }
 }

@@ -150,13 +150,11 @@ impl ImageReader {
             .and_then(|bytes| Footer::decode(bytes, &header.file_id))
             .map_err(|what| self.damaged(offset, what))?;
         let agrees = footer.file_len == self.len && footer.base_seq == header.base_seq;
-        if !agrees && !cfg!(codex_mutant = "footer_unread") {
+        if !agrees {
             return Err(self.damaged(offset, "the footer does not agree with the file"));
         }
         let second = tail.last_chunk::<HEADER_LEN>();
-        if second.is_none_or(|second| self.first != second)
-            && !cfg!(codex_mutant = "second_header_unread")
-        {
+        if second.is_none_or(|second| self.first != second) {
             let offset = self.len - u64_of(HEADER_LEN);
             return Err(self.damaged(offset, "the second header is not the same as the first"));
         }
@@ -280,7 +278,7 @@ impl Entries<'_> {
         let agrees = footer.entries == self.totals.entries
             && footer.key_bytes == self.totals.key_bytes
             && footer.value_bytes == self.totals.value_bytes;
-        if agrees || cfg!(codex_mutant = "footer_unread") {
+        if agrees {
             return Ok(());
         }
         let offset = self.image.footer_offset();

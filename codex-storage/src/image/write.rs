@@ -111,10 +111,7 @@ impl ImageSpec {
                 Paced::hurried(&*file)
             };
             let entries = fill(&mut output)?;
-            let early = cfg!(codex_mutant = "rename_before_sync");
-            if !early && !cfg!(codex_mutant = "skip_image_sync") {
-                file.sync().map_err(|e| failed("sync", self.path(), 0, e))?;
-            }
+            file.sync().map_err(|e| failed("sync", self.path(), 0, e))?;
             self.read_back(&mut |_, read| progress(entries, read))
         });
         if let Err(error) = &made {
@@ -150,9 +147,7 @@ impl ImageSpec {
             let what = "the header does not read back as it was written";
             return Err(Error::Damaged { path: self.path(), offset: 0, what });
         }
-        if !cfg!(codex_mutant = "image_unverified") {
-            image.check(go_on)?;
-        }
+        image.check(go_on)?;
         Ok(Written {
             temporary: self.temporary.clone(),
             seq: self.header.base_seq,

@@ -23,7 +23,7 @@ impl Ledger {
     /// gave it may have failed to make it so, and a later sync of the folder would prove nothing.
     pub(super) fn settle_name(&mut self) -> Result<()> {
         self.writer()?.refuse_if_poisoned()?;
-        if self.is_named || cfg!(codex_mutant = "trust_the_name") {
+        if self.is_named {
             return Ok(());
         }
         let slot_counter = following(self.header.slot_counter, self.condition.path())?;

@@ -31,10 +31,7 @@ impl Epochs {
         place: &LogPlace,
         log: &LogId,
     ) -> Result<([u8; 8], Option<[u8; SALT_LEN]>)> {
-        let is_worn = |epoch: &Epoch| {
-            let worn = epoch.sealer.as_ref().is_some_and(|sealer| sealer.is_worn());
-            worn && !cfg!(codex_mutant = "epoch_never_ends")
-        };
+        let is_worn = |epoch: &Epoch| epoch.sealer.as_ref().is_some_and(|sealer| sealer.is_worn());
         let now = match self.now.take().filter(|epoch| !is_worn(epoch)) {
             Some(epoch) => epoch,
             None => Epoch::new(place, log)?,

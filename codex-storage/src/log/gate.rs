@@ -23,9 +23,7 @@ impl SyncGate {
     /// disk: it would say yes, and the bytes are lost.
     pub(super) fn sync(&self) -> Result<(), Arc<io::Error>> {
         let mut failed = self.failed.lock();
-        if let Some(error) = &*failed
-            && !cfg!(codex_mutant = "retry_fsync")
-        {
+        if let Some(error) = &*failed {
             return Err(Arc::clone(error));
         }
         self.file.sync().map_err(|error| {

@@ -180,7 +180,7 @@ impl LogReader {
     /// Whether the body of the frame at `offset` is what was written.
     fn is_intact(&mut self, offset: u64, parsed: &Parsed) -> Result<bool> {
         let left = self.window.file_len().saturating_sub(offset);
-        if parsed.header.len() > left && !cfg!(codex_mutant = "trust_length") {
+        if parsed.header.len() > left {
             // Its last byte is not zero, so it can not lie behind the end of the file.
             return Ok(false);
         }
@@ -243,10 +243,6 @@ impl LogReader {
     pub(super) fn try_resume(&mut self, offset: u64, parsed: &Parsed) -> Result<bool> {
         let header = &parsed.header;
         let is_near = header.kind == RESUME && header.is_known() && offset.is_multiple_of(SECTOR);
-        if is_near && cfg!(codex_mutant = "resume_anywhere") && self.seal.is_none() {
-            self.advance(offset, parsed, self.end.digest, self.end.time_us);
-            return Ok(true);
-        }
         if !is_near || header.payload_len > RESUME_PAYLOAD_MAX || !self.follows(parsed) {
             return Ok(false);
         }

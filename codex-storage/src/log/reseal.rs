@@ -81,7 +81,7 @@ impl Reseal {
     /// in one round.
     fn catch_up(&mut self, reached: &Reached, progress: &dyn Fn(u64) -> bool) -> Result<()> {
         let (mut least, mut in_vain) = (u64::MAX, 0);
-        while in_vain < ROUNDS_IN_VAIN_MAX && !cfg!(codex_mutant = "rekey_copies_at_last") {
+        while in_vain < ROUNDS_IN_VAIN_MAX {
             self.advance(reached.seq.load(Ordering::Acquire), progress)?;
             reached.settle();
             let written = reached.offset.load(Ordering::Acquire);

@@ -91,9 +91,7 @@ impl NewLog {
         let path = self.place.path();
         dir.rename(&self.temporary, &self.place.name)
             .map_err(|e| Error::io("rename the new log to", &path, e))?;
-        if !cfg!(codex_mutant = "skip_log_dir_sync") {
-            dir.sync().map_err(|e| Error::io("sync the folder of", &path, e))?;
-        }
+        dir.sync().map_err(|e| Error::io("sync the folder of", &path, e))?;
         Ok(self.into_writer())
     }
 

@@ -136,12 +136,7 @@ impl Space {
         allocated.map_err(|e| failed("allocate space in", e))?;
         // Order: the length is durable before anything is written at its end. A part of such a
         // write could otherwise leave the length of a closed log.
-        let sync = || {
-            if cfg!(codex_mutant = "skip_space_sync") {
-                return Ok(());
-            }
-            gate.sync_space().map_err(SpaceError::Sync)
-        };
+        let sync = || gate.sync_space().map_err(SpaceError::Sync);
         sync()?;
         let zeroed = write_zeros(&*self.file, from, end);
         zeroed.map_err(|e| failed("zero the space of", e))?;

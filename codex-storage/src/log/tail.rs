@@ -31,7 +31,7 @@ impl LogReader {
             }
             return Ok(());
         }
-        if self.proven >= seq && !cfg!(codex_mutant = "ignore_other_files") {
+        if self.proven >= seq {
             let what = "a commit is missing that another file continues or the header names";
             return Err(self.damaged(at, what));
         }
@@ -50,7 +50,7 @@ impl LogReader {
         };
         self.refuse_if_closed_further(at)?;
         let is_cut = is_torn || self.on_damage == OnDamage::CutTail;
-        if !is_cut && !cfg!(codex_mutant = "cut_anything") {
+        if !is_cut {
             return Err(Error::TailSuspect {
                 path: self.window.path().to_owned(),
                 offset: at,
@@ -85,7 +85,7 @@ impl LogReader {
                     return Ok(true);
                 }
                 // The header alone proves it: its checksum covers `durable` and the place.
-                if parsed.header.durable >= seq && !cfg!(codex_mutant = "ignore_later_proof") {
+                if parsed.header.durable >= seq {
                     let what = "a commit that a later frame proves durable is not intact";
                     return Err(self.damaged(at, what));
                 }

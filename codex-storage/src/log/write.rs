@@ -92,10 +92,7 @@ impl LogWriter {
             return Err(Error::Contradiction("the store has the last commit that there can be"));
         }
         self.begin_writing()?;
-        let mut now_us = self.place.vfs.clock.now_us();
-        if !cfg!(codex_mutant = "clock_runs_back") {
-            now_us = now_us.max(self.end.time_us);
-        }
+        let now_us = self.place.vfs.clock.now_us().max(self.end.time_us);
         let (digest, time_us) = match self.form {
             Form::Ledger => (stamp(group, &self.end.digest, first, now_us), now_us),
             _ => (
@@ -200,9 +197,6 @@ impl LogWriter {
 
     /// Refuses from now on to write, because of `error`; the first reason stays.
     pub(crate) fn poison(&mut self, error: &Error) {
-        if cfg!(codex_mutant = "forget_poison") {
-            return;
-        }
         self.poison.get_or_insert_with(|| error.to_string());
     }
 
@@ -290,7 +284,7 @@ impl LogWriter {
         let seq = self.end.seq + 1;
         let written = self.file.write_all_at(frame, self.end.offset);
         written.map_err(|e| self.in_doubt(seq, Arc::new(e)))?;
-        if durably && !cfg!(codex_mutant = "skip_log_sync") {
+        if durably {
             self.gate.sync().map_err(|e| self.in_doubt(seq, e))?;
             self.counts.syncs += 1;
         }

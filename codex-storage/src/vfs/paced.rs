@@ -39,7 +39,7 @@ impl<'a> Paced<'a> {
         self.file.write_all_at(buf, offset)?;
         let Some(clock) = self.clock else { return Ok(()) };
         self.unsynced = self.unsynced.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX));
-        if self.unsynced >= SYNC_EVERY_BYTES && !cfg!(codex_mutant = "unpaced") {
+        if self.unsynced >= SYNC_EVERY_BYTES {
             self.unsynced = 0;
             let from = clock.monotonic();
             self.file.sync()?;

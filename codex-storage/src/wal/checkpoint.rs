@@ -91,9 +91,7 @@ impl Wal {
         if current.log.end().offset == BODY_OFFSET && !is_lost {
             return Ok(current.header.clone());
         }
-        if !cfg!(codex_mutant = "skip_segment_sync_at_switch") {
-            current.log.seal_off()?;
-        }
+        current.log.seal_off()?;
         let end = *current.log.end();
         let (mut header, log) = (current.header.clone(), *current.log.log());
         header.file_id = fresh_id(&self.place.vfs, self.condition.path())?;
@@ -114,9 +112,6 @@ impl Wal {
         }
         self.durable = end.seq;
         self.earlier.push(Earlier { generation: log.generation, bytes: end.offset });
-        if cfg!(codex_mutant = "remove_segment_early") {
-            drop(self.place.vfs.dir.remove(&self.place.names.segment(log.generation)));
-        }
         Ok(header)
     }
 

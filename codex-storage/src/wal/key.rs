@@ -132,7 +132,6 @@ impl Wal {
         let vfs = &self.place.vfs;
         let done = match self.leftovers.first() {
             Some(&left) => Err(format!("{} is still there", self.place.names.segment(left))),
-            None if cfg!(codex_mutant = "former_segments_unsynced") => Ok(()),
             None => vfs.dir.sync().map_err(|e| e.to_string()),
         };
         done.map_err(|e| self.poison("removing the log under the former key failed", &e))

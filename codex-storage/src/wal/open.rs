@@ -36,9 +36,6 @@ impl Wal {
         found.anchor = self.watch.end(&mut self.history, self.condition.path())?;
         self.history.list(self.history.end());
         self.leftovers = segments.leftovers;
-        if cfg!(codex_mutant = "leftovers_at_open") {
-            self.remove_leftovers();
-        }
         if self.condition.writes() {
             self.stray = segments.stray;
             self.start = self.ready(&segments.live, state.as_ref())?;

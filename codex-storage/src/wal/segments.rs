@@ -59,7 +59,7 @@ impl Segments {
             let segment = Segment::open(place, image, generation)?;
             let is_first = generation == image.next_generation;
             let names = if is_first { segment.header.file_id } else { segment.header.neighbour };
-            if names == neighbour || cfg!(codex_mutant = "ignore_neighbour") {
+            if names == neighbour {
                 neighbour = segment.header.file_id;
                 found.live.push(segment);
             } else if !is_first && generation == last && segment.is_blank(place)? {

@@ -43,7 +43,7 @@ impl Wal {
         let header = &last.header;
         let is_blank = state.frames == 0 && state.tail_end.is_none();
         let is_attached = live.len() == 1 && header.neighbour == [0; 16];
-        if is_blank && (live.len() > 1 || is_attached) && !cfg!(codex_mutant = "trust_the_name") {
+        if is_blank && (live.len() > 1 || is_attached) {
             let again = if is_attached { Start::Both } else { Start::Segment };
             return Ok(again(header.clone()));
         }

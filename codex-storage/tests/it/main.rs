@@ -1,4 +1,14 @@
 //! The tests of the three forms and of the disks below them, one module a subject.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, says what it ran, and is a program of its own"
+)]
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -2,7 +2,7 @@
 
 use crate::loom;
 
-/// Every mutant; `tidy` compares the list with the sources, in both directions.
+/// Every mutant. What each changes stands in `edits.txt`.
 pub(crate) const MUTANTS: &[Mutant] = &[
     // The commit path.
     modelled("lock_order", "", &["deadlock"]),
@@ -29,6 +29,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-core", "it", "each_rotation_keeps"],
         &["rank check: a call to the disk while Some(Data) is held"],
     ),
+    modelled("outgrown_forgotten", "checkpointed_once_more", &["deadlock"]),
+    modelled("sync_takes_back_late", "synced_by_the_next", &["deadlock"]),
+    modelled("key_beside_checkpoint", "a_change_of_the_key", &["while a checkpoint was running"]),
     // Encryption.
     tested(
         "nonce_reuse",
@@ -130,21 +133,21 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["reading a small file took"],
     ),
     tested("no_offset_in_crc", ["codex-storage", "", "frame::tests"], &["offset_is_bound"]),
-    long(tested(
+    tested(
         "ignore_padding",
         ["codex-storage", "it", "every_flipped_bit"],
         &["damage went unnoticed"],
-    )),
-    long(tested(
+    ),
+    tested(
         "resume_anywhere",
         ["codex-storage", "it", "every_flipped_bit"],
         &["damage went unnoticed"],
-    )),
-    long(tested(
+    ),
+    tested(
         "ignore_later_proof",
         ["codex-storage", "it", "every_byte_to_00"],
         &["damage went unnoticed"],
-    )),
+    ),
     tested("ignore_other_files", ["codex-storage", "", "log::tests"], &["a proven commit was cut"]),
     tested(
         "cut_anything",
@@ -299,10 +302,10 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// A twin of production code behind `cfg(codex_mutant = "NAME")`, and who must catch it.
+/// Production code that is broken on purpose, and the tests that must catch it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mutant {
-    /// The value of the cfg.
+    /// The name in `edits.txt`.
     pub(crate) name: &'static str,
     /// The package with the tests.
     pub(super) package: &'static str,
@@ -312,8 +315,6 @@ pub(crate) struct Mutant {
     pub(super) tests: &'static str,
     /// Whether it is built with `--cfg loom`.
     pub(super) loom: bool,
-    /// Whether its tests take longer than optimising it.
-    pub(super) long: bool,
     /// All of these must stand in the output, so that the test failed for the reason meant.
     pub(super) words: &'static [&'static str],
 }
@@ -324,20 +325,7 @@ const fn modelled(
     tests: &'static str,
     words: &'static [&'static str],
 ) -> Mutant {
-    Mutant {
-        name,
-        package: "codex-core",
-        program: loom::TEST,
-        tests,
-        loom: true,
-        long: false,
-        words,
-    }
-}
-
-/// A mutant whose tests take longer than optimising it.
-const fn long(mutant: Mutant) -> Mutant {
-    Mutant { long: true, ..mutant }
+    Mutant { name, package: "codex-core", program: loom::TEST, tests, loom: true, words }
 }
 
 /// A mutant that ordinary tests catch.
@@ -346,5 +334,5 @@ const fn tested(
     [package, program, tests]: [&'static str; 3],
     words: &'static [&'static str],
 ) -> Mutant {
-    Mutant { name, package, program, tests, loom: false, long: false, words }
+    Mutant { name, package, program, tests, loom: false, words }
 }

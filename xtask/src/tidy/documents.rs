@@ -1,49 +1,32 @@
 //! Rules between sources, documents and xtask: mutants, commands, and tests named in documents.
 
-use std::collections::BTreeSet;
-
 use super::source::Source;
 use super::{File, Finding};
 use crate::COMMANDS;
-use crate::mutants::MUTANTS;
+use crate::mutants::{EDITS, Edit, MUTANTS};
 
 pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
     let names: Vec<&str> = MUTANTS.iter().map(|mutant| mutant.name).collect();
-    let mut findings = mutants(sources, &names);
+    let mut findings = mutants(sources, &EDITS);
     let documents = || files.iter().filter(|file| file.has_extension("md"));
     findings.extend(documents().flat_map(commands));
     findings.extend(documents().flat_map(|file| tables(file, sources, &names)));
     findings
 }
 
-/// Each mutant of the sources is run, and each that is run stands in the sources.
-pub(super) fn mutants(sources: &[Source], names: &[&str]) -> Vec<Finding> {
-    let mut found = BTreeSet::new();
-    let mut findings = Vec::new();
-    for source in sources.iter().filter(|source| !source.path.starts_with("xtask/")) {
-        for (number, line) in (1..).zip(source.text.lines()) {
-            let after = line.split("codex_mutant = \"").skip(1);
-            for name in after.filter_map(|rest| rest.split('"').next()) {
-                // A comment may write the form of the cfg, with dots for the name.
-                if name.chars().any(|c| !c.is_ascii_alphanumeric() && c != '_') {
-                    continue;
-                }
-                if !names.contains(&name) {
-                    let text =
-                        format!("mutant `{name}` is not in MUTANTS of xtask/src/mutants/table.rs");
-                    findings.push(Finding::new(source.path, number, text));
-                }
-                found.insert(name);
-            }
-        }
-    }
-    let lost = names.iter().filter(|name| !found.contains(**name));
-    let text = |name: &&str| {
-        let text = format!("mutant `{name}` stands in no source: a check that breaks nothing");
-        Finding::new("xtask/src/mutants/table.rs", 0, text)
+/// The lines that a mutant changes stand exactly once in their source: code that moves on takes its
+/// mutants along.
+pub(super) fn mutants(sources: &[Source], edits: &[Edit]) -> Vec<Finding> {
+    let finding = |edit: &Edit| {
+        let source = sources.iter().find(|source| source.path == edit.file);
+        let count = source.map_or(0, |source| edit.count(source.text));
+        let text = format!(
+            "the lines that mutant `{}` changes stand there {count} times, not once; see {LIST}",
+            edit.mutant
+        );
+        (count != 1).then(|| Finding::new(edit.file, 0, text))
     };
-    findings.extend(lost.map(text));
-    findings
+    edits.iter().filter_map(finding).collect()
 }
 
 /// Each `cargo xtask X` of a document is a command.
@@ -102,3 +85,6 @@ fn lacks_test(code: &str, sources: &[Source]) -> bool {
         && name.matches('_').count() >= UNDERSCORES_OF_A_SENTENCE
         && !sources.iter().any(|source| source.code.contains(&function))
 }
+
+/// Where the edits of all mutants stand.
+const LIST: &str = "xtask/src/mutants/edits.txt";

@@ -3,6 +3,7 @@
 
 use super::source::Source;
 use super::{File, Finding, documents, format, paths, rust, tree};
+use crate::mutants::Edit;
 
 fn file(path: &str, text: &str) -> File {
     File { path: path.to_owned(), bytes: text.as_bytes().to_vec() }
@@ -224,15 +225,15 @@ fn comments_and_literals_are_blanked_and_lines_kept() {
 }
 
 #[test]
-fn mutants_are_compared_in_both_directions() {
-    let text = "//! A.\n#[cfg(codex_mutant = \"known\")]\n#[cfg(not(codex_mutant = \"new\"))]\n\
-                // `codex_mutant = \"...\"`\n";
-    let file = file("codex-core/src/a.rs", text);
-    let sources = [Source::of(&file).unwrap()];
-    let found = shown(&documents::mutants(&sources, &["known", "lost"]));
-    assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].contains("a.rs:3: mutant `new` is not in MUTANTS"));
-    assert!(found[1].contains("mutant `lost` stands in no source"));
+fn the_lines_of_a_mutant_stand_in_its_source_exactly_once() {
+    let edits = Edit::list("m codex-core/src/a.rs\n- known();\n+ new();\n");
+    let on = |text: &str| {
+        let file = file("codex-core/src/a.rs", text);
+        shown(&documents::mutants(&[Source::of(&file).unwrap()], &edits))
+    };
+    assert!(on("//! A.\n    known();\n").is_empty());
+    assert!(on("//! A.\n")[0].contains("a.rs: the lines that mutant `m` changes stand there 0"));
+    assert!(on("//! A.\nknown();\nknown();\n")[0].contains("stand there 2 times"));
 }
 
 #[test]
