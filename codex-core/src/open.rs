@@ -11,6 +11,8 @@ use codex_backup::Restored;
 #[cfg(feature = "backup")]
 use codex_storage::Create;
 #[cfg(feature = "backup")]
+use codex_storage::repair_header;
+#[cfg(feature = "backup")]
 use codex_storage::seal::SealError;
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::{Kind, OsClock, OsDir, Vfs};
@@ -140,6 +142,12 @@ fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
     }
     match load(config) {
         Err(error) if wanted.fall_back && is_mended_by_a_backup(config, &error) => {
+            // A header that is lost at one end of an image costs no commit, and a backup does.
+            if let Ok(true) = repair_header(&config.vfs, &config.name, config.keys.as_deref())
+                && let Ok(loaded) = load(config)
+            {
+                return Ok((loaded, restored));
+            }
             let restored = fall_back(config, error)?;
             Ok((load(config)?, Some(restored)))
         }

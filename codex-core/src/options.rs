@@ -191,8 +191,9 @@ impl OpenOptions {
     /// Whether a store that is found damaged, incomplete or missing is replaced with the newest
     /// backup that is good and that these options open: with this key, this form, this anchor. If
     /// there is none, nothing is changed, and the error is that of the store. Never silently:
-    /// [`Store::restored`] tells what was put in place and where the damaged files are kept. Not
-    /// with [`create_new`](Self::create_new). Default: no.
+    /// [`Store::restored`] tells what was put in place and where the damaged files are kept. A file
+    /// that only needs its header [repaired](crate::repair_header) is repaired, which loses no
+    /// commit. Not with [`create_new`](Self::create_new). Default: no.
     #[cfg(feature = "backup")]
     pub fn fall_back_to_backup(mut self, fall_back: bool) -> Self {
         self.fall_back = fall_back;

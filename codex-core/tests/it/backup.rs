@@ -136,6 +136,27 @@ fn a_damaged_store_falls_back_when_asked_to_and_says_so() {
     assert!(store.restored().is_some());
 }
 
+#[test]
+fn a_store_that_lost_only_its_first_header_is_repaired_and_no_backup_takes_its_place() {
+    for form in [Form::Wal, Form::Snapshot] {
+        let vfs = Vfs::mem(6);
+        let options = Store::options().form(form);
+        let store = options.open_in(&vfs, "a.db").unwrap();
+        store.set("n", &1_u64).unwrap();
+        store.back_up().unwrap();
+        store.set("n", &2_u64).unwrap();
+        store.close().unwrap();
+        drop(store);
+        let mut bytes = crate::common::read(&vfs, "a.db");
+        bytes[..512].fill(0);
+        crate::common::write(&vfs, "a.db", &bytes);
+        assert!(options.open_in(&vfs, "a.db").is_err());
+        let store = options.clone().fall_back_to_backup(true).open_in(&vfs, "a.db").unwrap();
+        assert_eq!(store.get::<u64>("n").unwrap(), Some(2), "{form}");
+        assert!(store.restored().is_none(), "{form}");
+    }
+}
+
 /// Before each call to the disk that a backup makes, a commit replaces the image: by its name, no
 /// two looks see the same one.
 #[test]
