@@ -1,5 +1,4 @@
 //! One copy elsewhere: whole and verified, or nothing.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
 

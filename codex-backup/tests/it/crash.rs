@@ -1,6 +1,4 @@
 //! The power is cut before and after every call: no good backup is lost, no half file is left.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, clippy::print_stdout, reason = "a test prints its counts")]
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

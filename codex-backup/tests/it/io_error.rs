@@ -1,7 +1,5 @@
 //! Every call fails once, and from some call on all fail: no good backup is lost, and the error
 //! names the file.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, clippy::print_stdout, reason = "a test prints its counts")]
 
 use crate::common::sim::{
     Check, KEEP, LOG, WAYS, Way, backups_of, calls_of, count_of, disk, good, no_strays,

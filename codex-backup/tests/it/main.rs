@@ -1,12 +1,12 @@
 //! The tests of rotation, copies and restores, one module a subject.
 #![allow(
-    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "a test fails by panicking, says what it ran, and is a program of its own"
 )]
 

@@ -1,6 +1,4 @@
 //! Random sequences of rotations, prunes, restores and interruptions against a model of a list.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use crate::common::sim::{
     self, KEEP, LOG, WAYS, Way, backups_of, calls_of, disk, good, no_strays, rotate, world,

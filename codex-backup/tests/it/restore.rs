@@ -1,6 +1,4 @@
 //! Restore: the old file or the new one, whole, and what is replaced is kept.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "these tests play the user with a shell")]
 
 use std::sync::Arc;
 

@@ -1,10 +1,4 @@
 //! Rotation: what is kept, what is refused, what is left alone.
-#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    reason = "these tests play the user with a shell"
-)]
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

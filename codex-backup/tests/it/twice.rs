@@ -1,7 +1,5 @@
 //! Two interruptions in one history: a process is killed at any call, the next one goes on in the
 //! same boot, and the power is cut at any call of that one.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, clippy::print_stdout, reason = "a test prints its counts")]
 
 use crate::common::sim::{
     LOG, Way, backups_of, calls_of, disk, each_power_cut, good, log, rotate, store_is, world,

@@ -1,6 +1,4 @@
 //! Each method of the store, as a user sees it.
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::ops::Bound;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! Backups of an open store and of a closed one: rotation, hot copies, restore, point in time.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};

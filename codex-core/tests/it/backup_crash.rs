@@ -1,7 +1,5 @@
 //! Power cuts and failing calls at every call of a backup, a hot copy and a restore of a store:
 //! no good backup is lost, the store opens, nothing stray is left, errors name the file.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "a test prints its counts")]
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;

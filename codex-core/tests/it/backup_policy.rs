@@ -1,8 +1,4 @@
 //! When an open store makes backups by itself, who hears of it, and what a failure does.
-#![allow(clippy::print_stdout, reason = "what a test that hangs waits for")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::{Duration, Instant};

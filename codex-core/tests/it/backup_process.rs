@@ -1,7 +1,5 @@
 //! Stores of several processes in one folder, with names that are prefixes of each other. A program
 //! of its own: a process holds the locks of the one that starts it until it runs its program.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::path::Path;
 use std::process::Command;

@@ -1,7 +1,4 @@
 //! How far a hot copy has come, and what stopping it leaves: nothing, at whatever report.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::ops::ControlFlow;
 use std::time::Duration;

@@ -1,8 +1,5 @@
 //! The tools for a closed store: point in time, keys, foreign files, symbolic links and copies by
 //! hand.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,7 +1,5 @@
 //! Many threads on one store, in each form: updates count exactly, batches keep what they promise
 //! in every snapshot, and disk and memory agree afterwards.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};

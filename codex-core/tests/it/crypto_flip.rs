@@ -1,14 +1,5 @@
 //! An encrypted store whose files were changed, moved, or taken from elsewhere: an error by name,
 //! or the reported cut of the last group, which nothing proves.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::cast_possible_truncation,
-    clippy::disallowed_methods,
-    reason = "a test fails by panicking, and says what it ran"
-)]
 
 #[cfg(feature = "backup")]
 mod sweep;

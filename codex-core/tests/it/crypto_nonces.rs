@@ -1,13 +1,4 @@
 //! No pair of key and nonce seals twice, whatever happens to the files.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and says what it ran"
-)]
 
 use std::collections::BTreeMap;
 #[cfg(feature = "backup")]

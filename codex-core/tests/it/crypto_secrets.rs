@@ -1,12 +1,5 @@
 //! Nothing of keys, passphrases, a store's keys or its values is in a file, a name, an error or a
 //! `Debug` output of an encrypted store; in those of a plain one there is.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking, and says what it ran"
-)]
 
 mod digests;
 

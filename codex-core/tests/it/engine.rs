@@ -1,13 +1,5 @@
 //! The engine over the storage that keeps nothing, and over the double, which keeps a log and fails
 //! on demand.
-#![allow(clippy::print_stdout, reason = "what a test that hangs waits for")]
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a test fails by panicking, and brings its own threads"
-)]
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

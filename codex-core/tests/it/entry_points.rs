@@ -1,8 +1,5 @@
 //! What every way into a store does first, beside `open` too: names, pending restores, backups of a
 //! store that is missing, and what an opening costs.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::ops::ControlFlow;
 use std::sync::Arc;

@@ -1,13 +1,5 @@
 //! Stores on disks that fill: a small simulated one, and a real one of 3 MB where the test may
 //! mount it; and options at the ends of their ranges.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a test fails by panicking, and mounts a file system by the program for it"
-)]
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,8 +1,5 @@
 //! The defects of the Go program that this store follows, each with a test that shows that this
 //! one does not have it.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::sync::Barrier;
 use std::thread;

@@ -1,13 +1,5 @@
 //! What the members of one commit group have to do with each other: an error of one is its own;
 //! and what commits that wait for an image have to do with those that come later.
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a test fails by panicking, and brings its own threads"
-)]
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,8 +1,5 @@
 //! Files that lose their name while the store is open: a removed folder, a removed or replaced main
 //! file, a removed log. Nothing is acknowledged that no opening finds, and memory can be saved.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::needless_pass_by_value, reason = "a result or options that were just made")]
-#![allow(clippy::disallowed_methods, reason = "a test looks at the folder from outside")]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};

@@ -1,13 +1,15 @@
 //! The tests of stores, one module a subject. Those that need a process of their own stand beside
 //! it.
 #![allow(
-    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::needless_pass_by_value,
     clippy::panic,
     clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "a test fails by panicking, says what it ran, and is a program of its own"
 )]
 

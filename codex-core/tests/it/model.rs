@@ -1,8 +1,5 @@
 //! The store against a `BTreeMap`: any sequence of operations, reopened, killed and copied in
 //! between, in memory and in each form, plain and encrypted.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

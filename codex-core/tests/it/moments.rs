@@ -1,11 +1,4 @@
 //! Going back in a ledger that was converted from another form.
-#![allow(
-    clippy::unwrap_used,
-    clippy::disallowed_methods,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 
 use crate::common::seed;
 use codex_core::crypto::Key;

@@ -1,7 +1,4 @@
 //! Everything that can be at the path, each with its own typed error or its documented success.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use crate::common::{
     FORMS, Files, closed, contents, disk, files, fill, killed, log_name, open, options, read,

@@ -1,6 +1,4 @@
 //! Paths and locks: what leads to a store, who may have it open, and who has to wait.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;

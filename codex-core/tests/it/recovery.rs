@@ -1,9 +1,6 @@
 //! Power cuts and failing calls at every call to the disk, through the whole store: what was
 //! acknowledged is there, what failed is not, what is in doubt is said to be. Of the sequences of
 //! each form every other one runs encrypted; with the next seed, the others.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "a program of its own")]
 
 use std::collections::BTreeMap;
 

@@ -1,11 +1,4 @@
 //! Logs that were closed, and whose end reads as zeros or is missing.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking"
-)]
 
 use crate::common::store::Store;
 use crate::common::{Bed, files, mem_with};

@@ -1,11 +1,4 @@
 //! Conversions that a power cut interrupts: which files remain, and whether the next one works.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking"
-)]
 
 use crate::common::store::Store;
 use crate::common::{NAME, bytes, keys, put};

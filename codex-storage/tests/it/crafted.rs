@@ -1,11 +1,4 @@
 //! Files that somebody made on purpose: what reading them costs, and numbers at their bounds.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    reason = "a test fails by panicking"
-)]
 
 use std::sync::Arc;
 

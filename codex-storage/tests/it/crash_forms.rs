@@ -3,19 +3,6 @@
 //! `CODEX_SCALE` multiplies the sequences of each row and the images of each cut, `CODEX_SEED`
 //! chooses the order of the sequences and the samples. A row prints what it ran, and has floors
 //! under it.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use std::sync::Arc;
 

@@ -1,16 +1,4 @@
 //! Every bit flipped, bytes and sectors overwritten, frames moved: an error by name, or a report.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use codex_storage::storage::Durability;
 use codex_storage::vfs::SeededEntropy;

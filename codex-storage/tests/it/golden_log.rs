@@ -1,16 +1,4 @@
 //! Ledgers of format version 1: this build makes them byte for byte, and reads them.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use std::sync::Arc;
 

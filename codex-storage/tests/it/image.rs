@@ -1,16 +1,4 @@
 //! Damaged images: every byte of them counts, and each deviation is an error of its own kind.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use codex_storage::batch::Op;
 use codex_storage::storage::{EntrySink, Form, State};

@@ -1,16 +1,4 @@
 //! An error at every call that a ledger makes: typed, and either nothing changed or in doubt.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use codex_storage::batch::Op;
 use codex_storage::storage::{Durability, Form};

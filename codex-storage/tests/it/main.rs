@@ -1,12 +1,16 @@
 //! The tests of the three forms and of the disks below them, one module a subject.
 #![allow(
-    clippy::unwrap_used,
+    missing_docs,
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
+    clippy::unwrap_used,
     reason = "a test fails by panicking, says what it ran, and is a program of its own"
 )]
 

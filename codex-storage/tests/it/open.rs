@@ -1,14 +1,4 @@
 //! Opening on a real disk: what may stand at the path, modes of files, locks between processes.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_possible_truncation,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;

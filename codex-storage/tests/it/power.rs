@@ -1,16 +1,4 @@
 //! The power goes off before and after every call that a log makes, during recovery too.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};

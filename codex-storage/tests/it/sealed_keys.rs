@@ -1,10 +1,4 @@
 //! Changing the key and rekeying, cut short at every call: what opens the store afterwards.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;

@@ -1,11 +1,5 @@
 //! The limit of messages under one key: a log begins a new epoch in time, an image that would
 //! exceed it is refused, and neither costs a commit.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 
 use std::sync::Arc;
 

@@ -1,16 +1,4 @@
 //! The Snapshot form where it differs from the others: what fails, and what is then in place.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use std::time::Duration;
 

@@ -1,16 +1,4 @@
 //! A log whose last frame is cut at every byte, with every kind of filling behind the cut.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::cast_precision_loss,
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use codex_storage::storage::{Durability, Recovered};
 use codex_storage::{Access, Error, OnDamage};

@@ -1,10 +1,4 @@
 //! Opening a log for writing and closing it again: nothing on the disk changes without a write.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    reason = "a test fails by panicking"
-)]
 
 use crate::common::store::Store;
 use crate::common::{Bed, NAME, bytes};

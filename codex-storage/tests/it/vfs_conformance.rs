@@ -1,13 +1,4 @@
 //! One suite for every directory of the vfs: what holds on a disk holds on the simulated ones.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use std::io::ErrorKind;
 use std::sync::Arc;

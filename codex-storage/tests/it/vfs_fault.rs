@@ -1,14 +1,4 @@
 //! What the simulated disk does when things go wrong, each by a small story.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    clippy::panic,
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    missing_docs,
-    reason = "a test fails by panicking"
-)]
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
