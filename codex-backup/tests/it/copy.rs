@@ -1,5 +1,6 @@
 //! One copy elsewhere: whole and verified, or nothing.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
 
 use std::ops::ControlFlow;
@@ -178,7 +179,8 @@ fn a_prefix_ends_where_it_ends() {
     let prefix: Arc<dyn File> = Arc::new(codex_backup::Prefix::new(file, 64));
     assert_eq!(prefix.len().unwrap(), 64);
     assert_eq!(Card.facts(&prefix, &mut |_| ControlFlow::Continue(())).unwrap().seq, 1);
-    assert!(prefix.read_exact_at(&mut [0; 2], 63).is_err());
-    assert!(prefix.read_exact_at(&mut [0; 2], u64::MAX).is_err());
-    assert!(prefix.write_all_at(&[1], 0).is_err());
+    let beyond = |offset| prefix.read_exact_at(&mut [0; 2], offset).unwrap_err().kind();
+    assert_eq!([63, u64::MAX].map(beyond), [ErrorKind::UnexpectedEof; 2]);
+    let refused = prefix.write_all_at(&[1], 0).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
 }

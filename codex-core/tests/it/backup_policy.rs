@@ -147,7 +147,8 @@ fn a_policy_that_the_form_cannot_follow_is_refused_before_anything_is_created() 
         assert!(matches!(crate::common::storage(refused), StorageError::Contradiction(_)));
     }
     let vfs = Vfs::mem(seed());
-    assert!(with(keep(0)).open_in(&vfs, "a.db").is_err());
+    let refused = crate::common::storage(with(keep(0)).open_in(&vfs, "a.db").unwrap_err());
+    assert!(matches!(refused, StorageError::Contradiction(_)), "{refused}");
     assert_eq!(vfs.dir.list().unwrap(), [""; 0]);
 }
 

@@ -151,7 +151,8 @@ fn an_encrypted_ledger_goes_back_to_a_commit_that_its_whole_history_contains() {
             keyed(encrypted).anchor(anchor).open_in(&disk(&original), "a.db").unwrap();
             let other = Anchor { value: [1; 32], ..anchor };
             let mismatch = keyed(encrypted).anchor(other).open_in(&disk(&original), "a.db");
-            assert!(mismatch.is_err());
+            let mismatch = crate::common::storage(mismatch.unwrap_err());
+            assert!(matches!(mismatch, StorageError::AnchorMismatch { .. }), "{mismatch}");
         }
     }
 }
@@ -290,7 +291,9 @@ fn a_missing_store_falls_back_to_its_backup_and_an_anchor_is_not_overruled() {
     drop(store);
     let falling = Store::options().fall_back_to_backup(true);
     let before = files(&vfs);
-    assert!(falling.clone().anchor(anchor).open_in(&vfs, "a.db").is_err());
+    let refused = falling.clone().anchor(anchor).open_in(&vfs, "a.db").unwrap_err();
+    let refused = crate::common::storage(refused);
+    assert!(matches!(refused, StorageError::AnchorMismatch { .. }), "{refused}");
     assert_eq!(files(&vfs), before, "whole files were replaced by an older state");
     vfs.dir.remove("a.db").unwrap();
     let missing = files(&vfs);
@@ -408,7 +411,9 @@ fn symbolic_links_lead_to_the_backups_of_the_file_behind_them_and_are_never_repl
     let error = backup_error(store.back_up().unwrap_err());
     assert!(matches!(error, codex_backup::Error::Foreign { .. }), "{error}");
     drop(store);
-    assert!(Backups::of(path("link.db")).unwrap().restore(1).is_err());
+    let refused = Backups::of(path("link.db")).unwrap().restore(1).unwrap_err();
+    let refused = backup_error(refused);
+    assert!(matches!(refused, codex_backup::Error::Foreign { .. }), "{refused}");
     assert_eq!(snapshot_of(folder.path(), "other.db"), theirs);
     assert!(path("link.db").is_symlink() && path("real.db.bak.1").is_symlink());
 }

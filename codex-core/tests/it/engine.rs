@@ -123,7 +123,8 @@ fn a_closed_engine_refuses_writes_and_serves_reads() {
     engine.close().unwrap();
     let refused = engine.submit(Commit::one(put("a", "2")));
     assert!(matches!(refused, Err(codex_storage::Error::Closed { .. })));
-    assert!(engine.flush().is_err() && engine.checkpoint().is_err());
+    assert!(matches!(engine.flush(), Err(Error::Closed { .. })));
+    assert!(matches!(engine.checkpoint(), Err(Error::Closed { .. })));
     assert_eq!(contents(&engine), model([("a", "1")]));
 }
 
@@ -201,7 +202,8 @@ fn a_leader_that_panics_answers_everybody_and_poisons() {
         }
         assert_eq!(panics, 1);
         assert!(memory(&engine).is_empty() && engine.poisoned().is_some());
-        assert!(engine.flush().is_err() && engine.close().is_err());
+        assert!(matches!(engine.flush(), Err(Error::Poisoned { .. })));
+        assert!(matches!(engine.close(), Err(Error::Poisoned { .. })));
         assert!(probe.disk().dropped && !probe.disk().closed, "a broken storage was closed");
     }
 }
@@ -311,7 +313,7 @@ fn what_is_written_at_interval_is_synced_in_the_background() {
     wait_until("a failed sync poisons", || engine.poisoned().is_some());
     let refused = engine.submit(Commit::one(put("a", "3")));
     assert!(matches!(refused, Err(Error::Poisoned { .. })));
-    assert!(engine.flush().is_err());
+    assert!(matches!(engine.flush(), Err(Error::Poisoned { .. })));
 }
 
 /// The interval counts from a commit, however late the sync before it ends.

@@ -262,7 +262,9 @@ fn no_empty_store_takes_the_place_of_one_whose_backups_are_there() {
             );
         }
         let falling = Store::options().fall_back_to_backup(true);
-        assert!(falling.clone().create_new(true).open_in(&vfs, "a.db").is_err());
+        let refused = falling.clone().create_new(true).open_in(&vfs, "a.db").unwrap_err();
+        let refused = crate::common::storage(refused);
+        assert!(matches!(refused, StorageError::OnlyBackups { .. }), "{refused}");
         let missing = Store::options().create(false).open_in(&vfs, "a.db").unwrap_err();
         assert!(matches!(crate::common::storage(missing), StorageError::NotFound { .. }));
         assert_eq!(files(&vfs), there, "{form}");
@@ -398,7 +400,8 @@ fn a_plain_backup_never_takes_the_place_of_an_encrypted_store() {
         }
         let wrong = Backups::of_in(&vfs, "a.db").key(key(2));
         let there = files(&vfs);
-        assert!(wrong.restore(2).is_err(), "{form}: a key that does not open it");
+        let refused = wrong.restore(2).unwrap_err().to_string();
+        assert!(refused.contains("the one given does not open it"), "{form}: {refused}");
         assert_eq!(files(&vfs), there, "{form}");
         damage(&vfs);
         let store = options.fall_back_to_backup(true).open_in(&vfs, "a.db").unwrap();

@@ -183,14 +183,14 @@ fn writes_get_the_error_of_the_image_once_one_is_overdue_until_an_image_succeeds
     probe.fail_next(Fault::Image);
     engine.submit(Commit::one(put("a", "1"))).unwrap();
     clock.advance(INTERVAL.saturating_sub(Duration::from_secs(1)));
-    assert!(engine.tick().is_err());
+    assert!(matches!(engine.tick(), Err(Error::NoSpace { .. })));
     // The promise is not broken yet.
     engine.submit(Commit::one(put("b", "1"))).unwrap();
     assert!(engine.stats().image_error.is_some());
     clock.advance(Duration::from_secs(1));
     for _ in 0..3 {
         assert!(is_full(&engine.submit(Commit::one(put("c", "1")))));
-        assert!(engine.tick().is_err());
+        assert!(matches!(engine.tick(), Err(Error::NoSpace { .. })));
     }
     assert_eq!((probe.disk().written(), engine.poisoned()), (2, None), "refused, not poisoned");
     probe.heal();
@@ -200,7 +200,8 @@ fn writes_get_the_error_of_the_image_once_one_is_overdue_until_an_image_succeeds
     // By a flush too.
     probe.fail_next(Fault::Image);
     clock.advance(INTERVAL);
-    assert!(engine.flush().is_err() && is_full(&engine.submit(Commit::one(put("d", "1")))));
+    assert!(matches!(engine.flush(), Err(Error::NoSpace { .. })));
+    assert!(is_full(&engine.submit(Commit::one(put("d", "1")))));
     probe.heal();
     assert_eq!(engine.flush().unwrap(), 3);
     engine.submit(Commit::one(put("d", "1"))).unwrap();
@@ -222,7 +223,7 @@ fn the_age_counts_from_the_oldest_commit_that_no_image_shows() {
     assert!(engine.tick().is_ok(), "nothing is to be written");
     clock.advance(INTERVAL * 5);
     engine.submit(Commit::one(put("a", "1"))).unwrap();
-    assert!(engine.tick().is_err());
+    assert!(matches!(engine.tick(), Err(Error::NoSpace { .. })));
     engine.submit(Commit::one(put("a", "2"))).unwrap();
     clock.advance(INTERVAL);
     assert!(is_full(&engine.submit(Commit::one(put("a", "3")))));
@@ -234,7 +235,7 @@ fn a_removal_makes_room_for_the_image_that_is_overdue() {
     engine.submit(batch(vec![put("a", "1"), put("b", "1")])).unwrap();
     probe.fail_next(Fault::Image);
     clock.advance(INTERVAL);
-    assert!(engine.tick().is_err());
+    assert!(matches!(engine.tick(), Err(Error::NoSpace { .. })));
     // It is tried, and gets the error of its own image.
     assert!(is_full(&engine.submit(Commit::one(remove("a")))));
     assert_eq!(memory(&engine).len(), 2, "a removal that failed is not visible");

@@ -233,7 +233,8 @@ fn a_second_writer_is_locked_out_and_the_lock_outlives_nothing(bed: &Bed) {
     // A failed opening keeps no lock.
     let mut config = bed.config();
     config.anchor = Some(Anchor { store_id: [0; 16], seq: 99, value: [0; 32] });
-    assert!(Store::open(config).is_err());
+    let refused = Store::open(config);
+    assert!(matches!(refused, Err(Error::AnchorMismatch { .. })), "{refused:?}");
     assert!(Store::open(bed.config()).is_ok());
 }
 

@@ -314,7 +314,7 @@ fn a_forged_second_header_is_refused_by_reading_and_by_repair() {
         let spliced = [&[0; 512], &whole[512..second], &foreign[foreign.len() - 512..]].concat();
         put(&bed.vfs, NAME, &spliced);
         let refused = codex_storage::repair_header(&bed.vfs, NAME, keys);
-        assert!(refused.is_err(), "the second header of another store");
+        assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
         assert_eq!(bytes(&bed.vfs, NAME), spliced);
         assert!(files(&bed.vfs).len() == 1, "no temporary file stays");
     }

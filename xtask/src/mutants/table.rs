@@ -239,7 +239,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         ["codex-core", "it", "each_rotation_keeps"],
         &["each_rotation_keeps_the_state_of_its_moment_in_every_form ... FAILED"],
     ),
-    tested("backup_ignores_keys", ["codex-core", "it", "the_new_key_alone"], &["a rekey alone"]),
+    tested(
+        "backup_ignores_keys",
+        ["codex-core", "it", "the_new_key_alone"],
+        &["a change of key alone"],
+    ),
     tested(
         "ledger_by_name",
         ["codex-core", "", "a_rekey_replaces"],
