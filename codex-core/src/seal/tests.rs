@@ -128,10 +128,14 @@ fn planted_backups_make_a_fall_back_derive_at_most_the_bound_and_it_says_so() {
         plant(&vfs, planted);
         let mut main = read(&vfs, "a.db");
         if headless {
+            // An image has its header twice, and would be repaired from the second.
             main[..512].fill(0);
+            let second = main.len() - 512;
+            main[second..].fill(0);
         } else {
             // The envelope of the store is tried first, and that of its backup is the same.
-            *main.last_mut().unwrap() ^= 1;
+            // A byte of the first block: a header would be repaired.
+            main[512 + 40] ^= 1;
         }
         write(&vfs, "a.db", &main);
         let options = crate::Store::options().fall_back_to_backup(true);

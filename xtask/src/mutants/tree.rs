@@ -37,8 +37,10 @@ impl Tree {
     /// Copies what git knows of the workspace and makes every edit. Files that are right already
     /// stay untouched, so that cargo builds no more than it must.
     pub(super) fn make(workspace: &Workspace) -> Outcome<Self> {
-        let target = workspace.target()?;
-        let root = target.join("mutants");
+        // A target folder of its own: cargo takes what it built of the copy for what it would build
+        // of the workspace, and would then run the workspace's tests as they were at that time.
+        let target = workspace.target()?.join("mutants");
+        let root = target.join("copy");
         let files = workspace.files()?;
         remove_others(&root, &root, &files.iter().map(PathBuf::from).collect())?;
         for file in &files {
