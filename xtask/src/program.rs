@@ -211,7 +211,7 @@ fn lines_of(reader: std::io::PipeReader) -> mpsc::Receiver<String> {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::Program;
 
@@ -233,11 +233,10 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_killed_and_its_output_kept() {
-        let start = Instant::now();
-        let ended = shell("echo before; exec sleep 60").within(Duration::from_millis(300)).unwrap();
+        // Without a status: it was killed, and did not end by itself.
+        let ended = shell("echo before; exec sleep 600").within(Duration::from_secs(2)).unwrap();
         assert!(ended.status.is_none() && !ended.success());
         assert_eq!(ended.output, "before\n");
-        assert!(start.elapsed() < Duration::from_secs(30));
     }
 
     #[test]
