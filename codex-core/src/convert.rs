@@ -11,7 +11,6 @@ use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Form};
 use codex_storage::vfs::Vfs;
 
-#[cfg(feature = "backup")]
 use crate::backup::Backups;
 use crate::error::Result;
 use crate::open;
@@ -112,7 +111,6 @@ impl Conversion {
     /// # Errors
     /// As there.
     pub fn convert_in(&self, vfs: &Vfs, name: &str) -> Result<Converted> {
-        #[cfg(feature = "backup")]
         Backups::of_in(vfs, name).finish_restore(self.lock_timeout)?;
         let (from, to) = self.keys(vfs);
         let config = Config {

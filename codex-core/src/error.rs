@@ -95,12 +95,10 @@ pub enum Error {
         rounds: u32,
     },
     /// A backup, or a copy of one, could not be made, read or put back.
-    #[cfg(feature = "backup")]
     #[error("{0}")]
     Backup(std::sync::Arc<codex_backup::Error>),
     /// The last backup failed, and the options demand backups: writes are refused until one
     /// succeeds.
-    #[cfg(feature = "backup")]
     #[error(
         "{path}: writes are refused until a backup succeeds; the last one failed: {why}; mend the \
          cause, then write again or call `back_up`"
@@ -127,7 +125,6 @@ pub enum Error {
     },
 }
 
-#[cfg(feature = "backup")]
 impl From<codex_backup::Error> for Error {
     fn from(error: codex_backup::Error) -> Self {
         Self::Backup(std::sync::Arc::new(error))

@@ -25,7 +25,6 @@ pub(crate) struct Opened {
     /// `None` in memory.
     pub(crate) files: Option<Files>,
     /// What a damaged store was replaced with.
-    #[cfg(feature = "backup")]
     pub(crate) restored: Option<codex_backup::Restored>,
 }
 
@@ -54,14 +53,12 @@ pub(crate) struct Handle {
     /// The process whose threads and locks these are.
     pub(crate) opened_by: u32,
     /// Keeps the backups of a store that is open for writing.
-    #[cfg(feature = "backup")]
     pub(crate) keeper: Option<crate::backup::Keeper>,
 }
 
 impl Handle {
     pub(crate) fn submit(&self, commit: Commit) -> Result<Outcome> {
         self.check_writable()?;
-        #[cfg(feature = "backup")]
         if let Some(refusal) = self.keeper.as_ref().and_then(crate::backup::Keeper::refusal) {
             return Err(refusal);
         }
@@ -70,7 +67,6 @@ impl Handle {
         if matches!(outcome, Outcome::Done { seq: Some(_), .. }) {
             own::made(&own);
         }
-        #[cfg(feature = "backup")]
         if let (Some(keeper), Outcome::Done { seq: Some(seq), .. }) = (&self.keeper, &outcome) {
             keeper.committed(*seq);
         }
@@ -79,7 +75,6 @@ impl Handle {
 
     /// Ends the background work and the engine.
     pub(crate) fn close(&self) -> Result<()> {
-        #[cfg(feature = "backup")]
         if let Some(keeper) = &self.keeper {
             // First what a rotation may be at, its checkpoint too, so that it ends soon.
             keeper.begin_stop();
@@ -131,7 +126,6 @@ impl Drop for Handle {
             // nothing of them is touched.
             self.abandon_lock();
             std::mem::forget(Arc::clone(&self.engine));
-            #[cfg(feature = "backup")]
             std::mem::forget(self.keeper.take());
         }
     }

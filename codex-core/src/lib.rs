@@ -89,10 +89,8 @@
 //!
 //! # Features
 //!
-//! - `backup`, on by default: rotating backups, [`OpenOptions::backups`] and [`Backups`].
 //! - `crypto`, on by default: encryption at rest, [`OpenOptions::key`].
 //! - `json`, on by default: [`Codec::Json`].
-#[cfg(feature = "backup")]
 mod backup;
 mod batch;
 mod commit;
@@ -124,10 +122,8 @@ mod update;
 mod value;
 mod worker;
 
-#[cfg(feature = "backup")]
 pub use backup::{BackupEvent, BackupStats, Backups, Moment};
 pub use batch::Batch;
-#[cfg(feature = "backup")]
 pub use codex_backup::{
     Entry as BackupEntry, Error as BackupError, Found as BackupFound, Phase,
     Policy as BackupPolicy, Progress, Proof as BackupProof, Restored, Rotated, Trust,

@@ -1,29 +1,19 @@
 //! Opening: from a path to the directory that holds it, and from files to a running store.
 
-#[cfg(feature = "backup")]
 use std::cell::Cell;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-#[cfg(feature = "backup")]
 use codex_backup::Restored;
-#[cfg(feature = "backup")]
-use codex_storage::Create;
-#[cfg(feature = "backup")]
-use codex_storage::repair_header;
-#[cfg(feature = "backup")]
 use codex_storage::seal::SealError;
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::{Kind, OsClock, OsDir, Vfs};
-use codex_storage::{Access, Config, Error as StorageError};
+use codex_storage::{Access, Config, Create, Error as StorageError, repair_header};
 
-#[cfg(feature = "backup")]
 use crate::backup::{BackupOptions, Backups, Keeper};
 use crate::engine::{Engine, EngineOptions};
-#[cfg(feature = "backup")]
-use crate::error::Error;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::handle::{Files, Handle, Opened};
 use crate::map::{Map, MapBuilder};
 use crate::rank;
@@ -57,10 +47,8 @@ pub(crate) struct Wanted {
     pub(crate) codec: Codec,
     /// Whether threads sync and checkpoint by themselves.
     pub(crate) threads: bool,
-    #[cfg(feature = "backup")]
     pub(crate) backups: BackupOptions,
     /// Put the newest good backup in the place of a damaged store.
-    #[cfg(feature = "backup")]
     pub(crate) fall_back: bool,
 }
 
@@ -68,10 +56,7 @@ pub(crate) struct Wanted {
 /// dropped, the lock with it.
 pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
     wanted.config.vfs = rank::watched(&wanted.config.vfs);
-    #[cfg(feature = "backup")]
     let (loaded, restored) = load_or_restore(&wanted)?;
-    #[cfg(not(feature = "backup"))]
-    let loaded = load(&wanted.config)?;
     let Loaded { storage, map, recovered } = loaded;
     let Config { vfs, name, access, durability, keys, .. } = wanted.config;
     // The storage has the root key, and nothing asks for the user's any more.
@@ -86,7 +71,6 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         background: access == Access::ReadWrite && wanted.threads,
     };
     let engine = Engine::start(storage, map, options)?;
-    #[cfg(feature = "backup")]
     let keeper = match access {
         Access::ReadWrite => Some(Keeper::start(&vfs, &name, form, wanted.backups, &engine)?),
         Access::ReadOnly => None,
@@ -97,7 +81,6 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         access,
         recovered,
         files: Some(Files { vfs, name }),
-        #[cfg(feature = "backup")]
         restored,
     };
     Ok(Store::new(Handle {
@@ -106,7 +89,6 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         opened,
         lock,
         opened_by: std::process::id(),
-        #[cfg(feature = "backup")]
         keeper,
     }))
 }
@@ -132,7 +114,6 @@ fn load(config: &Config) -> Result<Loaded> {
 /// Reads the files of a store: after a restore that was interrupted is finished, and with its
 /// newest backup in its place where that is allowed and needed. A reader finishes nothing: the
 /// storage refuses the store then.
-#[cfg(feature = "backup")]
 fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
     let config = &wanted.config;
     let mut restored = None;
@@ -158,7 +139,6 @@ fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
 /// Puts the newest backup that `config` opens in the place of a store that failed to open with
 /// `error`, which is returned if there is none; or the error that a passphrase was not tried on
 /// all of them.
-#[cfg(feature = "backup")]
 fn fall_back(config: &Config, error: Error) -> Result<Restored> {
     let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
     let left_out = Cell::new(None);
@@ -175,7 +155,6 @@ fn fall_back(config: &Config, error: Error) -> Result<Restored> {
 
 /// Opens `backup` with these options as if it were in the place of the store: with this key, this
 /// form, this anchor. Reads every byte and changes nothing.
-#[cfg(feature = "backup")]
 fn is_opened_by(config: &Config, backup: &str) -> Result<(), StorageError> {
     let (vfs, name) = (config.vfs.clone(), backup.to_owned());
     let (access, create) = (Access::ReadOnly, Create::Never);
@@ -187,7 +166,6 @@ fn is_opened_by(config: &Config, backup: &str) -> Result<(), StorageError> {
 
 /// Whether an older state may take the place of the files: not of whole ones that were demanded to
 /// be newer, and not where a new store was demanded.
-#[cfg(feature = "backup")]
 fn is_mended_by_a_backup(config: &Config, error: &Error) -> bool {
     use StorageError::{AnchorMismatch, NotFound, OnlyBackups};
     let is_missing = matches!(error, Error::Storage(NotFound { .. } | OnlyBackups { .. }));
@@ -210,7 +188,6 @@ pub(crate) fn in_memory(codec: Codec) -> Result<Store> {
         access: Access::ReadWrite,
         recovered: Recovered::default(),
         files: None,
-        #[cfg(feature = "backup")]
         restored: None,
     };
     Ok(Store::new(Handle {
@@ -219,7 +196,6 @@ pub(crate) fn in_memory(codec: Codec) -> Result<Store> {
         opened,
         lock: None,
         opened_by: std::process::id(),
-        #[cfg(feature = "backup")]
         keeper: None,
     }))
 }

@@ -4,7 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "backup")]
 use codex_backup::Policy as BackupPolicy;
 #[cfg(feature = "crypto")]
 use codex_crypto::{Cipher, Key};
@@ -13,7 +12,6 @@ use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageError, OnDamage};
 
-#[cfg(feature = "backup")]
 use crate::backup::{BackupEvent, BackupOptions, Callback};
 use crate::error::Result;
 use crate::open::{self, Wanted};
@@ -55,9 +53,7 @@ pub struct OpenOptions {
     anchor: Option<Anchor>,
     accept_unknown_anchor: Option<bool>,
     threads: Option<bool>,
-    #[cfg(feature = "backup")]
     backups: BackupOptions,
-    #[cfg(feature = "backup")]
     fall_back: bool,
     #[cfg(feature = "crypto")]
     key: Option<SharedKey>,
@@ -163,7 +159,6 @@ impl OpenOptions {
     ///
     /// A backup is made beside running readers and writers, by a thread of its own; commits do not
     /// wait for it. Several commits that come due while one is being made share the next.
-    #[cfg(feature = "backup")]
     pub fn backups(mut self, policy: BackupPolicy) -> Self {
         self.backups.policy = Some(policy);
         self
@@ -172,7 +167,6 @@ impl OpenOptions {
     /// Whether writes are refused while the last backup has failed, until one succeeds: by the
     /// policy's thread, which tries again every second, or by [`Store::back_up`]. Default: no; a
     /// failure then shows in [`Store::stats`] and [`on_backup`](Self::on_backup) alone.
-    #[cfg(feature = "backup")]
     pub fn require_backups(mut self, required: bool) -> Self {
         self.backups.required = required;
         self
@@ -182,7 +176,6 @@ impl OpenOptions {
     /// called on the thread that made the backup, with no lock held: it may read, write and close
     /// the store. It does not hear of backups that it makes itself. A panic in it is printed and
     /// ends nothing.
-    #[cfg(feature = "backup")]
     pub fn on_backup(mut self, f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
         self.backups.on_event = Some(Callback::new(f));
         self
@@ -194,7 +187,6 @@ impl OpenOptions {
     /// [`Store::restored`] tells what was put in place and where the damaged files are kept. A file
     /// that only needs its header [repaired](crate::repair_header) is repaired, which loses no
     /// commit. Not with [`create_new`](Self::create_new). Default: no.
-    #[cfg(feature = "backup")]
     pub fn fall_back_to_backup(mut self, fall_back: bool) -> Self {
         self.fall_back = fall_back;
         self
@@ -309,11 +301,9 @@ impl OpenOptions {
         if durability == Durability::Interval(Duration::ZERO) {
             return contradiction("an interval of zero never ends: use `Durability::Sync`");
         }
-        #[cfg(feature = "backup")]
         if self.read_only && (self.backups != BackupOptions::default() || self.fall_back) {
             return contradiction("backups are about writing, which `read_only` forbids");
         }
-        #[cfg(feature = "backup")]
         self.backups.check(self.form)?;
         #[cfg(feature = "crypto")]
         if self.cipher.is_some() && self.key.is_none() {
@@ -344,9 +334,7 @@ impl Valid<'_> {
             config: self.config(vfs, name),
             codec: self.options.codec,
             threads: self.options.threads.unwrap_or(true),
-            #[cfg(feature = "backup")]
             backups: self.options.backups.clone(),
-            #[cfg(feature = "backup")]
             fall_back: self.options.fall_back,
         }
     }

@@ -13,7 +13,6 @@ pub(crate) enum Rank {
     /// One checkpoint at a time.
     Checkpoint,
     /// One rotation of backups at a time.
-    #[cfg_attr(not(feature = "backup"), allow(dead_code, reason = "what joins backups takes it"))]
     Rotation,
     /// The disk.
     Persist,

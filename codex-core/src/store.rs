@@ -210,9 +210,7 @@ impl Store {
 
     /// Sizes, counts, waits, and what became of the backups.
     pub fn stats(&self) -> EngineStats {
-        #[cfg_attr(not(feature = "backup"), allow(unused_mut, reason = "nothing is filled in"))]
         let mut stats = self.inner.engine.stats();
-        #[cfg(feature = "backup")]
         if let Some(keeper) = &self.inner.keeper {
             stats.backups = keeper.stats();
         }

@@ -4,17 +4,14 @@ use std::sync::Arc;
 
 use codex_storage::Result;
 use codex_storage::seal::Seal;
-#[cfg(feature = "backup")]
 use codex_storage::storage::Checkpoint;
 use codex_storage::storage::{StorageStats, Written};
-#[cfg(feature = "backup")]
 use codex_storage::vfs::Vfs;
 
 use super::lead::Disk;
 use super::queue::{Begun, Refusal};
 use super::{Core, Reply, Request};
 use crate::locks::PersistGuard;
-#[cfg(feature = "backup")]
 use crate::map::Ordered;
 use crate::map::{Image, Map};
 
@@ -76,7 +73,6 @@ impl Core {
 
     /// Begins an image of memory as a store of its own, `name` in another folder, whatever became
     /// of the files of this one: it may be poisoned.
-    #[cfg(feature = "backup")]
     pub(crate) fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<(Checkpoint, Ordered)> {
         let disk = self.locks.persist();
         let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;

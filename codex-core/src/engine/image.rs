@@ -5,10 +5,8 @@ use std::sync::OnceLock;
 
 use codex_storage::batch::Seq;
 use codex_storage::storage::State;
-#[cfg(feature = "backup")]
 use codex_storage::storage::Written;
 use codex_storage::sync::atomic::Ordering;
-#[cfg(feature = "backup")]
 use codex_storage::vfs::Vfs;
 use codex_storage::{Error, Result};
 
@@ -33,7 +31,6 @@ impl Shared {
 
     /// Writes memory as an image under the temporary name of the store `name` in another folder.
     /// Works when the store is poisoned or its folder is gone.
-    #[cfg(feature = "backup")]
     pub(super) fn write_elsewhere(
         &self,
         to: &Vfs,
@@ -106,7 +103,6 @@ impl Shared {
 pub(super) struct Hook(OnceLock<Box<dyn Fn() + Send + Sync>>);
 
 impl Hook {
-    #[cfg(feature = "backup")]
     pub(super) fn set(&self, hook: impl Fn() + Send + Sync + 'static) {
         let _ = self.0.set(Box::new(hook));
     }

@@ -10,13 +10,11 @@ use std::time::Duration;
 
 use codex_storage::Result;
 use codex_storage::batch::Seq;
-#[cfg(feature = "backup")]
 use codex_storage::storage::Form;
 use codex_storage::storage::{Anchor, Durability, Storage, StorageStats};
 use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::vfs::Clock;
-#[cfg(feature = "backup")]
 use codex_storage::{storage::Written, vfs::Vfs};
 
 pub(crate) use image::Going;
@@ -106,7 +104,6 @@ pub struct EngineStats {
     pub poisoned: Option<String>,
     /// Of the backups, which the engine knows nothing of: [`Store::stats`](crate::Store::stats)
     /// fills it in.
-    #[cfg(feature = "backup")]
     pub backups: crate::backup::BackupStats,
 }
 
@@ -202,7 +199,6 @@ impl Engine {
     ///
     /// # Errors
     /// As those; `Abandoned` where `going` said so.
-    #[cfg(feature = "backup")]
     pub(crate) fn settle(&self, form: Form, going: &Going<'_>) -> Result<Seq> {
         match form {
             Form::Wal => self.shared.image(Request::BeginCheckpoint, going),
@@ -216,7 +212,6 @@ impl Engine {
     ///
     /// # Errors
     /// Of the other folder; `Closed`; `Abandoned` if `going` returned false.
-    #[cfg(feature = "backup")]
     pub(crate) fn write_elsewhere(
         &self,
         to: &Vfs,
@@ -236,13 +231,11 @@ impl Engine {
 
     /// Has `hook` called behind each checkpoint that wrote an image, by the thread that made it,
     /// while it holds no lock. Only the first hook counts.
-    #[cfg(feature = "backup")]
     pub(crate) fn on_checkpoint(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.shared.on_checkpoint.set(hook);
     }
 
     /// The beginning of [`close`](Self::close): refuses what comes, gives up a running image.
-    #[cfg(feature = "backup")]
     pub(crate) fn begin_close(&self) {
         self.shared.begin_close();
     }
@@ -271,7 +264,6 @@ impl Engine {
             checkpoint_failures: self.shared.checkpoint_failures.load(Ordering::Relaxed),
             image_error: core.image_error,
             poisoned: core.poisoned,
-            #[cfg(feature = "backup")]
             backups: crate::backup::BackupStats::default(),
         }
     }

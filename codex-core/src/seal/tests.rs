@@ -74,7 +74,6 @@ fn a_passphrase_is_derived_once_an_envelope_and_for_a_few_envelopes() {
 }
 
 /// Files of a store with one backup, a key that counts, and the envelope.
-#[cfg(feature = "backup")]
 fn backed_up() -> (Vfs, Arc<UserKey>) {
     let vfs = Vfs::mem(1);
     let store = crate::Store::options().key(passphrase()).open_in(&vfs, "a.db").unwrap();
@@ -85,7 +84,6 @@ fn backed_up() -> (Vfs, Arc<UserKey>) {
     (vfs, Arc::new(key))
 }
 
-#[cfg(feature = "backup")]
 fn read(vfs: &Vfs, name: &str) -> Vec<u8> {
     let file = vfs.dir.open(name, Open::Read).unwrap();
     let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
@@ -93,7 +91,6 @@ fn read(vfs: &Vfs, name: &str) -> Vec<u8> {
     bytes
 }
 
-#[cfg(feature = "backup")]
 fn write(vfs: &Vfs, name: &str, bytes: &[u8]) {
     // The name may be missing.
     drop(vfs.dir.remove(name));
@@ -104,7 +101,6 @@ fn write(vfs: &Vfs, name: &str, bytes: &[u8]) {
 }
 
 /// Makes the genuine backup the last, behind `count` with envelopes that the key does not open.
-#[cfg(feature = "backup")]
 fn plant(vfs: &Vfs, count: u8) {
     let genuine = read(vfs, "a.db.bak.1");
     for n in 0..count {
@@ -118,7 +114,6 @@ fn plant(vfs: &Vfs, count: u8) {
     write(vfs, &format!("a.db.bak.{}", count + 1), &genuine);
 }
 
-#[cfg(feature = "backup")]
 #[test]
 fn planted_backups_make_a_fall_back_derive_at_most_the_bound_and_it_says_so() {
     for (planted, headless, restores) in
@@ -155,7 +150,6 @@ fn planted_backups_make_a_fall_back_derive_at_most_the_bound_and_it_says_so() {
     }
 }
 
-#[cfg(feature = "backup")]
 #[test]
 fn planted_backups_make_verifying_and_listing_derive_at_most_the_bound() {
     let (vfs, key) = backed_up();

@@ -14,7 +14,6 @@ fn forked(store: &Store) -> Store {
         access: opened.access,
         recovered: opened.recovered.clone(),
         files: None,
-        #[cfg(feature = "backup")]
         restored: None,
     };
     Store::new(Handle {
@@ -23,7 +22,6 @@ fn forked(store: &Store) -> Store {
         opened,
         lock: None,
         opened_by: opened_by + 1,
-        #[cfg(feature = "backup")]
         keeper: None,
     })
 }
@@ -49,11 +47,8 @@ fn a_handle_in_a_forked_child_is_refused_and_says_why() {
     assert!(child.verify().is_err_and(refused));
     assert!(child.take::<u8>("k").is_err_and(refused));
     assert!(child.try_update("k", |_: Option<u8>| Ok::<_, Error>(Some(1))).is_err_and(refused));
-    #[cfg(feature = "backup")]
-    {
-        assert!(child.back_up().is_err_and(refused));
-        assert!(child.backup_to("copy.db").is_err_and(refused));
-    }
+    assert!(child.back_up().is_err_and(refused));
+    assert!(child.backup_to("copy.db").is_err_and(refused));
     let mut batch = child.batch();
     batch.set("k", &1).unwrap();
     let error = batch.commit().unwrap_err();
@@ -89,6 +84,5 @@ fn what_a_user_holds_may_be_used_after_a_caught_panic() {
     held::<Codec>();
     held::<Stats>();
     held::<Conversion>();
-    #[cfg(feature = "backup")]
     held::<crate::Backups>();
 }

@@ -1,7 +1,6 @@
 //! An encrypted store whose files were changed, moved, or taken from elsewhere: an error by name,
 //! or the reported cut of the last group, which nothing proves.
 
-#[cfg(feature = "backup")]
 mod sweep;
 
 use std::collections::BTreeMap;

@@ -420,7 +420,6 @@ fn an_open_store_keeps_its_root_key_and_no_key_of_the_user() {
             store.set("key", &n).unwrap();
             assert!(store.verify().unwrap().authenticated, "{form}: key {n}");
             store.checkpoint().unwrap();
-            #[cfg(feature = "backup")]
             {
                 store.back_up().unwrap();
                 let copy = format!("copy {n}");

@@ -1,7 +1,6 @@
 //! No pair of key and nonce seals twice, whatever happens to the files.
 
 use std::collections::BTreeMap;
-#[cfg(feature = "backup")]
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +17,6 @@ use crate::common::{files, scaled, seed, write};
 use crate::store::Store;
 
 const NAME: &str = "a.db";
-#[cfg(feature = "backup")]
 const COPY: &str = "copy.db";
 
 /// One store, its disk, and what was saved of it.
@@ -167,14 +165,12 @@ impl Run {
         }
         match self.random.below(6) {
             0 => drop(self.convert(bed)),
-            #[cfg(feature = "backup")]
             1 | 2 => drop(self.back_up(bed)),
             _ => {}
         }
     }
 
     /// Backups of every kind, each of which is then a store that is written to.
-    #[cfg(feature = "backup")]
     fn back_up(&mut self, bed: &Bed) -> codex_core::Result<()> {
         let vfs = self.world(&bed.disk);
         let store = self.application(bed, NAME)?;
@@ -202,7 +198,6 @@ impl Run {
     }
 
     /// Opens the store `name` as an application does.
-    #[cfg(feature = "backup")]
     fn application(&mut self, bed: &Bed, name: &str) -> codex_core::Result<codex_core::Store> {
         let vfs = self.world(&bed.disk);
         let keys = Audited::keys(bed.keys[0], &vfs.entropy, &self.book);
@@ -342,8 +337,7 @@ fn no_pair_of_key_and_nonce_ever_comes_twice() {
     println!("{done} cycles (of {cycles}), {seals} seals: {:?}", run.counts);
     assert!(seals > usize::try_from(done).unwrap() * 2, "{seals} seals");
     let kinds = ["failed allocation", "power cut", "rollback of a file", "copy", "restore"];
-    let backups = if cfg!(feature = "backup") { BACKUPS } else { &[] };
-    for what in kinds.iter().chain(&["rekey", "conversion"]).chain(backups) {
+    for what in kinds.iter().chain(&["rekey", "conversion"]).chain(BACKUPS) {
         assert!(done < 200 || run.counts.contains_key(what), "no {what}");
     }
 }

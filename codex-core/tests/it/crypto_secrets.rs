@@ -4,18 +4,16 @@
 mod digests;
 
 use std::fmt::{Debug, Display};
-#[cfg(feature = "backup")]
 use std::ops::ControlFlow;
-#[cfg(feature = "backup")]
 use std::sync::Arc;
 
 use codex_core::crypto::{KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Dir, Open};
-#[cfg(feature = "backup")]
-use codex_core::{BackupEvent, BackupPolicy, Backups, Moment};
-use codex_core::{CheckpointPolicy, Conversion, Form, OpenOptions, Store};
-#[cfg(feature = "backup")]
+use codex_core::{
+    BackupEvent, BackupPolicy, Backups, CheckpointPolicy, Conversion, Form, Moment, OpenOptions,
+    Store,
+};
 use codex_storage::sync::Mutex;
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
@@ -200,7 +198,6 @@ fn no_secret_is_in_any_file_name_error_or_debug_output() {
 }
 
 /// All that happens to the backups of a store, from the first to the last that is pruned.
-#[cfg(feature = "backup")]
 fn backups_story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search) {
     let vfs = disk.vfs(1);
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -268,7 +265,6 @@ fn backups_story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search)
     }
 }
 
-#[cfg(feature = "backup")]
 #[test]
 fn no_secret_is_in_any_file_name_error_or_debug_output_of_backups() {
     let mut search = Search::default();
@@ -283,7 +279,6 @@ fn no_secret_is_in_any_file_name_error_or_debug_output_of_backups() {
 }
 
 /// The control: a plain store's secrets are in each kind of file that backups leave.
-#[cfg(feature = "backup")]
 #[test]
 fn the_search_finds_what_backups_of_a_plain_store_leave() {
     for form in FORMS {

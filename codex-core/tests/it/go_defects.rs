@@ -199,7 +199,6 @@ fn a5_a_batch_is_one_frame_and_torn_anywhere_it_is_wholly_absent() {
     }
 }
 
-#[cfg(feature = "backup")]
 #[test]
 fn a6_failing_backups_on_a_full_disk_cost_no_backup_and_idle_writes_rotate_nothing() {
     use codex_core::vfs::fault::Space;

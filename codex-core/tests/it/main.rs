@@ -27,20 +27,14 @@ mod double;
 mod store;
 
 mod api;
-#[cfg(feature = "backup")]
 mod backup;
-#[cfg(feature = "backup")]
 mod backup_crash;
-#[cfg(feature = "backup")]
 mod backup_policy;
-#[cfg(feature = "backup")]
 mod backup_process;
-#[cfg(feature = "backup")]
 mod backup_progress;
-#[cfg(feature = "backup")]
 mod backup_tools;
 mod concurrent;
-#[cfg(all(feature = "crypto", feature = "backup", feature = "fault"))]
+#[cfg(all(feature = "crypto", feature = "fault"))]
 mod crypto_backup;
 #[cfg(all(feature = "crypto", feature = "fault"))]
 mod crypto_flip;
@@ -52,13 +46,12 @@ mod crypto_nonces;
 mod crypto_secrets;
 #[cfg(not(loom))]
 mod engine;
-#[cfg(feature = "backup")]
 mod entry_points;
 mod full_disk;
 mod go_defects;
 #[cfg(not(loom))]
 mod group;
-#[cfg(all(unix, feature = "backup", feature = "crypto"))]
+#[cfg(all(unix, feature = "crypto"))]
 mod lost_names;
 mod model;
 #[cfg(all(feature = "crypto", feature = "fault"))]

@@ -242,7 +242,6 @@ impl Dir for ReadOnlyDir {
     }
 }
 
-#[cfg(feature = "backup")]
 #[test]
 fn a_backup_copied_by_hand_says_that_it_is_read_only() {
     for form in FORMS {

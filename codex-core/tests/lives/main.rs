@@ -1,7 +1,7 @@
 //! Whole lives of stores: histories of openings, writes, changes of keys, conversions, backups and
 //! restores, with power cuts, kills and errors between and inside them, judged by a model of what
 //! was acknowledged.
-#![cfg(all(feature = "backup", feature = "crypto", feature = "fault"))]
+#![cfg(all(feature = "crypto", feature = "fault"))]
 #![allow(
     unreachable_pub,
     clippy::unwrap_used,

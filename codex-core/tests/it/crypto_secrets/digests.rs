@@ -8,9 +8,8 @@ use std::ops::Range;
 use codex_core::crypto::Key;
 use codex_core::vfs::Dir;
 use codex_core::vfs::fault::{FaultDir, Survivors};
-#[cfg(feature = "backup")]
-use codex_core::{BackupPolicy, Backups};
-use codex_core::{Conversion, Form, OpenOptions, Store};
+
+use codex_core::{BackupPolicy, Backups, Conversion, Form, Store};
 use sha2::{Digest, Sha256};
 
 use super::{FORMS, NAME, options, passphrase, raw};
@@ -40,14 +39,15 @@ fn story(form: Form, key: Option<fn() -> Key>, value: &[u8]) -> Files {
     let disk = FaultDir::new();
     let (vfs, mut files) = (disk.vfs(1), Files::new());
     let open = |form, key: Option<fn() -> Key>| -> Store {
-        with_backups(options(form, key.map(|key| key()))).open_in(&vfs, NAME).unwrap()
+        let options = options(form, key.map(|key| key())).backups(BackupPolicy::keep(9));
+        options.open_in(&vfs, NAME).unwrap()
     };
     let store = open(form, key);
-    back_up(&store);
+    store.back_up().unwrap();
     collect(&disk, "before", &mut files);
     store.set_bytes(PIN_KEY, value).unwrap();
     collect(&disk, "after", &mut files);
-    back_up(&store);
+    store.back_up().unwrap();
     collect(&disk, "backed up", &mut files);
     store.checkpoint().unwrap();
     collect(&disk, "after a checkpoint", &mut files);
@@ -57,7 +57,7 @@ fn story(form: Form, key: Option<fn() -> Key>, value: &[u8]) -> Files {
         store.rekey(passphrase()).unwrap();
         collect(&disk, "after a rekey", &mut files);
     }
-    back_up(&store);
+    store.back_up().unwrap();
     store.close().unwrap();
     drop(store);
     collect(&disk, "closed", &mut files);
@@ -70,12 +70,11 @@ fn story(form: Form, key: Option<fn() -> Key>, value: &[u8]) -> Files {
         conversion.convert_in(&vfs, NAME).unwrap();
         collect(&disk, &format!("converted to {to}"), &mut files);
         let store = open(to, key);
-        back_up(&store);
+        store.back_up().unwrap();
         store.close().unwrap();
         drop(store);
         collect(&disk, &format!("opened as {to}"), &mut files);
     }
-    #[cfg(feature = "backup")]
     {
         let backups = Backups::of_in(&vfs, NAME);
         let backups = if let Some(key) = key { backups.key(key()) } else { backups };
@@ -84,24 +83,6 @@ fn story(form: Form, key: Option<fn() -> Key>, value: &[u8]) -> Files {
     }
     files
 }
-
-#[cfg(feature = "backup")]
-fn with_backups(options: OpenOptions) -> OpenOptions {
-    options.backups(BackupPolicy::keep(9))
-}
-
-#[cfg(not(feature = "backup"))]
-fn with_backups(options: OpenOptions) -> OpenOptions {
-    options
-}
-
-#[cfg(feature = "backup")]
-fn back_up(store: &Store) {
-    store.back_up().unwrap();
-}
-
-#[cfg(not(feature = "backup"))]
-fn back_up(_store: &Store) {}
 
 /// The digests of a history whose first commit, at `time_us`, sets the PIN: of a Wal or a Snapshot,
 /// and of a ledger.
