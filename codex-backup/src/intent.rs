@@ -1,16 +1,19 @@
-//! The record of a restore that is under way: what is put in place, and where what it replaces is
-//! kept. Written whole, synced and named before the first name moves.
+//! The record of a restore that is under way: the version that is put in place, and the names under
+//! which the files that it replaces are kept. It is written whole, synced and named before the first
+//! file is moved.
 //!
-//! Layout, little-endian: `CDXRSTR1`, the body, CRC-32C of all before it. The body: main
-//! and origin as strings (length u32, UTF-8), id and mark as byte strings (length u32), seq u64,
-//! frozen u8, number of moves u32, for each the old and the new name as strings.
+//! The record is JSON, so that a person can read it: the fields of [`Record`] in their order, bytes
+//! as hexadecimal digits, a newline at the end. Its `crc32c` is the CRC-32C of the same text with an
+//! empty `crc32c`. A record with the same contents in another layout is refused.
 //!
-//! The names in a record are used on the disk, so [`Intent::decode`] holds each against the grammar
-//! of [`codex_storage::names`]: a forged record moves nothing that a restore would not move.
+//! The names in a record are used on the disk, so [`Intent::decode`] checks each against the grammar
+//! of [`codex_storage::names`]: a forged record moves no file that a restore would not move.
 
 use std::collections::BTreeSet;
 
 use codex_storage::names::{BackupTemporary, Names, Role};
+
+use serde::{Deserialize, Serialize};
 
 use crate::inspect::Facts;
 
@@ -29,31 +32,35 @@ pub(crate) struct Intent {
 
 impl Intent {
     pub(crate) fn encode(&self) -> Vec<u8> {
-        let mut out = MAGIC.to_vec();
-        for text in [&self.main, &self.origin] {
-            put(&mut out, text.as_bytes());
-        }
-        put(&mut out, &self.facts.id);
-        put(&mut out, &self.facts.mark);
-        out.extend(self.facts.seq.to_le_bytes());
-        out.push(u8::from(self.facts.frozen));
-        out.extend(length(self.moves.len()).to_le_bytes());
-        for (from, to) in &self.moves {
-            put(&mut out, from.as_bytes());
-            put(&mut out, to.as_bytes());
-        }
-        out.extend(crc32c::crc32c(&out).to_le_bytes());
-        out
+        let facts = &self.facts;
+        let moves = self.moves.iter().map(|(from, to)| Move { from: from.clone(), to: to.clone() });
+        let mut record = Record {
+            format: FORMAT.to_owned(),
+            restoring: self.main.clone(),
+            from: self.origin.clone(),
+            seq: facts.seq,
+            id: hex(&facts.id),
+            mark: hex(&facts.mark),
+            read_only: facts.frozen,
+            moves: moves.collect(),
+            crc32c: String::new(),
+        };
+        record.crc32c = format!("{:08x}", crc32c::crc32c(&record.text()));
+        record.text()
     }
 
-    /// Reads the record of a restore of `main`; `Err` says in words what is wrong with it.
+    /// Reads the record of a restore of `main`. The error says in words why it is refused.
     pub(crate) fn decode(names: &Names, bytes: &[u8]) -> Result<Self, &'static str> {
-        let (body, sum) = bytes.split_last_chunk::<4>().ok_or("its record is cut short")?;
-        if crc32c::crc32c(body) != u32::from_le_bytes(*sum) {
+        let record: Record =
+            serde_json::from_slice(bytes).map_err(|_| "its record is malformed")?;
+        if record.format != FORMAT {
+            return Err("its record is of an unknown version");
+        }
+        let intent = record.intent().ok_or("its record is malformed")?;
+        // The same contents give the same bytes, the checksum among them.
+        if intent.encode() != bytes {
             return Err("its record fails its checksum");
         }
-        let rest = body.strip_prefix(MAGIC).ok_or("its record is of an unknown version")?;
-        let intent = Reader(rest).intent().ok_or("its record is malformed")?;
         if intent.is_sane(names) { Ok(intent) } else { Err(FOREIGN) }
     }
 
@@ -92,54 +99,57 @@ pub(crate) fn is_backup(names: &Names, name: &str) -> bool {
     )
 }
 
-struct Reader<'a>(&'a [u8]);
+/// The fields of a record, in the order in which they are written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    format: String,
+    restoring: String,
+    /// The name of the backup; empty if the file was written by its caller.
+    from: String,
+    seq: u64,
+    id: String,
+    mark: String,
+    /// Whether the restored file is only ever replaced.
+    read_only: bool,
+    moves: Vec<Move>,
+    crc32c: String,
+}
 
-impl<'a> Reader<'a> {
-    fn intent(mut self) -> Option<Intent> {
-        let (main, origin) = (self.text()?, self.text()?);
-        let (id, mark) = (self.bytes()?.to_vec(), self.bytes()?.to_vec());
-        let seq = u64::from_le_bytes(self.fixed()?);
-        let [frozen] = self.fixed()?;
-        let count = u32::from_le_bytes(self.fixed()?);
-        let mut moves = Vec::new();
-        for _ in 0..count {
-            // A count that is too high ends the text before it costs anything.
-            moves.push((self.text()?, self.text()?));
-        }
-        let facts = Facts { mark, frozen: frozen != 0, ..Facts::new(id, seq) };
-        self.0.is_empty().then_some(Intent { main, origin, facts, moves })
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Move {
+    from: String,
+    to: String,
+}
+
+impl Record {
+    #[expect(clippy::expect_used, reason = "no map with other keys than strings, no I/O")]
+    fn text(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec_pretty(self).expect("strings and numbers are JSON");
+        text.push(b'\n');
+        text
     }
 
-    fn fixed<const N: usize>(&mut self) -> Option<[u8; N]> {
-        let (head, tail) = self.0.split_first_chunk()?;
-        self.0 = tail;
-        Some(*head)
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(u32::from_le_bytes(self.fixed()?)).ok()?;
-        let (head, tail) = self.0.split_at_checked(len)?;
-        self.0 = tail;
-        Some(head)
-    }
-
-    fn text(&mut self) -> Option<String> {
-        String::from_utf8(self.bytes()?.to_vec()).ok()
+    /// The intent, or `None` if a field of bytes is not hexadecimal.
+    fn intent(self) -> Option<Intent> {
+        let (id, mark) = (unhex(&self.id)?, unhex(&self.mark)?);
+        let moves = self.moves.into_iter().map(|moved| (moved.from, moved.to)).collect();
+        let facts = Facts { mark, frozen: self.read_only, ..Facts::new(id, self.seq) };
+        Some(Intent { main: self.restoring, origin: self.from, facts, moves })
     }
 }
 
-fn put(out: &mut Vec<u8>, bytes: &[u8]) {
-    out.extend(length(bytes.len()).to_le_bytes());
-    out.extend(bytes);
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
-/// Names and ids are short; a longer one would make a record that does not read back, which the
-/// writer finds before anything depends on it.
-fn length(len: usize) -> u32 {
-    u32::try_from(len).unwrap_or(u32::MAX)
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    pairs.iter().map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
-const MAGIC: &[u8; 8] = b"CDXRSTR1";
+const FORMAT: &str = "codexdb restore 1";
 const FOREIGN: &str = "its record names other files";
 /// The largest version: as many commits as a store counts.
 const SEQ_MAX: u64 = 1 << 62;

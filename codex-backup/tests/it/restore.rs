@@ -299,8 +299,6 @@ impl Dir for StuckMain {
 
 #[test]
 fn a_forged_record_moves_no_file_but_those_of_a_restore() {
-    let text =
-        |text: &str| [&u32::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
     let fair = [("a.db", "a.db.replaced.1")];
     let forged = [
         [("a.db.lock", "a.db.replaced.1.lock")],
@@ -315,14 +313,7 @@ fn a_forged_record_moves_no_file_but_those_of_a_restore() {
             put(&*vfs.dir, name, b"not to be moved");
         }
         let intact = bytes(&*vfs.dir, "a.db.bak.restore");
-        // All of the record before the number of its moves.
-        let head = intact.len() - 4 - 4 - text("a.db").len() - text("a.db.replaced.1").len();
-        let mut record = intact[..head].to_vec();
-        record.extend(u32::try_from(moves.len()).unwrap().to_le_bytes());
-        for (from, to) in moves {
-            record.extend([text(from), text(to)].concat());
-        }
-        record.extend(crc32c::crc32c(&record).to_le_bytes());
+        let record = forge(&intact, &moves[0]);
         put(&*vfs.dir, "a.db.bak.restore", &record);
         let before = names(&*vfs.dir);
         let finished = backups(&vfs, "a.db", 3).finish_restore();
@@ -334,4 +325,21 @@ fn a_forged_record_moves_no_file_but_those_of_a_restore() {
             assert_eq!(names(&*vfs.dir), before, "{moves:?}");
         }
     }
+}
+
+/// The record `intact` with other names in its only move, and a checksum that fits.
+fn forge(intact: &[u8], (from, to): &(&str, &str)) -> Vec<u8> {
+    let mut record: serde_json::Value = serde_json::from_slice(intact).unwrap();
+    assert_eq!(record["moves"].as_array().unwrap().len(), 1, "{record}");
+    let text = String::from_utf8(intact.to_vec()).unwrap();
+    let field = |name: &str, value: &str| format!("\"{name}\": \"{value}\"");
+    let (head, moves) = text.split_once("\"moves\"").unwrap();
+    let moves = moves
+        .replace(&field("from", "a.db"), &field("from", from))
+        .replace(&field("to", "a.db.replaced.1"), &field("to", to));
+    let sum = record["crc32c"].take();
+    let sum = field("crc32c", sum.as_str().unwrap());
+    let unsigned = format!("{head}\"moves\"{moves}").replace(&sum, &field("crc32c", ""));
+    let sum = format!("{:08x}", crc32c::crc32c(unsigned.as_bytes()));
+    unsigned.replace(&field("crc32c", ""), &field("crc32c", &sum)).into_bytes()
 }

@@ -275,7 +275,13 @@ fn is_in(folder: &Folder, bytes: &[u8]) -> bool {
 
 /// Makes the checksums of a file fit after the byte `at` was changed, as one without a key can.
 fn repair(name: &str, file: &mut [u8], at: usize) {
-    if name.ends_with(".bak.lock") || name.ends_with(".bak.restore") {
+    if name.ends_with(".bak.restore") {
+        // The checksum is the last field, and that of the text without it.
+        let digits = file.len() - 12..file.len() - 4;
+        let unsigned = [&file[..digits.start], &file[digits.end..]].concat();
+        let sum = format!("{:08x}", crc32c::crc32c(&unsigned));
+        file[digits].copy_from_slice(sum.as_bytes());
+    } else if name.ends_with(".bak.lock") {
         if let Some((body, sum)) = file.split_last_chunk_mut::<4>() {
             *sum = crc32c::crc32c(body).to_le_bytes();
         }
