@@ -210,7 +210,7 @@ pub(crate) fn source_facts(
     let len = file.len().named("look at", from, name)?;
     let mut meter = Meter::new(watch, Phase::Preparing, len);
     let facts = inspect.facts(&file, &mut |done| meter.reach(done));
-    let facts = facts.map_err(|flaw| Error::from_flaw(from.path(name), flaw))?;
+    let facts = facts.map_err(|error| Error::from_inspect(from.path(name), error))?;
     meter.end(&from.path(name))?;
     Ok(Some(facts))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use codex_storage::vfs::Dir;
 
-use crate::inspect::Flaw;
+use crate::inspect::InspectError;
 
 /// The result of this crate's functions.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -210,14 +210,16 @@ impl Error {
     }
 
     /// What an inspector found, with the file it looked at.
-    pub(crate) fn from_flaw(path: PathBuf, flaw: Flaw) -> Self {
-        match flaw {
-            Flaw::Read(source) => Self::Io { action: "read", path, source: Arc::new(source) },
-            Flaw::Damaged { offset, what } => Self::Damaged { path, offset, what },
-            Flaw::Alien { what } => Self::Alien { path, what },
-            Flaw::NeedsKey { what } => Self::NeedsKey { path, what },
-            Flaw::Unauthentic { what } => Self::Unauthentic { path, what },
-            Flaw::Stopped => Self::Stopped { path },
+    pub(crate) fn from_inspect(path: PathBuf, error: InspectError) -> Self {
+        match error {
+            InspectError::Read(source) => {
+                Self::Io { action: "read", path, source: Arc::new(source) }
+            }
+            InspectError::Damaged { offset, what } => Self::Damaged { path, offset, what },
+            InspectError::Alien { what } => Self::Alien { path, what },
+            InspectError::NeedsKey { what } => Self::NeedsKey { path, what },
+            InspectError::Unauthentic { what } => Self::Unauthentic { path, what },
+            InspectError::Stopped => Self::Stopped { path },
         }
     }
 }

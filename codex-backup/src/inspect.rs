@@ -13,23 +13,24 @@ use sha2::{Digest, Sha256};
 /// The three methods cost more each: [`identity`](Inspect::identity) reads a header,
 /// [`facts`](Inspect::facts) a header and whatever shows that nothing is missing at the end,
 /// [`verify`](Inspect::verify) every byte. Whoever reads much tells `reading` how far it has come,
-/// and returns [`Flaw::Stopped`] when that breaks.
+/// and returns [`InspectError::Stopped`] when that breaks.
 pub trait Inspect: fmt::Debug + Send + Sync {
     /// Whose file this is: bytes that all versions of one file share and no other file has.
     ///
     /// It must work on a damaged file as long as the header can be read, because it decides
     /// whether a name may be touched. An inspector of files without an identity returns the
     /// same bytes for every file; then any regular file at the name of a backup counts as one.
-    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw>;
+    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError>;
 
     /// Whether the header is authentic, for an inspector that has a key to tell with.
-    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, Flaw> {
+    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, InspectError> {
         let _ = file;
         Ok(Trust::Unchecked)
     }
 
     /// Whose and which version, of a file that has its end; cheap.
-    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw>;
+    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>)
+    -> Result<Facts, InspectError>;
 
     /// Reads every byte and checks it as deep as asked; the same facts as
     /// [`facts`](Inspect::facts). One that has a key refuses, at every depth, a file whose
@@ -39,7 +40,7 @@ pub trait Inspect: fmt::Debug + Send + Sync {
         file: &Arc<dyn File>,
         depth: Depth,
         reading: &mut Reading<'_>,
-    ) -> Result<Facts, Flaw>;
+    ) -> Result<Facts, InspectError>;
 
     /// The depth of a verification that something rests on: [`Depth::Full`] where there is a key.
     fn deepest(&self) -> Depth {
@@ -140,7 +141,7 @@ pub enum Depth {
 /// Why a file is not what it should be.
 #[derive(Debug)]
 #[non_exhaustive]
-pub enum Flaw {
+pub enum InspectError {
     /// It could not be read.
     Read(io::Error),
     /// It is not whole.
@@ -169,7 +170,7 @@ pub enum Flaw {
     Stopped,
 }
 
-impl From<io::Error> for Flaw {
+impl From<io::Error> for InspectError {
     fn from(error: io::Error) -> Self {
         Self::Read(error)
     }
@@ -184,7 +185,7 @@ impl From<io::Error> for Flaw {
 pub struct Whole;
 
 impl Inspect for Whole {
-    fn identity(&self, _file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
+    fn identity(&self, _file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
         Ok(Vec::new())
     }
 
@@ -192,7 +193,11 @@ impl Inspect for Whole {
         false
     }
 
-    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
+    fn facts(
+        &self,
+        file: &Arc<dyn File>,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, InspectError> {
         let size = file.len()?;
         let mut digest = Sha256::new();
         let mut buffer = vec![0; CHUNK_BYTES];
@@ -204,7 +209,7 @@ impl Inspect for Whole {
             digest.update(chunk);
             at += here as u64;
             if reading(at).is_break() {
-                return Err(Flaw::Stopped);
+                return Err(InspectError::Stopped);
             }
         }
         let mark = digest.finalize().to_vec();
@@ -216,7 +221,7 @@ impl Inspect for Whole {
         file: &Arc<dyn File>,
         _depth: Depth,
         reading: &mut Reading<'_>,
-    ) -> Result<Facts, Flaw> {
+    ) -> Result<Facts, InspectError> {
         self.facts(file, reading)
     }
 }

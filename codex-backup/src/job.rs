@@ -44,7 +44,7 @@ impl Job<'_> {
         let mut meter = Meter::new(watch, Phase::Verifying, len);
         let mut read = |done| meter.reach(done);
         let facts = self.inspect.verify(&file, Depth::Checksums, &mut read);
-        let facts = facts.map_err(|flaw| Error::from_flaw(path.clone(), flaw))?;
+        let facts = facts.map_err(|error| Error::from_inspect(path.clone(), error))?;
         meter.end(&path)?;
         if let Some(about) = self.about.filter(|about| !about.same_version(&facts)) {
             let (expected, found) = (about.version(), facts.version());

@@ -30,8 +30,8 @@ pub use copy::{
     check_destination, copy_to, unwatched,
 };
 pub use error::{Cause, Error, Result};
-pub use inspect::{Depth, Facts, Flaw, Inspect, Prefix, Reading, Trust, Whole};
-pub use list::{Entry, Found, Proof};
+pub use inspect::{Depth, Facts, Inspect, InspectError, Prefix, Reading, Trust, Whole};
+pub use list::{Entry, NewestGood, Verification};
 pub use policy::{Event, Last, Policy, State};
 pub use receipts::Verified;
 pub use restore::{Pending, Restored};

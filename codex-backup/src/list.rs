@@ -39,7 +39,7 @@ pub struct Entry {
 /// A backup that was verified by this call.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Proof {
+pub struct Verification {
     /// Its index.
     pub index: u32,
     /// Its file name.
@@ -53,9 +53,9 @@ pub struct Proof {
 /// What [`Backups::newest_good`] found.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Found {
+pub struct NewestGood {
     /// The newest backup that is good, if any.
-    pub good: Option<Proof>,
+    pub good: Option<Verification>,
     /// The index of each newer one, and why it is no good.
     pub passed_over: Vec<(u32, Error)>,
 }
@@ -122,7 +122,7 @@ impl Backups {
     ///
     /// [`Error::Damaged`] with the offset, [`Error::Foreign`], [`Error::NeedsKey`] for
     /// [`Depth::Full`] without the key, [`Error::Unauthentic`] with one, [`Error::Missing`].
-    pub fn verify(&self, index: u32, depth: Depth) -> Result<Proof> {
+    pub fn verify(&self, index: u32, depth: Depth) -> Result<Verification> {
         let name = self.names.backup(index);
         let missing = || Error::Missing { path: self.dir().path(&name) };
         let slots = self.scan()?;
@@ -139,7 +139,7 @@ impl Backups {
         }
         let verified = Verified { at_us: self.vfs.clock.now_us(), depth };
         self.note_if_free(&name, &facts, verified);
-        Ok(Proof { index, name, facts, verified })
+        Ok(Verification { index, name, facts, verified })
     }
 
     /// The newest backup that passes [`verify`](Self::verify), and why each newer one did not:
@@ -149,15 +149,15 @@ impl Backups {
     ///
     /// [`Error::Io`] of a disk that cannot list the folder; errors of a single backup are passed
     /// over and returned with the result.
-    pub fn newest_good(&self, depth: Depth) -> Result<Found> {
+    pub fn newest_good(&self, depth: Depth) -> Result<NewestGood> {
         let mut passed_over = Vec::new();
         for slot in self.scan()? {
             match self.verify(slot.index, depth) {
-                Ok(proof) => return Ok(Found { good: Some(proof), passed_over }),
+                Ok(proof) => return Ok(NewestGood { good: Some(proof), passed_over }),
                 Err(error) => passed_over.push((slot.index, error)),
             }
         }
-        Ok(Found { good: None, passed_over })
+        Ok(NewestGood { good: None, passed_over })
     }
 
     fn note_if_free(&self, name: &str, facts: &Facts, verified: Verified) {

@@ -283,7 +283,7 @@ impl Backups {
         if let Some(file) = found {
             match self.inspect.verify(&file, crate::Depth::Checksums, &mut to_the_end) {
                 Ok(facts) if facts.same_version(&intent.facts) => return Ok(staged),
-                Err(crate::Flaw::Read(error)) => {
+                Err(crate::InspectError::Read(error)) => {
                     return Err(error).named("read", dir, &staged);
                 }
                 _ => dir.remove(&staged).named("remove", dir, &staged)?,

@@ -5,7 +5,7 @@ use codex_storage::vfs::{Dir, Kind, Metadata, Open};
 
 use crate::copy::{Watch, kind_in_words};
 use crate::error::{Error, Named, Result};
-use crate::inspect::{Depth, Facts, Flaw, Inspect, Reading, Trust};
+use crate::inspect::{Depth, Facts, Inspect, InspectError, Reading, Trust};
 use crate::meter::sign_of_life;
 
 /// One name of the form `NAME.bak.<n>`.
@@ -92,7 +92,7 @@ pub(crate) fn facts(
     reading: &mut Reading<'_>,
 ) -> Result<Facts> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
-    inspect.facts(&file, reading).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+    inspect.facts(&file, reading).map_err(|error| Error::from_inspect(dir.path(name), error))
 }
 
 /// The facts of the backup `slot` if it is of the version `about`, whole and authentic: if so, it
@@ -124,7 +124,7 @@ pub(crate) fn facts_if_good(
 /// Whether the header of the file `name` is authentic, as far as `inspect` can tell.
 pub(crate) fn trust(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Trust> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
-    inspect.trust(&file).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+    inspect.trust(&file).map_err(|error| Error::from_inspect(dir.path(name), error))
 }
 
 /// Whether the file `name` counts as a backup; one that cannot be read does not.
@@ -141,20 +141,22 @@ pub(crate) fn verify(
     reading: &mut Reading<'_>,
 ) -> Result<Facts> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
-    inspect.verify(&file, depth, reading).map_err(|flaw| Error::from_flaw(dir.path(name), flaw))
+    inspect
+        .verify(&file, depth, reading)
+        .map_err(|error| Error::from_inspect(dir.path(name), error))
 }
 
 fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
     match inspect.identity(&file) {
         Ok(id) => Ok(Ok(id)),
-        Err(Flaw::Read(source)) => Err(source).named("read", dir, name),
-        Err(Flaw::Stopped) => Err(Error::Stopped { path: dir.path(name) }),
+        Err(InspectError::Read(source)) => Err(source).named("read", dir, name),
+        Err(InspectError::Stopped) => Err(Error::Stopped { path: dir.path(name) }),
         Err(
-            Flaw::Damaged { what, .. }
-            | Flaw::Alien { what }
-            | Flaw::NeedsKey { what }
-            | Flaw::Unauthentic { what },
+            InspectError::Damaged { what, .. }
+            | InspectError::Alien { what }
+            | InspectError::NeedsKey { what }
+            | InspectError::Unauthentic { what },
         ) => Ok(Err(format!("a file that does not say whose it is ({what})"))),
     }
 }

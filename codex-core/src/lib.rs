@@ -125,8 +125,8 @@ mod worker;
 pub use backup::{BackupEvent, BackupStats, Backups, Moment};
 pub use batch::Batch;
 pub use codex_backup::{
-    Entry as BackupEntry, Error as BackupError, Found as BackupFound, Phase,
-    Policy as BackupPolicy, Progress, Proof as BackupProof, Restored, Rotated, Trust,
+    Entry as BackupEntry, Error as BackupError, NewestGood, Phase, Policy as BackupPolicy,
+    Progress, Restored, Rotated, Trust, Verification as BackupVerification,
 };
 #[cfg(feature = "crypto")]
 pub use codex_crypto as crypto;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use codex_backup::vfs::{Dir, File, Mode, Open, Vfs};
 use codex_backup::{
-    Backups, Depth, Error, Facts, Flaw, Inspect, Options, Reading, Source, unwatched,
+    Backups, Depth, Error, Facts, Inspect, InspectError, Options, Reading, Source, unwatched,
 };
 
 /// The inspector of a card: `CARD`, id 4 bytes, seq u64, body length u32, body, CRC-32C of all.
@@ -33,22 +33,26 @@ pub fn card(id: [u8; 4], seq: u64, body_len: usize) -> Vec<u8> {
 }
 
 impl Inspect for Card {
-    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
+    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
         let mut head = [0; 8];
         if file.len()? < 8 {
-            return Err(Flaw::Alien { what: "too short for a card".to_owned() });
+            return Err(InspectError::Alien { what: "too short for a card".to_owned() });
         }
         file.read_exact_at(&mut head, 0)?;
         if !head.starts_with(b"CARD") {
-            return Err(Flaw::Alien { what: "no card".to_owned() });
+            return Err(InspectError::Alien { what: "no card".to_owned() });
         }
         Ok(head[4..].to_vec())
     }
 
-    fn facts(&self, file: &Arc<dyn File>, _reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
+    fn facts(
+        &self,
+        file: &Arc<dyn File>,
+        _reading: &mut Reading<'_>,
+    ) -> Result<Facts, InspectError> {
         let id = self.identity(file)?;
         let size = file.len()?;
-        let damaged = |offset, what: &str| Flaw::Damaged { offset, what: what.to_owned() };
+        let damaged = |offset, what: &str| InspectError::Damaged { offset, what: what.to_owned() };
         if size < 24 {
             return Err(damaged(size, "cut short"));
         }
@@ -75,7 +79,7 @@ impl Inspect for Card {
         file: &Arc<dyn File>,
         _depth: Depth,
         reading: &mut Reading<'_>,
-    ) -> Result<Facts, Flaw> {
+    ) -> Result<Facts, InspectError> {
         let facts = self.facts(file, reading)?;
         let mut bytes = vec![0; usize::try_from(facts.size).unwrap()];
         let mut read = 0;
@@ -83,12 +87,12 @@ impl Inspect for Card {
             file.read_exact_at(chunk, read)?;
             read += chunk.len() as u64;
             if reading(read).is_break() {
-                return Err(Flaw::Stopped);
+                return Err(InspectError::Stopped);
             }
         }
         let (body, sum) = bytes.split_at(bytes.len() - 4);
         if crc32c::crc32c(body).to_le_bytes() != sum {
-            return Err(Flaw::Damaged { offset: 0, what: "checksum".to_owned() });
+            return Err(InspectError::Damaged { offset: 0, what: "checksum".to_owned() });
         }
         Ok(facts)
     }

@@ -107,7 +107,7 @@ pub fn good(dir: &dyn Dir, context: &dyn Fn() -> String) -> BTreeSet<u64> {
             match Card.verify(&file, Depth::Full, &mut |_| ControlFlow::Continue(())) {
                 Ok(facts) => _ = versions.insert(facts.seq),
                 Err(_) if !is_slot => {}
-                Err(flaw) => panic!("{name} is damaged: {flaw:?}; {}", context()),
+                Err(error) => panic!("{name} is damaged: {error:?}; {}", context()),
             }
         }
     }

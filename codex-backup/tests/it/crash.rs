@@ -10,7 +10,9 @@ use crate::common::sim::{
 use crate::common::{Card, OURS, bytes, card, main_of, names};
 use codex_backup::vfs::fault::FaultDir;
 use codex_backup::vfs::{File, Vfs};
-use codex_backup::{CopyOptions, Depth, Facts, Flaw, Inspect, Reading, Trust, copy_to, unwatched};
+use codex_backup::{
+    CopyOptions, Depth, Facts, Inspect, InspectError, Reading, Trust, copy_to, unwatched,
+};
 
 /// Which backups there are before a rotation: none, some, a gap, as many as are kept, too many.
 const LAYOUTS: [&[(u32, u64)]; 6] = [
@@ -212,16 +214,20 @@ fn finished_is_old_or_new(image: &FaultDir, acknowledged: bool, context: &dyn Fn
 struct Keyed;
 
 impl Inspect for Keyed {
-    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
+    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
         Card.identity(file)
     }
 
-    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, Flaw> {
+    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, InspectError> {
         let seq = Card.facts(file, &mut |_| ControlFlow::Continue(()))?.seq;
         Ok(if seq < 1_000 { Trust::Authentic } else { Trust::Plain })
     }
 
-    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
+    fn facts(
+        &self,
+        file: &Arc<dyn File>,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, InspectError> {
         Card.facts(file, reading)
     }
 
@@ -230,9 +236,9 @@ impl Inspect for Keyed {
         file: &Arc<dyn File>,
         depth: Depth,
         reading: &mut Reading<'_>,
-    ) -> Result<Facts, Flaw> {
+    ) -> Result<Facts, InspectError> {
         if !self.trust(file)?.counts() {
-            return Err(Flaw::Unauthentic { what: "planted".to_owned() });
+            return Err(InspectError::Unauthentic { what: "planted".to_owned() });
         }
         Card.verify(file, depth, reading)
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use codex_backup::{Cause, Depth, Facts, Flaw, Inspect, Reading, Source, Trust, WriteAt};
+use codex_backup::{Cause, Depth, Facts, Inspect, InspectError, Reading, Source, Trust, WriteAt};
 use codex_storage::batch::Seq;
 use codex_storage::seal::{Keys, Seal, Unlocked};
 use codex_storage::storage::Form;
@@ -60,7 +60,7 @@ impl StoreFile {
     }
 
     /// Refuses a file that does not count.
-    fn refuse(&self, file: &Arc<dyn File>) -> Result<(), Flaw> {
+    fn refuse(&self, file: &Arc<dyn File>) -> Result<(), InspectError> {
         let what = match self.trust(file)? {
             Trust::Plain => "it is not encrypted, and the store is",
             Trust::Forged => "its header was changed",
@@ -70,33 +70,37 @@ impl StoreFile {
                     Ok(_) => "it is under another root key than the store".to_owned(),
                     Err(_) => "the one given does not open it".to_owned(),
                 };
-                return Err(Flaw::NeedsKey { what });
+                return Err(InspectError::NeedsKey { what });
             }
             _ => return Ok(()),
         };
-        Err(Flaw::Unauthentic { what: what.to_owned() })
+        Err(InspectError::Unauthentic { what: what.to_owned() })
     }
 }
 
 impl Inspect for StoreFile {
-    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, Flaw> {
-        file_store_id(&**file, Path::new(LABEL)).map(Vec::from).map_err(flaw)
+    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
+        file_store_id(&**file, Path::new(LABEL)).map(Vec::from).map_err(inspect_error)
     }
 
-    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, Flaw> {
+    fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, InspectError> {
         match self.authenticate(file) {
             Ok(trust) => Ok(trust),
             Err(StorageError::NotEncrypted { .. }) => Ok(Trust::Plain),
             // Not tried, or an envelope that this build does not know.
             Err(StorageError::WrongKey { .. } | StorageError::Seal { .. }) => Ok(Trust::OtherKey),
             Err(StorageError::Tampered { .. }) => Ok(Trust::Forged),
-            Err(error) => Err(flaw(error)),
+            Err(error) => Err(inspect_error(error)),
         }
     }
 
-    fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>) -> Result<Facts, Flaw> {
+    fn facts(
+        &self,
+        file: &Arc<dyn File>,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, InspectError> {
         let mut go_on = |bytes| reading(bytes).is_continue();
-        file_facts(file, Path::new(LABEL), &mut go_on).map(facts).map_err(flaw)
+        file_facts(file, Path::new(LABEL), &mut go_on).map(facts).map_err(inspect_error)
     }
 
     fn verify(
@@ -104,17 +108,18 @@ impl Inspect for StoreFile {
         file: &Arc<dyn File>,
         depth: Depth,
         reading: &mut Reading<'_>,
-    ) -> Result<Facts, Flaw> {
+    ) -> Result<Facts, InspectError> {
         self.refuse(file)?;
         let (path, mut go_on) = (Path::new(LABEL), |bytes| reading(bytes).is_continue());
-        let mut verify = |keys| verify_file(file, path, keys, &mut go_on).map(facts).map_err(flaw);
+        let mut verify =
+            |keys| verify_file(file, path, keys, &mut go_on).map(facts).map_err(inspect_error);
         match (depth, &self.opens) {
             (Depth::Checksums, _) => verify(None),
             (Depth::Full, Opens::Key(keys)) => verify(Some(&**keys)),
             (Depth::Full, Opens::Root(seal)) => verify(Some(&Unlocked::new(Arc::clone(seal)))),
             (Depth::Full, Opens::Nothing) => {
-                if file_root_id(&**file, path).map_err(flaw)?.is_some() {
-                    return Err(Flaw::NeedsKey { what: "the key of the store".to_owned() });
+                if file_root_id(&**file, path).map_err(inspect_error)?.is_some() {
+                    return Err(InspectError::NeedsKey { what: "the key of the store".to_owned() });
                 }
                 verify(None)
             }
@@ -247,30 +252,33 @@ pub(crate) fn facts(found: FileFacts) -> Facts {
     facts
 }
 
-fn flaw(error: StorageError) -> Flaw {
+fn inspect_error(error: StorageError) -> InspectError {
     match error {
         StorageError::Io { source, .. } => {
-            Flaw::Read(io::Error::new(source.kind(), source.to_string()))
+            InspectError::Read(io::Error::new(source.kind(), source.to_string()))
         }
         StorageError::Damaged { offset, what, .. } => {
-            Flaw::Damaged { offset, what: what.to_owned() }
+            InspectError::Damaged { offset, what: what.to_owned() }
         }
-        StorageError::TailSuspect { offset, .. } => {
-            Flaw::Damaged { offset, what: "the end is neither intact nor a torn write".to_owned() }
-        }
-        StorageError::Tampered { offset, .. } => Flaw::Unauthentic {
+        StorageError::TailSuspect { offset, .. } => InspectError::Damaged {
+            offset,
+            what: "the end is neither intact nor a torn write".to_owned(),
+        },
+        StorageError::Tampered { offset, .. } => InspectError::Unauthentic {
             what: format!("the bytes at offset {offset} were changed, moved or replaced"),
         },
         StorageError::NotEncrypted { .. } => {
-            Flaw::Unauthentic { what: "it is not encrypted, and the store is".to_owned() }
+            InspectError::Unauthentic { what: "it is not encrypted, and the store is".to_owned() }
         }
         StorageError::WrongKey { .. } => {
-            Flaw::NeedsKey { what: "the one given does not open it".to_owned() }
+            InspectError::NeedsKey { what: "the one given does not open it".to_owned() }
         }
-        StorageError::Abandoned { .. } => Flaw::Stopped,
-        StorageError::EmptyFile { .. } => Flaw::Alien { what: "an empty file".to_owned() },
-        StorageError::NotADatabase { .. } => Flaw::Alien { what: "no CodexDB file".to_owned() },
-        other => Flaw::Alien { what: other.to_string() },
+        StorageError::Abandoned { .. } => InspectError::Stopped,
+        StorageError::EmptyFile { .. } => InspectError::Alien { what: "an empty file".to_owned() },
+        StorageError::NotADatabase { .. } => {
+            InspectError::Alien { what: "no CodexDB file".to_owned() }
+        }
+        other => InspectError::Alien { what: other.to_string() },
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_backup::{
-    Cause, Depth, Entry, Found, Options, Pending, Proof, Restored, Source, WriteAt, unwatched,
+    Cause, Depth, Entry, NewestGood, Options, Pending, Restored, Source, Verification, WriteAt,
+    unwatched,
 };
 use codex_storage::names::{Names, Role};
 use codex_storage::seal::Keys;
@@ -112,7 +113,7 @@ impl Backups {
     ///
     /// # Errors
     /// What is wrong with it, with the offset.
-    pub fn verify(&self, index: u32) -> Result<Proof> {
+    pub fn verify(&self, index: u32) -> Result<Verification> {
         Ok(self.inner()?.verify(index, self.depth_of(index)?)?)
     }
 
@@ -120,7 +121,7 @@ impl Backups {
     ///
     /// # Errors
     /// The folder cannot be read.
-    pub fn newest_good(&self) -> Result<Found> {
+    pub fn newest_good(&self) -> Result<NewestGood> {
         let depth = if self.keys.is_some() { Depth::Full } else { Depth::Checksums };
         Ok(self.inner()?.newest_good(depth)?)
     }
