@@ -1,4 +1,4 @@
-//! Sealing and opening 128 B, 4 KiB and 1 MiB with both ciphers.
+//! Benchmark of sealing and opening 128 B, 4 KiB and 1 MiB with both ciphers.
 
 #![allow(missing_docs, clippy::unwrap_used, reason = "a benchmark fails by panicking")]
 

@@ -1,4 +1,4 @@
-//! The two authenticated ciphers behind one call.
+//! Authenticated encryption with one of two ciphers.
 
 use std::fmt;
 
@@ -8,23 +8,24 @@ use chacha20poly1305::ChaCha20Poly1305;
 
 use crate::error::{Error, Result};
 
-/// The cipher of an envelope and of everything under it; the number stands in the envelope.
+/// The cipher of an envelope and of everything under its root key. An envelope stores the number of
+/// its cipher.
 ///
-/// Both take a 32-byte key, a 12-byte nonce and give a 16-byte tag.
+/// Both ciphers take a 32-byte key and a 12-byte nonce, and append a 16-byte tag.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Cipher {
-    /// AES-256-GCM (NIST SP 800-38D), the default: with the processor's AES instructions, which
-    /// are found at run time, the faster one.
+    /// AES-256-GCM (NIST SP 800-38D), the default. It is the faster cipher if the processor has AES
+    /// instructions, which are detected at run time.
     #[default]
     Aes256Gcm = 1,
-    /// ChaCha20-Poly1305 (RFC 8439): the faster one on processors without AES instructions, and
-    /// free of table look-ups everywhere.
+    /// ChaCha20-Poly1305 (RFC 8439). It is the faster cipher if the processor has no AES
+    /// instructions, and uses no table look-ups on any processor.
     ChaCha20Poly1305 = 2,
 }
 
 impl Cipher {
-    /// The number that stands in the envelope.
+    /// Returns the number of the cipher in an envelope.
     pub fn id(self) -> u8 {
         match self {
             Self::Aes256Gcm => 1,
@@ -32,10 +33,10 @@ impl Cipher {
         }
     }
 
-    /// The cipher of a number.
+    /// Returns the cipher with the number `id`.
     ///
     /// # Errors
-    /// [`Error::UnsupportedCipher`] for a number that names none.
+    /// [`Error::UnsupportedCipher`] if no cipher has this number.
     pub fn from_id(id: u8) -> Result<Self> {
         match id {
             1 => Ok(Self::Aes256Gcm),
@@ -50,8 +51,9 @@ pub const TAG_LEN: usize = 16;
 
 pub(crate) const NONCE_LEN: usize = 12;
 
-/// One cipher under one key. The nonce is the caller's concern, so this stays inside the crate.
-/// The key schedule lies on the heap, so that moving this leaves no copy of it behind.
+/// One cipher under one key. Private to the crate, because the caller has to choose the nonce.
+///
+/// The key schedule is on the heap, so that moving the value leaves no copy of it on the stack.
 pub(crate) enum Aead {
     Aes(Box<Aes256Gcm>),
     ChaCha(Box<ChaCha20Poly1305>),
@@ -66,6 +68,8 @@ impl Aead {
     }
 
     /// Encrypts `body` in place and returns the tag.
+    ///
+    /// Returns [`Error::MessageTooLong`] if the cipher refuses the length of `body` or `aad`.
     pub(crate) fn seal(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -80,8 +84,8 @@ impl Aead {
         Ok(tag.map_err(|_| Error::MessageTooLong { len })?.into())
     }
 
-    /// Decrypts `body` in place if the tag is right. Otherwise `body` is overwritten, whatever
-    /// the cipher left there.
+    /// Decrypts `body` in place if the tag is correct. If it is not, fills `body` with zeros and
+    /// returns [`Error::Tampered`].
     pub(crate) fn open(
         &self,
         nonce: &[u8; NONCE_LEN],
@@ -95,6 +99,8 @@ impl Aead {
             Self::ChaCha(aead) => aead.decrypt_inout_detached(nonce, aad, (&mut *body).into(), tag),
         };
         opened.map_err(|_| {
+            // Overwritten whether or not the cipher wrote to it, so that no unverified plaintext is
+            // left.
             body.fill(0);
             Error::Tampered
         })

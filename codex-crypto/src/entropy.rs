@@ -1,16 +1,16 @@
-//! Where random bytes come from.
+//! Sources of random bytes.
 
 use crate::error::{Error, Result};
 
-/// A source of random bytes that nobody can foresee. Closures are sources too, so that a test
-/// can seed one and a layer above can pass its own.
+/// A source of unpredictable random bytes. Closures implement it, so that a test can pass a seeded
+/// source and a caller can pass its own.
 ///
-/// A source that repeats itself takes the secrecy of everything sealed under it away.
+/// If a source returns the same bytes again, nothing that is sealed with them stays secret.
 pub trait Entropy {
-    /// Fills all of `out`.
+    /// Fills the whole of `out`.
     ///
     /// # Errors
-    /// [`Error::Entropy`] if the source has none; nothing may be sealed then.
+    /// [`Error::Entropy`] if the source has no random bytes. Nothing may be sealed in that case.
     fn fill(&mut self, out: &mut [u8]) -> Result<()>;
 }
 
@@ -31,11 +31,14 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// Fills `out` and refuses an answer of zeros only: a source that forgot to answer.
+/// Fills `out`. Returns [`Error::Entropy`] if the source fails, or if all bytes it returned are
+/// zero.
 pub(crate) fn draw(entropy: &mut dyn Entropy, out: &mut [u8]) -> Result<()> {
     entropy.fill(out)?;
+    // A source that reports success without writing to `out` leaves the zeros of the caller there.
+    // A random draw of 12 bytes or more is practically never all zeros.
     if out.iter().all(|&byte| byte == 0) {
-        return Err(Error::Entropy { reason: "the source answered with zeros only".to_owned() });
+        return Err(Error::Entropy { reason: "the source returned only zeros".to_owned() });
     }
     Ok(())
 }

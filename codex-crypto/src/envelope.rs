@@ -1,4 +1,5 @@
-//! The envelope: a root key wrapped under the user's key, 256 bytes in the header of a file.
+//! Envelopes. An envelope is a root key wrapped under the user's key: 256 bytes in the header of a
+//! file.
 
 use std::fmt;
 
@@ -16,11 +17,11 @@ use crate::root::RootKey;
 /// Length of an envelope, in bytes.
 pub const ENVELOPE_LEN: usize = 256;
 
-/// A root key wrapped under the user's key. Contains no secret in the clear.
+/// A root key wrapped under the user's key. Contains no plaintext secret.
 ///
-/// All numbers are little endian.
+/// All numbers are little-endian.
 ///
-/// | offset | bytes | what |
+/// | offset | bytes | content |
 /// |---|---|---|
 /// | 0 | 4 | magic `CXEV` |
 /// | 4 | 2 | version, 1 |
@@ -42,7 +43,7 @@ pub const ENVELOPE_LEN: usize = 256;
 /// | 176 | 64 | zeros |
 /// | 240 | 16 | the first 16 bytes of the SHA-256 of bytes 0 to 239 |
 ///
-/// With `secret` the raw key, or Argon2id(passphrase, salt, t, m, p) of 32 bytes:
+/// `secret` is the raw key, or the 32 bytes of Argon2id(passphrase, salt, t, m, p):
 ///
 /// ```text
 /// prk        = HKDF-Extract(salt, secret)
@@ -52,7 +53,7 @@ pub const ENVELOPE_LEN: usize = 256;
 /// root id    = HKDF-Expand(HKDF-Extract(none, root), "codex-crypto 1 root id  " | cipher, 16)
 /// ```
 ///
-/// From the root key, all by the same two steps of HKDF-SHA256 (RFC 5869):
+/// All other keys are derived from the root key, with the same two steps of HKDF-SHA256 (RFC 5869):
 ///
 /// ```text
 /// header key = HKDF-Expand(HKDF-Extract(none, root), "codex-crypto 1 header   " | cipher, 64)
@@ -63,8 +64,9 @@ pub const ENVELOPE_LEN: usize = 256;
 /// nonce      = 4 zeros | counter (8)
 /// ```
 ///
-/// The checksum tells damage from a wrong key and needs no secret, so it stops no attacker: the
-/// commitment and the tag do. Each wrapping key seals one message, since its salt is fresh.
+/// The checksum distinguishes damage from a wrong key. It needs no secret, so it does not stop an
+/// attacker; the commitment and the tag do. Each wrapping key seals one message only, because the
+/// salt of each wrap is fresh.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Envelope {
     cipher: Cipher,
@@ -78,13 +80,15 @@ pub struct Envelope {
 }
 
 impl Envelope {
-    /// Draws a root key and wraps it. `context` says what the envelope belongs to (the id of the
-    /// store): it is bound to the wrap, and opening needs the same bytes.
+    /// Draws a new root key and wraps it under `key`. Returns the envelope and the root key.
     ///
-    /// Draws 32 bytes of root key, 32 of salt and 12 of nonce, in this order.
+    /// `context` identifies the owner of the envelope (the id of the store). The wrap authenticates
+    /// it, and [`Envelope::open`] needs the same bytes. Draws 32 bytes of root key, 32 of salt and
+    /// 12 of nonce, in this order.
     ///
     /// # Errors
-    /// [`Error::Entropy`], and [`Error::OutOfMemory`] for the costs of a passphrase.
+    /// [`Error::Entropy`] if the source fails; [`Error::OutOfMemory`] if the memory for the costs
+    /// of a passphrase is not available.
     pub fn create(
         key: &Key,
         cipher: Cipher,
@@ -95,13 +99,13 @@ impl Envelope {
         Ok((Self::wrap(&root, key, key.costs(), context, entropy)?, root))
     }
 
-    /// As [`Envelope::create`], for the envelope that takes the place of this one: a fresh root
-    /// key, and no lower costs of a passphrase than here, unless the key
+    /// Like [`Envelope::create`], for the envelope that replaces this one. The root key is fresh.
+    /// The costs of a passphrase are not lower than those of this envelope, unless the key
     /// [lowers](Key::passphrase_costing_exactly) them.
     ///
     /// # Errors
-    /// As [`Envelope::create`]; [`Error::KdfTooExpensive`] if the greater values of both costs
-    /// exceed the caps together.
+    /// As [`Envelope::create`]; [`Error::KdfTooExpensive`] if the greater values of the old and the
+    /// new costs together exceed the caps.
     pub fn renew(
         &self,
         key: &Key,
@@ -114,9 +118,10 @@ impl Envelope {
         Ok((Self::wrap(&root, key, costs, context, entropy)?, root))
     }
 
-    /// Wraps `root`, the root key of this envelope, under another user's key, with a fresh salt
-    /// and nonce; the costs of a passphrase are as with [`Envelope::renew`]. The earlier envelope
-    /// goes on opening with the earlier key wherever a copy of it is left.
+    /// Wraps `root`, the root key of this envelope, under another user's key, with a fresh salt and
+    /// nonce. The costs of a passphrase follow the rule of [`Envelope::renew`].
+    ///
+    /// The earlier envelope still opens with the earlier key, if a copy of it is left anywhere.
     ///
     /// # Errors
     /// As [`Envelope::renew`].
@@ -147,9 +152,11 @@ impl Envelope {
             wrapped: [0; 32],
             tag: [0; TAG_LEN],
         };
+        // A fresh salt makes a fresh wrapping key, so each wrapping key seals one message.
         draw(entropy, &mut envelope.salt)?;
         draw(entropy, &mut envelope.nonce)?;
         let (commitment, aead) = envelope.wrapping(key)?;
+        // Order: the commitment is set before sealing, because the tag authenticates it.
         envelope.commitment = commitment;
         let mut body = Zeroizing::new(*root.bytes());
         envelope.tag = aead.seal(&envelope.nonce, &envelope.aad(context), body.as_mut_slice())?;
@@ -157,13 +164,18 @@ impl Envelope {
         Ok(envelope)
     }
 
-    /// Reads the fields and checks everything that needs no key: the costs are within the caps
-    /// of [`KdfCosts`], reserved bytes are zero, the checksum is right.
+    /// Reads the fields of an envelope and checks everything that needs no key: the costs are
+    /// within the caps of [`KdfCosts`], the reserved bytes are zero, the checksum is correct.
     ///
     /// # Errors
-    /// [`Error::EnvelopeLength`], [`Error::NotAnEnvelope`], [`Error::UnsupportedVersion`],
-    /// [`Error::EnvelopeDamaged`], [`Error::UnsupportedCipher`], [`Error::UnsupportedKdf`],
-    /// [`Error::KdfTooExpensive`], [`Error::KdfCosts`].
+    /// - [`Error::EnvelopeLength`] if `bytes` does not have [`ENVELOPE_LEN`] bytes.
+    /// - [`Error::NotAnEnvelope`] if the magic differs.
+    /// - [`Error::UnsupportedVersion`], [`Error::UnsupportedCipher`] or [`Error::UnsupportedKdf`]
+    ///   if a number is unknown.
+    /// - [`Error::EnvelopeDamaged`] if the checksum is wrong, a reserved byte is not zero, or a raw
+    ///   key has costs.
+    /// - [`Error::KdfTooExpensive`] or [`Error::KdfCosts`] if the costs are above the caps or not
+    ///   valid for Argon2id.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         let block: &[u8; ENVELOPE_LEN] =
             bytes.try_into().map_err(|_| Error::EnvelopeLength { found: bytes.len() })?;
@@ -171,12 +183,16 @@ impl Envelope {
         if fields.take() != MAGIC {
             return Err(Error::NotAnEnvelope);
         }
+        // Order: the version is read before the checksum, because another version may have another
+        // layout.
         let found = u16::from_le_bytes(fields.take());
         if found != VERSION {
             return Err(Error::UnsupportedVersion { found });
         }
+        // Order: the checksum is verified before the fields, so that a damaged field is reported as
+        // damage and not as an unsupported number.
         if checksum(block) != block[240..] {
-            return Err(Error::EnvelopeDamaged { what: "its checksum does not fit" });
+            return Err(Error::EnvelopeDamaged { what: "its checksum does not match" });
         }
         let [cipher, kind, kdf] = fields.take();
         let cipher = Cipher::from_id(cipher)?;
@@ -186,6 +202,7 @@ impl Envelope {
         let costs = match (kind, kdf) {
             (1, 1) if (t, m_kib, p) == (0, 0, 0) => None,
             (1, 1) => return Err(Error::EnvelopeDamaged { what: "a raw key has no costs" }),
+            // `KdfCosts::new` enforces the caps before any memory or time is spent on derivation.
             (2, 2) => Some(KdfCosts::new(t, m_kib, p)?),
             _ => return Err(Error::UnsupportedKdf { kind, kdf }),
         };
@@ -197,7 +214,7 @@ impl Envelope {
         Ok(Self { cipher, costs, salt, root_id, commitment, nonce, wrapped, tag })
     }
 
-    /// The 256 bytes that stand in the file.
+    /// Returns the 256 bytes that are stored in the file.
     pub fn to_bytes(&self) -> [u8; ENVELOPE_LEN] {
         let mut block = [0; ENVELOPE_LEN];
         block[..128].copy_from_slice(&self.head());
@@ -209,16 +226,20 @@ impl Envelope {
     }
 
     /// Unwraps the root key. The commitment is compared in constant time before anything is
-    /// decrypted. A passphrase costs what the envelope says, within the caps of [`KdfCosts`].
+    /// decrypted. A passphrase costs the derivation that the envelope asks for, within the caps of
+    /// [`KdfCosts`].
     ///
     /// # Errors
-    /// [`Error::WrongKeyKind`] before deriving, [`Error::WrongKey`] before decrypting,
-    /// [`Error::Tampered`] if a field was changed or `context` is another,
-    /// [`Error::OutOfMemory`] for the costs of a passphrase.
+    /// - [`Error::WrongKeyKind`] if the envelope needs a key of the other kind; nothing is derived.
+    /// - [`Error::WrongKey`] if the commitment does not match; nothing is decrypted.
+    /// - [`Error::Tampered`] if a field was changed or `context` differs.
+    /// - [`Error::OutOfMemory`] if the memory for the costs of a passphrase is not available.
     pub fn open(&self, key: &Key, context: &[u8]) -> Result<RootKey> {
         if key.kind() != self.key_kind() {
             return Err(Error::WrongKeyKind { wanted: self.key_kind(), given: key.kind() });
         }
+        // Order: the commitment is compared before decryption. Neither cipher commits to its key,
+        // so a crafted ciphertext can be valid under several keys.
         let (commitment, aead) = self.wrapping(key)?;
         if !bool::from(commitment.ct_eq(&self.commitment)) {
             return Err(Error::WrongKey);
@@ -226,33 +247,37 @@ impl Envelope {
         let mut root = RootKey::empty(self.cipher);
         root.bytes_mut().copy_from_slice(&self.wrapped);
         aead.open(&self.nonce, &self.aad(context), root.bytes_mut(), &self.tag)?;
+        // The tag authenticates the stored id, so only a holder of the key can have stored a wrong
+        // one.
         if root.id() == self.root_id { Ok(root) } else { Err(Error::Tampered) }
     }
 
-    /// The cipher of the wrap and of everything under the root key.
+    /// Returns the cipher of the wrap and of everything under the root key.
     pub fn cipher(&self) -> Cipher {
         self.cipher
     }
 
-    /// The kind of key that opens it.
+    /// Returns the kind of key that opens the envelope.
     pub fn key_kind(&self) -> KeyKind {
         if self.costs.is_some() { KeyKind::Passphrase } else { KeyKind::Raw }
     }
 
-    /// What a passphrase costs here; `None` for a raw key.
+    /// Returns the costs of a passphrase for this envelope, or `None` if it is made for a raw key.
     pub fn costs(&self) -> Option<KdfCosts> {
         self.costs
     }
 
-    /// The name of the root key inside; trusted only after [`Envelope::open`].
+    /// Returns the id of the root key. Do not trust it before [`Envelope::open`] has succeeded.
     pub fn root_id(&self) -> [u8; 16] {
         self.root_id
     }
 
-    /// The commitment to the wrapping key, and the cipher under it.
+    /// Derives the commitment to the wrapping key, and the cipher under the wrapping key.
     fn wrapping(&self, key: &Key) -> Result<([u8; 32], Aead)> {
         let prk = key.stretch(&self.salt, self.costs)?;
         let info: &[&[u8]] = &[&[self.cipher.id(), self.key_kind().id()]];
+        // The commitment and the wrapping key have separate labels, so the stored commitment
+        // reveals nothing about the key.
         let mut commitment = [0; 32];
         prk.expand(Label::Commit, info, &mut commitment);
         let mut wrap_key = Zeroizing::new([0; 32]);
@@ -260,12 +285,14 @@ impl Envelope {
         Ok((commitment, Aead::new(self.cipher, &wrap_key)))
     }
 
-    /// Everything but the wrapped key and its tag.
+    /// Returns the associated data of the wrap: all bytes except the wrapped key, its tag and the
+    /// checksum, followed by `context`.
     fn aad(&self, context: &[u8]) -> Vec<u8> {
+        // The 64 zeros are the reserved bytes 176 to 239.
         [&self.head()[..], &[0; 64], context].concat()
     }
 
-    /// Bytes 0 to 127.
+    /// Returns bytes 0 to 127 of the envelope.
     fn head(&self) -> [u8; 128] {
         let kind = self.key_kind().id();
         let costs = self.costs.map_or([0; 3], |costs| [costs.t(), costs.m_kib(), costs.p()]);
@@ -273,6 +300,7 @@ impl Envelope {
         let mut head = [0; 128];
         head[..4].copy_from_slice(&MAGIC);
         head[4..6].copy_from_slice(&VERSION.to_le_bytes());
+        // The number of the derivation is that of the kind of key.
         head[6..9].copy_from_slice(&[self.cipher.id(), kind, kind]);
         head[12..16].copy_from_slice(&t);
         head[16..20].copy_from_slice(&m_kib);
@@ -295,7 +323,7 @@ impl fmt::Debug for Envelope {
     }
 }
 
-/// The rest of an envelope that is being read.
+/// The unread bytes of an envelope.
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {

@@ -1,9 +1,9 @@
-//! Sealing and opening messages under the key of one epoch, with nonces that can not repeat.
+//! Sealing and opening of messages under the key of one epoch, with nonces that cannot repeat.
 //!
-//! One rule carries AES-GCM: never two messages under one key and nonce. Here the key belongs to
-//! an epoch whose salt is fresh and random, the salt is used up by the one sealer it makes, and
-//! the sealer hands out each number once. Nothing is inferred from a position in a file, so a
-//! torn tail, a restored copy or a cloned disk can not make a pair repeat.
+//! AES-GCM depends on one rule: no two messages are sealed under the same key and nonce. Each epoch
+//! has its own key, derived from a fresh random salt. One sealer consumes the salt, and the sealer
+//! hands out each counter once. No nonce is derived from a position in a file, so a torn tail, a
+//! restored copy or a cloned disk cannot make a pair repeat.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,22 +12,25 @@ use crate::cipher::{Aead, NONCE_LEN, TAG_LEN};
 use crate::entropy::{Entropy, draw};
 use crate::error::{Error, Result};
 
-/// The most messages one epoch seals: 2^32, the bound of NIST SP 800-38D, section 8.3. (That
-/// bound is for nonces that may repeat by chance. Ours count, and could go on; nobody needs to.)
+/// The maximum number of messages of an epoch: 2^32, the bound of NIST SP 800-38D, section 8.3.
+/// (That bound is for nonces that may repeat by chance. The nonces here are counters, which would
+/// allow more than any store needs.)
 pub const MESSAGES_MAX: u64 = 1 << 32;
 
-/// The most bytes one epoch seals, associated data and tags included: 2^38 (256 GiB), which are
-/// 2^34 blocks and keep the advantage of an attacker on the confidentiality of AES-GCM under
-/// 2^-60 (blocks squared over 2^129: draft-irtf-cfrg-aead-limits, section 5.1.1).
+/// The maximum number of bytes of an epoch, including associated data and tags: 2^38 (256 GiB).
+/// These are 2^34 blocks, which keep the advantage of an attacker on the confidentiality of AES-GCM
+/// below 2^-60 (blocks squared over 2^129: draft-irtf-cfrg-aead-limits, section 5.1.1).
 pub const SEALED_BYTES_MAX: u64 = 1 << 38;
 
-/// The longest message, payload and associated data together: 2^30 bytes (1 GiB), far under the
-/// 2^36 - 32 of NIST SP 800-38D, section 5.2.1.1. One attempt to forge one succeeds with at most
-/// its blocks over 2^128 for AES-GCM (2^-102) and over 2^103 for ChaCha20-Poly1305 (2^-77):
+/// The maximum length of a message, payload and associated data together: 2^30 bytes (1 GiB), far
+/// below the 2^36 - 32 of NIST SP 800-38D, section 5.2.1.1.
+///
+/// An attempt to forge a message succeeds with a probability of at most its number of blocks over
+/// 2^128 for AES-GCM (2^-102), and over 2^103 for ChaCha20-Poly1305 (2^-77):
 /// draft-irtf-cfrg-aead-limits, sections 5.1 and 5.2.
 pub const MESSAGE_LEN_MAX: u64 = 1 << 30;
 
-/// 32 random bytes that make the key of one epoch. Not `Clone`, and used up by
+/// The 32 random bytes from which the key of one epoch is derived. Not `Clone`, and consumed by
 /// [`RootKey::sealer`](crate::RootKey::sealer).
 pub struct EpochSalt([u8; 32]);
 
@@ -42,7 +45,7 @@ impl EpochSalt {
         Ok(Self(bytes))
     }
 
-    /// The bytes that stand in the file; they are no secret.
+    /// Returns the bytes that are stored in the file. They are not secret.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -54,8 +57,8 @@ impl fmt::Debug for EpochSalt {
     }
 }
 
-/// A number that one message is sealed under, handed out once. Neither `Clone` nor `Copy`, and
-/// consumed by [`Sealer::seal`]:
+/// A counter value under which one message is sealed. It is handed out once, is neither `Clone` nor
+/// `Copy`, and is consumed by [`Sealer::seal`]:
 ///
 /// ```compile_fail,E0382
 /// # use codex_crypto::{Cipher, Envelope, EpochSalt, Key, OsEntropy};
@@ -73,15 +76,15 @@ pub struct Nonce {
 }
 
 impl Nonce {
-    /// The number, from 1 up. It stands in the header that is part of the associated data, and
-    /// [`Opener::open`] takes it from there.
+    /// Returns the counter, which starts at 1. The caller stores it in the header of the message,
+    /// which is part of the associated data, and passes it to [`Opener::open`].
     pub fn counter(&self) -> u64 {
         self.counter
     }
 }
 
-/// The one sealing side of an epoch. Its counter only goes up, at every attempt, whether the
-/// message is sealed, written or lost.
+/// The sealer of an epoch; an epoch has only one. Its counter increases at every attempt, even if
+/// the message is not sealed or not written.
 pub struct Sealer {
     aead: Aead,
     salt: EpochSalt,
@@ -96,34 +99,41 @@ impl Sealer {
         Self {
             aead,
             salt,
+            // Identifies the sealer within the process. `seal` refuses the nonces of other sealers.
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
         }
     }
 
-    /// The salt of the epoch, which has to stand in the file.
+    /// Returns the salt of the epoch, which the file must store.
     pub fn salt(&self) -> &[u8; 32] {
         self.salt.bytes()
     }
 
-    /// Takes the next number. A number that is then not used is gone.
+    /// Returns the next nonce. If the nonce is not used, its counter is skipped.
     ///
     /// # Errors
-    /// [`Error::Exhausted`] after [`MESSAGES_MAX`]: begin a new epoch.
+    /// [`Error::Exhausted`] after [`MESSAGES_MAX`] messages. The caller must begin a new epoch.
     pub fn next_nonce(&self) -> Result<Nonce> {
         let counter = advance(&self.messages, 1, MESSAGES_MAX)?;
         Ok(Nonce { counter: counter + 1, sealer: self.id })
     }
 
-    /// Encrypts `buf[from..]` in place and appends the tag of [`TAG_LEN`] bytes. `aad` is bound
-    /// to the message: opening needs the same bytes. Reserve the tag's room beforehand, so that
-    /// the plaintext is not copied to grow the buffer.
+    /// Encrypts `buf[from..]` in place and appends the tag of [`TAG_LEN`] bytes.
+    ///
+    /// `aad` is authenticated with the message, and opening needs the same bytes. The caller should
+    /// reserve [`TAG_LEN`] bytes beforehand; otherwise growing the buffer copies the plaintext.
     ///
     /// # Errors
-    /// [`Error::ForeignNonce`] for a nonce of another sealer, [`Error::MessageTooLong`],
-    /// [`Error::Exhausted`], [`Error::OutOfMemory`], [`Error::BufferRange`]. After each the
-    /// buffer is as it was, the nonce is gone, and nothing of the message may be written.
+    /// - [`Error::ForeignNonce`] if another sealer handed out the nonce.
+    /// - [`Error::BufferRange`] if `from` is after the end of `buf`.
+    /// - [`Error::MessageTooLong`] if the message exceeds [`MESSAGE_LEN_MAX`].
+    /// - [`Error::OutOfMemory`] if `buf` cannot grow by the tag.
+    /// - [`Error::Exhausted`] if the epoch would exceed [`SEALED_BYTES_MAX`].
+    ///
+    /// After each error `buf` is unchanged, the nonce is consumed, and no part of the message may
+    /// be written to a file.
     #[expect(clippy::needless_pass_by_value, reason = "the nonce is used up here")]
     pub fn seal(&self, nonce: Nonce, aad: &[u8], buf: &mut Vec<u8>, from: usize) -> Result<()> {
         if nonce.sealer != self.id {
@@ -135,7 +145,10 @@ impl Sealer {
         if len > MESSAGE_LEN_MAX {
             return Err(Error::MessageTooLong { len });
         }
+        // Order: the tag's bytes are reserved before the counter advances, so that a failed
+        // allocation does not use up the limit.
         buf.try_reserve(TAG_LEN).map_err(|_| Error::OutOfMemory { bytes: TAG_LEN })?;
+        // Order: the limit is charged before encryption, so that no thread seals beyond it.
         advance(&self.bytes, len + TAG_LEN as u64, SEALED_BYTES_MAX)?;
         let body = buf.get_mut(from..).ok_or(range)?;
         let tag = self.aead.seal(&nonce_bytes(nonce.counter), aad, body)?;
@@ -143,8 +156,8 @@ impl Sealer {
         Ok(())
     }
 
-    /// True once half of a limit is used: begin a new epoch at the next good moment, long before
-    /// [`Error::Exhausted`].
+    /// Returns true if half of a limit is used. The caller should then begin a new epoch at the
+    /// next convenient moment, long before [`Error::Exhausted`].
     pub fn is_worn(&self) -> bool {
         self.messages.load(Ordering::Relaxed) >= MESSAGES_MAX / 2
             || self.bytes.load(Ordering::Relaxed) >= SEALED_BYTES_MAX / 2
@@ -161,8 +174,8 @@ impl fmt::Debug for Sealer {
     }
 }
 
-/// The opening side of an epoch: has no counter, can be had as often as needed, and serves
-/// several threads at once.
+/// The opening side of an epoch. It has no counter, can be created any number of times, and can be
+/// shared by threads.
 pub struct Opener {
     aead: Aead,
 }
@@ -172,32 +185,35 @@ impl Opener {
         Self { aead }
     }
 
-    /// Decrypts `buf[from..]`, a message and its tag, in place and cuts the tag off. `counter`
-    /// is the [`Nonce::counter`] it was sealed under.
+    /// Decrypts `buf[from..]`, a message followed by its tag, in place and removes the tag.
+    /// `counter` is the [`Nonce::counter`] under which the message was sealed.
     ///
     /// # Errors
-    /// [`Error::Tampered`] if it is not what was sealed with this counter and `aad`; `buf` then
-    /// ends at `from`. [`Error::BufferRange`] if `from` lies behind the end.
+    /// [`Error::Tampered`] if the bytes were not sealed with this counter and `aad`; `buf` is then
+    /// truncated to `from` bytes. [`Error::BufferRange`] if `from` is after the end of `buf`.
     pub fn open(&self, counter: u64, aad: &[u8], buf: &mut Vec<u8>, from: usize) -> Result<()> {
         let range = Error::BufferRange { from, len: buf.len() };
         let opened = self.open_in_place(counter, aad, buf.get_mut(from..).ok_or(range)?);
+        // Keep the plaintext without its tag, or nothing of the message if it is not authentic.
         let keep = opened.as_ref().map_or(from, |plain| from + plain.len());
         let outcome = opened.map(|_| ());
         buf.truncate(keep);
         outcome
     }
 
-    /// As [`Opener::open`], for a message inside a larger buffer: returns the part of `sealed`
-    /// that is the plaintext.
+    /// Like [`Opener::open`], for a message inside a larger buffer. Returns the part of `sealed`
+    /// that holds the plaintext.
     ///
     /// # Errors
-    /// [`Error::Tampered`]; the message is then overwritten with zeros.
+    /// [`Error::Tampered`] if the bytes were not sealed with this counter and `aad`; `sealed` is
+    /// then filled with zeros, except for the tag.
     pub fn open_in_place<'a>(
         &self,
         counter: u64,
         aad: &[u8],
         sealed: &'a mut [u8],
     ) -> Result<&'a mut [u8]> {
+        // Too short for a tag: overwritten here, because the cipher is not called.
         if sealed.len() < TAG_LEN {
             sealed.fill(0);
         }
@@ -213,7 +229,8 @@ impl fmt::Debug for Opener {
     }
 }
 
-/// Adds to a counter that never wraps and never passes its limit; returns the value before.
+/// Adds `by` to a counter and returns the previous value. Returns [`Error::Exhausted`], without
+/// changing the counter, if the sum would exceed `limit`.
 fn advance(counter: &AtomicU64, by: u64, limit: u64) -> Result<u64> {
     counter
         .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -222,8 +239,8 @@ fn advance(counter: &AtomicU64, by: u64, limit: u64) -> Result<u64> {
         .map_err(|_| Error::Exhausted)
 }
 
-/// The deterministic construction of NIST SP 800-38D, section 8.2.1: a fixed field of zeros (the
-/// key has one sealer) and the counter, little endian.
+/// Returns the nonce of a counter, by the deterministic construction of NIST SP 800-38D, section
+/// 8.2.1: a fixed field of four zeros (the key has one sealer), then the counter, little-endian.
 fn nonce_bytes(counter: u64) -> [u8; NONCE_LEN] {
     let mut nonce = [0; NONCE_LEN];
     nonce[4..].copy_from_slice(&counter.to_le_bytes());

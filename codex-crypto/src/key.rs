@@ -1,4 +1,4 @@
-//! The key that the user holds: raw bytes or a passphrase.
+//! The user's key: raw bytes or a passphrase.
 
 use std::fmt;
 
@@ -7,12 +7,13 @@ use zeroize::{ZeroizeOnDrop, Zeroizing};
 use crate::error::{Error, Result};
 use crate::kdf::{KdfCosts, Prk, argon2id};
 
-/// The user's key. It opens envelopes and seals nothing else.
+/// The user's key, which opens envelopes. It encrypts nothing but root keys.
 ///
-/// Not `Clone`; wiped when dropped, and so are the copies that deriving makes, Argon2id's memory
-/// among them; `Debug` shows its kind alone. Not wiped are the bytes it was made from, which stay
-/// with the caller; pages that the system has written to swap or to a core dump; and what the
-/// compiler may leave in registers and on the stack.
+/// Not `Clone`. Wiped when dropped, together with the copies that key derivation makes, including
+/// the memory of Argon2id. `Debug` shows only the kind of the key.
+///
+/// Three things are not wiped: the bytes passed by the caller, pages that the system wrote to swap
+/// or to a core dump, and copies that the compiler leaves in registers and on the stack.
 ///
 /// ```compile_fail,E0599
 /// let key = codex_crypto::Key::raw(&[7; 32]).unwrap();
@@ -24,12 +25,13 @@ pub struct Key {
 }
 
 impl Key {
-    /// A key of 16, 24 or 32 bytes from a uniformly random source. Whatever its length, the key
-    /// that wraps is 32 bytes from HKDF-SHA256 over it and the envelope's salt; a shorter one
-    /// has the strength of its own length.
+    /// Creates a key from 16, 24 or 32 bytes of a uniformly random source.
+    ///
+    /// For every length, the wrapping key has 32 bytes, derived with HKDF-SHA256 from `bytes` and
+    /// the salt of the envelope. A key of 16 or 24 bytes has the strength of its own length.
     ///
     /// # Errors
-    /// [`Error::KeyLength`] for every other length.
+    /// [`Error::KeyLength`] if `bytes` has any other length.
     pub fn raw(bytes: &[u8]) -> Result<Self> {
         match bytes.len() {
             16 | 24 | 32 => {
@@ -39,11 +41,12 @@ impl Key {
         }
     }
 
-    /// A passphrase that costs [`KdfCosts::default`] when an envelope is made with it. Its bytes
-    /// are taken as they are: a program that reads text from people normalizes it (NFC) first.
+    /// Creates a key from a passphrase. An envelope made with it costs [`KdfCosts::default`].
     ///
-    /// It is taken by reference, since only its owner can wipe it: a `Zeroizing<String>` does so
-    /// when it is dropped, a `String` or a `Vec<u8>` that was given away would be freed as it is.
+    /// The bytes are used unchanged: a program that reads text from people must normalize it (NFC)
+    /// first. The passphrase is passed by reference, because only its owner can wipe it: a
+    /// `Zeroizing<String>` wipes it when dropped, while a moved `String` or `Vec<u8>` would be
+    /// freed without being wiped.
     ///
     /// ```compile_fail,E0308
     /// let words = String::from("correct horse battery staple");
@@ -51,18 +54,20 @@ impl Key {
     /// ```
     ///
     /// # Errors
-    /// [`Error::PassphraseLength`] if it is empty or longer than [`PASSPHRASE_LEN_MAX`] bytes.
+    /// [`Error::PassphraseLength`] if the passphrase is empty or longer than [`PASSPHRASE_LEN_MAX`]
+    /// bytes.
     pub fn passphrase<P: AsRef<[u8]> + ?Sized>(passphrase: &P) -> Result<Self> {
         Self::passphrase_costing(passphrase, KdfCosts::default())
     }
 
-    /// A passphrase with costs of the caller's choice. They count when an envelope is made;
-    /// opening one takes the costs that stand in it. An envelope that takes the place of a dearer
-    /// one keeps, of each parameter, the greater value.
+    /// Creates a key from a passphrase, with the given costs.
+    ///
+    /// The costs apply when an envelope is made; opening an envelope uses the costs it stores. If
+    /// the new envelope replaces one with greater costs, each parameter keeps the greater value.
     ///
     /// # Errors
-    /// As [`Key::passphrase`]; [`Error::KdfTooCheap`] below the minimum ([`KdfCosts::T_MIN`],
-    /// [`KdfCosts::M_KIB_MIN`]).
+    /// As [`Key::passphrase`]; [`Error::KdfTooCheap`] if the costs are below the minimum
+    /// ([`KdfCosts::T_MIN`], [`KdfCosts::M_KIB_MIN`]).
     pub fn passphrase_costing<P>(passphrase: &P, costs: KdfCosts) -> Result<Self>
     where
         P: AsRef<[u8]> + ?Sized,
@@ -74,8 +79,9 @@ impl Key {
         Self::words(passphrase.as_ref(), Source::AtLeast(costs))
     }
 
-    /// A passphrase with just these costs, be they lower than the minimum or than those of the
-    /// envelope whose place the next one takes. Each try at guessing it costs that little.
+    /// Creates a key from a passphrase, with exactly the given costs, even if they are below the
+    /// minimum or below the costs of the envelope that is replaced. Lower costs make each guess of
+    /// the passphrase cheaper for an attacker.
     ///
     /// # Errors
     /// As [`Key::passphrase`].
@@ -86,7 +92,7 @@ impl Key {
         Self::words(passphrase.as_ref(), Source::Exactly(costs))
     }
 
-    /// Which of the two kinds it is.
+    /// Returns the kind of the key.
     pub fn kind(&self) -> KeyKind {
         match self.source {
             Source::Raw => KeyKind::Raw,
@@ -94,7 +100,7 @@ impl Key {
         }
     }
 
-    /// The costs that a first envelope made with this key gets; `None` for a raw key.
+    /// Returns the costs of a first envelope made with this key, or `None` if it is a raw key.
     pub fn costs(&self) -> Option<KdfCosts> {
         match self.source {
             Source::Raw => None,
@@ -102,9 +108,13 @@ impl Key {
         }
     }
 
-    /// The costs of an envelope that takes the place of one with the costs `old`.
+    /// Returns the costs of an envelope that replaces one with the costs `old`.
+    ///
+    /// Returns [`Error::KdfTooExpensive`] if the greater values together exceed the caps.
     pub(crate) fn costs_after(&self, old: Option<KdfCosts>) -> Result<Option<KdfCosts>> {
         match (&self.source, old) {
+            // A new envelope is never cheaper to attack than the one it replaces, unless the caller
+            // asked for exact costs.
             (Source::AtLeast(costs), Some(old)) => costs.raised_to(old).map(Some),
             _ => Ok(self.costs()),
         }
@@ -117,11 +127,15 @@ impl Key {
         Ok(Self { secret: Zeroizing::new(bytes.to_vec()), source })
     }
 
-    /// The key that wraps, under a salt and the costs of one envelope.
+    /// Derives the key from which the wrapping key of one envelope is expanded.
+    ///
+    /// Returns [`Error::OutOfMemory`] if the memory for Argon2id is not available.
     pub(crate) fn stretch(&self, salt: &[u8; 32], costs: Option<KdfCosts>) -> Result<Prk> {
         match costs {
+            // A raw key is uniformly random, so it needs no stretching.
             None => Ok(Prk::extract(salt, &self.secret)),
             Some(costs) => {
+                // A passphrase is stretched first, so that each guess costs an attacker as much.
                 let mut hash = Zeroizing::new([0; 32]);
                 argon2id(&self.secret, salt, costs, &mut hash)?;
                 Ok(Prk::extract(salt, &*hash))
@@ -136,20 +150,20 @@ impl fmt::Debug for Key {
     }
 }
 
-// The secret is wiped by its own type.
+// The `Zeroizing` field wipes the secret.
 impl ZeroizeOnDrop for Key {}
 
-/// The two kinds of key; the number stands in the envelope.
+/// The kinds of key. An envelope stores the number of the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyKind {
     /// 16, 24 or 32 random bytes.
     Raw = 1,
-    /// Words that a person remembers.
+    /// A passphrase, which a person remembers.
     Passphrase = 2,
 }
 
 impl KeyKind {
-    /// The number that stands in the envelope; that of the derivation is the same.
+    /// Returns the number of the kind in an envelope. The number of its derivation is the same.
     pub(crate) fn id(self) -> u8 {
         match self {
             Self::Raw => 1,
@@ -167,12 +181,12 @@ impl fmt::Display for KeyKind {
     }
 }
 
-/// The kind of a key, and the costs that were asked for.
+/// The kind of a key, with the requested costs.
 enum Source {
     Raw,
     AtLeast(KdfCosts),
     Exactly(KdfCosts),
 }
 
-/// The longest passphrase, in bytes.
+/// The maximum length of a passphrase, in bytes.
 pub const PASSPHRASE_LEN_MAX: usize = 65_536;

@@ -1,4 +1,5 @@
-//! Bytes under a key: an envelope, epochs, authenticated encryption. Knows no files.
+//! Encryption of bytes under a user's key: envelopes, epochs, authenticated encryption. The crate
+//! accesses no files.
 //!
 //! ```
 //! use codex_crypto::{Cipher, Envelope, EpochSalt, Key, OsEntropy, Result};
@@ -12,7 +13,7 @@
 //! // Once per writing session and file: an epoch. Then one nonce per message.
 //! let sealer = root.sealer(EpochSalt::draw(&mut OsEntropy)?, b"file id, kind, generation");
 //! let nonce = sealer.next_nonce()?;
-//! let counter = nonce.counter(); // stands in the message's header, which is bound to it
+//! let counter = nonce.counter(); // stored in the header of the message, which is authenticated
 //! let mut message = b"a secret".to_vec();
 //! sealer.seal(nonce, b"message header", &mut message, 0)?;
 //!
@@ -25,13 +26,14 @@
 //! # }
 //! ```
 //!
-//! What makes misuse hard:
-//! - A [`Sealer`] takes an [`EpochSalt`] that it uses up, and a message takes a [`Nonce`] that it
-//!   uses up: no pair of key and nonce serves twice, whatever happens to files.
-//! - An [`Envelope`] holds a commitment to its key: a wrong key is [`Error::WrongKey`] before
-//!   anything is decrypted. Costs of a passphrase are [`KdfCosts`], which can not exceed its caps.
-//! - A failed [`Opener::open`] leaves nothing of the plaintext.
-//! - Keys are wiped, are not `Clone`, and show nothing in `Debug`.
+//! The types prevent misuse:
+//! - A [`Sealer`] consumes an [`EpochSalt`], and each message consumes a [`Nonce`]. No pair of key
+//!   and nonce is used twice, even if files are torn, restored or copied.
+//! - An [`Envelope`] holds a commitment to its key. A wrong key returns [`Error::WrongKey`] before
+//!   anything is decrypted. The costs of a passphrase are [`KdfCosts`], which cannot exceed their
+//!   caps.
+//! - If [`Opener::open`] fails, no plaintext is left in the buffer.
+//! - Keys are wiped when dropped, are not `Clone`, and are not shown by `Debug`.
 
 mod cipher;
 mod entropy;

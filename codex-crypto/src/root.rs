@@ -1,4 +1,4 @@
-//! The root key: what an envelope wraps and everything else is derived from.
+//! The root key, which an envelope wraps and from which all other keys are derived.
 
 use std::fmt;
 
@@ -13,12 +13,12 @@ use crate::epoch::{EpochSalt, Opener, Sealer};
 use crate::error::{Error, Result};
 use crate::kdf::{Label, Prk};
 
-/// 32 random bytes and the cipher they are used with. Made by
-/// [`Envelope::create`](crate::Envelope::create), read by
-/// [`Envelope::open`](crate::Envelope::open).
+/// A root key: 32 random bytes and the cipher they are used with.
+/// [`Envelope::create`](crate::Envelope::create) makes a root key, and
+/// [`Envelope::open`](crate::Envelope::open) reads it.
 ///
-/// Not `Clone`; wiped when dropped; `Debug` shows nothing but the cipher. The keys for its uses
-/// come from HKDF-SHA256 under separate labels and the cipher's number, so no key ever serves
+/// Not `Clone`. Wiped when dropped. `Debug` shows only the cipher. The keys for the separate uses
+/// are derived with HKDF-SHA256 from separate labels and the number of the cipher, so no key serves
 /// two uses or two ciphers.
 ///
 /// ```compile_fail,E0599
@@ -28,27 +28,28 @@ use crate::kdf::{Label, Prk};
 /// let copy = root.clone();
 /// ```
 pub struct RootKey {
-    // On the heap: moving the key leaves no copy behind.
+    // On the heap, so that moving the key leaves no copy on the stack.
     bytes: Box<Zeroizing<[u8; 32]>>,
     cipher: Cipher,
 }
 
 impl RootKey {
-    /// 16 bytes that name the root key in other files: HKDF-SHA256 of it, so they say nothing
-    /// about it and can not name another one.
+    /// Returns the 16-byte id of the root key, under which other files refer to it. The id is
+    /// derived with HKDF-SHA256: it reveals nothing about the key, and no other key has the same
+    /// id.
     pub fn id(&self) -> [u8; 16] {
         let mut id = [0; 16];
         self.expand(&[], Label::RootId, &[], &mut id);
         id
     }
 
-    /// The cipher of everything under this key.
+    /// Returns the cipher of everything under this key.
     pub fn cipher(&self) -> Cipher {
         self.cipher
     }
 
-    /// HMAC-SHA256 of `bytes` under a key of 64 bytes for this use alone; authenticates the
-    /// header of a file.
+    /// Returns the HMAC-SHA256 of `bytes`, which authenticates the header of a file. Its 64-byte
+    /// key has no other use.
     pub fn header_tag(&self, bytes: &[u8]) -> [u8; 32] {
         let mut key = Zeroizing::new([0; 64]);
         self.expand(&[], Label::Header, &[], &mut key);
@@ -57,34 +58,41 @@ impl RootKey {
         mac.finalize().into_bytes().into()
     }
 
-    /// A pad of 32 bytes for one digest, which belongs to `info` (the id of its file): to be used
-    /// for that digest alone, as what two digests under one pad have in common is open.
+    /// Returns a pad of 32 bytes for the digest that belongs to `info` (the id of its file).
+    ///
+    /// Use a pad for one digest only. If two digests are masked with the same pad, the XOR of the
+    /// two is revealed.
     pub fn digest_pad(&self, info: &[u8]) -> Zeroizing<[u8; 32]> {
         let mut pad = Zeroizing::new([0; 32]);
         self.expand(&[], Label::Digest, info, &mut pad);
         pad
     }
 
-    /// Compares in constant time. `tag` may be cut off, down to [`HEADER_TAG_LEN_MIN`] bytes.
+    /// Verifies the header tag of `bytes` in constant time. `tag` may be truncated, down to
+    /// [`HEADER_TAG_LEN_MIN`] bytes.
     ///
     /// # Errors
     /// [`Error::Tampered`] if `tag` is not the beginning of the tag of `bytes` under this key, or
-    /// is too short.
+    /// if it is shorter than the minimum.
     pub fn verify_header_tag(&self, bytes: &[u8], tag: &[u8]) -> Result<()> {
         let full = self.header_tag(bytes);
+        // A tag that is too short is compared with the minimal length, and slices of different
+        // lengths are never equal. A tag that is too long selects no slice.
         let cut = full.get(..tag.len().max(HEADER_TAG_LEN_MIN)).ok_or(Error::Tampered)?;
         if cut.ct_eq(tag).into() { Ok(()) } else { Err(Error::Tampered) }
     }
 
-    /// The sealing side of a new epoch: its key is HKDF-SHA256 of this key, `salt` and `info`
-    /// (file, kind, generation: what must never share a key). The salt is random and used up
-    /// here, so no two sealers have one key; it stands in the file for [`RootKey::opener`].
+    /// Returns the sealer of a new epoch. Its key is derived with HKDF-SHA256 from this key, `salt`
+    /// and `info` (the file, kind and generation: everything that must not share a key).
+    ///
+    /// The salt is random and consumed here, so no two sealers share a key. The file stores the
+    /// salt for [`RootKey::opener`].
     pub fn sealer(&self, salt: EpochSalt, info: &[u8]) -> Sealer {
         let aead = self.epoch(salt.bytes(), info);
         Sealer::new(aead, salt)
     }
 
-    /// The opening side of an epoch, as often as needed.
+    /// Returns an opener of an epoch. An epoch can have any number of openers.
     pub fn opener(&self, salt: &[u8; 32], info: &[u8]) -> Opener {
         Opener::new(self.epoch(salt, info))
     }
@@ -95,7 +103,7 @@ impl RootKey {
         Ok(root)
     }
 
-    /// Zeros for an envelope to unwrap into.
+    /// Returns a key of zeros, which an envelope overwrites with the unwrapped bytes.
     pub(crate) fn empty(cipher: Cipher) -> Self {
         Self { bytes: Box::default(), cipher }
     }
@@ -125,8 +133,8 @@ impl fmt::Debug for RootKey {
     }
 }
 
-// The bytes are wiped by their own type.
+// The `Zeroizing` field wipes the bytes.
 impl ZeroizeOnDrop for RootKey {}
 
-/// The shortest header tag that is accepted, in bytes: half of the whole (RFC 2104, section 5).
+/// The minimum length of a header tag, in bytes: half of the full tag (RFC 2104, section 5).
 pub const HEADER_TAG_LEN_MIN: usize = 16;

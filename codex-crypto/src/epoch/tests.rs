@@ -1,4 +1,4 @@
-//! The limits of an epoch, reached by setting its counters.
+//! Tests of the limits of an epoch, reached by setting its counters.
 
 use super::*;
 use crate::cipher::Cipher;

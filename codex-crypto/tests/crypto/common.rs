@@ -1,4 +1,4 @@
-//! What the tests share: keys, entropy that a seed foretells, scaled properties.
+//! Shared by the tests: keys, seeded entropy, properties with a scaled number of cases.
 
 use std::fmt::Debug;
 
@@ -13,7 +13,7 @@ pub(crate) const CIPHERS: [Cipher; 2] = [Cipher::Aes256Gcm, Cipher::ChaCha20Poly
 pub(crate) const CONTEXT: &[u8] = b"store 1";
 pub(crate) const INFO: &[u8] = b"file 1, log, 1";
 
-/// Entropy that counts: 0, 1, 2 and so on through all draws.
+/// Entropy that counts up: 0, 1, 2 and so on, across all draws.
 pub(crate) fn counting() -> impl FnMut(&mut [u8]) -> Result<()> {
     let mut next = 0_u8;
     move |out: &mut [u8]| {
@@ -25,7 +25,7 @@ pub(crate) fn counting() -> impl FnMut(&mut [u8]) -> Result<()> {
     }
 }
 
-/// Entropy that a seed foretells: SHA-256 of the seed and a counter.
+/// Entropy from a seed: SHA-256 of the seed and a counter.
 pub(crate) fn seeded(seed: u64) -> impl FnMut(&mut [u8]) -> Result<()> {
     let mut block = 0_u64;
     move |out: &mut [u8]| {
@@ -42,7 +42,7 @@ pub(crate) fn raw_key() -> Key {
     Key::raw(&[0xA7; 32]).unwrap()
 }
 
-/// The cheapest costs there are: 8 KiB, once.
+/// The lowest costs that Argon2id allows: one pass over 8 KiB.
 pub(crate) fn cheap() -> KdfCosts {
     KdfCosts::new(1, 8, 1).unwrap()
 }
@@ -59,7 +59,7 @@ pub(crate) fn sealer(root: &RootKey, seed: u64) -> Sealer {
     root.sealer(EpochSalt::draw(&mut seeded(seed)).unwrap(), INFO)
 }
 
-/// Seals a text; returns the counter and the sealed bytes.
+/// Seals a text. Returns the counter and the sealed bytes.
 pub(crate) fn sealed(sealer: &Sealer, aad: &[u8], text: &[u8]) -> (u64, Vec<u8>) {
     let nonce = sealer.next_nonce().unwrap();
     let counter = nonce.counter();
@@ -68,12 +68,12 @@ pub(crate) fn sealed(sealer: &Sealer, aad: &[u8], text: &[u8]) -> (u64, Vec<u8>)
     (counter, buf)
 }
 
-/// Opens an envelope that lies in a file, all the way.
+/// Parses and opens an envelope.
 pub(crate) fn open(bytes: &[u8], key: &Key, context: &[u8]) -> Result<RootKey> {
     Envelope::parse(bytes)?.open(key, context)
 }
 
-/// What a forger without the key can do to an envelope: change it and make the checksum right.
+/// Changes an envelope and corrects its checksum, as a forger without the key can do.
 pub(crate) fn forged(
     bytes: &[u8; ENVELOPE_LEN],
     change: impl FnOnce(&mut [u8; ENVELOPE_LEN]),
@@ -85,7 +85,7 @@ pub(crate) fn forged(
     bytes
 }
 
-/// The error of something that must fail; the value need not be `Debug`.
+/// Returns the error of a result that must be an error. The value need not be `Debug`.
 pub(crate) fn refused<T>(outcome: Result<T>, what: impl Debug) -> Error {
     match outcome {
         Ok(_) => panic!("{what:?} was accepted"),
@@ -97,7 +97,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }
 
-/// A count times `CODEX_SCALE`, at least 1.
+/// Returns `count` times `CODEX_SCALE`, at least 1.
 pub(crate) fn scaled(count: u32) -> u32 {
     let scale = std::env::var("CODEX_SCALE").map_or(1.0, |text| text.parse().unwrap());
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a test's count")]
@@ -105,12 +105,12 @@ pub(crate) fn scaled(count: u32) -> u32 {
     count.max(1)
 }
 
-/// `CODEX_SEED`, or a fixed one.
+/// Returns `CODEX_SEED` if it is set, otherwise a fixed seed.
 pub(crate) fn seed() -> u64 {
     std::env::var("CODEX_SEED").map_or(1, |text| text.parse().unwrap())
 }
 
-/// Runs a property over `cases` random values, times `CODEX_SCALE`; a failure prints the seed.
+/// Runs a property with `cases` random values, times `CODEX_SCALE`. A failure prints the seed.
 pub(crate) fn property<S: Strategy>(
     cases: u32,
     values: S,

@@ -1,5 +1,5 @@
-//! Golden vectors of version 1. They came from an independent program (Python with OpenSSL's
-//! Argon2id and ciphers) and are never regenerated: files of version 1 stay readable.
+//! Golden vectors of version 1. An independent program (Python with OpenSSL's Argon2id and ciphers)
+//! made them. They are never regenerated, so that files of version 1 stay readable.
 
 use codex_crypto::{Cipher, Envelope, EpochSalt, KdfCosts, Key};
 
@@ -26,7 +26,7 @@ struct Golden {
     message: &'static str,
 }
 
-/// Makes everything with entropy that counts, and opens the golden bytes.
+/// Makes every value with entropy that counts up, and opens the golden bytes.
 fn check(key: &Key, cipher: Cipher, context: &[u8], golden: &Golden) {
     let mut entropy = counting();
     let (envelope, root) = Envelope::create(key, cipher, context, &mut entropy).unwrap();

@@ -1,4 +1,4 @@
-//! Wrong keys, forged envelopes, changed messages, sources without entropy: each a typed error.
+//! Wrong keys, forged envelopes, changed messages and failing entropy each return a typed error.
 
 use codex_crypto::{
     ENVELOPE_LEN, Envelope, EpochSalt, Error, HEADER_TAG_LEN_MIN, KdfCosts, Key, KeyKind,
@@ -174,7 +174,7 @@ fn a_wrong_key_is_told_from_a_changed_envelope_and_from_a_key_of_the_other_kind(
     let (wanted, given) = (KeyKind::Raw, KeyKind::Passphrase);
     let error = refused(raw.open(&passphrase(), CONTEXT), "kind");
     assert_eq!(error, Error::WrongKeyKind { wanted, given });
-    assert!(error.to_string().contains("wants a raw key"), "{error}");
+    assert!(error.to_string().contains("made with a raw key"), "{error}");
     let error = refused(words.open(&raw_key(), CONTEXT), "kind");
     assert_eq!(error, Error::WrongKeyKind { wanted: given, given: wanted });
 }
@@ -361,13 +361,13 @@ fn an_envelope_costs_no_less_than_the_one_before_unless_lowered_by_name() {
     let dear = (3, 20 << 10, 2);
     let root = root(CIPHERS[0]);
     for (old, new, wanted) in [
-        // Of each parameter the greater value.
+        // Each parameter keeps the greater value.
         (exactly((5, 64, 3)), at_least(least), Some((5, KdfCosts::M_KIB_MIN, 3))),
         (at_least(dear), at_least(least), Some(dear)),
         (at_least(least), at_least(dear), Some(dear)),
-        // Lowered by name.
+        // Exact costs can be lower.
         (at_least(dear), exactly((1, 8, 1)), Some((1, 8, 1))),
-        // A raw key has none to keep.
+        // A raw key has no costs to keep.
         (raw_key(), at_least(least), Some(least)),
         (at_least(dear), raw_key(), None),
     ] {
@@ -379,7 +379,7 @@ fn an_envelope_costs_no_less_than_the_one_before_unless_lowered_by_name() {
             assert!(open(&envelope.to_bytes(), &new, CONTEXT).is_ok());
         }
     }
-    // Together beyond the caps: nothing is derived.
+    // The greater values together exceed the caps, so nothing is derived.
     let long = made(&exactly((16, 64, 1)), CIPHERS[0]);
     let wide = at_least((2, 1 << 20, 1));
     let error = refused(long.renew(&wide, CIPHERS[0], CONTEXT, &mut seeded(2)), 0);

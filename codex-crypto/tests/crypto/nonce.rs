@@ -1,4 +1,4 @@
-//! No pair of key and nonce twice, whatever happens to files, threads and attempts.
+//! No pair of key and nonce is used twice, across files, threads and failed attempts.
 
 use std::collections::HashSet;
 
@@ -73,8 +73,8 @@ fn one_text_never_looks_the_same_twice() {
 }
 
 /// A store that is opened, writes, loses an attempt, crashes, is rolled back or copied, and is
-/// opened again: what it reads back from its file is older than what it once sealed, and it has
-/// nothing else to go by.
+/// opened again. Its file is older than the messages that were sealed, and the store has no other
+/// record of them.
 #[test]
 fn no_pair_repeats_across_crashes_rollbacks_and_copies() {
     let mut entropy = seeded(seed());
@@ -83,7 +83,7 @@ fn no_pair_repeats_across_crashes_rollbacks_and_copies() {
         codex_crypto::Envelope::create(&key, CIPHERS[0], CONTEXT, &mut entropy).unwrap();
     let mut pairs = HashSet::new();
     for cycle in 0..scaled(10_000) {
-        // Two copies of the same file are opened and written to, side by side.
+        // Two copies of the same file are opened and written to at the same time.
         for _copy in 0..2 {
             let root = envelope.open(&key, CONTEXT).unwrap();
             let salt = codex_crypto::EpochSalt::draw(&mut entropy).unwrap();

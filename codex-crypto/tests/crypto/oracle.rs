@@ -1,5 +1,5 @@
-//! AWS-LC as a second opinion on the whole format: it derives every key, opens what this crate
-//! seals and seals what this crate opens.
+//! AWS-LC as a second implementation of the whole format. It derives every key, opens messages that
+//! this crate sealed, and seals messages that this crate opens.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Salt};
@@ -79,7 +79,7 @@ fn the_oracle_unwraps_our_envelopes_and_ours_opens_its_envelopes() {
     });
 }
 
-/// The root key that `seeded` entropy gives: the first 32 bytes that are drawn.
+/// Returns the root key that `seeded` entropy makes: the first 32 bytes drawn.
 fn root_bytes(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     seeded(seed)(&mut bytes).unwrap();

@@ -1,4 +1,4 @@
-//! Keys are not copied by accident, are wiped, and stand in no output.
+//! Keys cannot be copied by accident, are wiped, and appear in no output.
 
 use std::fmt::Debug;
 
@@ -63,8 +63,8 @@ fn debug_and_errors_show_no_secret() {
     }
 }
 
-/// Compiles only while no type that holds a secret, or is to be used once, can be copied: a type
-/// that were `Clone` would make the call ambiguous.
+/// Compiles only if no type that holds a secret or is used once is `Clone`: a `Clone` type would
+/// make the call ambiguous.
 #[test]
 fn secrets_and_tokens_can_not_be_cloned_and_secrets_are_wiped() {
     trait NotClone<Marker> {
@@ -93,7 +93,7 @@ fn show(output: &mut String, value: &dyn Debug) {
     *output = format!("{output}{value:?} {value:#?}\n");
 }
 
-/// Four bytes in a row, in the ways that bytes get printed.
+/// Returns each four consecutive bytes in the forms in which programs print bytes.
 fn forms(bytes: &[u8]) -> Vec<(&'static str, String)> {
     let mut forms = Vec::new();
     for four in bytes.windows(4) {
@@ -107,8 +107,9 @@ fn forms(bytes: &[u8]) -> Vec<(&'static str, String)> {
     forms
 }
 
-/// How often a text stands in the memory of this process, but for the buffer of this search.
-/// `text` gives its bytes masked with `MASK`, so that the test itself holds none.
+/// Counts how often a text occurs in the memory of this process, except in the buffer of this
+/// search. `text` returns its bytes masked with `MASK`, so that the test itself does not contain
+/// them.
 #[cfg(target_os = "linux")]
 #[expect(
     clippy::disallowed_methods,
@@ -146,14 +147,14 @@ fn in_memory(text: &[u8]) -> usize {
                 found += chunk.windows(text.len()).filter(masked).count();
                 chunk.fill(0);
             }
-            // Chunks overlap, so that no text is missed between two.
+            // Chunks overlap, so that no occurrence across two chunks is missed.
             at = if len == stop - at { stop } else { at + len - (text.len() - 1) };
         }
     }
     found
 }
 
-/// Bytes that stand in this form nowhere in the program.
+/// Bytes that occur in this form nowhere else in the program.
 #[cfg(target_os = "linux")]
 fn masked() -> [u8; 32] {
     std::array::from_fn(|n| (u8::try_from(n * 7 % 26).unwrap() + b'a') ^ MASK)
@@ -173,7 +174,7 @@ fn no_copy_of_a_key_is_left_in_memory() {
         plain
     };
     let text = masked();
-    // Of memory that is freed, an allocator overwrites the first bytes.
+    // An allocator overwrites the first bytes of freed memory.
     let copies = || in_memory(&text[16..]);
     assert_eq!(copies(), 0, "it stands masked in the test");
     for raw in [true, false] {
@@ -195,7 +196,7 @@ fn no_copy_of_a_key_is_left_in_memory() {
         drop(key);
         assert_eq!(copies(), 0, "{raw}: wiped");
     }
-    // The root key, of which the test draws the first bytes of entropy.
+    // The root key: the test uses the first bytes of entropy that were drawn.
     let key = Key::passphrase_costing_exactly("words", cheap()).unwrap();
     let mut draws = 0_u8;
     let mut entropy = |out: &mut [u8]| {
