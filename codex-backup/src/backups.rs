@@ -1,4 +1,4 @@
-//! The handle on the backups of one file: its settings, its lock, its directory.
+//! The handle to the backups of one file: its settings, its lock and its directory.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::meter::sign_of_life;
 use crate::receipts::{Receipts, Verified};
 use crate::slots::{self, Slot};
 
-/// The backups of one file: `NAME.bak.1` (the newest) to `NAME.bak.<keep>`, in its directory.
+/// The backups of one file: `NAME.bak.1` (the newest) to `NAME.bak.<keep>`, in the directory of the
+/// file.
 ///
-/// A handle holds no file open and no lock; any number of them, in any number of processes, may
-/// stand for the same file. Whatever changes names takes the lock `NAME.bak.lock` meanwhile.
-/// Nothing here opens the file as a store, and nothing needs it to be closed except a restore.
+/// A handle holds no open file and no lock. Any number of handles, in any number of processes, may
+/// refer to the same file. Each call that changes names holds the lock `NAME.bak.lock`. No method
+/// opens the file as a store, and only a restore needs the file to be closed.
 #[derive(Clone)]
 pub struct Backups {
     pub(crate) vfs: Vfs,
@@ -29,15 +30,15 @@ pub struct Backups {
     pub(crate) options: Options,
 }
 
-/// How [`Backups`] are kept.
+/// Settings of [`Backups`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
-    /// How many to keep, 1 to 9,999.
+    /// Number of backups to keep, 1 to 9,999.
     pub keep: u32,
-    /// How long to wait for another rotation, prune or restore of the same file.
+    /// The maximum wait for another rotation, prune or restore of the same file.
     pub lock_timeout: Duration,
-    /// Whether a restore replaces a file that is not a version of the one that was backed up, and
-    /// a list shows backups of any file.
+    /// If set, a restore also replaces a file that is not a version of the file that was backed up,
+    /// and a list also shows the backups of other files.
     pub replace_unrelated: bool,
 }
 
@@ -48,12 +49,13 @@ impl Default for Options {
 }
 
 impl Backups {
-    /// The backups of the file `name` in the directory of `vfs`. Touches nothing.
+    /// Creates a handle to the backups of the file `name` in the directory of `vfs`. Accesses no
+    /// file.
     ///
     /// # Errors
     ///
-    /// [`Error::Invalid`] for a name that no store may have (see [`Names::new`]) or that is a
-    /// backup itself, or a number of backups to keep outside 1 to 9,999.
+    /// [`Error::Invalid`] if no store may have the name (see [`Names::new`]), if the name is that
+    /// of a backup, or if the number of backups to keep is not between 1 and 9,999.
     pub fn new(vfs: Vfs, name: &str, inspect: Arc<dyn Inspect>, options: Options) -> Result<Self> {
         let names = names_of(&vfs, name)?;
         if !(1..=9_999).contains(&options.keep) {
@@ -63,33 +65,38 @@ impl Backups {
         Ok(Self { vfs, names, inspect, options })
     }
 
-    /// The same backups, read by another inspector: one with the key that the file has now.
+    /// Returns a handle to the same backups with another inspector, such as one with the current
+    /// key of the file.
     #[must_use]
     pub fn with_inspect(&self, inspect: Arc<dyn Inspect>) -> Self {
         Self { inspect, ..self.clone() }
     }
 
-    /// The name of the file whose backups these are.
+    /// Returns the name of the file.
     pub fn name(&self) -> &str {
         self.names.main()
     }
 
-    /// Notes that the backup `name` was verified. Called under the lock.
+    /// Stores the time when the backup `name` was verified. The caller holds the lock.
     pub(crate) fn note(&self, name: &str, facts: &Facts, verified: Verified) {
         let Ok(slots) = self.scan() else { return };
         let Some(slot) = slots.iter().find(|slot| slot.name == name) else { return };
+        // Order: the stored receipts are loaded under the lock before one is added, so that no
+        // other receipt is lost.
         let mut receipts = Receipts::load(self.dir(), &self.names);
         receipts.add(&slot.found, facts, verified);
+        // Receipts of files that no longer exist are dropped.
         let still: Vec<_> = slots.iter().map(|slot| slot.found).collect();
         receipts.save(self.dir(), &self.names, &still);
     }
 
-    /// Notes that the backup `name` was verified just now.
+    /// Stores the current time as the time when the backup `name` was verified.
     pub(crate) fn note_now(&self, name: &str, facts: &Facts, depth: Depth) {
         let at_us = self.vfs.clock.now_us();
         self.note(name, facts, Verified { at_us, depth });
     }
 
+    /// Returns the job of a copy to `to_name` in the same directory. The copy is paced.
     pub(crate) fn job<'a>(
         &'a self,
         to_name: &'a str,
@@ -108,24 +115,26 @@ impl Backups {
         }
     }
 
-    /// Whose backups these are, as far as the file tells or a pending restore of it; `None` where
-    /// that plays no part.
+    /// Returns the identity of the file, from the file or from a pending restore of it. Returns
+    /// `None` if the identity is unknown or does not matter.
     pub(crate) fn owner(&self) -> Result<Option<Vec<u8>>> {
         if self.options.replace_unrelated {
             return Ok(None);
         }
+        // During a restore the file may be missing or old, so the record identifies it.
         match self.intent() {
             Ok(Some(intent)) => Ok(Some(intent.facts.id)),
             _ => slots::owner_of(self.dir(), self.name(), &*self.inspect),
         }
     }
 
+    /// Returns the backups by name, newest first.
     pub(crate) fn scan(&self) -> Result<Vec<Slot>> {
         slots::scan(self.dir(), &self.names, &*self.inspect)
     }
 
-    /// Gives the file `to` the owner and the permissions of the live file, if there is one, and the
-    /// right to write that `mode` says.
+    /// Gives the file `to` the owner and the permissions of the live file, if there is one, with
+    /// the write permission of `mode`.
     pub(crate) fn inherit(&self, to: &str, mode: Mode) -> Result<()> {
         let (dir, main) = (self.dir(), self.name());
         match dir.metadata(main).named("look at", dir, main)? {
@@ -148,12 +157,12 @@ impl Backups {
         &*self.vfs.dir
     }
 
-    /// Takes the rotation lock, waiting as long as the options say.
+    /// Takes the rotation lock. Waits up to [`Options::lock_timeout`].
     pub(crate) fn lock(&self) -> Result<Box<dyn LockGuard>> {
         self.lock_watched(&mut unwatched)
     }
 
-    /// As [`lock`](Self::lock), while `watch` may end the wait.
+    /// Like [`lock`](Self::lock). `watch` can end the wait with [`Error::Stopped`].
     pub(crate) fn lock_watched(&self, watch: &mut Watch<'_>) -> Result<Box<dyn LockGuard>> {
         let start = self.vfs.clock.monotonic();
         loop {
@@ -168,10 +177,12 @@ impl Backups {
                 let path = self.dir().path(&self.names.backup_lock());
                 return Err(Error::Busy { path, waited });
             }
+            // The lock has no queue, so it is polled.
             self.vfs.clock.sleep(LOCK_POLL.min(self.options.lock_timeout));
         }
     }
 
+    /// Takes the rotation lock, or returns `None` if another handle holds it.
     pub(crate) fn try_lock(&self) -> Result<Option<Box<dyn LockGuard>>> {
         let name = self.names.backup_lock();
         self.dir().try_lock(&name, LockKind::Exclusive).named("lock", self.dir(), &name)
@@ -187,7 +198,7 @@ impl fmt::Debug for Backups {
     }
 }
 
-/// The names around the file `name`.
+/// Returns the names of the files that belong to the file `name`.
 pub(crate) fn names_of(vfs: &Vfs, name: &str) -> Result<Names> {
     let invalid = |why| Error::Invalid { value: vfs.dir.path(name).display().to_string(), why };
     match Names::new(name, &vfs.dir.path(name)) {
@@ -198,5 +209,5 @@ pub(crate) fn names_of(vfs: &Vfs, name: &str) -> Result<Names> {
     }
 }
 
-/// How often a held lock is tried again.
+/// The interval between two attempts to take the lock.
 const LOCK_POLL: Duration = Duration::from_millis(10);

@@ -1,4 +1,4 @@
-//! Makes one whole, synced, verified copy of a file: by sharing its blocks, or byte by byte.
+//! Makes one complete, synced, verified copy of a file, by sharing its blocks or byte by byte.
 
 use std::fmt;
 use std::io;
@@ -16,99 +16,103 @@ use crate::inspect::{Facts, Inspect, Prefix};
 use crate::job::Job;
 use crate::meter::Meter;
 
-/// Where the bytes of a copy come from.
+/// The source of the bytes of a copy.
 pub enum Source<'a> {
-    /// A file that is only ever replaced, never changed in place: its blocks may be shared.
+    /// A file that is only replaced, never changed in place. Its blocks may be shared.
     Frozen {
-        /// Its name.
+        /// The name of the file.
         name: &'a str,
     },
-    /// A file that grows at its end: its first bytes are copied, never shared. Also right for a
-    /// plain file that may be changed in place, with the length it has now.
+    /// A file that grows at its end. Its first bytes are copied, never shared. Use it also for a
+    /// plain file that may be changed in place, with the current length.
     Growing {
-        /// Its name.
+        /// The name of the file.
         name: &'a str,
-        /// How many bytes.
+        /// The number of bytes to copy.
         upto: u64,
     },
-    /// The first bytes of a file that is open: the same file, whatever takes its name meanwhile.
-    /// They are copied, never shared.
+    /// The first bytes of an open file. They are read from this file even if another file takes its
+    /// name during the copy. They are copied, never shared.
     Opened {
-        /// Its name, for messages.
+        /// The name of the file, for messages.
         name: &'a str,
-        /// The file.
+        /// The open file.
         file: &'a Arc<dyn File>,
-        /// How many bytes.
+        /// The number of bytes to copy.
         upto: u64,
     },
-    /// The caller produces the bytes. This crate writes and syncs them.
+    /// Bytes that the caller produces. This crate writes and syncs them.
     Write {
-        /// About how many bytes that will be, for the check of free space and for [`Progress`].
+        /// The approximate number of bytes, for the check of free space and for [`Progress`].
         size: u64,
-        /// Produces them.
+        /// Produces the bytes.
         write: &'a mut Writer<'a>,
     },
 }
 
-/// Code of the caller that produces a whole file, piece by piece. It hands each piece on and passes
-/// on the errors of that, which end the copy whatever it returns itself.
+/// A function of the caller that writes a whole file in pieces. It passes each piece to [`WriteAt`]
+/// and returns the errors of that. An error of `WriteAt` ends the copy, even if the function
+/// returns `Ok`.
 pub type Writer<'a> = dyn FnMut(&mut WriteAt<'_>) -> Result<(), Cause> + 'a;
 
-/// Writes bytes at an offset.
+/// Writes bytes at an offset, in bytes from the start of the file.
 pub type WriteAt<'a> = dyn FnMut(&[u8], u64) -> io::Result<()> + 'a;
 
-/// Hears how far a copy has come; `Break`, at whatever report, stops it with [`Error::Stopped`],
-/// and what there is of it is removed.
+/// Progress callback. If it returns `Break`, the copy is stopped with [`Error::Stopped`], and its
+/// bytes are removed.
 pub type Watch<'a> = dyn FnMut(Progress) -> ControlFlow<()> + 'a;
 
-/// How far a copy has come: the phases follow each other, in each `done` rises to `total`.
+/// The progress of a copy. The phases follow each other, and `done` rises to `total` in each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// What is going on. A phase that has nothing to do, or is done at once, may be left out.
+    /// The current phase. A phase without work may be left out.
     pub phase: Phase,
-    /// What is done of it: bytes, but for what [`Phase::Preparing`] says.
+    /// The work done in this phase, in bytes; in entries during [`Phase::Preparing`] of an open
+    /// store.
     pub done: u64,
-    /// What there is to do. Where that was estimated too low, it rises with `done`.
+    /// The total work of the phase. If the estimate was too low, it rises with `done`.
     pub total: u64,
 }
 
-/// What a copy is at.
+/// A phase of a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Phase {
-    /// What it needs is looked at or brought about: files that tell their version only when they
-    /// are read are read; an open store writes its image first, counted in entries, twice: written
-    /// and read back. While older backups are read, 0 of 0 is reported, as a sign of life.
+    /// The source is prepared. A file that has to be read for its version is read. An open store
+    /// writes its image first and reads it back; both passes count entries. While older backups are
+    /// read, the callback receives 0 of 0 as a sign of life.
     Preparing,
-    /// Bytes are copied. Sharing blocks reports only its end.
+    /// Bytes are copied. If blocks are shared, only the end is reported.
     Copying,
     /// The copy is read back and checked.
     Verifying,
 }
 
-/// A [`Watch`] that looks away.
+/// A [`Watch`] that ignores all reports.
 pub fn unwatched(_: Progress) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// How a copy was made.
+/// The way in which a copy was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// It shares the blocks of its source, which neither can change for the other.
+    /// The copy shares the blocks of its source. A later change of one file does not change the
+    /// other.
     Reflink,
-    /// Byte by byte.
+    /// The bytes were copied.
     Copy,
-    /// Its caller wrote it.
+    /// The caller wrote the bytes.
     Written,
 }
 
-/// What a copy is to be.
+/// Options of [`copy_to`].
 #[derive(Debug, Clone)]
 pub struct CopyOptions {
     /// The permissions of the copy.
     pub mode: Mode,
-    /// The version the copy must have. `None` takes the source's word; needed to hold a
-    /// [`Source::Write`] to a version.
+    /// The version that the copy must have. If it is `None`, the copy must have the version of the
+    /// source when the call began. A [`Source::Write`] has no version of its own, so it is checked
+    /// only if this is set.
     pub about: Option<Facts>,
 }
 
@@ -118,26 +122,33 @@ impl Default for CopyOptions {
     }
 }
 
-/// A copy that was made.
+/// A finished copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copied {
-    /// What the copy says of itself.
+    /// The facts that were read back from the copy.
     pub facts: Facts,
-    /// How it was made.
+    /// The way in which the copy was made.
     pub method: Method,
 }
 
-/// Copies `source`, a file in `from`, to `name` in `to`, where nothing may stand: atomically. A
-/// crash leaves nothing there or the whole copy, synced and verified, and at most a temporary that
-/// the next copy to that name, or the next [`adopt`](crate::Backups::adopt) there, removes. Of two
-/// copies to one name at the same time one fails.
+/// Copies `source`, a file in `from`, atomically to `name` in `to`, where no file may exist.
+///
+/// After a crash either no file is at `name`, or the whole copy, synced and verified. A crash may
+/// also leave one temporary file. The next copy to that name, or the next
+/// [`adopt`](crate::Backups::adopt) there, removes it. If two calls copy to one name at the same
+/// time, one of them fails.
 ///
 /// # Errors
 ///
-/// [`Error::Invalid`] for a name that no store may have, [`Error::Exists`] and [`Error::Busy`]
-/// before anything is written, [`Error::NoSpace`] before it where the file system tells; after any
-/// error nothing is at `name`, except when the directory itself could not be synced last: then
-/// nothing is there, or the whole copy.
+/// - [`Error::Invalid`] if no store may have the name; [`Error::Exists`] if a file is in the way;
+///   [`Error::Busy`] if another call holds the lock. In these cases nothing was written.
+/// - [`Error::NoSpace`] if the copy does not fit. It is returned before anything is written if the
+///   file system reports its free space.
+/// - [`Error::Changed`] if the copy does not have the expected version, and [`Error::Stopped`] if
+///   `watch` returned `Break`.
+///
+/// After any error no file is at `name`, with one exception: if the last sync of the directory
+/// fails, either no file or the whole copy is there.
 pub fn copy_to(
     from: &Vfs,
     source: Source<'_>,
@@ -149,13 +160,14 @@ pub fn copy_to(
 ) -> Result<Copied> {
     check_destination(to, name)?;
     let names = names_of(to, name)?;
-    // Whatever was at hand when it was stopped: the caller knows the copy by its name.
+    // The caller knows the copy by its name, so the error names that and not the temporary.
     let by_name = |error| match error {
         Error::Stopped { .. } => Error::Stopped { path: to.dir.path(name) },
         other => other,
     };
     let lock = CopyLock::take(to, &names)?;
-    // Order: again under the lock, since another copy may have ended meanwhile.
+    // Order: checked again under the lock, because another copy may have finished before the lock
+    // was taken.
     check_destination(to, name)?;
     let about = match &options.about {
         Some(about) => Some(about.clone()),
@@ -163,7 +175,7 @@ pub fn copy_to(
     };
     let temporary = names.backup_temporary(BackupTemporary::Copying);
     if to.dir.metadata(&temporary).named("look at", &*to.dir, &temporary)?.is_some() {
-        // A crash left it.
+        // Left by a crash.
         to.dir.remove(&temporary).named("remove", &*to.dir, &temporary)?;
     }
     let job = Job {
@@ -176,17 +188,21 @@ pub fn copy_to(
         about: about.as_ref(),
         pace: Some(&*to.clock),
     };
+    // Order: the job syncs and verifies the temporary before the rename, so that a file at `name`
+    // is always complete.
     let made = job.run(source, watch).and_then(|copied| {
         to.dir.rename(&temporary, name).named("rename a finished copy to", &*to.dir, name)?;
         Ok(copied)
     });
     let copied = made.inspect_err(|_| discard(&*to.dir, &temporary)).map_err(by_name)?;
+    // Order: dropping the lock may remove its file, so it comes before the sync, which makes both
+    // the removal and the new name durable.
     drop(lock);
     to.dir.sync().named("sync the folder of", &*to.dir, name)?;
     Ok(copied)
 }
 
-/// What the source says of itself; `None` where only its caller knows.
+/// Returns the facts of the source, or `None` if the caller produces the bytes.
 pub(crate) fn source_facts(
     from: &dyn Dir,
     source: &Source<'_>,
@@ -215,13 +231,13 @@ pub(crate) fn source_facts(
     Ok(Some(facts))
 }
 
-/// Removes a copy that came to nothing. Best effort: what stays is removed by the next rotation,
-/// copy or open.
+/// Removes an unfinished copy. Errors are ignored: the next rotation, copy or open removes the
+/// file.
 pub(crate) fn discard(dir: &dyn Dir, name: &str) {
     let _ = dir.remove(name);
 }
 
-/// Whether a regular file has this name; `Missing` where nothing has.
+/// Returns whether the file `name` is a regular file, or [`Error::Missing`] if it does not exist.
 pub(crate) fn is_file(dir: &dyn Dir, name: &str) -> Result<bool> {
     match dir.metadata(name).named("look at", dir, name)? {
         Some(found) => Ok(found.kind == Kind::File),
@@ -229,6 +245,7 @@ pub(crate) fn is_file(dir: &dyn Dir, name: &str) -> Result<bool> {
     }
 }
 
+/// Returns the error for a file that is not a regular file.
 pub(crate) fn not_a_file(dir: &dyn Dir, name: &str, of: &str) -> Error {
     let what = match dir.metadata(name) {
         Ok(Some(found)) => kind_in_words(found.kind),
@@ -247,6 +264,7 @@ pub(crate) fn kind_in_words(kind: Kind) -> &'static str {
 }
 
 impl Source<'_> {
+    /// Returns the path of the source, or `None` if it has no name.
     pub(crate) fn path(&self, dir: &dyn Dir) -> Option<PathBuf> {
         match self {
             Self::Frozen { name } | Self::Growing { name, .. } | Self::Opened { name, .. } => {
@@ -272,8 +290,8 @@ impl fmt::Debug for Source<'_> {
     }
 }
 
-/// Keeps other copies to the same name away. The lock file goes with it unless it holds times of
-/// verifications, so that a copy comes alone.
+/// The lock against other copies to the same name. Dropping it also removes the lock file, unless
+/// the file holds receipts, so that a copy leaves no other file.
 struct CopyLock<'a> {
     dir: &'a dyn Dir,
     name: String,
@@ -282,6 +300,7 @@ struct CopyLock<'a> {
 }
 
 impl<'a> CopyLock<'a> {
+    /// Takes the lock. Returns [`Error::Busy`] without waiting if another call holds it.
     fn take(to: &'a Vfs, names: &Names) -> Result<Self> {
         let (dir, name) = (&*to.dir, names.backup_lock());
         let found = dir.metadata(&name).named("look at", dir, &name)?;
@@ -296,20 +315,20 @@ impl<'a> CopyLock<'a> {
 impl Drop for CopyLock<'_> {
     fn drop(&mut self) {
         if self.is_empty {
-            // Order: while the lock is held. Who locks the file after that finds that it has lost
-            // its name, and makes another.
+            // Order: the file is removed while the lock is held. A process that locks the removed
+            // file afterwards notices that its name is gone, and creates a new one.
             discard(self.dir, &self.name);
         }
     }
 }
 
-/// Refuses a destination of a copy where something stands already: a file, or a file beside it that
-/// a store of that name would take for its own, such as an old log segment.
+/// Checks that a copy to `name` would replace nothing. Refuses a file at `name`, and a file next to
+/// it that a store of that name would use as its own, such as an old log segment.
 ///
 /// # Errors
 ///
-/// [`Error::Exists`] with the path of what is there; [`Error::Invalid`] for a folder and for a name
-/// that no store may have.
+/// [`Error::Exists`] with the path of the file that is in the way; [`Error::Invalid`] if `name` is
+/// a directory or a name that no store may have.
 pub fn check_destination(to: &Vfs, name: &str) -> Result<()> {
     let names = names_of(to, name)?;
     let dir = &*to.dir;

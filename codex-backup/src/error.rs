@@ -1,4 +1,4 @@
-//! What can go wrong with a backup, each with the file it concerns and the next step.
+//! The errors of the crate. Each names the file it concerns and the next step.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,184 +9,187 @@ use codex_storage::vfs::Dir;
 
 use crate::inspect::InspectError;
 
-/// The result of this crate's functions.
+/// The result type of the crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What a caller's own code reported while it produced the bytes of a copy.
+/// An error of the caller's own code, reported while it produced the bytes of a copy.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// What went wrong. No error leaves fewer good backups than there were before the call.
+/// The errors of the crate. After any error there are at least as many good backups as before the
+/// call.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The disk reported an error. What the call was about to replace is still there.
+    /// The disk reported an error. The file that the call was about to replace is still there.
     #[error(
         "{path}: cannot {action}: {source}; \
          the backups made before are untouched; check the disk and the permissions, and try again"
     )]
     Io {
-        /// What was tried.
+        /// The action that failed.
         action: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the disk said.
+        /// The error of the disk.
         source: Arc<io::Error>,
     },
-    /// The copy does not fit. Found before the first byte was written, or by the disk itself.
+    /// The copy does not fit on the disk. Detected before the first byte is written, or by the
+    /// disk.
     #[error(
         "{path}: needs {needed} bytes, {available} are available; \
          free some space or keep fewer backups"
     )]
     NoSpace {
-        /// The copy that was to be made.
+        /// The copy that was being made.
         path: PathBuf,
-        /// Bytes it needs.
+        /// The number of bytes the copy needs.
         needed: u64,
-        /// Bytes an unprivileged writer can still allocate there.
+        /// The number of bytes that an unprivileged writer can still allocate.
         available: u64,
     },
-    /// Something that this crate did not make stands where a backup belongs. Nothing was moved.
-    #[error("{path}: is {what}, not a backup of {of}; move it elsewhere, nothing was touched")]
+    /// A file that is not a backup has the name of a backup. No file was moved.
+    #[error("{path}: is {what}, not a backup of {of}; nothing was changed; move it elsewhere")]
     Foreign {
-        /// What is in the way.
+        /// The file that is in the way.
         path: PathBuf,
-        /// The file whose backups were asked for.
+        /// The file whose backups were requested.
         of: PathBuf,
-        /// What it is.
+        /// A description of the file that is in the way.
         what: String,
     },
-    /// A restore would replace another file than the one that was backed up.
+    /// A restore would replace a file that is not a version of the backup.
     #[error(
-        "{path}: is another store than the one of the backup, and was not touched; to replace it \
-         (it is kept as `*.replaced.*`), ask for that with `replace_unrelated`"
+        "{path}: is not a version of the file in the backup, and was not changed; to replace it, \
+         set `replace_unrelated` (it is then kept as `*.replaced.*`)"
     )]
     Unrelated {
-        /// What stands in the place of the file.
+        /// The file that would be replaced.
         path: PathBuf,
     },
-    /// A file is not whole.
+    /// A file is damaged.
     #[error("{path}: damaged at byte {offset}: {what}; use another backup (list shows them)")]
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where the damage shows.
+        /// The offset of the damage, in bytes.
         offset: u64,
-        /// What is wrong there.
+        /// A description of the damage.
         what: String,
     },
-    /// The file's inspector does not know this kind of file.
+    /// The inspector does not recognize the format of the file.
     #[error("{path}: not a file of the expected kind: {what}; name the right file")]
     Alien {
         /// The file.
         path: PathBuf,
-        /// What it looks like.
+        /// A description of the contents.
         what: String,
     },
-    /// The check asked for needs a key that was not given.
+    /// The requested check needs a key that was not given.
     #[error(
         "{path}: cannot be checked without its key: {what}; give the key or verify checksums only"
     )]
     NeedsKey {
         /// The file.
         path: PathBuf,
-        /// Which key.
+        /// The key that is needed.
         what: String,
     },
-    /// A file is not authentic under the key that was given. Nothing was done with it.
+    /// A file is not authentic under the given key. It was not used.
     #[error(
-        "{path}: is not authentic under the key given: {what}; it counts as no backup; \
-         use another one (list shows them)"
+        "{path}: is not authentic under the key given: {what}; it does not count as a \
+         backup; use another one (list shows them)"
     )]
     Unauthentic {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         what: String,
     },
-    /// The copy is whole but not of the version that was to be copied: the source changed
-    /// meanwhile. The copy was removed.
+    /// The copy is complete, but not of the requested version: the source changed during the copy.
+    /// The copy was removed.
     #[error(
         "{path}: changed while it was copied (expected {expected}, copied {found}); \
          try again while nobody writes to it"
     )]
     Changed {
-        /// The source, or the copy where the source has no name.
+        /// The source, or the copy if the source has no name.
         path: PathBuf,
-        /// The version asked for.
+        /// The requested version.
         expected: String,
-        /// The version found in the copy.
+        /// The version of the copy.
         found: String,
     },
-    /// Another thread or process rotates, prunes or restores the same file, or copies to it.
+    /// Another thread or process is rotating, pruning or restoring the same file, or copying to it.
     #[error(
         "{path}: held by another rotation, restore or copy, waited {waited:?}; try again later"
     )]
     Busy {
         /// The lock file.
         path: PathBuf,
-        /// How long this call waited.
+        /// The time that this call waited.
         waited: Duration,
     },
-    /// There is no such file.
+    /// The file does not exist.
     #[error("{path}: does not exist; list shows the backups there are")]
     Missing {
         /// The file.
         path: PathBuf,
     },
-    /// The destination exists and was not to be replaced.
-    #[error("{path}: exists already, and was not touched; choose another name, or move it away")]
+    /// The destination exists.
+    #[error("{path}: already exists, and was not changed; choose another name, or move it away")]
     Exists {
         /// The destination.
         path: PathBuf,
     },
-    /// A restore was interrupted. Until it is finished the file must not be used.
+    /// A restore was interrupted. The file must not be used until the restore is finished.
     #[error(
         "{path}: a restore from {from} was interrupted; \
          open for writing (or call finish_restore) to finish it"
     )]
     RestorePending {
-        /// The file being restored.
+        /// The file that is being restored.
         path: PathBuf,
-        /// What it is being restored from.
+        /// The source of the restore.
         from: String,
     },
-    /// The record of an interrupted restore, or what it needs, is unusable.
+    /// An interrupted restore cannot be finished, because its record or a file it needs is
+    /// unusable.
     #[error(
         "{path}: an interrupted restore cannot be finished: {what}; the files it replaced are \
-         named `*.replaced.*`: put the wanted ones back under their names, then remove this file"
+         named `*.replaced.*`: rename the wanted ones back, then remove this file"
     )]
     RestoreBroken {
         /// The record.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         what: String,
     },
-    /// A name or a setting that cannot work.
+    /// A name or a setting is invalid.
     #[error("{value}: {why}")]
     Invalid {
-        /// What was given.
+        /// The given value.
         value: String,
-        /// Why not, and what instead.
+        /// The reason, and a valid alternative.
         why: &'static str,
     },
-    /// The caller's own code failed to produce the bytes of the copy, which was removed.
+    /// The caller's own code failed to produce the bytes of the copy. The copy was removed.
     #[error("{path}: its contents could not be produced: {cause}; nothing was replaced, try again")]
     Source {
-        /// The copy that was to be made.
+        /// The copy that was being made.
         path: PathBuf,
-        /// What the caller's code said.
+        /// The error of the caller's code.
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// The watch of the copy asked to stop it. What there was of it was removed.
+    /// The progress callback stopped the copy. The unfinished copy was removed.
     #[error("{path}: stopped by its caller; nothing was replaced")]
     Stopped {
-        /// The copy that was to be made.
+        /// The copy that was being made.
         path: PathBuf,
     },
 }
 
 impl Error {
-    /// The file the error is about, where there is one.
+    /// Returns the file that the error concerns, or `None` if the error concerns a setting.
     pub fn path(&self) -> Option<&Path> {
         match self {
             Self::Io { path, .. }
@@ -209,7 +212,7 @@ impl Error {
         }
     }
 
-    /// What an inspector found, with the file it looked at.
+    /// Converts the error of an inspector. `path` is the inspected file.
     pub(crate) fn from_inspect(path: PathBuf, error: InspectError) -> Self {
         match error {
             InspectError::Read(source) => {
@@ -224,11 +227,11 @@ impl Error {
     }
 }
 
-/// Names the file and the action behind an error of the disk; a missing file and a full disk
-/// become errors of their own.
+/// Adds the file and the action to an error of the disk. A missing file becomes [`Error::Missing`],
+/// and a full disk [`Error::NoSpace`].
 pub(crate) trait Named<T> {
     fn named(self, action: &'static str, dir: &dyn Dir, name: &str) -> Result<T>;
-    /// Like `named`, for what allocates `needed` bytes.
+    /// Like `named`, for an action that allocates `needed` bytes.
     fn filling(self, action: &'static str, dir: &dyn Dir, name: &str, needed: u64) -> Result<T>;
 }
 

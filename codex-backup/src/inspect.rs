@@ -1,4 +1,4 @@
-//! What a backup needs to know of a file: whose it is, which version, and whether it is whole.
+//! The interface to a file format: the identity of a file, its version, and whether it is complete.
 
 use std::fmt;
 use std::io;
@@ -8,33 +8,35 @@ use std::sync::Arc;
 use codex_storage::vfs::File;
 use sha2::{Digest, Sha256};
 
-/// Reads one kind of file. Its implementer knows the format; this crate does not.
+/// Inspects files of one format. The implementation knows the format; this crate does not.
 ///
-/// The three methods cost more each: [`identity`](Inspect::identity) reads a header,
-/// [`facts`](Inspect::facts) a header and whatever shows that nothing is missing at the end,
-/// [`verify`](Inspect::verify) every byte. Whoever reads much tells `reading` how far it has come,
-/// and returns [`InspectError::Stopped`] when that breaks.
+/// The methods differ in cost: [`identity`](Inspect::identity) reads a header,
+/// [`facts`](Inspect::facts) reads a header and enough to detect a missing end, and
+/// [`verify`](Inspect::verify) reads every byte. An implementation that reads much reports the
+/// number of bytes to `reading`, and returns [`InspectError::Stopped`] if that returns `Break`.
 pub trait Inspect: fmt::Debug + Send + Sync {
-    /// Whose file this is: bytes that all versions of one file share and no other file has.
+    /// Returns the identity of the file: bytes that all versions of one file share and no other
+    /// file has.
     ///
-    /// It must work on a damaged file as long as the header can be read, because it decides
-    /// whether a name may be touched. An inspector of files without an identity returns the
-    /// same bytes for every file; then any regular file at the name of a backup counts as one.
+    /// The method must work on a damaged file as long as its header is readable, because the
+    /// identity decides whether a name may be touched. An inspector of files without an identity
+    /// returns the same bytes for every file. In that case any regular file with the name of a
+    /// backup counts as one.
     fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError>;
 
-    /// Whether the header is authentic, for an inspector that has a key to tell with.
+    /// Returns whether the header is authentic, if the inspector has a key to check it with.
     fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, InspectError> {
         let _ = file;
         Ok(Trust::Unchecked)
     }
 
-    /// Whose and which version, of a file that has its end; cheap.
+    /// Returns the identity and version of a file, and checks that its end is present. Cheap.
     fn facts(&self, file: &Arc<dyn File>, reading: &mut Reading<'_>)
     -> Result<Facts, InspectError>;
 
-    /// Reads every byte and checks it as deep as asked; the same facts as
-    /// [`facts`](Inspect::facts). One that has a key refuses, at every depth, a file whose
-    /// [`Trust`] does not count.
+    /// Reads and checks every byte, to the given depth. Returns the same facts as
+    /// [`facts`](Inspect::facts). If the inspector has a key, the method refuses, at every depth, a
+    /// file whose [`Trust`] does not count.
     fn verify(
         &self,
         file: &Arc<dyn File>,
@@ -42,84 +44,85 @@ pub trait Inspect: fmt::Debug + Send + Sync {
         reading: &mut Reading<'_>,
     ) -> Result<Facts, InspectError>;
 
-    /// The depth of a verification that something rests on: [`Depth::Full`] where there is a key.
+    /// The depth of a verification on which a decision depends: [`Depth::Full`] if there is a key.
     fn deepest(&self) -> Depth {
         Depth::Checksums
     }
 
-    /// Whether the format has checksums, so that [`verify`](Inspect::verify) finds a changed byte
-    /// without knowing what the file was before.
+    /// Returns whether the format has checksums, so that [`verify`](Inspect::verify) detects a
+    /// changed byte without knowing the earlier contents.
     fn has_checksums(&self) -> bool {
         true
     }
 }
 
-/// Whether the header of a file is authentic under the key that its inspector has.
+/// Whether the header of a file is authentic under the key of its inspector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Trust {
-    /// There is no key to check it with: checksums alone speak for the file.
+    /// The inspector has no key. Only checksums were checked.
     #[default]
     Unchecked,
-    /// It is authentic.
+    /// The header is authentic.
     Authentic,
-    /// It is encrypted, and the key opens it not: a backup from before a rekey, or anything that
-    /// looks like one.
+    /// The file is encrypted under another key: a backup from before a rekey, or a file that
+    /// imitates one.
     OtherKey,
-    /// It is not encrypted, although there is a key: a backup from before the file was encrypted,
-    /// or anything that looks like one.
+    /// The file is not encrypted, although there is a key: a backup from before the file was
+    /// encrypted, or a file that imitates one.
     Plain,
-    /// Its authentication tag is wrong.
+    /// The authentication tag is wrong.
     Forged,
 }
 
 impl Trust {
-    /// Whether the file counts as a backup: is kept as one, may be restored, and may stand for
-    /// another of the same version.
+    /// Returns whether the file counts as a backup. If it does, it is kept as one, may be restored,
+    /// and may be used instead of another of the same version.
     pub fn counts(self) -> bool {
         matches!(self, Self::Unchecked | Self::Authentic)
     }
 }
 
-/// Hears how many bytes of a file were read so far, and says whether to go on.
+/// Progress callback of an inspection, with the number of bytes read. If it returns `Break`, the
+/// inspection stops.
 pub type Reading<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
-/// What a file says of itself.
+/// Facts that are read from a file.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Facts {
-    /// Whose file it is, see [`Inspect::identity`].
+    /// The identity of the file, see [`Inspect::identity`].
     pub id: Vec<u8>,
-    /// The version, counting up with every change; 0 where the format has none.
+    /// The version, which increases with every change; 0 if the format has none.
     pub seq: u64,
-    /// A digest of the contents, or as much of one as the format has: tells two versions with the
-    /// same `seq` apart, as they arise when an older version was restored and changed again.
+    /// A digest of the contents, as far as the format has one. It distinguishes two versions with
+    /// the same `seq`, which exist if an older version was restored and then changed.
     pub mark: Vec<u8>,
-    /// The time of the last change, in microseconds since 1970 (UTC), where the format has one.
+    /// The time of the last change, in microseconds since 1970 (UTC), if the format stores one.
     pub time_us: Option<i64>,
-    /// The form of the file, in a word, for lists.
+    /// The form of the file, in one word, for lists.
     pub form: String,
     /// Whether the contents are encrypted.
     pub encrypted: bool,
-    /// Whether the live file is only ever replaced, never changed in place. Decides whether a
-    /// restored file is read-only (0400) or writable (0600).
+    /// Whether the live file is only replaced, never changed in place. If so, a restored file is
+    /// read-only (0400), otherwise writable (0600).
     pub frozen: bool,
-    /// The length in bytes.
+    /// The length, in bytes.
     pub size: u64,
 }
 
 impl Facts {
-    /// Facts of the version `seq` of the file `id`; the rest is empty.
+    /// Creates facts of the version `seq` of the file `id`. All other fields are empty.
     pub fn new(id: impl Into<Vec<u8>>, seq: u64) -> Self {
         Self { id: id.into(), seq, ..Self::default() }
     }
 
-    /// Whether both are the same version of the same file.
+    /// Returns whether both are facts of the same version of the same file.
     pub fn same_version(&self, other: &Self) -> bool {
         self.id == other.id && self.seq == other.seq && self.mark == other.mark
     }
 
-    /// The version, for messages.
+    /// Returns the version, for messages.
     pub(crate) fn version(&self) -> String {
         match self.mark.as_slice() {
             [a, b, c, d, ..] => format!("seq {} {a:02x}{b:02x}{c:02x}{d:02x}", self.seq),
@@ -128,45 +131,45 @@ impl Facts {
     }
 }
 
-/// How deep a verification goes. Both read every byte.
+/// The depth of a verification. Each depth reads every byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Depth {
-    /// Structure and checksums; needs no key.
+    /// Structure and checksums. Needs no key.
     #[default]
     Checksums,
-    /// The contents too: decrypts and authenticates what is encrypted, so it needs the key.
+    /// The contents too. Encrypted contents are decrypted and authenticated, which needs the key.
     Full,
 }
 
-/// Why a file is not what it should be.
+/// The reason why an inspection failed.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum InspectError {
-    /// It could not be read.
+    /// The file could not be read.
     Read(io::Error),
-    /// It is not whole.
+    /// The file is damaged.
     Damaged {
-        /// Where that shows.
+        /// The offset of the damage, in bytes.
         offset: u64,
-        /// What is wrong there.
+        /// A description of the damage.
         what: String,
     },
-    /// It is no file of this kind.
+    /// The file does not have the format of the inspector.
     Alien {
-        /// What it looks like.
+        /// A description of the contents.
         what: String,
     },
-    /// The depth asked for needs a key.
+    /// The requested depth needs a key.
     NeedsKey {
-        /// Which.
+        /// The key that is needed.
         what: String,
     },
-    /// It is not authentic under the key that was given.
+    /// The file is not authentic under the given key.
     Unauthentic {
-        /// Why not.
+        /// The reason.
         what: String,
     },
-    /// It was not read to its end, because [`Reading`] said so.
+    /// [`Reading`] returned `Break` before the end of the file.
     Stopped,
 }
 
@@ -176,11 +179,11 @@ impl From<io::Error> for InspectError {
     }
 }
 
-/// The inspector of any file: the SHA-256 of its bytes is its version.
+/// The inspector of any file. The version of a file is the SHA-256 of its bytes.
 ///
-/// A plain file has no identity of its own, so every regular file at the name of a backup counts
-/// as one (a directory, a symbolic link or a device never does). Facts cost as much as a
-/// verification: both read every byte.
+/// A plain file has no identity of its own, so every regular file with the name of a backup counts
+/// as one. A directory, a symbolic link or a device never does. [`facts`](Inspect::facts) and
+/// [`verify`](Inspect::verify) cost the same, because both read every byte.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Whole;
 
@@ -226,8 +229,8 @@ impl Inspect for Whole {
     }
 }
 
-/// The first bytes of a file that grows, as a file of that length: what lies behind does not
-/// exist for who reads it. Writing is refused.
+/// The first bytes of a growing file, as a file of that length. Reads after that length fail with
+/// `UnexpectedEof`, and writes with `PermissionDenied`.
 #[derive(Debug, Clone)]
 pub struct Prefix {
     file: Arc<dyn File>,
@@ -235,7 +238,7 @@ pub struct Prefix {
 }
 
 impl Prefix {
-    /// The first `len` bytes of `file`, which must have them.
+    /// Creates a view of the first `len` bytes of `file`, which must be at least that long.
     pub fn new(file: Arc<dyn File>, len: u64) -> Self {
         Self { file, len }
     }
@@ -276,5 +279,5 @@ pub(crate) fn to_the_end(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-/// Bytes read at a time.
+/// Number of bytes per read.
 pub(crate) const CHUNK_BYTES: usize = 128 * 1024;

@@ -1,13 +1,14 @@
-//! The record of a restore that is under way: the version that is put in place, and the names under
-//! which the files that it replaces are kept. It is written whole, synced and named before the first
-//! file is moved.
+//! The record of a restore in progress: the version that is restored, and the names under which the
+//! replaced files are kept. The record is written completely, synced and renamed to its final name
+//! before the first file is moved.
 //!
 //! The record is JSON, so that a person can read it: the fields of [`Record`] in their order, bytes
-//! as hexadecimal digits, a newline at the end. Its `crc32c` is the CRC-32C of the same text with an
-//! empty `crc32c`. A record with the same contents in another layout is refused.
+//! as hexadecimal digits, a newline at the end. Its `crc32c` is the CRC-32C of the same text with
+//! an empty `crc32c`. A record with the same contents in another layout is refused.
 //!
-//! The names in a record are used on the disk, so [`Intent::decode`] checks each against the grammar
-//! of [`codex_storage::names`]: a forged record moves no file that a restore would not move.
+//! The names in a record are used on the disk, so [`Intent::decode`] checks each name against the
+//! grammar of [`codex_storage::names`]: a forged record moves no file that a restore would not
+//! move.
 
 use std::collections::BTreeSet;
 
@@ -17,20 +18,21 @@ use serde::{Deserialize, Serialize};
 
 use crate::inspect::Facts;
 
-/// A restore that was decided.
+/// A restore that has been decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Intent {
-    /// The file being restored.
+    /// The name of the file that is restored.
     pub(crate) main: String,
-    /// The backup it is a copy of; empty where it was written by its caller.
+    /// The name of the backup it is restored from; empty if the caller produced the bytes.
     pub(crate) origin: String,
-    /// Its version.
+    /// The version that is restored.
     pub(crate) facts: Facts,
-    /// What is moved out of the way, old name and new, side files first, the file itself last.
+    /// The files to move away, as old name and new name: log segments first, the file itself last.
     pub(crate) moves: Vec<(String, String)>,
 }
 
 impl Intent {
+    /// Returns the bytes of the record.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let facts = &self.facts;
         let moves = self.moves.iter().map(|(from, to)| Move { from: from.clone(), to: to.clone() });
@@ -45,11 +47,13 @@ impl Intent {
             moves: moves.collect(),
             crc32c: String::new(),
         };
+        // The checksum covers the text with an empty checksum, which has the same layout.
         record.crc32c = format!("{:08x}", crc32c::crc32c(&record.text()));
         record.text()
     }
 
-    /// Reads the record of a restore of `main`. The error says in words why it is refused.
+    /// Decodes the record of a restore of `names.main()`. The error is the reason for a refusal, in
+    /// words.
     pub(crate) fn decode(names: &Names, bytes: &[u8]) -> Result<Self, &'static str> {
         let record: Record =
             serde_json::from_slice(bytes).map_err(|_| "its record is malformed")?;
@@ -57,14 +61,14 @@ impl Intent {
             return Err("its record is of an unknown version");
         }
         let intent = record.intent().ok_or("its record is malformed")?;
-        // The same contents give the same bytes, the checksum among them.
+        // Encoding is deterministic, so equal bytes prove the checksum and the layout.
         if intent.encode() != bytes {
             return Err("its record fails its checksum");
         }
         if intent.is_sane(names) { Ok(intent) } else { Err(FOREIGN) }
     }
 
-    /// Whether the record touches only names that a restore of this file touches.
+    /// Returns whether the record touches only names that a restore of this file touches.
     fn is_sane(&self, names: &Names) -> bool {
         let is_origin = self.origin.is_empty() || is_backup(names, &self.origin);
         self.main == names.main()
@@ -74,16 +78,18 @@ impl Intent {
             && self.moves_each_once(names)
     }
 
-    /// Whether only log segments and, last, the file itself are moved, each once, and all to the
-    /// names that one restore gives them.
+    /// Returns whether the record moves only log segments and then the file itself, each once, and
+    /// all to the names that one restore gives them.
     fn moves_each_once(&self, names: &Names) -> bool {
         let (mut seen, mut number) = (BTreeSet::new(), None);
         self.moves.iter().enumerate().all(|(at, (from, to))| {
+            // Only log segments, and the file itself as the last entry.
             let is_ours = match names.role(from) {
                 Some(Role::Segment(_)) => true,
                 Some(Role::Main) => at + 1 == self.moves.len(),
                 _ => false,
             };
+            // All new names have the same number, and each is the one for its old name.
             let Some(Role::Replaced(n)) = names.role(to) else { return false };
             let is_kept = names.replaced(n, from).as_ref() == Some(to);
             is_ours && is_kept && *number.get_or_insert(n) == n && seen.insert(from)
@@ -91,7 +97,7 @@ impl Intent {
     }
 }
 
-/// Whether `name` is that of a backup, numbered or about to be.
+/// Returns whether `name` is the name of a numbered or adoptable backup.
 pub(crate) fn is_backup(names: &Names, name: &str) -> bool {
     matches!(
         names.role(name),
@@ -105,12 +111,12 @@ pub(crate) fn is_backup(names: &Names, name: &str) -> bool {
 struct Record {
     format: String,
     restoring: String,
-    /// The name of the backup; empty if the file was written by its caller.
+    /// The name of the backup; empty if the caller produced the bytes.
     from: String,
     seq: u64,
     id: String,
     mark: String,
-    /// Whether the restored file is only ever replaced.
+    /// Whether the restored file is only replaced, never changed in place.
     read_only: bool,
     moves: Vec<Move>,
     crc32c: String,
@@ -131,7 +137,7 @@ impl Record {
         text
     }
 
-    /// The intent, or `None` if a field of bytes is not hexadecimal.
+    /// Returns the intent, or `None` if a field of bytes is not hexadecimal.
     fn intent(self) -> Option<Intent> {
         let (id, mark) = (unhex(&self.id)?, unhex(&self.mark)?);
         let moves = self.moves.into_iter().map(|moved| (moved.from, moved.to)).collect();
@@ -151,9 +157,9 @@ fn unhex(text: &str) -> Option<Vec<u8>> {
 
 const FORMAT: &str = "codexdb restore 1";
 const FOREIGN: &str = "its record names other files";
-/// The largest version: as many commits as a store counts.
+/// The largest version: the maximum number of commits of a store.
 const SEQ_MAX: u64 = 1 << 62;
-/// The most files that one restore moves.
+/// The maximum number of files that one restore moves.
 pub(crate) const MOVES_MAX: usize = 100_000;
 
 #[cfg(test)]
@@ -211,21 +217,21 @@ mod tests {
             &[("a.db", "a.db.replaced.1.x")],
             &[("a.db./x", "a.db.replaced.1./x")],
             &[("a.db.bak.1", "a.db.replaced.1.bak.1"), main],
-            // The lock that is held, and the one of rotations.
+            // The lock of the file, and the rotation lock.
             &[("a.db.lock", "a.db.replaced.1.lock"), main],
             &[("a.db.bak.lock", "a.db.replaced.1.bak.lock"), main],
             &[("a.db.bak.restore", "a.db.replaced.1.bak.restore"), main],
             &[("a.db.bak.stage", "a.db.replaced.1.bak.stage"), main],
             &[("a.db.tmp.image", "a.db.replaced.1.tmp.image"), main],
-            // What an earlier restore has kept.
+            // A file that an earlier restore kept.
             &[("a.db.replaced.1", "a.db.replaced.2.replaced.1"), main],
-            // Somebody's file, and another store with its segment.
+            // Unrelated files, and another store with its segment.
             &[("a.db.notes", "a.db.replaced.1.notes"), main],
             &[("a.db.wal.1", "a.db.replaced.1.wal.1"), main],
             &[("a.db.x", "a.db.replaced.1.x"), main],
             &[("a.db.x.wal.00000000000000000001", "a.db.replaced.1.x.wal.00000000000000000001")],
             &[("b.db.wal.00000000000000000001", KEPT), main],
-            // Twice, under two numbers, in another order.
+            // Moved twice, to two numbers, or in another order.
             &[main, main],
             &[(SEGMENT, KEPT), (SEGMENT, KEPT), main],
             &[(SEGMENT, "a.db.replaced.2.wal.00000000000000000001"), main],

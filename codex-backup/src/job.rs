@@ -1,4 +1,4 @@
-//! One copy to be made: the cheapest allowed way, synced and verified.
+//! Makes one copy by the cheapest allowed method, then syncs and verifies it.
 
 use std::io;
 use std::io::ErrorKind::{CrossesDevices, PermissionDenied, Unsupported};
@@ -12,34 +12,38 @@ use crate::error::{Error, Named, Result};
 use crate::inspect::{CHUNK_BYTES, Depth, Facts, Inspect};
 use crate::meter::Meter;
 
-/// One copy to be made.
+/// A copy to be made.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Job<'a> {
     pub(crate) from: &'a dyn Dir,
     pub(crate) to: &'a dyn Dir,
-    /// The name of the copy, which is free.
+    /// The name of the copy. No file has this name.
     pub(crate) to_name: &'a str,
     /// Whether source and copy are in one directory, so that blocks can be shared.
     pub(crate) same_dir: bool,
     pub(crate) mode: Mode,
     pub(crate) inspect: &'a dyn Inspect,
-    /// The version the copy must have, where that is known.
+    /// The version that the copy must have, if it is known.
     pub(crate) about: Option<&'a Facts>,
-    /// Paces the copy, where others may wait for the disk meanwhile.
+    /// The clock that paces the writes, if others may wait for the disk.
     pub(crate) pace: Option<&'a dyn Clock>,
 }
 
 impl Job<'_> {
-    /// Makes the copy, syncs its bytes and verifies it. On an error the caller discards it. The
-    /// name itself is not yet durable.
+    /// Makes the copy, syncs its bytes and verifies it. If an error is returned, the caller removes
+    /// the copy. The name of the copy is not durable yet.
     pub(crate) fn run(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Copied> {
         let path = self.to.path(self.to_name);
         let label = source.path(self.from).unwrap_or_else(|| path.clone());
         let method = self.place(source, watch)?;
         let file = self.to.open(self.to_name, Open::Read).named("open", self.to, self.to_name)?;
+        // Order: the bytes are durable before the caller renames the copy. The other methods have
+        // synced them in `fill`.
         if method == Method::Reflink {
             file.sync().named("sync", self.to, self.to_name)?;
         }
+        // Order: the copy is verified after the sync and before the caller renames it, so that no
+        // backup has its name unverified.
         let len = file.len().named("look at", self.to, self.to_name)?;
         let mut meter = Meter::new(watch, Phase::Verifying, len);
         let mut read = |done| meter.reach(done);
@@ -53,7 +57,7 @@ impl Job<'_> {
         Ok(Copied { facts, method })
     }
 
-    /// Brings the bytes there, the cheapest allowed way first.
+    /// Creates the copy and fills it, by the cheapest allowed method.
     fn place(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Method> {
         let (name, upto) = match source {
             Source::Write { size, write } => return self.write_out(size, write, watch),
@@ -65,6 +69,7 @@ impl Job<'_> {
             Source::Frozen { name } => {
                 let found = self.from.metadata(name).named("look at", self.from, name)?;
                 let len = found.map_or(0, |found| found.len);
+                // Only a source that never changes in place may share its blocks.
                 if self.share(name)? {
                     let mut meter = Meter::new(watch, Phase::Copying, len);
                     let _ = meter.reach(len);
@@ -79,7 +84,7 @@ impl Job<'_> {
         Ok(Method::Copy)
     }
 
-    /// Shares the blocks of the source. Returns whether the file system could.
+    /// Shares the blocks of the source. Returns false if the file system cannot.
     fn share(&self, name: &str) -> Result<bool> {
         if !self.same_dir {
             return Ok(false);
@@ -91,6 +96,7 @@ impl Job<'_> {
         }
     }
 
+    /// Creates the copy from the bytes that the caller's code produces.
     fn write_out(
         &self,
         size: u64,
@@ -107,13 +113,14 @@ impl Job<'_> {
                     io::Error::other(text)
                 })
             });
-            // Whatever the caller's code made of it.
+            // An error of a write is returned even if the caller's code ignored it.
             failed.map_or(Ok(()), Err)?;
             written.map_err(|cause| Error::Source { path: path(), cause: cause.into() })
         })?;
         Ok(Method::Written)
     }
 
+    /// Creates the copy from the first `total` bytes of `input`.
     fn copy_bytes(
         &self,
         name: &str,
@@ -135,7 +142,7 @@ impl Job<'_> {
         })
     }
 
-    /// Creates the copy, lets `f` write it, and syncs it.
+    /// Creates the copy, calls `f` to write it, and syncs it.
     fn fill(
         &self,
         size: u64,
@@ -152,11 +159,11 @@ impl Job<'_> {
         file.sync().filling("sync", self.to, self.to_name, size)
     }
 
-    /// Creates the copy, empty, if there is room for `needed` bytes.
+    /// Creates the empty copy. Returns [`Error::NoSpace`] if fewer than `needed` bytes are free.
     fn create(&self, needed: u64) -> Result<Arc<dyn File>> {
         let (to, name) = (self.to, self.to_name);
         let available = to.available_bytes().named("ask for the free space at", to, name)?;
-        // Where the file system does not say, the write does.
+        // If the file system does not report its free space, the write fails instead.
         if let Some(available) = available.filter(|&available| available < needed) {
             return Err(Error::NoSpace { path: to.path(name), needed, available });
         }
@@ -164,12 +171,13 @@ impl Job<'_> {
     }
 }
 
-/// Whether the file system cannot share blocks at all, so that a copy is worth a try.
+/// Returns whether the error means that the file system cannot share blocks, so that copying may
+/// work.
 fn cannot(error: &std::io::Error) -> bool {
     matches!(error.kind(), Unsupported | PermissionDenied | CrossesDevices)
 }
 
-/// The copy while it is written.
+/// A copy that is being written.
 struct Output<'a, 'm, 'w> {
     job: &'a Job<'a>,
     size: u64,

@@ -1,12 +1,13 @@
 //! Rotating, verified backups of files.
 //!
-//! [`Backups`] keeps `NAME.bak.1` (the newest) to `NAME.bak.<n>` beside a file: each is complete,
-//! synced and verified before any name shifts, so that at every instant, a crash included, each
-//! backup that was good stays good until a newer verified one replaces it. [`copy_to`] makes one
-//! verified copy elsewhere, [`Backups::restore`] puts a backup back, and [`Policy`] says when a
-//! rotation is due. What a file is, whose and which version, an [`Inspect`] tells; [`Whole`] does
-//! it for any file. All access to the disk goes through [`codex_storage::vfs`], and all names come
-//! from [`codex_storage::names`].
+//! [`Backups`] keeps `NAME.bak.1` (the newest) to `NAME.bak.<n>` next to a file. Each backup is
+//! complete, synced and verified before any name shifts. At every instant, including a crash, a
+//! good backup stays good until a newer verified one replaces it. [`copy_to`] makes one verified
+//! copy in another place, [`Backups::restore`] puts a backup back, and [`Policy`] decides when a
+//! rotation is due.
+//!
+//! An [`Inspect`] identifies a file and its version; [`Whole`] does so for any file. All access to
+//! the disk goes through [`codex_storage::vfs`], and all names come from [`codex_storage::names`].
 
 mod backups;
 mod copy;
@@ -16,6 +17,7 @@ mod intent;
 mod job;
 mod list;
 mod meter;
+mod pending;
 mod policy;
 mod receipts;
 mod restore;
@@ -32,12 +34,13 @@ pub use copy::{
 pub use error::{Cause, Error, Result};
 pub use inspect::{Depth, Facts, Inspect, InspectError, Prefix, Reading, Trust, Whole};
 pub use list::{Entry, NewestGood, Verification};
+pub use pending::Pending;
 pub use policy::{Event, Last, Policy, State};
 pub use receipts::Verified;
-pub use restore::{Pending, Restored};
+pub use restore::Restored;
 pub use rotation::{Adopted, Rotated};
 
-/// The README's example is a test.
+/// The example of the README, compiled as a test.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

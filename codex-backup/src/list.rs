@@ -1,4 +1,4 @@
-//! What backups there are and whether they are good, without opening anything as a store.
+//! Lists and verifies backups. No file is opened as a store.
 
 use std::path::PathBuf;
 
@@ -12,61 +12,68 @@ use crate::meter::sign_of_life;
 use crate::receipts::{Receipts, Verified};
 use crate::slots;
 
-/// One backup in a list.
+/// A backup in a list.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Entry {
-    /// 1 is the newest.
+    /// The index of the backup; 1 is the newest.
     pub index: u32,
-    /// Its file name.
+    /// The file name.
     pub name: String,
-    /// Its path.
+    /// The path.
     pub path: PathBuf,
-    /// Its length in bytes.
+    /// The length, in bytes.
     pub size: u64,
-    /// What it says of itself (form, seq, time, encrypted), or why it is no good. Reading it costs
-    /// what [`Inspect::facts`](crate::Inspect::facts) costs: that the facts are there does not
-    /// mean that every byte was read.
+    /// The facts of the file (form, seq, time, encrypted), or the reason why the file is not a good
+    /// backup. Reading them costs as much as [`Inspect::facts`](crate::Inspect::facts), which does
+    /// not read every byte.
     pub facts: Result<Facts>,
-    /// Whether its header is authentic; [`Trust::Unchecked`] where there is no key to check it
-    /// with. That the rest is, too, [`Backups::verify`] finds out.
+    /// Whether the header of the file is authentic; [`Trust::Unchecked`] if there is no key to
+    /// check it with. [`Backups::verify`] checks the rest of the file.
     pub trust: Trust,
-    /// When this very file was verified last, as far as that is known: it is not after the file
-    /// was copied from elsewhere, and may be forgotten in a crash.
+    /// The time and depth of the last verification of this file, if known. It is unknown after the
+    /// file was copied from elsewhere, and may be lost in a crash.
     pub verified: Option<Verified>,
 }
 
-/// A backup that was verified by this call.
+/// The result of verifying one backup.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Verification {
-    /// Its index.
+    /// The index of the backup.
     pub index: u32,
-    /// Its file name.
+    /// The file name.
     pub name: String,
-    /// What it says of itself.
+    /// The facts of the backup.
     pub facts: Facts,
-    /// When, and how deep.
+    /// The time and depth of the verification.
     pub verified: Verified,
 }
 
-/// What [`Backups::newest_good`] found.
+/// The result of [`Backups::newest_good`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct NewestGood {
-    /// The newest backup that is good, if any.
+    /// The newest good backup, or `None` if there is none.
     pub good: Option<Verification>,
-    /// The index of each newer one, and why it is no good.
+    /// The index of each newer backup, and the reason why it is not good.
     pub passed_over: Vec<(u32, Error)>,
 }
 
 impl Backups {
-    /// The backups by name, newest first, the damaged and foreign ones with their error. Takes no
-    /// lock and writes nothing; beside a rotation a name may be missing or appear once more.
+    /// Returns the backups by name, newest first. A damaged or foreign file has its error in
+    /// [`Entry::facts`].
+    ///
+    /// Takes no lock and writes nothing. During a rotation a backup may be missing or appear twice.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the directory or the header of a file cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>> {
         let main = self.owner()?;
         let receipts = Receipts::load(self.dir(), &self.names);
         let mut entries = Vec::new();
+        // A foreign file is listed with its error and is not read further.
         for slot in self.scan()? {
             let facts = match slots::own_one(self.dir(), self.name(), &slot, main.as_deref()) {
                 Ok(()) => slots::facts(self.dir(), &slot.name, &*self.inspect, &mut to_the_end),
@@ -90,13 +97,14 @@ impl Backups {
         Ok(entries)
     }
 
-    /// What the newest backup, `NAME.bak.1`, says of itself, and when it was made, in microseconds
-    /// since 1970 (UTC); `None` where nothing has its name. Reads that one file alone.
+    /// Returns the facts of the newest backup, `NAME.bak.1`, and the time when it was made, in
+    /// microseconds since 1970 (UTC). Returns `None` if no file has this name. Reads only this
+    /// file.
     ///
     /// # Errors
     ///
-    /// As [`Entry::facts`]; [`Error::Unauthentic`] for a file whose [`Trust`] does not count;
-    /// [`Error::Stopped`] where `watch` broke.
+    /// [`Error::Unauthentic`] if the [`Trust`] of the file does not count; [`Error::Stopped`] if
+    /// `watch` returned `Break`; otherwise the errors of [`Entry::facts`].
     pub fn newest(&self, watch: &mut Watch<'_>) -> Result<Option<(Facts, i64)>> {
         let (dir, name) = (self.dir(), self.names.backup(1));
         let Some(found) = dir.metadata(&name).named("look at", dir, &name)? else {
@@ -115,26 +123,31 @@ impl Backups {
         Ok(Some((facts, found.modified_us)))
     }
 
-    /// Reads every byte of the backup with this index and checks it. The time is kept for
-    /// [`list`](Self::list) where there is a lock file that nobody holds.
+    /// Reads and checks every byte of the backup with this index. Stores the time for
+    /// [`list`](Self::list), if the lock file exists and no other call holds the lock.
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] with the offset, [`Error::Foreign`], [`Error::NeedsKey`] for
-    /// [`Depth::Full`] without the key, [`Error::Unauthentic`] with one, [`Error::Missing`].
+    /// - [`Error::Missing`] if there is no backup with this index.
+    /// - [`Error::Foreign`] if the file is not a backup of this file.
+    /// - [`Error::Damaged`] with the offset, if the file is damaged.
+    /// - [`Error::NeedsKey`] for [`Depth::Full`] without the key, and [`Error::Unauthentic`] with a
+    ///   key under which the file is not authentic.
     pub fn verify(&self, index: u32, depth: Depth) -> Result<Verification> {
         let name = self.names.backup(index);
         let missing = || Error::Missing { path: self.dir().path(&name) };
         let slots = self.scan()?;
         let slot = slots.iter().find(|slot| slot.index == index).ok_or_else(missing)?;
         let main = self.owner()?;
+        // Order: the owner of the file is checked before the file is read, so that a large foreign
+        // file costs only its header.
         slots::own_one(self.dir(), self.name(), slot, main.as_deref())?;
         let facts = slots::verify(self.dir(), &name, &*self.inspect, depth, &mut to_the_end)?;
-        // A receipt can be forged, and where the file speaks for itself it is not asked.
+        // A receipt can be forged, so it is used only for files without checksums of their own.
         if !self.inspect.has_checksums()
             && Receipts::load(self.dir(), &self.names).contradict(&slot.found, &facts)
         {
-            let what = "the contents are not those it had when it was verified before".to_owned();
+            let what = "the contents differ from those of the last verification".to_owned();
             return Err(Error::Damaged { path: self.dir().path(&name), offset: 0, what });
         }
         let verified = Verified { at_us: self.vfs.clock.now_us(), depth };
@@ -142,13 +155,13 @@ impl Backups {
         Ok(Verification { index, name, facts, verified })
     }
 
-    /// The newest backup that passes [`verify`](Self::verify), and why each newer one did not:
-    /// for who must go on with an older version. `None` where there is no good one.
+    /// Returns the newest backup that passes [`verify`](Self::verify), and the error of each newer
+    /// one, for a caller that continues with an older version.
     ///
     /// # Errors
     ///
-    /// [`Error::Io`] of a disk that cannot list the folder; errors of a single backup are passed
-    /// over and returned with the result.
+    /// [`Error::Io`] if the directory or the header of a backup cannot be read. Errors of verifying
+    /// one backup are part of the result.
     pub fn newest_good(&self, depth: Depth) -> Result<NewestGood> {
         let mut passed_over = Vec::new();
         for slot in self.scan()? {
@@ -160,6 +173,7 @@ impl Backups {
         Ok(NewestGood { good: None, passed_over })
     }
 
+    /// Stores the time of a verification, if the lock file exists and no other call holds the lock.
     fn note_if_free(&self, name: &str, facts: &Facts, verified: Verified) {
         let lock = self.names.backup_lock();
         if matches!(self.dir().metadata(&lock), Ok(Some(_)))

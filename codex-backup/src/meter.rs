@@ -1,4 +1,4 @@
-//! Tells a watch how far one phase of a copy has come, and notes whether it wants to stop.
+//! Reports the progress of one phase to a callback, and remembers whether it returned `Break`.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -6,10 +6,10 @@ use std::path::Path;
 use crate::copy::{Phase, Progress, Watch};
 use crate::error::{Error, Result};
 
-/// One phase: its reports rise, and end at their total if there are any.
+/// The progress of one phase. The reports never decrease, and end at the total if there are any.
 pub(crate) struct Meter<'a, 'w> {
     watch: &'a mut Watch<'w>,
-    /// The last report, or what the first one will begin from.
+    /// The last report, or the state before the first one.
     now: Progress,
     begun: bool,
     stopped: bool,
@@ -21,7 +21,8 @@ impl<'a, 'w> Meter<'a, 'w> {
         Self { watch, now, begun: false, stopped: false }
     }
 
-    /// Reports that `done` is done, unless that is no more than was reported.
+    /// Reports `done`, if it is greater than the last report. Returns `Break` if the callback has
+    /// asked to stop.
     pub(crate) fn reach(&mut self, done: u64) -> ControlFlow<()> {
         if self.stopped {
             return ControlFlow::Break(());
@@ -35,12 +36,12 @@ impl<'a, 'w> Meter<'a, 'w> {
         if self.stopped { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
-    /// Ends the phase, which concerns the file at `path`: reports its total where anything was
+    /// Ends the phase, which concerns the file at `path`. Reports the total, if anything was
     /// reported.
     ///
     /// # Errors
-    /// [`Error::Stopped`] where the watch wanted that, at whatever report, and whatever became of
-    /// the phase.
+    /// [`Error::Stopped`] if the callback returned `Break` at any report, even if the phase has
+    /// failed or finished since.
     pub(crate) fn end(mut self, path: &Path) -> Result<()> {
         if self.begun {
             let _ = self.reach(self.now.total);
@@ -49,7 +50,7 @@ impl<'a, 'w> Meter<'a, 'w> {
     }
 }
 
-/// A sign of life to a watch, where nothing is known of how much there is to do.
+/// Calls the callback with 0 of 0, as a sign of life during work of unknown length.
 pub(crate) fn sign_of_life(watch: &mut Watch<'_>) -> ControlFlow<()> {
     watch(Progress { phase: Phase::Preparing, done: 0, total: 0 })
 }

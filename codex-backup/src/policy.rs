@@ -1,60 +1,60 @@
-//! When a rotation is due: pure decisions on numbers that the caller passes in.
+//! Decides when a rotation is due, from values that the caller passes in.
 
 use std::time::Duration;
 
-/// When to rotate, and how many backups to keep. The conditions combine: each makes a rotation
-/// due by itself. Without any, only [`Event::Hand`] does.
+/// The conditions for a rotation, and the number of backups to keep. Each condition makes a
+/// rotation due by itself. Without any condition, only [`Event::Hand`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Policy {
     /// After this many commits; 0 counts as 1.
     pub every_commits: Option<u64>,
-    /// When this much time has passed since the last rotation, and something changed.
+    /// When this time has passed since the last rotation, if anything changed.
     pub every: Option<Duration>,
-    /// With each checkpoint.
+    /// After each checkpoint.
     pub on_checkpoint: bool,
     /// When the store is opened.
     pub on_open: bool,
-    /// How many backups to keep, at least 1.
+    /// The number of backups to keep, at least 1.
     pub keep: u32,
 }
 
 impl Policy {
-    /// By hand only, keeping the newest `keep`.
+    /// Creates a policy that rotates only on request, and keeps the newest `keep` backups.
     pub fn keep(keep: u32) -> Self {
         Self { every_commits: None, every: None, on_checkpoint: false, on_open: false, keep }
     }
 
-    /// Also after every `commits` commits.
+    /// Adds a rotation after every `commits` commits.
     #[must_use]
     pub fn every_commits(mut self, commits: u64) -> Self {
         self.every_commits = Some(commits);
         self
     }
 
-    /// Also when `interval` has passed.
+    /// Adds a rotation after each `interval`.
     #[must_use]
     pub fn every(mut self, interval: Duration) -> Self {
         self.every = Some(interval);
         self
     }
 
-    /// Also with each checkpoint.
+    /// Adds a rotation after each checkpoint.
     #[must_use]
     pub fn on_checkpoint(mut self) -> Self {
         self.on_checkpoint = true;
         self
     }
 
-    /// Also when the store is opened.
+    /// Adds a rotation when the store is opened.
     #[must_use]
     pub fn on_open(mut self) -> Self {
         self.on_open = true;
         self
     }
 
-    /// Whether a rotation is due. Never when nothing changed since the newest backup, whatever
-    /// the event.
+    /// Returns whether a rotation is due. If nothing has changed since the newest backup, returns
+    /// false for every event.
     pub fn due(&self, state: State) -> bool {
         if !state.changed() {
             return false;
@@ -69,8 +69,8 @@ impl Policy {
         enough || self.wait(state) == Some(Duration::ZERO)
     }
 
-    /// How long until the interval makes a rotation due, if it will: what a timer waits for.
-    /// `None` without an interval, or while nothing has changed.
+    /// Returns the time until the interval makes a rotation due, for a timer. Returns `None`
+    /// without an interval, or if nothing has changed.
     pub fn wait(&self, state: State) -> Option<Duration> {
         let every = self.every.filter(|_| state.changed())?;
         let Some(last) = state.last else { return Some(Duration::ZERO) };
@@ -78,16 +78,16 @@ impl Policy {
     }
 }
 
-/// What happened, and where things stand.
+/// An event, and the state at that time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct State {
-    /// What happened.
+    /// The event.
     pub event: Event,
     /// The version that a rotation would back up now.
     pub seq: u64,
-    /// The newest backup; `None` where there is none yet.
+    /// The newest backup, or `None` if there is none.
     pub last: Option<Last>,
-    /// The time now, on the clock of [`Last::at`].
+    /// The current time, on the clock of [`Last::at`].
     pub now: Duration,
 }
 
@@ -96,8 +96,8 @@ impl State {
         self.last.is_none_or(|last| last.diverged || last.seq != self.seq)
     }
 
-    /// Commits since the newest backup. If that is of another history, the number does not say how
-    /// many: as many as there are.
+    /// Returns the number of commits since the newest backup. If that backup belongs to another
+    /// history, its number cannot be compared, so all commits are counted.
     fn commits(&self) -> u64 {
         let same = self.last.filter(|last| !last.diverged);
         same.map_or(self.seq, |last| self.seq.abs_diff(last.seq))
@@ -107,27 +107,27 @@ impl State {
 /// The newest backup.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Last {
-    /// Its version.
+    /// The version of the backup.
     pub seq: u64,
-    /// When it was made, on any clock that does not run backwards.
+    /// The time when the backup was made, on any monotonic clock.
     pub at: Duration,
-    /// Whether it may be of another history than the state now, as after an older version was
-    /// restored: then an equal `seq` does not mean that nothing changed.
+    /// Whether the backup may belong to another history than the current state, for example after
+    /// an older version was restored. If so, an equal `seq` does not mean that nothing changed.
     pub diverged: bool,
 }
 
-/// What makes somebody ask whether a rotation is due.
+/// An event after which the caller asks whether a rotation is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
-    /// A commit, or a group of them.
+    /// A commit, or a group of commits.
     Commit,
-    /// Time passed.
+    /// The passing of time.
     Tick,
-    /// A checkpoint ended.
+    /// The end of a checkpoint.
     Checkpoint,
-    /// The store was opened.
+    /// The opening of the store.
     Open,
-    /// The user asked.
+    /// A request of the user.
     Hand,
 }
 

@@ -1,12 +1,12 @@
-//! When each backup was last verified, kept in the lock file: a convenience that may be lost.
+//! The times when backups were last verified. They are stored in the lock file and may be lost.
 //!
-//! A receipt belongs to a file (its inode, length and time of change), not to a name, so it moves
-//! along when names shift, and a file that was changed in place has none. The file is rewritten in
-//! place and not synced: a torn one fails its checksum and counts as empty, and then the times are
-//! unknown, never wrong.
+//! A receipt belongs to a file (its inode, length and time of change), not to a name. It stays
+//! valid when names shift, and becomes invalid when the file is changed in place. The lock file is
+//! rewritten in place and not synced. A torn lock file fails its checksum and is treated as empty,
+//! so a time may be unknown but is never wrong.
 //!
 //! Layout, little-endian: `CDXBKRC1`, count u32, records of 65 bytes (inode u64, length u64, time
-//! of change i64, verified at i64, depth u8, SHA-256 of the mark), CRC-32C of all before it.
+//! of change i64, verified at i64, depth u8, SHA-256 of the mark), CRC-32C of all bytes before it.
 
 use codex_storage::names::Names;
 use codex_storage::vfs::{Dir, Metadata, Open};
@@ -14,12 +14,12 @@ use sha2::{Digest, Sha256};
 
 use crate::inspect::{Depth, Facts};
 
-/// That a backup was verified.
+/// The time and depth of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Verified {
-    /// When, in microseconds since 1970 (UTC).
+    /// The time, in microseconds since 1970 (UTC).
     pub at_us: i64,
-    /// How deep.
+    /// The depth.
     pub depth: Depth,
 }
 
@@ -36,7 +36,7 @@ struct Record {
     mark: [u8; 32],
 }
 
-/// What tells one file from another, and from itself after a change.
+/// Distinguishes a file from other files, and from itself before a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     identity: u64,
@@ -45,46 +45,53 @@ struct Stamp {
 }
 
 impl Receipts {
-    /// Reads them; none where there are none, or none that can be trusted.
+    /// Loads the receipts. Returns none if the lock file has none, or is damaged.
     pub(crate) fn load(dir: &dyn Dir, names: &Names) -> Self {
         Self::read(dir, &names.backup_lock()).unwrap_or_default()
     }
 
-    /// When this very file was verified last.
+    /// Returns the last verification of this file, if known.
     pub(crate) fn of(&self, found: &Metadata) -> Option<Verified> {
         self.record(found).map(|record| record.verified)
     }
 
-    /// Whether the file had other contents when it was verified before: then it decayed.
+    /// Returns whether the file had other contents when it was last verified. If so, the file is
+    /// damaged, because its length and time of change are the same.
     pub(crate) fn contradict(&self, found: &Metadata, facts: &Facts) -> bool {
         self.record(found).is_some_and(|record| record.mark != digest(facts))
     }
 
+    /// Adds a receipt, which replaces an earlier one of the same file.
     pub(crate) fn add(&mut self, found: &Metadata, facts: &Facts, verified: Verified) {
         let file = Stamp::of(found);
+        // Without an inode number the file cannot be distinguished from others.
         if file.identity == 0 {
-            return; // Nothing would tell this file from another.
+            return;
         }
         self.records.retain(|record| record.file.identity != file.identity);
         self.records.push(Record { file, verified, mark: digest(facts) });
     }
 
-    /// Writes the receipts of the files that are still there. Nothing depends on it, so an error
-    /// is no error; a lock file with foreign contents is left alone. Called under the lock.
+    /// Writes the receipts of the files in `still`. Errors are ignored, because nothing depends on
+    /// a receipt. A lock file with foreign contents is not changed. The caller holds the lock.
     pub(crate) fn save(mut self, dir: &dyn Dir, names: &Names, still: &[Metadata]) {
         self.records.retain(|record| still.iter().any(|found| Stamp::of(found) == record.file));
         let _ = self.write(dir, &names.backup_lock());
     }
 
+    /// Returns the receipt of this file.
     fn record(&self, found: &Metadata) -> Option<&Record> {
         self.records.iter().find(|record| record.file == Stamp::of(found))
     }
 
+    /// Reads the receipts. Returns `None` if the lock file cannot be read, is too long, or fails
+    /// its checksum.
     fn read(dir: &dyn Dir, lock: &str) -> Option<Self> {
         let file = dir.open(lock, Open::Read).ok()?;
         let len = usize::try_from(file.len().ok()?).ok().filter(|&len| len <= LIMIT_BYTES)?;
         let mut bytes = vec![0; len];
         file.read_exact_at(&mut bytes, 0).ok()?;
+        // Order: the checksum is verified before any record is decoded.
         let (body, sum) = bytes.split_last_chunk::<4>().map(|(body, sum)| (body, *sum))?;
         let rest = body.strip_prefix(MAGIC)?;
         if crc32c::crc32c(body) != u32::from_le_bytes(sum) {
@@ -100,8 +107,12 @@ impl Receipts {
         rest.is_empty().then_some(Self { records })
     }
 
+    /// Writes the receipts in place, without a sync. Does nothing if the lock file has foreign
+    /// contents.
     fn write(&self, dir: &dyn Dir, lock: &str) -> std::io::Result<()> {
         let file = dir.open(lock, Open::Write)?;
+        // The file may have been made by another program. Only an empty file, or one with the
+        // magic, is overwritten.
         let mut start = [0; MAGIC.len()];
         if !file.is_empty()? && (file.read_exact_at(&mut start, 0).is_err() || start != *MAGIC) {
             return Ok(());
@@ -156,5 +167,5 @@ fn digest(facts: &Facts) -> [u8; 32] {
 
 const MAGIC: &[u8; 8] = b"CDXBKRC1";
 
-/// No file of receipts is larger: it would take thousands of backups.
+/// The maximum length of the lock file, which thousands of backups would not reach.
 const LIMIT_BYTES: usize = 1024 * 1024;

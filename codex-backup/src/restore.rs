@@ -1,4 +1,5 @@
-//! Restore: decided by a durable record first, then finished, however often it is interrupted.
+//! Restores a backup. A durable record decides the restore, which can be interrupted and continued
+//! any number of times.
 
 use codex_storage::names::BackupTemporary::{self, Making, Staged};
 use codex_storage::names::Role;
@@ -12,39 +13,28 @@ use crate::intent::{Intent, MOVES_MAX, is_backup};
 use crate::job::Job;
 use crate::slots;
 
-/// A restore that is finished.
+/// A finished restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Restored {
-    /// What the restored file says of itself.
+    /// The facts of the restored file.
     pub facts: Facts,
-    /// The backup it came from; `None` where its caller wrote it.
+    /// The backup that was restored, or `None` if the caller produced the bytes.
     pub from: Option<String>,
-    /// What it replaced: the old name and the name under which it is kept.
-    pub replaced: Vec<(String, String)>,
-}
-
-/// A restore that was interrupted.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Pending {
-    /// The backup it restores; `None` where its caller wrote it.
-    pub from: Option<String>,
-    /// The version it restores.
-    pub seq: u64,
-    /// What it replaces: the old name and the name under which it is kept.
+    /// The replaced files: the old name and the name under which each is kept.
     pub replaced: Vec<(String, String)>,
 }
 
 impl Backups {
-    /// Puts a copy of the backup with this index in the place of the file. The backup stays.
+    /// Replaces the file by a copy of the backup with this index. The backup stays.
     ///
-    /// Nobody may have the file open for writing: the caller holds its lock. `sidecars` are the
-    /// names of the log segments of the present file, which would be mistaken for part of the
-    /// restored one; they are moved away with it. What is replaced is kept as
-    /// `NAME.replaced.<n>`, each segment with its ending. A crash leaves the old file with
-    /// all its side files, or a record from which [`finish_restore`](Self::finish_restore) goes
-    /// on to the new one.
+    /// The caller holds the lock of the file, so that no other process has it open for writing.
+    /// `sidecars` are the names of the log segments of the current file. They are moved away with
+    /// it, because they would otherwise be read as part of the restored file. The replaced file is
+    /// kept as `NAME.replaced.<n>`, and each segment with its suffix.
+    ///
+    /// A crash leaves either the old file with all its log segments, or a record from which
+    /// [`finish_restore`](Self::finish_restore) continues.
     ///
     /// # Errors
     ///
@@ -60,17 +50,22 @@ impl Backups {
     }
 
     /// Like [`restore`](Self::restore), from any source: a file in the same directory, or bytes
-    /// that the caller writes, such as the state at an earlier time. With `about`, the restored
-    /// file must be of that version. Only a restore from a backup makes its staged file again if
-    /// that is lost.
+    /// that the caller produces, such as the state at an earlier time. If `about` is set, the
+    /// restored file must have that version. If the staged file is lost in a crash, it can be made
+    /// again only if the source is a backup.
     ///
     /// # Errors
     ///
-    /// [`Error::Damaged`] and the like when the source is no good, [`Error::Unrelated`] when it is
-    /// of another file and that was [not asked for](crate::Options), [`Error::NoSpace`],
-    /// [`Error::RestorePending`] when another restore must be finished first: in all of these
-    /// nothing changed. After [`Error::Io`] the restore may be pending
-    /// ([`pending_restore`](Self::pending_restore) tells).
+    /// - [`Error::Damaged`] and the other errors of [`verify`](Self::verify) if the source is not
+    ///   good.
+    /// - [`Error::Unrelated`] if the source is a version of another file and
+    ///   [`replace_unrelated`](crate::Options::replace_unrelated) is not set.
+    /// - [`Error::NoSpace`] if the copy does not fit.
+    /// - [`Error::Busy`] if another call holds the rotation lock, and [`Error::RestorePending`] if
+    ///   another restore must be finished first.
+    ///
+    /// In these cases nothing has changed. After [`Error::Io`] the restore may be pending;
+    /// [`pending_restore`](Self::pending_restore) returns whether it is.
     pub fn restore_from(
         &self,
         source: Source<'_>,
@@ -79,6 +74,8 @@ impl Backups {
         watch: &mut Watch<'_>,
     ) -> Result<Restored> {
         let _lock = self.lock()?;
+        // Order: a pending restore is refused before temporaries are freed, because it needs the
+        // staged file.
         self.refuse_pending()?;
         let about = match about {
             Some(about) => Some(about.clone()),
@@ -87,6 +84,7 @@ impl Backups {
         if let Some(about) = &about {
             self.refuse_unrelated(&about.id)?;
         }
+        // Only a backup can be named in the record, from which the staged file can be made again.
         let origin = match &source {
             Source::Frozen { name }
             | Source::Growing { name, .. }
@@ -100,8 +98,9 @@ impl Backups {
         let moves = self.moves(sidecars)?;
         let staged = self.free(Staged)?;
         let mode = mode_of(about.as_ref());
-        // Nobody writes beside it.
+        // The file is not open for writing, so no other sync waits for the copy.
         let job = Job { pace: None, ..self.job(&staged, mode, about.as_ref()) };
+        // Order: the staged file is complete, synced and verified before the record names it.
         let decided = job.run(source, watch).and_then(|copied| {
             self.refuse_unrelated(&copied.facts.id)?;
             self.inherit(&staged, mode)?;
@@ -111,7 +110,8 @@ impl Backups {
             Ok(intent)
         });
         let intent = decided.inspect_err(|_| {
-            // Where nobody can tell whether the record has its name, it may need the staged file.
+            // Remove the staged file only if the record certainly has no name; otherwise the record
+            // may need it.
             let record = self.dir().metadata(&self.names.restore_record());
             if matches!(record, Ok(None)) {
                 copy::discard(self.dir(), &staged);
@@ -120,14 +120,15 @@ impl Backups {
         self.finish(&intent)
     }
 
-    /// Finishes a restore that was interrupted; `None` where there is none. To be called before
-    /// the file is opened for writing, by who holds its lock, and before
-    /// [`adopt`](Self::adopt). Takes no lock of its own where there is nothing to do.
+    /// Finishes an interrupted restore. Returns `None` if there is none.
+    ///
+    /// The caller holds the lock of the file, and calls this before it opens the file for writing
+    /// and before [`adopt`](Self::adopt). Takes no rotation lock if there is nothing to do.
     ///
     /// # Errors
     ///
-    /// [`Error::RestoreBroken`] when the record or what it needs is damaged; its message says
-    /// what to do.
+    /// [`Error::RestoreBroken`] if the record or a file it needs is damaged; the message contains
+    /// the next step. [`Error::Busy`] if another call holds the rotation lock.
     pub fn finish_restore(&self) -> Result<Option<Restored>> {
         if !self.is_pending()? {
             return Ok(None);
@@ -135,29 +136,13 @@ impl Backups {
         let _lock = self.lock()?;
         let Some(intent) = self.intent()? else { return Ok(None) };
         // Order: the record is written again and synced before the first name moves. The process
-        // that wrote it may have been killed before its name was durable, or after a failed sync,
-        // and a power cut could then keep the moves and lose the record.
+        // that wrote it may have been killed before the name was durable, or after a failed sync. A
+        // power cut could then keep the moves and lose the record.
         self.decide(&intent)?;
         self.finish(&intent).map(Some)
     }
 
-    /// Whether a restore was interrupted: then the file must not be read either, since it may be
-    /// missing or still be the old one. Writes nothing and takes no lock.
-    pub fn pending_restore(&self) -> Result<Option<Pending>> {
-        let pending = |intent: Intent| Pending {
-            seq: intent.facts.seq,
-            from: Some(intent.origin).filter(|origin| !origin.is_empty()),
-            replaced: intent.moves,
-        };
-        Ok(self.intent()?.map(pending))
-    }
-
-    pub(crate) fn refuse_pending(&self) -> Result<()> {
-        let Some(intent) = self.intent()? else { return Ok(()) };
-        Err(Error::RestorePending { path: self.dir().path(self.name()), from: origin_of(&intent) })
-    }
-
-    /// Refuses to replace another file by a version of the file `id`.
+    /// Returns [`Error::Unrelated`] if the existing file is not a version of the file `id`.
     fn refuse_unrelated(&self, id: &[u8]) -> Result<()> {
         match self.owner()? {
             Some(owner) if owner != id => {
@@ -167,10 +152,10 @@ impl Backups {
         }
     }
 
-    /// What has to move out of the way, and free names for it.
+    /// Returns the files to move away, with free names for them.
     fn moves(&self, sidecars: &[String]) -> Result<Vec<(String, String)>> {
         let dir = self.dir();
-        let why = "is no log segment of the file to restore, and only those move away with it";
+        let why = "is not a log segment of the file to restore; pass only those";
         let invalid = |name: &str| Error::Invalid { value: name.to_owned(), why };
         let is_segment = |name: &str| matches!(self.names.role(name), Some(Role::Segment(_)));
         if let Some(other) = sidecars.iter().find(|name| !is_segment(name)) {
@@ -180,6 +165,7 @@ impl Backups {
             let why = "has too many log segments to move away at once; remove what is not needed";
             return Err(Error::Invalid { value: self.name().to_owned(), why });
         }
+        // Only files that exist are moved. A file that is not a regular file is refused.
         let taken = dir.list().named("list the folder of", dir, self.name())?;
         let mut files = Vec::new();
         for name in sidecars.iter().map(String::as_str).chain([self.name()]) {
@@ -189,6 +175,7 @@ impl Backups {
                 None => {}
             }
         }
+        // The first number under which no name is taken.
         let is_free = |n: &u32| {
             let base = format!("{}.replaced.{n}", self.name());
             let under = format!("{base}.");
@@ -202,12 +189,13 @@ impl Backups {
         files.into_iter().map(pair).collect()
     }
 
-    /// Makes the record durable: from here on the restore happens.
+    /// Makes the record durable. The restore is decided when this succeeds.
     fn decide(&self, intent: &Intent) -> Result<()> {
         let dir = self.dir();
         let record = self.names.restore_record();
         let bytes = intent.encode();
         let invalid = |why| Error::Invalid { value: self.name().to_owned(), why };
+        // A record that `finish_restore` would refuse must not be written.
         Intent::decode(&self.names, &bytes).map_err(invalid)?;
         let temporary = self.free(Making)?;
         let written = (|| {
@@ -215,21 +203,29 @@ impl Backups {
             let create = Open::CreateNew(Mode::Private);
             let file = dir.open(&temporary, create).filling("create", dir, &temporary, needed)?;
             file.write_all_at(&bytes, 0).filling("write", dir, &temporary, needed)?;
+            // Order: the record is synced before its rename, so that the name never refers to a
+            // torn record.
             file.sync().filling("sync", dir, &temporary, needed)?;
-            // The staged file's name must last at least as long as the record that names it.
+            // Order: the directory is synced before the record is renamed, so that the staged file
+            // keeps its name at least as long as the record that needs it.
             self.sync()?;
             self.rename(&temporary, &record)
         })();
+        // Order: the name of the record is durable before the caller moves the first file.
         written.inspect_err(|_| copy::discard(dir, &temporary))?;
         self.sync()
     }
 
-    /// Goes through the steps, each of which may have been taken before.
+    /// Performs the steps of a restore. Each step may have been done before.
     fn finish(&self, intent: &Intent) -> Result<Restored> {
         let dir = self.dir();
         if !self.is_in_place(intent)? {
             let staged = self.stage_again(intent)?;
+            // Order: all files move away before the staged file gets its name. The log segments,
+            // which continue the old file, come first and the file last, so that they are never
+            // replayed onto the new file.
             for (from, to) in &intent.moves {
+                // A file that was moved before the interruption is not moved again.
                 let done = dir.metadata(to).named("look at", dir, to)?.is_some();
                 if !done && dir.metadata(from).named("look at", dir, from)?.is_some() {
                     self.rename(from, to)?;
@@ -239,10 +235,13 @@ impl Backups {
                 let what = "another file has taken the place of the one it replaced";
                 return Err(self.broken(what));
             }
-            // Otherwise the new name could outlive a crash and the old file's new name not.
+            // Order: the moves are durable before the staged file is renamed. Otherwise a crash
+            // could keep the new name and lose the name under which the old file is kept.
             self.sync()?;
             self.rename(&staged, self.name())?;
         }
+        // Order: the restored file is durable under its name before the record is removed. After a
+        // crash in between, only the steps from here on are done again.
         self.sync()?;
         let facts = slots::facts(dir, self.name(), &*self.inspect, &mut to_the_end)?;
         let record = self.names.restore_record();
@@ -252,7 +251,7 @@ impl Backups {
         Ok(Restored { facts, from, replaced: intent.moves.clone() })
     }
 
-    /// Whether the last step was taken: the staged file is gone and its version is in place.
+    /// Returns whether the last step was done: the staged file is gone and its version is in place.
     fn is_in_place(&self, intent: &Intent) -> Result<bool> {
         let dir = self.dir();
         let staged = self.names.backup_temporary(Staged);
@@ -265,6 +264,8 @@ impl Backups {
                 return Ok(false);
             }
         }
+        // The file may also be one that was put there after the interruption, so its version is
+        // compared.
         match slots::facts(dir, self.name(), &*self.inspect, &mut to_the_end) {
             Ok(facts) => Ok(facts.same_version(&intent.facts)),
             Err(Error::Io { action, path, source }) => Err(Error::Io { action, path, source }),
@@ -272,12 +273,13 @@ impl Backups {
         }
     }
 
-    /// The staged file, verified again; made anew from its backup where it is gone or damaged.
+    /// Returns the name of the staged file after verifying it again. If the file is missing or
+    /// damaged, it is made again from its backup.
     fn stage_again(&self, intent: &Intent) -> Result<String> {
         let (dir, staged) = (self.dir(), self.names.backup_temporary(Staged));
         let found = match dir.open(&staged, Open::Read).named("open", dir, &staged) {
             Err(Error::Missing { .. }) => None,
-            // What cannot be opened now may be good, and the only one there is.
+            // A file that cannot be opened now may be good, and may be the only copy.
             file => Some(file?),
         };
         if let Some(file) = found {
@@ -296,6 +298,7 @@ impl Backups {
         let mode = mode_of(Some(&intent.facts));
         let job = self.job(&staged, mode, Some(&intent.facts));
         match (Job { pace: None, ..job }).run(source, &mut copy::unwatched) {
+            // Order: the name of the staged file is durable before the caller moves the first file.
             Ok(_) => {
                 self.sync()?;
                 Ok(staged)
@@ -310,18 +313,8 @@ impl Backups {
         }
     }
 
-    fn broken(&self, what: &str) -> Error {
-        let path = self.dir().path(&self.names.restore_record());
-        Error::RestoreBroken { path, what: what.to_owned() }
-    }
-
-    pub(crate) fn is_pending(&self) -> Result<bool> {
-        let record = self.names.restore_record();
-        Ok(self.dir().metadata(&record).named("look at", self.dir(), &record)?.is_some())
-    }
-
-    /// The name of a temporary, free: a crash may have left one. Called under the lock, while no
-    /// restore is pending.
+    /// Returns the name of a temporary after removing the file of that name, which a crash may have
+    /// left. The caller holds the lock, and no restore is pending.
     fn free(&self, what: BackupTemporary) -> Result<String> {
         let (dir, name) = (self.dir(), self.names.backup_temporary(what));
         match dir.metadata(&name).named("look at", dir, &name)? {
@@ -333,36 +326,10 @@ impl Backups {
         }
         Ok(name)
     }
-
-    pub(crate) fn intent(&self) -> Result<Option<Intent>> {
-        let dir = self.dir();
-        let record = self.names.restore_record();
-        match dir.metadata(&record).named("look at", dir, &record)? {
-            None => return Ok(None),
-            Some(found) if found.kind == Kind::File => {}
-            Some(_) => return Err(copy::not_a_file(dir, &record, self.name())),
-        }
-        let file = match dir.open(&record, Open::Read).named("open", dir, &record) {
-            // Finished by somebody else between the two calls.
-            Err(Error::Missing { .. }) => return Ok(None),
-            file => file?,
-        };
-        let len = file.len().named("read", dir, &record)?;
-        let len = usize::try_from(len).ok().filter(|&len| len <= LIMIT_BYTES);
-        let mut bytes = vec![0; len.ok_or_else(|| self.broken("its record is too long"))?];
-        file.read_exact_at(&mut bytes, 0).named("read", dir, &record)?;
-        Intent::decode(&self.names, &bytes).map(Some).map_err(|what| self.broken(what))
-    }
 }
 
-/// An image is only ever replaced; what grows in place must be writable.
+/// Returns the permissions of the restored file. An image is only replaced, so it is read-only; a
+/// file that grows in place is writable.
 fn mode_of(facts: Option<&Facts>) -> Mode {
     if facts.is_some_and(|facts| facts.frozen) { Mode::Frozen } else { Mode::Private }
 }
-
-fn origin_of(intent: &Intent) -> String {
-    if intent.origin.is_empty() { "bytes of its caller".to_owned() } else { intent.origin.clone() }
-}
-
-/// No record is longer: one of the most moves, with the longest names, is not.
-const LIMIT_BYTES: usize = 64 * 1024 * 1024;

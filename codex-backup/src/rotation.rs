@@ -1,4 +1,4 @@
-//! Rotation: a new backup is whole, synced and verified before any name shifts.
+//! Rotation. A new backup is complete, synced and verified before any name shifts.
 
 use codex_storage::names::BackupTemporary::{self, Copying, Making, Ready, Staged};
 use codex_storage::vfs::{Kind, Metadata, Mode};
@@ -10,46 +10,53 @@ use crate::inspect::{Depth, Facts};
 use crate::meter::sign_of_life;
 use crate::slots::{self, Slot};
 
-/// What a rotation did.
+/// The result of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rotated {
-    /// What the newest backup says of itself.
+    /// The facts of the newest backup.
     pub facts: Facts,
-    /// How the new backup was made; `None` where the newest one was of the same version already,
-    /// so that nothing rotated.
+    /// The way in which the new backup was made, or `None` if the newest backup already had this
+    /// version, so that nothing was rotated.
     pub method: Option<Method>,
-    /// What a crash had left and this call cleared up.
+    /// The remains of a crash that this call cleared up.
     pub adopted: Adopted,
-    /// Backups that were removed because there were more than are to be kept.
+    /// The backups that were removed because there were more than the number to keep.
     pub pruned: Vec<String>,
 }
 
-/// What [`Backups::adopt`] found of an interrupted rotation or copy.
+/// The result of [`Backups::adopt`]: the remains of an interrupted rotation or copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Adopted {
     /// The verified backup that became the newest one.
     pub adopted: Option<Facts>,
-    /// Temporaries that were removed.
+    /// The names of temporaries that were removed.
     pub removed: Vec<String>,
-    /// Temporaries by name that were left alone: not a regular file, another file's, or not
-    /// authentic under the key.
+    /// The names of temporaries that were not changed: each is not a regular file, belongs to
+    /// another file, or is not authentic under the key.
     pub left: Vec<String>,
 }
 
 impl Backups {
-    /// Makes a backup of `source` the newest one, unless the newest is of that version already.
+    /// Makes a backup of `source` the newest one, unless the newest backup already has that
+    /// version.
     ///
-    /// `about` is the version that `source` has, where the caller knows it; otherwise the source
-    /// is asked. The new backup gets its name only when it is whole, synced, verified and of that
-    /// version; until then all names stay as they are. Then the names shift, from the first gap
-    /// down, the directory synced after each. A crash at any point costs no backup that was good:
-    /// what was verified becomes the newest with the next rotation or [`adopt`](Self::adopt).
+    /// `about` is the version of `source`, if the caller knows it. Otherwise it is read from the
+    /// source. The new backup gets its name only after it is complete, synced, verified and of that
+    /// version; until then all names stay unchanged. Then the names below the first gap shift up by
+    /// one, and the directory is synced after each rename. A crash at any point loses no good
+    /// backup: the next rotation or [`adopt`](Self::adopt) makes the verified backup the newest.
     ///
     /// # Errors
     ///
-    /// [`Error::Foreign`] when a name that would be touched is not a backup of this file,
-    /// [`Error::NoSpace`], [`Error::Busy`], [`Error::Changed`], or what the disk reports. After
-    /// any error each backup is as it was, or moved along by one.
+    /// - [`Error::Foreign`] if a name that would be touched is not a backup of this file.
+    /// - [`Error::NoSpace`] if the copy does not fit.
+    /// - [`Error::Busy`] if another call holds the lock, and [`Error::RestorePending`] if a restore
+    ///   must be finished first.
+    /// - [`Error::Changed`] if the source changed during the copy, [`Error::Source`] if the caller's
+    ///   code failed, and [`Error::Stopped`] if `watch` returned `Break`.
+    /// - [`Error::Io`] if the disk reports an error.
+    ///
+    /// After any error each backup is unchanged, or has moved by one index.
     pub fn rotate(
         &self,
         source: Source<'_>,
@@ -62,26 +69,32 @@ impl Backups {
             Some(about) => Some(about.clone()),
             None => copy::source_facts(self.dir(), &source, &*self.inspect, watch)?,
         };
+        // Order: adoption shifts names, so it comes before the scan.
         let adopted = self.adopt_locked(watch)?;
         self.refuse_left(&adopted, about.as_ref())?;
         let slots = self.scan()?;
         if let Some(about) = &about {
             self.own(&slots, &about.id)?;
             if let Some(facts) = self.unchanged(&slots, about, watch)? {
-                // Order: a name that an interrupted rotation gave is durable before it counts.
+                // Order: the sync comes before success is reported. The name may have been given by
+                // an interrupted rotation, and is not durable yet.
                 self.sync()?;
                 let pruned = self.prune_locked(self.options.keep, &facts.id, watch)?;
                 return Ok(Rotated { facts, method: None, adopted, pruned });
             }
         }
+        // Order: the copy is made, synced and verified before the first name shifts.
         let making = self.names.backup_temporary(Making);
         let made = self.job(&making, Mode::Frozen, about.as_ref()).run(source, watch);
         let made = made.and_then(|made| {
+            // Checked again with the identity of the copy, because without `about` the identity was
+            // unknown before.
             self.own(&slots, &made.facts.id)?;
             self.inherit(&making, Mode::Frozen)?;
             Ok(made)
         });
         let Copied { facts, method } = made.inspect_err(|_| copy::discard(self.dir(), &making))?;
+        // Without `about` the version is known only now, so the comparison is made after the copy.
         let same =
             about.is_none() && self.unchanged(&slots, &facts, &mut copy::unwatched)?.is_some();
         if same {
@@ -90,13 +103,20 @@ impl Backups {
             self.put_in_front(&making, &slots)?;
             self.note_now(&self.names.backup(1), &facts, Depth::Checksums);
         }
+        // Order: older backups are removed only after the new one has its name.
         let pruned = self.prune_locked(self.options.keep, &facts.id, watch)?;
         Ok(Rotated { facts, method: Some(method).filter(|_| !same), adopted, pruned })
     }
 
-    /// Clears up after a crash: a verified backup that had not got its name yet becomes the newest
-    /// one, other temporaries are removed. To be called when the file is opened for writing. Takes
-    /// no lock where there is nothing to do, and does nothing while a rotation is going on.
+    /// Clears up after a crash. A verified backup without a number becomes the newest one, and
+    /// other temporaries are removed.
+    ///
+    /// Call this when the file is opened for writing. Takes no lock if there is nothing to do, and
+    /// does nothing if another call holds the lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the disk reports an error.
     pub fn adopt(&self) -> Result<Adopted> {
         if self.temporaries()?.is_empty() {
             return Ok(Adopted::default());
@@ -107,13 +127,19 @@ impl Backups {
         }
     }
 
-    /// Removes all but the newest `keep` backups that are whole and
-    /// [count](crate::Trust::counts), and returns the names it removed. Files that are not backups
-    /// of this file are left alone. 0 removes all of them.
+    /// Removes all but the newest `keep` backups that are complete and
+    /// [count](crate::Trust::counts). Returns the names of the removed files. If `keep` is 0, all
+    /// backups are removed. Files that are not backups of this file are not changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] if another call holds the lock; [`Error::RestorePending`] if a restore must
+    /// be finished first; [`Error::Io`] if the disk reports an error.
     pub fn prune(&self, keep: u32) -> Result<Vec<String>> {
         let _lock = self.lock()?;
         self.refuse_pending()?;
         let slots = self.scan()?;
+        // If the file is missing, the newest backup identifies it.
         let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
         let newest = slots.iter().find_map(|slot| slot.owner.clone().ok());
         match main.or(newest) {
@@ -122,16 +148,16 @@ impl Backups {
         }
     }
 
-    /// Refuses to go on when one of the names that a rotation may touch is no backup of the file
+    /// Returns [`Error::Foreign`] if a name that a rotation may touch is not a backup of the file
     /// `id`.
     fn own(&self, slots: &[Slot], id: &[u8]) -> Result<()> {
         let upto = self.options.keep.max(self.top(slots));
         slots::own(self.dir(), self.name(), slots, id, upto)
     }
 
-    /// The name that is given up for the others to move along: that of the oldest, if all `keep`
-    /// names have backups that count and there are no others. Else the first that is free, and
-    /// pruning decides what goes, after reading what stays.
+    /// Returns the index to which names shift. If all `keep` names have backups that count and
+    /// there are no others, it is that of the oldest backup, which is replaced. Otherwise it is the
+    /// first free index, and pruning removes old backups after reading the ones that stay.
     fn top(&self, slots: &[Slot]) -> u32 {
         let (gap, keep) = (slots::first_gap(slots), self.options.keep);
         let ours = |slot: &&Slot| slot.owner.is_ok();
@@ -145,41 +171,51 @@ impl Backups {
         let ready = self.names.backup_temporary(Ready);
         let taken = self.dir().metadata(&ready).named("look at", self.dir(), &ready)?.is_some();
         if taken {
-            // What could not be adopted stays. A crash costs the new backup then, and no other:
-            // none of them gives way before the new one has its name.
+            // A file that could not be adopted keeps the name. In this case a crash loses only the
+            // new backup: no other backup is replaced before the new one has its name.
             return self.shift(making, slots::first_gap(slots), slots);
         }
+        // Order: the backup gets a name that `adopt` recognizes before the first backup shifts, so
+        // that a crash during the shift does not lose it.
         self.rename(making, &ready).inspect_err(|_| copy::discard(self.dir(), making))?;
-        // Order: from here on nothing is discarded. Where a sync of the folder failed, this name
-        // may be the only one of a backup that already has its number for everybody to see.
+        // Order: after this rename nothing is discarded. If a sync of the directory failed, this
+        // name may be the only durable one of a backup that already appears under its number.
         self.sync()?;
         self.shift(&ready, self.top(slots), slots)
     }
 
-    /// Shifts the names below `top` up by one, over what has that name, and puts `newcomer` in
-    /// front. Each step is durable before the next.
+    /// Shifts the names below `top` up by one, replacing the backup at `top`, and gives `newcomer`
+    /// the index 1. Each step is durable before the next.
     fn shift(&self, newcomer: &str, top: u32, slots: &[Slot]) -> Result<()> {
+        // Order: from the highest index down, so that each rename moves to a name that the previous
+        // step freed.
         for index in (1..top).rev() {
             self.step(&self.names.backup(index), index + 1, slots)?;
         }
         self.step(newcomer, 1, slots)
     }
 
+    /// Renames `from` to the backup `index` and syncs the directory.
+    ///
+    /// Returns [`Error::Foreign`] if a file has appeared there since the scan.
     fn step(&self, from: &str, index: u32, slots: &[Slot]) -> Result<()> {
         let to = self.names.backup(index);
         let seen = slots.iter().find(|slot| slot.index == index).map(|slot| slot.found.identity);
         let now = self.dir().metadata(&to).named("look at", self.dir(), &to)?;
-        // What this rotation moved away from there is gone; anything else was put there meanwhile.
+        // The file that the scan found there may be replaced. Any other file was put there by
+        // another program.
         if let Some(now) = now.filter(|now| Some(now.identity) != seen) {
             let what = format!("{} that appeared just now", copy::kind_in_words(now.kind));
             let (path, of) = (self.dir().path(&to), self.dir().path(self.name()));
             return Err(Error::Foreign { path, of, what });
         }
+        // Order: each rename is synced before the next, so that a power cut keeps at least one name
+        // of each backup.
         self.rename(from, &to)?;
         self.sync()
     }
 
-    /// The newest backup's facts, if it is of this version, which it is read whole for.
+    /// Returns the facts of the newest backup, if it is good and of the version `about`.
     fn unchanged(
         &self,
         slots: &[Slot],
@@ -190,6 +226,7 @@ impl Backups {
         slots::facts_if_good(self.dir(), newest, about, &*self.inspect, watch)
     }
 
+    /// Clears up after a crash. The caller holds the lock.
     fn adopt_locked(&self, watch: &mut Watch<'_>) -> Result<Adopted> {
         let mut done = Adopted::default();
         for (what, found) in self.temporaries()? {
@@ -209,6 +246,8 @@ impl Backups {
         Ok(done)
     }
 
+    /// Makes the backup `name` the newest one, if it is good and belongs to the file `main`.
+    /// Otherwise removes it or leaves it.
     fn adopt_one(
         &self,
         name: &str,
@@ -216,6 +255,8 @@ impl Backups {
         done: &mut Adopted,
         watch: &mut Watch<'_>,
     ) -> Result<()> {
+        // Order: the backup is verified again before a name shifts, because a crash may have
+        // damaged it.
         let depth = self.inspect.deepest();
         let reading = &mut |_| sign_of_life(watch);
         let facts = match slots::verify(self.dir(), name, &*self.inspect, depth, reading) {
@@ -237,12 +278,14 @@ impl Backups {
             done.left.push(name.to_owned());
             return Ok(());
         }
-        // With a gap its rotation had begun to shift names, and an older backup of this version
-        // (of a store that was restored since) may have taken another one's place for it.
+        // A gap means that its rotation had begun to shift names. In that case an older backup of
+        // the same version (of a store that was restored since) may have replaced another one for
+        // it, so only the newest backup is compared.
         let shifting = slots.last().is_some_and(|oldest| oldest.index > upto);
         let look_at = if shifting { 1 } else { slots.len() };
         for slot in slots.iter().take(look_at) {
             let theirs = slots::facts_if_good(self.dir(), slot, &facts, &*self.inspect, watch)?;
+            // Another backup has this version already.
             if theirs.is_some() {
                 return self.remove(name.to_owned(), done);
             }
@@ -253,8 +296,8 @@ impl Backups {
         Ok(())
     }
 
-    /// Refuses to rotate while something that could not be adopted has a name that a rotation
-    /// needs. A version of this file that is not authentic is in nobody's way.
+    /// Returns [`Error::Foreign`] if a file that could not be adopted has a name that a rotation
+    /// needs. A version of this file that is not authentic does not block a rotation.
     fn refuse_left(&self, adopted: &Adopted, about: Option<&Facts>) -> Result<()> {
         let main = match about {
             Some(about) => Some(about.id.clone()),
@@ -277,7 +320,7 @@ impl Backups {
         Ok(())
     }
 
-    /// All temporaries of this file, apart from what an interrupted restore still needs.
+    /// Returns all temporaries of this file, except those that an interrupted restore still needs.
     fn temporaries(&self) -> Result<Vec<(BackupTemporary, Metadata)>> {
         let mut there = Vec::new();
         for what in [Making, Staged, Copying, Ready] {
@@ -298,8 +341,9 @@ impl Backups {
         Ok(())
     }
 
-    /// Removes what is older than the newest `keep` backups of the file `id` that are good; each of
-    /// these is read whole first. If `watch` breaks, nothing more is removed.
+    /// Removes the backups that are older than the newest `keep` good backups of the file `id`.
+    /// Reads each of the newest `keep` completely first. If `watch` returns `Break`, no further
+    /// file is removed.
     fn prune_locked(&self, keep: u32, id: &[u8], watch: &mut Watch<'_>) -> Result<Vec<String>> {
         let mut ours = self.scan()?;
         ours.retain(|slot| slot.owner.as_ref().is_ok_and(|owner| owner == id));
@@ -308,6 +352,8 @@ impl Backups {
             return Ok(removed);
         }
         let depth = self.inspect.deepest();
+        // Order: from the newest to the oldest, so that a backup is removed only after `keep` newer
+        // ones have been read and verified.
         let mut good = 0;
         for slot in ours {
             if good >= keep {
@@ -318,7 +364,7 @@ impl Backups {
             let reading = &mut |_| sign_of_life(watch);
             match slots::verify(self.dir(), &slot.name, &*self.inspect, depth, reading) {
                 Ok(_) => good += 1,
-                // What cannot be read now may be good.
+                // A file that cannot be read now may be good, so no file older than it is removed.
                 Err(Error::Io { action, path, source }) => {
                     return Err(Error::Io { action, path, source });
                 }

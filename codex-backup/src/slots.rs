@@ -1,4 +1,4 @@
-//! The backups that stand in a directory now, and whose they are.
+//! The existing backups in a directory, and the file that each belongs to.
 
 use codex_storage::names::{Names, Role};
 use codex_storage::vfs::{Dir, Kind, Metadata, Open};
@@ -8,30 +8,31 @@ use crate::error::{Error, Named, Result};
 use crate::inspect::{Depth, Facts, Inspect, InspectError, Reading, Trust};
 use crate::meter::sign_of_life;
 
-/// One name of the form `NAME.bak.<n>`.
+/// An existing file with a name of the form `NAME.bak.<n>`.
 #[derive(Debug, Clone)]
 pub(crate) struct Slot {
     pub(crate) index: u32,
     pub(crate) name: String,
     pub(crate) found: Metadata,
-    /// Whose it is, or in words what else it is.
+    /// The identity of the file, or a description of the file if its identity cannot be read.
     pub(crate) owner: Owner,
 }
 
-/// Whose a file is, or in words what else it is.
+/// The identity of a file, or a description of the file if its identity cannot be read.
 type Owner = std::result::Result<Vec<u8>, String>;
 
-/// All names of the form `NAME.bak.<n>`, newest first, each header read.
+/// Returns all files with names of the form `NAME.bak.<n>`, newest first. Reads the header of each.
 pub(crate) fn scan(dir: &dyn Dir, names: &Names, inspect: &dyn Inspect) -> Result<Vec<Slot>> {
     let mut slots = Vec::new();
     for candidate in dir.list().named("list the folder of", dir, names.main())? {
         let Some(Role::Backup(index)) = names.role(&candidate) else { continue };
-        // A rotation may move it between the two calls.
+        // A rotation may rename the file between the two calls.
         let Some(found) = dir.metadata(&candidate).named("look at", dir, &candidate)? else {
             continue;
         };
         let owner = if found.kind == Kind::File {
             match owner(dir, &candidate, inspect) {
+                // The file may also be renamed or removed before it is opened.
                 Err(Error::Missing { .. }) => continue,
                 owner => owner?,
             }
@@ -44,7 +45,8 @@ pub(crate) fn scan(dir: &dyn Dir, names: &Names, inspect: &dyn Inspect) -> Resul
     Ok(slots)
 }
 
-/// Whose file `name` is, if that is a regular file whose header says so.
+/// Returns the identity of the file `name`, or `None` if it is not a regular file or has no
+/// readable identity.
 pub(crate) fn owner_of(
     dir: &dyn Dir,
     name: &str,
@@ -56,13 +58,15 @@ pub(crate) fn owner_of(
     }
 }
 
-/// Refuses to go on when one of the names up to `upto` is not a backup of the file `id`.
+/// Returns [`Error::Foreign`] if one of the backups up to the index `upto` does not belong to the
+/// file `id`.
 pub(crate) fn own(dir: &dyn Dir, name: &str, slots: &[Slot], id: &[u8], upto: u32) -> Result<()> {
     let mut near = slots.iter().filter(|slot| slot.index <= upto);
     near.try_for_each(|slot| own_one(dir, name, slot, Some(id)))
 }
 
-/// Whether `slot` is a backup of the file `id`, or of any where that is not known.
+/// Returns [`Error::Foreign`] if `slot` is not a backup of the file `id`. If `id` is `None`, a
+/// backup of any file is accepted.
 pub(crate) fn own_one(dir: &dyn Dir, name: &str, slot: &Slot, id: Option<&[u8]>) -> Result<()> {
     let what = match &slot.owner {
         Ok(owner) if id.is_none_or(|id| owner == id) => return Ok(()),
@@ -73,7 +77,7 @@ pub(crate) fn own_one(dir: &dyn Dir, name: &str, slot: &Slot, id: Option<&[u8]>)
     Err(Error::Foreign { path, of, what: what.to_owned() })
 }
 
-/// The smallest index from 1 without a backup.
+/// Returns the smallest index from 1 that has no backup.
 pub(crate) fn first_gap(slots: &[Slot]) -> u32 {
     let mut gap = 1;
     for slot in slots {
@@ -84,7 +88,7 @@ pub(crate) fn first_gap(slots: &[Slot]) -> u32 {
     gap
 }
 
-/// What the file `name` says of itself, or why it cannot.
+/// Returns the facts of the file `name`.
 pub(crate) fn facts(
     dir: &dyn Dir,
     name: &str,
@@ -95,8 +99,9 @@ pub(crate) fn facts(
     inspect.facts(&file, reading).map_err(|error| Error::from_inspect(dir.path(name), error))
 }
 
-/// The facts of the backup `slot` if it is of the version `about`, whole and authentic: if so, it
-/// is read to its last byte. The only error is [`Error::Stopped`].
+/// Returns the facts of the backup `slot` if it is of the version `about`, complete and authentic;
+/// a backup of that version is read to its last byte. Returns `None` after any other error than
+/// [`Error::Stopped`].
 pub(crate) fn facts_if_good(
     dir: &dyn Dir,
     slot: &Slot,
@@ -108,6 +113,7 @@ pub(crate) fn facts_if_good(
         return Ok(None);
     }
     let reading = &mut |_| sign_of_life(watch);
+    // The cheap check of the version comes first. Only a backup of the same version is read whole.
     let verified = facts(dir, &slot.name, inspect, reading).and_then(|facts| {
         if !facts.same_version(about) {
             return Ok(None);
@@ -121,18 +127,18 @@ pub(crate) fn facts_if_good(
     }
 }
 
-/// Whether the header of the file `name` is authentic, as far as `inspect` can tell.
+/// Returns whether the header of the file `name` is authentic, as far as `inspect` can check it.
 pub(crate) fn trust(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Trust> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
     inspect.trust(&file).map_err(|error| Error::from_inspect(dir.path(name), error))
 }
 
-/// Whether the file `name` counts as a backup; one that cannot be read does not.
+/// Returns whether the file `name` counts as a backup. A file that cannot be read does not.
 pub(crate) fn counts(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> bool {
     trust(dir, name, inspect).is_ok_and(Trust::counts)
 }
 
-/// Reads every byte of the file `name` and checks it.
+/// Reads and checks every byte of the file `name`.
 pub(crate) fn verify(
     dir: &dyn Dir,
     name: &str,
@@ -146,6 +152,8 @@ pub(crate) fn verify(
         .map_err(|error| Error::from_inspect(dir.path(name), error))
 }
 
+/// Returns the identity of the file `name`, or a description of the file if its identity cannot be
+/// read. Only an error of the disk is an error.
 fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
     let file = dir.open(name, Open::Read).named("open", dir, name)?;
     match inspect.identity(&file) {
@@ -157,6 +165,6 @@ fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
             | InspectError::Alien { what }
             | InspectError::NeedsKey { what }
             | InspectError::Unauthentic { what },
-        ) => Ok(Err(format!("a file that does not say whose it is ({what})"))),
+        ) => Ok(Err(format!("a file whose identity cannot be read ({what})"))),
     }
 }
