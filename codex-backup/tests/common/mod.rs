@@ -15,11 +15,11 @@ use codex_backup::{
 #[derive(Debug, Clone, Copy)]
 pub struct Card;
 
-/// The id of the store that most tests are about.
+/// The id of the store that most tests use.
 pub const OURS: [u8; 4] = *b"ours";
 pub const THEIRS: [u8; 4] = *b"them";
 
-/// The bytes of a card; the body tells versions apart, across sectors.
+/// Returns the bytes of a card. The body differs between versions, in every sector.
 pub fn card(id: [u8; 4], seq: u64, body_len: usize) -> Vec<u8> {
     let mut bytes = b"CARD".to_vec();
     bytes.extend(id);
@@ -98,7 +98,7 @@ impl Inspect for Card {
     }
 }
 
-/// Writes a whole durable file under a name, replacing what was there.
+/// Writes a complete, durable file under a name, replacing the file that has it.
 pub fn put(dir: &dyn Dir, name: &str, bytes: &[u8]) {
     if dir.metadata(name).unwrap().is_some() {
         dir.remove(name).unwrap();
@@ -109,7 +109,7 @@ pub fn put(dir: &dyn Dir, name: &str, bytes: &[u8]) {
     dir.sync().unwrap();
 }
 
-/// Replaces a file as a store replaces its image.
+/// Replaces a file in the way a store replaces its image.
 pub fn replace(dir: &dyn Dir, name: &str, bytes: &[u8]) {
     put(dir, "image.next", bytes);
     dir.rename("image.next", name).unwrap();
@@ -137,18 +137,18 @@ pub fn backups(vfs: &Vfs, name: &str, keep: u32) -> Backups {
     Backups::new(vfs.clone(), name, Arc::new(Card), options(keep)).unwrap()
 }
 
-/// The live file as a source.
+/// Returns the live file as a source.
 pub fn main_of(name: &str) -> Source<'_> {
     Source::Frozen { name }
 }
 
-/// Gives the store a new version and rotates.
+/// Gives the store a new version, then rotates.
 pub fn advance(backups: &Backups, vfs: &Vfs, seq: u64) -> Result<codex_backup::Rotated, Error> {
     replace(&*vfs.dir, backups.name(), &card(OURS, seq, 40));
     backups.rotate(main_of(backups.name()), None, &mut unwatched)
 }
 
-/// The versions of the whole backups, newest first, with their index.
+/// Returns the versions of the complete backups with their index, newest first.
 pub fn versions(vfs: &Vfs, name: &str) -> Vec<(u32, u64)> {
     let mut found: Vec<(u32, u64)> = names(&*vfs.dir)
         .iter()

@@ -1,4 +1,4 @@
-//! Stores on a simulated disk, and what must hold of them whatever happens to it.
+//! Stores on a simulated disk, and the conditions that must hold after every fault.
 
 #![allow(clippy::panic, reason = "a test fails by panicking")]
 
@@ -13,35 +13,35 @@ use codex_backup::{Backups, Depth, Inspect, Options, Rotated, Source, Watch, Wri
 
 use super::{Card, OURS, bytes, card, put};
 
-/// How many are kept in these tests.
+/// The number of backups that these tests keep.
 pub const KEEP: u32 = 3;
 /// The side file of the store.
 pub const LOG: &str = "a.db.wal.00000000000000000001";
 
-/// How a backup comes about.
+/// The way in which a backup is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Way {
     Reflink,
     /// On a file system that cannot share blocks.
     Copy,
-    /// Of a file that grows.
+    /// From a growing file.
     Grown,
     Write,
 }
 
 pub const WAYS: [Way; 4] = [Way::Reflink, Way::Copy, Way::Grown, Way::Write];
 
-/// What multiplies the counts of random tests.
+/// The factor for the number of cases of random tests.
 pub fn scale() -> f64 {
     std::env::var("CODEX_SCALE").ok().and_then(|text| text.parse().ok()).unwrap_or(1.0)
 }
 
-/// What random tests start from.
+/// The seed of random tests.
 pub fn seed() -> u64 {
     std::env::var("CODEX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 
-/// A disk with a store at `seq`, its side file, and backups of the versions given by index.
+/// Returns a disk with a store at `seq`, its side file, and backups of the versions given by index.
 pub fn disk(seq: u64, slots: &[(u32, u64)]) -> FaultDir {
     let disk = FaultDir::new();
     let vfs = disk.vfs(seed());
@@ -53,12 +53,12 @@ pub fn disk(seq: u64, slots: &[(u32, u64)]) -> FaultDir {
     disk
 }
 
-/// The bytes of the side file of a version.
+/// Returns the bytes of the side file of a version.
 pub fn log(seq: u64) -> Vec<u8> {
     format!("the log that continues {seq}").into_bytes()
 }
 
-/// The world as seen by a process that makes backups this way.
+/// Returns the disk, clock and entropy of a process that makes backups in this way.
 pub fn world(disk: &FaultDir, way: Way) -> Vfs {
     // Two processes never draw the same random names.
     let vfs = disk.vfs(seed() + disk.calls());
@@ -75,7 +75,7 @@ pub fn rotate(vfs: &Vfs, way: Way, seq: u64) -> codex_backup::Result<Rotated> {
     rotate_watched(vfs, way, seq, &mut unwatched)
 }
 
-/// As [`rotate`], while `watch` hears of it.
+/// Like [`rotate`], with the progress reported to `watch`.
 pub fn rotate_watched(
     vfs: &Vfs,
     way: Way,
@@ -90,14 +90,14 @@ pub fn rotate_watched(
     let source = match way {
         Way::Reflink | Way::Copy => Source::Frozen { name: "a.db" },
         Way::Grown => Source::Growing { name: "a.db", upto: contents.len() as u64 },
-        // Of a size that says nothing, so that a full disk is met while writing.
+        // An estimate of zero bytes, so that a full disk is detected while writing.
         Way::Write => Source::Write { size: 0, write: &mut write },
     };
     backups_of(vfs).rotate(source, None, watch)
 }
 
-/// The versions of the whole files among the backups, those waiting for their name included.
-/// Panics at a damaged one: whatever has the name of a backup is good.
+/// Returns the versions of the complete backups, including one that does not have its number yet.
+/// Panics if one is damaged, because every file with the name of a backup must be good.
 pub fn good(dir: &dyn Dir, context: &dyn Fn() -> String) -> BTreeSet<u64> {
     let mut versions = BTreeSet::new();
     for name in dir.list().unwrap() {
@@ -114,7 +114,8 @@ pub fn good(dir: &dyn Dir, context: &dyn Fn() -> String) -> BTreeSet<u64> {
     versions
 }
 
-/// Each version that was good is good still, or gone for a newer one: then it was the oldest.
+/// Asserts that each version that was good is still good, except the oldest, which a newer one may
+/// have replaced.
 pub fn nothing_lost(before: &BTreeSet<u64>, after: &BTreeSet<u64>, context: &dyn Fn() -> String) {
     let lost: Vec<_> = before.difference(after).collect();
     let newer = before.last().is_none_or(|newest| after.last() > Some(newest));
@@ -126,7 +127,8 @@ pub fn nothing_lost(before: &BTreeSet<u64>, after: &BTreeSet<u64>, context: &dyn
     assert!(fair, "had {before:?}, has {after:?}; {}", context());
 }
 
-/// Nothing but the store, its side file, backups, the lock, and what was replaced.
+/// Asserts that no files exist except the store, its side file, backups, the lock, and replaced
+/// files.
 pub fn no_strays(dir: &dyn Dir, context: &dyn Fn() -> String) {
     for name in dir.list().unwrap() {
         let fine = name == "a.db"
@@ -138,7 +140,7 @@ pub fn no_strays(dir: &dyn Dir, context: &dyn Fn() -> String) {
     }
 }
 
-/// The store is whole at this version, with its side file and no other.
+/// Asserts that the store is complete at this version, with only its own side file.
 pub fn store_is(dir: &dyn Dir, seq: u64, has_log: bool, context: &dyn Fn() -> String) {
     assert_eq!(bytes(dir, "a.db"), card(OURS, seq, 700), "{}", context());
     let found = dir.metadata(LOG).unwrap().is_some();
@@ -148,11 +150,11 @@ pub fn store_is(dir: &dyn Dir, seq: u64, has_log: bool, context: &dyn Fn() -> St
     }
 }
 
-/// Looks at a disk and at what was returned; the last argument tells what happened.
+/// Checks a disk and the result of the call. The last argument describes the fault.
 pub type Check<'a, R> = dyn FnMut(&FaultDir, &R, &dyn Fn() -> String) + 'a;
 
-/// Runs `act` with the power cut before each of its calls and after the last, and shows `check`
-/// each disk that each cut can leave, with what `act` had returned. Returns the number of disks.
+/// Runs `act` with the power cut before each of its calls and after the last one. Calls `check`
+/// with each disk that each cut can leave and the result of `act`. Returns the number of disks.
 pub fn each_power_cut<R>(
     base: &FaultDir,
     act: &dyn Fn(&FaultDir) -> R,
@@ -178,7 +180,7 @@ pub fn each_power_cut<R>(
     count
 }
 
-/// How many calls `act` makes on a healthy disk.
+/// Returns the number of calls that `act` makes on a healthy disk.
 pub fn calls_of<R>(base: &FaultDir, act: &dyn Fn(&FaultDir) -> R) -> u64 {
     let disk = base.duplicate();
     let before = disk.calls();
@@ -186,7 +188,7 @@ pub fn calls_of<R>(base: &FaultDir, act: &dyn Fn(&FaultDir) -> R) -> u64 {
     disk.calls() - before
 }
 
-/// What happened on a disk, for the message of a failed check.
+/// Describes the calls on a disk, for the message of a failed check.
 pub fn story(disk: &FaultDir, what: &str) -> String {
     let mut text = format!("{what}, CODEX_SEED={}\n", seed());
     for call in disk.trace() {

@@ -1,4 +1,4 @@
-//! One copy elsewhere: whole and verified, or nothing.
+//! A copy elsewhere is complete and verified, or does not exist.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ fn a_copy_is_the_source_and_nothing_else_is_left() {
     assert_eq!((copied.facts.seq, copied.method), (7, Method::Copy));
     assert_eq!(bytes(&*to.dir, "b.db"), card(OURS, 7, 1_000_000));
     assert_eq!(names(&*to.dir), ["b.db"]);
-    // The inspector of the tests reads in pieces of its own.
+    // The inspector of the tests reads in chunks of its own size.
     for (phase, piece) in [(Phase::Copying, 131_072), (Phase::Verifying, 262_144)] {
         let done: Vec<_> = seen.iter().filter(|it| it.phase == phase).map(|it| it.done).collect();
         let pieces: Vec<u64> =

@@ -1,4 +1,5 @@
-//! The power is cut before and after every call: no good backup is lost, no half file is left.
+//! The power is cut before and after every call. No good backup is lost, and no partial file is
+//! left.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,7 +15,7 @@ use codex_backup::{
     CopyOptions, Depth, Facts, Inspect, InspectError, Reading, Trust, copy_to, unwatched,
 };
 
-/// Which backups there are before a rotation: none, some, a gap, as many as are kept, too many.
+/// The backups before a rotation: none, some, a gap, the number to keep, more than that.
 const LAYOUTS: [&[(u32, u64)]; 6] = [
     &[],
     &[(1, 3)],
@@ -46,7 +47,7 @@ fn rotation_survives(way: Way, layout: &[(u32, u64)]) -> u64 {
         let found = good(&*vfs.dir, &context);
         let fair = || {
             if layout.len() > KEEP as usize {
-                // More than are to be kept: the oldest ones may go.
+                // If there are more than the number to keep, the oldest ones may be removed.
                 let newest = before.iter().rev().take(KEEP as usize).copied().collect();
                 nothing_lost(&newest, &good(&*vfs.dir, &context), &context);
             } else {
@@ -136,7 +137,7 @@ fn a_power_cut_in_a_copy_leaves_the_whole_copy_or_nothing() {
             assert!(copy(image), "{}", context());
         }
         let mut left = names(&*vfs.dir);
-        // The lock file of the copy, which was interrupted after all else.
+        // The lock file of the copy, which was interrupted after all its other steps.
         left.retain(|name| name != "copy.bak.lock");
         assert_eq!(left, ["a.db", LOG, "copy"], "{}", context());
     });
@@ -168,7 +169,7 @@ fn a_power_cut_while_a_restore_is_finished_ends_in_the_new_store() {
     let mut images = 0;
     let mut seen = std::collections::BTreeSet::new();
     each_power_cut(&base, &restore, &mut |image, _, _| {
-        // Of the disks with equal names one is enough.
+        // One disk of those with equal names is enough.
         let vfs = image.vfs(2);
         let pending = backups_of(&vfs).pending_restore().unwrap().is_some();
         if !pending || !seen.insert(names(&*vfs.dir)) {
@@ -209,7 +210,7 @@ fn finished_is_old_or_new(image: &FaultDir, acknowledged: bool, context: &dyn Fn
     assert_eq!(good(&*vfs.dir, context), [1, 2, 3].into(), "{}", context());
 }
 
-/// Reads cards as one who has a key, under which those from 1,000 on are not authentic.
+/// An inspector with a key. Cards with a `seq` of 1,000 or more are not authentic under it.
 #[derive(Debug)]
 struct Keyed;
 

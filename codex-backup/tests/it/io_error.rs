@@ -1,4 +1,4 @@
-//! Every call fails once, and from some call on all fail: no good backup is lost, and the error
+//! Every call fails once, or all calls fail from one call on. No good backup is lost, and the error
 //! names the file.
 
 use crate::common::sim::{
@@ -64,7 +64,7 @@ fn rotation_fails_well(way: Way, layout: &[(u32, u64)]) -> u64 {
         assert!(result.is_err() || found.contains(&9), "{}", context());
         store_is(&*vfs.dir, 9, true, &context);
 
-        // In the same boot, with what a failed sync has left in the cache, or dropped from it.
+        // In the same boot, with the state that a failed sync left in the cache or dropped from it.
         disk.evict_clean_pages();
         nothing_lost(&before, &good(&*vfs.dir, &context), &context);
         let choice =
@@ -78,8 +78,8 @@ fn rotation_fails_well(way: Way, layout: &[(u32, u64)]) -> u64 {
         assert!(listed.len() <= KEEP as usize, "{listed:?} {}", context());
         nothing_lost(&before, &good(&*vfs.dir, &context), &context);
         no_strays(&*vfs.dir, &context);
-        // A folder whose sync failed may lose a name for good that everybody saw in its place. Then
-        // the newer one that was verified since is there.
+        // After a failed sync of a directory, a name that was visible may be lost permanently. In
+        // that case the newer backup, which was verified since, exists.
         for image in disk.crash_images(&choice) {
             let found = good(&*image.vfs(3).dir, &context);
             assert_eq!(found.last(), Some(&9), "{found:?} {}", context());
@@ -128,7 +128,7 @@ fn an_error_at_any_call_of_a_copy_leaves_the_whole_copy_or_nothing() {
         }
         assert_eq!(bytes(&*vfs.dir, "copy"), card(OURS, 9, 700), "{}", context());
         let mut left = crate::common::names(&*vfs.dir);
-        // The lock file of the copy, where its removal failed.
+        // The lock file of the copy, if its removal failed.
         left.retain(|name| name != "copy.bak.lock");
         assert_eq!(left, ["a.db", LOG, "copy"], "{}", context());
     });
@@ -153,8 +153,9 @@ fn an_error_at_any_call_of_opening_costs_no_backup_and_is_cleared_up_the_next_ti
     assert!(cases > 200, "{cases}");
 }
 
-/// Runs `act` with each fault at each of its calls, once and for good, before and after the call's
-/// effect, and shows `check` the disk, healthy again. Returns the number of runs.
+/// Runs `act` with each fault at each of its calls, once and permanently, before and after the
+/// effect of the call. Calls `check` with the disk when it is healthy again. Returns the number of
+/// runs.
 fn each_error<R>(base: &FaultDir, act: &dyn Fn(&FaultDir) -> R, check: &mut Check<'_, R>) -> u64 {
     let mut cases = 0;
     for call in 0..calls_of(base, act) {

@@ -1,4 +1,4 @@
-//! The tests of rotation, copies and restores, one module a subject.
+//! The tests of rotation, copies and restores, with one module for each subject.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,

@@ -1,4 +1,5 @@
-//! Random sequences of rotations, prunes, restores and interruptions against a model of a list.
+//! Random sequences of rotations, prunes, restores and interruptions, compared with a model: a
+//! list.
 
 use crate::common::sim::{
     self, KEEP, LOG, WAYS, Way, backups_of, calls_of, disk, good, no_strays, rotate, world,
@@ -14,7 +15,7 @@ use proptest::test_runner::{RngSeed, TestRunner};
 
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// The store commits something.
+    /// The store commits.
     Change,
     Rotate(Way),
     Prune(u32),
@@ -22,7 +23,7 @@ enum Step {
     Open,
 }
 
-/// How a step ends before its time, at this part of its calls (in 256ths).
+/// The end of a step: in time, or by a fault after the given part of its calls (in 256ths).
 #[derive(Debug, Clone, Copy)]
 enum End {
     InTime,
@@ -30,13 +31,13 @@ enum End {
     Error(u8, Fault, Lasting, Side),
 }
 
-/// The store and its backups as they should be.
+/// The expected state of the store and its backups.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Model {
     seq: u64,
     last_seq: u64,
     has_log: bool,
-    /// Index and version, newest first.
+    /// Index and version of each backup, newest first.
     slots: Vec<(u32, u64)>,
     restores: u32,
 }
@@ -114,7 +115,8 @@ fn run(steps: &[(Step, End)]) {
         let found = reopen(&machine, &model, &context);
         let in_time = matches!(end, End::InTime);
         assert!(ended || !in_time, "{}", context());
-        // An error that hides the newest backup may make a second one of the same version.
+        // If an error hides the newest backup, a rotation may make a second one of the same
+        // version.
         if ended && !matches!(end, End::Error(..)) {
             assert_eq!(found, expected, "{}", context());
         } else {
@@ -124,7 +126,7 @@ fn run(steps: &[(Step, End)]) {
     }
 }
 
-/// Takes a step; says whether that was acknowledged.
+/// Performs a step. Returns whether it succeeded.
 fn take(disk: &FaultDir, step: Step, model: &Model) -> bool {
     let vfs = world(disk, if let Step::Rotate(way) = step { way } else { Way::Copy });
     let backups = backups_of(&vfs);
@@ -140,7 +142,7 @@ fn take(disk: &FaultDir, step: Step, model: &Model) -> bool {
     }
 }
 
-/// The store replaces its image and, where a restore took its log away, starts none.
+/// The store replaces its image. If a restore moved its log away, it starts none.
 fn change(dir: &dyn Dir, seq: u64) -> std::io::Result<()> {
     let frozen = codex_backup::vfs::Open::CreateNew(codex_backup::vfs::Mode::Frozen);
     let name = format!("a.db.wal.next-{seq}");
@@ -151,7 +153,7 @@ fn change(dir: &dyn Dir, seq: u64) -> std::io::Result<()> {
     dir.sync()
 }
 
-/// Opens the store for writing, as a program does after whatever happened, and looks at it.
+/// Opens the store for writing, as a program does after any interruption, and checks it.
 fn reopen(machine: &FaultDir, model: &Model, context: &dyn Fn() -> String) -> Model {
     let vfs = machine.vfs(sim::seed() + machine.calls() + 1);
     for name in vfs.dir.list().unwrap() {
@@ -179,7 +181,7 @@ fn reopen(machine: &FaultDir, model: &Model, context: &dyn Fn() -> String) -> Mo
 }
 
 impl Model {
-    /// What a step makes of it in time; `None` where it can only be refused.
+    /// Returns the state after the step, or `None` if the step can only be refused.
     fn after(&self, step: Step) -> Option<Self> {
         let mut next = self.clone();
         match step {
@@ -219,7 +221,7 @@ impl Model {
         self.slots.iter().map(|slot| slot.1).collect()
     }
 
-    /// What an interrupted step may make of it.
+    /// Returns the states that are allowed after an interrupted step.
     fn may_become(&self, found: &Self, next: &Self, step: Step, context: &dyn Fn() -> String) {
         let (old, new) = (self.versions(), found.versions());
         let store = |model: &Self| (model.seq, model.has_log, model.restores);

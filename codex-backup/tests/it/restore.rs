@@ -1,4 +1,4 @@
-//! Restore: the old file or the new one, whole, and what is replaced is kept.
+//! A restore leaves the complete old file or the complete new one, and keeps the replaced files.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ fn a_damaged_file_and_another_store_at_its_place_are_kept_like_any_other() {
         put(&*vfs.dir, "a.db", there);
         let is_store = Card.identity(&vfs.dir.open("a.db", Open::Read).unwrap()).is_ok();
         let refused = backups(&vfs, "a.db", 3).restore(1, &[], &mut unwatched);
-        // Another store is replaced only when that is asked for.
+        // Another store is replaced only if the option is set.
         assert_eq!(matches!(refused, Err(Error::Unrelated { .. })), is_store, "{refused:?}");
         if is_store {
             assert_eq!(bytes(&*vfs.dir, "a.db"), there);
@@ -233,7 +233,7 @@ fn a_damaged_record_is_an_error_and_never_ignored() {
     }
 }
 
-/// A store at seq 3 whose restore to seq 2 was interrupted right after it was decided.
+/// Returns a store at seq 3 whose restore to seq 2 was interrupted directly after it was decided.
 fn interrupted() -> Vfs {
     let vfs = Vfs::mem(1);
     let ours = backups(&vfs, "a.db", 3);
@@ -327,7 +327,7 @@ fn a_forged_record_moves_no_file_but_those_of_a_restore() {
     }
 }
 
-/// The record `intact` with other names in its only move, and a checksum that fits.
+/// Returns the record `intact` with other names in its only move, and a correct checksum.
 fn forge(intact: &[u8], (from, to): &(&str, &str)) -> Vec<u8> {
     let mut record: serde_json::Value = serde_json::from_slice(intact).unwrap();
     assert_eq!(record["moves"].as_array().unwrap().len(), 1, "{record}");

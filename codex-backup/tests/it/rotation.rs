@@ -1,4 +1,4 @@
-//! Rotation: what is kept, what is refused, what is left alone.
+//! A rotation keeps, refuses and ignores the right files.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -169,7 +169,7 @@ fn a_second_rotation_waits_for_the_lock_and_then_says_who_holds_it() {
 #[test]
 fn a_rotation_stopped_at_any_report_leaves_the_backups_as_they_were() {
     for way in WAYS {
-        // An older backup, and one whose rotation was cut off before it had its name.
+        // An older backup, and one whose rotation was interrupted before it had its number.
         let base = sim::disk(9, &[(1, 3)]);
         let ready = "a.db.bak.new";
         put(&*base.vfs(0).dir, ready, &card(OURS, 4, 700));
@@ -233,7 +233,7 @@ fn copying_a_backup_over_the_live_file_by_hand_changes_no_other_backup() {
     for seq in 1..=3 {
         advance(&ours, &vfs, seq).unwrap();
     }
-    // Straight through the permissions, as the superuser's `cp` does.
+    // Written in spite of the permissions, as the `cp` of the superuser does.
     let written = std::fs::copy(at("a.db.bak.2"), at("a.db"));
     if written.is_err() {
         std::fs::remove_file(at("a.db")).unwrap();
@@ -258,7 +258,7 @@ fn a_verified_temporary_is_adopted_and_other_temporaries_are_removed() {
     let done = ours.adopt().unwrap();
     assert_eq!(done.adopted.unwrap().seq, 3);
     assert_eq!(done.removed.len(), 3);
-    // Nothing is dropped for it: the next rotation does that.
+    // No backup is removed for it. The next rotation does that.
     assert_eq!(versions(&vfs, "a.db"), [(1, 3), (2, 2), (3, 1)]);
     advance(&ours, &vfs, 5).unwrap();
     assert_eq!(versions(&vfs, "a.db"), [(1, 5), (2, 3)]);
@@ -395,7 +395,7 @@ fn a_plain_file_that_decayed_since_it_was_verified_is_found() {
     let notes = Backups::new(vfs, "notes", Arc::new(Whole), crate::common::options(2)).unwrap();
     let source = Source::Growing { name: "notes", upto: 9 };
     notes.rotate(source, None, &mut unwatched).unwrap();
-    // A disk that forgets leaves the time of change as it was.
+    // Bit rot does not change the time of change.
     let before = std::fs::metadata(&path).unwrap().modified().unwrap();
     let mode = |bits| std::os::unix::fs::PermissionsExt::from_mode(bits);
     std::fs::set_permissions(&path, mode(0o600)).unwrap();

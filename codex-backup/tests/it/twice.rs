@@ -1,5 +1,5 @@
-//! Two interruptions in one history: a process is killed at any call, the next one goes on in the
-//! same boot, and the power is cut at any call of that one.
+//! Two interruptions in one history: a process is killed at any call, the next process continues in
+//! the same boot, and the power is cut at any of its calls.
 
 use crate::common::sim::{
     LOG, Way, backups_of, calls_of, disk, each_power_cut, good, log, rotate, store_is, world,
@@ -9,22 +9,21 @@ use codex_backup::unwatched;
 use codex_backup::vfs::fault::{Fault, FaultDir, Lasting, Side};
 use codex_backup::vfs::{Observed, Vfs};
 
-/// How the first process ends.
+/// The way in which the first process ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ends {
-    /// It is killed. The names that it made are seen by the next process, and are not durable.
+    /// The process is killed. Its names are visible to the next process, and are not durable.
     Killed,
-    /// That call and each later one fails. The names under a sync that failed are seen, and no
-    /// later sync makes them durable.
+    /// That call and each later one fails. Names whose sync failed are visible, and no later sync
+    /// makes them durable.
     Failing,
 }
 
-/// Looks at a disk and at the return value of the second process; the last argument tells what
-/// happened.
+/// Checks a disk and the result of the second process. The last argument describes the faults.
 type Check<'a> = dyn FnMut(&FaultDir, bool, &dyn Fn() -> String) + 'a;
 
-/// Interrupts `first` at each of its calls, then cuts the power at each call of `second`, and shows
-/// `check` each disk that is left with the return value of `second`. Returns the number of disks.
+/// Interrupts `first` at each of its calls, then cuts the power at each call of `second`. Calls
+/// `check` with each disk that is left and the result of `second`. Returns the number of disks.
 fn each_interruption_and_power_cut(
     base: &FaultDir,
     ends: Ends,
@@ -46,7 +45,7 @@ fn each_interruption_and_power_cut(
         }
         first(&vfs);
         disk.clear_plan();
-        // The names of moves whose sync failed are known from the cache alone: see README.
+        // The names of moves whose sync failed are known only from the cache; see the README.
         if ends == Ends::Failing && disk.peek("a.db.replaced.1.wal.00000000000000000001").is_ok() {
             continue;
         }
