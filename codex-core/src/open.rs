@@ -101,9 +101,8 @@ struct Loaded {
 }
 
 fn load(config: &Config) -> Result<Loaded> {
-    let mut storage = codex_storage::open(config.clone())?;
     let mut builder = MapBuilder::new();
-    let recovered = storage.replay(&mut |op| {
+    let (storage, recovered) = codex_storage::open(config, &mut |op| {
         builder.push(op);
         Ok(())
     })?;
@@ -159,7 +158,7 @@ fn is_opened_by(config: &Config, backup: &str) -> Result<(), StorageError> {
     let (vfs, name) = (config.vfs.clone(), backup.to_owned());
     let (access, create) = (Access::ReadOnly, Create::Never);
     let trial = Config { vfs, name, access, create, ..config.clone() };
-    codex_storage::open(trial)?.replay(&mut |_| Ok(()))?;
+    codex_storage::open(&trial, &mut |_| Ok(()))?;
     codex_storage::verify(&config.vfs, backup, config.keys.as_deref())?;
     Ok(())
 }

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use crate::batch::{Group, Op};
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, RecordError, Result};
+use crate::files::StoreFiles;
 use crate::header::{FileKind, Found, Header};
 use crate::history::{History, Position};
-use crate::image::{ImageReader, Place};
+use crate::image::ImageReader;
 use crate::ledger::{Rewrite, install, write_ledger};
 use crate::names::{Names, Role, Temporary};
-use crate::open::open;
+use crate::open::{open, read_main};
 use crate::seal::{Keys, Seal};
 use crate::storage::{Anchor, Durability, EntrySink, Form, State, Storage};
 use crate::vfs::{Mode, Open, Vfs};
@@ -61,12 +62,15 @@ pub fn convert(config: Config, to: &Conversion) -> Result<Converted> {
     let names = Names::new(&name, &path)?;
     let mut config = Config { access: Access::ReadWrite, create: Create::Never, ..config };
     config.checkpoint.close_into_image_bytes_max = u64::MAX;
-    let old_keys = config.keys.clone();
-    let mut storage = open(config)?;
+    let main = read_main(&vfs, &names, &path)?;
+    let is_ledger = main.is_some_and(|(_, found)| found.header.form == Form::Ledger);
+    let keeps_history = is_ledger && to.form.is_none_or(|form| form == Form::Ledger);
+    if keeps_history {
+        // Its state is not needed below. Under the lock it has to be a ledger still.
+        config.form.get_or_insert(Form::Ledger);
+    }
     let mut entries = Entries::default();
-    let keeps_history =
-        storage.form() == Form::Ledger && to.form.is_none_or(|form| form == Form::Ledger);
-    storage.replay(&mut |op| {
+    let (mut storage, _) = open(&config, &mut |op| {
         if !keeps_history {
             entries.apply(op);
         }
@@ -78,7 +82,7 @@ pub fn convert(config: Config, to: &Conversion) -> Result<Converted> {
     storage.close(&entries)?;
     // The lock is held as long as the storage is there.
     let source = Source { vfs, names, path, history, storage };
-    let converted = source.write(to, old_keys.as_deref(), &entries);
+    let converted = source.write(to, config.keys.as_deref(), &entries);
     drop(source);
     converted
 }
@@ -178,9 +182,9 @@ impl Source {
         mode: Option<Mode>,
         entries: &Entries,
     ) -> Result<Position> {
-        let place = self.place(seal.clone());
-        let written = place.image(header).write(entries, &self.history, &|_| true)?;
-        let installed = place.install_as(&written.temporary, mode);
+        let files = self.files(seal.clone());
+        let written = files.image(header).write(entries, &self.history, &|_| true)?;
+        let installed = files.install_as(&written.temporary, mode);
         self.installed(installed.map_err(Into::into))?;
         Ok(Position::base(ImageReader::open(&self.vfs, self.names.main(), seal)?.header()))
     }
@@ -203,23 +207,23 @@ impl Source {
                 oldest_seq: old.oldest_seq,
                 ..header
             };
-            let place = self.place(old_seal);
-            let rewrite = Rewrite::begin(&place, Durability::Os, old, header, seal.clone())?;
+            let files = self.files(old_seal);
+            let rewrite = Rewrite::begin(&files, Durability::Os, old, header, seal.clone())?;
             temporary = rewrite.temporary.clone();
             let complete = rewrite.complete(self.history.seq());
             writer = complete.inspect_err(|_| self.discard(&temporary))?.0;
         } else {
             temporary = self.names.temporary(Temporary::Convert);
-            let place = self.place(seal.clone());
-            let written = write_ledger(&place, header, &temporary, &mut |group, full| {
+            let files = self.files(seal.clone());
+            let written = write_ledger(&files, header, &temporary, &mut |group, full| {
                 entries.groups(group, full)
             });
             writer = written.inspect_err(|_| self.discard(&temporary))?;
         }
-        let place = self.place(seal);
-        let prepared = self.installed(place.prepare(&temporary, mode));
+        let files = self.files(seal);
+        let prepared = self.installed(files.prepare(&temporary, mode));
         prepared.inspect_err(|_| self.discard(&temporary))?;
-        install(&place, &temporary)?;
+        install(&files, &temporary)?;
         let end = writer.end();
         Ok(Position { seq: end.seq, digest: end.digest })
     }
@@ -263,8 +267,13 @@ impl Source {
         self.vfs.dir.list().map_err(|e| Error::io("list the folder of", &self.path, e))
     }
 
-    fn place(&self, seal: Option<Arc<dyn Seal>>) -> Place {
-        Place { vfs: self.vfs.clone(), names: self.names.clone(), seal, lock: self.storage.lock() }
+    fn files(&self, seal: Option<Arc<dyn Seal>>) -> StoreFiles {
+        StoreFiles {
+            vfs: self.vfs.clone(),
+            names: self.names.clone(),
+            seal,
+            lock: self.storage.lock(),
+        }
     }
 }
 

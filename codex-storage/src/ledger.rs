@@ -13,83 +13,84 @@ pub use upto::ledger_upto;
 
 pub(crate) use rewrite::{Rewrite, install, write_ledger};
 
-use crate::batch::{Group, Op, Seq};
-use crate::condition::Condition;
-use crate::config::{Config, OnDamage};
+use crate::batch::{Group, Seq};
+use crate::config::{Access, Config};
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
+use crate::files::StoreFiles;
 use crate::header::{Found, Header};
 use crate::history::{AnchorWatch, History, Position};
-use crate::image::Place;
 use crate::lock::StoreLock;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
 use crate::names::Temporary;
+use crate::read_only::ReadOnly;
 use crate::seal::{Keys, Seal};
 use crate::storage::{
-    Anchor, AnchorFound, Checkpoint, Cut, Durability, Form, Recovered, Retired, State, Storage,
-    StorageStats, SyncPoint, Written,
+    Anchor, AnchorFound, Checkpoint, Cut, Durability, Form, OpSink, Recovered, Retired, State,
+    Storage, StorageStats, SyncPoint, Written,
 };
 use crate::vfs::{File, Open, Vfs};
+use crate::write_state::WriteState;
 
 /// An open store of the form Ledger.
 #[derive(Debug)]
 pub(crate) struct Ledger {
-    place: Place,
-    condition: Condition,
+    files: StoreFiles,
+    write_state: WriteState,
     durability: Durability,
-    on_damage: OnDamage,
-    watch: AnchorWatch,
-    phase: Phase,
+    writer: Box<LogWriter>,
     /// Of the file in place.
     header: Header,
-    /// What a rekey is copying.
+    /// The copy of a rekey that is running.
     pending: Option<Rewrite>,
     /// The file that a rekey has replaced.
     retired: Option<Retired>,
-    /// The end as replay has found it.
-    end: LogEnd,
     /// Whether the name of the file is known to be durable: this handle has made it so, or a
     /// commit was made on it.
     is_named: bool,
-    /// Up to the last commit that was acknowledged, or found by replay.
+    /// Up to the last commit that was acknowledged, or read at the opening.
     history: History,
 }
 
-#[derive(Debug)]
-enum Phase {
-    /// Not yet replayed.
-    Opened(Arc<dyn File>),
-    /// Replayed to be read only; or the replay has failed.
-    Read,
-    Writing(Box<LogWriter>),
-}
-
 impl Ledger {
-    /// The store whose main file, with this header, was opened.
-    pub(crate) fn new(
-        place: Place,
-        condition: Condition,
+    /// Opens the ledger in `file`, whose header is `header`.
+    pub(crate) fn open(
+        files: StoreFiles,
         config: &Config,
         file: Arc<dyn File>,
         header: Header,
-    ) -> Self {
-        let end = LogEnd::base(&header);
-        let history = History::base(&header);
-        Self {
-            // A ledger that is being made has no name that could be lost.
-            is_named: place.lock.is_none(),
-            place,
-            header,
-            pending: None,
-            retired: None,
-            condition,
-            durability: config.durability,
-            on_damage: config.on_damage,
-            watch: AnchorWatch::new(config.anchor, config.accept_unknown_anchor),
-            phase: Phase::Opened(file),
-            history,
-            end,
+        sink: &mut OpSink<'_>,
+    ) -> Result<(Box<dyn Storage>, Recovered)> {
+        // A staged ledger has no name that could be lost.
+        let is_named = files.lock.is_none();
+        let (state, history, anchor) = read(&files, config, file, &header, sink)?;
+        let recovered = Recovered {
+            stray: None,
+            seq: state.end.seq,
+            durable: state.durable,
+            clean: state.tail_end.is_none() && state.end.closed,
+            replayed: state.end.seq - header.base_seq,
+            cut: state.tail_end.map(|tail_end| Cut {
+                file: files.names.main().to_owned(),
+                offset: state.end.offset,
+                bytes: tail_end - state.end.offset,
+                seq: state.end.seq,
+            }),
+            locked: files.is_locked(),
+            anchor,
+        };
+        if config.access == Access::ReadOnly {
+            let stats = StorageStats {
+                seq: recovered.seq,
+                durable: recovered.durable,
+                log_bytes: state.end.offset,
+                ..StorageStats::default()
+            };
+            return Ok((Box::new(ReadOnly::new(files, header, history, stats)), recovered));
         }
+        let is_named = is_named || state.end.seq > header.named_seq;
+        let ledger = Self::writing(files, config, header, history, &state, is_named)?;
+        Ok((Box::new(ledger), recovered))
     }
 
     /// Makes a new ledger at the store's own name.
@@ -98,81 +99,72 @@ impl Ledger {
     /// `NoSpace`, `Io`: where the name could not be made durable, the file may be there, and its
     /// first commit names it again.
     pub(crate) fn create(
-        place: Place,
-        condition: Condition,
+        files: StoreFiles,
         config: &Config,
         header: Header,
-    ) -> Result<Self> {
+        sink: &mut OpSink<'_>,
+    ) -> Result<(Box<dyn Storage>, Recovered)> {
         let header = Header { generation: 1, ..header };
-        let temporary = place.names.temporary(Temporary::Ledger);
-        let new = NewLog::write(log_place(&place, config.durability), header, temporary.clone())?;
-        prepare(&place, &temporary)?;
+        let temporary = files.names.temporary(Temporary::Ledger);
+        let new = NewLog::write(log_place(&files, config.durability), header, temporary.clone())?;
+        prepare(&files, &temporary)?;
         new.publish()?;
-        place.has_name();
-        let (file, found) = open_main(&place.vfs, place.names.main())?;
-        let header = found.authenticate(place.seal.as_deref(), &place.path())?;
-        let ledger = Self::new(place, condition, config, file, header);
-        Ok(Self { is_named: true, ..ledger })
+        files.has_name();
+        let (file, found) = open_main(&files.vfs, files.names.main())?;
+        let header = found.authenticate(files.seal.as_deref(), &files.path())?;
+        let (state, history, anchor) = read(&files, config, file, &header, sink)?;
+        let recovered = Recovered {
+            clean: true,
+            seq: state.end.seq,
+            durable: state.durable,
+            locked: files.is_locked(),
+            anchor,
+            ..Recovered::default()
+        };
+        let ledger = Self::writing(files, config, header, history, &state, true)?;
+        Ok((Box::new(ledger), recovered))
     }
 
-    /// Reads all commits; the operations go to `sink`.
-    fn read(
-        &mut self,
-        file: Arc<dyn File>,
-        sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
-    ) -> Result<(LogState, Option<AnchorFound>)> {
-        let (path, header) = (self.condition.path(), &self.header);
-        self.watch.pass(self.history.end(), path)?;
-        let seal = self.place.seal.clone();
-        let mut reader = LogReader::new(file, path, header, seal, 0, self.on_damage)?;
-        while let Some(group) = reader.next()? {
-            group.for_each_commit(&mut |commit| {
-                let digest = Stamp::read(commit.batch.extra).digest;
-                let position = Position { seq: commit.seq, digest };
-                // For the image of a copy in another form.
-                self.history.list(position);
-                self.watch.pass(position, path)
-            })?;
-            group.for_each(sink)?;
-        }
-        let anchor = self.watch.end(&mut self.history, path)?;
-        Ok((reader.finish(), anchor))
-    }
-
-    /// Makes the log ready to be continued.
-    fn recover(&self, state: &LogState) -> Result<LogWriter> {
-        let (vfs, path) = (&self.place.vfs, self.condition.path());
-        let file = vfs
-            .dir
-            .open(self.place.names.main(), Open::Write)
-            .map_err(|e| Error::not_writable(path, e))?;
-        recover(log_place(&self.place, self.durability), file, &self.header, state)
+    /// Makes the log that was read ready to be continued.
+    fn writing(
+        files: StoreFiles,
+        config: &Config,
+        header: Header,
+        history: History,
+        state: &LogState,
+        is_named: bool,
+    ) -> Result<Self> {
+        let path = files.path();
+        let file = files.vfs.dir.open(files.names.main(), Open::Write);
+        let file = file.map_err(|e| Error::not_writable(&path, e))?;
+        let writer = recover(log_place(&files, config.durability), file, &header, state)?;
+        Ok(Self {
+            files,
+            write_state: WriteState::new(&path),
+            durability: config.durability,
+            writer: Box::new(writer),
+            header,
+            pending: None,
+            retired: None,
+            is_named,
+            history,
+        })
     }
 
     pub(super) fn writer(&mut self) -> Result<&mut LogWriter> {
-        self.condition.check()?;
-        match &mut self.phase {
-            Phase::Writing(writer) => Ok(writer),
-            Phase::Opened(_) | Phase::Read => Err(Error::Contradiction(NOT_REPLAYED)),
-        }
+        self.write_state.check()?;
+        Ok(&mut self.writer)
     }
 
     /// Checks that an opening would find the ledger.
     fn check_name(&mut self) -> Result<()> {
         let seq = self.history.seq().min(self.writer()?.durable() + 1);
-        self.place.check_name(&mut self.condition, seq)
+        self.files.check_name(&mut self.write_state, seq)
     }
 
     /// Prepares the file `temporary` for the ledger's name.
     fn prepare(&self, temporary: &str) -> Result<()> {
-        prepare(&self.place, temporary)
-    }
-
-    fn end(&self) -> &LogEnd {
-        match &self.phase {
-            Phase::Writing(writer) => writer.end(),
-            Phase::Opened(_) | Phase::Read => &self.end,
-        }
+        prepare(&self.files, temporary)
     }
 }
 
@@ -181,37 +173,8 @@ impl Storage for Ledger {
         Form::Ledger
     }
 
-    fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
-        let Phase::Opened(file) = std::mem::replace(&mut self.phase, Phase::Read) else {
-            return Err(Error::Contradiction("a storage is replayed once, before anything else"));
-        };
-        let is_new = self.is_named && self.place.lock.is_some();
-        let (state, anchor) = self.read(file, sink)?;
-        self.end = state.end;
-        self.history.go_on(self.end.seq, self.end.digest);
-        if self.condition.writes() {
-            self.phase = Phase::Writing(Box::new(self.recover(&state)?));
-        }
-        self.is_named |= state.end.seq > self.header.named_seq;
-        Ok(Recovered {
-            stray: None,
-            seq: state.end.seq,
-            durable: state.durable,
-            clean: state.tail_end.is_none() && (state.end.closed || is_new),
-            replayed: state.end.seq - self.header.base_seq,
-            cut: state.tail_end.map(|tail_end| Cut {
-                file: self.place.names.main().to_owned(),
-                offset: state.end.offset,
-                bytes: tail_end - state.end.offset,
-                seq: state.end.seq,
-            }),
-            locked: self.place.is_locked(),
-            anchor,
-        })
-    }
-
     fn group(&self) -> Group {
-        Group::new(layout(Form::Ledger, self.place.seal.is_some()))
+        Group::new(layout(Form::Ledger, self.files.seal.is_some()))
     }
 
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
@@ -222,9 +185,9 @@ impl Storage for Ledger {
         // Order: after the frame is durable and before anybody is told, so that no commit is
         // acknowledged which an opening would not find.
         if self.durability == Durability::Sync {
-            self.place.check_name(&mut self.condition, seqs.start)?;
+            self.files.check_name(&mut self.write_state, seqs.start)?;
         }
-        let LogEnd { seq, digest, .. } = *self.end();
+        let LogEnd { seq, digest, .. } = *self.writer.end();
         self.history.go_on(seq, digest);
         Ok(seqs)
     }
@@ -265,46 +228,38 @@ impl Storage for Ledger {
     }
 
     fn close(&mut self, _state: &dyn State) -> Result<()> {
-        let closed = match (&mut self.phase, self.condition.check()) {
-            (_, Err(e @ Error::Poisoned { .. })) => Err(e),
-            (Phase::Writing(writer), Ok(())) => {
-                let seq = self.history.seq().min(writer.durable() + 1);
-                let found = self.place.check_name(&mut self.condition, seq);
-                found.and_then(|()| writer.close())
-            }
-            _ => Ok(()),
+        let closed = match self.write_state.check() {
+            Ok(()) => self.check_name().and_then(|()| self.writer.close()),
+            Err(e @ Error::Poisoned { .. }) => Err(e),
+            // Closed already.
+            Err(_) => Ok(()),
         };
-        self.condition.close();
+        self.write_state.close();
         closed
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.place.image_elsewhere(to, name, &self.header, &self.history)
+        self.files.image_elsewhere(to, name, &self.header, &self.history)
     }
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
-        self.place.lock.clone()
+        self.files.lock.clone()
     }
 
     fn seal(&self) -> Option<Arc<dyn Seal>> {
-        self.place.seal.clone()
+        self.files.seal.clone()
     }
 
     fn stats(&self) -> StorageStats {
-        let end = self.end();
-        let mut stats = StorageStats {
+        let (end, counts) = (self.writer.end(), self.writer.counts());
+        StorageStats {
             seq: end.seq,
-            durable: end.seq,
+            durable: self.writer.durable(),
+            groups: counts.groups,
+            syncs: counts.syncs,
             log_bytes: end.offset,
             ..StorageStats::default()
-        };
-        if let Phase::Writing(writer) = &self.phase {
-            let counts = writer.counts();
-            stats.durable = writer.durable();
-            stats.groups = counts.groups;
-            stats.syncs = counts.syncs;
         }
-        stats
     }
 
     fn anchor(&mut self) -> Anchor {
@@ -316,12 +271,39 @@ impl Storage for Ledger {
     }
 
     fn poisoned(&self) -> Option<String> {
-        let of_log = || match &self.phase {
-            Phase::Writing(writer) => writer.poisoned().map(str::to_owned),
-            Phase::Opened(_) | Phase::Read => None,
-        };
-        self.condition.poisoned().or_else(of_log)
+        let of_log = || self.writer.poisoned().map(str::to_owned);
+        self.write_state.poisoned().or_else(of_log)
     }
+}
+
+/// Hands the operations of all commits to `sink`. Returns the findings of the reader, the history,
+/// and the result of comparing the anchor.
+fn read(
+    files: &StoreFiles,
+    config: &Config,
+    file: Arc<dyn File>,
+    header: &Header,
+    sink: &mut OpSink<'_>,
+) -> Result<(LogState, History, Option<AnchorFound>)> {
+    let path = files.path();
+    let mut history = History::base(header);
+    let mut watch = AnchorWatch::new(config.anchor, config.accept_unknown_anchor);
+    watch.pass(history.end(), &path)?;
+    let mut reader = LogReader::new(file, &path, header, files.seal.clone(), 0, config.on_damage)?;
+    while let Some(group) = reader.next()? {
+        group.for_each_commit(&mut |commit| {
+            let digest = Stamp::read(commit.batch.extra).digest;
+            let position = Position { seq: commit.seq, digest };
+            // For the image of a copy in another form.
+            history.list(position);
+            watch.pass(position, &path)
+        })?;
+        group.for_each(sink)?;
+    }
+    let anchor = watch.end(&mut history, &path)?;
+    let state = reader.finish();
+    history.go_on(state.end.seq, state.end.digest);
+    Ok((state, history, anchor))
 }
 
 /// Opens the file `name` and reads its header.
@@ -336,18 +318,16 @@ fn open_main(vfs: &Vfs, name: &str) -> Result<(Arc<dyn File>, Found)> {
 }
 
 /// Prepares the file `temporary` for the ledger's name.
-pub(crate) fn prepare(place: &Place, temporary: &str) -> Result<()> {
-    let prepared = place.prepare(temporary, None);
-    prepared.map_err(|e| Error::io("replace", &place.path(), e))
+pub(crate) fn prepare(files: &StoreFiles, temporary: &str) -> Result<()> {
+    let prepared = files.prepare(temporary, None);
+    prepared.map_err(|e| Error::io("replace", &files.path(), e))
 }
 
-fn log_place(place: &Place, durability: Durability) -> LogPlace {
+fn log_place(files: &StoreFiles, durability: Durability) -> LogPlace {
     LogPlace {
-        vfs: place.vfs.clone(),
-        name: place.names.main().to_owned(),
-        seal: place.seal.clone(),
+        vfs: files.vfs.clone(),
+        name: files.names.main().to_owned(),
+        seal: files.seal.clone(),
         durability,
     }
 }
-
-const NOT_REPLAYED: &str = "a storage is replayed before it is written to";

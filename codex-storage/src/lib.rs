@@ -1,11 +1,11 @@
 //! Durable ordered commits in three forms.
 pub mod batch;
 mod codec;
-mod condition;
 mod config;
 mod convert;
 mod digest;
 mod error;
+mod files;
 mod frame;
 mod header;
 mod history;
@@ -13,31 +13,33 @@ mod image;
 mod ledger;
 mod lock;
 mod log;
+mod main_file;
 pub mod names;
 mod null;
 mod open;
+mod read_only;
 mod repair;
 pub mod seal;
-mod single;
 mod snapshot;
 pub mod storage;
 pub mod sync;
 mod verify;
 pub mod vfs;
 mod wal;
+mod write_state;
 
 pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use convert::{Conversion, Converted, convert};
 pub use error::{Error, RecordError, Result};
 pub use ledger::{LedgerCommit, LedgerCut, ledger_upto, read_commits};
 pub use lock::StoreLock;
-pub use null::null;
-pub use open::{open, open_staged};
-pub use repair::repair_header;
-pub use single::{
+pub use main_file::{
     FileFacts, check_name, file_authenticate, file_facts, file_id, file_root_id, file_store_id,
     segments, verify_file, write_whole,
 };
+pub use null::null;
+pub use open::{open, open_staged};
+pub use repair::repair_header;
 pub use verify::{Verified, verify};
 
 // The tests inside this crate share the doubles of those outside, which know it by its name.

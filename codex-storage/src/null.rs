@@ -2,11 +2,9 @@
 
 use std::ops::Range;
 
-use crate::batch::{Group, Layout, Op, Seq};
+use crate::batch::{Group, Layout, Seq};
 use crate::error::Result;
-use crate::storage::{
-    Anchor, Checkpoint, Form, Recovered, State, Storage, StorageStats, SyncPoint, Written,
-};
+use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
 
 /// A storage over nothing: commits are numbered and forgotten. Every call succeeds.
 pub fn null() -> Box<dyn Storage> {
@@ -22,10 +20,6 @@ struct Null {
 impl Storage for Null {
     fn form(&self) -> Form {
         Form::Wal
-    }
-
-    fn replay(&mut self, _sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
-        Ok(Recovered { clean: true, ..Recovered::default() })
     }
 
     fn group(&self) -> Group {

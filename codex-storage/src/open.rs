@@ -1,34 +1,40 @@
-//! Opens a store: refuses what is none, takes the lock, picks the form.
+//! Opens a store: refuses what is no store, takes the lock, and lets the form recover its state.
+//!
+//! The types that carry the parameters of an open, from the outside in: [`Config`], which a caller
+//! fills in; [`StoreFiles`], where the files are, their key and their lock, which the open storage
+//! keeps; [`Found`], a header that is checked but not yet authenticated, which only `unlock` turns
+//! into a [`Header`].
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::condition::Condition;
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, Result};
+use crate::files::StoreFiles;
 use crate::header::{FileKind, Found, Header};
-use crate::history::History;
-use crate::image::{ImageReader, Place};
+use crate::history::{AnchorWatch, History};
+use crate::image::ImageReader;
 use crate::ledger::Ledger;
 use crate::lock::StoreLock;
 use crate::names::{BackupTemporary, Names, Role, Temporary};
-use crate::seal::Seal;
 use crate::snapshot::Snapshot;
-use crate::storage::{Durability, EntrySink, Form, State, Storage};
+use crate::storage::{Durability, EntrySink, Form, OpSink, Recovered, State, Storage};
 use crate::vfs::{Dir, File, Kind, Open, Vfs};
 use crate::wal::Wal;
 
-/// Opens the store `config.name`, or creates it; call [`Storage::replay`] next.
+/// Opens the store `config.name`, or creates it, and recovers its state: calls `sink` with every
+/// operation that leads to it, in commit order. Opened for writing, the log is ready to continue.
 ///
-/// What stands at the path is looked at before anything is created beside it. The lock on the
-/// store is held until the storage is dropped. Opening for writing removes the temporary files
-/// that an earlier handle left.
+/// The path is checked before anything is created beside it. The lock on the store is held until
+/// the storage is dropped. Opening for writing removes the temporary files that an earlier handle
+/// left.
 ///
 /// # Errors
-/// Each cause has its own variant of [`Error`]; after each, the files are as they were, apart from
-/// the lock file and from what an unfinished creation leaves to the next one.
-pub fn open(config: Config) -> Result<Box<dyn Storage>> {
+/// One variant of [`Error`] for each cause: damage, missing files, a wrong key; an error that
+/// `sink` returned. The lock is free again, and the files are as they were, except for the lock
+/// file and for the remains of an unfinished creation, which the next one replaces.
+pub fn open(config: &Config, sink: &mut OpSink<'_>) -> Result<(Box<dyn Storage>, Recovered)> {
     let path = config.vfs.dir.path(&config.name);
     let names = Names::new(&config.name, &path)?;
     let writes = config.access == Access::ReadWrite;
@@ -38,165 +44,170 @@ pub fn open(config: Config) -> Result<Box<dyn Storage>> {
     if writes && names.is_backup() {
         return Err(Error::IsBackup { path });
     }
-    let opening = Opening { config, names, path };
-    // Before a lock file is created beside something that is no store.
-    opening.look()?;
-    let lock = if opening.names.is_backup() { None } else { Some(Arc::new(opening.lock()?)) };
-    match opening.look()? {
-        Some(main) => opening.open(main, lock),
-        None => opening.create(lock),
+    // Order: before the lock, which would create a file beside something that is no store.
+    look(config, &names, &path)?;
+    let lock =
+        if names.is_backup() { None } else { Some(Arc::new(take_lock(config, &names, &path)?)) };
+    // Order: again under the lock. Another process may have replaced the file meanwhile.
+    let main = look(config, &names, &path)?;
+    let files = StoreFiles { vfs: config.vfs.clone(), names, seal: None, lock };
+    match main {
+        Some(main) => open_main(config, files, main, sink),
+        None => create(config, files, sink),
     }
 }
 
 /// Opens for writing a store that is being made under a temporary name, which is no name of a
-/// store: without a lock, since the one on the store that it will replace is held.
+/// store: without a lock, because the caller holds the lock of the store that it will replace.
 ///
 /// # Errors
-/// As [`open`]; there is nothing to create.
-pub fn open_staged(config: Config) -> Result<Box<dyn Storage>> {
+/// As [`open`]; `NotFound` if there is no such file.
+pub fn open_staged(
+    config: &Config,
+    sink: &mut OpSink<'_>,
+) -> Result<(Box<dyn Storage>, Recovered)> {
     let path = config.vfs.dir.path(&config.name);
     let names = Names::staged(&config.name);
-    let opening = Opening { config, names, path };
-    match opening.look()? {
-        Some(main) => opening.open(main, None),
-        None => Err(Error::NotFound { path: opening.path }),
-    }
+    let Some(main) = look(config, &names, &path)? else {
+        return Err(Error::NotFound { path });
+    };
+    let files = StoreFiles { vfs: config.vfs.clone(), names, seal: None, lock: None };
+    open_main(config, files, main, sink)
 }
 
-/// What stands at the store's own name.
-pub(crate) struct Main {
-    pub(crate) file: Arc<dyn File>,
-    pub(crate) found: Found,
+/// The main file of the store and its header; `None` if it is missing and may be created.
+fn look(config: &Config, names: &Names, path: &Path) -> Result<Option<Main>> {
+    let path = || path.to_owned();
+    let Some((file, found)) = read_main(&config.vfs, names, &path())? else {
+        let left = Left::beside(&*config.vfs.dir, names)?;
+        if let Some(log) = left.log {
+            return Err(Error::ImageMissing { path: path(), log });
+        }
+        // An empty store does not contain the anchored commit.
+        let creates = config.create != Create::Never && config.anchor.is_none();
+        if creates && config.access == Access::ReadWrite {
+            // An empty store beside them would disown them.
+            if let Some(backup) = left.backup {
+                return Err(Error::OnlyBackups { path: path(), backup });
+            }
+            check_level(form_to_create(config), config.durability)?;
+            return Ok(None);
+        }
+        return Err(Error::NotFound { path: path() });
+    };
+    let header = &found.header;
+    if config.create == Create::New {
+        return Err(Error::AlreadyExists { path: path() });
+    }
+    if let Some(wanted) = config.form.filter(|&wanted| wanted != header.form) {
+        return Err(Error::WrongForm { path: path(), found: header.form, wanted });
+    }
+    match (header.cipher, &config.keys) {
+        (0, Some(_)) => return Err(Error::NotEncrypted { path: path() }),
+        (1.., None) => return Err(Error::KeyRequired { path: path() }),
+        _ => {}
+    }
+    check_level(header.form, config.durability)?;
+    Ok(Some((file, found)))
 }
 
-struct Opening {
-    config: Config,
-    names: Names,
-    path: PathBuf,
+fn form_to_create(config: &Config) -> Form {
+    config.form.unwrap_or(Form::Wal)
 }
 
-impl Opening {
-    /// The store's main file, `None` where it is missing and to be created.
-    fn look(&self) -> Result<Option<Main>> {
-        let path = || self.path.clone();
-        let Some(main) = read_main(&self.config.vfs, &self.names, &self.path)? else {
-            let left = Left::beside(&*self.config.vfs.dir, &self.names)?;
-            if let Some(log) = left.log {
-                return Err(Error::ImageMissing { path: path(), log });
-            }
-            // An empty store does not contain the anchored commit.
-            let creates = self.config.create != Create::Never && self.config.anchor.is_none();
-            if creates && self.config.access == Access::ReadWrite {
-                // An empty store in its place would disown them.
-                if let Some(backup) = left.backup {
-                    return Err(Error::OnlyBackups { path: path(), backup });
-                }
-                check_level(self.form_to_create(), self.config.durability)?;
-                return Ok(None);
-            }
-            return Err(Error::NotFound { path: path() });
-        };
-        let header = &main.found.header;
-        if self.config.create == Create::New {
-            return Err(Error::AlreadyExists { path: path() });
-        }
-        if let Some(wanted) = self.config.form.filter(|&wanted| wanted != header.form) {
-            return Err(Error::WrongForm { path: path(), found: header.form, wanted });
-        }
-        match (header.cipher, &self.config.keys) {
-            (0, Some(_)) => return Err(Error::NotEncrypted { path: path() }),
-            (1.., None) => return Err(Error::KeyRequired { path: path() }),
-            _ => {}
-        }
-        check_level(header.form, self.config.durability)?;
-        Ok(Some(main))
+fn take_lock(config: &Config, names: &Names, path: &Path) -> Result<StoreLock> {
+    let lock = StoreLock::take(&config.vfs, names, config.access, config.lock_timeout)?;
+    if config.access == Access::ReadWrite {
+        settle_names(&config.vfs, names, path)?;
     }
+    Ok(lock)
+}
 
-    fn form_to_create(&self) -> Form {
-        self.config.form.unwrap_or(Form::Wal)
-    }
-
-    fn lock(&self) -> Result<StoreLock> {
-        let Config { vfs, access, lock_timeout, .. } = &self.config;
-        let lock = StoreLock::take(vfs, &self.names, *access, *lock_timeout)?;
-        if *access == Access::ReadWrite {
-            self.settle_names()?;
+/// Makes the visible names durable, before anything rests on them: an earlier handle may have
+/// failed to. Then removes the temporary files.
+fn settle_names(vfs: &Vfs, names: &Names, path: &Path) -> Result<()> {
+    let dir = &vfs.dir;
+    dir.sync().map_err(|e| Error::io("sync the folder of", path, e))?;
+    for name in Temporary::ALL.map(|what| names.temporary(what)) {
+        let found = dir.metadata(&name);
+        if found.map_err(|e| Error::io("look at", &dir.path(&name), e))?.is_some() {
+            dir.remove(&name).map_err(|e| Error::io("remove", &dir.path(&name), e))?;
         }
-        Ok(lock)
     }
+    Ok(())
+}
 
-    /// Makes the names that are visible durable, before anything rests on them: an earlier handle
-    /// may have failed to. Then removes temporary files.
-    fn settle_names(&self) -> Result<()> {
-        let dir = &self.config.vfs.dir;
-        dir.sync().map_err(|e| Error::io("sync the folder of", &self.path, e))?;
-        for name in Temporary::ALL.map(|what| self.names.temporary(what)) {
-            let found = dir.metadata(&name);
-            if found.map_err(|e| Error::io("look at", &dir.path(&name), e))?.is_some() {
-                dir.remove(&name).map_err(|e| Error::io("remove", &dir.path(&name), e))?;
-            }
-        }
-        Ok(())
+fn open_main(
+    config: &Config,
+    mut files: StoreFiles,
+    (file, found): Main,
+    sink: &mut OpSink<'_>,
+) -> Result<(Box<dyn Storage>, Recovered)> {
+    let path = files.path();
+    let bytes = found.bytes().to_vec();
+    let (header, seal) = found.unlock(config.keys.as_deref(), &path)?;
+    if let Some(anchor) = config.anchor.filter(|at| at.store_id != header.store_id) {
+        return Err(Error::AnchorMismatch { path, seq: anchor.seq });
     }
+    files.seal = seal;
+    if header.form == Form::Ledger {
+        return Ledger::open(files, config, file, header, sink);
+    }
+    let image = ImageReader::new(file, &path, header, bytes, files.seal.clone())?;
+    open_image(config, files, image, sink)
+}
 
-    fn open(self, main: Main, lock: Option<Arc<StoreLock>>) -> Result<Box<dyn Storage>> {
-        let Main { file, found } = main;
-        let bytes = found.bytes().to_vec();
-        let (header, seal) = found.unlock(self.config.keys.as_deref(), &self.path)?;
-        if let Some(anchor) = self.config.anchor.filter(|at| at.store_id != header.store_id) {
-            return Err(Error::AnchorMismatch { path: self.path, seq: anchor.seq });
-        }
-        if header.form == Form::Ledger {
-            let (place, condition) = (self.place(seal, lock), self.condition());
-            return Ok(Box::new(Ledger::new(place, condition, &self.config, file, header)));
-        }
-        let image = ImageReader::new(file, &self.path, header, bytes, seal.clone())?;
-        let place = self.place(seal, lock);
-        Ok(self.with_image(place, image))
+fn create(
+    config: &Config,
+    mut files: StoreFiles,
+    sink: &mut OpSink<'_>,
+) -> Result<(Box<dyn Storage>, Recovered)> {
+    let form = form_to_create(config);
+    let kind = if form == Form::Ledger { FileKind::Log } else { FileKind::Image };
+    let mut header = Header::new(&files.vfs, &files.path(), kind, form)?;
+    if let Some(keys) = &config.keys {
+        let (sealed, seal) = header.under_fresh_root(&**keys, &files.path())?;
+        (header, files.seal) = (sealed, Some(seal));
     }
+    if form == Form::Ledger {
+        return Ledger::create(files, config, header, sink);
+    }
+    let written =
+        files.image(header.clone()).write(&Nothing, &History::base(&header), &|_| true)?;
+    files
+        .install(&written.temporary)
+        .map_err(|e| Error::io("put the new image in place as", &files.path(), e.source))?;
+    let image = ImageReader::open(&files.vfs, files.names.main(), files.seal.clone())?;
+    open_image(config, files, image, sink)
+}
 
-    fn create(self, lock: Option<Arc<StoreLock>>) -> Result<Box<dyn Storage>> {
-        let form = self.form_to_create();
-        if form == Form::Ledger {
-            let (header, seal) = self.new_header(FileKind::Log, form)?;
-            let (place, condition) = (self.place(seal, lock), self.condition());
-            let ledger = Ledger::create(place, condition, &self.config, header)?;
-            return Ok(Box::new(ledger));
-        }
-        let (header, seal) = self.new_header(FileKind::Image, form)?;
-        let place = self.place(seal, lock);
-        let written =
-            place.image(header.clone()).write(&Nothing, &History::base(&header), &|_| true)?;
-        place
-            .install(&written.temporary)
-            .map_err(|e| Error::io("put the new image in place as", &self.path, e.source))?;
-        let image = ImageReader::open(&place.vfs, place.names.main(), place.seal.clone())?;
-        Ok(self.with_image(place, image))
+fn open_image(
+    config: &Config,
+    files: StoreFiles,
+    image: ImageReader,
+    sink: &mut OpSink<'_>,
+) -> Result<(Box<dyn Storage>, Recovered)> {
+    // The header of an image names no ledger.
+    if image.header().form == Form::Snapshot {
+        return Snapshot::open(files, config, image, sink);
     }
+    Wal::open(files, config, &image, sink)
+}
 
-    fn with_image(&self, place: Place, image: ImageReader) -> Box<dyn Storage> {
-        // The header of an image names no ledger.
-        if image.header().form == Form::Snapshot {
-            return Box::new(Snapshot::new(place, &self.config, image));
-        }
-        Box::new(Wal::new(place, &self.config, image))
-    }
-
-    fn condition(&self) -> Condition {
-        Condition::new(&self.path, self.config.access)
-    }
-
-    fn place(&self, seal: Option<Arc<dyn Seal>>, lock: Option<Arc<StoreLock>>) -> Place {
-        Place { vfs: self.config.vfs.clone(), names: self.names.clone(), seal, lock }
-    }
-
-    /// The header of the first file of a new store, and its root key where it is to be encrypted.
-    fn new_header(&self, kind: FileKind, form: Form) -> Result<(Header, Option<Arc<dyn Seal>>)> {
-        let header = Header::new(&self.config.vfs, &self.path, kind, form)?;
-        let Some(keys) = &self.config.keys else { return Ok((header, None)) };
-        let (header, seal) = header.under_fresh_root(&**keys, &self.path)?;
-        Ok((header, Some(seal)))
-    }
+/// Hands the entries of `image` to `sink`. Returns the history up to the commit of the image, and
+/// the watch for the anchor that `config` demands, which has seen that history.
+pub(crate) fn replay_image(
+    config: &Config,
+    path: &Path,
+    image: &ImageReader,
+    sink: &mut OpSink<'_>,
+) -> Result<(History, AnchorWatch)> {
+    let mut history = History::base(image.header());
+    history.inherit(image.replay(sink)?);
+    let mut watch = AnchorWatch::new(config.anchor, config.accept_unknown_anchor);
+    watch.pass_listed(history.listed(), path)?;
+    watch.pass(history.end(), path)?;
+    Ok((history, watch))
 }
 
 /// The state of a store in which nothing is.
@@ -225,7 +236,10 @@ pub(crate) fn refuse_pending(vfs: &Vfs, names: &Names, path: &Path) -> Result<()
     }
 }
 
-/// The header and the open file at the store's own name; `None` where there is nothing.
+/// The open main file of a store, and its header, not yet authenticated.
+type Main = (Arc<dyn File>, Found);
+
+/// The file and its header at the store's own name; `None` if there is no file.
 ///
 /// # Errors
 /// `RestorePending`, `NotAFile`, `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, `BadPath`
@@ -239,7 +253,7 @@ pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<
         let why = "this is a log segment under another name; open the store it belongs to";
         return Err(Error::BadPath { path: path.to_owned(), why });
     }
-    Ok(Some(Main { file, found }))
+    Ok(Some((file, found)))
 }
 
 /// The file at the store's own name, open to be read; `None` where there is nothing.

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use crate::config::Access;
 use crate::error::{Error, Result};
+use crate::files::StoreFiles;
 use crate::header::{FileKind, Found};
-use crate::image::{ImageReader, Place};
+use crate::image::ImageReader;
 use crate::lock::StoreLock;
 use crate::names::{BackupTemporary, Names};
 use crate::open::{open_regular, refuse_pending};
@@ -87,15 +88,15 @@ impl Repair<'_> {
             Held::Store(lock) => Some(Arc::clone(lock)),
             Held::Backups { .. } => None,
         };
-        let place = Place { vfs: vfs.clone(), names: names.clone(), seal, lock };
-        let mut spec = place.image(image.header().clone());
+        let files = StoreFiles { vfs: vfs.clone(), names: names.clone(), seal, lock };
+        let mut spec = files.image(image.header().clone());
         if let Held::Backups { store, .. } = &self.held {
             spec.temporary = store.backup_temporary(BackupTemporary::Making);
         }
         // Reads back every byte: a header of another file does not fit the footer.
         let written = spec.rewrite_header(&image)?;
         drop(image);
-        place.install(&written.temporary).map_err(|failed| {
+        files.install(&written.temporary).map_err(|failed| {
             if !failed.in_doubt {
                 drop(vfs.dir.remove(&written.temporary));
             }

@@ -7,34 +7,34 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::batch::{Group, Layout, Op, Seq};
-use crate::condition::Condition;
-use crate::config::Config;
+use crate::batch::{Group, Layout, Seq};
+use crate::config::{Access, Config};
 use crate::error::{Error, Result};
+use crate::files::{NotInstalled, StoreFiles};
 use crate::header::{Header, NUMBER_MAX, following, fresh_id};
-use crate::history::{AnchorWatch, History, Position};
-use crate::image::{ImageReader, ImageSpec, NotInstalled, Place, discard, in_blocks};
+use crate::history::{History, Position};
+use crate::image::{ImageReader, ImageSpec, discard, in_blocks};
 use crate::lock::StoreLock;
+use crate::open::replay_image;
+use crate::read_only::ReadOnly;
 use crate::seal::{Keys, Seal};
 use crate::storage::{
-    Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
-    Written,
+    Anchor, Checkpoint, Durability, Form, OpSink, Recovered, State, Storage, StorageStats,
+    SyncPoint, Written,
 };
 use crate::vfs::{Open, Vfs};
+use crate::write_state::WriteState;
 
 /// An open store of the form Snapshot.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    place: Place,
-    condition: Condition,
+    files: StoreFiles,
+    write_state: WriteState,
     durability: Durability,
-    /// What is read by [`Storage::replay`], and then given up.
-    image: Option<ImageReader>,
     /// Of the image in place.
     header: Header,
     /// Of the image that a checkpoint is writing.
     pending: Option<Header>,
-    watch: AnchorWatch,
     /// Whether the name of the image in place is known to be durable.
     is_named: bool,
     /// Up to the last commit, in the image or not yet.
@@ -43,56 +43,65 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// The store whose image was opened.
-    pub(crate) fn new(place: Place, config: &Config, image: ImageReader) -> Self {
-        let condition = Condition::new(&place.path(), config.access);
+    /// Opens the store whose image is `image`.
+    pub(crate) fn open(
+        files: StoreFiles,
+        config: &Config,
+        image: ImageReader,
+        sink: &mut OpSink<'_>,
+    ) -> Result<(Box<dyn Storage>, Recovered)> {
+        let path = files.path();
+        let (mut history, watch) = replay_image(config, &path, &image, sink)?;
+        let anchor = watch.end(&mut history, &path)?;
+        history.list(history.end());
+        let (seq, locked) = (history.seq(), files.is_locked());
+        let recovered =
+            Recovered { seq, durable: seq, clean: true, locked, anchor, ..Recovered::default() };
         let header = image.header().clone();
-        let history = History::base(&header);
-        let stats = StorageStats {
-            seq: history.seq(),
-            durable: history.seq(),
-            image_bytes: image.len(),
-            ..StorageStats::default()
-        };
-        Self {
-            place,
-            condition,
+        let image_bytes = image.len();
+        let stats = StorageStats { seq, durable: seq, image_bytes, ..StorageStats::default() };
+        if config.access == Access::ReadOnly {
+            return Ok((Box::new(ReadOnly::new(files, header, history, stats)), recovered));
+        }
+        let mut snapshot = Self {
+            files,
+            write_state: WriteState::new(&path),
             durability: config.durability,
-            image: Some(image),
             header,
             pending: None,
-            watch: AnchorWatch::new(config.anchor, config.accept_unknown_anchor),
             is_named: false,
             history,
             stats,
-        }
+        };
+        snapshot.settle(image)?;
+        Ok((Box::new(snapshot), recovered))
     }
 
     /// The image to write next, of the state at `at`.
     fn next_image(&self, at: Position) -> Result<ImageSpec> {
         let header = Header {
-            file_id: fresh_id(&self.place.vfs, self.condition.path())?,
-            generation: following(self.header.generation, self.condition.path())?,
+            file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
+            generation: following(self.header.generation, self.write_state.path())?,
             base_seq: at.seq,
             base_digest: at.digest,
-            created_us: self.place.vfs.clock.now_us(),
+            created_us: self.files.vfs.clock.now_us(),
             ..self.header.clone()
         };
-        Ok(self.place.image(header))
+        Ok(self.files.image(header))
     }
 
     /// Puts a written image in place of the last one.
     fn install(&mut self, written: &Written, header: Header) -> Result<()> {
-        if let Err(NotInstalled { source, in_doubt }) = self.place.install(&written.temporary) {
+        if let Err(NotInstalled { source, in_doubt }) = self.files.install(&written.temporary) {
             if !in_doubt {
                 self.stats.images_failed += 1;
-                drop(self.place.vfs.dir.remove(&written.temporary));
-                return Err(Error::io("replace", self.condition.path(), source));
+                drop(self.files.vfs.dir.remove(&written.temporary));
+                return Err(Error::io("replace", self.write_state.path(), source));
             }
             self.is_named = false;
-            self.condition.poison(format!("putting the image in place failed: {source}"));
+            self.write_state.poison(format!("putting the image in place failed: {source}"));
             return Err(Error::InDoubt {
-                path: self.condition.path().to_owned(),
+                path: self.write_state.path().to_owned(),
                 seq: self.stats.durable + 1,
                 source: Arc::new(source),
             });
@@ -116,9 +125,9 @@ impl Snapshot {
             if frees || self.leaves_room(&written) {
                 return Ok(written);
             }
-            let path = self.place.vfs.dir.path(&written.temporary);
+            let path = self.files.vfs.dir.path(&written.temporary);
             let error = Error::NoSpace { path, needed: written.bytes };
-            discard(&self.place.vfs, &written.temporary, &error);
+            discard(&self.files.vfs, &written.temporary, &error);
             Err(error)
         });
         match written {
@@ -137,7 +146,7 @@ impl Snapshot {
 
     /// How much is free on the disk. Where the file system does not tell, it is tried.
     fn free(&self) -> u64 {
-        self.place.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX)
+        self.files.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX)
     }
 
     /// Gives the image its name once more, unless it is known to be durable. An earlier handle may
@@ -148,15 +157,15 @@ impl Snapshot {
             self.is_named = true;
             return Ok(());
         }
-        let written = match self.place.image(image.header().clone()).rewrite_header(&image) {
+        let written = match self.files.image(image.header().clone()).rewrite_header(&image) {
             // The first commit writes another image anyway.
             Err(Error::NoSpace { .. }) => return Ok(()),
             written => written?,
         };
         // Order: before its name goes to the copy, so that its space is free then.
         drop(image);
-        self.place.install(&written.temporary).map_err(|e| {
-            Error::io("put the image in place again as", self.condition.path(), e.source)
+        self.files.install(&written.temporary).map_err(|e| {
+            Error::io("put the image in place again as", self.write_state.path(), e.source)
         })?;
         self.is_named = true;
         Ok(())
@@ -165,19 +174,19 @@ impl Snapshot {
     /// The id of the image that the last clean close has noted in the lock file. Its name was
     /// durable then. The note itself need not be: after a power cut, what is there is durable.
     fn note(&self) -> Option<[u8; 16]> {
-        let file = self.place.vfs.dir.open(&self.place.names.lock(), Open::Read).ok()?;
+        let file = self.files.vfs.dir.open(&self.files.names.lock(), Open::Read).ok()?;
         let mut id = [0; 16];
         file.read_exact_at(&mut id, 0).ok().map(|()| id)
     }
 
     /// Notes that the name of the image with this id is durable.
     fn set_note(&self, id: [u8; 16]) -> io::Result<()> {
-        let file = self.place.vfs.dir.open(&self.place.names.lock(), Open::Write)?;
+        let file = self.files.vfs.dir.open(&self.files.names.lock(), Open::Write)?;
         file.write_all_at(&id, 0)
     }
 
     fn close_writing(&mut self, state: &dyn State) -> Result<()> {
-        self.condition.check()?;
+        self.write_state.check()?;
         self.check_name()?;
         if self.stats.durable != self.history.seq() {
             self.write(self.history.end(), state, true)?;
@@ -195,7 +204,7 @@ impl Snapshot {
     /// Checks that an opening would find the image, where no other is about to take its place.
     fn check_name(&mut self) -> Result<()> {
         if self.stats.durable == self.history.seq() {
-            return self.place.check_name(&mut self.condition, self.history.seq());
+            return self.files.check_name(&mut self.write_state, self.history.seq());
         }
         Ok(())
     }
@@ -211,30 +220,12 @@ impl Storage for Snapshot {
         Form::Snapshot
     }
 
-    fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
-        let Some(image) = self.image.take() else {
-            return Err(Error::Contradiction("a storage is replayed once, before anything else"));
-        };
-        let path = self.condition.path();
-        self.history.inherit(image.replay(sink)?);
-        self.watch.pass_listed(self.history.listed(), path)?;
-        self.watch.pass(self.history.end(), path)?;
-        let anchor = self.watch.end(&mut self.history, path)?;
-        self.history.list(self.history.end());
-        if self.condition.writes() {
-            self.settle(image)?;
-        }
-        let seq = self.history.seq();
-        let locked = self.place.is_locked();
-        Ok(Recovered { seq, durable: seq, clean: true, locked, anchor, ..Recovered::default() })
-    }
-
     fn group(&self) -> Group {
         Group::new(Layout::default())
     }
 
     fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>> {
-        self.condition.check()?;
+        self.write_state.check()?;
         let first = self.history.seq() + 1;
         if group.is_empty() {
             return Ok(first..first);
@@ -255,7 +246,7 @@ impl Storage for Snapshot {
     }
 
     fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
-        self.condition.check()?;
+        self.write_state.check()?;
         self.check_name()?;
         Ok(None)
     }
@@ -265,7 +256,7 @@ impl Storage for Snapshot {
     }
 
     fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {
-        self.condition.check()?;
+        self.write_state.check()?;
         self.check_name()?;
         if self.stats.durable == self.history.seq() {
             return Ok(None);
@@ -288,22 +279,22 @@ impl Storage for Snapshot {
             }
             (Ok(_), None) => Err(Error::Contradiction("no checkpoint has begun")),
             (Ok(written), Some(header)) => {
-                self.condition.check()?;
+                self.write_state.check()?;
                 self.install(&written, header)
             }
         }
     }
 
     fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {
-        self.condition.check()?;
-        let (seal, path) = (self.place.seal.clone(), self.condition.path());
+        self.write_state.check()?;
+        let (seal, path) = (self.files.seal.clone(), self.write_state.path());
         if seal.is_none() {
             return Err(Error::NotEncrypted { path: path.to_owned() });
         }
-        let image = ImageReader::open(&self.place.vfs, self.place.names.main(), seal.clone())?;
+        let image = ImageReader::open(&self.files.vfs, self.files.names.main(), seal.clone())?;
         // As it stands in the file: the salt was drawn when the image was written.
         let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
-        let written = self.place.image(header.clone()).rewrite_header(&image)?;
+        let written = self.files.image(header.clone()).rewrite_header(&image)?;
         // Order: before the image takes the name. It has the id that the note may tell, and a name
         // that a failed sync leaves in doubt.
         if self.note() == Some(header.file_id) {
@@ -314,13 +305,13 @@ impl Storage for Snapshot {
     }
 
     fn rekey(&mut self, keys: &dyn Keys, state: &dyn State) -> Result<Option<Checkpoint>> {
-        self.condition.check()?;
-        if self.place.seal.is_none() {
-            return Err(Error::NotEncrypted { path: self.condition.path().to_owned() });
+        self.write_state.check()?;
+        if self.files.seal.is_none() {
+            return Err(Error::NotEncrypted { path: self.write_state.path().to_owned() });
         }
         let mut spec = self.next_image(self.history.end())?;
-        let (header, seal) = spec.header.under_fresh_root(keys, self.condition.path())?;
-        let slot_counter = following(header.slot_counter, self.condition.path())?;
+        let (header, seal) = spec.header.under_fresh_root(keys, self.write_state.path())?;
+        let slot_counter = following(header.slot_counter, self.write_state.path())?;
         spec.header = Header { slot_counter, ..header };
         spec.seal = Some(Arc::clone(&seal));
         let header = spec.header.clone();
@@ -328,7 +319,7 @@ impl Storage for Snapshot {
             .write(state, &self.history, &|_| true)
             .inspect_err(|_| self.stats.images_failed += 1)?;
         self.install(&written, header)?;
-        self.place.seal = Some(seal);
+        self.files.seal = Some(seal);
         Ok(None)
     }
 
@@ -337,23 +328,23 @@ impl Storage for Snapshot {
     }
 
     fn close(&mut self, state: &dyn State) -> Result<()> {
-        let done = if self.condition.writes() { self.close_writing(state) } else { Ok(()) };
-        if done.is_ok() || self.condition.poisoned().is_some() {
-            self.condition.close();
+        let done = self.close_writing(state);
+        if done.is_ok() || self.write_state.poisoned().is_some() {
+            self.write_state.close();
         }
         done
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.place.image_elsewhere(to, name, &self.header, &self.history)
+        self.files.image_elsewhere(to, name, &self.header, &self.history)
     }
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
-        self.place.lock.clone()
+        self.files.lock.clone()
     }
 
     fn seal(&self) -> Option<Arc<dyn Seal>> {
-        self.place.seal.clone()
+        self.files.seal.clone()
     }
 
     fn stats(&self) -> StorageStats {
@@ -369,7 +360,7 @@ impl Storage for Snapshot {
     }
 
     fn poisoned(&self) -> Option<String> {
-        self.condition.poisoned()
+        self.write_state.poisoned()
     }
 }
 

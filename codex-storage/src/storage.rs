@@ -11,21 +11,13 @@ use crate::lock::StoreLock;
 use crate::seal::{Keys, Seal};
 use crate::vfs::Vfs;
 
-/// Durable, ordered commits: what a store writes through.
+/// Durable, ordered commits: an open store, which [`open`](crate::open) has recovered.
 ///
-/// `&mut self` throughout: one writer is a fact of the type. The order of calls is
-/// [`replay`](Storage::replay) once, then anything else. Commits are numbered densely from the
+/// `&mut self` throughout: one writer is a fact of the type. Commits are numbered densely from the
 /// recovered seq on, in the order in which they are made.
 pub trait Storage: fmt::Debug + Send {
     /// The form of the files.
     fn form(&self) -> Form;
-
-    /// Recovers the state: calls `sink` with every operation that leads to it, in commit order,
-    /// and, opened for writing, makes the log ready to continue.
-    ///
-    /// # Errors
-    /// Damage, missing files, a wrong key, each by its own variant; what `sink` returned.
-    fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered>;
 
     /// An empty group with the room this storage wants.
     fn group(&self) -> Group;
@@ -158,6 +150,9 @@ pub trait State {
     fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()>;
 }
 
+/// Takes an operation of the history.
+pub type OpSink<'a> = dyn FnMut(Op<'_>) -> Result<()> + 'a;
+
 /// Takes a key and its stored value.
 pub type EntrySink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
@@ -203,7 +198,7 @@ pub enum Durability {
     Os,
 }
 
-/// What [`Storage::replay`] found.
+/// The findings of an [`open`](crate::open).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Recovered {

@@ -7,9 +7,10 @@ use std::time::Duration;
 use crate::batch::Seq;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
+use crate::files::StoreFiles;
 use crate::header::Header;
 use crate::history::Position;
-use crate::image::{ImageReader, Place};
+use crate::image::ImageReader;
 use crate::log::{LogReader, LogState};
 use crate::names::Names;
 use crate::open::read_main;
@@ -103,19 +104,16 @@ fn may_pass(error: &Error) -> bool {
 fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified> {
     let path = vfs.dir.path(name);
     let names = Names::new(name, &path)?;
-    let Some(main) = read_main(vfs, &names, &path)? else {
+    let Some((file, main)) = read_main(vfs, &names, &path)? else {
         return Err(Error::NotFound { path });
     };
-    let sealed = main.found.header.cipher != 0;
-    let bytes = main.found.bytes().to_vec();
-    let (header, seal) = if sealed && keys.is_none() {
-        (main.found.header, None)
-    } else {
-        main.found.unlock(keys, &path)?
-    };
-    let place = Place { vfs: vfs.clone(), names, seal, lock: None };
+    let sealed = main.header.cipher != 0;
+    let bytes = main.bytes().to_vec();
+    let (header, seal) =
+        if sealed && keys.is_none() { (main.header, None) } else { main.unlock(keys, &path)? };
+    let files = StoreFiles { vfs: vfs.clone(), names, seal, lock: None };
     let anchor =
-        (!place.is_blind(&header)).then(|| Position::base(&header).anchor(header.store_id));
+        (!files.is_blind(&header)).then(|| Position::base(&header).anchor(header.store_id));
     let mut found = Verified {
         form: header.form,
         store_id: header.store_id,
@@ -126,29 +124,29 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
         bytes: 0,
         created_us: header.created_us,
         encrypted: sealed,
-        authenticated: place.seal.is_some(),
+        authenticated: files.seal.is_some(),
     };
     if header.form == Form::Ledger {
-        verify_ledger(&place, &header, main.file, &mut found)?;
+        verify_ledger(&files, &header, file, &mut found)?;
         return Ok(found);
     }
-    let image = ImageReader::new(main.file, &path, header, bytes, place.seal.clone())?;
+    let image = ImageReader::new(file, &path, header, bytes, files.seal.clone())?;
     found.bytes = image.len();
     found.entries = image.check(&mut |_, _| true)?;
-    if image.header().form == Form::Wal && !place.names.is_backup() {
-        wal::verify(&place, image.header(), &mut found)?;
+    if image.header().form == Form::Wal && !files.names.is_backup() {
+        wal::verify(&files, image.header(), &mut found)?;
     }
     Ok(found)
 }
 
 fn verify_ledger(
-    place: &Place,
+    files: &StoreFiles,
     header: &Header,
     file: Arc<dyn File>,
     found: &mut Verified,
 ) -> Result<()> {
-    let path = place.path();
-    let seal: Option<Arc<dyn Seal>> = place.seal.clone();
+    let path = files.path();
+    let seal: Option<Arc<dyn Seal>> = files.seal.clone();
     let mut reader = LogReader::new(file, &path, header, seal, 0, OnDamage::Refuse)?;
     while let Some(group) = reader.next()? {
         found.commits += u64::from(group.count);

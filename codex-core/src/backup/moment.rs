@@ -189,13 +189,13 @@ fn io(action: &'static str, dir: &dyn Dir, name: &str, source: std::io::Error) -
 fn append(vfs: &Vfs, name: &str, keys: Option<&Arc<dyn Keys>>, part: &[Commit]) -> Result<u64> {
     let clock = Arc::new(StoppedClock::default());
     let then = Vfs { clock: Arc::clone(&clock) as Arc<dyn Clock>, ..vfs.clone() };
-    let mut ledger = codex_storage::open_staged(Config {
+    let config = Config {
         form: Some(Form::Ledger),
         create: Create::Never,
         keys: keys.cloned(),
         ..Config::new(then, name)
-    })?;
-    ledger.replay(&mut |_| Ok(()))?;
+    };
+    let (mut ledger, _) = codex_storage::open_staged(&config, &mut |_| Ok(()))?;
     let mut group = ledger.group();
     for commit in part {
         clock.set(commit.time_us);

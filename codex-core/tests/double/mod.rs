@@ -26,8 +26,7 @@ use codex_core::proof::{
 use codex_storage::batch::{Group, Layout, Op, Seq};
 use codex_storage::seal::{ENVELOPE_LEN, Envelope, Keys, Seal, SealError};
 use codex_storage::storage::{
-    Anchor, Checkpoint, Durability, Form, Recovered, State, Storage, StorageStats, SyncPoint,
-    Written,
+    Anchor, Checkpoint, Durability, Form, State, Storage, StorageStats, SyncPoint, Written,
 };
 use codex_storage::sync;
 use codex_storage::sync::atomic::{AtomicUsize, Ordering};
@@ -244,10 +243,6 @@ impl Double {
 impl Storage for Double {
     fn form(&self) -> Form {
         self.form
-    }
-
-    fn replay(&mut self, _sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
-        Ok(Recovered::default())
     }
 
     fn group(&self) -> Group {

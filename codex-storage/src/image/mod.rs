@@ -2,7 +2,6 @@
 
 mod blocks;
 mod format;
-mod place;
 mod read;
 mod write;
 
@@ -13,7 +12,6 @@ use crate::seal::TAG_LEN;
 use crate::storage::State;
 
 use format::{BLOCK_HEAD_LEN, BLOCKS_START, TAIL_LEN};
-pub(crate) use place::{NotInstalled, Place};
 pub(crate) use read::ImageReader;
 pub(crate) use write::{ImageSpec, discard};
 

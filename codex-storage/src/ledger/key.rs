@@ -1,8 +1,8 @@
 //! Another key for a ledger: the same frames below a header with another envelope, or all commits
 //! copied under a fresh root key.
 
+use super::Ledger;
 use super::rewrite::{Rewrite, copy_under, install};
-use super::{Ledger, Phase};
 use crate::error::{Error, Result};
 use crate::header::{Header, following, fresh_id};
 use crate::names::Temporary;
@@ -14,8 +14,8 @@ impl Ledger {
     pub(super) fn change(&mut self, keys: &dyn Keys) -> Result<()> {
         self.writer()?;
         self.refuse_while_pending()?;
-        let seal = self.place.seal.as_deref();
-        let header = self.header.rewrapped(seal, keys, self.condition.path())?;
+        let seal = self.files.seal.as_deref();
+        let header = self.header.rewrapped(seal, keys, self.write_state.path())?;
         self.write_again(header)
     }
 
@@ -26,7 +26,7 @@ impl Ledger {
         if self.is_named {
             return Ok(());
         }
-        let slot_counter = following(self.header.slot_counter, self.condition.path())?;
+        let slot_counter = following(self.header.slot_counter, self.write_state.path())?;
         self.write_again(Header { slot_counter, ..self.header.clone() })
     }
 
@@ -36,10 +36,10 @@ impl Ledger {
         writer.sync()?;
         let end = *writer.end();
         let header = Header { named_seq: end.seq, ..header };
-        let temporary = self.place.names.temporary(Temporary::Ledger);
-        let (file, len) = copy_under(&self.place, &header, end.offset, &temporary)?;
+        let temporary = self.files.names.temporary(Temporary::Ledger);
+        let (file, len) = copy_under(&self.files, &header, end.offset, &temporary)?;
         let prepared = self.prepare(&temporary);
-        prepared.inspect_err(|_| drop(self.place.vfs.dir.remove(&temporary)))?;
+        prepared.inspect_err(|_| drop(self.files.vfs.dir.remove(&temporary)))?;
         self.install(&temporary)?;
         // The replaced file is closed here; nobody else has it.
         drop(self.writer()?.move_to(file, len));
@@ -53,9 +53,9 @@ impl Ledger {
     /// # Errors
     /// `Poisoned`: either file may have the name.
     fn install(&mut self, temporary: &str) -> Result<()> {
-        let Err(e) = install(&self.place, temporary) else { return Ok(()) };
+        let Err(e) = install(&self.files, temporary) else { return Ok(()) };
         let reason = format!("putting the new ledger in place failed: {e}");
-        let error = Error::Poisoned { path: self.place.path(), reason };
+        let error = Error::Poisoned { path: self.files.path(), reason };
         self.writer()?.poison(&error);
         Err(error)
     }
@@ -65,18 +65,18 @@ impl Ledger {
         self.writer()?.refuse_if_poisoned()?;
         self.refuse_while_pending()?;
         self.settle_name()?;
-        let path = self.condition.path();
-        if self.place.seal.is_none() {
+        let path = self.write_state.path();
+        if self.files.seal.is_none() {
             return Err(Error::NotEncrypted { path: path.to_owned() });
         }
         let (header, seal) = self.header.under_fresh_root(keys, path)?;
         let header = Header {
-            file_id: fresh_id(&self.place.vfs, path)?,
+            file_id: fresh_id(&self.files.vfs, path)?,
             slot_counter: following(header.slot_counter, path)?,
             ..header
         };
         let rewrite =
-            Rewrite::begin(&self.place, self.durability, &self.header, header, Some(seal))?;
+            Rewrite::begin(&self.files, self.durability, &self.header, header, Some(seal))?;
         let (copying, reached) = (rewrite.copying.clone(), self.writer()?.reached());
         let temporary = rewrite.temporary.clone();
         self.pending = Some(rewrite);
@@ -94,16 +94,16 @@ impl Ledger {
         let temporary = rewrite.temporary.clone();
         let copied = done.and_then(|_| {
             self.writer()?.sync()?;
-            let writer = rewrite.complete(self.end().seq)?;
+            let writer = rewrite.complete(self.writer.end().seq)?;
             self.prepare(&temporary)?;
             Ok(writer)
         });
         let (writer, header) =
-            copied.inspect_err(|_| drop(self.place.vfs.dir.remove(&temporary)))?;
+            copied.inspect_err(|_| drop(self.files.vfs.dir.remove(&temporary)))?;
         self.install(&temporary)?;
-        let replaced = std::mem::replace(&mut self.phase, Phase::Writing(Box::new(writer)));
+        let replaced = std::mem::replace(&mut *self.writer, writer);
         self.retired = Some(Retired::new(replaced));
-        self.place.seal.clone_from(&rewrite.seal);
+        self.files.seal.clone_from(&rewrite.seal);
         self.header = header;
         self.is_named = true;
         Ok(())

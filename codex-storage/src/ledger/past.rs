@@ -60,8 +60,7 @@ pub struct LedgerCut {
 /// let vfs = Vfs::mem(1); // `Vfs::os(folder)` keeps it in a folder
 /// let mut config = Config::new(vfs.clone(), "audit.log");
 /// config.form = Some(Form::Ledger);
-/// let mut log = open(config)?;
-/// log.replay(&mut |_operation| Ok(()))?;
+/// let (mut log, _recovered) = open(&config, &mut |_operation| Ok(()))?;
 ///
 /// let mut group = log.group();
 /// group.push(Op::Set { key: b"door", value: b"opened" }).expect("a short key");

@@ -9,8 +9,8 @@ use crate::batch::{Group, Seq};
 use crate::codec::u64_of;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
+use crate::files::StoreFiles;
 use crate::header::{BODY_OFFSET, Found, Header};
-use crate::image::Place;
 use crate::log::{
     Copying, LogPlace, LogReader, LogWriter, NewLog, Reseal, UNIT, is_full, layout, not_as_written,
     of_the_copy,
@@ -34,19 +34,19 @@ impl Rewrite {
     /// Begins the copy of the ledger in `place` that has the header `from`: an empty one under its
     /// temporary name, with the header `to`.
     pub(crate) fn begin(
-        place: &Place,
+        files: &StoreFiles,
         durability: Durability,
         from: &Header,
         to: Header,
         seal: Option<Arc<dyn Seal>>,
     ) -> Result<Self> {
-        let (path, name) = (place.path(), place.names.main());
+        let (path, name) = (files.path(), files.names.main());
         let header = to;
-        let file = place.vfs.dir.open(name, Open::Read).map_err(|e| Error::io("open", &path, e))?;
-        let own = place.seal.clone();
+        let file = files.vfs.dir.open(name, Open::Read).map_err(|e| Error::io("open", &path, e))?;
+        let own = files.seal.clone();
         let reader = LogReader::new(file, &path, from, own, 0, OnDamage::Refuse)?;
-        let log = LogPlace { seal: seal.clone(), ..log_place(place, durability) };
-        let temporary = place.names.temporary(Temporary::Rekey);
+        let log = LogPlace { seal: seal.clone(), ..log_place(files, durability) };
+        let temporary = files.names.temporary(Temporary::Rekey);
         let copying = Copying::default();
         copying.begin(Reseal::begin(reader, log, &header, temporary.clone())?);
         Ok(Self { copying, temporary, header, seal })
@@ -64,9 +64,9 @@ impl Rewrite {
 ///
 /// # Errors
 /// `Io`: either file may have the name.
-pub(crate) fn install(place: &Place, temporary: &str) -> Result<()> {
-    let installed = place.put_name(temporary);
-    installed.map_err(|e| Error::io("put the new ledger in place as", &place.path(), e))
+pub(crate) fn install(files: &StoreFiles, temporary: &str) -> Result<()> {
+    let installed = files.put_name(temporary);
+    installed.map_err(|e| Error::io("put the new ledger in place as", &files.path(), e))
 }
 
 /// Copies the ledger in `place` up to `end`, where its frames end, under the header `header` and
@@ -76,45 +76,45 @@ pub(crate) fn install(place: &Place, temporary: &str) -> Result<()> {
 /// # Errors
 /// `NoSpace`, `Io`, `Damaged`: the copy came to nothing and is removed where that is possible.
 pub(super) fn copy_under(
-    place: &Place,
+    files: &StoreFiles,
     header: &Header,
     end: u64,
     temporary: &str,
 ) -> Result<(Arc<dyn File>, u64)> {
-    let path = place.vfs.dir.path(temporary);
+    let path = files.vfs.dir.path(temporary);
     let len = end.next_multiple_of(UNIT);
-    let copied = copy_frames(place, end, temporary)
+    let copied = copy_frames(files, end, temporary)
         .and_then(|file| {
             // Zeros behind the frames, whatever was there.
             file.set_len(end)?;
             file.set_len(len)?;
-            file.write_all_at(&header.encode(place.seal.as_deref()), 0)?;
+            file.write_all_at(&header.encode(files.seal.as_deref()), 0)?;
             file.sync()?;
             Ok(file)
         })
         .map_err(|e| {
             if is_full(&e) {
-                return Error::NoSpace { path: place.path(), needed: len };
+                return Error::NoSpace { path: files.path(), needed: len };
             }
             Error::io("copy the ledger to", &path, e)
         });
     let checked = copied.and_then(|file| {
-        read_back(place, &*file, header, end, &path)?;
+        read_back(files, &*file, header, end, &path)?;
         Ok((file, len))
     });
-    checked.inspect_err(|_| drop(place.vfs.dir.remove(temporary)))
+    checked.inspect_err(|_| drop(files.vfs.dir.remove(temporary)))
 }
 
 /// Shares the blocks where the disk can, else copies the bytes.
-fn copy_frames(place: &Place, end: u64, temporary: &str) -> io::Result<Arc<dyn File>> {
-    let dir = &place.vfs.dir;
+fn copy_frames(files: &StoreFiles, end: u64, temporary: &str) -> io::Result<Arc<dyn File>> {
+    let dir = &files.vfs.dir;
     if dir.metadata(temporary)?.is_some() {
         dir.remove(temporary)?;
     }
-    if dir.reflink(place.names.main(), temporary, Mode::Private).is_ok() {
+    if dir.reflink(files.names.main(), temporary, Mode::Private).is_ok() {
         return dir.open(temporary, Open::Write);
     }
-    let from = dir.open(place.names.main(), Open::Read)?;
+    let from = dir.open(files.names.main(), Open::Read)?;
     let to = dir.open(temporary, Open::CreateNew(Mode::Private))?;
     let (mut at, mut buf) = (0, Vec::new());
     while at < end {
@@ -127,17 +127,23 @@ fn copy_frames(place: &Place, end: u64, temporary: &str) -> io::Result<Arc<dyn F
 }
 
 /// Reads the header of a copy and the last of its frames back.
-fn read_back(place: &Place, copy: &dyn File, header: &Header, end: u64, path: &Path) -> Result<()> {
-    let found = Found::read(copy, path)?.authenticate(place.seal.as_deref(), path)?;
+fn read_back(
+    files: &StoreFiles,
+    copy: &dyn File,
+    header: &Header,
+    end: u64,
+    path: &Path,
+) -> Result<()> {
+    let found = Found::read(copy, path)?.authenticate(files.seal.as_deref(), path)?;
     let start = end.saturating_sub(u64_of(PIECE)).max(BODY_OFFSET);
     let read = |file: &dyn File| {
         let mut last = vec![0; usize::try_from(end - start).unwrap_or(PIECE)];
         let done = file.read_exact_at(&mut last, start).map(|()| last);
         done.map_err(|e| Error::io("read back", path, e))
     };
-    let name = place.names.main();
-    let from = place.vfs.dir.open(name, Open::Read);
-    let from = from.map_err(|e| Error::io("open", &place.path(), e))?;
+    let name = files.names.main();
+    let from = files.vfs.dir.open(name, Open::Read);
+    let from = from.map_err(|e| Error::io("open", &files.path(), e))?;
     if found == *header && read(copy)? == read(&*from)? {
         return Ok(());
     }
@@ -148,16 +154,16 @@ fn read_back(place: &Place, copy: &dyn File, header: &Header, end: u64, path: &P
 /// argument, complete but for its name, and reads it back. The state that it shows first is that
 /// at its end.
 pub(crate) fn write_ledger(
-    place: &Place,
+    files: &StoreFiles,
     header: Header,
     temporary: &str,
     fill: &mut Fill<'_>,
 ) -> Result<LogWriter> {
-    let log = log_place(place, Durability::Os);
-    let (path, seal) = (log.path(), place.seal.clone());
+    let log = log_place(files, Durability::Os);
+    let (path, seal) = (log.path(), files.seal.clone());
     let new = NewLog::write(log, header.clone(), temporary.to_owned())?;
     let (mut writer, file) = new.unnamed();
-    let mut group = Group::new(layout(Form::Ledger, place.seal.is_some()));
+    let mut group = Group::new(layout(Form::Ledger, files.seal.is_some()));
     let filled = fill(&mut group, &mut |group| {
         writer.append(group)?;
         group.reset();

@@ -9,7 +9,7 @@ use crate::codec::u64_of;
 use crate::error::{Error, Result};
 use crate::header::HEADER_LEN;
 use crate::log::UNIT;
-use crate::single::main_header;
+use crate::main_file::main_header;
 use crate::storage::Form;
 use crate::vfs::File;
 

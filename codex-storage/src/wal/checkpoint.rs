@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use super::{Earlier, Pending, Start, Wal};
 use crate::error::{Error, Result};
+use crate::files::{NotInstalled, StoreFiles};
 use crate::header::{BODY_OFFSET, Header, following, fresh_id};
 use crate::history::Position;
-use crate::image::{ImageSpec, NotInstalled, Place, in_blocks, is_at_most};
+use crate::image::{ImageSpec, in_blocks, is_at_most};
 use crate::log::{LogWriter, SPACE_MIN};
 use crate::seal::HEADER_TAG_LEN;
 use crate::storage::{Checkpoint, State, Written};
@@ -37,10 +38,10 @@ impl Wal {
             switched => switched?,
         };
         let header = Header {
-            file_id: fresh_id(&self.place.vfs, self.condition.path())?,
+            file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
             generation: continued.generation - 1,
             base_seq: continued.base_seq,
-            created_us: self.place.vfs.clock.now_us(),
+            created_us: self.files.vfs.clock.now_us(),
             next_generation: continued.generation,
             base_chain: continued.base_chain,
             base_digest: continued.base_digest,
@@ -48,7 +49,7 @@ impl Wal {
             ..self.image.clone()
         };
         self.pending = Some(Pending { header: header.clone(), fresh: None });
-        let spec = ImageSpec { beside_writers: true, ..self.place.image(header) };
+        let spec = ImageSpec { beside_writers: true, ..self.files.image(header) };
         let history = self.history.clone();
         let write = move |state: &dyn State, progress: &dyn Fn(u64) -> bool| {
             spec.write(state, &history, progress)
@@ -69,7 +70,7 @@ impl Wal {
         let done = self.become_image(state);
         // What was removed, be it the log or the file of the attempt, is free on every file system
         // once its name is durably gone. Nothing else rests on this sync.
-        let _ = self.place.vfs.dir.sync();
+        let _ = self.files.vfs.dir.sync();
         if let Ok(true) = done {
             return Ok(());
         }
@@ -94,9 +95,9 @@ impl Wal {
         current.log.seal_off()?;
         let end = *current.log.end();
         let (mut header, log) = (current.header.clone(), *current.log.log());
-        header.file_id = fresh_id(&self.place.vfs, self.condition.path())?;
-        header.generation = following(header.generation, self.condition.path())?;
-        header.created_us = self.place.vfs.clock.now_us();
+        header.file_id = fresh_id(&self.files.vfs, self.write_state.path())?;
+        header.generation = following(header.generation, self.write_state.path())?;
+        header.created_us = self.files.vfs.clock.now_us();
         header.stray_proof = [0; HEADER_TAG_LEN];
         end.continue_in(&mut header, &log);
         let next = self.new_segment(header.clone())?;
@@ -170,11 +171,11 @@ impl Wal {
         if self.become_image(state)? {
             return Ok(());
         }
-        let name = self.place.names.segment(generation);
+        let name = self.files.names.segment(generation);
         let what = format!("the log {name} was removed, and no image could be written");
-        self.condition.poison(what.clone());
+        self.write_state.poison(what.clone());
         let source = Arc::new(io::Error::new(ErrorKind::NotFound, what));
-        let path = self.condition.path().to_owned();
+        let path = self.write_state.path().to_owned();
         Err(Error::InDoubt { path, seq: self.image.base_seq + 1, source })
     }
 
@@ -187,31 +188,31 @@ impl Wal {
         }
         let generation = current.header.generation;
         let header = Header {
-            file_id: fresh_id(&self.place.vfs, self.condition.path())?,
+            file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
             generation,
             base_seq: self.history.seq(),
-            created_us: self.place.vfs.clock.now_us(),
+            created_us: self.files.vfs.clock.now_us(),
             next_generation: 0,
             base_chain: 0,
             base_digest: self.history.end().digest,
             neighbour: [0; 16],
             ..self.image.clone()
         };
-        let spec = self.place.image(header.clone());
+        let spec = self.files.image(header.clone());
         let Ok(written) = spec.write(state, &self.history, &|_| true) else {
             self.image_failed();
             return Ok(false);
         };
         if !self.can_attach(&written) {
             // What stays costs nothing but a name: the next open removes it.
-            drop(self.place.vfs.dir.remove(&written.temporary));
+            drop(self.files.vfs.dir.remove(&written.temporary));
             self.image_failed();
             return Ok(false);
         }
         self.leftovers.push(generation);
         if let Err(e) = self.install(&written, header) {
             self.leftovers.retain(|&leftover| leftover != generation);
-            return if self.condition.poisoned().is_some() { Err(e) } else { Ok(false) };
+            return if self.write_state.poisoned().is_some() { Err(e) } else { Ok(false) };
         }
         Ok(true)
     }
@@ -223,19 +224,19 @@ impl Wal {
         let needed = in_blocks(written.bytes).saturating_add(SPACE_MIN);
         let freed = in_blocks(self.image_bytes).saturating_add(self.log_bytes());
         // Where the file system does not tell, it is tried.
-        let free = self.place.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX);
+        let free = self.files.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX);
         free.saturating_add(freed) >= needed
     }
 
     /// Gives a written image the store's name, and removes the segments that it contains.
     pub(super) fn install(&mut self, written: &Written, header: Header) -> Result<()> {
-        if let Err(NotInstalled { source, in_doubt }) = self.place.install(&written.temporary) {
+        if let Err(NotInstalled { source, in_doubt }) = self.files.install(&written.temporary) {
             if in_doubt {
                 return Err(self.poison("putting the image in place failed", &source));
             }
             self.image_failed();
-            drop(self.place.vfs.dir.remove(&written.temporary));
-            return Err(Error::io("replace", self.condition.path(), source));
+            drop(self.files.vfs.dir.remove(&written.temporary));
+            return Err(Error::io("replace", self.write_state.path(), source));
         }
         self.history.list(Position::base(&header));
         self.image = header;
@@ -262,7 +263,7 @@ impl Wal {
     /// What can not be removed is tried again after the next image, at a checkpoint on request and
     /// at the close: images are not written for its sake.
     pub(super) fn remove_leftovers(&mut self) {
-        let Place { vfs, names, .. } = &self.place;
+        let StoreFiles { vfs, names, .. } = &self.files;
         self.leftovers.retain(|&generation| match vfs.dir.remove(&names.segment(generation)) {
             Ok(()) => false,
             Err(e) => e.kind() != ErrorKind::NotFound,

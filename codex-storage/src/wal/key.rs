@@ -18,14 +18,14 @@ impl Wal {
     pub(super) fn change(&mut self, keys: &dyn Keys) -> Result<()> {
         self.writer()?;
         self.refuse_while_pending()?;
-        let (seal, path) = (self.place.seal.clone(), self.condition.path());
+        let (seal, path) = (self.files.seal.clone(), self.write_state.path());
         if seal.is_none() {
             return Err(Error::NotEncrypted { path: path.to_owned() });
         }
-        let image = ImageReader::open(&self.place.vfs, self.place.names.main(), seal.clone())?;
+        let image = ImageReader::open(&self.files.vfs, self.files.names.main(), seal.clone())?;
         // As it stands in the file: the salt was drawn when the image was written.
         let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
-        let written = self.place.image(header.clone()).rewrite_header(&image)?;
+        let written = self.files.image(header.clone()).rewrite_header(&image)?;
         self.install(&written, header)
     }
 
@@ -34,16 +34,16 @@ impl Wal {
     pub(super) fn begin_rekey(&mut self, keys: &dyn Keys) -> Result<Checkpoint> {
         self.writer()?;
         self.refuse_while_pending()?;
-        let path = self.condition.path().to_owned();
-        let Some(before) = self.place.seal.clone() else {
+        let path = self.write_state.path().to_owned();
+        let Some(before) = self.files.seal.clone() else {
             return Err(Error::NotEncrypted { path });
         };
         let (image, seal) = self.image.under_fresh_root(keys, &path)?;
         let continued = self.switch()?;
         let segment = Header {
-            file_id: fresh_id(&self.place.vfs, &path)?,
+            file_id: fresh_id(&self.files.vfs, &path)?,
             generation: following(continued.generation, &path)?,
-            created_us: self.place.vfs.clock.now_us(),
+            created_us: self.files.vfs.clock.now_us(),
             root_id: image.root_id,
             base_tag: image.base_tag,
             neighbour: continued.file_id,
@@ -51,7 +51,7 @@ impl Wal {
         };
         let segment = segment.proven_stray(&*before, &*seal);
         let header = Header {
-            file_id: fresh_id(&self.place.vfs, &path)?,
+            file_id: fresh_id(&self.files.vfs, &path)?,
             generation: continued.generation,
             base_seq: continued.base_seq,
             created_us: segment.created_us,
@@ -62,10 +62,10 @@ impl Wal {
             neighbour: segment.file_id,
             ..image
         };
-        let mut spec = ImageSpec { beside_writers: true, ..self.place.image(header.clone()) };
+        let mut spec = ImageSpec { beside_writers: true, ..self.files.image(header.clone()) };
         spec.seal = Some(Arc::clone(&seal));
-        let from = Segment::at(&self.place, continued)?;
-        let from = from.reader(&self.place, 0, OnDamage::Refuse)?;
+        let from = Segment::at(&self.files, continued)?;
+        let from = from.reader(&self.files, 0, OnDamage::Refuse)?;
         let to = LogPlace { seal: Some(Arc::clone(&seal)), ..self.log_place(segment.generation) };
         let (copying, reached) = (Copying::default(), self.writer()?.log.reached());
         let fresh = Fresh {
@@ -73,7 +73,7 @@ impl Wal {
             segment,
             copying: copying.clone(),
             image_temporary: spec.temporary.clone(),
-            segment_temporary: self.place.names.temporary(Temporary::Rekey),
+            segment_temporary: self.files.names.temporary(Temporary::Rekey),
         };
         let (segment, temporary) = (fresh.segment.clone(), fresh.segment_temporary.clone());
         self.pending = Some(Pending { header, fresh: Some(fresh) });
@@ -100,14 +100,14 @@ impl Wal {
             self.image_failed();
             for temporary in [&fresh.image_temporary, &fresh.segment_temporary] {
                 // What stays costs nothing but a name: the next open removes it.
-                drop(self.place.vfs.dir.remove(temporary));
+                drop(self.files.vfs.dir.remove(temporary));
             }
         })?;
         let last = self.current.take();
         let contained = last.as_ref().map(|last| last.header.generation);
         if let Err(e) = self.install(&written, header) {
             self.current = last;
-            if self.condition.poisoned().is_none() {
+            if self.write_state.poisoned().is_none() {
                 self.remove_stray(fresh.segment.generation);
             }
             return Err(e);
@@ -117,7 +117,7 @@ impl Wal {
         }
         self.retired = last.map(Retired::new);
         self.current = Some(current);
-        self.place.seal = Some(fresh.seal);
+        self.files.seal = Some(fresh.seal);
         self.leftovers.extend(contained);
         self.remove_former()
     }
@@ -129,9 +129,9 @@ impl Wal {
     /// `Poisoned`: the store is under the fresh root key, and such a file is there or may be again.
     fn remove_former(&mut self) -> Result<()> {
         self.remove_leftovers();
-        let vfs = &self.place.vfs;
+        let vfs = &self.files.vfs;
         let done = match self.leftovers.first() {
-            Some(&left) => Err(format!("{} is still there", self.place.names.segment(left))),
+            Some(&left) => Err(format!("{} is still there", self.files.names.segment(left))),
             None => vfs.dir.sync().map_err(|e| e.to_string()),
         };
         done.map_err(|e| self.poison("removing the log under the former key failed", &e))
@@ -140,8 +140,8 @@ impl Wal {
     /// Removes the segment that a rekey made which did not come to its end. While it is there, the
     /// store does not close into an image, beside which it would look like a foreign log.
     pub(super) fn remove_stray(&mut self, generation: u64) {
-        let dir = &self.place.vfs.dir;
-        let name = self.place.names.segment(generation);
+        let dir = &self.files.vfs.dir;
+        let name = self.files.names.segment(generation);
         let gone = match dir.remove(&name) {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e),
             _ => dir.sync(),
@@ -157,8 +157,8 @@ impl Wal {
         self.durable = upto;
         let log = fresh.copying.complete(upto)?;
         self.inherit(&fresh.segment_temporary)?;
-        let dir = &self.place.vfs.dir;
-        let name = self.place.names.segment(fresh.segment.generation);
+        let dir = &self.files.vfs.dir;
+        let name = self.files.names.segment(fresh.segment.generation);
         if let Err(e) = dir.rename(&fresh.segment_temporary, &name).and_then(|()| dir.sync()) {
             let error = Error::io("name the new segment", &dir.path(&name), e);
             self.remove_stray(fresh.segment.generation);

@@ -10,20 +10,19 @@ mod verify;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::batch::{Group, Op, Seq};
-use crate::condition::Condition;
-use crate::config::{CheckpointPolicy, Config, OnDamage};
+use crate::batch::{Group, Seq};
+use crate::config::CheckpointPolicy;
 use crate::error::{Error, Result};
+use crate::files::StoreFiles;
 use crate::header::Header;
-use crate::history::{AnchorWatch, History};
-use crate::image::{ImageReader, Place};
+use crate::history::History;
 use crate::lock::StoreLock;
 use crate::log::{Copying, LogCounts, LogPlace, LogWriter, layout};
 use crate::seal::{Keys, Seal};
 use crate::storage::{
-    Anchor, Checkpoint, Durability, Form, Recovered, Retired, State, Storage, StorageStats,
-    SyncPoint, Written,
+    Anchor, Checkpoint, Durability, Form, Retired, State, Storage, StorageStats, SyncPoint, Written,
 };
+use crate::write_state::WriteState;
 
 use crate::vfs::Vfs;
 use start::Start;
@@ -32,21 +31,17 @@ pub(crate) use verify::verify;
 /// An open store of the form Wal.
 #[derive(Debug)]
 pub(crate) struct Wal {
-    place: Place,
-    condition: Condition,
+    files: StoreFiles,
+    write_state: WriteState,
     durability: Durability,
-    on_damage: OnDamage,
     policy: CheckpointPolicy,
-    watch: AnchorWatch,
-    /// What is read by [`Storage::replay`], and then given up.
-    unread: Option<ImageReader>,
     /// Of the image in place.
     image: Header,
     image_bytes: u64,
     /// What is to be done before the first write.
     start: Start,
-    /// The segment that is written; there is none before the first write to a store whose image is
-    /// whole by itself, and for a reader.
+    /// The segment that is written. `None` until the first write if [`Start`] makes or names one
+    /// then.
     current: Option<Current>,
     /// The segments between the image and that one, oldest first.
     earlier: Vec<Earlier>,
@@ -113,53 +108,19 @@ struct Earlier {
 }
 
 impl Wal {
-    /// The store whose image was opened.
-    pub(crate) fn new(place: Place, config: &Config, image: ImageReader) -> Self {
-        let header = image.header().clone();
-        Self {
-            condition: Condition::new(&place.path(), config.access),
-            place,
-            durability: config.durability,
-            on_damage: config.on_damage,
-            policy: config.checkpoint,
-            watch: AnchorWatch::new(config.anchor, config.accept_unknown_anchor),
-            image_bytes: image.len(),
-            unread: Some(image),
-            start: Start::Unread,
-            current: None,
-            earlier: Vec::new(),
-            leftovers: Vec::new(),
-            image_is_named: false,
-            stray: None,
-            lost: None,
-            pending: None,
-            retired: None,
-            retry_at_bytes: 0,
-            history: History::base(&header),
-            durable: header.base_seq,
-            image: header,
-            past: LogCounts::default(),
-            images: 0,
-            images_failed: 0,
-        }
-    }
-
     /// The segment to write to, if writing is allowed; prepares the first write.
     fn writer(&mut self) -> Result<&mut Current> {
-        self.condition.check()?;
+        self.write_state.check()?;
         self.start()?;
-        match &mut self.current {
-            Some(current) => {
-                current.log.refuse_if_poisoned()?;
-                Ok(current)
-            }
-            None => Err(Error::Contradiction("a storage is replayed before anything else")),
-        }
+        let current = self.current.as_mut();
+        let current = current.expect("a store that is started has a segment to write to");
+        current.log.refuse_if_poisoned()?;
+        Ok(current)
     }
 
     /// The log that was written to, if there is one and it is not poisoned.
     fn written(&mut self) -> Result<Option<&mut LogWriter>> {
-        self.condition.check()?;
+        self.write_state.check()?;
         match &mut self.current {
             Some(current) => {
                 current.log.refuse_if_poisoned()?;
@@ -172,32 +133,32 @@ impl Wal {
     /// Refuses every later change: the names on the disk are in doubt.
     fn poison(&mut self, what: &str, source: &dyn std::fmt::Display) -> Error {
         let reason = format!("{what}: {source}");
-        self.condition.poison(reason.clone());
-        Error::Poisoned { path: self.condition.path().to_owned(), reason }
+        self.write_state.poison(reason.clone());
+        Error::Poisoned { path: self.write_state.path().to_owned(), reason }
     }
 
     fn log_place(&self, generation: u64) -> LogPlace {
         LogPlace {
-            vfs: self.place.vfs.clone(),
-            name: self.place.names.segment(generation),
-            seal: self.place.seal.clone(),
+            vfs: self.files.vfs.clone(),
+            name: self.files.names.segment(generation),
+            seal: self.files.seal.clone(),
             durability: self.durability,
         }
     }
 
     /// The segment that is written from now on; it has its name.
     fn current(&self, log: LogWriter, header: Header) -> Current {
-        let found = self.place.vfs.dir.metadata(&self.place.names.segment(header.generation));
+        let found = self.files.vfs.dir.metadata(&self.files.names.segment(header.generation));
         Current { log, header, identity: found.ok().flatten().map(|found| found.identity) }
     }
 
     /// Checks that an opening would find what is committed, of which `seq` is the first that it
     /// might not. A segment that lost its name is no error: the next checkpoint heals the store.
     fn check_names(&mut self, seq: Seq) -> Result<()> {
-        self.place.check_name(&mut self.condition, seq)?;
+        self.files.check_name(&mut self.write_state, seq)?;
         let Some(Current { header, identity, .. }) = &self.current else { return Ok(()) };
-        let name = self.place.names.segment(header.generation);
-        if let Ok(found) = self.place.vfs.dir.metadata(&name)
+        let name = self.files.names.segment(header.generation);
+        if let Ok(found) = self.files.vfs.dir.metadata(&name)
             && found.is_none_or(|found| identity.is_some_and(|own| own != found.identity))
         {
             self.lost = Some(header.generation);
@@ -227,15 +188,8 @@ impl Storage for Wal {
         Form::Wal
     }
 
-    fn replay(&mut self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<Recovered> {
-        match self.unread.take() {
-            Some(image) => self.replay_all(&image, sink),
-            None => Err(Error::Contradiction("a storage is replayed once, before anything else")),
-        }
-    }
-
     fn group(&self) -> Group {
-        Group::new(layout(Form::Wal, self.place.seal.is_some()))
+        Group::new(layout(Form::Wal, self.files.seal.is_some()))
     }
 
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
@@ -248,7 +202,7 @@ impl Storage for Wal {
             if groups.is_multiple_of(GROUPS_A_CHECK) {
                 self.check_names(seqs.start)?;
             } else {
-                self.place.check_name(&mut self.condition, seqs.start)?;
+                self.files.check_name(&mut self.write_state, seqs.start)?;
             }
         }
         self.history.go_on(end.seq, end.digest);
@@ -297,7 +251,7 @@ impl Storage for Wal {
     fn wants_checkpoint(&self) -> bool {
         let log_bytes = self.log_bytes();
         let is_idle = self.pending.is_none() && self.poisoned().is_none();
-        if !is_idle || self.condition.check().is_err() || log_bytes < self.retry_at_bytes {
+        if !is_idle || self.write_state.check().is_err() || log_bytes < self.retry_at_bytes {
             return false;
         }
         #[expect(clippy::cast_precision_loss, reason = "a threshold needs no exact lengths")]
@@ -306,23 +260,23 @@ impl Storage for Wal {
     }
 
     fn close(&mut self, state: &dyn State) -> Result<()> {
-        let done = if self.condition.writes() { self.close_writing(state) } else { Ok(()) };
+        let done = self.close_writing(state);
         if done.is_ok() || self.poisoned().is_some() {
-            self.condition.close();
+            self.write_state.close();
         }
         done
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.place.image_elsewhere(to, name, &self.image, &self.history)
+        self.files.image_elsewhere(to, name, &self.image, &self.history)
     }
 
     fn lock(&self) -> Option<Arc<StoreLock>> {
-        self.place.lock.clone()
+        self.files.lock.clone()
     }
 
     fn seal(&self) -> Option<Arc<dyn Seal>> {
-        self.place.seal.clone()
+        self.files.seal.clone()
     }
 
     fn stats(&self) -> StorageStats {
@@ -353,7 +307,7 @@ impl Storage for Wal {
 
     fn poisoned(&self) -> Option<String> {
         let of_log = || self.current.as_ref()?.log.poisoned().map(str::to_owned);
-        self.condition.poisoned().or_else(of_log)
+        self.write_state.poisoned().or_else(of_log)
     }
 }
 

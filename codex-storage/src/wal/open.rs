@@ -1,83 +1,87 @@
-//! From the files to a state.
+//! Opening: from the files to a state, and to a storage that continues it.
 
-use super::segments::{Replay, Segment, Segments};
+use super::segments::{Replay, Segments};
+use super::start::Start;
 use super::{Earlier, Wal};
-use crate::batch::Op;
+use crate::config::{Access, Config};
 use crate::error::Result;
+use crate::files::StoreFiles;
 use crate::image::ImageReader;
-use crate::log::LogState;
-use crate::storage::{Cut, Recovered};
+use crate::log::{LogCounts, LogState};
+use crate::open::replay_image;
+use crate::read_only::ReadOnly;
+use crate::storage::{OpSink, Recovered, Storage, StorageStats};
+use crate::write_state::WriteState;
 
 impl Wal {
-    /// Reads the image and the segments, and makes durable what was read where writing is allowed.
-    pub(super) fn replay_all(
-        &mut self,
+    /// Opens the store whose image is `image`: reads the image and the segments that continue it.
+    /// Opened for writing, what was read is then made durable.
+    pub(crate) fn open(
+        files: StoreFiles,
+        config: &Config,
         image: &ImageReader,
-        sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
-    ) -> Result<Recovered> {
-        let segments = if self.place.names.is_backup() {
+        sink: &mut OpSink<'_>,
+    ) -> Result<(Box<dyn Storage>, Recovered)> {
+        let (path, header) = (files.path(), image.header());
+        let segments = if files.names.is_backup() {
             Segments::default()
         } else {
-            Segments::find(&self.place, &self.image)?
+            Segments::find(&files, header)?
         };
-        self.history.inherit(image.replay(sink)?);
-        self.watch.pass_listed(self.history.listed(), self.condition.path())?;
-        self.watch.pass(self.history.end(), self.condition.path())?;
-        let mut found = Recovered {
-            seq: self.history.seq(),
-            durable: self.history.seq(),
-            clean: segments.live.is_empty(),
-            locked: self.place.is_locked(),
-            stray: segments.stray.map(|generation| self.place.names.segment(generation)),
-            ..Recovered::default()
-        };
-        segments.begin_at(&self.place, &self.image)?;
-        let state = self.read(&segments.live, sink, &mut found)?;
-        found.anchor = self.watch.end(&mut self.history, self.condition.path())?;
-        self.history.list(self.history.end());
-        self.leftovers = segments.leftovers;
-        if self.condition.writes() {
-            self.stray = segments.stray;
-            self.start = self.ready(&segments.live, state.as_ref())?;
-            self.durable = self.history.seq();
+        let (mut history, mut watch) = replay_image(config, &path, image, sink)?;
+        segments.begin_at(&files, header)?;
+        let mut replay = Replay { sink, watch: &mut watch, store: &path, commits: 0 };
+        let mut states = segments.read(&files, config.on_damage, &mut replay)?;
+        let replayed = replay.commits;
+        let last = states.pop();
+        if let Some(LogState { end, .. }) = &last {
+            history.go_on(end.seq, end.digest);
         }
-        Ok(found)
-    }
-
-    /// Reads the segments and returns what was found of the last one.
-    fn read(
-        &mut self,
-        live: &[Segment],
-        sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
-        found: &mut Recovered,
-    ) -> Result<Option<LogState>> {
-        let store = self.condition.path().to_owned();
-        let mut replay = Replay { sink, watch: &mut self.watch, store: &store, commits: 0 };
-        let mut last = None;
-        for (at, segment) in live.iter().enumerate() {
-            let next = live.get(at + 1).map(|next| &next.header);
-            let state = segment.read(&self.place, next, self.on_damage, &mut replay)?;
-            if next.is_some() {
-                let (generation, bytes) = (segment.header.generation, state.end.offset);
-                self.earlier.push(Earlier { generation, bytes });
-            } else {
-                last = Some(state);
-            }
-        }
-        found.replayed = replay.commits;
-        let (Some(state), Some(segment)) = (&last, live.last()) else { return Ok(last) };
-        let end = &state.end;
-        self.history.go_on(end.seq, end.digest);
-        self.durable = state.durable;
-        found.seq = end.seq;
-        found.durable = state.durable;
-        found.clean = end.closed && state.tail_end.is_none();
-        found.cut = state.tail_end.map(|behind| Cut {
-            file: self.place.names.segment(segment.header.generation),
-            offset: end.offset,
-            bytes: behind - end.offset,
-            seq: end.seq,
+        let anchor = watch.end(&mut history, &path)?;
+        history.list(history.end());
+        let found = segments.recovered(&files, history.seq(), last.as_ref());
+        let found = Recovered { replayed, anchor, ..found };
+        // There are as many states as segments but for the last.
+        let earlier = segments.live.iter().zip(&states).map(|(segment, state)| Earlier {
+            generation: segment.header.generation,
+            bytes: state.end.offset,
         });
-        Ok(last)
+        if config.access == Access::ReadOnly {
+            let stats = StorageStats {
+                seq: found.seq,
+                durable: found.durable,
+                image_bytes: image.len(),
+                log_bytes: states.iter().chain(&last).map(|state| state.end.offset).sum(),
+                ..StorageStats::default()
+            };
+            let reader = ReadOnly::new(files, header.clone(), history, stats);
+            return Ok((Box::new(reader), found));
+        }
+        let mut wal = Self {
+            files,
+            write_state: WriteState::new(&path),
+            durability: config.durability,
+            policy: config.checkpoint,
+            image: header.clone(),
+            image_bytes: image.len(),
+            // Until `ready` has judged the segments.
+            start: Start::Attach,
+            current: None,
+            earlier: earlier.collect(),
+            leftovers: segments.leftovers,
+            image_is_named: false,
+            stray: segments.stray,
+            lost: None,
+            pending: None,
+            retired: None,
+            retry_at_bytes: 0,
+            durable: history.seq(),
+            history,
+            past: LogCounts::default(),
+            images: 0,
+            images_failed: 0,
+        };
+        wal.start = wal.ready(&segments.live, last.as_ref())?;
+        Ok((Box::new(wal), found))
     }
 }

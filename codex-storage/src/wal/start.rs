@@ -4,8 +4,9 @@ use super::key::is_rekeyed;
 use super::segments::Segment;
 use super::{Current, Wal};
 use crate::error::{Error, Result};
+use crate::files::StoreFiles;
 use crate::header::{FileKind, Header, following, fresh_id};
-use crate::image::{ImageReader, Place};
+use crate::image::ImageReader;
 use crate::log::{LogState, NewLog, recover};
 use crate::names::Temporary;
 use crate::storage::Written;
@@ -14,8 +15,6 @@ use crate::vfs::{Mode, Open};
 /// What is to be done before the first write.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// The replay.
-    Unread,
     /// Nothing is read that a later write rests on and that may not be durable.
     Ready,
     /// The segment that an unfinished rekey has left is removed.
@@ -60,10 +59,10 @@ impl Wal {
 
     /// Makes the segment that was read ready for the next frame.
     fn go_on(&mut self, header: &Header, state: &LogState) -> Result<()> {
-        let place = self.log_place(header.generation);
-        let file = place.vfs.dir.open(&place.name, Open::Write);
-        let file = file.map_err(|e| Error::not_writable(&place.path(), e))?;
-        let log = recover(place, file, header, state)?;
+        let log = self.log_place(header.generation);
+        let file = log.vfs.dir.open(&log.name, Open::Write);
+        let file = file.map_err(|e| Error::not_writable(&log.path(), e))?;
+        let log = recover(log, file, header, state)?;
         self.current = Some(self.current(log, header.clone()));
         Ok(())
     }
@@ -84,7 +83,7 @@ impl Wal {
             self.remove_stray(stray);
         }
         match &self.start {
-            Start::Unread | Start::Ready | Start::RemoveStray => {}
+            Start::Ready | Start::RemoveStray => {}
             Start::Continue(header, state) => {
                 let (header, state) = (header.clone(), state.clone());
                 if self.rests_on_a_rekey(&header) {
@@ -102,17 +101,15 @@ impl Wal {
             }
             Start::Image => self.name_again(None, Some(self.image.clone()))?,
         }
-        if !matches!(self.start, Start::Unread) {
-            self.start = Start::Ready;
-        }
+        self.start = Start::Ready;
         Ok(())
     }
 
     /// A segment without frames, complete but for its name.
     pub(super) fn new_segment(&self, header: Header) -> Result<(NewLog, Header)> {
-        let place = self.log_place(header.generation);
-        let temporary = self.place.names.temporary(Temporary::Segment);
-        let new = NewLog::write(place, header.clone(), temporary.clone())?;
+        let log = self.log_place(header.generation);
+        let temporary = self.files.names.temporary(Temporary::Segment);
+        let new = NewLog::write(log, header.clone(), temporary.clone())?;
         self.inherit(&temporary)?;
         Ok((new, header))
     }
@@ -120,7 +117,7 @@ impl Wal {
     /// Gives a segment in the making the owner and the permissions of the image, and its own right
     /// to be written.
     pub(super) fn inherit(&self, temporary: &str) -> Result<()> {
-        let Place { vfs, names, .. } = &self.place;
+        let StoreFiles { vfs, names, .. } = &self.files;
         let inherited = vfs.dir.inherit(names.main(), temporary, Some(Mode::Private));
         inherited.map_err(|e| Error::io("give its owner to", &vfs.dir.path(temporary), e))
     }
@@ -138,9 +135,9 @@ impl Wal {
         let whole = &self.image;
         let segment = Header {
             kind: FileKind::Log,
-            file_id: fresh_id(&self.place.vfs, self.condition.path())?,
-            generation: following(whole.generation, self.condition.path())?,
-            created_us: self.place.vfs.clock.now_us(),
+            file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
+            generation: following(whole.generation, self.write_state.path())?,
+            created_us: self.files.vfs.clock.now_us(),
             image_salt: [0; 32],
             envelope: None,
             ..whole.clone()
@@ -163,12 +160,12 @@ impl Wal {
         let segment = segment.inspect_err(|_| {
             if let Some(written) = &written {
                 // What stays costs nothing but a name: the next open removes it.
-                drop(self.place.vfs.dir.remove(&written.temporary));
+                drop(self.files.vfs.dir.remove(&written.temporary));
             }
         })?;
         if let Some(written) = &written {
-            let path = self.condition.path();
-            let prepared = self.place.prepare(&written.temporary, None);
+            let path = self.write_state.path();
+            let prepared = self.files.prepare(&written.temporary, None);
             prepared.map_err(|e| Error::io("replace", path, e))?;
         }
         // Order: the segment before the image that names it.
@@ -179,7 +176,7 @@ impl Wal {
             }
         }
         let (Some(written), Some(header)) = (written, image) else { return Ok(()) };
-        if let Err(e) = self.place.put_name(&written.temporary) {
+        if let Err(e) = self.files.put_name(&written.temporary) {
             return Err(self.poison("putting the image in place failed", &e));
         }
         self.image = header;
@@ -190,8 +187,8 @@ impl Wal {
 
     /// The blocks of the image in place below another header, under a temporary name.
     fn copy_of_image(&self, header: &Header) -> Result<Written> {
-        let (vfs, names, seal) = (&self.place.vfs, &self.place.names, self.place.seal.clone());
+        let (vfs, names, seal) = (&self.files.vfs, &self.files.names, self.files.seal.clone());
         let image = ImageReader::open(vfs, names.main(), seal)?;
-        self.place.image(header.clone()).rewrite_header(&image)
+        self.files.image(header.clone()).rewrite_header(&image)
     }
 }

@@ -38,25 +38,24 @@ impl State for Map {
     }
 }
 
-/// An open storage, replayed.
+/// An open storage.
 #[derive(Debug)]
 pub struct Store {
     /// What is tested.
     pub storage: Box<dyn Storage>,
     /// The state after the last commit.
     pub map: Map,
-    /// What the replay found.
+    /// The findings of the opening.
     pub recovered: Recovered,
     lazy: bool,
 }
 
 impl Store {
-    /// Opens and replays.
+    /// Opens it and keeps its state.
     pub fn open(config: Config) -> Result<Self> {
         let lazy = config.durability != Durability::Sync;
-        let mut storage = codex_storage::open(config)?;
         let mut map = Map::default();
-        let recovered = storage.replay(&mut |op| {
+        let (storage, recovered) = codex_storage::open(&config, &mut |op| {
             map.apply(op);
             Ok(())
         })?;

@@ -59,7 +59,6 @@ all_forms!(
     companions_of_a_store_are_no_stores,
     temporary_files_are_removed_by_a_writer_only,
     a_closed_store_refuses_by_name,
-    a_storage_is_replayed_once,
     no_key_or_value_is_printed,
     verifying_reads_all_beside_a_writer_and_changes_nothing,
     verifying_beside_a_writing_thread_finds_no_fault,
@@ -385,12 +384,6 @@ fn a_closed_store_refuses_by_name(bed: &Bed) {
     assert!(matches!(store.set("b", "2"), Err(Error::Closed { .. })));
     assert!(matches!(store.checkpoint(), Err(Error::Closed { .. })));
     assert_eq!(store.storage.stats().seq, 1);
-}
-
-fn a_storage_is_replayed_once(bed: &Bed) {
-    let mut store = Store::open(bed.config()).unwrap();
-    let again = store.storage.replay(&mut |_| Ok(()));
-    assert!(matches!(again, Err(Error::Contradiction(_))), "{again:?}");
 }
 
 fn no_key_or_value_is_printed(bed: &Bed) {

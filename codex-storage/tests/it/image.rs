@@ -191,8 +191,7 @@ fn header_fields_at_their_extremes_never_give_another_state() {
 fn a_state_out_of_order_is_refused_and_leaves_nothing() {
     for keys in [["b", "a"], ["a", "a"]] {
         let bed = Bed::mem(Form::Snapshot, false);
-        let mut storage = codex_storage::open(bed.config()).unwrap();
-        storage.replay(&mut |_| Ok(())).unwrap();
+        let (mut storage, _) = codex_storage::open(&bed.config(), &mut |_| Ok(())).unwrap();
         let before = files(&bed.vfs);
         let mut group = storage.group();
         group.push(Op::Set { key: b"a", value: b"" }).unwrap();
@@ -220,9 +219,8 @@ fn a_large_image_is_read_the_same_by_one_thread_and_by_two() {
 #[test]
 fn an_error_of_the_sink_ends_the_reading_of_a_large_image() {
     for bed in large_images() {
-        let mut storage = codex_storage::open(bed.config()).unwrap();
         let mut seen = 0;
-        let stopped = storage.replay(&mut |_| {
+        let stopped = codex_storage::open(&bed.config(), &mut |_| {
             seen += 1;
             if seen == 3 { Err(Error::Contradiction("enough")) } else { Ok(()) }
         });

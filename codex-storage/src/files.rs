@@ -4,21 +4,21 @@ use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::ImageSpec;
 use crate::batch::Seq;
-use crate::condition::Condition;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Header, following, fresh_id};
 use crate::history::History;
+use crate::image::ImageSpec;
 use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};
 use crate::seal::{Seal, TAG_LEN};
 use crate::storage::{Checkpoint, Form};
 use crate::vfs::{Mode, Vfs};
+use crate::write_state::WriteState;
 
 /// Where the files of an open store are, and under which key.
 #[derive(Debug)]
-pub(crate) struct Place {
+pub(crate) struct StoreFiles {
     pub(crate) vfs: Vfs,
     pub(crate) names: Names,
     pub(crate) seal: Option<Arc<dyn Seal>>,
@@ -41,7 +41,7 @@ impl From<NotInstalled> for io::Error {
     }
 }
 
-impl Place {
+impl StoreFiles {
     /// An image to write that will take the store's own name.
     pub(crate) fn image(&self, header: Header) -> ImageSpec {
         ImageSpec {
@@ -74,11 +74,11 @@ impl Place {
     /// # Errors
     /// `InDoubt`, after which nothing may be written: the file was removed, renamed or replaced,
     /// or its folder was removed.
-    pub(crate) fn check_name(&self, condition: &mut Condition, seq: Seq) -> Result<()> {
+    pub(crate) fn check_name(&self, write_state: &mut WriteState, seq: Seq) -> Result<()> {
         let Some(lock) = &self.lock else { return Ok(()) };
         match self.vfs.dir.metadata(self.names.main()) {
             Ok(found) if !lock.is_of(found) => {
-                condition.poison(LOST_NAME.to_owned());
+                write_state.poison(LOST_NAME.to_owned());
                 let source = Arc::new(io::Error::new(ErrorKind::NotFound, LOST_NAME));
                 Err(Error::InDoubt { path: self.path(), seq, source })
             }

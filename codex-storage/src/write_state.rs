@@ -1,44 +1,34 @@
-//! Whether a storage still takes writes.
+//! Whether a storage that writes still takes writes.
 
 use std::path::{Path, PathBuf};
 
-use crate::config::Access;
 use crate::error::{Error, Result};
 
-/// What a storage may still do. It only gets worse: open, then poisoned or closed.
+/// Whether a storage takes writes: it does until it is poisoned or closed, and never again.
 #[derive(Debug)]
-pub(crate) struct Condition {
+pub(crate) struct WriteState {
     path: PathBuf,
-    access: Access,
     poison: Option<String>,
     closed: bool,
 }
 
-impl Condition {
-    /// A storage that was just opened; `path` is what its errors name.
-    pub(crate) fn new(path: &Path, access: Access) -> Self {
-        Self { path: path.to_owned(), access, poison: None, closed: false }
+impl WriteState {
+    /// The state of a storage that was just opened. Its errors name `path`.
+    pub(crate) fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), poison: None, closed: false }
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether anything may be written at all.
-    pub(crate) fn writes(&self) -> bool {
-        self.access == Access::ReadWrite
-    }
-
-    /// To be asked before every change.
+    /// Called before every change.
     ///
     /// # Errors
-    /// `Closed`, `ReadOnly`, `Poisoned`.
+    /// `Closed`, `Poisoned`.
     pub(crate) fn check(&self) -> Result<()> {
         if self.closed {
             return Err(Error::Closed { path: self.path.clone() });
-        }
-        if !self.writes() {
-            return Err(Error::ReadOnly { path: self.path.clone() });
         }
         match &self.poison {
             Some(reason) => {

@@ -1,0 +1,116 @@
+//! A store of any form that was opened to be read: it keeps the lock, and refuses every change.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::batch::{Group, Layout, Seq};
+use crate::error::{Error, Result};
+use crate::files::StoreFiles;
+use crate::header::Header;
+use crate::history::History;
+use crate::lock::StoreLock;
+use crate::seal::{Keys, Seal};
+use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
+use crate::vfs::Vfs;
+
+/// A store that was read to its end and is not written.
+#[derive(Debug)]
+pub(crate) struct ReadOnly {
+    files: StoreFiles,
+    /// Of the main file.
+    header: Header,
+    history: History,
+    stats: StorageStats,
+    closed: bool,
+}
+
+impl ReadOnly {
+    pub(crate) fn new(
+        files: StoreFiles,
+        header: Header,
+        history: History,
+        stats: StorageStats,
+    ) -> Self {
+        Self { files, header, history, stats, closed: false }
+    }
+
+    fn refuse<T>(&self) -> Result<T> {
+        let path = self.files.path();
+        Err(if self.closed { Error::Closed { path } } else { Error::ReadOnly { path } })
+    }
+}
+
+impl Storage for ReadOnly {
+    fn form(&self) -> Form {
+        self.header.form
+    }
+
+    fn group(&self) -> Group {
+        Group::new(Layout::default())
+    }
+
+    fn commit(&mut self, _group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
+        self.refuse()
+    }
+
+    fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
+        self.refuse()
+    }
+
+    fn synced(&mut self, _outcome: Result<Seq>) -> Result<()> {
+        self.refuse()
+    }
+
+    fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {
+        self.refuse()
+    }
+
+    fn finish_checkpoint(&mut self, _done: Result<Written>) -> Result<()> {
+        self.refuse()
+    }
+
+    fn change_key(&mut self, _keys: &dyn Keys) -> Result<()> {
+        self.refuse()
+    }
+
+    fn rekey(&mut self, _keys: &dyn Keys, _state: &dyn State) -> Result<Option<Checkpoint>> {
+        self.refuse()
+    }
+
+    fn wants_checkpoint(&self) -> bool {
+        false
+    }
+
+    fn close(&mut self, _state: &dyn State) -> Result<()> {
+        self.closed = true;
+        Ok(())
+    }
+
+    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
+        self.files.image_elsewhere(to, name, &self.header, &self.history)
+    }
+
+    fn lock(&self) -> Option<Arc<StoreLock>> {
+        self.files.lock.clone()
+    }
+
+    fn seal(&self) -> Option<Arc<dyn Seal>> {
+        self.files.seal.clone()
+    }
+
+    fn stats(&self) -> StorageStats {
+        self.stats
+    }
+
+    fn anchor(&mut self) -> Anchor {
+        self.history.anchor()
+    }
+
+    fn history(&self) -> History {
+        self.history.clone()
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        None
+    }
+}
