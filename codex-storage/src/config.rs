@@ -1,4 +1,4 @@
-//! What a storage is opened with.
+//! The configuration with which a storage is opened.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,39 +7,39 @@ use crate::seal::Keys;
 use crate::storage::{Anchor, Durability, Form};
 use crate::vfs::Vfs;
 
-/// How to open a storage; hand it to `codex_storage::open`.
+/// The options of an opening; pass them to `codex_storage::open`.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The directory, the clock and the entropy.
     pub vfs: Vfs,
-    /// The file name of the store in that directory, as `app.db`.
+    /// The file name of the store in that directory, such as `app.db`.
     pub name: String,
-    /// The form to create, or to demand of an existing store; `None` creates a Wal and takes what
-    /// is there.
+    /// The form to create, or to require of an existing store. `None` creates a Wal, and accepts
+    /// any form of an existing store.
     pub form: Option<Form>,
     /// Whether a missing store is created.
     pub create: Create,
-    /// Reading or writing.
+    /// The access: reading only, or reading and writing.
     pub access: Access,
-    /// When a commit counts as done.
+    /// The durability that a commit needs before it is acknowledged.
     pub durability: Durability,
-    /// The key of an encrypted store, or to create one.
+    /// The key of an encrypted store. A store that is created with a key is encrypted.
     pub keys: Option<Arc<dyn Keys>>,
-    /// What to do with a tail that is neither intact nor shaped like a torn write.
+    /// The reaction to a tail that is neither intact nor shaped like a torn write.
     pub on_damage: OnDamage,
-    /// How long to wait for the lock of another handle.
+    /// The maximum time to wait for the lock of another handle.
     pub lock_timeout: Duration,
-    /// When the Wal form checkpoints by itself.
+    /// The conditions under which the Wal form checkpoints by itself.
     pub checkpoint: CheckpointPolicy,
-    /// A commit that the store must contain. A missing store is not created then.
+    /// A commit that the store must contain. If set, a missing store is not created.
     pub anchor: Option<Anchor>,
-    /// Whether a store is opened that has gone on behind the anchored commit and no longer tells
-    /// whether it contains it; `Recovered::anchor` says so then.
+    /// Whether to open a store that has commits after the anchored commit, and no longer shows
+    /// whether it contains that commit. `Recovered::anchor` reports this case.
     pub accept_unknown_anchor: bool,
 }
 
 impl Config {
-    /// The defaults for the store `name` in `vfs`: Wal, created when missing, durable writes.
+    /// Returns the defaults for the store `name` in `vfs`: Wal, created if missing, durable writes.
     pub fn new(vfs: Vfs, name: impl Into<String>) -> Self {
         Self {
             vfs,
@@ -65,38 +65,38 @@ pub enum Create {
     Never,
     /// A missing store is created.
     IfMissing,
-    /// A present store is an error.
+    /// An existing store is an error.
     New,
 }
 
-/// Reading or writing.
+/// The access of a handle: reading only, or reading and writing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
-    /// One handle that writes, under an exclusive lock.
+    /// Reading and writing, by one handle, under an exclusive lock.
     ReadWrite,
-    /// Any number of handles that read, under shared locks; repairs nothing, changes nothing.
+    /// Reading, by any number of handles, under shared locks. Nothing is repaired or changed.
     ReadOnly,
 }
 
-/// What to do with a tail that is neither intact nor shaped like a torn write.
+/// The reaction to a tail that is neither intact nor shaped like a torn write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnDamage {
     /// Return `TailSuspect` and change nothing.
     Refuse,
-    /// Cut the tail and report it. Proven damage is refused all the same.
+    /// Cut the tail and report it. Damage that is proven is refused in this mode too.
     CutTail,
 }
 
-/// When the Wal form checkpoints by itself: once the log has `floor_bytes` and `ratio` times the
-/// bytes of the image.
+/// The conditions under which the Wal form checkpoints by itself: if the length of the log is at
+/// least `floor_bytes`, and at least `ratio` times the length of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CheckpointPolicy {
-    /// The smallest log that is worth an image, in bytes.
+    /// The minimum length of a log for a checkpoint, in bytes.
     pub floor_bytes: u64,
-    /// The log's bytes as a multiple of the image's.
+    /// The minimum length of a log for a checkpoint, as a multiple of the length of the image.
     pub ratio: f64,
-    /// A store whose image would be at most this long closes into its image alone, in bytes, if
-    /// anything was written. `u64::MAX`: any store, and even if nothing was.
+    /// The maximum estimated length of an image, in bytes, with which a store that was written to
+    /// closes into its image alone. `u64::MAX`: at any length, and even if nothing was written.
     pub close_into_image_bytes_max: u64,
 }
 

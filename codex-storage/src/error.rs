@@ -1,4 +1,5 @@
-//! The errors of this crate: what is wrong, in which file, at which offset, and what to do next.
+//! The errors of this crate. An error names the file, the offset if there is one, and the next
+//! step.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,81 +9,81 @@ use crate::batch::Seq;
 use crate::seal::SealError;
 use crate::storage::Form;
 
-/// The result of every fallible function of this crate.
+/// The result of each fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a storage could not do what was asked.
+/// The reason for which an operation of a storage failed.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused; nothing of a commit was handed to a file.
+    /// A call of the operating system failed. No part of a commit was written to a file.
     #[error("cannot {action} {path}: {source}; check the disk and the permissions, then try again")]
     Io {
-        /// What was tried, as a verb: "open", "rename".
+        /// The call that failed, as a verb: "open", "rename".
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// The system's own error.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
-    /// There is no store at the path, and it was not to be created.
+    /// The path has no store, and the options do not allow creating one.
     #[error(
         "{path}: there is no store; restore a backup, or open it with `create` and without an \
          anchor to make one"
     )]
     NotFound {
-        /// The path asked for.
+        /// The path of the store.
         path: PathBuf,
     },
-    /// There is no store at the path, but backups of one: an empty store in its place would disown
-    /// them.
+    /// The path has no store, but it has backups of one. An empty store is not created, because the
+    /// backups would no longer belong to the store at the path.
     #[error(
         "{path}: there is no store, but its backup {backup}; restore it (`Backups::restore`, or \
          open with `fall_back_to_backup`), or move the backups elsewhere to begin an empty store"
     )]
     OnlyBackups {
-        /// The path asked for.
+        /// The path of the store.
         path: PathBuf,
         /// The name of the newest backup.
         backup: String,
     },
-    /// The parent folder is missing.
+    /// The folder of the path does not exist.
     #[error("{path}: its folder does not exist; create the folder first")]
     NoFolder {
-        /// The path asked for.
+        /// The path of the store.
         path: PathBuf,
     },
-    /// A store was to be created where something already is.
+    /// A new store was requested, and a file is at the path.
     #[error("{path} already exists; open it without `create_new`, or choose another path")]
     AlreadyExists {
-        /// The path asked for.
+        /// The path of the store.
         path: PathBuf,
     },
-    /// The path cannot name a store.
+    /// The path is not allowed for a store.
     #[error("{path}: {why}")]
     BadPath {
-        /// The path asked for.
+        /// The path of the store.
         path: PathBuf,
-        /// What is wrong with it and what to do.
+        /// The reason, and the next step.
         why: &'static str,
     },
-    /// What stands at the path is a directory, a symbolic link, a FIFO or a device.
+    /// The path leads to a directory, a symbolic link, a FIFO or a device.
     #[error("{path} is {what}, not a regular file; name the file itself")]
     NotAFile {
-        /// The path asked for.
+        /// The path of the store.
         path: PathBuf,
-        /// What stands there.
+        /// The kind of file, with its article.
         what: &'static str,
     },
-    /// The file does not begin like a file of this program.
+    /// The file does not begin with the signature of a file of this program.
     #[error("{path} is not a CodexDB file (no signature at offset 0); it was left untouched")]
     NotADatabase {
         /// The file.
         path: PathBuf,
     },
-    /// The file has no bytes: not a store, and not taken for an empty one.
+    /// The file has no bytes. It is not opened as an empty store.
     #[error(
-        "{path} is empty, which no store ever is; restore a backup, or remove it to start anew"
+        "{path} is empty, which no store is; restore a backup, or remove it to create a new store"
     )]
     EmptyFile {
         /// The file.
@@ -100,42 +101,41 @@ pub enum Error {
         /// The newest version that this build reads.
         supported: u16,
     },
-    /// The file uses what only a newer version of the program knows, within this format version.
+    /// The file uses a feature of a newer version of the program, within this format version.
     #[error("{path} uses {what}, which this build does not know; use a newer build")]
     Unsupported {
         /// The file.
         path: PathBuf,
-        /// What is not known.
+        /// The feature that this build does not know.
         what: &'static str,
     },
-    /// The file is of another form than asked for.
+    /// The form of the store is not the requested form.
     #[error("{path} has the form {found}, not {wanted}; open it without a form, or convert it")]
     WrongForm {
         /// The file.
         path: PathBuf,
         /// The form in its header.
         found: Form,
-        /// The form asked for.
+        /// The requested form.
         wanted: Form,
     },
-    /// A backup was opened for writing.
+    /// A backup was opened for writing, which is not allowed.
     #[error("{path} is a backup; open it read-only, or restore it to its store's path")]
     IsBackup {
         /// The file.
         path: PathBuf,
     },
-    /// The file may not be written: it is a copy of a backup, whose mode is 0400, or another
-    /// user's.
+    /// The mode of the file does not allow writing. The file is a copy of a backup, whose mode is
+    /// 0400, or belongs to another user.
     #[error(
-        "{path} is read-only, as a backup is (mode 0400) and a copy of one made by hand; open it \
-         with `read_only`, restore the backup to its store's path, or allow writing \
-         (`chmod u+w`)"
+        "{path} is read-only, as is a backup (mode 0400) and a copy of one; open it with \
+         `read_only`, restore the backup to its store's path, or allow writing (`chmod u+w`)"
     )]
     FileReadOnly {
         /// The file.
         path: PathBuf,
     },
-    /// Bytes that were durable are no longer what was written.
+    /// Bytes that were durable have changed since they were written.
     #[error(
         "{path}: damage at offset {offset}: {what}; nothing was changed; restore a backup or \
          salvage what precedes it"
@@ -143,59 +143,59 @@ pub enum Error {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// Where the damage was found.
+        /// The offset of the damage.
         offset: u64,
-        /// What is wrong there.
+        /// The check that failed there.
         what: &'static str,
     },
     /// The end of a log is neither intact nor shaped like a torn write.
     #[error(
-        "{path}: the {bytes} bytes from offset {offset} (behind commit {seq}) are neither \
+        "{path}: the {bytes} bytes from offset {offset} (after commit {seq}) are neither \
          intact nor a torn write; nothing was changed; look for another cause, or open with \
          `on_damage` set to cut the tail"
     )]
     TailSuspect {
         /// The log.
         path: PathBuf,
-        /// Where the intact part ends.
+        /// The offset at which the intact part ends.
         offset: u64,
         /// The last intact commit.
         seq: Seq,
-        /// How many bytes would be cut.
+        /// The number of bytes that `OnDamage::CutTail` would remove.
         bytes: u64,
     },
-    /// The image says that a log continues it, and that log is missing.
+    /// The image names a log that continues it, and the log is missing.
     #[error("{path}: its log {log} is missing; put the log beside it, or restore a backup")]
     LogMissing {
         /// The image.
         path: PathBuf,
-        /// The log's file name.
+        /// The file name of the log.
         log: String,
     },
-    /// A log is there without its image.
+    /// The image is missing, and its log is present.
     #[error(
         "{path} is missing but its log {log} is there; put the image back, or restore a backup"
     )]
     ImageMissing {
         /// The image.
         path: PathBuf,
-        /// The log's file name.
+        /// The file name of the log.
         log: String,
     },
-    /// A log does not begin where the image or the log before it ends.
+    /// A log does not begin at the end of the image or of the log before it.
     #[error(
-        "{path} begins behind commit {found}, but what precedes it ends at commit {expected}; \
+        "{path} begins after commit {found}, but the file before it ends at commit {expected}; \
          put the missing log back, or restore a backup"
     )]
     Gap {
         /// The log.
         path: PathBuf,
-        /// The last commit before it.
+        /// The last commit of the image or log before it.
         expected: Seq,
-        /// The commit that it says it follows.
+        /// The commit after which the log begins, by its header.
         found: Seq,
     },
-    /// A log beside the image belongs to another store, or to another state of this one.
+    /// A log beside the image belongs to another store, or to another state of this store.
     #[error(
         "{path} belongs to another store or to another state of this one; it was left \
          untouched: move it away, or restore a backup with its own files"
@@ -204,7 +204,7 @@ pub enum Error {
         /// The log.
         path: PathBuf,
     },
-    /// Somebody else has the store open.
+    /// Another handle has the store open.
     #[error(
         "{path} is open elsewhere (waited {waited_ms} ms); close the other handle, or set a \
          longer `lock_timeout`"
@@ -212,48 +212,48 @@ pub enum Error {
     Locked {
         /// The store.
         path: PathBuf,
-        /// How long the lock was waited for, in milliseconds.
+        /// The time that was spent waiting for the lock, in milliseconds.
         waited_ms: u64,
     },
-    /// A restore was begun and not finished.
+    /// A restore was begun and has not been finished.
     #[error("{path}: a restore is pending; open the store for writing once to finish it")]
     RestorePending {
         /// The store.
         path: PathBuf,
     },
-    /// The disk is full; nothing was changed and writing goes on once space is free.
+    /// The disk is full. Nothing was changed, and writes succeed again after space was freed.
     #[error("{path}: no space for {needed} bytes; nothing was changed; free space and try again")]
     NoSpace {
         /// The file that could not grow.
         path: PathBuf,
-        /// How many bytes were asked for.
+        /// The number of bytes that were requested.
         needed: u64,
     },
-    /// Bytes of the commit may or may not be on disk: only reopening decides.
+    /// A commit may or may not be on the disk. Recovery decides when the store is opened again.
     #[error(
-        "{path}: commit {seq} is in doubt ({source}); the store refuses writes now: reopen \
-         it, recovery decides"
+        "{path}: commit {seq} is in doubt ({source}); the store refuses writes now: open it \
+         again, and recovery decides"
     )]
     InDoubt {
         /// The file.
         path: PathBuf,
         /// The first commit in doubt.
         seq: Seq,
-        /// What the system said.
+        /// The error of the operating system.
         source: Arc<io::Error>,
     },
-    /// An earlier failure left the disk in doubt.
+    /// An earlier error poisoned the store: a write to the disk may or may not have succeeded.
     #[error(
-        "{path}: an earlier error poisoned the store ({reason}); reads go on, writes need a \
-         reopening"
+        "{path}: an earlier error poisoned the store ({reason}); reads still succeed; to write, \
+         open the store again"
     )]
     Poisoned {
         /// The store.
         path: PathBuf,
-        /// The first failure, in words.
+        /// The text of the first error.
         reason: String,
     },
-    /// The storage was opened to read.
+    /// The storage was opened read-only.
     #[error("{path} is open read-only; open it for writing")]
     ReadOnly {
         /// The store.
@@ -265,8 +265,9 @@ pub enum Error {
         /// The store.
         path: PathBuf,
     },
-    /// Something long, such as an image, was given up: the store closes, or its caller said so.
-    #[error("{path}: given up before its end: the store is closing, or it was stopped")]
+    /// A long operation, such as the writing of an image, was stopped before its end, by its caller
+    /// or because the store is closing.
+    #[error("{path}: stopped before its end: the store is closing, or the caller stopped it")]
     Abandoned {
         /// The file.
         path: PathBuf,
@@ -276,7 +277,7 @@ pub enum Error {
     Record {
         /// The store or file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault of the record.
         source: RecordError,
     },
     /// The store is encrypted and no key was given.
@@ -297,7 +298,7 @@ pub enum Error {
         /// The store.
         path: PathBuf,
     },
-    /// Sealed bytes were changed, moved or replaced.
+    /// Authentication failed: sealed bytes were changed, moved or replaced.
     #[error(
         "{path}: the bytes at offset {offset} fail authentication: changed, moved or \
          replaced; restore a backup"
@@ -305,18 +306,18 @@ pub enum Error {
     Tampered {
         /// The file.
         path: PathBuf,
-        /// Where the sealed bytes begin.
+        /// The offset at which the sealed bytes begin.
         offset: u64,
     },
-    /// Encryption could not be used.
+    /// The encryption failed for another reason than the key or the bytes.
     #[error("{path}: {source}")]
     Seal {
         /// The store.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: SealError,
     },
-    /// The store does not contain the commit that the anchor names.
+    /// The store does not contain the commit of the anchor.
     #[error(
         "{path}: the store does not contain the anchored commit {seq}: it was rolled back or \
          replaced; restore newer files"
@@ -327,12 +328,12 @@ pub enum Error {
         /// The anchored commit.
         seq: Seq,
     },
-    /// The store has gone on behind the commit that the anchor names, and its files no longer tell
-    /// whether that commit is in its history.
+    /// The store has commits after the commit of the anchor, and its files no longer show whether
+    /// that commit is in its history.
     #[error(
-        "{path}: the store is further on than the anchored commit {seq}, and no longer lists it: \
-         it may be another history of this store; compare with a newer anchor, or check the \
-         contents by other means and open with `accept_unknown_anchor`"
+        "{path}: the store has commits after the anchored commit {seq} and no longer lists that \
+         commit, so this may be another history of the store; compare with a newer anchor, or \
+         check the contents by other means and open with `accept_unknown_anchor`"
     )]
     AnchorUnknown {
         /// The store.
@@ -345,38 +346,38 @@ pub enum Error {
     Contradiction(&'static str),
 }
 
-/// What is wrong with a record.
+/// The fault of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// The key is longer than a record can hold.
     #[error("the key has {len} bytes, the limit is {limit}; store a digest of it instead")]
     KeyTooLong {
-        /// Its length.
+        /// The length of the key, in bytes.
         len: usize,
-        /// The longest that fits.
+        /// The maximum length of a key, in bytes.
         limit: usize,
     },
-    /// The batch does not fit one commit.
+    /// The batch is too large for one commit.
     #[error("the commit encodes to more than {limit} bytes; split it")]
     BatchTooLarge {
-        /// The limit in bytes.
+        /// The maximum length of an encoded commit, in bytes.
         limit: usize,
     },
-    /// A record kind that this build does not know.
+    /// The kind of the record is not known to this build.
     #[error("record kind {0} is not known to this build; use a newer one")]
     UnknownKind(u8),
-    /// Record flags that this build does not know.
+    /// The flags of the record are not known to this build.
     #[error("record flags {0:#04x} are not known to this build; use a newer one")]
     UnknownFlags(u8),
-    /// Lengths or counts do not add up.
+    /// The lengths or counts of the record contradict each other.
     #[error("malformed record: {0}")]
     Malformed(&'static str),
 }
 
 impl Error {
-    /// Wraps a failed call that changed nothing of a commit: `NoSpace` where the disk is full.
-    /// An existing file could not be opened for writing.
+    /// Returns the error of a failed attempt to open an existing file for writing: `FileReadOnly`
+    /// if permission was denied, otherwise `Io`.
     pub(crate) fn not_writable(path: &Path, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::PermissionDenied => Self::FileReadOnly { path: path.to_owned() },
@@ -384,6 +385,7 @@ impl Error {
         }
     }
 
+    /// Wraps the error of a call that wrote no part of a commit.
     pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { action, path: path.to_owned(), source: Arc::new(source) }
     }

@@ -1,34 +1,35 @@
-//! The names of all files of a store and of its backups: one grammar, matched exactly.
+//! The names of all files of a store and of its backups. They follow one grammar and are matched
+//! exactly.
 //!
-//! Each name is the store's own name and one of these endings:
+//! Each name is the name of the store, followed by one of these endings:
 //!
 //! ```text
 //! (none)                          the image or the ledger
 //! .lock                           the advisory lock
 //! .wal.<20 digits>                a log segment, by its generation, from 1
-//! .tmp.<word>                     a file in the making, see Temporary
-//! .bak.<n>                        a backup, from 1, the newest
+//! .tmp.<word>                     a temporary file, see `Temporary`
+//! .bak.<n>                        a backup; 1 is the newest
 //! .bak.lock                       the lock of rotations, restores and copies to this name
 //! .bak.restore                    the record of a restore that was decided
-//! .bak.tmp .new .stage .copy      a backup in the making, see BackupTemporary
+//! .bak.tmp .new .stage .copy      a temporary file of backups, see `BackupTemporary`
 //! .replaced.<n>                   a store that a restore replaced, under a name of its own
-//! .replaced.<n>.wal.<20 digits>   a log segment of that
+//! .replaced.<n>.wal.<20 digits>   a log segment of a replaced store
 //! ```
 //!
-//! Numbers are decimal, without a sign or a leading zero, but for the 20 digits. A name that only
-//! resembles one of these belongs to somebody else and is never touched.
+//! Numbers are decimal, without a sign and, except for the 20 digits, without leading zeros. A file
+//! whose name only resembles one of these does not belong to the store and is never touched.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 
-/// The names that belong to the store `base`.
+/// The names of the files of one store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Names {
     base: String,
 }
 
-/// What a file name in the folder of a store is to that store.
+/// The role of a file in the folder of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The image or the ledger.
@@ -37,21 +38,22 @@ pub enum Role {
     Segment(u64),
     /// The file that carries the advisory lock.
     Lock,
-    /// A file being written; the next open for writing removes it.
+    /// A file that was not completed. The next open for writing removes it.
     Temporary(Temporary),
-    /// A backup, from 1, the newest.
+    /// The backup with this index; 1 is the newest.
     Backup(u32),
     /// The file that carries the lock of rotations, restores and copies to this name.
     BackupLock,
-    /// The record of a restore that was decided; the next open for writing finishes it.
+    /// The record of a restore that was decided. The next open for writing finishes the restore.
     RestoreRecord,
-    /// A backup being written; the next rotation or open adopts or removes it.
+    /// A backup that was not completed. The next rotation or open adopts or removes it.
     BackupTemporary(BackupTemporary),
-    /// A file that this restore replaced. The first of them is a store under a name of its own.
+    /// A file that the restore with this number replaced. The main file and the segments of one
+    /// restore are a store under a name of its own.
     Replaced(u32),
 }
 
-/// A file of the store in the making. One of each at a time, under the lock of the store.
+/// A temporary file of the store. Each kind has one name, which the lock of the store protects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Temporary {
     /// An image.
@@ -60,29 +62,30 @@ pub enum Temporary {
     Ledger,
     /// A log segment.
     Segment,
-    /// A log under a fresh root key.
+    /// A log that is sealed again under a new root key.
     Rekey,
-    /// What a conversion makes.
+    /// The result of a conversion.
     Convert,
-    /// A ledger as it was at an earlier time.
+    /// A ledger that ends at an earlier time.
     Moment,
 }
 
-/// A backup in the making. One of each at a time, under the lock of rotations.
+/// A temporary file of backups. Each kind has one name, which the lock of rotations protects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BackupTemporary {
-    /// A backup or a record in the making: worth nothing after a crash.
+    /// A backup or a record that is being written. It is removed after a crash.
     Making,
-    /// A backup that was synced and verified: the next rotation or open adopts it.
+    /// A backup that was synced and verified. The next rotation or open adopts it.
     Ready,
-    /// What a restore is about to put in place: belongs to the record of the restore, if any.
+    /// A file that a restore is about to rename into place. It belongs to the record of the
+    /// restore, if there is one.
     Staged,
-    /// A copy to this name in the making: worth nothing after a crash.
+    /// A copy to this name that is being written. It is removed after a crash.
     Copying,
 }
 
 impl Temporary {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 6] =
         [Self::Image, Self::Ledger, Self::Segment, Self::Rekey, Self::Convert, Self::Moment];
 
@@ -99,7 +102,7 @@ impl Temporary {
 }
 
 impl BackupTemporary {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Making, Self::Ready, Self::Staged, Self::Copying];
 
     const fn word(self) -> &'static str {
@@ -113,13 +116,13 @@ impl BackupTemporary {
 }
 
 impl Names {
-    /// The names around the store `base`, whose path is `path` in messages. `base` may be the name
-    /// of a backup ([`is_backup`](Self::is_backup)), which is only ever read.
+    /// Returns the names for the store `base`; `path` is its path in error texts. `base` may be the
+    /// name of a backup ([`is_backup`](Self::is_backup)), which is never written.
     ///
     /// # Errors
-    /// `BadPath` for what is no plain file name, for a name without room for the longest ending,
-    /// for the name of a lock, a segment or a temporary file of a store, and for a name under which
-    /// files of two stores could not be told apart.
+    /// `BadPath` if `base` is not a plain file name, if it is too long for the longest ending, if
+    /// it is the name of a lock, a segment or a temporary file of a store, or if files of this
+    /// store could be mistaken for files of another one.
     pub fn new(base: &str, path: &Path) -> Result<Self> {
         let bad = |why| Err(Error::BadPath { path: path.to_owned(), why });
         if matches!(base, "" | "." | "..") || base.contains(['/', '\0']) {
@@ -134,79 +137,84 @@ impl Names {
         Ok(Self { base: base.to_owned() })
     }
 
-    /// The names around a file that is being made under a temporary name.
+    /// Returns the names for a file that is written under a temporary name, without the checks of
+    /// [`new`](Self::new).
     pub(crate) fn staged(base: &str) -> Self {
         Self { base: base.to_owned() }
     }
 
-    /// The image or the ledger: the store's own name.
+    /// Returns the name of the image or the ledger, which is the name of the store.
     pub fn main(&self) -> &str {
         &self.base
     }
 
-    /// The log segment `generation`.
+    /// Returns the name of the log segment `generation`.
     pub fn segment(&self, generation: u64) -> String {
         format!("{}.wal.{generation:020}", self.base)
     }
 
-    /// The file that carries the advisory lock.
+    /// Returns the name of the file that carries the advisory lock.
     pub fn lock(&self) -> String {
         format!("{}.lock", self.base)
     }
 
-    /// A file of the store in the making.
+    /// Returns the name of a temporary file of the store.
     pub fn temporary(&self, what: Temporary) -> String {
         format!("{}.tmp.{}", self.base, what.word())
     }
 
-    /// The backup with this index; 1 is the newest.
+    /// Returns the name of the backup with this index; 1 is the newest.
     pub fn backup(&self, index: u32) -> String {
         format!("{}.bak.{index}", self.base)
     }
 
-    /// The file that carries the lock of rotations, restores and copies to this name.
+    /// Returns the name of the file that carries the lock of rotations, restores and copies to this
+    /// name.
     pub fn backup_lock(&self) -> String {
         format!("{}.bak.lock", self.base)
     }
 
-    /// The record of a restore that was decided.
+    /// Returns the name of the record of a restore that was decided.
     pub fn restore_record(&self) -> String {
         format!("{}.bak.restore", self.base)
     }
 
-    /// A backup in the making.
+    /// Returns the name of a temporary file of backups.
     pub fn backup_temporary(&self, what: BackupTemporary) -> String {
         format!("{}.bak.{}", self.base, what.word())
     }
 
-    /// The name under which `file` is kept when the `n`-th restore replaces it: it keeps its
-    /// ending, so that the store it belongs to opens under its new name. `None` if `file` is not
-    /// the store's own name or that name with an ending.
+    /// Returns the name under which `file` is kept if the `n`-th restore replaces it. The ending of
+    /// `file` is kept, so that the replaced store can be opened under its new name. Returns `None`
+    /// if `file` is not the name of the store, or that name followed by an ending.
     pub fn replaced(&self, n: u32, file: &str) -> Option<String> {
         let ending = file.strip_prefix(self.base.as_str())?;
         let is_ours = ending.is_empty() || ending.starts_with('.');
         is_ours.then(|| format!("{}.replaced.{n}{ending}", self.base))
     }
 
-    /// Whether the store's own name is that of a backup, which is only ever read.
+    /// Returns true if the name of the store is that of a backup, which is never written.
     pub fn is_backup(&self) -> bool {
         self.of_backup().is_some()
     }
 
-    /// The names around the store of which this is a backup.
+    /// Returns the names of the store to which this backup belongs, or `None` if this is not a
+    /// backup.
     pub(crate) fn of_backup(&self) -> Option<Self> {
         let mut endings = endings(&self.base);
         let ending = endings.find(|ending| matches!(role_of(ending), Some(Role::Backup(_))))?;
         Some(Self { base: self.base.strip_suffix(ending)?.to_owned() })
     }
 
-    /// What the file `name` is to this store; `None` for what does not belong to it.
+    /// Returns the role of the file `name` for this store, or `None` if the file does not belong to
+    /// it.
     pub fn role(&self, name: &str) -> Option<Role> {
         role_of(name.strip_prefix(self.base.as_str())?)
     }
 }
 
-/// The index of `candidate` among the backups of `name`, if that is exactly what it is by name.
+/// Returns the index of `candidate` among the backups of `name`, or `None` if `candidate` is not
+/// exactly the name of a backup.
 pub fn backup_index(name: &str, candidate: &str) -> Option<u32> {
     match role_of(candidate.strip_prefix(name)?) {
         Some(Role::Backup(index)) => Some(index),
@@ -214,14 +222,15 @@ pub fn backup_index(name: &str, candidate: &str) -> Option<u32> {
     }
 }
 
-/// What `name` adds to the name of another store, for each that it could derive from.
+/// Returns the endings with which `name` could continue the name of another store.
 fn endings(name: &str) -> impl Iterator<Item = &str> {
-    // A name can hold several dots: each could end the name of a store.
+    // A name can contain several dots, and each of them can begin an ending.
     let dots = name.match_indices('.').filter(|&(at, _)| at > 0);
     dots.map(|(at, _)| name.split_at(at).1)
 }
 
-/// Why no store may have a name that continues the name of another store with `ending`.
+/// Returns the reason for which a store must not have a name that continues the name of another
+/// store with `ending`, or `None` if the name is allowed.
 fn refusal(ending: &str) -> Option<&'static str> {
     match role_of(ending) {
         Some(Role::Segment(_)) => Some("this is a log segment; open the store it belongs to"),
@@ -236,6 +245,8 @@ fn refusal(ending: &str) -> Option<&'static str> {
         }
         Some(Role::Main | Role::Backup(_) | Role::Replaced(_)) => None,
         None => {
+            // Compares one name of each rule: if this store's lock, for example, had a role for the
+            // other store, then the files of both could not be distinguished.
             let clashes = |own: &&str| role_of(&format!("{ending}{own}")).is_some();
             ENDINGS.iter().any(clashes).then_some(
                 "files of a store of this name would be taken for files of the store without the \
@@ -245,7 +256,7 @@ fn refusal(ending: &str) -> Option<&'static str> {
     }
 }
 
-/// What a file is whose name continues that of its store with `ending`.
+/// Returns the role of a file whose name continues that of its store with `ending`.
 fn role_of(ending: &str) -> Option<Role> {
     if ending.is_empty() {
         return Some(Role::Main);
@@ -276,18 +287,18 @@ fn role_of(ending: &str) -> Option<Role> {
     }
 }
 
-/// The generation of a log segment.
+/// Parses the generation of a log segment: 20 digits, from 1.
 fn generation(digits: &str) -> Option<u64> {
     let generation = decimal(digits)?;
     (digits.len() == 20 && generation > 0).then_some(generation)
 }
 
-/// A number from 1 without a leading zero.
+/// Parses a number from 1 without a leading zero.
 fn number(digits: &str) -> Option<u32> {
     decimal(digits).filter(|_| !digits.starts_with('0'))
 }
 
-/// `str::parse` takes a sign, which no name of ours has.
+/// Parses digits only. `str::parse` would also accept a sign.
 fn decimal<T: std::str::FromStr>(digits: &str) -> Option<T> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -295,7 +306,7 @@ fn decimal<T: std::str::FromStr>(digits: &str) -> Option<T> {
     digits.parse().ok()
 }
 
-/// One ending of each rule.
+/// One ending for each rule of the grammar.
 const ENDINGS: [&str; 9] = [
     ".lock",
     ".wal.00000000000000000001",
@@ -307,7 +318,8 @@ const ENDINGS: [&str; 9] = [
     ".replaced.1",
     ".replaced.1.wal.00000000000000000001",
 ];
-/// The longest name of a file, less the longest ending.
+/// The maximum length of the name of a store, in bytes: that of a file name on common file systems,
+/// less the longest ending.
 const BASE_LEN_MAX: usize = 255 - ".replaced.4294967295.wal.18446744073709551615".len();
 
 #[cfg(test)]
@@ -325,7 +337,7 @@ mod tests {
         }
     }
 
-    /// Every kind of name of a store, as long as it can be.
+    /// Returns a name of each kind, each as long as it can be.
     fn all(names: &Names) -> Vec<(String, Role)> {
         let segment = names.segment(u64::MAX);
         let replaced = |file| names.replaced(u32::MAX, file).unwrap();
@@ -434,7 +446,8 @@ mod tests {
         for (one, two) in stores.iter().flat_map(|one| stores.iter().map(move |two| (one, two))) {
             for (name, role) in all(one) {
                 let theirs = two.role(&name).filter(|_| one != two);
-                // A replaced store is one of its own, and named after the one it was.
+                // A replaced store is a store of its own, whose name continues that of the old
+                // store.
                 let is_replaced = matches!(theirs, Some(Role::Replaced(_)));
                 assert!(theirs.is_none() || is_replaced, "{name}: {role:?} and {theirs:?}");
             }

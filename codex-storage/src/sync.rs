@@ -1,15 +1,16 @@
-//! The one place where locks, waits and threads come from, so that what the model checker proves
-//! is the code that runs.
+//! All locks, waits, atomics and threads of the crates, so that the model checker runs the same
+//! code as a release.
 //!
-//! Normally these are thin newtypes over std and crossbeam; under `--cfg loom` the same names stand
-//! for loom's primitives. crossbeam's sharded lock and parker have no loom build: there a plain
-//! lock and a condition variable take their place, and crossbeam's own are trusted.
+//! Normally these are thin newtypes over std and crossbeam. Under `--cfg loom` the same names are
+//! newtypes over the primitives of loom. The sharded lock and the parker of crossbeam have no loom
+//! build: there a plain lock and a condition variable replace them, and those of crossbeam are
+//! trusted.
 //!
-//! A lock whose holder panicked is entered all the same: what a panic may leave behind is the
-//! business of the code that holds the lock (the leader of a commit poisons the store by name).
+//! A lock can be taken even if an earlier holder panicked. The code that holds the lock must handle
+//! the state that a panic leaves (the leader of a commit, for example, poisons the store).
 #![expect(
     clippy::disallowed_types,
-    reason = "this is the module that everybody else takes them from"
+    reason = "this is the module from which all other modules take them"
 )]
 
 use std::fmt;
@@ -38,7 +39,7 @@ pub use loom::thread_local;
 #[cfg(not(loom))]
 pub use std::thread_local;
 
-/// Atomic integers that the model checker sees.
+/// Atomic integers that the model checker observes.
 pub mod atomic {
     #[cfg(loom)]
     pub use loom::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
@@ -46,7 +47,7 @@ pub mod atomic {
     pub use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 }
 
-/// Threads that the model checker sees.
+/// Threads that the model checker observes.
 pub mod thread {
     use std::io;
 
@@ -57,10 +58,10 @@ pub mod thread {
 
     pub use imp::{JoinHandle, current, yield_now};
 
-    /// Starts a thread under `name`.
+    /// Starts a thread with the name `name`.
     ///
     /// # Errors
-    /// The system has no room for another thread.
+    /// Returns the error of the system if it cannot create another thread.
     pub fn spawn<T: Send + 'static>(
         name: &str,
         f: impl FnOnce() -> T + Send + 'static,
@@ -69,24 +70,24 @@ pub mod thread {
     }
 }
 
-/// Mutual exclusion.
+/// A lock for mutual exclusion.
 pub struct Mutex<T>(imp::Mutex<T>);
 
-/// Holds a [`Mutex`]; dropping it releases the lock.
+/// The guard of a [`Mutex`]. Dropping it releases the lock.
 pub type MutexGuard<'a, T> = imp::MutexGuard<'a, T>;
 
 impl<T> Mutex<T> {
-    /// A free lock around `value`.
+    /// Creates a free lock around `value`.
     pub fn new(value: T) -> Self {
         Self(imp::Mutex::new(value))
     }
 
-    /// Waits for the lock and takes it.
+    /// Waits for the lock and takes it, even if an earlier holder panicked.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the lock if nobody holds it.
+    /// Takes the lock and returns its guard, or returns `None` if the lock is held.
     pub fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
         self.0.try_lock().ok()
     }
@@ -104,26 +105,27 @@ impl<T> fmt::Debug for Mutex<T> {
     }
 }
 
-/// Many readers or one writer; reading is cheap and scales over threads, writing is dearer.
+/// A lock for many readers or one writer. Reading is cheap and scales with the number of threads;
+/// writing is more expensive.
 pub struct RwLock<T>(ReadMostly<T>);
 
-/// Holds a [`RwLock`] to read; dropping it releases the lock.
+/// The read guard of a [`RwLock`]. Dropping it releases the lock.
 pub type RwLockReadGuard<'a, T> = ReadMostlyReadGuard<'a, T>;
-/// Holds a [`RwLock`] to write; dropping it releases the lock.
+/// The write guard of a [`RwLock`]. Dropping it releases the lock.
 pub type RwLockWriteGuard<'a, T> = ReadMostlyWriteGuard<'a, T>;
 
 impl<T> RwLock<T> {
-    /// A free lock around `value`.
+    /// Creates a free lock around `value`.
     pub fn new(value: T) -> Self {
         Self(ReadMostly::new(value))
     }
 
-    /// Waits until nobody writes.
+    /// Waits until no thread holds the lock for writing, and takes it for reading.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody reads or writes.
+    /// Waits until no thread holds the lock, and takes it for writing.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
@@ -135,24 +137,25 @@ impl<T> fmt::Debug for RwLock<T> {
     }
 }
 
-/// Lets a holder of a [`Mutex`] wait for a change of what it guards.
+/// A condition variable: the holder of a [`Mutex`] waits until another thread has changed the
+/// value.
 #[derive(Debug, Default)]
 pub struct Condvar(imp::Condvar);
 
 impl Condvar {
-    /// Nobody waits yet.
+    /// Creates a condition variable without waiters.
     pub fn new() -> Self {
         Self(imp::Condvar::new())
     }
 
-    /// Releases the lock, waits for a notification (or for nothing: test the condition again), and
-    /// takes the lock again.
+    /// Releases the lock, waits for a notification and takes the lock again. It can also return
+    /// without a notification, so the caller must test its condition again.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// As [`wait`](Self::wait), at most about `limit`. Under loom time stands still: it waits for
-    /// a notification.
+    /// Like [`wait`](Self::wait), but returns after about `limit` at the latest. Under loom no time
+    /// passes, so it waits for a notification.
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -184,14 +187,15 @@ mod parking {
         static PARKER: Rc<Parker> = Rc::new(Parker(Imp::new()));
     }
 
-    /// Calls `f` with the calling thread's parker. A token of an earlier use may be left in it.
+    /// Calls `f` with the parker of the calling thread. The parker may still have a token of an
+    /// earlier use.
     pub fn with_parker<R>(f: impl FnOnce(&Parker) -> R) -> R {
-        // A thread that is ending may have lost its own already.
+        // While a thread ends, its thread-local parker may already be destroyed.
         let parker = PARKER.try_with(Rc::clone).unwrap_or_else(|_| Rc::new(Parker(Imp::new())));
         f(&parker)
     }
 
-    /// Where a thread waits for a token of its [`Unparker`]s.
+    /// Lets a thread wait for a token from one of its [`Unparker`]s.
     #[derive(Debug)]
     pub struct Parker(Imp);
 
@@ -200,19 +204,19 @@ mod parking {
     pub struct Unparker(ImpUnparker);
 
     impl Parker {
-        /// Waits for the token and takes it; several tokens count as one.
+        /// Waits for the token and takes it. Several tokens count as one.
         pub fn park(&self) {
             self.0.park();
         }
 
-        /// What wakes this thread.
+        /// Returns a handle that wakes the thread waiting here.
         pub fn unparker(&self) -> Unparker {
             Unparker(self.0.unparker().clone())
         }
     }
 
     impl Unparker {
-        /// Puts the token there, which wakes the thread.
+        /// Makes the token available, which wakes the thread.
         pub fn unpark(&self) {
             self.0.unpark();
         }
@@ -225,12 +229,12 @@ mod parking {
 
     use super::{Condvar, Mutex};
 
-    /// Calls `f` with a parker.
+    /// Calls `f` with a new parker.
     pub fn with_parker<R>(f: impl FnOnce(&Parker) -> R) -> R {
         f(&Parker(Arc::new((Mutex::new(false), Condvar::new()))))
     }
 
-    /// Where a thread waits for a token of its [`Unparker`]s.
+    /// Lets a thread wait for a token from one of its [`Unparker`]s.
     #[derive(Debug)]
     pub struct Parker(Arc<(Mutex<bool>, Condvar)>);
 
@@ -239,7 +243,7 @@ mod parking {
     pub struct Unparker(Arc<(Mutex<bool>, Condvar)>);
 
     impl Parker {
-        /// Waits for the token and takes it; several tokens count as one.
+        /// Waits for the token and takes it. Several tokens count as one.
         pub fn park(&self) {
             let (token, changed) = &*self.0;
             let mut token = token.lock();
@@ -249,14 +253,14 @@ mod parking {
             *token = false;
         }
 
-        /// What wakes this thread.
+        /// Returns a handle that wakes the thread waiting here.
         pub fn unparker(&self) -> Unparker {
             Unparker(self.0.clone())
         }
     }
 
     impl Unparker {
-        /// Puts the token there, which wakes the thread.
+        /// Makes the token available, which wakes the thread.
         pub fn unpark(&self) {
             let (token, changed) = &*self.0;
             *token.lock() = true;

@@ -1,4 +1,4 @@
-//! The end of a log: before the next segment, at a close, and on a full disk.
+//! The end of a log: before the next segment, at a close, and if the disk is full.
 
 use super::space::{UNIT, closed_len};
 use super::write::LogWriter;
@@ -6,43 +6,46 @@ use crate::error::{Error, Result};
 use crate::frame::CLOSE;
 
 impl LogWriter {
-    /// Ends the log for now: makes everything durable, and its end a place where the next log can
-    /// begin.
+    /// Makes all frames durable and does the work that recovery has left for the first write, so
+    /// that another segment can begin at the end of this log.
     ///
     /// # Errors
-    /// `NoSpace`; `InDoubt`, which poisons.
+    /// `NoSpace` if a mark of recovery has no room; `InDoubt` if a write or sync fails, which
+    /// poisons.
     pub(crate) fn seal_off(&mut self) -> Result<()> {
         self.sync()?;
         self.begin_writing()
     }
 
-    /// Cuts off the space ahead, the reserve too, and returns where it ended. Writing may go on all
-    /// the same.
+    /// Removes the space after the last frame, including the reserve, and returns its former end.
+    /// Writing can still continue.
     ///
     /// # Errors
-    /// `Io`: the file is as long as it was, or as short as it was to be.
+    /// `Io` if the system cannot change the length. The file then has its old or its new length.
     pub(crate) fn trim(&mut self) -> Result<u64> {
         let before = self.space.end();
         self.trim_to(self.end.offset.next_multiple_of(UNIT))?;
         Ok(before)
     }
 
-    /// Takes the reserve again that a [`trim`](LogWriter::trim) has given away, which returned
-    /// `before`.
+    /// Allocates again the reserve that a [`trim`](LogWriter::trim) has removed; `before` is the
+    /// value that `trim` returned.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`: there is none. `InDoubt`, which poisons.
+    /// `NoSpace` or `Io` if the reserve cannot be allocated; `InDoubt`, which poisons.
     pub(crate) fn take_back(&mut self, before: u64) -> Result<()> {
         let taken = self.space.take_back(self.end.offset, before, &self.gate);
         taken.map_err(|e| self.space_error(e))
     }
 
-    /// Ends the log with the mark of a clean close, durably, and cuts off the space ahead. A log
-    /// that is closed already is left as it is.
+    /// Ends the log durably with the mark of a clean close, and removes the space after it. If the
+    /// log is closed already, nothing is changed.
     ///
     /// # Errors
-    /// `InDoubt`, which poisons; `Io`: everything is durable, without the mark or without the cut.
+    /// `InDoubt`, which poisons. `Io` if the space cannot be removed: all commits are durable, and
+    /// the mark or the removal may be missing.
     pub(crate) fn close(&mut self) -> Result<()> {
+        // Order: the frames are durable before the mark that ends them.
         self.sync()?;
         let end = closed_len(self.end.offset);
         if self.end.closed && self.space.len() == end {
@@ -50,13 +53,14 @@ impl LogWriter {
         }
         let len = match self.mark_closed() {
             Ok(()) => closed_len(self.end.offset),
-            // All is durable; the next open only can not tell that this was no crash.
+            // All commits are durable. Without the mark, the next open cannot distinguish this
+            // close from a crash.
             Err(Error::NoSpace { .. }) => self.end.offset.next_multiple_of(UNIT),
             Err(error) => return Err(error),
         };
-        // Order: the mark is durable before the length that promises it.
+        // Order: the mark is durable before the length of the file shows a closed log.
         self.trim_to(len)?;
-        // The length is all that changed: what the frames say is durable.
+        // Only the length has changed since the frames were synced.
         let synced = self.gate.sync_space();
         synced.map_err(|source| self.io_error("sync", source))
     }

@@ -1,4 +1,4 @@
-//! One place for all syncs of a log, so that a failure is seen by each that overlaps it.
+//! The one place that syncs a log, so that all concurrent callers learn of a failed sync.
 
 use std::io;
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use crate::sync::Mutex;
 use crate::vfs::File;
 
-/// A file's syncs, one after another. The kernel reports a failed write-back to one caller of
-/// fsync only; two that overlap would let the other believe its bytes are on disk.
+/// Runs the syncs of a file one after another. The kernel reports a failed write-back to only one
+/// caller of fsync. If two calls overlapped, the other caller would believe that its bytes are on
+/// the disk.
 #[derive(Debug)]
 pub(super) struct SyncGate {
     file: Arc<dyn File>,
@@ -19,8 +20,8 @@ impl SyncGate {
         Self { file, failed: Mutex::new(None) }
     }
 
-    /// Syncs bytes that count. Once a sync has failed, so does each later one, without asking the
-    /// disk: it would say yes, and the bytes are lost.
+    /// Syncs written frames. After a failed sync, each later call returns the same error without a
+    /// call to the disk: the kernel would report success, although the bytes are lost.
     pub(super) fn sync(&self) -> Result<(), Arc<io::Error>> {
         let mut failed = self.failed.lock();
         if let Some(error) = &*failed {
@@ -33,8 +34,8 @@ impl SyncGate {
         })
     }
 
-    /// Syncs space that nothing was written to but zeros: when it fails, nothing is lost, and
-    /// the space is zeroed again before the next try.
+    /// Syncs space that contains only zeros. If it fails, no data is lost: the space is zeroed
+    /// again before the next attempt.
     pub(super) fn sync_space(&self) -> Result<(), Arc<io::Error>> {
         let failed = self.failed.lock();
         match &*failed {

@@ -1,6 +1,6 @@
-//! One group of a log as its reader hands it out.
+//! A group of a log, in the form in which the reader passes it on.
 
-// Its numbers come from files.
+// The numbers of a group come from files.
 #![warn(clippy::arithmetic_side_effects)]
 
 use std::path::Path;
@@ -15,11 +15,11 @@ use crate::storage::Form;
 
 /// One group of a log.
 pub(crate) struct GroupRef<'a> {
-    /// Its first commit.
+    /// The seq of its first commit.
     pub(crate) first: Seq,
-    /// How many commits it has.
+    /// The number of its commits.
     pub(crate) count: u32,
-    /// Where its frame begins.
+    /// The offset of its frame.
     pub(crate) offset: u64,
     pub(super) payload: &'a [u8],
     pub(super) batch_extra: usize,
@@ -27,11 +27,11 @@ pub(crate) struct GroupRef<'a> {
 }
 
 impl GroupRef<'_> {
-    /// Calls `sink` with each operation of each commit in order.
+    /// Calls `sink` with each operation of each commit, in order.
     ///
     /// # Errors
-    /// `Record` for what this build does not know, `Damaged` for what no build wrote; what
-    /// `sink` returns.
+    /// `Record` if this build does not know a record; `Damaged` if a record is malformed; any error
+    /// of `sink`.
     pub(crate) fn for_each(&self, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<()> {
         self.for_each_commit(&mut |commit| {
             for op in commit.batch.ops() {
@@ -41,7 +41,7 @@ impl GroupRef<'_> {
         })
     }
 
-    /// Calls `sink` with each commit in order.
+    /// Calls `sink` with each commit, in order.
     pub(crate) fn for_each_commit(
         &self,
         sink: &mut dyn FnMut(CommitRef<'_>) -> Result<()>,
@@ -62,7 +62,8 @@ pub(crate) struct CommitRef<'a> {
     pub(crate) batch: BatchRef<'a>,
 }
 
-/// Walks the batches of a group and returns the digest and the time behind it.
+/// Checks the batches of a group. Returns the history digest and the time after its last commit, or
+/// the check that failed.
 pub(super) fn check_group(
     payload: &[u8],
     form: Form,
@@ -73,6 +74,7 @@ pub(super) fn check_group(
     let mut count = 0_u32;
     for batch in Batches::new(payload, batch_extra(form)) {
         let batch = batch.map_err(|_| "a batch runs past its group")?;
+        // In a ledger each commit carries its own digest and time, which continue those before it.
         if form == Form::Ledger {
             let stamp = Stamp::read(batch.extra);
             let seq = header.seq.saturating_add(u64::from(count));
@@ -90,13 +92,15 @@ pub(super) fn check_group(
     if count != header.batches {
         return Err("a group has another number of commits than its header says");
     }
+    // In the other forms the digest is computed over the whole group.
     if form != Form::Ledger {
         end.0 = history::extend(&before.digest, header.seq, count, payload);
     }
     Ok(end)
 }
 
-/// A record that can not be read: damage, unless a newer build may have written it.
+/// Returns the error of a record that cannot be read: damage if the record is malformed, otherwise
+/// `Record`, because a newer build may have written it.
 fn record_error(path: &Path, offset: u64, source: RecordError) -> Error {
     let path = path.to_owned();
     match source {

@@ -1,6 +1,7 @@
-//! Space ahead of a log: allocated, zeroed and synced before a frame is written into it.
+//! Free space at the end of a log. It is allocated, zeroed and synced before a frame is written
+//! into it.
 //!
-//! The length of a log in service is a multiple of [`UNIT`]; that of a closed one is none.
+//! The length of a log in use is a multiple of [`UNIT`]. The length of a closed log is not.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -9,42 +10,43 @@ use super::gate::SyncGate;
 use crate::frame::{ALIGN, SECTOR};
 use crate::vfs::File;
 
-/// The space of one log.
+/// The free space at the end of one log.
 #[derive(Debug)]
 pub(super) struct Space {
     file: Arc<dyn File>,
-    /// Up to here the file is allocated, and zero behind the last frame.
+    /// The end of the allocated space. All bytes between the last frame and this offset are zero.
     end: u64,
-    /// The length of the file: more than `end` where it has holes that a full disk cannot fill.
+    /// The length of the file. It exceeds `end` if the file has holes that a full disk cannot fill.
     len: u64,
-    /// Whether the space was allocated by this handle. What an earlier one left may have holes.
+    /// Whether this handle allocated the space. The space of an earlier handle may have holes.
     is_sure: bool,
 }
 
-/// Why there is no space.
+/// The reason for which space could not be provided.
 #[derive(Debug)]
 pub(super) enum SpaceError {
     /// The disk is full.
     Full { needed: u64 },
-    /// A call failed before any frame was touched.
+    /// A call failed before a frame was written.
     Io { action: &'static str, source: Arc<io::Error> },
-    /// Zeroed space could not be synced.
+    /// The zeroed space could not be synced.
     Sync(Arc<io::Error>),
 }
 
 impl Space {
-    /// The space of a file whose bytes up to `end` exist, and are zero where no frame is.
+    /// Creates the space of a file whose bytes up to `end` exist, and are zero after the last
+    /// frame.
     pub(super) fn existing(file: Arc<dyn File>, end: u64) -> Self {
         Self { file, end, len: end, is_sure: false }
     }
 
-    /// The space of a file that was just made with `end` allocated bytes.
+    /// Creates the space of a new file with `end` allocated bytes.
     pub(super) fn fresh(file: Arc<dyn File>, end: u64) -> Self {
         Self { file, end, len: end, is_sure: true }
     }
 
-    /// Makes sure that `len` bytes at `offset`, the end of the log, can be written without
-    /// allocating. The last of the space is kept for those who may use the reserve.
+    /// Ensures that `len` bytes at `offset`, the end of the log, can be written without allocating.
+    /// The last [`RESERVE`] bytes are used only if `may_use_reserve` is true.
     pub(super) fn reserve(
         &mut self,
         offset: u64,
@@ -58,12 +60,16 @@ impl Space {
             return Ok(());
         }
         let wanted = needed.saturating_add(RESERVE).next_multiple_of(UNIT);
+        // First a large step, so that most groups find enough space.
         let step = self.end.clamp(STEP_MIN, STEP_MAX);
         let large = wanted.max(self.end.saturating_add(step)).next_multiple_of(STEP_MIN);
         match self.grow(large, gate) {
             Err(SpaceError::Full { .. }) => {}
             done => return done,
         }
+        // If the disk is too full for that, only the space for this group and the reserve. If that
+        // fails too, a group that may use the reserve takes it, or grows the file by its own
+        // length.
         match self.grow(wanted, gate) {
             Err(SpaceError::Full { .. }) if may_use_reserve && needed <= self.end => Ok(()),
             Err(SpaceError::Full { .. }) if may_use_reserve => {
@@ -73,8 +79,8 @@ impl Space {
         }
     }
 
-    /// Takes the reserve behind `offset` again that a [`trim`](Space::trim) has cut off: as much of
-    /// it as there was, when the space ended at `before`.
+    /// Allocates again the reserve after `offset` that a [`trim`](Space::trim) has removed. The
+    /// space does not extend beyond `before`, its end before the trim.
     pub(super) fn take_back(
         &mut self,
         offset: u64,
@@ -85,31 +91,31 @@ impl Space {
         if wanted <= self.end { Ok(()) } else { self.grow(wanted, gate) }
     }
 
-    /// Where the space ends.
+    /// Returns the end of the space.
     pub(super) fn end(&self) -> u64 {
         self.end
     }
 
-    /// Gives the file the length `len`; behind its frames it is zero.
+    /// Sets the length of the file to `len`. The bytes after its frames are zero.
     pub(super) fn trim(&mut self, len: u64) -> io::Result<()> {
         if len == self.len {
             return Ok(());
         }
-        // Order: before the call, which may have its effect and fail. No frame is then written
-        // where there is no space.
+        // Order: `end` is lowered before the call, which may have its effect and still return an
+        // error. No frame is then written where there is no space.
         self.end = self.end.min(len);
         self.file.set_len(len)?;
         self.len = len;
         Ok(())
     }
 
-    /// The length of the file.
+    /// Returns the length of the file.
     pub(super) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Fills holes in what an earlier handle left, so that a full disk is noticed here and not
-    /// when a frame is half written.
+    /// Fills the holes in the space of an earlier handle, so that a full disk is detected here and
+    /// not in the middle of writing a frame.
     fn make_sure(&mut self, offset: u64) -> Result<(), SpaceError> {
         if self.is_sure || self.end <= offset {
             return Ok(());
@@ -122,10 +128,11 @@ impl Space {
         Ok(())
     }
 
+    /// Extends the space to `end`: allocates, syncs the length, writes zeros and syncs them.
     fn grow(&mut self, end: u64, gate: &SyncGate) -> Result<(), SpaceError> {
         let from = self.end;
         let failed = |action, e| {
-            // Gives back what was allocated of it; without success the file is only longer.
+            // Frees the space that was allocated. If this fails too, the file is only longer.
             let _ = self.file.set_len(self.len);
             if is_full(&e) {
                 return SpaceError::Full { needed: end - from };
@@ -134,12 +141,13 @@ impl Space {
         };
         let allocated = self.file.allocate(from, end - from);
         allocated.map_err(|e| failed("allocate space in", e))?;
-        // Order: the length is durable before anything is written at its end. A part of such a
-        // write could otherwise leave the length of a closed log.
+        // Order: the length is durable before the zeros are written. A torn write could otherwise
+        // leave a file with the length of a closed log.
         let sync = || gate.sync_space().map_err(SpaceError::Sync);
         sync()?;
         let zeroed = write_zeros(&*self.file, from, end);
         zeroed.map_err(|e| failed("zero the space of", e))?;
+        // Order: the zeros are durable before `end` allows a frame there.
         sync()?;
         self.end = end;
         self.len = self.len.max(end);
@@ -147,8 +155,8 @@ impl Space {
     }
 }
 
-/// The length of a log whose frames end at `offset`, the last of them the mark of a close: the
-/// next number that is no multiple of [`UNIT`].
+/// Returns the length of a closed log whose frames, with the mark of the close, end at `offset`:
+/// the next offset that is not a multiple of [`UNIT`].
 pub(super) fn closed_len(offset: u64) -> u64 {
     if offset.is_multiple_of(UNIT) { offset + ALIGN } else { offset }
 }
@@ -166,6 +174,7 @@ pub(super) fn write_zeros(file: &dyn File, from: u64, end: u64) -> io::Result<()
     Ok(())
 }
 
+/// Returns true if `error` means that the disk is full or that a quota is used up.
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
@@ -174,16 +183,17 @@ fn io_error(action: &'static str, source: io::Error) -> SpaceError {
     SpaceError::Io { action, source: Arc::new(source) }
 }
 
-/// The length of a log in service is a multiple of this, in bytes; that of a closed one is not, so
-/// that zeros in the place of its end are told from space that was never used.
+/// The unit of the length of a log, in bytes. The length of a log in use is a multiple of it. The
+/// length of a closed log is not, so that zeros over its end are distinguished from unused space.
 pub(crate) const UNIT: u64 = SECTOR;
-/// The first space of a log and the smallest step, in bytes.
+/// The first space of a log and the minimum step of growth, in bytes.
 pub(super) const STEP_MIN: u64 = 64 << 10;
-/// The first space of a log on a disk that has no room for more, in bytes: a header, a small
-/// frame and the reserve.
+/// The first space of a log if the disk has no room for more, in bytes: a header, a small frame and
+/// the reserve.
 pub(crate) const SPACE_MIN: u64 = (4 << 10) + RESERVE;
-/// The largest step, in bytes.
+/// The maximum step of growth, in bytes.
 const STEP_MAX: u64 = 16 << 20;
-/// What is kept for groups that only remove, so that a full disk can be freed, in bytes.
+/// The space that is kept for groups that only remove entries, so that removing is possible on a
+/// full disk, in bytes.
 const RESERVE: u64 = 16 << 10;
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];

@@ -1,4 +1,4 @@
-//! A directory in memory: for stores that need no disk, and for tests.
+//! A directory in memory, for stores that need no disk and for tests.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,8 +14,8 @@ use super::{
 use crate::sync::{Mutex, MutexGuard};
 
 impl Vfs {
-    /// A directory in memory with a simulated clock, and with entropy that `seed` determines
-    /// (never for keys).
+    /// Creates a directory in memory, with a simulated clock and with entropy that `seed`
+    /// determines. Do not use this entropy for keys.
     pub fn mem(seed: u64) -> Self {
         let clock = SimClock::new();
         Self {
@@ -27,21 +27,21 @@ impl Vfs {
 }
 
 /// A directory in memory. Clones are handles of the same directory, and their locks exclude each
-/// other as those of two processes would.
+/// other like the locks of two processes.
 ///
-/// Everything is durable at once, and a file is at most 64 GiB long.
+/// Every change is durable at once. The maximum length of a file is 64 GiB.
 #[derive(Debug, Clone)]
 pub struct MemDir {
     shared: Arc<Shared>,
 }
 
 impl MemDir {
-    /// An empty directory whose files change at the times of a clock that stands still.
+    /// Creates an empty directory whose clock does not advance.
     pub fn new() -> Self {
         Self::with_clock(Arc::new(SimClock::new()))
     }
 
-    /// An empty directory whose files change at the times of `clock`.
+    /// Creates an empty directory. `clock` gives the time at which a file is changed.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
         let names = Mutex::new(BTreeMap::new());
         Self { shared: Arc::new(Shared { names, next_identity: AtomicU64::new(1), clock }) }
@@ -205,7 +205,8 @@ struct MemFile {
 }
 
 impl MemFile {
-    /// The bytes, to be changed up to `end`, and with a new time of change.
+    /// Locks the bytes for a change up to `end`, and sets the time of change. Returns `end` as an
+    /// index.
     fn change(&self, end: u64) -> io::Result<(MutexGuard<'_, Vec<u8>>, usize)> {
         if !self.writable {
             return Err(handle_is_read_only());
@@ -246,6 +247,7 @@ impl File for MemFile {
         if buf.is_empty() {
             return Ok(());
         }
+        // A write after the end of the file fills the gap with zeros.
         if bytes.len() < end {
             bytes.resize(end, 0);
         }
@@ -275,5 +277,6 @@ impl File for MemFile {
     }
 }
 
-/// The longest file, so that a wild offset is an error and not an exhausted memory.
+/// The maximum length of a file, in bytes. It makes a wrong offset an error, and not an exhausted
+/// memory.
 const LEN_MAX: u64 = 1 << 36;

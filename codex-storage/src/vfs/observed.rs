@@ -1,4 +1,4 @@
-//! A directory that tells an observer of each call before it happens.
+//! A directory that calls an observer before each call.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,11 +11,11 @@ use super::call::open_kind;
 use super::{Call, CallKind, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
 use crate::sync::{Mutex, MutexGuard};
 
-/// A directory around another one, which calls an observer before each call, in the thread of the
-/// call: for checks of locks, for audits of what is written, for looking at a disk between calls.
+/// A wrapper around a directory that calls an observer before each call, in the thread of the call.
+/// It serves tests that check locks, audit the written bytes, or inspect a disk between calls.
 ///
-/// The observer holds no lock of this type, so it may call the inner directory. A panic in it
-/// passes through the call.
+/// No lock of this type is held while the observer runs, so the observer may call the inner
+/// directory. A panic of the observer unwinds through the call.
 #[derive(Clone)]
 pub struct Observed {
     dir: Arc<dyn Dir>,
@@ -23,12 +23,12 @@ pub struct Observed {
 }
 
 impl Observed {
-    /// Tells `observer` of each call to `dir` and its files.
+    /// Wraps `dir`. Each call to `dir` and its files is passed to `observer`.
     pub fn new(dir: Arc<dyn Dir>, observer: impl Fn(&Call) + Send + Sync + 'static) -> Self {
         Self::with_bytes(dir, move |call, _| observer(call))
     }
 
-    /// Tells `observer` of each call, with the bytes of a write (no bytes for other calls).
+    /// Like [`new`](Self::new), but also passes the bytes of a write (no bytes for other calls).
     pub fn with_bytes(
         dir: Arc<dyn Dir>,
         observer: impl Fn(&Call, &[u8]) + Send + Sync + 'static,
@@ -41,7 +41,7 @@ impl Observed {
         Self { dir, watch: Arc::new(watch) }
     }
 
-    /// The same world with `dir` observed.
+    /// Returns `world` with its directory observed.
     pub fn vfs(world: &Vfs, observer: impl Fn(&Call) + Send + Sync + 'static) -> Vfs {
         let dir = Arc::new(Self::new(Arc::clone(&world.dir), observer));
         Vfs { dir, clock: Arc::clone(&world.clock), entropy: Arc::clone(&world.entropy) }
@@ -75,6 +75,7 @@ impl Dir for Observed {
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         self.see_pair(CallKind::Rename, from, to);
         self.dir.rename(from, to)?;
+        // Open handles of the file share the label, so later calls to them have the new name.
         let mut labels = self.watch.labels();
         if let Some(label) = labels.remove(from) {
             *label.lock() = to.into();
@@ -138,7 +139,7 @@ impl Dir for Observed {
 struct Watch {
     calls: AtomicU64,
     observer: Box<Observer>,
-    /// The present name of the files behind open handles.
+    /// The current names of the files that were opened.
     labels: Mutex<BTreeMap<String, Label>>,
 }
 

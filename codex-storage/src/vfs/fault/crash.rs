@@ -1,4 +1,4 @@
-//! What a power cut can leave: choices among the changes that no sync has made durable.
+//! The disks that a power cut can leave: choices among the changes that no sync has made durable.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -9,57 +9,60 @@ use super::image::{Base, Pick, Style};
 use crate::vfs::entropy::mix;
 use crate::vfs::{SeededEntropy, SimClock};
 
-/// Which of the disks that a power cut can leave [`FaultDir::crash_images`] gives.
+/// Selects the disks that [`FaultDir::crash_images`] returns among all that a power cut can leave.
 ///
-/// The units are the changes of bytes and lengths (one per write, `set_len` and `allocate` that no
-/// sync has made durable) and those of names (one per create, rename and remove; a rename is
-/// one unit). First come all subsets of both where they are few, else prefixes of each; then
-/// samples, in turn: any subset; any version of each 512-byte sector and any length; any subset
-/// with one sector torn at a byte. A sector holds what the cache held after one of the writes to
-/// it, or what it held durably. Images that are equal come once.
+/// The units of a choice are the changes of bytes and lengths (one for each write, `set_len` and
+/// `allocate` that no sync has made durable) and the changes of names (one for each create, rename
+/// and remove). If there are few units, all subsets of both are tried first; otherwise, prefixes of
+/// each. Samples follow, in turn of three kinds: any subset; any version of each 512-byte sector
+/// and any length; any subset with one sector torn at a byte. A version of a sector is its content
+/// in the cache after one of the writes to it, or its durable content. Equal images are returned
+/// only once.
 #[derive(Debug, Clone)]
 pub struct CrashChoice {
-    /// Determines the samples.
+    /// The seed that determines the samples.
     pub seed: u64,
-    /// The number of images at which to stop.
+    /// The maximum number of images.
     pub images_max: usize,
-    /// Up to how many units of bytes, and of names, all their subsets are tried.
+    /// The maximum number of units of bytes, and of names, for which all subsets are tried.
     pub subset_units_max: usize,
-    /// How many samples are drawn.
+    /// The number of samples.
     pub samples: u64,
-    /// Which changes of names can be lost.
+    /// The changes of names that can be lost.
     pub names: NameModel,
 }
 
 impl Default for CrashChoice {
-    /// At most 1,024 images, subsets of up to 8 units, 96 samples, independent names, seed 0.
+    /// Returns at most 1,024 images, subsets of up to 8 units, 96 samples, independent names, seed
+    /// 0.
     fn default() -> Self {
         let names = NameModel::Independent;
         Self { seed: 0, images_max: 1_024, subset_units_max: 8, samples: 96, names }
     }
 }
 
-/// Which changes of names a power cut can lose.
+/// The changes of names that a power cut can lose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NameModel {
-    /// Each without the others, harsher than any journaling file system.
+    /// Any of them, independently of the others. This is harsher than any journaling file system.
     Independent,
-    /// The last ones only, as ext4 and XFS do.
+    /// The last ones only, as with ext4 and XFS.
     Ordered,
 }
 
-/// What of the changes that no sync has made durable outlives a [`FaultDir::reboot`].
+/// The changes that no sync has made durable, and that still survive a [`FaultDir::reboot`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Survivors {
     /// None of them.
     Nothing,
     /// All of them.
     Everything,
-    /// Any names, any version of each sector and any length, by this seed.
+    /// Any names, any version of each sector and any length; the seed determines the choice.
     Seeded(u64),
 }
 
-/// The disks that a power cut can leave, each a healthy disk of its own with an empty cache.
+/// An iterator over the disks that a power cut can leave. Each is a healthy disk of its own with an
+/// empty cache.
 pub struct CrashImages {
     base: Base,
     choice: CrashChoice,
@@ -77,17 +80,18 @@ impl CrashImages {
         Self { base, choice, candidates, next: 0, given: 0, seen: HashSet::new() }
     }
 
-    /// The number of the image that came last, for [`CrashImages::image`].
+    /// Returns the number of the last returned image, for [`CrashImages::image`].
     pub fn number(&self) -> u64 {
         self.next.saturating_sub(1)
     }
 
-    /// How many changes of bytes, and of names, the power cut can lose.
+    /// Returns the numbers of changes of bytes, and of names, that the power cut can lose.
     pub fn unsynced(&self) -> (usize, usize) {
         (self.base.units, self.base.name_units)
     }
 
-    /// The image with this number, whether it came already or not: to look at one that failed.
+    /// Returns the image with this number, even if the iterator has returned it already. It serves
+    /// to inspect an image with which a test failed.
     pub fn image(&self, number: u64) -> FaultDir {
         let pick = self.candidates.pick(&self.base, &self.choice, number);
         self.base.build(&self.base.resolve(&pick))
@@ -102,6 +106,7 @@ impl Iterator for CrashImages {
             let pick = self.candidates.pick(&self.base, &self.choice, self.next);
             self.next += 1;
             let resolved = self.base.resolve(&pick);
+            // Different choices can result in the same disk.
             if self.seen.insert(resolved.hash) {
                 self.given += 1;
                 return Some(self.base.build(&resolved));
@@ -119,6 +124,7 @@ impl fmt::Debug for CrashImages {
     }
 }
 
+/// Returns the disk after a power cut with the given survivors.
 pub(super) fn reboot(disk: &Disk, survivors: Survivors, clock: SimClock) -> FaultDir {
     let base = Base::new(disk, clock);
     let (keeps, style) = match survivors {
@@ -134,21 +140,22 @@ pub(super) fn reboot(disk: &Disk, survivors: Survivors, clock: SimClock) -> Faul
     base.build(&base.resolve(&pick))
 }
 
-/// The numbering of all choices that are tried.
+/// The numbering of all choices that are tried: none, all, the structured ones, and the samples.
 struct Candidates {
-    /// How many choices of bytes are tried with how many of names.
+    /// The number of choices of bytes that are tried.
     units: u64,
     names: u64,
-    /// Whether those are all subsets; else prefixes.
+    /// Whether these choices are all subsets. If not, they are prefixes.
     all_units: bool,
     all_names: bool,
-    /// Whether every choice of bytes is tried with every choice of names.
+    /// Whether each choice of bytes is tried with each choice of names.
     is_grid: bool,
     structured: u64,
     total: u64,
 }
 
 impl Candidates {
+    // 2^20 subsets are far beyond every budget, and keep the shifts below within range.
     fn new(base: &Base, choice: &CrashChoice) -> Self {
         let max = choice.subset_units_max.min(20);
         let count = |units: usize, all: bool| {
@@ -157,6 +164,8 @@ impl Candidates {
         let all_units = base.units <= max;
         let all_names = base.name_units <= max && choice.names == NameModel::Independent;
         let (units, names) = (count(base.units, all_units), count(base.name_units, all_names));
+        // If the grid exceeds the budget, each choice of bytes is combined with no names and with
+        // all names, and each choice of names with no bytes and with all bytes.
         let budget = u64::try_from(choice.images_max).unwrap_or(u64::MAX);
         let is_grid = units.saturating_mul(names) <= budget;
         let crossed = if is_grid { units * names } else { 2 * (units + names) };
@@ -177,7 +186,7 @@ impl Candidates {
         if self.is_grid {
             return self.whole(base, crossed % self.units, crossed / self.units);
         }
-        // Taken in turn, so that a small budget sees some of each.
+        // The halves alternate, so that a small budget includes some of each.
         let (index, turn) = (crossed / 2, crossed % 2 == 1);
         if index < self.units {
             let names = if turn { all_names } else { 0 };
@@ -212,14 +221,17 @@ impl Candidates {
     }
 }
 
-/// Choice number `number` of `count` units: a subset by its bits, or a prefix by its length.
+/// Returns the units that the choice `number` keeps: a subset by its bits, or a prefix by its
+/// length.
 fn kept(count: usize, by_bits: bool, number: u64) -> Vec<bool> {
     let keeps = |unit: u64| if by_bits { number >> unit & 1 == 1 } else { unit < number };
     (0..).take(count).map(keeps).collect()
 }
 
-/// A permutation of `0..count` whose beginnings are spread over the whole.
+/// Returns element `index` of a permutation of `0..count` whose first elements are spread over the
+/// whole range.
 fn spread(index: u64, count: u64) -> u64 {
+    // A stride without a common divisor with `count` visits each number once.
     let golden = count / 2 + count / 8;
     let stride = (golden..golden + count).find(|stride| gcd(*stride, count) == 1).unwrap_or(1);
     let place = u128::from(index) * u128::from(stride) % u128::from(count.max(1));

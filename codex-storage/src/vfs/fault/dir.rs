@@ -1,4 +1,4 @@
-//! The traits of the vfs over a simulated disk: each call goes through the plan of its faults.
+//! The traits of the vfs for a simulated disk. Each call passes through the plan of faults.
 
 use std::fmt;
 use std::io;
@@ -225,7 +225,7 @@ impl File for FaultFile {
 impl Drop for FaultFile {
     fn drop(&mut self) {
         let mut state = self.machine.state();
-        // A process that ended has no handles any more.
+        // The handles of a process that has ended were closed with it.
         if state.process == self.process {
             state.disk.close(self.ino);
         }

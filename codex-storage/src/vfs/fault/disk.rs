@@ -1,4 +1,4 @@
-//! The simulated disk: files, their names, and the space they take.
+//! The simulated disk: its files, their names, and the space that they take.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, ErrorKind};
@@ -11,7 +11,7 @@ use super::plan::Fault;
 use crate::vfs::entropy::mix;
 use crate::vfs::{Kind, Metadata, Mode, Open, not_found, taken};
 
-/// The number of a file, never given twice.
+/// The number of a file. No number is used twice.
 pub(super) type Ino = u64;
 /// The names of a directory.
 pub(super) type Names = BTreeMap<Arc<str>, Ino>;
@@ -21,9 +21,9 @@ pub(super) type Names = BTreeMap<Arc<str>, Ino>;
 pub(super) struct Disk {
     /// The names that callers see.
     pub(super) names: Names,
-    /// The names that a power cut leaves, unless a change below reached the disk too.
+    /// The names that a power cut certainly leaves, apart from the effect of `name_changes`.
     pub(super) durable_names: Names,
-    /// The changes of names since, in order.
+    /// The changes of names since then, in order.
     pub(super) name_changes: Vec<NameChange>,
     pub(super) inodes: BTreeMap<Ino, Inode>,
     pub(super) last_ino: Ino,
@@ -32,7 +32,7 @@ pub(super) struct Disk {
     pub(super) space: Space,
 }
 
-/// A change of names that is durable only after a sync of the directory.
+/// A change of names. Only a sync of the directory makes it durable.
 #[derive(Debug, Clone)]
 pub(super) struct NameChange {
     pub(super) seq: u64,
@@ -47,14 +47,14 @@ pub(super) enum NameWhat {
     Remove { name: Arc<str> },
 }
 
-/// What a power cut may do to a change of names.
+/// The possible effects of a power cut on a change of names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NameState {
-    /// Keep it or lose it; the next sync of the directory makes it durable.
+    /// It may be kept or lost. The next sync of the directory makes it durable.
     Pending,
-    /// Keep it or lose it, for good: a sync failed on it.
+    /// It may be kept or lost, and no later sync makes it durable: a sync of it failed.
     Doomed,
-    /// Keep it. It stands behind a doomed one, so it is not in the durable names yet.
+    /// It is kept. An earlier change is doomed, so this one is not yet in the durable names.
     Settled,
 }
 
@@ -104,7 +104,7 @@ impl Disk {
         self.inodes.get_mut(&ino).ok_or_else(|| ErrorKind::NotFound.into())
     }
 
-    /// Opens or creates a file, without a handle yet.
+    /// Opens or creates a file, and returns its number. The caller counts the handle.
     pub(super) fn open(&mut self, name: &str, how: Open, now_us: i64) -> io::Result<Ino> {
         let ino = match how {
             Open::CreateNew(mode) => self.create(name, mode, now_us)?,
@@ -117,7 +117,7 @@ impl Disk {
         Ok(ino)
     }
 
-    /// Counts a handle of the file, which lives as long as it has one.
+    /// Counts a handle of the file. The file exists at least as long as it has a handle.
     pub(super) fn retain(&mut self, ino: Ino) {
         if let Some(inode) = self.inodes.get_mut(&ino) {
             inode.handles += 1;
@@ -143,7 +143,7 @@ impl Disk {
 
     pub(super) fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let ino = self.ino(from)?;
-        // POSIX: a rename to its own name changes nothing.
+        // POSIX: a rename of a file to a name that it already has changes nothing.
         if self.names.get(to) == Some(&ino) {
             return Ok(());
         }
@@ -176,7 +176,7 @@ impl Disk {
         Ok(())
     }
 
-    /// The names in an order that nobody may rely on, as on a real disk.
+    /// Returns the names in an arbitrary order, as a real disk does.
     pub(super) fn list(&self) -> Vec<String> {
         let mut names: Vec<String> = self.names.keys().map(ToString::to_string).collect();
         names.sort_by_cached_key(|name| name.bytes().fold(0, |sum, b| mix(sum ^ u64::from(b))));
@@ -196,13 +196,15 @@ impl Disk {
         }))
     }
 
-    /// What a successful sync of the directory does to the changes up to `upto`.
+    /// Applies a successful sync of the directory to the changes up to `upto`.
     pub(super) fn settle_names(&mut self, upto: u64) {
         for change in &mut self.name_changes {
             if change.seq <= upto && change.state == NameState::Pending {
                 change.state = NameState::Settled;
             }
         }
+        // Changes become part of the durable names in their order, so only those before the first
+        // unsettled change can.
         let open = self.name_changes.iter().position(|change| change.state != NameState::Settled);
         let settled = open.unwrap_or(self.name_changes.len());
         for change in self.name_changes.drain(..settled) {
@@ -211,7 +213,7 @@ impl Disk {
         self.drop_unreachable();
     }
 
-    /// What a failed sync of the directory does.
+    /// Applies a failed sync of the directory to the changes up to `upto`.
     pub(super) fn doom_names(&mut self, upto: u64) {
         for change in &mut self.name_changes {
             if change.seq <= upto && change.state == NameState::Pending {
@@ -220,7 +222,8 @@ impl Disk {
         }
     }
 
-    /// Writes what fits, like a disk that runs full in the middle of a write.
+    /// Writes the part of `buf` for which there is space, like a disk that becomes full during a
+    /// write.
     pub(super) fn write(&mut self, ino: Ino, buf: &[u8], offset: u64, end: u64) -> io::Result<()> {
         if end > LEN_MAX {
             return Err(ErrorKind::FileTooLarge.into());
@@ -235,6 +238,7 @@ impl Disk {
             taken.extend(needed);
             return Ok(());
         };
+        // The write stops at the first block without space.
         let end = needed.get(room).map_or(end, |block| (block * BLOCK).max(offset));
         let fits = usize::try_from(end - offset).unwrap_or(usize::MAX);
         let inode = self.inode_mut(ino)?;
@@ -262,6 +266,7 @@ impl Disk {
         }
         let mut needed = self.missing_blocks(ino, offset, end)?;
         if let Some(capacity) = self.space.capacity() {
+            // Delayed blocks of the range get their space now too.
             let delayed = &self.inode(ino)?.delayed;
             needed.extend((offset / BLOCK..end.div_ceil(BLOCK)).filter(|b| delayed.contains(b)));
             let room = capacity.saturating_sub(self.used_bytes()) / BLOCK;
@@ -279,7 +284,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Syncs the changes up to `upto`; gives delayed blocks their space first.
+    /// Syncs the changes up to `upto`. Allocates space for delayed blocks first; if there is too
+    /// little, the sync fails.
     pub(super) fn sync(&mut self, ino: Ino, upto: u64) -> io::Result<()> {
         let room = self.space.capacity().map(|capacity| capacity.saturating_sub(self.used_bytes()));
         let inode = self.inode_mut(ino)?;
@@ -294,7 +300,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Sets the room. Files that were written without a limit have space as far as they reach.
+    /// Sets the available space. Files that were written without a limit get space for all their
+    /// blocks.
     pub(super) fn set_space(&mut self, space: Space) {
         if self.space == Space::Unlimited {
             for inode in self.inodes.values_mut() {
@@ -309,7 +316,7 @@ impl Disk {
         u64::try_from(blocks).unwrap_or(u64::MAX).saturating_mul(BLOCK)
     }
 
-    /// Forgets the files that no name, no possible name and no handle leads to.
+    /// Removes the files that have no name, no possible name after a power cut, and no handle.
     pub(super) fn drop_unreachable(&mut self) {
         let changes = self.name_changes.iter().filter_map(|change| change.what.ino());
         let names = self.names.values().chain(self.durable_names.values()).copied();
@@ -328,7 +335,8 @@ impl Disk {
         self.seq
     }
 
-    /// How many blocks a write may still take; `None` where it takes them only at the sync.
+    /// Returns the number of blocks that a write may still take, or `None` if blocks are only taken
+    /// at a sync or if space is unlimited.
     fn room_in_blocks(&self) -> Option<usize> {
         match self.space {
             Space::AtOnce(capacity) => {
@@ -339,7 +347,7 @@ impl Disk {
         }
     }
 
-    /// The blocks of `[offset, end)` that have no space, where space is counted.
+    /// Returns the blocks of `[offset, end)` without space, or none if space is unlimited.
     fn missing_blocks(&self, ino: Ino, offset: u64, end: u64) -> io::Result<Vec<u64>> {
         if self.space == Space::Unlimited || offset >= end {
             return Ok(Vec::new());

@@ -1,4 +1,4 @@
-//! One disk that a power cut can leave: from a choice among the changes to the names and bytes.
+//! One disk that a power cut can leave, built from a choice among the changes of names and bytes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use super::inode::Inode;
 use crate::vfs::entropy::mix;
 use crate::vfs::{SeededEntropy, SimClock};
 
-/// One choice among all changes.
+/// A choice among all changes.
 pub(super) struct Pick {
-    /// Which changes of bytes reached the disk, over all files.
+    /// For each change of bytes, over all files, whether it reached the disk.
     pub(super) units: Vec<bool>,
-    /// Which changes of names that can be lost reached it.
+    /// For each change of names that can be lost, whether it reached the disk.
     pub(super) names: Vec<bool>,
     pub(super) style: Style,
 }
 
-/// How the changes of bytes reached the disk.
+/// The way in which the changes of bytes reached the disk.
 pub(super) enum Style {
-    /// Each wholly or not at all.
+    /// Each change as a whole or not at all.
     Whole,
-    /// Each wholly or not at all, but for one sector that was being written.
+    /// Each change as a whole or not at all, except for one sector that was being written.
     Torn(SeededEntropy),
-    /// Each sector by itself.
+    /// Each sector independently.
     Sectors(SeededEntropy),
 }
 
-/// A disk at the moment of the power cut, with its choices laid out.
+/// A disk at the time of the power cut, with the choices that it allows.
 pub(super) struct Base {
     durable_names: Names,
     name_changes: Vec<NameChange>,
@@ -37,7 +37,7 @@ pub(super) struct Base {
     inodes: BTreeMap<Ino, Inode>,
     files: Vec<Dirty>,
     pub(super) units: usize,
-    /// What no image changes.
+    /// The properties of the disk that are equal in all images.
     rest: Disk,
     clock: SimClock,
 }
@@ -45,21 +45,21 @@ pub(super) struct Base {
 /// A file with changes that may be lost.
 struct Dirty {
     ino: Ino,
-    /// The number of its first change among all changes.
+    /// The index of its first change among the changes of all files.
     first_unit: usize,
     sectors: Vec<DirtySector>,
 }
 
-/// A sector with the versions that it may have.
+/// A sector with all versions that it may have.
 struct DirtySector {
     number: usize,
-    /// The durable one, and that after each change that touched it; the change and a hash of the
-    /// file, the place and the bytes.
+    /// The hash of the durable version. Hashes include the file, the sector number and the bytes.
     durable: u64,
+    /// For each change that touched the sector, its index in the file and the hash of that version.
     versions: Vec<(usize, u64)>,
 }
 
-/// A choice, with what follows for each file.
+/// A choice with its results: the names, the content of each file, and a hash of the whole disk.
 pub(super) struct Resolved {
     names: Names,
     files: Vec<ResolvedFile>,
@@ -68,7 +68,8 @@ pub(super) struct Resolved {
 
 struct ResolvedFile {
     len: u64,
-    /// For each dirty sector the change whose version it has.
+    /// For each dirty sector the index of the change whose version it has; `None` is the durable
+    /// one.
     versions: Vec<Option<usize>>,
     torn: Option<(usize, Vec<u8>)>,
 }
@@ -104,6 +105,7 @@ impl Base {
         let hash_name = |(name, ino): (&Arc<str>, &Ino)| mix(hash(name.as_bytes()) ^ mix(*ino));
         let mut sum = names.iter().map(hash_name).fold(0, u64::wrapping_add);
         let mut files = Vec::with_capacity(self.files.len());
+        // A file without a name is not visible, so it does not count in the hash.
         for dirty in &self.files {
             let file = self.resolve_file(dirty, pick);
             if names.values().any(|ino| *ino == dirty.ino) {
@@ -134,6 +136,7 @@ impl Base {
             let versions = dirty.sectors.iter().map(version).collect();
             return ResolvedFile { len, versions, torn: None };
         }
+        // Otherwise each sector has the version of the last kept change, and at most one is torn.
         let version = |sector: &DirtySector| sector.last_version(&kept);
         let versions: Vec<_> = dirty.sectors.iter().map(version).collect();
         let torn = match &pick.style {
@@ -202,7 +205,8 @@ impl Dirty {
         bytes
     }
 
-    /// Picks a sector that was written and tears its last version at a byte.
+    /// Chooses a written sector and tears its last version at a byte: the first bytes are new, the
+    /// others are from the version before it.
     fn tear(
         &self,
         inode: &Inode,
@@ -224,6 +228,7 @@ impl Dirty {
         Some((sector.number, torn))
     }
 
+    /// Hashes the visible part of the file: the sectors before its end.
     fn hash(&self, file: &ResolvedFile) -> u64 {
         let behind = usize::try_from(file.len).unwrap_or(usize::MAX).div_ceil(SECTOR);
         let mut sum = mix(mix(self.ino).wrapping_add(file.len));
@@ -246,7 +251,7 @@ impl DirtySector {
         self.versions.iter().rev().map(|(change, _)| *change).find(is_kept)
     }
 
-    /// The latest version in about `latest` of 8 cases, else any.
+    /// Returns the latest version in about `latest` of 8 cases, otherwise any version.
     fn random_version(&self, latest: u64, random: &SeededEntropy) -> Option<usize> {
         let count = u64::try_from(self.versions.len()).unwrap_or(u64::MAX);
         let takes_latest = random.below(8) < latest;
@@ -261,7 +266,8 @@ impl DirtySector {
     }
 }
 
-/// In one of four cases a growing file reached a sector boundary on its way only.
+/// Returns the length of a file that grew from `from` to `to`. In one of four cases it is a sector
+/// boundary between them.
 fn cut_short(from: u64, to: u64, random: &SeededEntropy) -> u64 {
     const SECTOR_LEN: u64 = 512;
     if to <= from || random.below(4) > 0 {
@@ -271,7 +277,7 @@ fn cut_short(from: u64, to: u64, random: &SeededEntropy) -> u64 {
     (len / SECTOR_LEN * SECTOR_LEN).max(from)
 }
 
-/// A hash for telling images apart; its quality comes from [`mix`] over the result.
+/// Hashes `bytes`, to distinguish images. [`mix`] over the result gives the hash its quality.
 fn hash(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut sum = 0x243F_6A88_85A3_08D3_u64;

@@ -1,4 +1,5 @@
-//! One simulated file: what its readers see, what the disk holds, and what lies between.
+//! One simulated file: the bytes that readers see, the bytes on the disk, and the changes between
+//! them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -11,39 +12,39 @@ use crate::vfs::{LockTable, Mode};
 pub(super) struct Inode {
     /// The bytes that callers read: the page cache.
     pub(super) cached: Bytes,
-    /// The bytes that a power cut leaves for certain, unless a change below reached the disk too.
+    /// The bytes that a power cut certainly leaves, apart from the effect of `changes`.
     pub(super) durable: Bytes,
-    /// What the disk may or may not hold, in the order of the calls.
+    /// The changes that the disk may or may not contain, in the order of the calls.
     pub(super) changes: Vec<Change>,
     pub(super) mode: Mode,
     pub(super) modified_us: i64,
-    /// The name that the file got last.
+    /// The latest name of the file.
     pub(super) label: Arc<str>,
     pub(super) locks: Arc<LockTable>,
     pub(super) handles: usize,
-    /// The blocks that have space on the disk.
+    /// The blocks for which the disk has allocated space.
     pub(super) blocks: BTreeSet<u64>,
-    /// The blocks that were written and get space only at the next sync.
+    /// The blocks that were written, and for which the next sync allocates space.
     pub(super) delayed: BTreeSet<u64>,
 }
 
 /// A change of the bytes or the length that no sync has made durable.
 #[derive(Debug, Clone)]
 pub(super) struct Change {
-    /// The order among all changes of the disk.
+    /// The position of the change among all changes of the disk.
     pub(super) seq: u64,
-    /// Whether a sync failed on it: then no later sync makes it durable.
+    /// Whether a sync of the change failed. In that case no later sync makes it durable.
     pub(super) doomed: bool,
     pub(super) len: LenChange,
-    /// The length that callers saw after it.
+    /// The length that callers saw after the change.
     pub(super) len_after: u64,
-    /// The first sector that it touched.
+    /// The number of the first touched sector.
     pub(super) first: usize,
-    /// The touched sectors as the cache held them after the change.
+    /// The contents of the touched sectors in the cache after the change.
     pub(super) sectors: Arc<[u8]>,
 }
 
-/// What a change does to the length.
+/// The effect of a change on the length of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LenChange {
     Keep,
@@ -62,12 +63,13 @@ impl LenChange {
 }
 
 impl Change {
-    /// The numbers of the touched sectors.
+    /// Returns the numbers of the touched sectors.
     pub(super) fn touched(&self) -> std::ops::Range<usize> {
         self.first..self.first + self.sectors.len() / SECTOR
     }
 
-    /// The sector `number` as this change left it.
+    /// Returns the contents of the sector `number` after this change, or `None` if the change did
+    /// not touch it.
     pub(super) fn sector(&self, number: usize) -> Option<&[u8]> {
         let at = number.checked_sub(self.first)? * SECTOR;
         self.sectors.get(at..at + SECTOR)
@@ -90,8 +92,10 @@ impl Inode {
         }
     }
 
-    /// The file as a machine finds it that starts with `bytes` on its disk.
+    /// Returns the file after a boot from a disk that contains `bytes` for it. The cache is empty,
+    /// and the disk has space for the blocks of `bytes` only.
     pub(super) fn after_boot(&self, bytes: Bytes) -> Self {
+        // A block that was written without space may have got its space before the power cut.
         let mut blocks = self.blocks.clone();
         blocks.extend(&self.delayed);
         let end = bytes.len().div_ceil(BLOCK);
@@ -115,7 +119,8 @@ impl Inode {
     pub(super) fn set_len(&mut self, seq: u64, len: u64) {
         let len_before = self.cached.len();
         self.cached.set_len(len);
-        // Growing touches no sector; shortening zeroes those that a longer file would show again.
+        // Growing touches no sector. Shortening zeroes the sectors that would become visible again
+        // if the file grew later.
         self.remember(seq, LenChange::Exactly(len), len.min(len_before), len_before);
         self.blocks.split_off(&len.div_ceil(BLOCK));
         self.delayed.split_off(&len.div_ceil(BLOCK));
@@ -128,7 +133,7 @@ impl Inode {
         }
     }
 
-    /// What a successful sync does: the changes up to `upto` are durable, apart from doomed ones.
+    /// Applies a successful sync: the changes up to `upto` become durable, except doomed ones.
     pub(super) fn settle(&mut self, upto: u64) {
         let settles = |change: &Change| !change.doomed && change.seq <= upto;
         let (settled, kept): (Vec<Change>, Vec<Change>) =
@@ -139,19 +144,20 @@ impl Inode {
         }
         let last = settled.last().map_or(0, |change| change.seq);
         for mut change in kept {
-            // The length of the last settled change says what became of the lengths before it.
+            // The length after the last settled change includes the effect of all earlier changes.
             if change.seq < last {
                 change.len = LenChange::Keep;
             }
-            // A sector that was written again is new as a whole, with nothing of the old left.
+            // A later settled change has replaced the whole sector on the disk, so that nothing of
+            // the older change can be left in it.
             let later = settled.iter().filter(|settled| settled.seq > change.seq);
             let over: BTreeSet<usize> = later.flat_map(Change::touched).collect();
             self.changes.extend(without(change, &over));
         }
     }
 
-    /// What a failed sync does on Linux: the changes stay readable and count as clean. The disk
-    /// may have any of them; no later sync writes them.
+    /// Applies a failed sync as Linux does: the changes stay readable and their pages count as
+    /// clean. The disk may contain any of the changes, and no later sync writes them.
     pub(super) fn doom(&mut self, upto: u64) {
         for change in self.changes.iter_mut().filter(|change| change.seq <= upto) {
             change.doomed = true;
@@ -159,11 +165,12 @@ impl Inode {
         self.delayed.clear();
     }
 
-    /// What memory pressure does to clean pages: readers see the disk again, where the changes
-    /// that a sync failed on are now known to be lost.
+    /// Applies memory pressure, which discards clean pages: readers see the bytes of the disk
+    /// again. The changes whose sync failed are lost.
     pub(super) fn evict_clean(&mut self) {
         self.changes.retain(|change| !change.doomed);
         let len = self.cached.len();
+        // Pages with changes that no sync has tried are dirty and stay in the cache.
         self.cached = self.durable.clone();
         for change in &self.changes {
             self.cached.put_sectors(&change.sectors, change.first);
@@ -171,6 +178,7 @@ impl Inode {
         self.cached.trim_to(len);
     }
 
+    /// Records a change of the bytes `[start, end)` and of the length, after the cache was updated.
     fn remember(&mut self, seq: u64, len: LenChange, start: u64, end: u64) {
         let sector = as_u64(SECTOR);
         let first = usize::try_from(start / sector).unwrap_or(usize::MAX);
@@ -182,11 +190,11 @@ impl Inode {
     }
 }
 
-/// What the disk allocates as a whole.
+/// The unit in which the disk allocates space, in bytes.
 pub(super) const BLOCK: u64 = 4096;
 
-/// `change` without the sectors `over`: one change for each run that is left, and one for the
-/// length.
+/// Returns `change` without the sectors in `over`: one change for each run of sectors that is left,
+/// and one for the length.
 fn without(change: Change, over: &BTreeSet<usize>) -> Vec<Change> {
     if change.touched().all(|number| !over.contains(&number)) {
         return vec![change];
@@ -207,7 +215,8 @@ fn without(change: Change, over: &BTreeSet<usize>) -> Vec<Change> {
     parts
 }
 
-/// The sectors `run`, which end before `behind`, as a part of `change`.
+/// Returns the sectors of `run`, which end before the sector `behind`, as a part of `change`, or
+/// `None` if there are none.
 fn run_before(change: &Change, behind: usize, run: Vec<u8>) -> Option<Change> {
     let first = behind - run.len() / SECTOR;
     let part = Change { len: LenChange::Keep, first, sectors: run.into(), ..change.clone() };

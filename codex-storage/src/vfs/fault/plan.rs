@@ -1,4 +1,4 @@
-//! What goes wrong, and when: the rules of a test for its simulated disk.
+//! The rules of a test for its simulated disk: which calls fail, how, and when.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -7,24 +7,25 @@ use std::time::Duration;
 
 use super::{Call, CallKind};
 
-/// An error that the simulated disk can be told to give.
+/// An error that the simulated disk can return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The medium fails (EIO). A sync that gives it dooms what it should have written.
+    /// The medium fails (EIO). A sync with this error dooms the changes that it should have
+    /// written.
     Eio,
-    /// The disk is full (ENOSPC); only for calls that take space.
+    /// The disk is full (ENOSPC). Only for calls that take space.
     Enospc,
-    /// A signal came (EINTR). The directory of the operating system repeats such calls itself, so
-    /// this shows that callers treat it as any other error.
+    /// A signal interrupted the call (EINTR). The directory of the operating system repeats such
+    /// calls itself, so this error shows that callers treat it like any other.
     Eintr,
-    /// A write stops after so many bytes, which are written (`WriteZero`); only for writes.
+    /// A write stops after this number of bytes, which are written (`WriteZero`). Only for writes.
     ShortWrite(usize),
-    /// The file system cannot do this (`Unsupported`); only for reflinks.
+    /// The file system does not support the call (`Unsupported`). Only for reflinks.
     Unsupported,
 }
 
 impl Fault {
-    /// The error that the call gives.
+    /// Returns the error of the call.
     pub fn error(self) -> io::Error {
         match self {
             Self::Eio => numbered(5, ErrorKind::Other),
@@ -37,7 +38,7 @@ impl Fault {
         }
     }
 
-    /// Whether a call of this kind can have it.
+    /// Returns true if a call of this kind can return this error.
     pub fn applies_to(self, kind: CallKind) -> bool {
         match self {
             Self::Eio | Self::Eintr => true,
@@ -48,25 +49,25 @@ impl Fault {
     }
 }
 
-/// Whether something happens before a call has its effect, or after.
+/// Whether an event happens before or after the effect of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The call does nothing.
+    /// The call has no effect.
     Before,
-    /// The call does all it should, but its caller is told that it failed.
+    /// The call has its full effect, but returns an error.
     After,
 }
 
-/// Whether a fault goes away.
+/// The duration of a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lasting {
-    /// It strikes one call.
+    /// One call only.
     Once,
-    /// It strikes that call and every later one that the rule is about.
+    /// The first call and each later one to which the rule applies.
     Sticky,
 }
 
-/// Which calls a rule is about.
+/// The set of calls to which a rule applies.
 #[derive(Debug, Clone, Default)]
 pub struct Calls {
     kinds: Option<Vec<CallKind>>,
@@ -75,37 +76,37 @@ pub struct Calls {
 }
 
 impl Calls {
-    /// Every call.
+    /// Returns the set of all calls.
     pub fn any() -> Self {
         Self::default()
     }
 
-    /// The calls of one kind.
+    /// Returns the set of the calls of one kind.
     pub fn of(kind: CallKind) -> Self {
         Self::among(&[kind])
     }
 
-    /// The calls of these kinds.
+    /// Returns the set of the calls of these kinds.
     pub fn among(kinds: &[CallKind]) -> Self {
         Self { kinds: Some(kinds.to_vec()), ..Self::default() }
     }
 
-    /// Only those to files whose name (or second name) matches `pattern`, where a `*` stands for
-    /// any number of characters.
+    /// Restricts the set to files whose name (or second name) matches `pattern`. A `*` matches any
+    /// number of characters.
     #[must_use]
     pub fn on(mut self, pattern: &str) -> Self {
         self.pattern = Some(pattern.to_owned());
         self
     }
 
-    /// Only those to a file that are about any of these bytes: a bad sector.
+    /// Restricts the set to calls that touch any of these bytes of a file, like a bad sector.
     #[must_use]
     pub fn at(mut self, bytes: Range<u64>) -> Self {
         self.bytes = Some(bytes);
         self
     }
 
-    /// Whether `call` is one of them.
+    /// Returns true if `call` is in the set.
     pub fn include(&self, call: &Call) -> bool {
         let kind_fits = self.kinds.as_ref().is_none_or(|kinds| kinds.contains(&call.kind));
         let fits = |name: &Arc<str>, pattern: &str| matches_pattern(pattern, name);
@@ -119,7 +120,7 @@ impl Calls {
     }
 }
 
-/// The rules that are in force.
+/// The active rules.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     rules: Vec<Rule>,
@@ -136,16 +137,16 @@ struct Rule {
     spent: bool,
 }
 
-/// When a rule begins to strike.
+/// The first call that a rule affects.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Start {
-    /// At the call with this index.
+    /// The first call of its set with this index or a higher one.
     Index(u64),
-    /// At the call of those it is about that has so many before it.
+    /// The call of its set that follows this number of other calls of the set.
     After(u64),
 }
 
-/// What happens to a call.
+/// The event at a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Strike {
     Fail(Fault, Side),
@@ -167,8 +168,8 @@ impl Plan {
         delays.map(|(_, duration)| *duration).sum()
     }
 
-    /// What happens to `call`: a power cut or a kill before errors, and older rules before newer
-    /// ones.
+    /// Returns the event at `call`. A power cut or a kill precedes errors, and older rules precede
+    /// newer ones.
     pub(super) fn strike(&mut self, call: &Call) -> Option<Strike> {
         let mut found = None;
         for rule in &mut self.rules {
@@ -195,7 +196,8 @@ impl Rule {
             }
             Start::Index(_) | Start::After(_) => {}
         }
-        // A single fault that the call cannot have lapses: it must not strike some later call.
+        // A single fault ends at this call even if the call cannot return it, so that it never
+        // affects a later call.
         self.spent = self.lasting == Lasting::Once;
         match self.strike {
             Strike::Fail(fault, _) => fault.applies_to(call.kind),
