@@ -1,63 +1,63 @@
-//! The errors of a store: what is wrong, where, and what to do next.
+//! The errors of a store. An error names the cause, the place and the next step.
 
 use std::path::PathBuf;
 
 use crate::value::Codec;
 
-/// The result of every fallible function of this crate.
+/// The result of each fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a store could not do what was asked.
+/// The reason for which an operation of a store failed.
 ///
-/// No variant carries a key or a value, nor what a decoder says of one: errors end in logs.
+/// No variant contains a key or a value, or the message of a decoder, which may quote a value:
+/// programs write errors to logs.
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The disk, the files or the options: see [`codex_storage::Error`], one variant for each
-    /// cause.
+    /// An error of the disk, the files or the options. [`codex_storage::Error`] has one variant for
+    /// each cause.
     #[error(transparent)]
     Storage(#[from] codex_storage::Error),
-    /// A value could not be encoded, or what its codec would have written does not read back as
-    /// the same value.
+    /// A value could not be encoded, or its encoding would not decode to the same value.
     #[error(
         "a {type_name} cannot be encoded as {codec} for a key of {key_len} bytes: {why}; \
          change the type, or store bytes with `set_bytes`"
     )]
     Encode {
-        /// The type of the value.
+        /// The Rust type of the value.
         type_name: &'static str,
-        /// The length of the key in bytes.
+        /// The length of the key, in bytes.
         key_len: usize,
-        /// The codec that was to encode it.
+        /// The codec of the store.
         codec: Codec,
-        /// What the codec objects to.
+        /// The reason of the codec.
         why: &'static str,
     },
-    /// A stored value is not what the type asks for: most often another type was stored, or the
-    /// type has gained or lost a field since.
+    /// A stored value does not decode as the requested type. Most often another type was stored, or
+    /// the type has gained or lost a field since.
     #[error(
         "the value of a key of {key_len} bytes, stored as {codec}, does not decode as \
          {type_name}: {why}; read it as the type that was stored, or with `get_bytes`"
     )]
     Decode {
-        /// The type asked for.
+        /// The requested type.
         type_name: &'static str,
-        /// The length of the key in bytes.
+        /// The length of the key, in bytes.
         key_len: usize,
-        /// The codec that the value was stored with.
+        /// The codec with which the value was stored.
         codec: Codec,
-        /// What the codec objects to.
+        /// The reason of the codec.
         why: &'static str,
     },
-    /// A value was stored as raw bytes and read as a type.
+    /// A value that was stored as raw bytes was read as a type.
     #[error(
         "the value of a key of {key_len} bytes is raw bytes, not an encoded {type_name}; \
          read it with `get_bytes`"
     )]
     RawValue {
-        /// The type asked for.
+        /// The requested type.
         type_name: &'static str,
-        /// The length of the key in bytes.
+        /// The length of the key, in bytes.
         key_len: usize,
     },
     /// A value was stored with a codec that this build does not know.
@@ -66,51 +66,52 @@ pub enum Error {
          cannot decode as {type_name}; enable the feature `json` for codec 2, or use a newer build"
     )]
     UnknownCodec {
-        /// The type asked for.
+        /// The requested type.
         type_name: &'static str,
-        /// The length of the key in bytes.
+        /// The length of the key, in bytes.
         key_len: usize,
-        /// The codec's number.
+        /// The number of the codec.
         codec_id: u8,
     },
-    /// The closure of an `update` wrote the key that it updates. The closure's own write stays; the
-    /// value that it returned was not written.
+    /// The closure of an `update` wrote the key that it updates. The write of the closure is kept,
+    /// and the value that the closure returned is not written.
     #[error(
         "the closure of `update` writes the key of {key_len} bytes that it updates; return the \
          new value from the closure instead"
     )]
     UpdatesItself {
-        /// The length of the key in bytes.
+        /// The length of the key, in bytes.
         key_len: usize,
     },
-    /// An `update` lost against other writers of its key again and again.
+    /// Other writers changed the key of an `update` during each of its attempts. Nothing was
+    /// written.
     #[error(
-        "the key of {key_len} bytes changed under {rounds} attempts to update it; \
+        "the key of {key_len} bytes changed during each of {rounds} attempts to update it; \
          try again, or let fewer threads update one key"
     )]
     Contended {
-        /// The length of the key in bytes.
+        /// The length of the key, in bytes.
         key_len: usize,
-        /// How often it was tried.
+        /// The number of attempts.
         rounds: u32,
     },
-    /// A backup, or a copy of one, could not be made, read or put back.
+    /// A backup, or a copy of one, could not be made, read or restored.
     #[error("{0}")]
     Backup(std::sync::Arc<codex_backup::Error>),
-    /// The last backup failed, and the options demand backups: writes are refused until one
+    /// The last backup failed, and the options require backups. Writes are refused until a backup
     /// succeeds.
     #[error(
-        "{path}: writes are refused until a backup succeeds; the last one failed: {why}; mend the \
-         cause, then write again or call `back_up`"
+        "{path}: writes are refused until a backup succeeds; the last one failed: {why}; correct \
+         the cause, then write again or call `back_up`"
     )]
     BackupRequired {
         /// The store.
         path: PathBuf,
-        /// Why the last backup failed.
+        /// The error text of the last backup.
         why: String,
     },
-    /// The handle was copied into another process by `fork`, where its locks and threads do not
-    /// exist.
+    /// The handle was used in a process that `fork` created. The locks and threads of the store do
+    /// not exist there.
     #[error(
         "{path} was opened by process {opened_by} and is used in its forked child {used_by}; \
          open the store after forking"
@@ -118,9 +119,9 @@ pub enum Error {
     ForkedChild {
         /// The store.
         path: PathBuf,
-        /// The process that opened it.
+        /// The id of the process that opened the store.
         opened_by: u32,
-        /// The process that used it.
+        /// The id of the process that used the handle.
         used_by: u32,
     },
 }
@@ -132,34 +133,35 @@ impl From<codex_backup::Error> for Error {
 }
 
 impl Error {
-    /// Whether the write may or may not be on disk, which only reopening decides.
+    /// Returns true if the write may or may not be on the disk. Recovery decides when the store is
+    /// opened again.
     ///
-    /// Every other error means that the write is not there and will not be.
+    /// After any other error the write is not on the disk, and never will be.
     pub fn is_in_doubt(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::InDoubt { .. }))
     }
 
-    /// Whether an earlier failure makes this handle refuse writes until the store is reopened.
+    /// Returns true if an earlier error makes the store refuse writes until it is opened again.
     pub fn is_poisoned(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::Poisoned { .. }))
     }
 
-    /// Whether the store was closed.
+    /// Returns true if the store was closed.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::Closed { .. }))
     }
 
-    /// Whether the store is open elsewhere.
+    /// Returns true if another handle has the store open.
     pub fn is_locked(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::Locked { .. }))
     }
 
-    /// Whether the disk is full; nothing was changed.
+    /// Returns true if the disk is full. Nothing was changed.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::NoSpace { .. }))
     }
 
-    /// Whether a key, a value or a batch exceeds its limit.
+    /// Returns true if a key, a value or a batch exceeds its limit.
     pub fn is_too_large(&self) -> bool {
         use codex_storage::RecordError::{BatchTooLarge, KeyTooLong};
         matches!(
@@ -171,7 +173,7 @@ impl Error {
         )
     }
 
-    /// Whether the files were found damaged, incomplete or changed by others.
+    /// Returns true if files are damaged or incomplete, or were changed by another program.
     pub fn is_damage(&self) -> bool {
         use codex_storage::Error as E;
         matches!(

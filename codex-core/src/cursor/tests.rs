@@ -1,4 +1,4 @@
-//! Cursors against a sorted list.
+//! Tests of cursors against a sorted list.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeSet;
@@ -16,7 +16,8 @@ fn keys(entries: impl Iterator<Item = Entry>) -> Vec<Vec<u8>> {
     entries.map(|entry| entry.key().to_vec()).collect()
 }
 
-/// Short keys out of few bytes, so that they collide, nest and reach 0xFF.
+/// Short keys of few different bytes, so that they collide, are prefixes of each other and contain
+/// 0xFF.
 fn key() -> impl Strategy<Value = Vec<u8>> {
     proptest::collection::vec(prop_oneof![Just(0_u8), Just(1), Just(0xFE), Just(0xFF)], 0..4)
 }

@@ -1,4 +1,4 @@
-//! The memory of a store: two indexes over the same shared entries.
+//! The memory of a store: two indexes of the same shared entries.
 
 mod build;
 mod hash;
@@ -14,10 +14,11 @@ pub(crate) use hash::{Hash, SHARDS, Table, shard};
 
 use crate::entry::Entry;
 
-/// The entries in key order, with structural sharing: an O(1) clone is a consistent view for ever.
+/// The entries in key order, with structural sharing. A clone takes O(1) and is a consistent view
+/// that never changes.
 pub type Ordered = imbl::OrdSet<Entry>;
 
-/// All entries: a hash index for point reads and an ordered one for everything else.
+/// All entries, in a hash index for point reads and an ordered index for all other operations.
 pub struct Map {
     hash: Hash,
     ordered: Ordered,
@@ -25,59 +26,61 @@ pub struct Map {
 }
 
 impl Map {
-    /// An empty map, at the beginning of all commits.
+    /// Returns an empty map, which shows the state before the first commit.
     pub fn new() -> Self {
         Self { hash: Hash::new(), ordered: Ordered::new(), seq: 0 }
     }
 
-    /// The entry of `key`.
+    /// Returns the entry of `key`.
     pub fn get(&self, key: &[u8]) -> Option<Entry> {
         self.find(key).cloned()
     }
 
-    /// The entry of `key`, without counting a reference.
+    /// Returns the entry of `key` without incrementing its reference count.
     pub fn find(&self, key: &[u8]) -> Option<&Entry> {
         self.hash.find(self.hash.hasher().hash(key), key)
     }
 
-    /// How many entries there are.
+    /// Returns the number of entries.
     pub fn len(&self) -> usize {
         self.ordered.len()
     }
 
-    /// Whether there is no entry.
+    /// Returns true if there are no entries.
     pub fn is_empty(&self) -> bool {
         self.ordered.is_empty()
     }
 
-    /// The entries in key order, as they are now; O(1).
+    /// Returns the current entries in key order. Takes O(1).
     pub fn ordered(&self) -> Ordered {
         self.ordered.clone()
     }
 
-    /// The ordered index, in place.
+    /// Returns a reference to the ordered index.
     pub(crate) fn ordered_ref(&self) -> &Ordered {
         &self.ordered
     }
 
-    /// The last commit that the map shows.
+    /// Returns the last commit that the map contains.
     pub fn seq(&self) -> Seq {
         self.seq
     }
 
-    /// The hash index.
+    /// Returns the hash index.
     pub(crate) fn hash(&self) -> &Hash {
         &self.hash
     }
 
-    /// Makes `work` visible. Infallible and short: `work` holds every table that is needed, and
-    /// takes along every entry that is no longer, so that nothing grows and nothing is freed here.
+    /// Makes `work` visible. Short, and cannot fail: `work` contains each table that is needed, and
+    /// receives each removed entry, so that this call grows no table and frees no entry.
     pub(crate) fn apply(&mut self, work: &mut Work) {
+        // Order: the clear comes before the tables and the steps, which contain the state after it.
         if work.clear {
             let fresh = Hash::with_hasher(self.hash.hasher().clone());
             work.freed.hashes.push(mem::replace(&mut self.hash, fresh));
             work.freed.ordered.push(mem::take(&mut self.ordered));
         }
+        // Larger tables replace theirs before the steps, so that no insertion grows a table.
         for (shard, table) in work.tables.drain(..) {
             work.freed.tables.extend(self.hash.replace(shard, table));
         }
@@ -87,7 +90,7 @@ impl Map {
             work.apply_to(&mut self.ordered);
         }
         if work.hash_done {
-            // The old tables hold what was replaced; the steps are freed with the rest.
+            // The replaced tables hold the removed entries, so the steps are freed with them.
             work.freed.steps = mem::take(&mut work.steps);
         }
         for Step { entry, hash, kind } in work.steps.drain(..) {
@@ -122,23 +125,23 @@ impl fmt::Debug for Map {
     }
 }
 
-/// What a commit group does to a [`Map`], prepared so that [`Map::apply`] has nothing left to
-/// build or to free. `freed` must have room for two entries a step.
+/// The changes of a commit group to a [`Map`], prepared so that [`Map::apply`] grows no table and
+/// frees no entry. `freed` must have room for two entries for each step.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    /// Whether everything is removed before the steps.
+    /// Whether all entries are removed before the steps.
     pub(crate) clear: bool,
-    /// Larger hash tables, each with the index that it replaces.
+    /// Larger hash tables, each with the index of the shard whose table it replaces.
     pub(crate) tables: Vec<(usize, Table)>,
-    /// Whether the tables are all there are, with the steps already applied.
+    /// Whether `tables` replaces all tables, and the steps are already applied to them.
     pub(crate) hash_done: bool,
-    /// The ordered index with the steps already applied, where the caller built it.
+    /// The ordered index with the steps already applied, if the caller has built it.
     pub(crate) ordered: Option<Ordered>,
-    /// What happens, in order.
+    /// The changes, in order.
     pub(crate) steps: Vec<Step>,
     /// The last commit of the group.
     pub(crate) seq: Option<Seq>,
-    /// What the map no longer holds, to be freed without the lock.
+    /// The parts that the map no longer uses. They are freed after the lock was released.
     pub(crate) freed: Freed,
 }
 
@@ -157,34 +160,34 @@ impl Work {
 /// One change of a [`Map`].
 #[derive(Debug)]
 pub(crate) struct Step {
-    /// The new entry, or the one to remove.
+    /// The new entry, or the entry to remove.
     pub(crate) entry: Entry,
     /// The hash of its key.
     pub(crate) hash: u64,
-    /// What happens to it.
+    /// The kind of the change.
     pub(crate) kind: StepKind,
 }
 
-/// What a [`Step`] does.
+/// The kind of a [`Step`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StepKind {
-    /// The entry takes the place of one with its key, or comes in anew.
+    /// The entry is added, or replaces the entry with the same key.
     Put {
-        /// Whether there is none with its key before.
+        /// Whether no entry with this key exists before.
         new: bool,
     },
-    /// The entry is gone.
+    /// The entry is removed.
     Remove,
 }
 
-/// What an apply took out of a [`Map`].
+/// The parts that [`Map::apply`] has removed from a [`Map`].
 #[derive(Debug, Default)]
 pub(crate) struct Freed {
-    /// Steps that were applied beforehand.
+    /// Steps that were applied to the tables beforehand.
     pub(crate) steps: Vec<Step>,
     /// Replaced and removed entries.
     pub(crate) entries: Vec<Entry>,
-    /// Tables that have been outgrown.
+    /// Tables that larger ones have replaced.
     pub(crate) tables: Vec<Table>,
     /// Cleared hash indexes.
     pub(crate) hashes: Vec<Hash>,
@@ -192,7 +195,7 @@ pub(crate) struct Freed {
     pub(crate) ordered: Vec<Ordered>,
 }
 
-/// An ordered index as a state to write an image of.
+/// An ordered index, as the state of which an image is written.
 pub(crate) struct Image(pub(crate) Ordered);
 
 impl State for Image {

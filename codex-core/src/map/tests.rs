@@ -1,4 +1,4 @@
-//! The two indexes against a `BTreeMap`.
+//! Tests of both indexes against a `BTreeMap`.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! How often planted files can make a passphrase be derived.
+//! Tests of how often planted files can cause the derivation of a passphrase.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ fn user_key(key: Key) -> UserKey {
     UserKey::new(SharedKey::new(key), Cipher::default(), Arc::clone(&Vfs::mem(1).entropy))
 }
 
-/// How often the passphrase was derived.
+/// The number of derivations of the passphrase.
 fn derivations(key: &UserKey) -> usize {
     key.tried.lock().len()
 }
 
-/// The envelope with another salt, under a checksum that fits.
+/// Returns the envelope with another salt and a valid checksum.
 fn forged(envelope: &[u8; ENVELOPE_LEN], n: u8) -> [u8; ENVELOPE_LEN] {
     use sha2::Digest;
     let mut forged = *envelope;
@@ -46,7 +46,7 @@ fn a_passphrase_is_derived_once_an_envelope_and_for_a_few_envelopes() {
         assert!(matches!(elsewhere, Err(SealError::Tampered)));
         assert_eq!(derivations(&key), 3);
     }
-    // Nothing is derived for one that is damaged.
+    // Nothing is derived for a damaged envelope.
     let mut damaged = *envelope;
     damaged[40] ^= 1;
     assert!(matches!(key.unlock(&store, &damaged), Err(SealError::Envelope(_))));
@@ -62,9 +62,9 @@ fn a_passphrase_is_derived_once_an_envelope_and_for_a_few_envelopes() {
             assert_eq!(tried, ENVELOPES_MAX);
         }
     }
-    // One that was tried before goes on opening.
+    // An envelope that was tried before can still be opened.
     assert!(key.unlock(&store, &envelope).is_ok());
-    // Raw keys are not derived by Argon2id, and so not counted.
+    // Raw keys are not derived with Argon2id, so they are not counted.
     let raw = user_key(Key::raw(&[7; 32]).unwrap());
     let (envelope, _) = raw.create(&store, None, None).unwrap();
     for n in 0..20 {
@@ -73,7 +73,7 @@ fn a_passphrase_is_derived_once_an_envelope_and_for_a_few_envelopes() {
     assert_eq!(derivations(&raw), 0);
 }
 
-/// Files of a store with one backup, a key that counts, and the envelope.
+/// Creates a store with one backup. Returns its files and a key that counts derivations.
 fn backed_up() -> (Vfs, Arc<UserKey>) {
     let vfs = Vfs::mem(1);
     let store = crate::Store::options().key(passphrase()).open_in(&vfs, "a.db").unwrap();
@@ -92,7 +92,7 @@ fn read(vfs: &Vfs, name: &str) -> Vec<u8> {
 }
 
 fn write(vfs: &Vfs, name: &str, bytes: &[u8]) {
-    // The name may be missing.
+    // The file may be missing.
     drop(vfs.dir.remove(name));
     let file = vfs.dir.open(name, Open::CreateNew(Mode::Private)).unwrap();
     file.write_all_at(bytes, 0).unwrap();
@@ -100,7 +100,8 @@ fn write(vfs: &Vfs, name: &str, bytes: &[u8]) {
     vfs.dir.sync().unwrap();
 }
 
-/// Makes the genuine backup the last, behind `count` with envelopes that the key does not open.
+/// Makes the genuine backup the oldest, after `count` backups whose envelopes the key does not
+/// open.
 fn plant(vfs: &Vfs, count: u8) {
     let genuine = read(vfs, "a.db.bak.1");
     for n in 0..count {
@@ -123,13 +124,13 @@ fn planted_backups_make_a_fall_back_derive_at_most_the_bound_and_it_says_so() {
         plant(&vfs, planted);
         let mut main = read(&vfs, "a.db");
         if headless {
-            // An image has its header twice, and would be repaired from the second.
+            // An image has two headers, and would be repaired from the second.
             main[..512].fill(0);
             let second = main.len() - 512;
             main[second..].fill(0);
         } else {
-            // The envelope of the store is tried first, and that of its backup is the same.
-            // A byte of the first block: a header would be repaired.
+            // The envelope of the store is tried first, and that of its backup is the same. The
+            // damage is in the first block, because a damaged header would be repaired.
             main[512 + 40] ^= 1;
         }
         write(&vfs, "a.db", &main);

@@ -1,4 +1,4 @@
-//! The checks of what has parts: sequences, tuples, maps and structs.
+//! The checks of values with parts: sequences, tuples, maps and structs.
 
 use std::cell::Cell;
 
@@ -6,7 +6,7 @@ use serde::ser::{self, Serialize};
 
 use super::write::{At, Shape};
 
-/// A sequence.
+/// The checks of a sequence.
 pub(super) struct Elements<'a, C, const NAMED: bool> {
     inner: C,
     at: At<'a>,
@@ -15,19 +15,19 @@ pub(super) struct Elements<'a, C, const NAMED: bool> {
     alike: Cell<Shape>,
 }
 
-/// A tuple or a struct, also of an enum variant.
+/// The checks of a tuple or a struct, or of an enum variant with such content.
 pub(super) struct Fields<'a, C, const NAMED: bool> {
     inner: C,
     at: At<'a>,
     declared: usize,
     written: usize,
-    /// The name of the first field, which is the tag of an internally tagged enum.
+    /// The name of the first field. In an internally tagged enum it is the tag.
     first: Option<&'static str>,
-    /// The shape that the first field may not have; 0 for none.
+    /// The shape that the first field must not have, or 0 if it may have any.
     not_first: Shape,
 }
 
-/// A map.
+/// The checks of a map.
 pub(super) struct Pairs<'a, C, const NAMED: bool> {
     inner: C,
     at: At<'a>,
@@ -53,12 +53,13 @@ impl<'a, C, const NAMED: bool> Fields<'a, C, NAMED> {
         Self { inner, at, declared, written: 0, first: None, not_first: 0 }
     }
 
-    /// Refuses a first field of the shape `shape`.
+    /// Refuses a first field with the shape `shape`.
     #[inline]
     pub(super) fn not_first(self, shape: Shape) -> Self {
         Self { not_first: shape, ..self }
     }
 
+    /// Counts a field. In JSON, refuses a field with the name of the first, which may be a tag.
     #[inline]
     fn named<E: ser::Error>(&mut self, name: &'static str) -> Result<(), E> {
         self.written += 1;
@@ -72,8 +73,8 @@ impl<'a, C, const NAMED: bool> Fields<'a, C, NAMED> {
         Ok(())
     }
 
-    /// bincode's decoder reads every field of the type; one that was not written is read from
-    /// the bytes of the next.
+    /// Refuses to skip a field in bincode. The decoder of bincode reads each field of the type, so
+    /// it would read a skipped field from the bytes of the next one.
     fn skipped<E: ser::Error>(&self) -> Result<(), E> {
         if NAMED { Ok(()) } else { Err(self.at.refuse(SKIPPED)) }
     }
@@ -137,6 +138,7 @@ impl<C: ser::SerializeMap, const NAMED: bool> ser::SerializeMap for Pairs<'_, C,
     #[inline]
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), C::Error> {
         self.values += 1;
+        // A map must write a value for each key before the next key.
         if self.keys != self.values {
             return Err(self.at.refuse(WRONG_LEN));
         }
@@ -191,6 +193,7 @@ macro_rules! fields {
                 if self.not_first == 0 || self.written > 1 {
                     return self.inner.serialize_field(name, &self.at.part::<_, NAMED>(value));
                 }
+                // The shape of the first field shows whether this is an adjacently tagged enum.
                 let shape = Cell::new(0);
                 let at = self.at.among::<NAMED>(&shape);
                 self.inner.serialize_field(name, &at.part::<_, NAMED>(value))?;
@@ -218,8 +221,9 @@ tuple!(
 );
 fields!(SerializeStruct, SerializeStructVariant);
 
-/// bincode stores what was declared, or relies on the type; JSON closes what is declared empty at
-/// once and needs no other length.
+/// Checks the number of written elements against the declared one. bincode stores the declared
+/// number, or takes it from the type. JSON has no number, but ends a part at once if the declared
+/// number is 0.
 #[inline]
 fn check_len<E: ser::Error, const NAMED: bool>(
     at: At<'_>,
@@ -234,12 +238,12 @@ fn check_len<E: ser::Error, const NAMED: bool>(
     if right { Ok(()) } else { Err(at.refuse(WRONG_LEN)) }
 }
 
-/// The keys of one JSON object so far: a map may have keys that differ and are the same text, and
-/// the fields of a struct and of a map may be flattened into one object.
+/// The keys of one JSON object that were written so far. Different keys of a map can have the same
+/// text, and the fields of a struct and of a map can be flattened into one object.
 #[cfg(feature = "json")]
 struct Names {
     text: Vec<u8>,
-    /// Where the keys are in the text.
+    /// The ranges of the keys in `text`.
     places: hashbrown::HashTable<(usize, usize)>,
     hasher: foldhash::fast::FixedState,
 }
@@ -255,16 +259,16 @@ impl Names {
         }
     }
 
-    /// Notes `key`; whether it was there.
+    /// Records `key`. Returns true if the object already has a key with the same text.
     fn contain<T: Serialize + ?Sized>(&mut self, key: &T) -> bool {
         use std::hash::BuildHasher;
 
         let from = self.text.len();
         if serde_json::to_writer(&mut self.text, key).is_err() {
-            // Writing it as a key will refuse it, too.
+            // Writing it as a key fails too, and returns the error.
             return false;
         }
-        // A number is a key in quotes, so that 1 and "1" are one.
+        // JSON writes a number as a key in quotes, so that 1 and "1" are the same key.
         if self.text.get(from) != Some(&b'"') {
             self.text.insert(from, b'"');
             self.text.push(b'"');
@@ -282,12 +286,12 @@ impl Names {
     }
 }
 
-/// A declared length may lie.
+/// The maximum number of keys for which memory is reserved, because a declared length may be wrong.
 #[cfg(feature = "json")]
 const NAMES_AHEAD_MAX: usize = 4096;
 
-const SKIPPED: &str = "a field of it is skipped (`skip_serializing_if`), which the bytes of \
-                       bincode cannot say; JSON can";
+const SKIPPED: &str = "a field of it is skipped (`skip_serializing_if`), which bincode cannot \
+                       represent; JSON can";
 const TAGGED: &str = "it holds an enum with `tag` and `content` (or a struct that looks like one), \
                       which bincode cannot read back; JSON can store it";
 const WRONG_LEN: &str = "its Serialize implementation writes another number of parts than it \

@@ -1,20 +1,21 @@
-//! The limits that encoding and decoding share, and the reason of a refusal.
+//! The limits of encoding and decoding, and the reason of a refusal.
 
 use std::cell::Cell;
 
-/// The deepest nesting of a value. Each of these is one level: `Some`, a sequence, a tuple, a map,
-/// a struct, an enum variant with content; a tuple or struct variant is two. In JSON brackets are
-/// never more than levels; its decoder refuses 128 of them, with a text that does not say so.
+/// The maximum nesting of a value, in levels. Each of these is one level: `Some`, a sequence, a
+/// tuple, a map, a struct, an enum variant with content. A tuple variant and a struct variant are
+/// two. A JSON text has at most as many nested brackets as levels. The JSON decoder itself refuses
+/// 128 of them, but its error does not name the reason.
 pub(super) const DEPTH_MAX: u32 = 126;
 
-/// How many more elements than bytes a value may have: elements without content, like those of a
-/// `Vec<()>`, take no byte in bincode, and reading them takes time all the same.
+/// The number by which the elements of a value may exceed its bytes. Elements without content, such
+/// as those of a `Vec<()>`, take no bytes in bincode, but reading them still takes time.
 const EMPTY_ELEMENTS_MAX: usize = 65_536;
 
-/// Passed along one encoding or decoding.
+/// The state of one encoding or decoding.
 ///
-/// Serde's errors are built by generic code and may quote a value; the reason of a refusal is a
-/// fixed phrase and is kept here.
+/// Generic code builds the errors of serde, which may quote a value. The reason of a refusal is a
+/// fixed text, and is kept here instead.
 #[derive(Debug)]
 pub(super) struct Guard {
     why: Cell<Option<&'static str>>,
@@ -22,7 +23,7 @@ pub(super) struct Guard {
     elements_max: usize,
 }
 
-/// The number of levels after `levels` more; `None` if these are too many.
+/// Returns the depth `levels` below `depth`, or `None` if it exceeds [`DEPTH_MAX`].
 #[inline]
 pub(super) fn deeper(depth: u32, levels: u32) -> Option<u32> {
     let deeper = depth.saturating_add(levels);
@@ -30,26 +31,26 @@ pub(super) fn deeper(depth: u32, levels: u32) -> Option<u32> {
 }
 
 impl Guard {
-    /// For a value of at most `len` bytes.
+    /// Creates the guard of a value of at most `len` bytes.
     pub(super) fn new(len: usize) -> Self {
         let elements_max = len.saturating_add(EMPTY_ELEMENTS_MAX);
         Self { why: Cell::new(None), elements: Cell::new(0), elements_max }
     }
 
-    /// The reason of the refusal, if it came from here.
+    /// Returns the reason of the refusal, if the guard refused the value.
     pub(super) fn why(&self) -> Option<&'static str> {
         self.why.get()
     }
 
-    /// Notes the reason and returns the text for serde's error.
+    /// Records the reason, and returns it as the text of serde's error.
     #[cold]
     pub(super) fn refuse(&self, why: &'static str) -> &'static str {
         self.why.set(Some(why));
         why
     }
 
-    /// Counts the elements of a sequence or map before they are written or read; whether there
-    /// may be so many.
+    /// Counts the elements of a sequence or map before they are written or read. Returns false if
+    /// the value has more elements than allowed.
     #[inline]
     pub(super) fn count(&self, len: usize) -> bool {
         let elements = self.elements.get().saturating_add(len);
@@ -57,8 +58,8 @@ impl Guard {
         elements <= self.elements_max
     }
 
-    /// Checks the elements that were written against the `len` bytes that they took, as the
-    /// decoder will.
+    /// Checks the number of written elements against the `len` bytes that were written. The decoder
+    /// applies the same limit.
     pub(super) fn check_written(&self, len: usize) -> Result<(), &'static str> {
         if self.elements.get() <= len.saturating_add(EMPTY_ELEMENTS_MAX) {
             Ok(())

@@ -1,4 +1,5 @@
-//! The deserializer around a codec's own: bounds what hostile bytes can make it do.
+//! A deserializer around that of a codec. It limits the time, memory and stack that hostile bytes
+//! can consume.
 
 use std::fmt;
 
@@ -8,12 +9,13 @@ use serde::de::{
 
 use super::guard::{self, Guard, TOO_DEEP, TOO_MANY};
 
-/// What decodes a part, or is given to one, with the levels around it.
+/// A deserializer, visitor or access of a part, with the depth of the part.
 pub(super) struct Bounded<'a, D> {
     inner: D,
     guard: &'a Guard,
     depth: u32,
-    /// Whether the elements to come are those of a sequence or map whose length was read.
+    /// Whether the next elements are those of a sequence or map whose length was read from the
+    /// bytes.
     counts: bool,
 }
 
@@ -22,18 +24,19 @@ impl<'a, D> Bounded<'a, D> {
         Self { inner, guard, depth: 0, counts: false }
     }
 
-    /// `inner` at the same place.
+    /// Returns `inner` at the same depth.
     #[inline]
     fn with<E>(&self, inner: E) -> Bounded<'a, E> {
         Bounded { inner, guard: self.guard, depth: self.depth, counts: false }
     }
 
+    /// Like [`with`](Self::with), and the elements of `inner` count.
     #[inline]
     fn counting<E>(&self, inner: E) -> Bounded<'a, E> {
         Bounded { counts: true, ..self.with(inner) }
     }
 
-    /// Splits off the inner one; the place is one level deeper.
+    /// Returns the inner value, and the place one level deeper. Refuses a level beyond the maximum.
     #[inline]
     fn deeper<E: de::Error>(self) -> Result<(D, Bounded<'a, ()>), E> {
         match guard::deeper(self.depth, 1) {
@@ -44,6 +47,7 @@ impl<'a, D> Bounded<'a, D> {
         }
     }
 
+    /// Counts `len` elements, if elements count here. Refuses more than the guard allows.
     #[inline]
     fn count<E: de::Error>(&self, len: Option<usize>) -> Result<(), E> {
         match len {
@@ -77,7 +81,7 @@ macro_rules! forward {
     )+};
 }
 
-/// What has no parts needs no bound.
+/// Forwards the methods for values without parts, which need no limit.
 macro_rules! leaves {
     ($($method:ident),+ $(,)?) => {$(
         #[inline]

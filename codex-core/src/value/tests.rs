@@ -1,4 +1,4 @@
-//! The bytes of values, pinned and round.
+//! Tests of the bytes of values: known bytes, and values that are written and read back.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ fn why<T: DeserializeOwned>(stored: &[u8]) -> &'static str {
     }
 }
 
-/// The hex was printed by bincode 1.3.3 itself (`bincode::serialize`).
+/// bincode 1.3.3 itself printed the hex (`bincode::serialize`).
 #[test]
 fn bincode_writes_the_bytes_of_version_1_3_3() {
     let deep = Shape::Nested(Box::new(Shape::Nested(Box::new(Shape::Circle(-1.0)))));

@@ -1,5 +1,5 @@
-//! The serializer around a codec's own: refuses what the codec would write without an error and
-//! could not read back as the same value.
+//! A serializer around that of a codec. It refuses values that the codec would write without an
+//! error, but could not read back as the same value.
 
 use std::cell::Cell;
 use std::fmt::{self, Write as _};
@@ -9,43 +9,44 @@ use serde::ser::{self, Serialize};
 use super::compound::{Elements, Fields, Pairs};
 use super::guard::{self, Guard, TOO_DEEP, TOO_MANY};
 
-/// A value, or a part of one, that is written through the checks. `NAMED` is whether the codec
-/// writes the names of fields and the kinds of values (JSON) or their bytes alone (bincode).
+/// A value, or a part of one, that is serialized with the checks. `NAMED` is true if the codec
+/// writes the names of fields and the kinds of values (JSON), and false if it writes only their
+/// bytes (bincode).
 pub(super) struct Checked<'a, T: ?Sized, const NAMED: bool> {
     value: &'a T,
     at: At<'a>,
 }
 
-/// The serializer that does the checks.
+/// The serializer that makes the checks.
 pub(super) struct Checking<'a, S, const NAMED: bool> {
     inner: S,
     at: At<'a>,
 }
 
-/// The place of a part in its value.
+/// The position of a part in its value.
 #[derive(Clone, Copy)]
 pub(super) struct At<'a> {
     pub(super) guard: &'a Guard,
-    /// The levels around it.
+    /// The number of levels around the part.
     depth: u32,
     null: Null,
-    /// For an element of a sequence or map: the shape of the elements before it.
+    /// For an element of a sequence or map, the shape of the elements before it.
     alike: Option<&'a Cell<Shape>>,
 }
 
-/// What JSON's `null` means at a place.
+/// The meaning of JSON's `null` at a position.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) enum Null {
     Itself,
-    /// Directly in a `Some`: it would read back as `None`.
+    /// It reads back as `None`, because the part is directly in a `Some`.
     ReadsAsNone,
     /// The same, for the text of a `RawValue`.
     RawReadsAsNone,
 }
 
-/// What bincode's decoder must know of a value before it reads it, as a fingerprint: elements of
-/// one sequence have the same. Made of the kind and, where there are any, the name of the struct
-/// or enum and the number of its fields.
+/// A fingerprint of the information that the decoder of bincode needs before it reads a value. All
+/// elements of a sequence must have the same fingerprint. It consists of the kind of the value and,
+/// for a struct or an enum, of its name and its number of fields.
 pub(super) type Shape = u64;
 
 #[derive(Clone, Copy)]
@@ -77,8 +78,8 @@ enum Kind {
 
 #[inline]
 fn shape(kind: Kind, name: &'static str, len: usize) -> Shape {
-    // The beginning and the length of the name will do: what differs is refused, and what is
-    // taken for equal is not.
+    // The first bytes and the length of the name are enough. A difference means that the types
+    // differ, so it is refused; two types that differ and have equal shapes are accepted.
     let begin =
         name.bytes().take(4).fold(name.len() as u64, |print, byte| print << 8 | u64::from(byte));
     let named = begin << 16 ^ len as u64;
@@ -104,14 +105,14 @@ impl<'a> At<'a> {
         E::custom(self.guard.refuse(why))
     }
 
-    /// The place of a part `levels` below; `None` if that is too deep.
+    /// Returns the position of a part `levels` deeper, or `None` if that exceeds the maximum.
     #[inline]
     fn deeper(&self, levels: u32) -> Option<Self> {
         let depth = guard::deeper(self.depth, levels)?;
         Some(Self { guard: self.guard, depth, null: Null::Itself, alike: None })
     }
 
-    /// Whether the shape is that of the elements before.
+    /// Returns true if the shape is that of the elements before, or if the part is no element.
     #[inline]
     fn like(&self, kind: Kind, name: &'static str, len: usize) -> bool {
         let Some(alike) = self.alike else { return true };
@@ -122,7 +123,7 @@ impl<'a> At<'a> {
         alike.get() == shape
     }
 
-    /// The place of an element, with the shape of those before it.
+    /// Returns the position of an element; `alike` holds the shape of the elements before it.
     #[inline]
     pub(super) fn among<const NAMED: bool>(self, alike: &'a Cell<Shape>) -> Self {
         if NAMED { self } else { Self { alike: Some(alike), ..self } }
@@ -202,6 +203,7 @@ impl<'a, S: ser::Serializer, const NAMED: bool> ser::Serializer for Checking<'a,
     #[inline]
     fn serialize_str(self, value: &str) -> Result<S::Ok, S::Error> {
         require!(self.at.like(Kind::Str, "", 0), self.at, MIXED);
+        // The text of a `RawValue` is written as it is, so it may be `null` too.
         if NAMED && self.at.null == Null::RawReadsAsNone && value.trim() == "null" {
             return Err(self.at.refuse(SOME_NULL));
         }
@@ -329,12 +331,13 @@ impl<'a, S: ser::Serializer, const NAMED: bool> ser::Serializer for Checking<'a,
         if NAMED && name == RAW_VALUE && self.at.null != Null::Itself {
             at.null = Null::RawReadsAsNone;
         }
+        // Names that begin with `$` mark types that only their own format can represent.
         if !NAMED && name.starts_with('$') {
             return Err(at.refuse(ANOTHER_FORMAT));
         }
         let fields = Fields::new(self.inner.serialize_struct(name, len)?, at, len);
-        // An adjacently tagged enum is a struct of its name, of a tag and perhaps a content; the
-        // tag is a unit variant of an enum of the same name.
+        // An adjacently tagged enum is serialized as a struct with the name of the enum, a tag and
+        // perhaps a content. Its tag is a unit variant of an enum of the same name.
         let is_tag = shape(Kind::Enum, name, 0);
         Ok(if !NAMED && len <= 2 { fields.not_first(is_tag) } else { fields })
     }
@@ -354,7 +357,7 @@ impl<'a, S: ser::Serializer, const NAMED: bool> ser::Serializer for Checking<'a,
 
     fn collect_str<T: fmt::Display + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         let mut text = String::new();
-        // The default of serde panics where a `Display` fails.
+        // serde's default implementation panics if a `Display` returns an error.
         write!(text, "{value}").map_err(|_| self.at.refuse::<S::Error>(NO_TEXT))?;
         self.serialize_str(&text)
     }
@@ -365,13 +368,13 @@ impl<'a, S: ser::Serializer, const NAMED: bool> ser::Serializer for Checking<'a,
     }
 }
 
-/// The name that `serde_json` gives to the struct of a `RawValue`, whose field is JSON text.
+/// The name that `serde_json` gives to the struct of a `RawValue`. Its field is JSON text.
 const RAW_VALUE: &str = "$serde_json::private::RawValue";
 
 const MIXED: &str = "the elements of one list or map in it have different types, as those of \
                      `serde_json::Value` and of untagged enums; JSON can store them";
 const SOME_NULL: &str = "it holds a `Some` whose content is `null` in JSON, which would read back \
                          as `None`; bincode can store it";
-const NOT_FINITE: &str = "it holds a NaN or an infinity, which JSON cannot say; bincode can";
+const NOT_FINITE: &str = "it holds a NaN or an infinity, which JSON cannot represent; bincode can";
 const ANOTHER_FORMAT: &str = "it holds a type that only its own format can store";
 const NO_TEXT: &str = "a part of it failed to become text";

@@ -1,4 +1,5 @@
-//! Bytes and values that nest without end or count without content, on a small stack.
+//! Tests with bytes and values of unlimited nesting or with countless empty elements, on a small
+//! stack.
 
 use super::*;
 
@@ -71,7 +72,7 @@ impl Levels for Tree {
     }
 }
 
-/// Nested through the three kinds of variants in turn.
+/// Nested in the three kinds of variants by turns.
 impl Levels for Deep {
     fn around(inside: Option<Self>) -> Self {
         match inside {
@@ -103,8 +104,8 @@ fn all_codecs() -> Vec<Codec> {
     ]
 }
 
-/// Encoding accepts up to some depth and decoding accepts the same; deeper values are refused
-/// when they are set.
+/// Returns the maximum depth that encoding accepts. Decoding accepts the same depth, and deeper
+/// values are refused when they are set.
 fn depth_kept<T: Levels + Serialize + DeserializeOwned + 'static>(codec: Codec) -> u32 {
     let mut kept = 0;
     for levels in 0..300 {
@@ -133,7 +134,7 @@ fn both_ways_have_one_limit_of_depth() {
         for codec in all_codecs() {
             assert_eq!(depth_kept::<Node>(codec), 63, "{codec}");
             assert_eq!(depth_kept::<Tree>(codec), 126, "{codec}");
-            // Of three levels of variants, two have two.
+            // Of three nested variants, two count as two levels.
             assert_eq!(depth_kept::<Deep>(codec), 77, "{codec}");
         }
     });
@@ -163,7 +164,7 @@ fn fifty_thousand_levels_of_json_are_an_error_on_a_small_stack() {
         assert_eq!(why::<T>(&stored), guard::TOO_DEEP, "{}", type_name::<T>());
     }
     on_a_small_stack(|| {
-        // What is not `null` is a `List` that holds a `List`, without end.
+        // For a `List`, any text other than `null` is a `List` that contains another one.
         refused::<List>(b"1");
         refused::<Node>(br#"{"below":"#);
         refused::<Tree>(b"[");
@@ -184,7 +185,7 @@ fn elements_without_content_are_bounded_both_ways() {
         let stored = [&[1][..], &(len as u64).to_le_bytes()].concat();
         assert_eq!(why::<Vec<()>>(&stored), guard::TOO_MANY);
     }
-    // Many small ones count together.
+    // The elements of several short lists count together.
     let lists = vec![vec![(); 60_000]; 2];
     assert!(Codec::Bincode.encode(0, &lists).is_err());
     let mut stored = vec![1];
@@ -192,7 +193,7 @@ fn elements_without_content_are_bounded_both_ways() {
         stored.extend_from_slice(&len.to_le_bytes());
     }
     assert_eq!(why::<Vec<Vec<()>>>(&stored), guard::TOO_MANY);
-    // Elements with content are as many as their bytes.
+    // Elements with content cannot exceed the number of bytes.
     let long = vec![1_u8; 1_000_000];
     assert_eq!(round(Codec::Bincode, &long).unwrap(), long);
 }

@@ -1,4 +1,5 @@
-//! What an encoder sees and its format cannot say: each is refused and named.
+//! Tests of values that an encoder recognizes and its format cannot represent. Each is refused,
+//! with the reason.
 
 use serde::ser::{SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple};
 
@@ -174,8 +175,8 @@ fn a_text_that_fails_and_a_type_of_another_format_are_errors() {
     assert_refused(Codec::Bincode, &value, "only its own format");
 }
 
-/// These are the ones that look like others: what is left is an error of the reader that says what
-/// to do, and never a value.
+/// The encoder cannot recognize these values. Reading them returns an error with the next step, and
+/// never another value.
 #[test]
 fn a_lone_value_of_a_type_that_asks_the_data_is_an_error_when_read() {
     #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -196,7 +197,7 @@ fn a_lone_value_of_a_type_that_asks_the_data_is_an_error_when_read() {
         let stored = Codec::Bincode.encode(0, &value).unwrap();
         assert!(why::<Tagged>(&stored).contains("Codec::Json"));
     }
-    // An update can decode, so it sees them.
+    // An update also decodes the value, so it recognizes them.
     let store = crate::Store::in_memory().unwrap();
     let error = store.update("k", |_: Option<Untagged>| Some(Untagged::Number(1))).unwrap_err();
     assert!(matches!(error, Error::Encode { .. }), "{error}");

@@ -1,13 +1,14 @@
-//! Whatever its type: a value that is set is read back equal, or refused while the one before
-//! stays.
+//! Tests with values of generated types: a value is read back equal, or it is refused and the value
+//! before it is kept.
 
 use std::fmt::Debug;
 
 use super::*;
 use crate::Store;
 
-/// Sets `value` over another. `sees_all` is whether the encoder can see all that its format cannot
-/// say of the type; if not, reading may be an error, and never another value.
+/// Sets `value` over another one. `sees_all` is true if the encoder recognizes each value of the
+/// type that its format cannot represent. If it is false, reading may return an error, but never
+/// another value.
 fn kept<T>(codec: Codec, sees_all: bool, value: &T) -> Result<(), TestCaseError>
 where
     T: Serialize + DeserializeOwned + Debug,
@@ -25,7 +26,7 @@ where
     Ok(())
 }
 
-/// In every codec.
+/// Calls [`kept`] with each codec.
 fn kept_in_all<T>(json_sees: bool, bincode_sees: bool, value: &T) -> Result<(), TestCaseError>
 where
     T: Serialize + DeserializeOwned + Debug,
@@ -170,13 +171,13 @@ fn untagged() -> impl Strategy<Value = Untagged> {
     })
 }
 
-/// Few names, so that they collide with those of fields and tags.
+/// Maps with few different names, so that they collide with the names of fields and tags.
 fn names() -> impl Strategy<Value = BTreeMap<String, u8>> {
     let name = prop_oneof!["a", "b", "t", "1", "limit"];
     proptest::collection::btree_map(name, any::<u8>(), 0..4)
 }
 
-/// All kinds of floats, those that are not numbers too.
+/// All kinds of floats, including those that are not numbers.
 fn floats() -> impl Strategy<Value = f64> {
     prop_oneof![
         any::<u64>().prop_map(f64::from_bits),
