@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use codex_storage::batch::{BATCH_LEN_MAX, Op, Seq, record_len};
+use codex_storage::batch::{Op, Seq, record_len};
 use serde::Serialize;
 
-use crate::commit::{Change, Commit, Few};
+use crate::commit::{Change, Commit, SmallVec};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::store::Store;
@@ -35,15 +35,19 @@ use crate::value::RAW;
 pub struct Batch {
     store: Store,
     changes: Vec<Change>,
-    /// What the changes encode to.
+    /// The encoded length of the changes.
     bytes: usize,
 }
 
-impl Batch {
-    pub(crate) fn new(store: Store) -> Self {
-        Self { store, changes: Vec::new(), bytes: 0 }
+impl Store {
+    /// Returns an empty batch: several changes that become one commit. It holds a handle to the
+    /// store, so that the store stays open while the batch is kept.
+    pub fn batch(&self) -> Batch {
+        Batch { store: self.clone(), changes: Vec::new(), bytes: 0 }
     }
+}
 
+impl Batch {
     /// Gives `key` the value `value`.
     ///
     /// # Errors
@@ -54,8 +58,9 @@ impl Batch {
         T: Serialize + ?Sized,
     {
         let key = key.as_ref();
-        let stored = self.store.codec().encode(key.len(), value)?;
-        self.push(Op::Set { key, value: &stored }, || Change::Put(Entry::new(key, &stored)))
+        self.store.check_key(key)?;
+        let entry = self.store.codec().entry(key, value)?;
+        self.push(record_len(Op::Set { key, value: entry.value() }), Change::Put(entry))
     }
 
     /// Gives `key` the bytes `value`, as they are.
@@ -67,9 +72,10 @@ impl Batch {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<&mut Self> {
-        let (key, value) = (key.as_ref(), value.as_ref());
-        let entry = Entry::from_parts(key, RAW, value);
-        self.push(Op::Set { key, value: entry.value() }, || Change::Put(entry.clone()))
+        let key = key.as_ref();
+        self.store.check_key(key)?;
+        let entry = Entry::from_parts(key, RAW, value.as_ref());
+        self.push(record_len(Op::Set { key, value: entry.value() }), Change::Put(entry))
     }
 
     /// Removes `key`, where it is there.
@@ -78,7 +84,8 @@ impl Batch {
     /// A key or batch beyond its limit. The batch is as before then.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<&mut Self> {
         let key = key.as_ref();
-        self.push(Op::Remove { key }, || Change::Remove(key.into()))
+        self.store.check_key(key)?;
+        self.push(record_len(Op::Remove { key }), Change::Remove(key.into()))
     }
 
     /// Removes every key, those set earlier in this batch included.
@@ -104,17 +111,19 @@ impl Batch {
     /// the number is that of the last commit.
     ///
     /// # Errors
-    /// What the disk says. Nothing of the batch is there then, unless the error
+    /// Errors of the disk. Nothing of the batch is there then, unless the error
     /// [is in doubt](crate::Error::is_in_doubt).
     pub fn commit(self) -> Result<Seq> {
-        let done = self.store.submit(Commit { checks: Few::None, changes: self.changes.into() })?;
-        Ok(done.seq.unwrap_or_else(|| self.store.snapshot().seq()))
+        let commit = Commit { checks: SmallVec::None, changes: self.changes.into() };
+        let made = self.store.inner.commit(commit)?;
+        Ok(made.seq().unwrap_or_else(|| self.store.snapshot().seq()))
     }
 
-    fn push(&mut self, op: Op<'_>, change: impl FnOnce() -> Change) -> Result<&mut Self> {
-        let bytes = self.bytes.saturating_add(record_len(op));
-        self.store.check_size(op, bytes, BATCH_LEN_MAX)?;
-        self.changes.push(change());
+    /// Adds `change`, which encodes to `len` bytes.
+    fn push(&mut self, len: usize, change: Change) -> Result<&mut Self> {
+        let bytes = self.bytes.saturating_add(len);
+        self.store.check_batch(bytes)?;
+        self.changes.push(change);
         self.bytes = bytes;
         Ok(self)
     }

@@ -13,7 +13,7 @@ use codex_storage::vfs::Vfs;
 
 use crate::backup::Backups;
 use crate::error::Result;
-use crate::open;
+use crate::locate::locate;
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
 
@@ -102,7 +102,7 @@ impl Conversion {
     /// As opening the store, and as writing it: it is as it was then, unless the very last step,
     /// naming the new file, failed: then it is one or the other.
     pub fn convert(&self, path: impl AsRef<Path>) -> Result<Converted> {
-        let (vfs, name) = open::locate(path.as_ref())?;
+        let (vfs, name) = locate(path.as_ref())?;
         self.convert_in(&vfs, &name)
     }
 

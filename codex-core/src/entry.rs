@@ -1,4 +1,9 @@
-//! One key and its stored value in one shared allocation behind a thin pointer.
+//! One key and its stored value in one shared allocation at a thin pointer.
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "the bytes of an entry are laid out here"
+)]
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -29,12 +34,12 @@ impl Entry {
 
     /// The key.
     pub fn key(&self) -> &[u8] {
-        self.shared.slice.get(..self.key_len()).unwrap_or_default()
+        &self.shared.slice[..self.key_len()]
     }
 
     /// The stored value.
     pub fn value(&self) -> &[u8] {
-        self.shared.slice.get(self.key_len()..).unwrap_or_default()
+        &self.shared.slice[self.key_len()..]
     }
 
     /// Whether both are the same allocation: the very entry that was read, not an equal one.
@@ -43,8 +48,7 @@ impl Entry {
     }
 
     fn key_len(&self) -> usize {
-        // A key has at most 65,535 bytes.
-        usize::try_from(self.shared.header.header).unwrap_or(usize::MAX)
+        usize::try_from(self.shared.header.header).expect("a key has at most 65,535 bytes")
     }
 
     fn concat(key: &[u8], [first, second]: [&[u8]; 2]) -> Self {
@@ -55,18 +59,18 @@ impl Entry {
         if let Some(bytes) = small.get_mut(..len) {
             let mut rest = bytes;
             for part in parts {
-                let (here, behind) = rest.split_at_mut(part.len());
+                let (here, after) = rest.split_at_mut(part.len());
                 here.copy_from_slice(part);
-                rest = behind;
+                rest = after;
             }
-            return Self::from_bytes(key.len(), small.get(..len).unwrap_or_default());
+            return Self::from_bytes(key.len(), &small[..len]);
         }
         Self::from_bytes(key.len(), &parts.concat())
     }
 
-    fn from_bytes(key_len: usize, bytes: &[u8]) -> Self {
-        // Longer keys are refused where they enter.
-        let key_len = u32::try_from(key_len).unwrap_or(u32::MAX);
+    /// An entry of `bytes`: a key of `key_len` bytes, then the stored value.
+    pub(crate) fn from_bytes(key_len: usize, bytes: &[u8]) -> Self {
+        let key_len = u32::try_from(key_len).expect("longer keys are refused before");
         Self { shared: ThinArc::from_header_and_slice(key_len, bytes) }
     }
 }

@@ -99,14 +99,15 @@ mod cursor;
 mod engine;
 mod entry;
 mod error;
-mod handle;
+mod inner;
+#[doc(hidden)]
+pub mod internals;
+mod locate;
 mod locks;
 mod map;
 mod open;
 mod options;
 mod own;
-#[doc(hidden)]
-pub mod proof;
 mod rank;
 mod read;
 #[cfg(feature = "crypto")]
@@ -117,10 +118,10 @@ mod seal;
 #[cfg(test)]
 mod seeded;
 mod snapshot;
+mod stats;
 mod store;
 mod update;
 mod value;
-mod worker;
 
 pub use backup::{BackupEvent, BackupStats, Backups, Moment};
 pub use batch::Batch;
@@ -137,7 +138,6 @@ pub use codex_storage::storage::{
 pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, Verified, vfs};
 pub use convert::{Conversion, Converted};
 pub use cursor::{Entry, Iter, Key, Keys};
-pub use engine::EngineStats as Stats;
 pub use error::{Error, Result};
 pub use options::OpenOptions;
 pub use read::Read;
@@ -145,6 +145,7 @@ pub use repair::repair_header;
 #[cfg(feature = "crypto")]
 pub use repair::repair_header_with;
 pub use snapshot::Snapshot;
+pub use stats::Stats;
 pub use store::Store;
 pub use value::{Codec, ValueRef};
 

@@ -1,11 +1,11 @@
 //! The two locks of a store, and the one order in which they may be taken.
 //!
-//! `persist` guards the disk, `data` guards memory: **`persist` before `data`**. The order stands
-//! in the types: whoever wants to change memory calls a method of [`PersistGuard`], which only a
-//! holder of `persist` has, and memory is reached through closures, so that no guard escapes.
+//! `persist` guards the disk, `data` guards memory: **`persist` before `data`**. The types
+//! hold the order: memory is changed by a method of [`PersistGuard`], which only a holder of
+//! `persist` has, and memory is reached through closures, so that no guard escapes.
 //!
 //! ```
-//! use codex_core::proof::{Locks, Map};
+//! use codex_core::internals::{Locks, Map};
 //! let locks = Locks::new((), Map::new());
 //! let mut disk = locks.persist();
 //! disk.write(|map| assert!(map.is_empty()));
@@ -14,15 +14,15 @@
 //! Memory cannot be changed without the lock on the disk:
 //!
 //! ```compile_fail
-//! use codex_core::proof::{Locks, Map};
+//! use codex_core::internals::{Locks, Map};
 //! let locks = Locks::new((), Map::new());
 //! locks.write(|map| assert!(map.is_empty()));
 //! ```
 //!
-//! What is behind the lock on memory cannot be carried out of it:
+//! The map cannot be carried out of the lock on memory:
 //!
 //! ```compile_fail
-//! use codex_core::proof::{Locks, Map};
+//! use codex_core::internals::{Locks, Map};
 //! let locks = Locks::new((), Map::new());
 //! let escaped = locks.read(|map| map);
 //! ```
@@ -30,7 +30,7 @@
 //! Nor can the lock on the disk be taken away while memory is being changed:
 //!
 //! ```compile_fail
-//! use codex_core::proof::{Locks, Map};
+//! use codex_core::internals::{Locks, Map};
 //! let locks = Locks::new((), Map::new());
 //! let mut disk = locks.persist();
 //! disk.write(|map| drop(disk));
@@ -92,7 +92,7 @@ impl<D> PersistGuard<'_, D> {
         f(&self.data.read())
     }
 
-    /// Calls `f` with memory to change, while nobody reads. `f` is short, cannot fail, and frees
+    /// Calls `f` with memory to change, while no thread reads. `f` is short, cannot fail, and frees
     /// nothing.
     pub fn write<R>(&mut self, f: impl FnOnce(&mut Map) -> R) -> R {
         let _held = rank::take(Rank::Data);

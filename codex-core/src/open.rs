@@ -1,46 +1,25 @@
-//! Opening: from a path to the directory that holds it, and from files to a running store.
+//! Opening: from files to a running store.
 
 use std::cell::Cell;
-use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use codex_backup::Restored;
 use codex_storage::seal::SealError;
 use codex_storage::storage::{Durability, Recovered, Storage};
-use codex_storage::vfs::{Kind, OsClock, OsDir, Vfs};
+use codex_storage::vfs::OsClock;
 use codex_storage::{Access, Config, Create, Error as StorageError, repair_header};
 
-use crate::backup::{BackupOptions, Backups, Keeper};
+use crate::backup::{BackupOptions, BackupScheduler, Backups};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Result};
-use crate::handle::{Files, Handle, Opened};
+use crate::inner::{Files, Inner};
 use crate::map::{Map, MapBuilder};
 use crate::rank;
 use crate::store::Store;
 use crate::value::Codec;
 
-/// The directory and the file name that `path` stands for.
-///
-/// All names of a store derive from this one, so a symbolic link is followed first: through it and
-/// around it, the same lock is taken.
-pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
-    let (vfs, name) = split(path)?;
-    let found = vfs.dir.metadata(&name).map_err(|source| io("look at", path, source))?;
-    if found.is_none_or(|found| found.kind != Kind::Symlink) {
-        return Ok((vfs, name));
-    }
-    let target = OsDir::resolve(path).map_err(|source| match source.kind() {
-        ErrorKind::NotFound => StorageError::NotAFile {
-            path: path.to_owned(),
-            what: "a symbolic link that leads nowhere",
-        },
-        _ => io("follow the symbolic link", path, source),
-    })?;
-    Ok(split(&target)?)
-}
-
-/// What to open, and how to run it.
+/// The files to open, and how to run the store.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) config: Config,
@@ -70,27 +49,28 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         clock: Arc::clone(&vfs.clock),
         background: access == Access::ReadWrite && wanted.threads,
     };
-    let engine = Engine::start(storage, map, options)?;
-    let keeper = match access {
-        Access::ReadWrite => Some(Keeper::start(&vfs, &name, form, wanted.backups, &engine)?),
-        Access::ReadOnly => None,
-    };
-    let opened = Opened {
+    let engine = Engine::start(storage, map, options);
+    let mut inner = Inner {
+        engine,
+        backups: None,
+        codec: wanted.codec,
         path,
         form: Some(form),
         access,
         recovered,
-        files: Some(Files { vfs, name }),
+        files: None,
         restored,
-    };
-    Ok(Store::new(Handle {
-        engine,
-        codec: wanted.codec,
-        opened,
         lock,
         opened_by: std::process::id(),
-        keeper,
-    }))
+    };
+    if access == Access::ReadWrite {
+        // An error drops `inner`, which closes the store.
+        let options = wanted.backups;
+        let backups = BackupScheduler::start(&vfs, &name, form, options, &inner.engine)?;
+        inner.backups = Some(backups);
+    }
+    inner.files = Some(Files { vfs, name });
+    Ok(Store::new(inner))
 }
 
 /// A store's files, read.
@@ -180,46 +160,17 @@ pub(crate) fn in_memory(codec: Codec) -> Result<Store> {
         clock: Arc::new(OsClock::new()),
         background: false,
     };
-    let engine = Engine::start(codex_storage::null(), Map::new(), options)?;
-    let opened = Opened {
+    Ok(Store::new(Inner {
+        engine: Engine::start(codex_storage::null(), Map::new(), options),
+        backups: None,
+        codec,
         path: PathBuf::new(),
         form: None,
         access: Access::ReadWrite,
         recovered: Recovered::default(),
         files: None,
         restored: None,
-    };
-    Ok(Store::new(Handle {
-        engine,
-        codec,
-        opened,
         lock: None,
         opened_by: std::process::id(),
-        keeper: None,
     }))
-}
-
-/// The folder of `path`, open, and the last name of it.
-fn split(path: &Path) -> Result<(Vfs, String), StorageError> {
-    let bad = |why| StorageError::BadPath { path: path.to_owned(), why };
-    let bytes = path.as_os_str().as_encoded_bytes();
-    if bytes.is_empty() {
-        return Err(bad("the path is empty; name a file"));
-    }
-    if bytes.ends_with(b"/") || bytes.ends_with(b"/.") {
-        return Err(bad("the path names a folder; name a file in it"));
-    }
-    let name = path.file_name().ok_or_else(|| bad("the path has no file name; name a file"))?;
-    let name = name.to_str().ok_or_else(|| bad("the file name is not UTF-8; choose another"))?;
-    let vfs =
-        Vfs::os(path.parent().unwrap_or(Path::new(""))).map_err(|source| match source.kind() {
-            ErrorKind::NotFound => StorageError::NoFolder { path: path.to_owned() },
-            ErrorKind::NotADirectory => bad("what should be its folder is not a folder"),
-            _ => io("open the folder of", path, source),
-        })?;
-    Ok((vfs, name.to_owned()))
-}
-
-fn io(action: &'static str, path: &Path, source: std::io::Error) -> StorageError {
-    StorageError::Io { action, path: path.to_owned(), source: Arc::new(source) }
 }

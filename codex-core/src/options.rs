@@ -14,6 +14,7 @@ use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageEr
 
 use crate::backup::{BackupEvent, BackupOptions, Callback};
 use crate::error::Result;
+use crate::locate::locate;
 use crate::open::{self, Wanted};
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
@@ -59,6 +60,31 @@ pub struct OpenOptions {
     key: Option<SharedKey>,
     #[cfg(feature = "crypto")]
     cipher: Option<Cipher>,
+}
+
+/// Opening.
+impl Store {
+    /// Opens the store at `path`, creating it when it is missing. Its files are `path` itself and
+    /// some whose names begin with it.
+    ///
+    /// # Errors
+    /// As [`OpenOptions::open`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        OpenOptions::new().open(path)
+    }
+
+    /// Makes a store that lives in memory only: for tests and for data that may go.
+    ///
+    /// # Errors
+    /// None today.
+    pub fn in_memory() -> Result<Self> {
+        OpenOptions::new().in_memory()
+    }
+
+    /// Options to open with: read-only, another form, another durability.
+    pub fn options() -> OpenOptions {
+        OpenOptions::new()
+    }
 }
 
 impl OpenOptions {
@@ -215,7 +241,7 @@ impl OpenOptions {
     /// lock, the files or the options; nothing was changed, and the lock is free again.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         let valid = self.validate()?;
-        let (vfs, name) = open::locate(path.as_ref())?;
+        let (vfs, name) = locate(path.as_ref())?;
         open::open(valid.wanted(vfs, name))
     }
 

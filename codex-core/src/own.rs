@@ -4,8 +4,7 @@
 use std::cell::RefCell;
 use std::ops::Bound;
 
-use crate::commit::{Change, Commit, Few};
-use crate::handle::Handle;
+use crate::commit::{Change, Commit, SmallVec};
 
 /// An update in progress on the calling thread. Dropping it ends it.
 pub(crate) struct Update {
@@ -13,9 +12,9 @@ pub(crate) struct Update {
     index: usize,
 }
 
-/// Notes that the calling thread begins to update `key`.
-pub(crate) fn begin(store: &Handle, key: &[u8], is_there: bool) -> Update {
-    let update = Noted { store: id(store), key: key.into(), is_there, written: false };
+/// Notes that the calling thread begins to update `key` of the store with this identity.
+pub(crate) fn begin(store: usize, key: &[u8], is_there: bool) -> Update {
+    let update = Noted { store, key: key.into(), is_there, written: false };
     let push = |updates: &RefCell<Vec<Noted>>| {
         let mut updates = updates.borrow_mut();
         updates.push(update);
@@ -42,24 +41,24 @@ impl Drop for Update {
 }
 
 /// The updates in progress whose key `commit` writes.
-pub(crate) fn written_by(store: &Handle, commit: &Commit) -> Few<usize> {
+pub(crate) fn written_by(store: usize, commit: &Commit) -> SmallVec<usize> {
     let find = |updates: &RefCell<Vec<Noted>>| {
         let updates = updates.borrow();
         if updates.is_empty() {
-            return Few::None;
+            return SmallVec::None;
         }
         let writes = |update: &Noted| {
-            update.store == id(store)
+            update.store == store
                 && commit.changes.as_slice().iter().any(|change| update.is_written_by(change))
         };
         let found = updates.iter().enumerate().filter(|(_, update)| writes(update));
-        Few::Many(found.map(|(index, _)| index).collect())
+        SmallVec::Many(found.map(|(index, _)| index).collect())
     };
-    UPDATES.try_with(find).unwrap_or(Few::None)
+    UPDATES.try_with(find).unwrap_or(SmallVec::None)
 }
 
 /// Notes that the commit of [`written_by`] was made.
-pub(crate) fn made(written: &Few<usize>) {
+pub(crate) fn made(written: &SmallVec<usize>) {
     for &index in written.as_slice() {
         let _ = UPDATES.try_with(|updates| {
             if let Some(update) = updates.borrow_mut().get_mut(index) {
@@ -98,11 +97,6 @@ impl Noted {
             Change::Clear => self.is_there,
         }
     }
-}
-
-/// The identity of a store among those that are open.
-fn id(store: &Handle) -> usize {
-    std::ptr::from_ref(store).addr()
 }
 
 codex_storage::sync::thread_local! {

@@ -22,7 +22,7 @@ pub(crate) enum Rank {
     Queue,
 }
 
-/// Says that the calling thread holds a lock, until it is dropped.
+/// Notes that the calling thread holds a lock, until it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Held {

@@ -1,4 +1,4 @@
-//! What reading is, the same for a store and a snapshot of it.
+//! Reading, the same for a store and a snapshot of it.
 
 use std::ops::RangeBounds;
 
@@ -6,8 +6,6 @@ use serde::de::DeserializeOwned;
 
 use crate::cursor::{Iter, Keys};
 use crate::error::Result;
-use crate::snapshot::Snapshot;
-use crate::store::Store;
 use crate::value::ValueRef;
 
 /// Reading, the same for a [`Store`](crate::Store) and a [`Snapshot`](crate::Snapshot): for code
@@ -72,10 +70,7 @@ pub(crate) mod sealed {
     pub trait Sealed {}
 }
 
-impl sealed::Sealed for Store {}
-impl sealed::Sealed for Snapshot {}
-
-/// The methods of [`Read`] as the type's own, so that nobody has to import a trait to read.
+/// The methods of [`Read`] as the type's own, so that reading needs no import of a trait.
 macro_rules! inherent_reads {
     () => {
         /// The value of `key`, decoded; `None` where there is none.

@@ -7,7 +7,7 @@ use codex_storage::Error as StorageError;
 use codex_storage::seal::Keys;
 
 use crate::error::Result;
-use crate::handle::Files;
+use crate::inner::Files;
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
 
@@ -47,13 +47,13 @@ impl Store {
     pub(crate) fn change_keys(&self, keys: Arc<dyn Keys>) -> Result<()> {
         self.inner.check_writable()?;
         self.files()?;
-        Ok(self.inner.engine.change_key(keys)?)
+        Ok(self.inner.engine.change_key(&*keys)?)
     }
 
     pub(crate) fn rekey_with(&self, keys: Arc<dyn Keys>) -> Result<()> {
         self.inner.check_writable()?;
         self.files()?;
-        Ok(self.inner.engine.rekey(keys)?)
+        Ok(self.inner.engine.rekey(&*keys)?)
     }
 
     fn user_keys(&self, key: Key) -> Result<Arc<dyn Keys>> {
@@ -64,6 +64,6 @@ impl Store {
 
     fn files(&self) -> Result<&Files> {
         let what = "a store in memory has no files, and so no key";
-        self.inner.opened.files.as_ref().ok_or(StorageError::Contradiction(what).into())
+        self.inner.files.as_ref().ok_or(StorageError::Contradiction(what).into())
     }
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::error::Result;
-use crate::open;
+use crate::locate::locate;
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
 
@@ -20,7 +20,7 @@ use crate::seal::{SharedKey, UserKey};
 /// ledger, has no intact header, or is damaged elsewhere too: nothing was changed; restore a
 /// backup.
 pub fn repair_header(path: impl AsRef<Path>) -> Result<bool> {
-    let (vfs, name) = open::locate(path.as_ref())?;
+    let (vfs, name) = locate(path.as_ref())?;
     Ok(codex_storage::repair_header(&vfs, &name, None)?)
 }
 
@@ -31,7 +31,7 @@ pub fn repair_header(path: impl AsRef<Path>) -> Result<bool> {
 /// As there; `WrongKey`, `NotEncrypted`; `Tampered`: the other header is not the store's.
 #[cfg(feature = "crypto")]
 pub fn repair_header_with(path: impl AsRef<Path>, key: codex_crypto::Key) -> Result<bool> {
-    let (vfs, name) = open::locate(path.as_ref())?;
+    let (vfs, name) = locate(path.as_ref())?;
     let entropy = std::sync::Arc::clone(&vfs.entropy);
     let keys = UserKey::new(SharedKey::new(key), codex_crypto::Cipher::default(), entropy);
     Ok(codex_storage::repair_header(&vfs, &name, Some(&keys))?)

@@ -7,7 +7,7 @@ use codex_storage::batch::Seq;
 
 use crate::cursor::{self, Iter};
 use crate::engine::View;
-use crate::read::{Read, inherent_reads};
+use crate::read::{Read, inherent_reads, sealed};
 use crate::value::ValueRef;
 
 /// The store as it was at one commit, for as long as the snapshot is kept.
@@ -32,6 +32,8 @@ impl Snapshot {
 
     inherent_reads!();
 }
+
+impl sealed::Sealed for Snapshot {}
 
 impl Read for Snapshot {
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {

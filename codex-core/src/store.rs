@@ -1,4 +1,4 @@
-//! The store: what users hold.
+//! The store: the handle that users hold.
 
 use std::fmt;
 use std::ops::RangeBounds;
@@ -12,16 +12,13 @@ use codex_storage::storage::{Anchor, Form, Recovered};
 use codex_storage::{Error as StorageError, RecordError, Verified};
 use serde::Serialize;
 
-use crate::batch::Batch;
-use crate::commit::{Change, Commit, Outcome};
+use crate::commit::{Change, Commit};
 use crate::cursor::{self, Iter, KeyBound};
-use crate::engine::EngineStats;
 use crate::entry::Entry;
 use crate::error::Result;
-use crate::handle::{Done, Handle};
+use crate::inner::Inner;
 use crate::map::Map;
-use crate::options::OpenOptions;
-use crate::read::{Read, inherent_reads};
+use crate::read::{Read, inherent_reads, sealed};
 use crate::snapshot::Snapshot;
 use crate::value::{Codec, RAW, ValueRef};
 
@@ -31,7 +28,7 @@ use crate::value::{Codec, RAW, ValueRef};
 /// A `Store` is a handle. Clones are cheap and share the store; they may be used from any number
 /// of threads. Keys are anything that derefs to bytes, up to 65,535 of them; values are any
 /// [`serde`] type, or bytes. The store closes when its last handle is dropped, or by
-/// [`close`](Store::close), which reports what went wrong.
+/// [`close`](Store::close), which returns the error.
 ///
 /// Calls that write block until the commit is durable (at the level of
 /// [`OpenOptions::durability`]); many threads that write at once share one sync. Under an async
@@ -61,39 +58,17 @@ use crate::value::{Codec, RAW, ValueRef};
 /// ```
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) inner: Arc<Handle>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 impl Store {
-    /// Opens the store at `path`, creating it when it is missing. Its files are `path` itself and
-    /// some whose names begin with it.
-    ///
-    /// # Errors
-    /// As [`OpenOptions::open`].
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        OpenOptions::new().open(path)
-    }
-
-    /// Makes a store that lives in memory only: for tests and for data that may go.
-    ///
-    /// # Errors
-    /// None today; a store that starts a thread may be refused one.
-    pub fn in_memory() -> Result<Self> {
-        OpenOptions::new().in_memory()
-    }
-
-    /// Options to open with: read-only, another form, another durability.
-    pub fn options() -> OpenOptions {
-        OpenOptions::new()
-    }
-
     inherent_reads!();
 
     /// Gives `key` the value `value`. Setting an equal value is a write like any other.
     ///
     /// # Errors
     /// [`Error::Encode`](crate::Error::Encode) if the codec cannot give the value back (see
-    /// [`Codec`]); a key or value beyond its limit; what the disk says. The store is then as
+    /// [`Codec`]); a key or value beyond its limit; errors of the disk. The store is then as
     /// before, unless the error [is in doubt](crate::Error::is_in_doubt).
     pub fn set<T>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<()>
     where
@@ -101,7 +76,7 @@ impl Store {
     {
         let key = key.as_ref();
         let put = self.put(key, value)?;
-        self.submit(Commit::one(put)).map(|_| ())
+        self.inner.commit(Commit::one(put)).map(|_| ())
     }
 
     /// Gives `key` the bytes `value`, as they are; read them with
@@ -111,33 +86,34 @@ impl Store {
     /// As [`set`](Store::set).
     pub fn set_bytes(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let key = key.as_ref();
+        self.check_key(key)?;
         let entry = Entry::from_parts(key, RAW, value.as_ref());
         self.check_one(Op::Set { key, value: entry.value() })?;
-        self.submit(Commit::one(Change::Put(entry))).map(|_| ())
+        self.inner.commit(Commit::one(Change::Put(entry))).map(|_| ())
     }
 
-    /// Removes `key` and says whether it was there. Where it was not, nothing is written.
+    /// Removes `key` and returns whether it was there. If it was not, nothing is written.
     ///
     /// # Errors
-    /// What the disk says. The key is still there then, unless the error
+    /// Errors of the disk. The key is still there then, unless the error
     /// [is in doubt](crate::Error::is_in_doubt).
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let remove = self.removal(key.as_ref())?;
-        Ok(self.submit(Commit::one(remove))?.removed > 0)
+        Ok(self.inner.commit(Commit::one(remove))?.removed() > 0)
     }
 
     /// Removes every key, in one commit.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub fn clear(&self) -> Result<()> {
-        self.submit(Commit::one(Change::Clear)).map(|_| ())
+        self.inner.commit(Commit::one(Change::Clear)).map(|_| ())
     }
 
     /// Removes every key that begins with `prefix`, in one commit, and returns how many.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub fn remove_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         self.remove_within(cursor::prefix_bounds(prefix.as_ref()))
     }
@@ -145,15 +121,9 @@ impl Store {
     /// Removes every key in `range`, in one commit, and returns how many.
     ///
     /// # Errors
-    /// What the disk says.
+    /// Errors of the disk.
     pub fn remove_range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Result<u64> {
         self.remove_within(cursor::range_bounds(&range))
-    }
-
-    /// An empty batch: several changes that become one commit. It holds a handle to the store, so
-    /// that the store stays open while the batch is kept.
-    pub fn batch(&self) -> Batch {
-        Batch::new(self.clone())
     }
 
     /// The store as it is now, for as long as the snapshot is kept. Costs the same whatever the
@@ -166,7 +136,7 @@ impl Store {
     /// At the level `Sync` they already are.
     ///
     /// # Errors
-    /// What the disk says; a sync that failed leaves the store [poisoned](Store::poisoned).
+    /// Errors of the disk; a sync that failed leaves the store [poisoned](Store::poisoned).
     pub fn flush(&self) -> Result<Seq> {
         self.inner.check_writable()?;
         Ok(self.inner.engine.flush()?)
@@ -179,7 +149,7 @@ impl Store {
     /// Until the image is in place the disk holds the old one, the log and the new one.
     ///
     /// # Errors
-    /// What the disk says. An image that could not be written changes nothing.
+    /// Errors of the disk. An image that could not be written changes nothing.
     pub fn checkpoint(&self) -> Result<()> {
         self.inner.check_writable()?;
         self.inner.engine.checkpoint()?;
@@ -187,16 +157,17 @@ impl Store {
     }
 
     /// Reads every byte of the files again and checks it against every checksum, count and link
-    /// (and tag, where they are encrypted), beside running readers and writers; says what was
-    /// read. What is only in memory at a level below `Sync` is not in it: [`flush`](Store::flush)
-    /// first.
+    /// (and tag, if they are encrypted), beside running readers and writers; returns what was
+    /// read. Commits that are only in memory at a level below `Sync` are not in it:
+    /// [`flush`](Store::flush) first.
     ///
     /// # Errors
     /// Damage, each kind by its own variant: the store in memory is still whole then, so a
-    /// [`checkpoint`](Store::checkpoint) or a copy by hand may save what the disk no longer has.
+    /// [`checkpoint`](Store::checkpoint) or a copy by hand may save the data that is lost on the
+    /// disk.
     pub fn verify(&self) -> Result<Verified> {
         self.inner.check_process()?;
-        let Some(files) = &self.inner.opened.files else {
+        let Some(files) = &self.inner.files else {
             let what = "a store in memory has no files to verify";
             return Err(StorageError::Contradiction(what).into());
         };
@@ -208,19 +179,10 @@ impl Store {
         Ok(verified?)
     }
 
-    /// Sizes, counts, waits, and what became of the backups.
-    pub fn stats(&self) -> EngineStats {
-        let mut stats = self.inner.engine.stats();
-        if let Some(keeper) = &self.inner.keeper {
-            stats.backups = keeper.stats();
-        }
-        stats
-    }
-
-    /// What recovery found when the store was opened, and what it cut from the end of the log, if
-    /// anything.
+    /// Returns the findings of the recovery when the store was opened, and the cut from the end of
+    /// the log, if there was one.
     pub fn recovered(&self) -> &Recovered {
-        &self.inner.opened.recovered
+        &self.inner.recovered
     }
 
     /// Why writes are refused, once an error has left the disk in doubt. Reads go on; reopening
@@ -231,8 +193,8 @@ impl Store {
 
     /// The last commit and a value that stands for all history up to it: kept elsewhere and given
     /// to [`OpenOptions::anchor`], it shows whether the files were rolled back. It tells nothing of
-    /// what the store holds. Below the level `Sync`, call [`flush`](Store::flush) first: power loss
-    /// takes back what is not durable yet.
+    /// the contents. Below the level `Sync`, call [`flush`](Store::flush) first: power loss
+    /// takes back commits that are not durable yet.
     ///
     /// The images to come list the commit, so that the anchor can be compared later. A crash before
     /// the next image forgets that it was given, unless the store is then opened with it.
@@ -246,12 +208,12 @@ impl Store {
 
     /// The canonical path of the store; empty in memory.
     pub fn path(&self) -> &Path {
-        &self.inner.opened.path
+        &self.inner.path
     }
 
     /// The form of the files; `None` in memory.
     pub fn form(&self) -> Option<Form> {
-        self.inner.opened.form
+        self.inner.form
     }
 
     /// Closes the store for all its handles: earlier writes are made durable, later ones are
@@ -263,58 +225,51 @@ impl Store {
     /// [`ForkedChild`](crate::Error::ForkedChild). Dropping the last handle does the same.
     ///
     /// # Errors
-    /// What the disk says. The store is closed all the same.
+    /// Errors of the disk. The store is closed all the same.
     pub fn close(&self) -> Result<()> {
         self.inner.check_process().inspect_err(|_| self.inner.abandon_lock())?;
         self.inner.close()
     }
 
-    pub(crate) fn new(handle: Handle) -> Self {
-        Self { inner: Arc::new(handle) }
+    pub(crate) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
     }
 
     pub(crate) fn codec(&self) -> Codec {
         self.inner.codec
     }
 
-    /// Commits what has no condition.
-    pub(crate) fn submit(&self, commit: Commit) -> Result<Done> {
-        match self.inner.submit(commit)? {
-            Outcome::Done { seq, removed, .. } => Ok(Done { seq, removed }),
-            Outcome::Conflict => Ok(Done::default()),
-        }
+    /// Refuses a key beyond its limit, before an entry is made of it.
+    pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
+        let (len, limit) = (key.len(), KEY_LEN_MAX);
+        if len <= limit { Ok(()) } else { self.refuse(RecordError::KeyTooLong { len, limit }) }
     }
 
-    /// Refuses an operation, or the batch of `bytes` that it makes, beyond its limit.
-    pub(crate) fn check_size(&self, op: Op<'_>, bytes: usize, limit: usize) -> Result<()> {
-        let key_len = match op {
-            Op::Set { key, .. } | Op::Remove { key } => key.len(),
-            Op::Clear => 0,
-        };
-        let source = if key_len > KEY_LEN_MAX {
-            RecordError::KeyTooLong { len: key_len, limit: KEY_LEN_MAX }
-        } else if bytes > limit {
-            RecordError::BatchTooLarge { limit }
-        } else {
-            return Ok(());
-        };
-        Err(StorageError::Record { path: self.inner.opened.path.clone(), source }.into())
+    /// Refuses a batch of `bytes` beyond the limit.
+    pub(crate) fn check_batch(&self, bytes: usize) -> Result<()> {
+        let limit = BATCH_LEN_MAX;
+        if bytes <= limit { Ok(()) } else { self.refuse(RecordError::BatchTooLarge { limit }) }
+    }
+
+    fn refuse(&self, source: RecordError) -> Result<()> {
+        Err(StorageError::Record { path: self.inner.path.clone(), source }.into())
     }
 
     fn check_one(&self, op: Op<'_>) -> Result<()> {
-        self.check_size(op, record_len(op), BATCH_LEN_MAX)
+        self.check_batch(record_len(op))
     }
 
     /// The change that gives `key` the value `value`.
     pub(crate) fn put<T: Serialize + ?Sized>(&self, key: &[u8], value: &T) -> Result<Change> {
-        let stored = self.codec().encode(key.len(), value)?;
-        self.check_one(Op::Set { key, value: &stored })?;
-        Ok(Change::Put(Entry::new(key, &stored)))
+        self.check_key(key)?;
+        let entry = self.codec().entry(key, value)?;
+        self.check_one(Op::Set { key, value: entry.value() })?;
+        Ok(Change::Put(entry))
     }
 
     /// The change that removes `key`.
     pub(crate) fn removal(&self, key: &[u8]) -> Result<Change> {
-        self.check_one(Op::Remove { key })?;
+        self.check_key(key)?;
         Ok(Change::Remove(key.into()))
     }
 
@@ -322,7 +277,7 @@ impl Store {
         if cursor::bounds(&lower, &upper).is_none() {
             return Ok(0);
         }
-        Ok(self.submit(Commit::one(Change::RemoveRange(lower, upper)))?.removed)
+        Ok(self.inner.commit(Commit::one(Change::RemoveRange(lower, upper)))?.removed())
     }
 }
 
@@ -330,6 +285,8 @@ impl Store {
 // store, so that every handle stays consistent.
 impl UnwindSafe for Store {}
 impl RefUnwindSafe for Store {}
+
+impl sealed::Sealed for Store {}
 
 impl Read for Store {
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
@@ -368,8 +325,8 @@ impl IntoIterator for &Store {
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")
-            .field("path", &self.inner.opened.path)
-            .field("form", &self.inner.opened.form)
+            .field("path", &self.inner.path)
+            .field("form", &self.inner.form)
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,4 @@
-//! Writes that depend on what is there: read, decide, and commit if nothing came in between.
+//! Writes that depend on the present value: read, decide, and commit if nothing came in between.
 
 use codex_storage::sync::thread;
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::store::Store;
 use crate::value;
 
 impl Store {
-    /// Replaces the value of `key` by what `change` makes of it, `None` meaning absent, and
+    /// Replaces the value of `key` by the one that `change` returns, `None` meaning absent, and
     /// returns the new value. Nothing another thread writes to the key in between is lost.
     ///
     /// `change` runs outside all locks and may use the store, but not write `key` itself. It runs
@@ -44,7 +44,7 @@ impl Store {
     /// nothing is written.
     ///
     /// # Errors
-    /// What `change` returned; and as `update`.
+    /// The error of `change`; and as `update`.
     pub fn try_update<T, E, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>, E>
     where
         T: Serialize + DeserializeOwned,
@@ -65,9 +65,9 @@ impl Store {
     }
 
     /// Gives `key` the value `new` if it has the value `current` (`None` meaning absent, on both
-    /// sides), and says whether it did.
+    /// sides), and returns whether it did.
     ///
-    /// What is compared is the stored bytes: `current` is encoded as [`set`](Store::set) would
+    /// The stored bytes are compared: `current` is encoded as [`set`](Store::set) would
     /// encode it now. So `NaN` equals itself and `0.0` differs from `-0.0`; a value that was
     /// stored with another codec, or as raw bytes, differs from every `current`; and types without
     /// an order of their own, like a `HashMap`, may encode differently each time: compare those
@@ -100,7 +100,7 @@ impl Store {
             None => self.removal(key)?,
         };
         let check = Check::Equals { key: key.into(), value: current.map(Into::into) };
-        let outcome = self.inner.submit(Commit::checked(check, change))?;
+        let outcome = self.inner.commit(Commit::checked(check, change))?;
         Ok(matches!(outcome, Outcome::Done { .. }))
     }
 
@@ -117,7 +117,7 @@ impl Store {
         })
     }
 
-    /// The change that gives `key` the value `value`, which must decode as what it is.
+    /// Returns the change that gives `key` the value `value`, which must decode as a `T`.
     fn put_decodable<T>(&self, key: &[u8], value: &T) -> Result<Change>
     where
         T: Serialize + DeserializeOwned,
@@ -129,7 +129,7 @@ impl Store {
         Ok(change)
     }
 
-    /// Reads the entry of `key`, asks `decide` what to answer and what to change, and commits that
+    /// Reads the entry of `key`, asks `decide` for an answer and a change, and commits that change
     /// if the entry is still the same; else begins again.
     fn retry<R, E: From<Error>>(
         &self,
@@ -139,7 +139,7 @@ impl Store {
         self.inner.check_process()?;
         for round in 0..UPDATE_ROUNDS_MAX {
             let seen = self.inner.entry(key);
-            let own = own::begin(&self.inner, key, seen.is_some());
+            let own = own::begin(self.inner.id(), key, seen.is_some());
             let (answer, change) = decide(seen.as_ref())?;
             if own.was_written() {
                 return Err(Error::UpdatesItself { key_len: key.len() }.into());
@@ -147,7 +147,7 @@ impl Store {
             drop(own);
             let Some(change) = change else { return Ok(answer) };
             let check = Check::Same { key: key.into(), seen };
-            match self.inner.submit(Commit::checked(check, change))? {
+            match self.inner.commit(Commit::checked(check, change))? {
                 Outcome::Done { .. } => return Ok(answer),
                 Outcome::Conflict if round % 16 == 15 => thread::yield_now(),
                 Outcome::Conflict => {}

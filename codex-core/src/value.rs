@@ -67,23 +67,40 @@ pub enum Codec {
 }
 
 impl Codec {
-    /// Encodes `value` for storing: the codec byte, then the codec's bytes.
+    /// Returns the stored value: the codec byte, then the codec's bytes.
     pub(crate) fn encode<T>(self, key_len: usize, value: &T) -> Result<Vec<u8>>
     where
         T: Serialize + ?Sized,
     {
-        let mut stored = vec![self.id()];
+        let mut stored = Vec::new();
+        self.append(&mut stored, key_len, value)?;
+        Ok(stored)
+    }
+
+    /// Returns the entry of `key` with the stored value, encoded after the key into one buffer.
+    pub(crate) fn entry<T>(self, key: &[u8], value: &T) -> Result<Entry>
+    where
+        T: Serialize + ?Sized,
+    {
+        let mut bytes = Vec::with_capacity(key.len() + ROOM_FOR_VALUE);
+        bytes.extend_from_slice(key);
+        self.append(&mut bytes, key.len(), value)?;
+        Ok(Entry::from_bytes(key.len(), &bytes))
+    }
+
+    fn append<T>(self, to: &mut Vec<u8>, key_len: usize, value: &T) -> Result<()>
+    where
+        T: Serialize + ?Sized,
+    {
+        to.push(self.id());
         let done = match self {
-            Self::Bincode => Bincode::encode(value, &mut stored),
+            Self::Bincode => Bincode::encode(value, to),
             #[cfg(feature = "json")]
-            Self::Json => Json::encode(value, &mut stored),
+            Self::Json => Json::encode(value, to),
         };
-        match done {
-            Ok(()) => Ok(stored),
-            Err(why) => {
-                Err(Error::Encode { type_name: type_name::<T>(), key_len, codec: self, why })
-            }
-        }
+        let refused =
+            |why| Error::Encode { type_name: type_name::<T>(), key_len, codec: self, why };
+        done.map_err(refused)
     }
 
     /// The codec byte.
@@ -190,6 +207,9 @@ pub(crate) fn decode<T: DeserializeOwned>(key_len: usize, stored: &[u8]) -> Resu
     value.map_err(|why| Error::Decode { type_name, key_len, codec, why })
 }
 
+/// The room for a value in the buffer that it is encoded into; a larger one makes it grow.
+const ROOM_FOR_VALUE: usize = 128;
+
 /// Checks that `stored`, a `T` that was just encoded, decodes as one: the encoder cannot see that
 /// the type asks the data what it is, or does not read what it writes.
 pub(crate) fn check_decodes<T: DeserializeOwned>(
@@ -233,7 +253,7 @@ impl Serializer for Bincode {
                 _ => "its Serialize implementation refused",
             },
         )?;
-        guard.check_written(into.len().saturating_sub(before))
+        guard.check_written(into.len() - before)
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {

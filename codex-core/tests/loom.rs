@@ -21,11 +21,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use codex_core::proof::{Change, Commit, Engine, Outcome};
+use codex_core::internals::{Change, Commit, Engine, Outcome};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
 use double::{
-    AnyKey, Disk, Fault, Probe, absent, batch, engine, memory, number, put, remove, value,
+    AnyKey, Disk, Fault, Owner, Probe, absent, batch, engine, memory, number, put, remove, value,
 };
 use loom::thread;
 
@@ -51,7 +51,7 @@ fn model(
     assert!(executions >= floor, "{name} explored {executions} executions, below {floor}");
 }
 
-fn wal() -> (Arc<Engine>, Probe) {
+fn wal() -> (Arc<Owner>, Probe) {
     engine(Form::Wal, Durability::Sync, false)
 }
 
@@ -156,7 +156,7 @@ fn everybody_in_a_group_is_acknowledged_after_it_is_durable() {
 fn of_three_conditional_writers_exactly_one_wins() {
     model("conditional_writers", Some(3), 1241, || {
         let (engine, probe) = wal();
-        let attempt = |engine: Arc<Engine>, probe: Probe, value: &'static str| {
+        let attempt = |engine: Arc<Owner>, probe: Probe, value: &'static str| {
             let commit = Commit::checked(absent("k"), put("k", value));
             match engine.submit(commit).unwrap() {
                 Outcome::Done { .. } => true,
@@ -293,7 +293,7 @@ fn a_change_of_the_key_waits_for_a_running_checkpoint() {
     model("change_of_key_against_checkpoint", None, 5, || {
         let (engine, probe) = wal();
         let theirs = engine.clone();
-        let other = thread::spawn(move || theirs.change_key(Arc::new(AnyKey)).unwrap());
+        let other = thread::spawn(move || theirs.change_key(&AnyKey).unwrap());
         engine.checkpoint().unwrap();
         other.join().unwrap();
         assert_eq!(probe.disk().images.len(), 1);

@@ -14,11 +14,11 @@ use codex_storage::seal::Keys;
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, Error as StorageError, StoreLock, segments};
 
-use super::StoreFile;
+use super::join::StoreFile;
 use super::join::{self, Take};
 use super::moment::{self, Moment};
 use crate::error::Result;
-use crate::open;
+use crate::locate::locate;
 
 /// The backups of the store at a path, as files: nothing here opens the store.
 ///
@@ -61,7 +61,7 @@ impl Backups {
     /// # Errors
     /// The path cannot name a store, or its folder is missing.
     pub fn of(path: impl AsRef<Path>) -> Result<Self> {
-        let (vfs, name) = open::locate(path.as_ref())?;
+        let (vfs, name) = locate(path.as_ref())?;
         let backups = Self::of_in(&vfs, &name);
         backups.names()?;
         Ok(backups)

@@ -1,24 +1,23 @@
-//! The thread that keeps backups: what it waits for, and what it does when something failed.
+//! The thread that makes backups: its wake-ups, and its pauses after a failure.
 
-use std::sync::Weak;
 use std::time::Duration;
 
 use codex_backup::{Event, Policy};
 use crossbeam::channel::{Receiver, RecvTimeoutError, after, never};
 use crossbeam::select;
 
-use super::keeper::Shared;
+use super::scheduler::Shared;
 use crate::engine::Engine;
 
-/// What the thread hears.
-pub(super) struct Bell {
+/// The wake-ups of the thread.
+pub(super) struct Wakeups {
     /// A commit or a checkpoint was made that it waits for.
     pub(super) woken: Receiver<()>,
     /// Disconnected when the store closes.
     pub(super) closed: Receiver<()>,
 }
 
-/// Whether a policy asks for anything that nobody does by hand.
+/// Whether a policy asks for backups that are not made by hand.
 pub(super) fn acts_by_itself(policy: Policy) -> bool {
     policy.every_commits.is_some()
         || policy.every.is_some()
@@ -26,25 +25,21 @@ pub(super) fn acts_by_itself(policy: Policy) -> bool {
         || policy.on_open
 }
 
-/// Rotates whenever the policy says so, until the store closes.
-pub(super) fn run(shared: &Shared, engine: &Weak<Engine>, bell: &Bell) {
+/// Rotates whenever the policy asks for it, until the store closes.
+pub(super) fn run(shared: &Shared, engine: &Engine, wakeups: &Wakeups) {
     let Some(policy) = shared.policy() else { return };
-    let Some(opened) = engine.upgrade() else { return };
-    shared.look_back(&opened);
-    drop(opened);
+    shared.look_back(engine);
     let mut event = Event::Open;
     let mut pause = RETRY_FIRST;
     loop {
-        let Some(engine) = engine.upgrade() else { return };
         shared.awake();
-        if event != Event::Open && shared.has_new_checkpoint(&engine) {
+        if event != Event::Open && shared.has_new_checkpoint(engine) {
             event = Event::Checkpoint;
         }
-        if let Some(Err(_)) = shared.rotate_if_due(&engine, event) {
-            drop(engine);
+        if let Some(Err(_)) = shared.rotate_if_due(engine, event) {
             // What was due stays due, and no commit hurries it: the next attempt would cost as
             // much and most likely fail as well.
-            if bell.closed.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+            if wakeups.closed.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
                 return;
             }
             let longest = if shared.is_required() { RETRY_LAST_REQUIRED } else { RETRY_LAST };
@@ -52,17 +47,16 @@ pub(super) fn run(shared: &Shared, engine: &Weak<Engine>, bell: &Bell) {
             continue;
         }
         pause = RETRY_FIRST;
-        let wait = shared.wait(&engine, policy).map(|wait| wait.max(WAIT_MIN));
-        drop(engine);
-        event = match bell.next(wait) {
+        let wait = shared.wait(engine, policy).map(|wait| wait.max(WAIT_MIN));
+        event = match wakeups.next(wait) {
             Some(event) if !shared.is_stopping() => event,
             _ => return,
         };
     }
 }
 
-impl Bell {
-    /// What comes first; `None` when the store closes.
+impl Wakeups {
+    /// Returns the first event; `None` if the store closes.
     fn next(&self, wait: Option<Duration>) -> Option<Event> {
         let over = wait.map_or_else(never, after);
         select! {

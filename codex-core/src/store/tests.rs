@@ -3,26 +3,22 @@
 
 use super::*;
 use crate::Error;
-use crate::handle::Opened;
 
 /// The store as a child process sees it that was forked off the one that opened it.
 fn forked(store: &Store) -> Store {
-    let Handle { engine, codec, opened, opened_by, .. } = &*store.inner;
-    let opened = Opened {
+    let Inner { engine, codec, form, access, recovered, opened_by, .. } = &*store.inner;
+    Store::new(Inner {
+        engine: Arc::clone(engine),
+        backups: None,
+        codec: *codec,
         path: "app.db".into(),
-        form: opened.form,
-        access: opened.access,
-        recovered: opened.recovered.clone(),
+        form: *form,
+        access: *access,
+        recovered: recovered.clone(),
         files: None,
         restored: None,
-    };
-    Store::new(Handle {
-        engine: Arc::clone(engine),
-        codec: *codec,
-        opened,
         lock: None,
         opened_by: opened_by + 1,
-        keeper: None,
     })
 }
 

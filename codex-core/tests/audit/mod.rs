@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use codex_core::crypto::{Cipher, Key};
-use codex_core::proof;
+use codex_core::internals;
 use codex_core::vfs::Entropy;
 use codex_storage::seal::{
     ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Keys, Opener, Seal, SealError, Sealer,
@@ -51,7 +51,7 @@ impl Audited {
     pub fn keys(n: u8, entropy: &Arc<dyn Entropy>, book: &Arc<Mutex<Book>>) -> Arc<dyn Keys> {
         let key = Key::raw(&[n; 32]).unwrap();
         let cipher = if n.is_multiple_of(2) { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };
-        let inner = proof::keys(key, cipher, Arc::clone(entropy));
+        let inner = internals::keys(key, cipher, Arc::clone(entropy));
         Arc::new(Self { inner, book: Arc::clone(book) })
     }
 

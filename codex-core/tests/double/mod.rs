@@ -20,7 +20,7 @@ use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use codex_core::proof::{
+use codex_core::internals::{
     Change, Check, Commit, Engine, EngineOptions, Entry, Map, MapBuilder, Outcome,
 };
 use codex_storage::batch::{Group, Layout, Op, Seq};
@@ -47,6 +47,8 @@ pub(crate) enum Fault {
     Sync,
     /// A commit group panics half-way.
     Panic,
+    /// A call that is no commit panics.
+    PanicAlone,
     /// A background sync fails.
     Background,
     /// Images fail, until the test lets them succeed.
@@ -380,6 +382,9 @@ impl Storage for Double {
     }
 
     fn anchor(&mut self) -> Anchor {
+        if self.probe.untracked().take(Fault::PanicAlone) {
+            std::panic::resume_unwind(Box::new("the double panics on demand"));
+        }
         Anchor { store_id: [0; 16], seq: seq(self.probe.untracked().log.len()), value: [0; 32] }
     }
 
@@ -442,8 +447,26 @@ impl Keys for AnyKey {
     }
 }
 
+/// The owner of an engine: closes it when dropped, as the handle of a store does.
+#[derive(Debug)]
+pub(crate) struct Owner(Arc<Engine>);
+
+impl std::ops::Deref for Owner {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        &self.0
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let _ = self.0.close();
+    }
+}
+
 /// An engine over a double.
-pub(crate) fn engine(form: Form, durability: Durability, background: bool) -> (Arc<Engine>, Probe) {
+pub(crate) fn engine(form: Form, durability: Durability, background: bool) -> (Arc<Owner>, Probe) {
     engine_with(form, options(durability, background))
 }
 
@@ -453,21 +476,22 @@ pub(crate) fn engine_at(
     durability: Durability,
     clock: Arc<dyn Clock>,
     background: bool,
-) -> (Arc<Engine>, Probe) {
+) -> (Arc<Owner>, Probe) {
     engine_with(form, EngineOptions { clock, ..options(durability, background) })
 }
 
-fn engine_with(form: Form, options: EngineOptions) -> (Arc<Engine>, Probe) {
+fn engine_with(form: Form, options: EngineOptions) -> (Arc<Owner>, Probe) {
     let probe = Probe::default();
     let durability = options.durability;
     let double = Box::new(Double { probe: probe.clone(), form, durability });
-    (Engine::start(double, Map::new(), options).unwrap(), probe)
+    (Arc::new(Owner(Engine::start(double, Map::new(), options))), probe)
 }
 
 /// An engine over the storage that keeps nothing.
-pub(crate) fn in_memory() -> Arc<Engine> {
+pub(crate) fn in_memory() -> Arc<Owner> {
     let map = MapBuilder::new().finish(0);
-    Engine::start(codex_storage::null(), map, options(Durability::Sync, false)).unwrap()
+    let options = options(Durability::Sync, false);
+    Arc::new(Owner(Engine::start(codex_storage::null(), map, options)))
 }
 
 fn options(durability: Durability, background: bool) -> EngineOptions {

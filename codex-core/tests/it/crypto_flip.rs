@@ -461,7 +461,7 @@ fn a_lost_header_is_repaired_under_each_cipher_and_only_with_the_key() {
             };
             let keys = |n| {
                 let entropy = std::sync::Arc::clone(&vfs.entropy);
-                cipher.map(|cipher| codex_core::proof::keys(key(n), cipher, entropy))
+                cipher.map(|cipher| codex_core::internals::keys(key(n), cipher, entropy))
             };
             let store = options().open_in(&vfs, NAME).unwrap();
             store.set("key", &1).unwrap();

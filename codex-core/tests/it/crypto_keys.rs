@@ -7,7 +7,7 @@ use codex_core::crypto::{Cipher, Envelope, KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Mode, Vfs};
 use codex_core::{
-    Anchor, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store, proof,
+    Anchor, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store, internals,
 };
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
@@ -397,23 +397,23 @@ fn a_power_cut_or_an_error_at_every_call_of_a_conversion_leaves_one_or_the_other
 fn an_open_store_keeps_its_root_key_and_no_key_of_the_user() {
     for form in FORMS {
         let vfs = FaultDir::new().vfs(1);
-        let keys = |n| proof::keys(key(n), Cipher::default(), Arc::clone(&vfs.entropy));
+        let keys = |n| internals::keys(key(n), Cipher::default(), Arc::clone(&vfs.entropy));
         let given = keys(1);
         let alive = Arc::downgrade(&given);
         // Created, then opened again.
         for given in [given, keys(1)] {
             let alive = Arc::downgrade(&given);
-            let store = proof::open(&options(form), &vfs, NAME, given).unwrap();
+            let store = internals::open(&options(form), &vfs, NAME, given).unwrap();
             assert_eq!(alive.strong_count(), 0, "{form}");
             store.set("key", "value").unwrap();
             store.close().unwrap();
         }
         assert_eq!(alive.strong_count(), 0, "{form}");
-        let store = proof::open(&options(form), &vfs, NAME, keys(1)).unwrap();
+        let store = internals::open(&options(form), &vfs, NAME, keys(1)).unwrap();
         for n in 2..6 {
             let given = keys(n);
             let alive = Arc::downgrade(&given);
-            let change = if n % 2 == 0 { proof::change_key } else { proof::rekey };
+            let change = if n % 2 == 0 { internals::change_key } else { internals::rekey };
             change(&store, given).unwrap();
             assert_eq!(alive.strong_count(), 0, "{form}: key {n}");
             // The root key alone does all that an open store does.

@@ -202,7 +202,7 @@ impl Run {
         let vfs = self.world(&bed.disk);
         let keys = Audited::keys(bed.keys[0], &vfs.entropy, &self.book);
         let options = codex_core::Store::options().form(bed.form);
-        codex_core::proof::open(&options, &vfs, name, keys)
+        codex_core::internals::open(&options, &vfs, name, keys)
     }
 
     /// The store under a fresh root key, in any form.

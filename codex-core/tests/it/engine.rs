@@ -12,7 +12,7 @@ use crate::double::{
     Contents, Fault, absent, batch, engine, engine_at, in_memory, memory, number, put, remove,
     value,
 };
-use codex_core::proof::{Change, Check, Commit, Engine, Entry, Outcome};
+use codex_core::internals::{Change, Check, Commit, Engine, Entry, Outcome};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::SimClock;
@@ -206,6 +206,21 @@ fn a_leader_that_panics_answers_everybody_and_poisons() {
         assert!(matches!(engine.close(), Err(Error::Poisoned { .. })));
         assert!(probe.disk().dropped && !probe.disk().closed, "a broken storage was closed");
     }
+}
+
+#[test]
+fn a_panic_of_work_that_is_no_commit_poisons_as_well() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    probe.fail_next(Fault::PanicAlone);
+    assert!(catch_unwind(AssertUnwindSafe(|| engine.anchor())).is_err());
+    assert!(engine.poisoned().is_some());
+    let refused = engine.submit(Commit::one(put("a", "2")));
+    assert!(matches!(refused, Err(Error::Poisoned { .. })));
+    assert!(matches!(engine.anchor(), Err(Error::Poisoned { .. })));
+    assert!(matches!(engine.close(), Err(Error::Poisoned { .. })));
+    assert!(probe.disk().dropped && !probe.disk().closed, "a broken storage was closed");
+    assert_eq!((engine.is_closed(), value(&engine, "a").as_deref()), (true, Some("1")));
 }
 
 #[test]

@@ -8,8 +8,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::double::{Fault, Probe, absent, batch, engine, engine_at, memory, put, remove, value};
-use codex_core::proof::{Change, Commit, Engine, Outcome};
+use crate::double::{
+    Fault, Owner, Probe, absent, batch, engine, engine_at, memory, put, remove, value,
+};
+use codex_core::internals::{Change, Commit, Outcome};
 use codex_storage::Error;
 use codex_storage::batch::{GROUP_LEN_TARGET, KEY_LEN_MAX};
 use codex_storage::storage::{Durability, Form};
@@ -18,9 +20,19 @@ use codex_storage::vfs::{Clock, SimClock};
 /// Submits `commits` so that they wait together in this order, behind a first commit that has the
 /// disk: all but that one make one group. Returns their outcomes.
 fn together(
-    engine: &Arc<Engine>,
+    engine: &Arc<Owner>,
     probe: &Probe,
     commits: Vec<Commit>,
+) -> Vec<Result<Outcome, Error>> {
+    together_until(engine, probe, commits, || {})
+}
+
+/// As [`together`], and calls `last` while all of them wait.
+fn together_until(
+    engine: &Arc<Owner>,
+    probe: &Probe,
+    commits: Vec<Commit>,
+    last: impl FnOnce(),
 ) -> Vec<Result<Outcome, Error>> {
     thread::scope(|scope| {
         let handed = probe.handed();
@@ -39,6 +51,7 @@ fn together(
                 thread::yield_now();
             }
         }
+        last();
         drop(disk);
         first.join().unwrap().unwrap();
         waiting.into_iter().map(|waiting| waiting.join().unwrap()).collect()
@@ -53,7 +66,7 @@ fn is_full(outcome: &Result<Outcome, Error>) -> bool {
     matches!(outcome, Err(Error::NoSpace { .. }))
 }
 
-fn wal() -> (Arc<Engine>, Probe) {
+fn wal() -> (Arc<Owner>, Probe) {
     engine(Form::Wal, Durability::Sync, false)
 }
 
@@ -170,7 +183,7 @@ fn a_group_is_bounded_by_what_its_removals_of_ranges_come_to() {
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// A Snapshot store at an interval, whose time the test sets.
-fn lazy() -> (Arc<Engine>, Probe, SimClock) {
+fn lazy() -> (Arc<Owner>, Probe, SimClock) {
     let clock = SimClock::new();
     let time = Arc::new(clock.clone());
     let (engine, probe) = engine_at(Form::Snapshot, Durability::Interval(INTERVAL), time, false);
@@ -246,6 +259,31 @@ fn a_removal_makes_room_for_the_image_that_is_overdue() {
     assert_eq!((memory(&engine), probe.disk().durable_state()), (expected.clone(), expected));
     assert_eq!(engine.stats().image_error, None);
     engine.submit(Commit::one(put("c", "1"))).unwrap();
+}
+
+/// A set that entered before the image was overdue is refused by the leader; the removals after it
+/// are made once, in the group of the removal before it.
+#[test]
+fn a_set_that_is_refused_in_the_group_does_not_send_the_others_back_to_the_queue() {
+    let (engine, probe, clock) = lazy();
+    engine.submit(batch(["a", "b", "c"].map(|key| put(key, "1")).into())).unwrap();
+    probe.fail_next(Fault::Image);
+    clock.advance(INTERVAL.saturating_sub(Duration::from_secs(1)));
+    assert!(matches!(engine.tick(), Err(Error::NoSpace { .. })));
+    probe.heal();
+    let commits = [remove("a"), put("refused", "1"), remove("b"), put("refused", "2"), remove("c")];
+    let overdue = || clock.advance(Duration::from_secs(1));
+    let outcomes = together_until(&engine, &probe, commits.map(Commit::one).into(), overdue);
+    for (at, number) in [(0, 3), (2, 4), (4, 5)] {
+        let Ok(Outcome::Done { seq, removed: 1, .. }) = outcomes[at] else {
+            panic!("{at}: {:?}", outcomes[at]);
+        };
+        assert_eq!(seq, Some(number), "{at}");
+    }
+    assert!(is_full(&outcomes[1]) && is_full(&outcomes[3]), "{outcomes:?}");
+    assert_eq!(probe.disk().groups, [1, 1, 3]);
+    let expected = BTreeMap::from([(b"first".to_vec(), b"1".to_vec())]);
+    assert_eq!((memory(&engine), probe.disk().durable_state()), (expected.clone(), expected));
 }
 
 #[test]

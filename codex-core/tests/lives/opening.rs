@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codex_core::proof::without_threads;
+use codex_core::internals::without_threads;
 use codex_core::vfs::fault::{Space, Survivors};
 use codex_core::{
     Anchor, BackupPolicy, CheckpointPolicy, Durability, Error, Form, OpenOptions, Store,

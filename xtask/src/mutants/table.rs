@@ -20,6 +20,11 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["a waiter of a leader that panicked was never answered"],
     ),
     tested(
+        "refused_put_sends_others_back",
+        ["codex-core", "it", "a_set_that_is_refused"],
+        &["2: Ok(Done { seq: None"],
+    ),
+    tested(
         "commit_under_data",
         ["codex-core", "it", "api::"],
         &["rank check: a call to the disk while Some(Data) is held"],

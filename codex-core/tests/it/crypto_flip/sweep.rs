@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use codex_core::crypto::{Cipher, Key};
-use codex_core::proof::without_threads;
+use codex_core::internals::without_threads;
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{Mode, Open, Vfs};
 use codex_core::{
@@ -490,7 +490,7 @@ impl Case<'_> {
         let Some((vfs, _)) = self.disk() else { return Ok(()) };
         for n in [3, 4] {
             let cipher = Cipher::default();
-            let keys = codex_core::proof::keys(key(n), cipher, Arc::clone(&vfs.entropy));
+            let keys = codex_core::internals::keys(key(n), cipher, Arc::clone(&vfs.entropy));
             let keys = self.sample.sealed.then_some(&*keys);
             match codex_storage::repair_header(&vfs, NAME, keys) {
                 Ok(false) | Err(StorageError::WrongKey { .. }) => {}

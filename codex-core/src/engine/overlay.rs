@@ -1,4 +1,4 @@
-//! What the steps of a group, decided but not yet applied, do to each key.
+//! The effect of the steps of a group, decided but not yet applied, on each key.
 
 use std::ops::Bound;
 
@@ -8,7 +8,7 @@ use crate::entry::Entry;
 use crate::map::{Step, StepKind};
 
 /// The latest step of each key, by hash. A single change needs no overlay, so steps are only
-/// entered when something looks behind them.
+/// entered if a later change looks at them.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     latest: HashTable<Latest>,
@@ -27,9 +27,7 @@ impl Overlay {
     pub(super) fn enter(&mut self, steps: &[Step]) {
         for (number, step) in steps.iter().enumerate().skip(self.entered) {
             let latest = Latest { hash: step.hash, step: number };
-            let same_key = |other: &Latest| {
-                steps.get(other.step).is_some_and(|other| other.entry.key() == step.entry.key())
-            };
+            let same_key = |other: &Latest| steps[other.step].entry.key() == step.entry.key();
             match self.latest.find_mut(step.hash, same_key) {
                 Some(present) => *present = latest,
                 None => {
@@ -42,9 +40,8 @@ impl Overlay {
 
     /// The latest step of `key`, whose hash is `hash`.
     pub(super) fn find<'a>(&self, steps: &'a [Step], hash: u64, key: &[u8]) -> Option<&'a Step> {
-        let step = |latest: &Latest| steps.get(latest.step);
-        let same_key = |latest: &Latest| step(latest).is_some_and(|step| step.entry.key() == key);
-        self.latest.find(hash, same_key).and_then(step)
+        let same_key = |latest: &Latest| steps[latest.step].entry.key() == key;
+        self.latest.find(hash, same_key).map(|latest| &steps[latest.step])
     }
 
     /// The entries within `bounds` that the steps put, in no order.
@@ -54,7 +51,7 @@ impl Overlay {
         bounds: Bounds<'_>,
     ) -> impl Iterator<Item = &'a Entry> {
         self.latest.iter().filter_map(move |latest| {
-            let step = steps.get(latest.step)?;
+            let step = &steps[latest.step];
             let put = matches!(step.kind, StepKind::Put { .. });
             (put && contains(bounds, step.entry.key())).then_some(&step.entry)
         })

@@ -1,43 +1,30 @@
-//! One commit: what it demands, what it changes, what became of it; and how commits become
-//! durable in groups.
-
-mod control;
-mod lead;
-mod overdue;
-mod overlay;
-mod plan;
-mod queue;
-mod shift;
+//! One commit: its conditions, its changes, its outcome.
 
 use std::fmt;
 use std::ops::Bound;
 
 use codex_storage::batch::{Op, Seq, record_len};
 
-pub(crate) use lead::{Core, Noticed};
-use queue::Queue;
-pub(crate) use queue::{Begun, Reply, Request};
-
 use crate::entry::Entry;
 
 /// Changes that become durable and visible together, provided that all checks hold.
 #[derive(Debug, Default)]
 pub struct Commit {
-    /// What must hold, or nothing is changed.
-    pub checks: Few<Check>,
-    /// What changes, in order.
-    pub changes: Few<Change>,
+    /// The conditions: if one does not hold, nothing is changed.
+    pub checks: SmallVec<Check>,
+    /// The changes, in order.
+    pub changes: SmallVec<Change>,
 }
 
 impl Commit {
-    /// One change, whatever is there.
+    /// One change without a condition.
     pub fn one(change: Change) -> Self {
-        Self { checks: Few::None, changes: Few::One(change) }
+        Self { checks: SmallVec::None, changes: SmallVec::One(change) }
     }
 
     /// One change, provided that `check` holds.
     pub fn checked(check: Check, change: Change) -> Self {
-        Self { checks: Few::One(check), changes: Few::One(change) }
+        Self { checks: SmallVec::One(check), changes: SmallVec::One(change) }
     }
 
     /// Whether it puts no entry: it can only free memory.
@@ -66,8 +53,8 @@ pub enum Change {
     Clear,
     /// Every key within the bounds is gone.
     ///
-    /// The leader finds out which these are: it holds `persist` and looks through the range, so
-    /// that writers wait for it and readers do not; the commit has one record a key.
+    /// The leader looks for them while it holds `persist`, so that writers wait for it and readers
+    /// do not. The commit has one record a key.
     RemoveRange(Bound<Box<[u8]>>, Bound<Box<[u8]>>),
 }
 
@@ -85,11 +72,11 @@ impl fmt::Debug for Change {
 
 /// A condition of a commit, tested in the order of commits.
 pub enum Check {
-    /// The very entry that was read is there still, or there is still none.
+    /// The very entry that was read is still there, or there is still none.
     Same {
         /// The key that was read.
         key: Box<[u8]>,
-        /// What was read.
+        /// The entry that was read.
         seen: Option<Entry>,
     },
     /// The stored value is equal to this one, or there is none.
@@ -101,11 +88,11 @@ pub enum Check {
     },
     /// The range holds the very entries that were read, and no others.
     Unchanged {
-        /// Where the range that was read begins.
+        /// The lower end of the range that was read.
         lower: Bound<Box<[u8]>>,
-        /// Where it ends.
+        /// Its upper end.
         upper: Bound<Box<[u8]>>,
-        /// What was read, in key order.
+        /// The entries that were read, in key order.
         seen: Vec<Entry>,
     },
 }
@@ -121,7 +108,7 @@ impl fmt::Debug for Check {
     }
 }
 
-/// What became of a commit.
+/// The outcome of a commit.
 #[derive(Debug)]
 pub enum Outcome {
     /// It is durable at the level of the store, and visible.
@@ -130,16 +117,34 @@ pub enum Outcome {
         seq: Option<Seq>,
         /// How many keys were there and are gone.
         removed: u64,
-        /// What its last `Put` or `Remove` took the place of.
+        /// The entry that its last `Put` or `Remove` replaced.
         previous: Option<Entry>,
     },
-    /// A check did not hold; nothing was changed. What it rests on is durable.
+    /// A check did not hold; nothing was changed. The state that it was tested against is durable.
     Conflict,
+}
+
+impl Outcome {
+    /// Returns the number of the commit, if anything was written.
+    pub(crate) fn seq(&self) -> Option<Seq> {
+        match self {
+            Self::Done { seq, .. } => *seq,
+            Self::Conflict => None,
+        }
+    }
+
+    /// Returns how many keys were there and are gone.
+    pub(crate) fn removed(&self) -> u64 {
+        match self {
+            Self::Done { removed, .. } => *removed,
+            Self::Conflict => 0,
+        }
+    }
 }
 
 /// None, one or several, the first two without an allocation.
 #[derive(Debug, Default)]
-pub enum Few<T> {
+pub enum SmallVec<T> {
     /// None.
     #[default]
     None,
@@ -149,8 +154,8 @@ pub enum Few<T> {
     Many(Vec<T>),
 }
 
-impl<T> Few<T> {
-    /// All of them.
+impl<T> SmallVec<T> {
+    /// Returns all of them.
     pub fn as_slice(&self) -> &[T] {
         match self {
             Self::None => &[],
@@ -160,7 +165,7 @@ impl<T> Few<T> {
     }
 }
 
-impl<T> From<Vec<T>> for Few<T> {
+impl<T> From<Vec<T>> for SmallVec<T> {
     fn from(many: Vec<T>) -> Self {
         Self::Many(many)
     }

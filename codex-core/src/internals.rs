@@ -1,6 +1,6 @@
-//! The engine's own types, for the proofs in `tests/`: no part of the API.
+//! Types of the engine, for the tests in `tests/`: no part of the API.
 
-pub use crate::commit::{Change, Check, Commit, Few, Outcome};
+pub use crate::commit::{Change, Check, Commit, Outcome, SmallVec};
 pub use crate::engine::{Engine, EngineOptions, EngineStats, View};
 pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};
@@ -27,7 +27,7 @@ mod keyed {
     use crate::seal::{SharedKey, UserKey};
     use crate::{OpenOptions, Result, Store};
 
-    /// What storage gets of a user's key.
+    /// A user's key in the form that storage takes.
     pub fn keys(key: Key, cipher: Cipher, entropy: Arc<dyn Entropy>) -> Arc<dyn Keys> {
         Arc::new(UserKey::new(SharedKey::new(key), cipher, entropy))
     }

@@ -1,22 +1,81 @@
 //! The background threads: one syncs by interval, one checkpoints when the log has outgrown the
-//! image. They own no handle on the store, so that they end when its last one is dropped.
+//! image. Each starts when there is work for it, and ends when the store closes.
 
-use std::fmt;
+use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::Error;
 use codex_storage::sync::atomic::{AtomicBool, Ordering};
 use codex_storage::sync::thread::{self, JoinHandle};
 use codex_storage::sync::{Condvar, Mutex};
 use codex_storage::vfs::Clock;
+use codex_storage::{Error, Result};
 
-use crate::commit::Noticed;
-use crate::engine::Shared;
+use super::{Engine, GroupEffects};
 
-/// What the background threads wait for.
+/// The threads that were started.
+#[derive(Debug, Default)]
+pub(super) struct Threads {
+    sync: Option<JoinHandle<()>>,
+    checkpoint: Option<JoinHandle<()>>,
+}
+
+impl Engine {
+    /// Wakes the threads for the work that a group has made due.
+    pub(super) fn notice(&self, effects: GroupEffects) {
+        if self.background && self.signal.notice(effects, &*self.clock) {
+            // If there is no room for a thread, the next commit tries again.
+            if self.start_thread(|threads| &mut threads.checkpoint, checkpoint_loop).is_err() {
+                self.signal.forget_outgrown();
+            }
+        }
+    }
+
+    /// Starts the thread that syncs, before the first commit that needs it: without it the commit
+    /// would be acknowledged and never synced.
+    pub(super) fn start_syncing(&self) -> Result<()> {
+        let Some(pause) = self.sync_pause.filter(|_| self.background) else { return Ok(()) };
+        if self.is_syncing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let start = |engine| sync_loop(engine, pause);
+        self.start_thread(|threads| &mut threads.sync, start).map_err(|source| {
+            let (path, source) = (self.path.clone(), Arc::new(source));
+            Error::Io { action: "start a thread for", path, source }
+        })?;
+        self.is_syncing.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Waits for the threads, which were told to end.
+    pub(super) fn join_threads(&self) {
+        let Threads { sync, checkpoint } = mem::take(&mut *self.threads.lock());
+        for thread in sync.into_iter().chain(checkpoint) {
+            // The panic of a background thread has been printed; there is nothing left to undo.
+            let _ = thread.join();
+        }
+    }
+
+    fn start_thread(
+        &self,
+        slot: impl FnOnce(&mut Threads) -> &mut Option<JoinHandle<()>>,
+        start: impl FnOnce(Arc<Self>) -> io::Result<JoinHandle<()>>,
+    ) -> io::Result<()> {
+        let own = self.own.upgrade().expect("the caller has the engine");
+        let mut threads = self.threads.lock();
+        let slot = slot(&mut threads);
+        // Order: looked at under the lock. A close that has stopped the threads finds each.
+        if slot.is_none() && !self.signal.is_stopped() {
+            *slot = Some(start(own)?);
+        }
+        Ok(())
+    }
+}
+
+/// The flags that wake the background threads.
 #[derive(Default)]
-pub(crate) struct Signal {
+pub(super) struct Signal {
     /// There are commits to sync.
     unsynced: AtomicBool,
     /// The log has outgrown the image, or a checkpoint for that reason is running.
@@ -34,16 +93,16 @@ struct State {
 }
 
 impl Signal {
-    /// Passes on what a leader noticed; costs nothing if it has been passed on before. Returns
-    /// whether it is news that the log has outgrown the image.
-    pub(crate) fn notice(&self, noticed: Noticed, clock: &dyn Clock) -> bool {
+    /// Passes on the work that is due; costs nothing if it has been passed on before. Returns
+    /// whether it is new that the log has outgrown the image.
+    fn notice(&self, effects: GroupEffects, clock: &dyn Clock) -> bool {
         let news = |new: bool, flag: &AtomicBool| new && !flag.load(Ordering::Relaxed);
-        let unsynced = news(noticed.unsynced, &self.unsynced);
-        let outgrown = news(noticed.wants_checkpoint, &self.outgrown);
+        let unsynced = news(effects.unsynced, &self.unsynced);
+        let outgrown = news(effects.wants_checkpoint, &self.outgrown);
         if !unsynced && !outgrown {
             return false;
         }
-        // Under the lock, so that a thread between its look and its wait does not miss it.
+        // Order: under the lock. A thread between its look and its wait does not miss it.
         let mut state = self.state.lock();
         if unsynced && !self.unsynced.swap(true, Ordering::Relaxed) {
             state.unsynced_since = clock.monotonic();
@@ -53,18 +112,18 @@ impl Signal {
         outgrown
     }
 
-    /// Forgets that the log has outgrown the image, so that the next commit tells of it again.
-    pub(crate) fn take_back_outgrown(&self) {
+    /// Forgets that the log has outgrown the image, so that the next commit notices it again.
+    fn forget_outgrown(&self) {
         self.outgrown.store(false, Ordering::Relaxed);
     }
 
     /// Whether the store closes.
-    pub(crate) fn is_stopped(&self) -> bool {
+    fn is_stopped(&self) -> bool {
         self.state.lock().stopped
     }
 
     /// Ends both threads.
-    pub(crate) fn stop(&self) {
+    pub(super) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
     }
@@ -95,20 +154,11 @@ impl Signal {
     }
 }
 
-impl fmt::Debug for Signal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Signal")
-    }
-}
-
 /// Starts the thread that syncs `pause` after the oldest commit that is not durable was made.
-pub(crate) fn sync_by_interval(
-    shared: Arc<Shared>,
-    pause: Duration,
-) -> std::io::Result<JoinHandle<()>> {
+fn sync_loop(engine: Arc<Engine>, pause: Duration) -> io::Result<JoinHandle<()>> {
     thread::spawn("codexdb-sync", move || {
-        let (signal, clock) = (shared.signal(), shared.clock());
-        let mut unwinding = Unwinding { shared: &shared, ended: false };
+        let (signal, clock) = (&engine.signal, &*engine.clock);
+        let mut unwinding = Unwinding { engine: &engine, ended: false };
         let mut retry = None;
         while let Some(since) = signal.wait_for(&signal.unsynced) {
             // The interval counts from the commit, not from the end of the sync before: a late
@@ -119,9 +169,9 @@ pub(crate) fn sync_by_interval(
             if !signal.wait_until(until, clock) {
                 break;
             }
-            // Order: before the sync. What is committed from now on may not be part of it.
+            // Order: before the sync. A commit that is made from now on may not be part of it.
             signal.unsynced.store(false, Ordering::Relaxed);
-            retry = match shared.tick() {
+            retry = match engine.tick() {
                 // Writes are refused from now on, or there will be none.
                 Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
                 // The image failed. Commits wait for it: try again soon, however long the interval.
@@ -137,14 +187,14 @@ pub(crate) fn sync_by_interval(
 }
 
 /// Starts the thread that checkpoints when the log has outgrown the image.
-pub(crate) fn checkpoint_when_outgrown(shared: Arc<Shared>) -> std::io::Result<JoinHandle<()>> {
+fn checkpoint_loop(engine: Arc<Engine>) -> io::Result<JoinHandle<()>> {
     thread::spawn("codexdb-checkpoint", move || {
-        let (signal, clock) = (shared.signal(), shared.clock());
+        let (signal, clock) = (&engine.signal, &*engine.clock);
         let mut pause = Duration::ZERO;
         while signal.wait_for(&signal.outgrown).is_some()
             && signal.wait_until(clock.monotonic().saturating_add(pause), clock)
         {
-            pause = match shared.checkpoint() {
+            pause = match engine.checkpoint() {
                 Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
                 // A full disk stays full for a while.
                 Err(_) => retry_after(pause),
@@ -152,8 +202,8 @@ pub(crate) fn checkpoint_when_outgrown(shared: Arc<Shared>) -> std::io::Result<J
             };
             signal.outgrown.store(false, Ordering::Relaxed);
             // Order: after that. The log may have outgrown the new image too, and a commit that
-            // found the flag set has told nobody.
-            if shared.wants_checkpoint() {
+            // found the flag set has woken no thread.
+            if engine.queue.lock().counters.wants_checkpoint {
                 signal.outgrown.store(true, Ordering::Relaxed);
             }
         }
@@ -162,14 +212,14 @@ pub(crate) fn checkpoint_when_outgrown(shared: Arc<Shared>) -> std::io::Result<J
 
 /// Refuses writes if the thread that syncs unwinds: nothing would keep the promise of their level.
 struct Unwinding<'a> {
-    shared: &'a Shared,
+    engine: &'a Engine,
     ended: bool,
 }
 
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
         if !self.ended {
-            self.shared.poison("the thread that syncs by interval panicked");
+            self.engine.refuse_writes("the thread that syncs by interval panicked");
         }
     }
 }

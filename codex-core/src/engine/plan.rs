@@ -1,5 +1,5 @@
-//! Deciding what a group does, before anything of it is written: checks are tested and removals
-//! resolved against memory plus an overlay of what earlier members of the group do.
+//! Deciding the effect of a group, before anything of it is written: checks are tested and removals
+//! resolved against memory plus an overlay of the earlier members of the group.
 
 use std::ops::Bound;
 
@@ -7,44 +7,44 @@ use codex_storage::RecordError;
 use codex_storage::batch::{Group, Op, Seq};
 
 use super::overlay::{Overlay, is_empty};
-use super::{Change, Check, Commit};
+use crate::commit::{Change, Check, Commit};
 use crate::entry::Entry;
 use crate::map::{Map, Ordered, SHARDS, Step, StepKind, Table, Work, shard};
 
-/// What a group does to memory, and how far it has been decided.
+/// The effect of a group on memory, as far as it has been decided.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// The steps of all members so far, and what applying them needs.
+    /// The steps of all members so far, and the tables that applying them needs.
     pub(super) work: Work,
     /// The steps before this one are void: everything was cleared there.
     cleared: Option<usize>,
     overlay: Overlay,
 }
 
-/// What became of one member.
+/// The outcome that was decided for one member.
 #[derive(Debug)]
 pub(super) enum Planned {
     /// A check does not hold.
     Conflict,
     /// It is in the group.
     Done {
-        /// Which batch of the group it is; `None` when it writes nothing.
-        batch: Option<usize>,
+        /// The index of its batch in the group; `None` if it writes nothing.
+        batch: Option<u64>,
         removed: u64,
         previous: Option<Entry>,
     },
 }
 
-/// What became of one member, or why it cannot be a batch.
+/// The outcome that was decided for one member, or the reason why it cannot be a batch.
 pub(super) type Decided = Result<Planned, RecordError>;
 
-/// What the members before it left, to return to.
+/// The plan before a member, to return to if the member is refused.
 struct Mark {
     steps: usize,
     cleared: Option<usize>,
 }
 
-/// What the changes of one commit come to.
+/// The effect of the changes of one commit.
 #[derive(Default)]
 struct Tally {
     writes: bool,
@@ -55,7 +55,7 @@ struct Tally {
 type KeyBound = Bound<Box<[u8]>>;
 
 impl Plan {
-    /// Decides what `commit` does after all that was decided before, and encodes it.
+    /// Decides the effect of `commit` after all that was decided before, and encodes it.
     ///
     /// # Errors
     /// The commit is too large for a batch; nothing of it is in the group.
@@ -74,7 +74,7 @@ impl Plan {
         }
         let batch = tally.writes.then(|| {
             group.finish();
-            group.batches() - 1
+            u64::try_from(group.batches() - 1).expect("a count of commits fits in 64 bits")
         });
         Ok(Planned::Done { batch, removed: tally.removed, previous: tally.previous })
     }
@@ -215,9 +215,9 @@ impl Plan {
         let steps = self.work.steps.iter().skip(from);
         let len = steps.fold(before, |len, step| match step.kind {
             StepKind::Put { new } => len + usize::from(new),
-            StepKind::Remove => len.saturating_sub(1),
+            StepKind::Remove => len - 1,
         });
-        u64::try_from(len).unwrap_or(u64::MAX)
+        u64::try_from(len).expect("a count of entries fits in 64 bits")
     }
 
     /// The entries within the bounds after all that was decided, in key order.
@@ -265,10 +265,8 @@ impl Plan {
 fn reserve(work: &mut Work, map: &Map) {
     let mut new = [0_usize; SHARDS];
     for step in &work.steps {
-        if let (StepKind::Put { new: true }, Some(count)) =
-            (step.kind, new.get_mut(shard(step.hash)))
-        {
-            *count += 1;
+        if step.kind == (StepKind::Put { new: true }) {
+            new[shard(step.hash)] += 1;
         }
     }
     for (shard, count) in new.into_iter().enumerate().filter(|(_, count)| *count > 0) {

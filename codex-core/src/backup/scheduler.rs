@@ -1,4 +1,4 @@
-//! Keeps the backups of an open store: rotates when the policy says so, on a thread of its own.
+//! The backups of an open store: rotates when the policy asks for it, on a thread of its own.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,15 +14,16 @@ use codex_storage::vfs::{Open, Vfs};
 use codex_storage::{Error as StorageError, file_facts};
 use crossbeam::channel::{Sender, bounded};
 
-use super::join::{self, Take};
-use super::watch::{self, Bell};
-use super::{BackupEvent, BackupOptions, BackupStats, StoreFile};
+use super::join::{self, StoreFile, Take};
+use super::settle::{Settled, is_outrun, settle};
+use super::watch::{self, Wakeups};
+use super::{BackupEvent, BackupOptions, BackupStats};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::rank::{self, Rank};
 
-/// The keeper of one open store's backups.
-pub(crate) struct Keeper {
+/// Schedules and makes the backups of one open store.
+pub(crate) struct BackupScheduler {
     shared: Arc<Shared>,
     /// `None` where the policy asks for nothing by itself.
     thread: Mutex<Option<Running>>,
@@ -34,8 +35,7 @@ struct Running {
     handle: thread::JoinHandle<()>,
 }
 
-/// What the thread shares with the handles. It owns no handle, and the engine only for as long as
-/// a rotation takes.
+/// The state that the thread shares with the handles. The thread owns no handle.
 pub(super) struct Shared {
     vfs: Vfs,
     name: String,
@@ -60,10 +60,10 @@ pub(super) struct Shared {
     stopping: AtomicBool,
 }
 
-impl Keeper {
+impl BackupScheduler {
     /// Starts keeping the backups of the store `name`, which is open for writing as `engine`.
     ///
-    /// What is wrong with the backups that are there already costs no more than the next ones do:
+    /// An error of the backups that are there already costs no more than one of the next:
     /// it shows in the statistics and is told to the callback.
     ///
     /// # Errors
@@ -104,25 +104,25 @@ impl Keeper {
         if let Err(error) = shared.backups(engine.seal()).adopt() {
             shared.note(&Err(error.into()));
         }
-        let keeper = Self { shared, thread: Mutex::new(None) };
-        if keeper.shared.policy().is_some_and(|policy| policy.on_checkpoint) {
-            let shared = Arc::clone(&keeper.shared);
+        let scheduler = Self { shared, thread: Mutex::new(None) };
+        if scheduler.shared.policy().is_some_and(|policy| policy.on_checkpoint) {
+            let shared = Arc::clone(&scheduler.shared);
             engine.on_checkpoint(move || shared.wake());
         }
-        if keeper.shared.policy().is_some_and(watch::acts_by_itself) {
+        if scheduler.shared.policy().is_some_and(watch::acts_by_itself) {
             let (open, closed) = bounded(0);
-            let (shared, engine) = (Arc::clone(&keeper.shared), Arc::downgrade(engine));
-            let bell = Bell { woken, closed };
+            let (shared, engine) = (Arc::clone(&scheduler.shared), Arc::clone(engine));
+            let wakeups = Wakeups { woken, closed };
             let handle =
-                thread::spawn("codexdb-backup", move || watch::run(&shared, &engine, &bell))
+                thread::spawn("codexdb-backup", move || watch::run(&shared, &engine, &wakeups))
                     .map_err(|source| StorageError::Io {
                         action: "start the backup thread of",
                         path: vfs.dir.path(name),
                         source: Arc::new(source),
                     })?;
-            *keeper.thread.lock() = Some(Running { open, handle });
+            *scheduler.thread.lock() = Some(Running { open, handle });
         }
-        Ok(keeper)
+        Ok(scheduler)
     }
 
     /// Notes that commits up to `seq` were made. Costs a look, but for the one commit that wakes
@@ -146,7 +146,7 @@ impl Keeper {
     /// Rotates now.
     pub(crate) fn rotate(&self, engine: &Engine) -> Result<Rotated> {
         let done = self.shared.rotate(engine);
-        // What the thread waits for was reckoned from an older backup.
+        // The thread waits for a commit or a time that an older backup made due.
         self.shared.wake();
         done
     }
@@ -167,7 +167,7 @@ impl Keeper {
         let Some(Running { open, handle }) = self.thread.lock().take() else { return };
         drop(open);
         if handle.thread().id() != thread::current().id() {
-            // A panic of the thread has been printed; there is nobody to hand it to.
+            // The panic of the thread has been printed; no caller waits for it.
             let _ = handle.join();
         }
     }
@@ -201,12 +201,12 @@ impl Shared {
         }
     }
 
-    /// Whether writes wait for a backup to succeed, whoever made the one that failed.
+    /// Whether writes wait for a backup to succeed, also if the one that failed was made by hand.
     fn is_refusing(&self) -> bool {
         self.refusing.load(Ordering::Relaxed)
     }
 
-    /// Takes the wake-up: what is committed from now on wakes the thread again.
+    /// Takes the wake-up: a commit that is made from now on wakes the thread again.
     pub(super) fn awake(&self) {
         self.woken.swap(false, Ordering::AcqRel);
     }
@@ -227,7 +227,7 @@ impl Shared {
         let tick = || self.state(engine, Event::Tick);
         let unchanged = policy.wait(tick()).is_none();
         self.due_at.store(due_after(policy, *self.last.lock(), unchanged), Ordering::SeqCst);
-        // A commit between the look and the note wakes nobody.
+        // Order: looked again after the note. A commit between the two wakes no thread.
         let now = tick();
         if policy.due(now) { Some(Duration::ZERO) } else { policy.wait(now) }
     }
@@ -252,9 +252,9 @@ impl Shared {
     fn try_rotate(&self, engine: &Engine) -> Result<Rotated> {
         let mut rounds = 0;
         loop {
-            let going = |_, _| !self.is_stopping();
-            let settled = super::settle(engine, &self.vfs, &self.name, self.form, &going)?;
-            let super::Settled { grown, seal } = settled;
+            let progress = |_, _| !self.is_stopping();
+            let settled = settle(engine, &self.vfs, &self.name, self.form, &progress)?;
+            let Settled { grown, seal } = settled;
             self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
             let mut watch = |_| self.go_on();
             let take = Take::after(rounds, grown.as_ref());
@@ -265,7 +265,7 @@ impl Shared {
                 backups.rotate(source, about, &mut watch)
             })?;
             match done {
-                Err(e) if rounds < ROUNDS_MAX && super::is_outrun(&e, engine, seal.as_deref()) => {
+                Err(e) if rounds < ROUNDS_MAX && is_outrun(&e, engine, seal.as_deref()) => {
                     rounds += 1;
                 }
                 done => return Ok(done?),
@@ -273,7 +273,7 @@ impl Shared {
         }
     }
 
-    /// Notes what became of a rotation, for the policy, the statistics and the callback. No lock
+    /// Notes the outcome of a rotation, for the policy, the statistics and the callback. No lock
     /// is held while the callback runs.
     fn note(&self, done: &Result<Rotated>) {
         let mut stats = self.state.lock();
@@ -326,14 +326,14 @@ impl Shared {
         let (seq, at) = (facts.seq, self.now().saturating_sub(age));
         let diverged = !self.is_in_the_history(&facts, engine.stats().storage.seq);
         let mut last = self.last.lock();
-        // Somebody may have made one by hand meanwhile.
+        // One may have been made by hand meanwhile.
         if last.is_none() {
             *last = Some(Last { seq, at, diverged });
         }
     }
 
     /// Whether the backup of `facts` is of a commit in the history of the store, which is at `seq`.
-    /// An earlier number says enough: later commits never have it again.
+    /// An earlier number is enough: later commits never have it again.
     fn is_in_the_history(&self, facts: &Facts, seq: Seq) -> bool {
         if facts.seq != seq || self.form == Form::Ledger {
             return facts.seq < seq;
@@ -360,5 +360,5 @@ fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
 
 /// A hundred years before the process began.
 const CLOCK_OFFSET: Duration = Duration::from_hours(100 * 365 * 24);
-/// How often a rotation begins anew because the image was replaced meanwhile.
+/// How often a rotation begins again because the image was replaced meanwhile.
 const ROUNDS_MAX: u32 = 10;

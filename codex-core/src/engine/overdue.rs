@@ -1,4 +1,4 @@
-//! Commits that only an image makes durable, and writes that are refused while none can be made.
+//! Commits that only an image makes durable, and writes that are refused while no image succeeds.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Overdue {
         self.began = Some(now);
     }
 
-    /// Notes the outcome of an image. An image that was given up says nothing of the disk.
+    /// Notes the outcome of an image. An abandoned image shows nothing about the disk.
     pub(super) fn ended(&mut self, failed: Option<&Error>) {
         let began = self.began.take();
         match failed {
@@ -58,12 +58,12 @@ impl Overdue {
         }
     }
 
-    /// Why the last image failed, while none has succeeded since.
+    /// Returns why the last image failed, if none has succeeded since.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failed.as_ref()
     }
 
-    /// The error that a write gets `now`, if the promise of an earlier one is broken.
+    /// Returns the error that a write gets `now`, if the promise of an earlier one is broken.
     pub(super) fn refusal(&self, now: impl FnOnce() -> Duration) -> Option<Error> {
         let (error, limit, since) = (self.failed.as_ref()?, self.limit?, self.since?);
         (now().saturating_sub(since) >= limit).then(|| error.clone())

@@ -1,0 +1,279 @@
+//! Images beside running writers: one at a time, abandoned if the store closes. And the keys of a
+//! store, of which a rekey is an image, too.
+
+use std::sync::{Arc, OnceLock};
+
+use codex_storage::batch::Seq;
+use codex_storage::seal::{Keys, Seal};
+use codex_storage::storage::{Checkpoint, Form, Retired, State, Written};
+use codex_storage::sync::atomic::Ordering;
+use codex_storage::vfs::Vfs;
+use codex_storage::{Error, Result};
+
+use super::Engine;
+use super::commit::Disk;
+use super::queue::Admission;
+use crate::locks::PersistGuard;
+use crate::map::{Image, Map, Ordered};
+use crate::rank::{self, Rank};
+
+/// Progress callback of an image: `(entries_done, entries_total)`, each entry counted twice, once
+/// written and once read back. Returns `false` to abandon the image.
+pub(crate) type ImageProgress<'a> = dyn Fn(u64, u64) -> bool + 'a;
+
+/// The outcome of beginning an image.
+enum Begun {
+    /// There is nothing to write.
+    Nothing,
+    /// The image is in place already.
+    Written,
+    /// The image is to be written beside the commits, of this state.
+    Beside(Checkpoint, Ordered),
+}
+
+impl Engine {
+    /// Writes an image of the state beside running writers and drops the log that it replaces.
+    /// Returns the last commit that was made before. Nothing happens in forms that keep no log
+    /// beside an image.
+    ///
+    /// # Errors
+    /// Errors of the image: nothing was changed. `Closed`, `Poisoned`; `Abandoned` by a close.
+    pub fn checkpoint(&self) -> Result<Seq> {
+        self.write_image(None, &|_, _| true)
+    }
+
+    /// As [`flush`](Self::flush), and then, if a log continues an image, as
+    /// [`checkpoint`](Self::checkpoint): the main file holds all earlier commits by itself.
+    ///
+    /// # Errors
+    /// As those; `Abandoned` if `progress` returned `false`.
+    pub(crate) fn settle(&self, form: Form, progress: &ImageProgress<'_>) -> Result<Seq> {
+        match form {
+            Form::Wal => self.write_image(None, progress),
+            Form::Snapshot | Form::Ledger => self.flush_watched(progress),
+        }
+    }
+
+    /// As [`flush`](Self::flush), with the progress of the image that it may need.
+    pub(super) fn flush_watched(&self, progress: &ImageProgress<'_>) -> Result<Seq> {
+        let (seq, durable) = self.exclusive(Admission::WhileOpen, |disk| {
+            if let Some(point) = disk.storage().sync_point()? {
+                let outcome = point.sync();
+                let failed = outcome.as_ref().err().cloned();
+                disk.storage().synced(outcome)?;
+                failed.map_or(Ok(()), Err)?;
+            }
+            let stats = disk.storage().stats();
+            Ok((stats.seq, stats.durable))
+        })?;
+        if durable < seq { self.write_image(None, progress) } else { Ok(seq) }
+    }
+
+    /// Writes memory as an image under the temporary name of the store `name` in the folder of
+    /// `to`. Works if the store is poisoned or its folder is gone.
+    ///
+    /// # Errors
+    /// Errors of the other folder; `Closed`; `Abandoned` if `progress` returned `false`.
+    pub(crate) fn write_elsewhere(
+        &self,
+        to: &Vfs,
+        name: &str,
+        progress: &ImageProgress<'_>,
+    ) -> Result<Written> {
+        let (checkpoint, ordered) = {
+            let disk = self.locks.persist();
+            let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;
+            (storage.image_elsewhere(to, name)?, disk.read(Map::ordered))
+        };
+        let image = Image(ordered);
+        let total = 2 * image.len();
+        checkpoint.write(&image, &|done| progress(done, total))
+    }
+
+    /// Calls `hook` after each checkpoint that wrote an image, on the thread that made it, while
+    /// that thread holds no lock. Only the first hook counts.
+    pub(crate) fn on_checkpoint(&self, hook: impl Fn() + Send + Sync + 'static) {
+        self.on_checkpoint.set(hook);
+    }
+
+    /// Lets `keys` open the store from now on, in place of the key before.
+    ///
+    /// # Errors
+    /// `NotEncrypted`, `Seal`, errors of the disk: nothing was changed. `InDoubt`, `Poisoned`:
+    /// either key may open the store. `Closed`.
+    pub fn change_key(&self, keys: &dyn Keys) -> Result<()> {
+        // Order: the checkpoint lock first. An image that is being written would bring the old
+        // envelope back.
+        let _rank = rank::take(Rank::Checkpoint);
+        let _one = self.checkpoint.lock();
+        self.exclusive(Admission::WhileOpen, |disk| disk.storage().change_key(keys))
+    }
+
+    /// Puts the store under a fresh root key, which `keys` wraps, beside running writers.
+    ///
+    /// # Errors
+    /// As [`change_key`](Self::change_key); `Abandoned` by a close.
+    pub fn rekey(&self, keys: &dyn Keys) -> Result<()> {
+        self.write_image(Some(keys), &|_, _| true).map(|_| ())
+    }
+
+    /// Returns the root key that the files are under now, or were under when the store was closed;
+    /// `None` if they are not encrypted. Waits for the group that is being written.
+    pub(crate) fn seal(&self) -> Option<Arc<dyn Seal>> {
+        let disk = self.locks.persist();
+        disk.storage.as_ref().map_or_else(|| disk.seal.clone(), |storage| storage.seal())
+    }
+
+    /// Calls `f` with the root key of the files, and again after each rekey that ended meanwhile
+    /// if that made `f` fail.
+    ///
+    /// # Errors
+    /// As `f`.
+    pub(crate) fn under_seal<R, E>(
+        &self,
+        mut f: impl FnMut(Option<Arc<dyn Seal>>) -> Result<R, E>,
+    ) -> Result<R, E> {
+        let mut seal = self.seal();
+        loop {
+            let done = f(seal.clone());
+            let now = self.seal();
+            if done.is_ok() || now.as_ref().map(|it| it.root_id()) == seal.map(|it| it.root_id()) {
+                return done;
+            }
+            seal = now;
+        }
+    }
+
+    /// Writes an image beside running writers, or begins a rekey under `keys`, which goes on like
+    /// one. Then calls the hook, if an image was written.
+    fn write_image(&self, keys: Option<&dyn Keys>, progress: &ImageProgress<'_>) -> Result<Seq> {
+        let (seq, is_new) = self.write_image_alone(keys, progress)?;
+        if is_new {
+            self.on_checkpoint.call();
+        }
+        Ok(seq)
+    }
+
+    /// As [`write_image`](Self::write_image), one at a time. Returns whether an image was written.
+    fn write_image_alone(
+        &self,
+        keys: Option<&dyn Keys>,
+        progress: &ImageProgress<'_>,
+    ) -> Result<(Seq, bool)> {
+        let _rank = rank::take(Rank::Checkpoint);
+        let _one = self.checkpoint.lock();
+        let begun = self.exclusive(Admission::WhileOpen, |disk| self.begin_image(disk, keys));
+        let (checkpoint, ordered) = match begun.inspect_err(|error| self.count_failure(error))? {
+            Begun::Nothing => return Ok((self.stats().storage.seq, false)),
+            Begun::Written => {
+                self.checkpoints.fetch_add(1, Ordering::Relaxed);
+                return Ok((self.stats().storage.seq, true));
+            }
+            Begun::Beside(checkpoint, ordered) => (checkpoint, ordered),
+        };
+        let mut unfinished = Unfinished { engine: self, finished: false };
+        let image = Image(ordered);
+        // Each entry is written, and read back.
+        let total = 2 * image.len();
+        let go_on = |done| !self.abandon.load(Ordering::Relaxed) && progress(done, total);
+        let written = checkpoint.write(&image, &go_on);
+        // Order: before the end. Writers copy the nodes that a view still holds.
+        drop(image);
+        unfinished.finished = true;
+        let failed = written.as_ref().err().cloned();
+        let seq = written.as_ref().map_or(0, |written| written.seq);
+        let finished = self.finish_image(written);
+        if let Some(error) = failed.as_ref().or(finished.as_ref().err()) {
+            self.count_failure(error);
+            return Err(error.clone());
+        }
+        // Here, where no thread waits: closing large files takes long.
+        drop(finished);
+        self.checkpoints.fetch_add(1, Ordering::Relaxed);
+        Ok((seq, true))
+    }
+
+    /// Begins an image of the state, which the caller writes beside the commits.
+    fn begin_image(
+        &self,
+        disk: &mut PersistGuard<'_, Disk>,
+        keys: Option<&dyn Keys>,
+    ) -> Result<Begun> {
+        // Order: in the same hold of the disk. The image shows exactly the commits of the log
+        // that it replaces (promise 3).
+        let ordered = disk.read(Map::ordered);
+        let before = disk.storage().stats().images;
+        let state = Image(ordered.clone());
+        self.queue.lock().overdue.began(self.now());
+        let begun = match keys {
+            Some(keys) => disk.storage().rekey(keys, &state),
+            None => disk.storage().begin_checkpoint(&state),
+        };
+        let begun = begun.inspect_err(|error| self.queue.lock().overdue.ended(Some(error)))?;
+        if let Some(checkpoint) = begun {
+            disk.imaging = true;
+            return Ok(Begun::Beside(checkpoint, ordered));
+        }
+        if disk.storage().stats().images == before {
+            return Ok(Begun::Nothing);
+        }
+        self.queue.lock().overdue.ended(None);
+        Ok(Begun::Written)
+    }
+
+    /// Ends the image that was begun. Returns the files that it replaced, to be closed without the
+    /// lock.
+    fn finish_image(&self, done: Result<Written>) -> Result<Option<Retired>> {
+        self.exclusive(Admission::ToFinish, |disk| {
+            disk.imaging = false;
+            // The storage may return no more than that it has noted a failure.
+            let failed = done.as_ref().err().cloned();
+            let finished = disk.storage().finish_checkpoint(done);
+            let failed = failed.as_ref().or(finished.as_ref().err());
+            self.queue.lock().overdue.ended(failed);
+            finished.map(|()| disk.storage().retired())
+        })
+    }
+
+    fn count_failure(&self, error: &Error) {
+        let is_failure = !matches!(
+            error,
+            Error::Abandoned { .. } | Error::Closed { .. } | Error::Poisoned { .. }
+        );
+        if is_failure {
+            self.checkpoint_failures.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The function to call after each checkpoint: set once at most, before it matters.
+#[derive(Default)]
+pub(super) struct Hook(OnceLock<Box<dyn Fn() + Send + Sync>>);
+
+impl Hook {
+    fn set(&self, hook: impl Fn() + Send + Sync + 'static) {
+        let _ = self.0.set(Box::new(hook));
+    }
+
+    fn call(&self) {
+        if let Some(hook) = self.0.get() {
+            hook();
+        }
+    }
+}
+
+/// Reports a checkpoint whose image panicked.
+struct Unfinished<'a> {
+    engine: &'a Engine,
+    finished: bool,
+}
+
+impl Drop for Unfinished<'_> {
+    fn drop(&mut self) {
+        if !self.finished {
+            let path = self.engine.path.clone();
+            // The panic that is under way has the cause.
+            let _ = self.engine.finish_image(Err(Error::Abandoned { path }));
+        }
+    }
+}
