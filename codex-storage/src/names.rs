@@ -261,6 +261,7 @@ fn role_of(ending: &str) -> Option<Role> {
     if ending.is_empty() {
         return Some(Role::Main);
     }
+    // All other endings begin with a dot. The one without a second part is the lock.
     let rest = ending.strip_prefix('.')?;
     if rest == "lock" {
         return Some(Role::Lock);
@@ -279,6 +280,7 @@ fn role_of(ending: &str) -> Option<Role> {
                     .or_else(|| number(tail).map(Role::Backup))
             }
         },
+        // A replaced segment has both numbers; they are checked like those of other names.
         "replaced" => match tail.split_once(".wal.") {
             Some((n, digits)) => generation(digits).and(number(n)).map(Role::Replaced),
             None => number(tail).map(Role::Replaced),

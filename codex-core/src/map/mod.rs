@@ -93,6 +93,7 @@ impl Map {
             // The replaced tables hold the removed entries, so the steps are freed with them.
             work.freed.steps = mem::take(&mut work.steps);
         }
+        // Replaced and removed entries move to `freed`, whose owner drops them without the lock.
         for Step { entry, hash, kind } in work.steps.drain(..) {
             match kind {
                 StepKind::Put { .. } => {

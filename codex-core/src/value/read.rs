@@ -194,6 +194,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Bounded<'_, V> {
 
     #[inline]
     fn visit_seq<A: SeqAccess<'de>>(self, inner: A) -> Result<V::Value, A::Error> {
+        // The hint is a length that the bytes declare. It is checked before an element is read.
         self.count::<A::Error>(inner.size_hint())?;
         let (visitor, place) = self.deeper::<A::Error>()?;
         visitor.visit_seq(place.with(inner))

@@ -117,6 +117,7 @@ impl<'a> At<'a> {
     fn like(&self, kind: Kind, name: &'static str, len: usize) -> bool {
         let Some(alike) = self.alike else { return true };
         let shape = shape(kind, name, len);
+        // The first element determines the shape of all.
         if alike.get() == 0 {
             alike.set(shape);
         }
@@ -220,6 +221,8 @@ impl<'a, S: ser::Serializer, const NAMED: bool> ser::Serializer for Checking<'a,
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<S::Ok, S::Error> {
         require!(self.at.like(Kind::Option, "", 0), self.at, MIXED);
         let mut at = self.at.deeper(1).ok_or_else(|| self.at.refuse(TOO_DEEP))?;
+        // JSON writes the content of a `Some` without a mark, so `null` in it would read back as
+        // `None`.
         if NAMED {
             at.null = Null::ReadsAsNone;
         }

@@ -48,6 +48,7 @@ impl LogWriter {
         // Order: the frames are durable before the mark that ends them.
         self.sync()?;
         let end = closed_len(self.end.offset);
+        // A log that is closed and has its final length is not written again.
         if self.end.closed && self.space.len() == end {
             return Ok(());
         }

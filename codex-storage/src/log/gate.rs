@@ -23,6 +23,8 @@ impl SyncGate {
     /// Syncs written frames. After a failed sync, each later call returns the same error without a
     /// call to the disk: the kernel would report success, although the bytes are lost.
     pub(super) fn sync(&self) -> Result<(), Arc<io::Error>> {
+        // Order: the lock is held during the sync and until its error is recorded, so that no other
+        // sync of the file can succeed in between.
         let mut failed = self.failed.lock();
         if let Some(error) = &*failed {
             return Err(Arc::clone(error));
@@ -37,6 +39,7 @@ impl SyncGate {
     /// Syncs space that contains only zeros. If it fails, no data is lost: the space is zeroed
     /// again before the next attempt.
     pub(super) fn sync_space(&self) -> Result<(), Arc<io::Error>> {
+        // The lock is held during this sync too, so that syncs never overlap.
         let failed = self.failed.lock();
         match &*failed {
             Some(error) => Err(Arc::clone(error)),

@@ -120,8 +120,10 @@ impl Space {
         if self.is_sure || self.end <= offset {
             return Ok(());
         }
+        // Allocating a range that exists fills its holes.
         match self.file.allocate(offset, self.end - offset) {
             Ok(()) => self.is_sure = true,
+            // The holes cannot be filled, so no frame may be written there.
             Err(e) if is_full(&e) => self.end = offset,
             Err(e) => return Err(io_error("allocate space in", e)),
         }

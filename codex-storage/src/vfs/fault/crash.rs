@@ -132,6 +132,7 @@ pub(super) fn reboot(disk: &Disk, survivors: Survivors, clock: SimClock) -> Faul
         Survivors::Everything => (true, Style::Whole),
         Survivors::Seeded(seed) => (true, Style::Sectors(SeededEntropy::new(seed))),
     };
+    // A seeded reboot keeps or loses each name independently.
     let mut names = vec![keeps; base.name_units];
     if let Style::Sectors(random) = &style {
         names.fill_with(|| random.below(2) == 1);
@@ -155,8 +156,9 @@ struct Candidates {
 }
 
 impl Candidates {
-    // 2^20 subsets are far beyond every budget, and keep the shifts below within range.
+    /// Counts the candidates of each kind.
     fn new(base: &Base, choice: &CrashChoice) -> Self {
+        // 2^20 subsets exceed every budget, and the shifts below stay within range.
         let max = choice.subset_units_max.min(20);
         let count = |units: usize, all: bool| {
             if all { 1_u64 << units } else { u64::try_from(units).unwrap_or(u64::MAX - 1) + 1 }
@@ -174,8 +176,10 @@ impl Candidates {
         Self { units, names, all_units, all_names, is_grid, structured, total }
     }
 
+    /// Returns the candidate with this number.
     fn pick(&self, base: &Base, choice: &CrashChoice, number: u64) -> Pick {
         let (all_units, all_names) = (self.units - 1, self.names - 1);
+        // Candidate 0 loses all unsynced changes, and candidate 1 keeps all.
         let Some(crossed) = number.checked_sub(2) else {
             let (units, names) = if number == 0 { (0, 0) } else { (all_units, all_names) };
             return self.whole(base, units, names);
@@ -186,7 +190,8 @@ impl Candidates {
         if self.is_grid {
             return self.whole(base, crossed % self.units, crossed / self.units);
         }
-        // The halves alternate, so that a small budget includes some of each.
+        // The first half has all choices of bytes, the second all choices of names. The
+        // counterparts none and all alternate, so that a small budget includes some of each.
         let (index, turn) = (crossed / 2, crossed % 2 == 1);
         if index < self.units {
             let names = if turn { all_names } else { 0 };
@@ -205,6 +210,7 @@ impl Candidates {
     }
 
     fn sample(&self, base: &Base, choice: &CrashChoice, index: u64) -> Pick {
+        // The seed and the index alone determine a sample, so that its number reproduces it.
         let random = SeededEntropy::new(mix(choice.seed ^ mix(index)));
         let units = (0..base.units).map(|_| random.below(2) == 1).collect();
         let names = if choice.names == NameModel::Ordered {

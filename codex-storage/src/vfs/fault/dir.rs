@@ -21,6 +21,7 @@ impl Dir for FaultDir {
         let request = Request { kind: open_kind(how), name, to: None, offset: 0, len: 0 };
         let effect = |disk: &mut Disk, limits: Limits| {
             let ino = disk.open(name, how, now_us)?;
+            // If the call fails after its effect, the caller has no handle.
             if limits.is_told {
                 disk.retain(ino);
             }
@@ -68,6 +69,7 @@ impl Dir for FaultDir {
         check_name(name)?;
         let now_us = self.machine.clock.now_us();
         let (locks, ino) = self.on_name(CallKind::TryLock, name, |disk| {
+            // A missing lock file is created.
             let ino = match disk.ino(name) {
                 Ok(ino) => ino,
                 Err(_) => disk.create(name, Mode::Private, now_us)?,
@@ -108,6 +110,7 @@ impl Dir for FaultDir {
 }
 
 impl FaultDir {
+    /// Makes a call that names one file or none.
     fn on_name<T>(
         &self,
         kind: CallKind,
@@ -118,6 +121,7 @@ impl FaultDir {
         self.machine.call(self.process, &request, |disk, _| effect(disk), |_, _| ())
     }
 
+    /// Makes a call that names two files.
     fn on_pair(
         &self,
         kind: CallKind,
@@ -139,6 +143,7 @@ struct FaultFile {
 }
 
 impl FaultFile {
+    /// Makes a call to the file. If a fault replaces the effect, `failed` runs instead.
     fn call<T>(
         &self,
         kind: CallKind,
@@ -152,6 +157,7 @@ impl FaultFile {
         self.machine.call(self.process, &request, effect, failed)
     }
 
+    /// Makes a call that changes the file. Refuses it if the handle is read-only.
     fn change(
         &self,
         kind: CallKind,
@@ -170,6 +176,7 @@ impl FaultFile {
         self.call(kind, offset, len, effect, |_, _| ())
     }
 
+    /// Returns the current name of the file, which rules match and traces show.
     fn label(&self) -> Arc<str> {
         let state = self.machine.state();
         state.disk.inode(self.ino).map_or_else(|_| "".into(), |inode| Arc::clone(&inode.label))
@@ -197,6 +204,7 @@ impl File for FaultFile {
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()> {
         let width = range_end(0, buf.len())?;
         self.change(CallKind::Write, offset, width, |disk, limits| {
+            // A short write affects only the first bytes.
             let buf = limits.write_max.and_then(|max| buf.get(..max)).unwrap_or(buf);
             disk.write(self.ino, buf, offset, range_end(offset, buf.len())?)
         })

@@ -230,6 +230,7 @@ impl Disk {
         }
         let seq = self.next_seq();
         let needed = self.missing_blocks(ino, offset, end)?;
+        // With enough room, or if space is allocated only at the sync, the whole write succeeds.
         let Some(room) = self.room_in_blocks().filter(|room| needed.len() > *room) else {
             let at_sync = matches!(self.space, Space::AtSync(_));
             let inode = self.inode_mut(ino)?;
@@ -274,6 +275,8 @@ impl Disk {
                 return Err(Fault::Enospc.error());
             }
         }
+        // Order: nothing is changed before all blocks are known to fit, so the call has no partial
+        // effect.
         let seq = self.next_seq();
         let inode = self.inode_mut(ino)?;
         for block in needed {
@@ -290,6 +293,7 @@ impl Disk {
         let room = self.space.capacity().map(|capacity| capacity.saturating_sub(self.used_bytes()));
         let inode = self.inode_mut(ino)?;
         let needed = u64::try_from(inode.delayed.len()).unwrap_or(u64::MAX).saturating_mul(BLOCK);
+        // The pages without space are lost, as after any other failed sync.
         if room.is_some_and(|room| needed > room) {
             inode.doom(upto);
             return Err(Fault::Enospc.error());

@@ -94,14 +94,18 @@ impl Base {
         }
     }
 
+    /// Determines the names and files of a choice, and a hash that is equal for equal disks.
     pub(super) fn resolve(&self, pick: &Pick) -> Resolved {
         let mut names = self.durable_names.clone();
+        // Settled changes always survive. Each of the other changes has its own entry in the
+        // choice.
         let mut kept = pick.names.iter();
         for change in &self.name_changes {
             if change.state == NameState::Settled || kept.next() == Some(&true) {
                 change.what.apply(&mut names);
             }
         }
+        // Hashes are added, so that their sum does not depend on the order of names and files.
         let hash_name = |(name, ino): (&Arc<str>, &Ino)| mix(hash(name.as_bytes()) ^ mix(*ino));
         let mut sum = names.iter().map(hash_name).fold(0, u64::wrapping_add);
         let mut files = Vec::with_capacity(self.files.len());
@@ -116,6 +120,7 @@ impl Base {
         Resolved { names, files, hash: sum }
     }
 
+    /// Determines the length of one file and the version of each of its dirty sectors.
     fn resolve_file(&self, dirty: &Dirty, pick: &Pick) -> ResolvedFile {
         let Some(inode) = self.inodes.get(&dirty.ino) else {
             return ResolvedFile { len: 0, versions: Vec::new(), torn: None };
@@ -130,6 +135,8 @@ impl Base {
                 .fold(inode.durable.len(), |len, (change, _)| change.len.apply(len))
         };
         if let Style::Sectors(random) = &pick.style {
+            // The length and each sector are independent of the kept changes. The share of sectors
+            // with the latest version differs between samples.
             let len = cut_short(inode.durable.len(), kept_len(Some(random)), random);
             let latest = random.below(8);
             let version = |sector: &DirtySector| sector.random_version(latest, random);
@@ -146,6 +153,7 @@ impl Base {
         ResolvedFile { len: kept_len(None), versions, torn }
     }
 
+    /// Builds the disk of a choice, with an empty cache and without unsynced changes.
     pub(super) fn build(&self, resolved: &Resolved) -> FaultDir {
         let mut disk = self.rest.clone();
         for (name, &ino) in &resolved.names {
@@ -168,6 +176,7 @@ impl Base {
 }
 
 impl Dirty {
+    /// Collects the versions that each touched sector may have.
     fn new(ino: Ino, inode: &Inode, first_unit: usize) -> Self {
         let mut touched: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
         for (index, change) in inode.changes.iter().enumerate() {
@@ -190,6 +199,7 @@ impl Dirty {
         Self { ino, first_unit, sectors: sectors.collect() }
     }
 
+    /// Returns the bytes of the file in one image.
     fn bytes(&self, inode: &Inode, file: &ResolvedFile) -> Bytes {
         let mut bytes = inode.durable.clone();
         for (sector, version) in self.sectors.iter().zip(&file.versions) {
@@ -218,11 +228,13 @@ impl Dirty {
         let index = random.below(u64::try_from(written.len()).ok()?);
         let (sector, version) = written.get(usize::try_from(index).ok()?)?;
         let new = inode.changes.get((**version)?)?.sector(sector.number)?;
+        // The old content is that of the change before, or the durable one.
         let older = sector.versions.iter().rev().find(|(change, _)| Some(*change) < **version);
         let mut torn = match older {
             Some((change, _)) => inode.changes.get(*change)?.sector(sector.number)?.to_vec(),
             None => inode.durable.sectors(sector.number, 1),
         };
+        // At least one byte is new and at least one is old.
         let cut = usize::try_from(1 + random.below(511)).ok()?;
         torn.get_mut(..cut)?.copy_from_slice(new.get(..cut)?);
         Some((sector.number, torn))
@@ -246,6 +258,7 @@ impl Dirty {
 }
 
 impl DirtySector {
+    /// Returns the last kept change of the sector, or `None` for the durable version.
     fn last_version(&self, kept: &[bool]) -> Option<usize> {
         let is_kept = |change: &usize| kept.get(*change) == Some(&true);
         self.versions.iter().rev().map(|(change, _)| *change).find(is_kept)
@@ -260,6 +273,7 @@ impl DirtySector {
         self.versions.get(index).map(|(change, _)| *change)
     }
 
+    /// Returns the hash of a version of the sector.
     fn hash_of(&self, version: Option<usize>) -> u64 {
         let found = self.versions.iter().find(|(change, _)| Some(*change) == version);
         found.map_or(self.durable, |(_, hash)| *hash)

@@ -138,6 +138,7 @@ impl Inode {
         let settles = |change: &Change| !change.doomed && change.seq <= upto;
         let (settled, kept): (Vec<Change>, Vec<Change>) =
             std::mem::take(&mut self.changes).into_iter().partition(settles);
+        // In the order of the calls, each with the length that callers saw after it.
         for change in &settled {
             self.durable.put_sectors(&change.sectors, change.first);
             self.durable.set_len(change.len_after);
@@ -162,6 +163,7 @@ impl Inode {
         for change in self.changes.iter_mut().filter(|change| change.seq <= upto) {
             change.doomed = true;
         }
+        // Pages that count as clean are never written, so their blocks get no space.
         self.delayed.clear();
     }
 
@@ -180,6 +182,7 @@ impl Inode {
 
     /// Records a change of the bytes `[start, end)` and of the length, after the cache was updated.
     fn remember(&mut self, seq: u64, len: LenChange, start: u64, end: u64) {
+        // All sectors that the range touches, even in part, as the cache holds them now.
         let sector = as_u64(SECTOR);
         let first = usize::try_from(start / sector).unwrap_or(usize::MAX);
         let behind = usize::try_from(end.div_ceil(sector)).unwrap_or(usize::MAX);
@@ -200,6 +203,7 @@ fn without(change: Change, over: &BTreeSet<usize>) -> Vec<Change> {
         return vec![change];
     }
     let mut parts = Vec::new();
+    // The change of the length stays, without sectors.
     if change.len != LenChange::Keep {
         parts.push(Change { sectors: Arc::default(), ..change.clone() });
     }

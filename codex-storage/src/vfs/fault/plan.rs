@@ -174,6 +174,8 @@ impl Plan {
         let mut found = None;
         for rule in &mut self.rules {
             if rule.strikes(call) {
+                // A power cut or a kill replaces an earlier event; an error counts only if there is
+                // none.
                 let cuts = !matches!(rule.strike, Strike::Fail(..));
                 found = found.filter(|_| !cuts).or(Some(rule.strike));
             }
@@ -188,6 +190,7 @@ impl Rule {
         if self.spent || !self.calls.include(call) {
             return false;
         }
+        // Calls of the set before the first affected one do not match.
         match &mut self.start {
             Start::Index(index) if call.index < *index => return false,
             Start::After(before) if *before > 0 => {
@@ -211,6 +214,7 @@ fn numbered(number: i32, kind: ErrorKind) -> io::Error {
     if cfg!(unix) { io::Error::from_raw_os_error(number) } else { kind.into() }
 }
 
+/// Returns true if `name` matches `pattern`, in which a `*` matches any number of characters.
 fn matches_pattern(pattern: &str, name: &str) -> bool {
     let Some((head, rest)) = pattern.split_once('*') else {
         return pattern == name;
@@ -218,6 +222,7 @@ fn matches_pattern(pattern: &str, name: &str) -> bool {
     let Some(name) = name.strip_prefix(head) else {
         return false;
     };
+    // The rest of the pattern may match from any later position.
     let mut starts = name.char_indices().map(|(at, _)| at).chain([name.len()]);
     starts.any(|at| name.get(at..).is_some_and(|name| matches_pattern(rest, name)))
 }
