@@ -138,7 +138,7 @@ pub enum Error {
     /// Bytes that were durable have changed since they were written.
     #[error(
         "{path}: damage at offset {offset}: {what}; nothing was changed; restore a backup or \
-         salvage what precedes it"
+         salvage the data before it"
     )]
     Damaged {
         /// The file.

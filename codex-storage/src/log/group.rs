@@ -90,7 +90,7 @@ pub(super) fn check_group(
         count = count.saturating_add(1);
     }
     if count != header.batches {
-        return Err("a group has another number of commits than its header says");
+        return Err("a group has another number of commits than its header declares");
     }
     // In the other forms the digest is computed over the whole group.
     if form != Form::Ledger {
