@@ -1,5 +1,8 @@
 //! `bench`: the criterion benchmarks of all crates.
 
+use pico_args::Arguments;
+
+use crate::program::Run;
 use crate::workspace::{Package, Workspace};
 use crate::{Command, Outcome};
 
@@ -13,9 +16,9 @@ pub(crate) const COMMAND: Command = Command {
 /// The feature of codex-bench that brings in the other stores, some of which need a C compiler.
 const PEERS: &str = "peers";
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    let peers = words.iter().any(|word| word == "--peers");
-    let words: Vec<&String> = words.iter().filter(|word| *word != "--peers").collect();
+fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
+    let peers = words.contains("--peers");
+    let words = words.finish();
     let members = workspace.members()?;
     let has_peers = |p: &Package| p.feature_names().contains(&PEERS);
     if peers && !members.iter().any(has_peers) {
@@ -26,9 +29,9 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
         for bench in package.targets.iter().filter(|target| target.kind == "bench") {
             let mut features: Vec<&str> = bench.features.iter().map(String::as_str).collect();
             features.extend(Some(PEERS).filter(|_| peers && has_peers(package)));
-            let cargo = workspace.cargo("bench --quiet --package").args([&package.name]);
-            let cargo = cargo.args(["--bench", &bench.name, "--features", &features.join(",")]);
-            cargo.args(["--"]).args(&words).open()?;
+            let mut cargo = workspace.cargo("bench --quiet --package");
+            cargo.args([&package.name, "--bench", &bench.name, "--features", &features.join(",")]);
+            cargo.arg("--").args(&words).open()?;
             ran += 1;
         }
     }

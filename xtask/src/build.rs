@@ -1,13 +1,17 @@
 //! `build`: the whole workspace.
 
+use pico_args::Arguments;
+
+use crate::program::Run;
 use crate::workspace::Workspace;
-use crate::{Command, Outcome, only};
+use crate::{Command, Outcome};
 
 pub(crate) const COMMAND: Command =
     Command { name: "build", args: "[--release]", about: "build the workspace", run };
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    only(&["--release"], words)?;
-    workspace.cargo("build --workspace").args(words).open()?;
+fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
+    let release = words.contains("--release").then_some("--release");
+    COMMAND.done(words)?;
+    workspace.cargo("build --workspace").args(release).open()?;
     Ok(String::new())
 }

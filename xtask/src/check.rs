@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use pico_args::Arguments;
+
 use crate::loom;
-use crate::program::part;
+use crate::program::{Run, part};
 use crate::workspace::{Package, Workspace};
-use crate::{Command, Outcome, only};
+use crate::{Command, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "check",
@@ -20,8 +22,8 @@ const HEAVY: &[&str] = &["peers", "oracle", "bench"];
 /// Up to this many features all their sets are checked; above it each alone, and all together.
 const POWERSET_MAX: usize = 4;
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    only(&[], words)?;
+fn run(workspace: &Workspace, words: Arguments) -> Outcome {
+    COMMAND.done(words)?;
     need(workspace, "fmt", "rustfmt")?;
     need(workspace, "clippy", "clippy")?;
     part("formatting", || workspace.cargo("fmt --all --check").quiet())?;
@@ -34,8 +36,8 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
             let title = format!("clippy: {name} with [{set}]");
             let scope = format!("--package {name} --lib --no-default-features --features");
             part(&title, || {
-                let cargo = workspace.cargo("clippy --quiet").words(&scope).args([&set]);
-                cargo.words("-- --deny warnings").quiet()
+                let mut cargo = workspace.cargo("clippy --quiet");
+                cargo.words(&scope).arg(&set).words("-- --deny warnings").quiet()
             })?;
         }
         let features = features_of_targets(&package);
@@ -46,11 +48,11 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
         }
     }
     part("clippy: --cfg loom", || {
-        let cargo = loom::cargo(workspace, "clippy --quiet")?.words(&loom_scope(workspace)?);
-        cargo.words("-- --deny warnings").quiet()
+        let mut cargo = loom::cargo(workspace, "clippy --quiet")?;
+        cargo.words(&loom_scope(workspace)?).words("-- --deny warnings").quiet()
     })?;
     part("rustdoc", || {
-        let cargo = workspace.cargo("doc --quiet --workspace --no-deps");
+        let mut cargo = workspace.cargo("doc --quiet --workspace --no-deps");
         cargo.env_flags("RUSTDOCFLAGS", "--deny warnings").quiet()
     })?;
     Ok("no warning".to_owned())
@@ -125,15 +127,13 @@ mod tests {
     fn package(features: &[&str]) -> Package {
         Package {
             name: "p".to_owned(),
-            version: "1.0.0".to_owned(),
-            license: None,
-            dependencies: Vec::new(),
             targets: vec![Target {
                 kind: "lib".to_owned(),
                 name: "p".to_owned(),
                 features: Vec::new(),
             }],
             features: features.iter().map(|f| ((*f).to_owned(), Vec::new())).collect(),
+            ..Package::default()
         }
     }
 

@@ -3,8 +3,10 @@
 use std::fmt::Write as _;
 use std::time::Instant;
 
+use pico_args::Arguments;
+
 use crate::workspace::Workspace;
-use crate::{Command, Outcome, check, layers, licences, loom, mutants, only, start, test, tidy};
+use crate::{Command, Outcome, check, layers, licences, loom, mutants, start, test, tidy};
 
 pub(crate) const COMMAND: Command = Command {
     name: "ci",
@@ -36,20 +38,21 @@ struct Row {
     result: Outcome,
 }
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    only(&["--keep-going"], words)?;
+fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
+    let keep_going = words.contains("--keep-going");
+    COMMAND.done(words)?;
     let mut rows: Vec<Row> = Vec::new();
     for (command, args) in STEPS {
         println!("{} {}", command.name, args.join(" "));
         let start = Instant::now();
-        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
-        let result = (command.run)(workspace, &args);
+        let args = Arguments::from_vec(args.iter().map(Into::into).collect());
+        let result = (command.run)(workspace, args);
         if let Err(error) = &result {
             println!("{error}");
         }
         let failed = result.is_err();
         rows.push(Row { name: command.name, seconds: start.elapsed().as_secs_f64(), result });
-        if failed && words.is_empty() {
+        if failed && !keep_going {
             break;
         }
     }

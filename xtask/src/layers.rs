@@ -1,8 +1,10 @@
 //! `layers`: which crate may know which, that each stands alone, how many the library brings.
 
-use crate::program::part;
+use pico_args::Arguments;
+
+use crate::program::{Run, part};
 use crate::workspace::{Package, Workspace};
-use crate::{Command, Outcome, only};
+use crate::{Command, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "layers",
@@ -36,24 +38,25 @@ const CRATES_WITHOUT_ENCRYPTION_MAX: usize = 60;
 /// A crate that builds C, or needs a C compiler's library: the library needs none of them.
 const NEEDS_C: &[&str] = &["cc", "cmake", "bindgen", "pkg-config", "vcpkg", "autotools"];
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    only(&["--build-only"], words)?;
+fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
+    let build_only = words.contains("--build-only");
+    COMMAND.done(words)?;
     let members = workspace.members()?;
     part("edges between crates", || edges(&members))?;
     let plain = part("crates below codex-core", || tree(workspace, &members))?;
     for package in &members {
         let name = &package.name;
-        if package.has_lib() && package.features.iter().any(|(feature, _)| feature == "default") {
+        if package.has_lib() && package.features.contains_key("default") {
             part(&format!("{name}: no default features"), || {
                 workspace
                     .cargo("check --quiet --lib --no-default-features --package")
-                    .args([name])
+                    .arg(name)
                     .quiet()
             })?;
         }
         part(&format!("{name}: alone, with its tests"), || {
-            let cargo = workspace.cargo("test --quiet --package").args([name]);
-            if words.is_empty() { cargo.quiet() } else { cargo.words("--no-run").quiet() }
+            let no_run = build_only.then_some("--no-run");
+            workspace.cargo("test --quiet --package").arg(name).args(no_run).quiet()
         })?;
     }
     Ok(plain)
@@ -85,8 +88,8 @@ fn edges(members: &[Package]) -> Outcome<()> {
 /// Counts the crates of the library, with and without encryption.
 fn tree(workspace: &Workspace, members: &[Package]) -> Outcome {
     let library = members.iter().find(|package| package.name == LIBRARY);
-    let default = library.and_then(|p| p.features.iter().find(|(name, _)| name == "default"));
-    let default: &[String] = default.map_or(&[], |(_, on)| on);
+    let default = library.and_then(|package| package.features.get("default"));
+    let default: &[String] = default.map_or(&[], Vec::as_slice);
     let rest: Vec<&str> = default.iter().map(String::as_str).filter(|f| *f != ENCRYPTION).collect();
     let all = counted(workspace, &[], CRATES_MAX, "with default features")?;
     let features = rest.join(",");
@@ -97,8 +100,9 @@ fn tree(workspace: &Workspace, members: &[Package]) -> Outcome {
 
 fn counted(workspace: &Workspace, args: &[&str], most: usize, what: &str) -> Outcome<usize> {
     let tree = |kinds: &str| {
-        let cargo = workspace.cargo("tree --prefix none --no-dedupe --package").args([LIBRARY]);
-        Ok::<_, String>(unique(&cargo.args(args).args(["--edges", kinds]).read()?))
+        let mut cargo = workspace.cargo("tree --prefix none --no-dedupe --package");
+        cargo.arg(LIBRARY).args(args).args(["--edges", kinds]);
+        Ok::<_, String>(unique(&cargo.read()?))
     };
     let crates = tree("normal")?;
     if crates.len() > most {
@@ -134,11 +138,8 @@ mod tests {
         let owned = |(name, kind): &(&str, &str)| ((*name).to_owned(), (*kind).to_owned());
         Package {
             name: name.to_owned(),
-            version: "1.0.0".to_owned(),
-            license: None,
             dependencies: dependencies.iter().map(owned).collect(),
-            targets: Vec::new(),
-            features: Vec::new(),
+            ..Package::default()
         }
     }
 

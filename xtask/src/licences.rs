@@ -1,7 +1,11 @@
 //! `licences`: every dependency's licence against the list in `deny.toml`.
 
+use pico_args::Arguments;
+use spdx::{Expression, Licensee, ParseMode};
+
+use crate::program::Run;
 use crate::workspace::{Package, Workspace};
-use crate::{Command, Outcome, only};
+use crate::{Command, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "licences",
@@ -10,18 +14,19 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// What `deny.toml` allows: a licence for all, or for one crate.
+/// What `deny.toml` allows: licences for all, and more for some crates.
 #[derive(Debug, Default)]
 struct Allowed {
-    all: Vec<String>,
-    exceptions: Vec<(String, Vec<String>)>,
+    all: Vec<Licensee>,
+    exceptions: Vec<(String, Vec<Licensee>)>,
 }
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    only(&[], words)?;
+fn run(workspace: &Workspace, words: Arguments) -> Outcome {
+    COMMAND.done(words)?;
     let path = workspace.root.join("deny.toml");
-    let text = std::fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    let allowed = Allowed::read(&text);
+    let read = std::fs::read_to_string(&path).map_err(|e| e.to_string());
+    let allowed = read.and_then(|text| Allowed::read(&text));
+    let allowed = allowed.map_err(|e| format!("{}: {e}", path.display()))?;
     let packages = workspace.all_packages()?;
     let refused: Vec<String> = packages.iter().filter_map(|p| allowed.refuses(p)).collect();
     if !refused.is_empty() {
@@ -38,143 +43,99 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
 
 impl Allowed {
     /// Reads the two lists of `[licenses]`; the rest of the file is cargo-deny's.
-    fn read(text: &str) -> Self {
-        let mut allowed = Self::default();
-        let mut section = "";
-        let mut list = "";
-        for line in text.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
-            if line.starts_with('[') {
-                section = line;
-            } else if let Some((key, _)) =
-                line.split_once(" = [").filter(|_| !line.starts_with('{'))
-            {
-                list = key;
-            }
-            if section != "[licenses]" {
-                continue;
-            }
-            let quoted: Vec<String> =
-                line.split('"').skip(1).step_by(2).map(str::to_owned).collect();
-            match (list, quoted.split_first()) {
-                ("allow", Some(_)) => allowed.all.extend(quoted),
-                ("exceptions", Some((name, licences))) => {
-                    allowed.exceptions.push((name.clone(), licences.to_vec()));
-                }
-                _ => {}
-            }
+    fn read(text: &str) -> Outcome<Self> {
+        let value = toml_span::parse(text).map_err(|e| e.to_string())?;
+        let list = |path| value.pointer(path).and_then(|list| list.as_array());
+        let all = list("/licenses/allow").ok_or("has no list `licenses.allow`")?;
+        let mut allowed = Self { all: licensees(all)?, exceptions: Vec::new() };
+        for exception in list("/licenses/exceptions").into_iter().flatten() {
+            let name = exception.pointer("/crate").and_then(|name| name.as_str());
+            let also = exception.pointer("/allow").and_then(|list| list.as_array());
+            let (name, also) = name.zip(also).ok_or("an exception lacks `crate` or `allow`")?;
+            allowed.exceptions.push((name.to_owned(), licensees(also)?));
         }
-        allowed
+        Ok(allowed)
     }
 
     /// Why a package may not come in, if it may not.
     fn refuses(&self, package: &Package) -> Option<String> {
         let name = format!("{} {}", package.name, package.version);
-        let Some(expression) = &package.license else {
+        let Some(license) = &package.license else {
             return Some(format!("{name} names no licence"));
         };
-        let exceptions =
-            self.exceptions.iter().filter(|(crate_name, _)| *crate_name == package.name);
-        let also: Vec<&String> = exceptions.flat_map(|(_, licences)| licences).collect();
-        let is_allowed = |licence: &str| {
-            // `+` offers later versions too; we take the one named.
-            let licence = licence.trim_end_matches('+');
-            self.all.iter().any(|l| l == licence) || also.iter().any(|l| *l == licence)
+        // Lax: `MIT/Apache-2.0` is an old way to write OR.
+        let expression = match Expression::parse_mode(license, ParseMode::LAX) {
+            Ok(expression) => expression,
+            Err(error) => return Some(format!("{name} is `{license}`: {}", error.reason)),
         };
-        (!holds(expression, &is_allowed)).then(|| format!("{name} is {expression}"))
+        let also = self.exceptions.iter().filter(|(of, _)| *of == package.name);
+        let allowed: Vec<&Licensee> =
+            self.all.iter().chain(also.flat_map(|(_, licences)| licences)).collect();
+        let met = expression.evaluate(|asked| allowed.iter().any(|one| one.satisfies(asked)));
+        (!met).then(|| format!("{name} is {license}"))
     }
 }
 
-/// Whether an SPDX expression can be met by allowed licences. `/` is an old way to write OR.
-fn holds(expression: &str, allowed: &dyn Fn(&str) -> bool) -> bool {
-    let spaced = expression.replace('(', " ( ").replace(')', " ) ").replace('/', " OR ");
-    let words: Vec<&str> = spaced.split_whitespace().collect();
-    let mut rest = words.as_slice();
-    let met = any(&mut rest, allowed);
-    met && rest.is_empty()
-}
-
-fn any(rest: &mut &[&str], allowed: &dyn Fn(&str) -> bool) -> bool {
-    let mut met = all(rest, allowed);
-    while take(rest, "OR") {
-        met |= all(rest, allowed);
-    }
-    met
-}
-
-fn all(rest: &mut &[&str], allowed: &dyn Fn(&str) -> bool) -> bool {
-    let mut met = one(rest, allowed);
-    while take(rest, "AND") {
-        met &= one(rest, allowed);
-    }
-    met
-}
-
-fn one(rest: &mut &[&str], allowed: &dyn Fn(&str) -> bool) -> bool {
-    if take(rest, "(") {
-        let met = any(rest, allowed);
-        return take(rest, ")") && met;
-    }
-    let Some((licence, after)) = rest.split_first() else { return false };
-    *rest = after;
-    if take(rest, "WITH") {
-        let Some((exception, after)) = rest.split_first() else { return false };
-        *rest = after;
-        return allowed(&format!("{licence} WITH {exception}"));
-    }
-    allowed(licence)
-}
-
-fn take(rest: &mut &[&str], word: &str) -> bool {
-    match rest.split_first() {
-        Some((first, after)) if *first == word => {
-            *rest = after;
-            true
-        }
-        _ => false,
-    }
+fn licensees(list: &[toml_span::Value]) -> Outcome<Vec<Licensee>> {
+    let licensee = |value: &toml_span::Value| {
+        let name = value.as_str().unwrap_or_default();
+        Licensee::parse(name).map_err(|e| format!("`{name}` is no licence: {}", e.reason))
+    };
+    list.iter().map(licensee).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Allowed, holds};
-    use crate::workspace::Package;
+    use super::{Allowed, Package};
 
-    fn package(name: &str, license: Option<&str>) -> Package {
-        Package {
+    const DENY: &str = r#"
+[licenses]
+allow = ["MIT", "Apache-2.0 WITH LLVM-exception"]
+exceptions = [
+    # why
+    { crate = "tree", allow = ["MPL-2.0"] },
+]
+[bans]
+allow = ["GPL-3.0"]
+"#;
+
+    fn refused(name: &str, license: Option<&str>) -> Option<String> {
+        let package = Package {
             name: name.to_owned(),
             version: "1.0.0".to_owned(),
             license: license.map(str::to_owned),
-            dependencies: Vec::new(),
-            targets: Vec::new(),
-            features: Vec::new(),
-        }
+            ..Package::default()
+        };
+        Allowed::read(DENY).unwrap().refuses(&package)
     }
 
     #[test]
     fn expressions_are_weighed() {
-        let ok = |licence: &str| ["MIT", "Apache-2.0", "A WITH E"].contains(&licence);
-        for met in
-            ["MIT", "GPL-3.0 OR MIT", "MIT/GPL-3.0", "(GPL OR MIT) AND Apache-2.0", "A WITH E"]
-        {
-            assert!(holds(met, &ok), "{met}");
+        for met in [
+            "MIT",
+            "GPL-3.0-only OR MIT",
+            "MIT/GPL-3.0",
+            "(ISC OR MIT) AND Apache-2.0 WITH LLVM-exception",
+        ] {
+            assert_eq!(refused("other", Some(met)), None);
         }
-        for unmet in ["GPL-3.0", "MIT AND GPL", "(MIT", "MIT Apache-2.0", "", "A WITH X", "A"] {
-            assert!(!holds(unmet, &ok), "{unmet}");
+        for unmet in ["GPL-3.0-only", "MIT AND ISC", "(MIT", "MIT ISC", "", "Apache-2.0", "Mine"] {
+            assert!(refused("other", Some(unmet)).is_some(), "{unmet}");
         }
+        assert!(refused("other", None).unwrap().contains("names no licence"));
     }
 
     #[test]
     fn an_exception_holds_for_its_crate_only() {
-        let allowed = Allowed::read(
-            "[licenses]\nallow = [\n  \"MIT\",\n]\nexceptions = [\n  # why\n  \
-             { crate = \"tree\", allow = [\"MPL-2.0\"] },\n]\n[bans]\nallow = [\"GPL-3.0\"]\n",
-        );
-        assert!(allowed.refuses(&package("tree", Some("MPL-2.0"))).is_none());
-        assert!(allowed.refuses(&package("tree", Some("MPL-2.0+"))).is_none());
-        assert!(allowed.refuses(&package("other", Some("MIT"))).is_none());
-        let refused = allowed.refuses(&package("other", Some("MPL-2.0")));
-        assert_eq!(refused.unwrap(), "other 1.0.0 is MPL-2.0");
-        assert!(allowed.refuses(&package("other", Some("GPL-3.0"))).is_some());
-        assert!(allowed.refuses(&package("other", None)).is_some());
+        assert_eq!(refused("tree", Some("MPL-2.0")), None);
+        assert_eq!(refused("tree", Some("MPL-2.0+")), None);
+        assert_eq!(refused("other", Some("MPL-2.0")).unwrap(), "other 1.0.0 is MPL-2.0");
+    }
+
+    #[test]
+    fn a_list_that_is_lost_or_misspelt_is_an_error() {
+        for text in ["", "[licenses]\nallow = [\"NIT\"]\n", "[licenses]\nallow = [", "a = 1"] {
+            assert!(Allowed::read(text).is_err(), "{text}");
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! `loom`: the model checker on the real lock and commit types, with a floor under its work.
 
-use crate::program::Program;
+use std::process;
+
+use pico_args::Arguments;
+
+use crate::program::Run;
 use crate::workspace::Workspace;
-use crate::{Command, Outcome, only};
+use crate::{Command, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "loom",
@@ -31,17 +35,17 @@ struct Model {
     floor: u64,
 }
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    only(&[], words)?;
+fn run(workspace: &Workspace, words: Arguments) -> Outcome {
+    COMMAND.done(words)?;
     if let Some(name) = CUT_SHORT.iter().find(|name| std::env::var_os(name).is_some()) {
         return Err(format!("{name} is set: loom would stop early and pass; unset it"));
     }
     let mut models = Vec::new();
     for package in workspace.members()?.iter().filter(|p| p.has_target("test", TEST)) {
-        let test = |words| Ok::<_, String>(cargo(workspace, "test --release")?.words(words));
-        let scope = format!("--package {} --test {TEST}", package.name);
-        test(&scope)?.words("--no-run").progress()?;
-        let output = test(&scope)?.words("--quiet -- --nocapture --test-threads 2").quiet()?;
+        let test = format!("test --release --package {} --test {TEST}", package.name);
+        cargo(workspace, &test)?.words("--no-run").progress()?;
+        let mut cargo = cargo(workspace, &test)?;
+        let output = cargo.words("--quiet -- --nocapture --test-threads 2").quiet()?;
         models.extend(output.lines().filter_map(Model::read));
     }
     models.sort_by(|a, b| a.name.cmp(&b.name));
@@ -53,13 +57,14 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
 }
 
 /// Cargo with loom in place of the standard library's locks, in a target folder of its own.
-pub(crate) fn cargo(workspace: &Workspace, words: &str) -> Outcome<Program> {
-    let cargo = workspace.cargo(words).env_flags("RUSTFLAGS", "--cfg loom");
-    let cargo = cargo.env("CARGO_TARGET_DIR", workspace.target()?.join("loom"));
+pub(crate) fn cargo(workspace: &Workspace, words: &str) -> Outcome<process::Command> {
+    let mut cargo = workspace.cargo(words);
+    cargo.env_flags("RUSTFLAGS", "--cfg loom");
+    cargo.env("CARGO_TARGET_DIR", workspace.target()?.join("loom"));
     // The models spend their time in loom itself; a thin LTO would only make the build longer.
-    Ok(cargo
-        .env("CARGO_PROFILE_RELEASE_LTO", "off")
-        .env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16"))
+    cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    cargo.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
+    Ok(cargo)
 }
 
 fn judge(models: &[Model]) -> Outcome {

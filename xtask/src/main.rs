@@ -5,7 +5,6 @@ mod bench;
 mod build;
 mod check;
 mod ci;
-mod json;
 mod layers;
 mod licences;
 mod loom;
@@ -22,6 +21,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use pico_args::Arguments;
 use workspace::Workspace;
 
 /// Every command, in the order in which the list shows them.
@@ -57,29 +57,25 @@ struct Command {
     /// One line for the list.
     about: &'static str,
     /// What it does with the words after its name.
-    run: fn(&Workspace, &[String]) -> Outcome,
+    run: fn(&Workspace, Arguments) -> Outcome,
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let Some((name, rest)) = words.split_first() else {
+    let mut words = Arguments::from_env();
+    let Ok(Some(name)) = words.subcommand() else {
         list();
         return ExitCode::SUCCESS;
     };
-    if ["help", "--help", "-h"].contains(&name.as_str()) {
-        list();
-        return ExitCode::SUCCESS;
-    }
     let Some(command) = COMMANDS.iter().find(|c| c.name == name) else {
         eprintln!("there is no command `{name}`; these are the commands:\n");
         list();
         return ExitCode::from(2);
     };
-    if rest.iter().any(|word| word == "--help" || word == "-h") && !command.args.contains("ARGS") {
-        println!("cargo xtask {} {}\n\n{}", command.name, command.args, command.about);
+    if !command.args.contains("ARGS") && words.contains(["-h", "--help"]) {
+        println!("{}\n\n{}", command.usage(), command.about);
         return ExitCode::SUCCESS;
     }
-    match Workspace::find().and_then(|workspace| (command.run)(&workspace, rest)) {
+    match Workspace::find().and_then(|workspace| (command.run)(&workspace, words)) {
         Ok(note) if note.is_empty() => ExitCode::SUCCESS,
         Ok(note) => {
             println!("{name}: ok, {note}");
@@ -92,6 +88,27 @@ fn main() -> ExitCode {
     }
 }
 
+impl Command {
+    /// How it is called.
+    fn usage(&self) -> String {
+        format!("cargo xtask {} {}", self.name, self.args).trim_end().to_owned()
+    }
+
+    /// Refuses the words that the command has not taken: a mistyped flag must not pass for a check
+    /// that ran.
+    fn done(&self, words: Arguments) -> Outcome<()> {
+        match words.finish().first() {
+            None => Ok(()),
+            Some(word) => Err(format!("does not know {word:?}\nusage: {}", self.usage())),
+        }
+    }
+}
+
+/// The next word that is no flag. The flags with values must have been taken before.
+fn free_word(words: &mut Arguments) -> Outcome<Option<String>> {
+    words.subcommand().map_err(|e| e.to_string())
+}
+
 fn list() {
     let mut text = "cargo xtask COMMAND\n\n".to_owned();
     for command in COMMANDS {
@@ -100,13 +117,4 @@ fn list() {
     }
     // Whoever reads the list through `head` closes it early.
     let _ = std::io::stdout().write_all(text.as_bytes());
-}
-
-/// Refuses words that a command does not know: a mistyped flag must not pass for a check that ran.
-fn only(known: &[&str], words: &[String]) -> Outcome<()> {
-    match words.iter().find(|word| !known.contains(&word.as_str())) {
-        None => Ok(()),
-        Some(word) if known.is_empty() => Err(format!("takes no argument, but got `{word}`")),
-        Some(word) => Err(format!("does not know `{word}`; it takes {}", known.join(", "))),
-    }
 }

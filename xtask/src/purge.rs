@@ -2,10 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process;
 
-use crate::program::Program;
+use pico_args::Arguments;
+
+use crate::program::Run;
 use crate::workspace::Workspace;
-use crate::{Command, Outcome, only};
+use crate::{Command, Outcome};
 
 pub(crate) const COMMAND: Command = Command {
     name: "purge",
@@ -23,9 +26,9 @@ const CARGO_MARK: &str = "CACHEDIR.TAG";
 /// The folder inside a target folder that cargo gives to tests: what lies there, tests made.
 const TESTS_OWN: &str = "tmp";
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    only(&["--dry-run"], words)?;
-    let dry = !words.is_empty();
+fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
+    let dry = words.contains("--dry-run");
+    COMMAND.done(words)?;
     let folders = clear(&workspace.root, dry)?;
     if !dry {
         workspace.cargo("build --workspace").progress()?;
@@ -52,7 +55,7 @@ fn findings(root: &Path) -> Outcome<Vec<PathBuf>> {
     search(root, &mut found)?;
     found.sort();
     for folder in &found {
-        let tracked = Program::new("git").words("ls-files --").args([folder]).at(root).read()?;
+        let tracked = git(root, "ls-files --").arg(folder).read()?;
         if let Some(file) = tracked.lines().next() {
             return Err(format!(
                 "{file} is tracked by git, but lies in {}, which builds or runs made; \
@@ -110,6 +113,12 @@ fn foreign(folder: &Path) -> Outcome<Option<PathBuf>> {
     Ok(None)
 }
 
+fn git(root: &Path, words: &str) -> process::Command {
+    let mut git = process::Command::new("git");
+    git.current_dir(root).words(words);
+    git
+}
+
 fn is_run(folder: &Path) -> bool {
     folder.join(RUN_MARK).symlink_metadata().is_ok_and(|meta| meta.is_file())
 }
@@ -122,12 +131,10 @@ fn entries(folder: &Path) -> Outcome<Vec<PathBuf>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use tempfile::TempDir;
 
-    use super::{clear, findings, fs};
-    use crate::program::Program;
+    use super::{clear, findings, fs, git};
+    use crate::program::Run;
 
     /// A repository with a tracked file, a user's store, a build folder and the folder of a run.
     fn repository() -> TempDir {
@@ -139,8 +146,8 @@ mod tests {
         for file in ["target/CACHEDIR.TAG", "target/debug/x", "target/tmp/t.db", "not/target/y"] {
             write(&root, file);
         }
-        git(root.path(), "init --quiet");
-        git(root.path(), "add src");
+        git(root.path(), "init --quiet").quiet().unwrap();
+        git(root.path(), "add src").quiet().unwrap();
         root
     }
 
@@ -148,10 +155,6 @@ mod tests {
         let path = root.path().join(file);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path, "x").unwrap();
-    }
-
-    fn git(root: &Path, words: &str) {
-        Program::new("git").words(words).at(root).quiet().unwrap();
     }
 
     fn names(root: &TempDir) -> Vec<String> {
@@ -194,7 +197,7 @@ mod tests {
     fn a_tracked_file_in_a_marked_folder_stops_everything() {
         let root = repository();
         write(&root, "demo-run/kept.txt");
-        git(root.path(), "add demo-run/kept.txt");
+        git(root.path(), "add demo-run/kept.txt").quiet().unwrap();
         let error = findings(root.path()).unwrap_err();
         assert!(error.contains("demo-run/kept.txt is tracked"), "{error}");
     }

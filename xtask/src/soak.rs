@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use pico_args::Arguments;
+
+use crate::program::Run;
 use crate::workspace::{Package, Workspace};
-use crate::{Command, Outcome};
+use crate::{Command, Outcome, free_word};
 
 pub(crate) const COMMAND: Command = Command {
     name: "soak",
@@ -32,7 +35,7 @@ struct Tally {
     counts: Vec<(String, u64)>,
 }
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
+fn run(workspace: &Workspace, words: Arguments) -> Outcome {
     let asked = Asked::read(words)?;
     let members = workspace.members()?;
     let is_module = |package: &&Package| {
@@ -56,8 +59,9 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
     let mut tally = Tally::default();
     let mut seed = asked.seed;
     loop {
-        let cargo = workspace.cargo(&build).words("--quiet -- --nocapture").words(&filter);
-        let ended = cargo.env("CODEX_SEED", seed.to_string()).collect()?;
+        let mut cargo = workspace.cargo(&build);
+        cargo.words("--quiet -- --nocapture").words(&filter).env("CODEX_SEED", seed.to_string());
+        let ended = cargo.collect(None, false)?;
         if !ended.success() {
             return Err(format!("`CODEX_SEED={seed} cargo {build}` failed:\n{}", ended.output));
         }
@@ -71,26 +75,16 @@ fn run(workspace: &Workspace, words: &[String]) -> Outcome {
 }
 
 impl Asked {
-    fn read(words: &[String]) -> Outcome<Self> {
-        let mut asked = Self { test: String::new(), minutes: 1, seed: 1 };
-        let mut words = words.iter();
-        while let Some(word) = words.next() {
-            let number = match word.as_str() {
-                "--minutes" => &mut asked.minutes,
-                "--seed" => &mut asked.seed,
-                test if asked.test.is_empty() && !test.starts_with('-') => {
-                    test.clone_into(&mut asked.test);
-                    continue;
-                }
-                unknown => return Err(format!("does not know `{unknown}`")),
-            };
-            let value = words.next().and_then(|value| value.parse().ok());
-            *number = value.ok_or_else(|| format!("`{word}` takes a whole number"))?;
-        }
-        if asked.test.is_empty() {
-            return Err("takes the name of a file of tests, such as `crypto_nonces`".to_owned());
-        }
-        Ok(asked)
+    fn read(mut words: Arguments) -> Outcome<Self> {
+        let mut number = |flag, default| {
+            let given = words.opt_value_from_str(flag).map_err(|e| format!("{flag}: {e}"));
+            Ok::<u64, String>(given?.unwrap_or(default))
+        };
+        let (minutes, seed) = (number("--minutes", 1)?, number("--seed", 1)?);
+        let test = free_word(&mut words)?;
+        COMMAND.done(words)?;
+        let test = test.ok_or("takes the name of a file of tests, such as `crypto_nonces`")?;
+        Ok(Self { test, minutes, seed })
     }
 }
 
@@ -130,10 +124,10 @@ impl std::fmt::Display for Tally {
 
 #[cfg(test)]
 mod tests {
-    use super::{Asked, Tally};
+    use super::{Arguments, Asked, Tally};
 
     fn asked(line: &str) -> Result<Asked, String> {
-        Asked::read(&line.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        Asked::read(Arguments::from_vec(line.split_whitespace().map(Into::into).collect()))
     }
 
     #[test]

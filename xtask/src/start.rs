@@ -1,5 +1,8 @@
 //! `demo` and the `performance-` commands: the programs of codex-bench.
 
+use pico_args::Arguments;
+
+use crate::program::Run;
 use crate::workspace::Workspace;
 use crate::{Command, Outcome};
 
@@ -38,8 +41,8 @@ pub(crate) const HOT_BACKUP: Command = Command {
     run: |workspace, words| start(workspace, "hot_backup", words),
 };
 
-fn start(workspace: &Workspace, program: &str, words: &[String]) -> Outcome {
-    let cargo = workspace.cargo("run --quiet --release --package codex-bench --bin");
-    cargo.args([program, "--"]).args(words).open()?;
+fn start(workspace: &Workspace, program: &str, words: Arguments) -> Outcome {
+    let mut cargo = workspace.cargo("run --quiet --release --package codex-bench --bin");
+    cargo.args([program, "--"]).args(words.finish()).open()?;
     Ok(String::new())
 }

@@ -1,7 +1,10 @@
 //! `test`: every test and every doctest, with nextest where it is installed.
 
+use pico_args::Arguments;
+
+use crate::program::Run;
 use crate::workspace::{Package, Workspace};
-use crate::{Command, Outcome};
+use crate::{Command, Outcome, free_word};
 
 pub(crate) const COMMAND: Command = Command {
     name: "test",
@@ -17,21 +20,14 @@ struct Counts {
     failed: u64,
 }
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    let (flags, names): (Vec<&String>, Vec<&String>) =
-        words.iter().partition(|w| w.starts_with('-'));
-    if let Some(unknown) = flags.iter().find(|flag| **flag != "--alone") {
-        return Err(format!(
-            "does not know `{unknown}`; it takes a part of a test's name, --alone"
-        ));
-    }
-    if names.len() > 1 {
-        return Err("takes one NAME: a part of the tests' names".to_owned());
-    }
-    let name = names.first().map(|name| name.as_str());
+fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
+    let alone = words.contains("--alone");
+    let name = free_word(&mut words)?;
+    COMMAND.done(words)?;
+    let name = name.as_deref();
     let mut counts = Counts::default();
     let mut failures = Vec::new();
-    for scope in scopes(workspace, !flags.is_empty())? {
+    for scope in scopes(workspace, alone)? {
         println!("tests of {}", scope.cargo);
         for (what, run) in [("tests", tests as Runner), ("doctests", doctests)] {
             let (of_scope, ok) = run(workspace, &scope, name)?;
@@ -80,13 +76,13 @@ fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<Scope>> {
 fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
     let ended = if workspace.has("nextest") {
         workspace.cargo("nextest run --no-run").words(&scope.cargo).progress()?;
-        let quiet = "--cargo-quiet --no-tests pass --no-fail-fast --status-level slow";
-        let cargo = workspace.cargo("nextest run --final-status-level fail").words(quiet);
-        cargo.words(&scope.cargo).args(name).echo()?
+        let mut cargo = workspace.cargo("nextest run --cargo-quiet --no-tests pass");
+        cargo.words("--no-fail-fast --status-level slow --final-status-level fail");
+        cargo.words(&scope.cargo).args(name).collect(None, true)?
     } else {
         workspace.cargo("test --no-run --tests").words(&scope.cargo).progress()?;
-        let cargo = workspace.cargo("test --quiet --tests --no-fail-fast").words(&scope.cargo);
-        cargo.args(name).echo()?
+        let mut cargo = workspace.cargo("test --quiet --tests --no-fail-fast");
+        cargo.words(&scope.cargo).args(name).collect(None, true)?
     };
     Ok((Counts::of(&ended.output), ended.success()))
 }
@@ -95,8 +91,8 @@ fn doctests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome
     if !scope.has_lib {
         return Ok((Counts::default(), true));
     }
-    let cargo = workspace.cargo("test --quiet --doc").words(&scope.cargo).args(name);
-    let ended = cargo.collect()?;
+    let mut cargo = workspace.cargo("test --quiet --doc");
+    let ended = cargo.words(&scope.cargo).args(name).collect(None, false)?;
     let counts = Counts::of(&ended.output);
     if !ended.success() {
         println!("{}", ended.output);

@@ -1,10 +1,13 @@
 //! The workspace as cargo sees it: its root, its packages, their edges, targets and features.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use tinyjson::JsonValue as Json;
 
 use crate::Outcome;
-use crate::json::Value;
-use crate::program::Program;
+use crate::program::Run;
 
 /// The workspace that this program belongs to.
 #[derive(Debug)]
@@ -14,7 +17,7 @@ pub(crate) struct Workspace {
 }
 
 /// One package, of the workspace or from outside.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Package {
     /// Its name.
     pub(crate) name: String,
@@ -27,7 +30,7 @@ pub(crate) struct Package {
     /// Its programs, tests and libraries.
     pub(crate) targets: Vec<Target>,
     /// Its features, and what each turns on.
-    pub(crate) features: Vec<(String, Vec<String>)>,
+    pub(crate) features: BTreeMap<String, Vec<String>>,
 }
 
 /// One thing that cargo builds of a package.
@@ -53,9 +56,11 @@ impl Workspace {
         Err(format!("{} has no Cargo.toml: run `cargo xtask` in the repository", root.display()))
     }
 
-    /// Cargo, in the root.
-    pub(crate) fn cargo(&self, words: &str) -> Program {
-        Program::cargo(&self.root).words(words)
+    /// The cargo that started this program, in the root, with the words of a line.
+    pub(crate) fn cargo(&self, words: &str) -> Command {
+        let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        cargo.current_dir(&self.root).words(words);
+        cargo
     }
 
     /// Whether cargo has this subcommand (`fmt`, `clippy`, `nextest`, ...).
@@ -76,14 +81,17 @@ impl Workspace {
     /// The folder that cargo builds into.
     pub(crate) fn target(&self) -> Outcome<PathBuf> {
         let text = self.cargo("metadata --format-version 1 --no-deps").read()?;
-        let target = Value::read(&text)?.field("target_directory").text().map(PathBuf::from);
-        target.ok_or_else(|| "`cargo metadata` names no target directory".to_owned())
+        let target = text_of(field(&json(&text)?, "target_directory"));
+        if target.is_empty() {
+            return Err("`cargo metadata` names no target directory".to_owned());
+        }
+        Ok(target.into())
     }
 
     /// The files of the repository, also those not added yet: paths with `/`, sorted.
     pub(crate) fn files(&self) -> Outcome<Vec<String>> {
         let list = "ls-files -z --cached --others --exclude-standard --deduplicate";
-        let text = Program::new("git").words(list).at(&self.root).read();
+        let text = Command::new("git").words(list).current_dir(&self.root).read();
         let text = text.map_err(|e| format!("needs git to know which files are tracked: {e}"))?;
         let there = |path: &&str| !path.is_empty() && self.root.join(path).is_file();
         let mut files: Vec<String> = text.split('\0').filter(there).map(str::to_owned).collect();
@@ -105,34 +113,65 @@ impl Package {
 
     /// The names of its features, but for `default`.
     pub(crate) fn feature_names(&self) -> Vec<&str> {
-        self.features.iter().map(|(name, _)| name.as_str()).filter(|n| *n != "default").collect()
+        self.features.keys().map(String::as_str).filter(|name| *name != "default").collect()
     }
 }
 
-fn packages(metadata: &str) -> Outcome<Vec<Package>> {
-    Ok(Value::read(metadata)?.field("packages").items().iter().map(package).collect())
+/// Reads what cargo printed.
+pub(crate) fn json(text: &str) -> Outcome<Json> {
+    text.parse().map_err(|e| format!("cannot read the JSON that cargo printed: {e}"))
 }
 
-fn package(value: &Value) -> Package {
-    let text = |value: &Value, name: &str| value.field(name).text().unwrap_or_default().to_owned();
-    let texts = |value: &Value| value.texts().into_iter().map(str::to_owned).collect();
-    let dependency = |d: &Value| {
-        let kind = d.field("kind").text().unwrap_or("normal");
-        (text(d, "name"), kind.to_owned())
+/// The field of an object; null if there is none.
+pub(crate) fn field<'a>(value: &'a Json, name: &str) -> &'a Json {
+    match value {
+        Json::Object(fields) => fields.get(name).unwrap_or(&Json::Null),
+        _ => &Json::Null,
+    }
+}
+
+/// The text of a string; empty for anything else.
+pub(crate) fn text_of(value: &Json) -> String {
+    value.get().cloned().unwrap_or_default()
+}
+
+/// The texts of a list of strings; none for anything else.
+pub(crate) fn texts_of(value: &Json) -> Vec<String> {
+    items(value).iter().map(text_of).collect()
+}
+
+fn items(value: &Json) -> &[Json] {
+    value.get::<Vec<Json>>().map_or(&[], Vec::as_slice)
+}
+
+fn packages(metadata: &str) -> Outcome<Vec<Package>> {
+    Ok(items(field(&json(metadata)?, "packages")).iter().map(package).collect())
+}
+
+fn package(value: &Json) -> Package {
+    let text = |value: &Json, name: &str| text_of(field(value, name));
+    let dependency = |d: &Json| {
+        let kind = Some(text(d, "kind")).filter(|kind| !kind.is_empty());
+        (text(d, "name"), kind.unwrap_or_else(|| "normal".to_owned()))
     };
-    let target = |t: &Value| Target {
-        kind: t.field("kind").texts().first().copied().unwrap_or_default().to_owned(),
+    let target = |t: &Json| Target {
+        kind: texts_of(field(t, "kind")).into_iter().next().unwrap_or_default(),
         name: text(t, "name"),
-        features: texts(t.field("required-features")),
+        features: texts_of(field(t, "required-features")),
     };
-    let feature = |(name, on): &(String, Value)| (name.clone(), texts(on));
+    let features = match field(value, "features") {
+        Json::Object(features) => {
+            features.iter().map(|(f, on)| (f.clone(), texts_of(on))).collect()
+        }
+        _ => BTreeMap::new(),
+    };
     Package {
         name: text(value, "name"),
         version: text(value, "version"),
-        license: value.field("license").text().map(str::to_owned),
-        dependencies: value.field("dependencies").items().iter().map(dependency).collect(),
-        targets: value.field("targets").items().iter().map(target).collect(),
-        features: value.field("features").fields().iter().map(feature).collect(),
+        license: field(value, "license").get().cloned(),
+        dependencies: items(field(value, "dependencies")).iter().map(dependency).collect(),
+        targets: items(field(value, "targets")).iter().map(target).collect(),
+        features,
     }
 }
 

@@ -4,15 +4,17 @@ mod edits;
 mod table;
 mod tree;
 
-use std::path::Path;
+use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use crate::program::{Program, part, part_beside};
+use pico_args::Arguments;
+
+use crate::program::{Run, part, part_beside};
 use crate::workspace::Workspace;
-use crate::{Command, Outcome};
+use crate::{Command, Outcome, free_word};
 use table::Mutant;
 use tree::{Programs, Tree};
 
@@ -32,24 +34,21 @@ const BESIDE: usize = 3;
 /// A test that takes longer than this hangs.
 const LIMIT: Duration = Duration::from_mins(4);
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    let (flags, names): (Vec<&String>, Vec<&String>) =
-        words.iter().partition(|w| w.starts_with('-'));
-    if let Some(unknown) = flags.iter().find(|flag| **flag != "--no-baseline") {
-        return Err(format!(
-            "does not know `{unknown}`; it takes the name of a mutant, --no-baseline"
-        ));
+fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
+    let baseline = !words.contains("--no-baseline");
+    let mut names = Vec::new();
+    while let Some(name) = free_word(&mut words)? {
+        if !MUTANTS.iter().any(|mutant| mutant.name == name) {
+            return Err(format!("there is no mutant `{name}`; see xtask/src/mutants/table.rs"));
+        }
+        names.push(name);
     }
-    if let Some(unknown) =
-        names.iter().find(|name| !MUTANTS.iter().any(|m| m.name == name.as_str()))
-    {
-        return Err(format!("there is no mutant `{unknown}`; see xtask/src/mutants/table.rs"));
-    }
+    COMMAND.done(words)?;
     let chosen = |m: &&Mutant| names.is_empty() || names.iter().any(|name| *name == m.name);
     let chosen: Vec<Mutant> = MUTANTS.iter().filter(chosen).copied().collect();
     let programs =
         part("a copy with all mutants is built", || Tree::make(workspace)?.build(&chosen))?;
-    if flags.is_empty() {
+    if baseline {
         for mutant in without_repetition(&chosen) {
             part(&format!("unbroken: {}", mutant.where_caught()), || {
                 passes_unbroken(workspace, &programs, mutant)
@@ -93,7 +92,7 @@ fn without_repetition(mutants: &[Mutant]) -> Vec<&Mutant> {
 }
 
 fn passes_unbroken(workspace: &Workspace, programs: &Programs, mutant: &Mutant) -> Outcome<()> {
-    let ended = mutant.start(workspace, programs)?.within(LIMIT)?;
+    let ended = mutant.program(workspace, programs)?.collect(Some(LIMIT), false)?;
     if !ended.success() {
         return Err(format!("the tests fail without any mutant:\n{}", ended.output));
     }
@@ -105,8 +104,8 @@ fn passes_unbroken(workspace: &Workspace, programs: &Programs, mutant: &Mutant) 
 
 /// Runs the tests of the mutant: they must fail, and say why.
 fn catch(workspace: &Workspace, programs: &Programs, mutant: &Mutant) -> Outcome<()> {
-    let started = mutant.start(workspace, programs)?.env(tree::CHOSEN, mutant.name);
-    let ended = started.within(LIMIT)?;
+    let mut program = mutant.program(workspace, programs)?;
+    let ended = program.env(tree::CHOSEN, mutant.name).collect(Some(LIMIT), false)?;
     let output = tail(&ended.output);
     let place = mutant.where_caught();
     if ended.success() {
@@ -141,14 +140,14 @@ impl Mutant {
         format!("{}, {program}, {tests}", self.package)
     }
 
-    fn start(&self, workspace: &Workspace, programs: &Programs) -> Outcome<Program> {
+    /// Its tests, to be run.
+    fn program(&self, workspace: &Workspace, programs: &Programs) -> Outcome<process::Command> {
         let program = programs.get(&(self.package.to_owned(), self.program.to_owned()));
-        let program: &Path =
-            program.ok_or_else(|| format!("{} was not built", self.where_caught()))?;
-        let started = Program::new(program).at(&workspace.root.join(self.package));
-        let filter = Some(self.tests).filter(|tests| !tests.is_empty());
-        let started = started.args(filter).words("--nocapture --test-threads 2");
-        Ok(started.env("RUST_BACKTRACE", "0"))
+        let program = program.ok_or_else(|| format!("{} was not built", self.where_caught()))?;
+        let mut command = process::Command::new(program);
+        command.current_dir(workspace.root.join(self.package)).env("RUST_BACKTRACE", "0");
+        command.words(self.tests).words("--nocapture --test-threads 2");
+        Ok(command)
     }
 }
 

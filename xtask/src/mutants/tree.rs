@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use super::edits::EDITS;
 use super::table::Mutant;
-use crate::json::Value;
-use crate::workspace::Workspace;
+use crate::program::Run;
+use crate::workspace::{Workspace, field, json, text_of, texts_of};
 use crate::{Outcome, loom};
 
 /// The variable that names the mutant that runs.
@@ -88,15 +88,18 @@ impl Tree {
         programs: &mut Programs,
     ) -> Outcome<()> {
         let words = "test --no-run --quiet --message-format json-render-diagnostics --package";
-        let mut cargo = if with_loom {
-            loom::cargo(&self.copy, words)?.env("CARGO_TARGET_DIR", self.target.join("loom"))
+        let (mut cargo, target) = if with_loom {
+            (loom::cargo(&self.copy, words)?, self.target.join("loom"))
         } else {
-            self.copy.cargo(words).env("CARGO_TARGET_DIR", &self.target)
+            (self.copy.cargo(words), self.target.clone())
         };
-        cargo = cargo.args([package]).args(with_loom.then_some("--release"));
+        cargo.arg(package).args(with_loom.then_some("--release")).env("CARGO_TARGET_DIR", target);
         for name in names {
-            cargo =
-                if name.is_empty() { cargo.words("--lib") } else { cargo.args(["--test", name]) };
+            if name.is_empty() {
+                cargo.arg("--lib")
+            } else {
+                cargo.args(["--test", name])
+            };
         }
         for (kind, name, program) in executables(&cargo.read()?) {
             let name = if kind == "lib" { String::new() } else { name };
@@ -142,13 +145,12 @@ fn remove_others(root: &Path, folder: &Path, files: &BTreeSet<PathBuf>) -> Outco
 /// Kind, name and path of the test programs among cargo's messages, one JSON object a line.
 fn executables(messages: &str) -> Vec<(String, String, PathBuf)> {
     let built = |line| {
-        let message = Value::read(line).ok()?;
-        let is_test = *message.field("profile").field("test") == Value::Bool(true);
-        let program = message.field("executable").text().map(PathBuf::from)?;
-        let target = message.field("target");
-        let kind = (*target.field("kind").texts().first()?).to_owned();
-        let name = target.field("name").text()?.to_owned();
-        is_test.then_some((kind, name, program))
+        let message = json(line).ok()?;
+        let is_test = *field(field(&message, "profile"), "test").get::<bool>()?;
+        let program = PathBuf::from(field(&message, "executable").get::<String>()?);
+        let target = field(&message, "target");
+        let kind = texts_of(field(target, "kind")).into_iter().next()?;
+        is_test.then_some((kind, text_of(field(target, "name")), program))
     };
     messages.lines().filter_map(built).collect()
 }

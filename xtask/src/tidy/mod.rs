@@ -11,13 +11,15 @@ mod tree;
 
 use std::fmt;
 
+use pico_args::Arguments;
+
 use crate::workspace::Workspace;
-use crate::{Command, Outcome, only};
+use crate::{Command, Outcome};
 use source::Source;
 
 pub(crate) const COMMAND: Command = Command {
     name: "tidy",
-    args: "[--bless-(format|golden)]",
+    args: "[--bless-format] [--bless-golden]",
     about: "house rules on sources, tree and documents",
     run,
 };
@@ -44,14 +46,16 @@ struct Finding {
     warning: bool,
 }
 
-fn run(workspace: &Workspace, words: &[String]) -> Outcome {
-    only(&["--bless-format", "--bless-golden"], words)?;
+fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
+    let (bless_format, bless_golden) =
+        (words.contains("--bless-format"), words.contains("--bless-golden"));
+    COMMAND.done(words)?;
     let mut files = read(workspace)?;
-    if words.iter().any(|word| word == "--bless-format") {
+    if bless_format {
         format::bless_sources(workspace, &files)?;
         files = read(workspace)?;
     }
-    if words.iter().any(|word| word == "--bless-golden") {
+    if bless_golden {
         format::bless_golden(workspace, &files)?;
         files = read(workspace)?;
     }
