@@ -15,5 +15,21 @@ pub mod run;
 pub mod table;
 pub mod tree;
 
+use std::process::ExitCode;
+
+use args::Args;
+use pico_args::Arguments;
+
+/// Runs a program with the arguments of this process; an error is printed behind its name.
+pub fn program(name: &str, run: impl FnOnce(Args) -> Outcome) -> ExitCode {
+    match run(Args::new(Arguments::from_env())) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{name}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 /// What a program of this crate returns: any error, printed as its message.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -2,17 +2,11 @@
 
 use std::time::Duration;
 
+use indicatif::HumanCount;
+
 /// `1234567` as `1,234,567`.
 pub fn grouped(n: u64) -> String {
-    let digits = n.to_string();
-    let mut out = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
+    HumanCount(n).to_string()
 }
 
 /// `count` in `elapsed` as a whole number a second.
@@ -36,15 +30,6 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
-/// Bytes with the unit that fits.
-pub fn bytes(n: u64) -> String {
-    match n {
-        n if n < 10 << 10 => format!("{} B", grouped(n)),
-        n if n < 10 << 20 => format!("{} KiB", grouped(n >> 10)),
-        n => format!("{} MiB", grouped(n >> 20)),
-    }
-}
-
 /// `numerator / denominator` with one decimal; `-` when there is nothing to divide by.
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
 pub fn ratio(numerator: u64, denominator: u64) -> String {
@@ -52,11 +37,6 @@ pub fn ratio(numerator: u64, denominator: u64) -> String {
         0 => "-".into(),
         _ => format!("{:.1}", numerator as f64 / denominator as f64),
     }
-}
-
-/// The middle of the values (the lower one of two).
-pub fn median<T: Ord + Copy>(values: &[T]) -> Option<T> {
-    quantile(values, 1, 2)
 }
 
 /// The value below which `part / whole` of the values lie.
@@ -73,11 +53,8 @@ mod tests {
 
     #[test]
     fn numbers_read_well() {
-        assert_eq!(grouped(0), "0");
-        assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(span(Duration::from_micros(1_500)), "1.5 ms");
-        assert_eq!(bytes(20 << 20), "20 MiB");
         assert_eq!(ratio(3, 2), "1.5");
         assert_eq!(ratio(3, 0), "-");
         assert_eq!(rate(100, Duration::from_secs(2)), 50);
@@ -85,8 +62,8 @@ mod tests {
 
     #[test]
     fn the_median_is_the_middle() {
-        assert_eq!(median::<u64>(&[]), None);
-        assert_eq!(median(&[3, 1, 2]), Some(2));
+        assert_eq!(quantile::<u64>(&[], 1, 2), None);
+        assert_eq!(quantile(&[3, 1, 2], 1, 2), Some(2));
         assert_eq!(quantile(&[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11], 9, 10), Some(10));
     }
 }

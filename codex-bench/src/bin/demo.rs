@@ -11,24 +11,17 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use codex_bench::args::Args;
-use codex_bench::numbers::{bytes, grouped, rate, ratio, span};
+use codex_bench::numbers::{grouped, rate, ratio, span};
 use codex_bench::run::RunFolder;
-use codex_bench::table::Table;
 use codex_bench::tree::{self, FileEntry, Found};
-use codex_bench::{Outcome, crew};
+use codex_bench::{Outcome, crew, program, table};
 use codex_core::crypto::Key;
 use codex_core::{BackupPolicy, Backups, Stats, Store};
-use indicatif::{ProgressBar, ProgressStyle};
+use comfy_table::Table;
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 
 fn main() -> ExitCode {
-    match demo(Args::from_env()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("demo: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program("demo", demo)
 }
 
 /// What the demo was asked for.
@@ -39,27 +32,26 @@ struct Plan {
     keep: bool,
 }
 
-/// Runs the demo; false when an acknowledged write was lost.
-fn demo(mut args: Args) -> Outcome<bool> {
-    let child: Option<PathBuf> = args.optional("write-into")?;
+fn demo(mut args: Args) -> Outcome {
+    let child: Option<PathBuf> = args.optional("--write-into")?;
     let plan = Plan {
-        tree: args.optional("tree")?,
-        limit: args.value("limit", 20_000, "files at most")?,
-        workers: args.value("workers", 32, "threads that write at once")?,
-        keep: args.flag("keep", "leave the stores behind, to look at"),
+        tree: args.optional("--tree")?,
+        limit: args.value("--limit", 20_000, "files at most")?,
+        workers: args.value("--workers", 32, "threads that write at once")?,
+        keep: args.flag("--keep", "leave the stores behind, to look at"),
     };
     let what = "demo [--tree FOLDER]: stores an entry for each file of a folder tree \
                 (default: this folder and the sources that cargo has downloaded)";
     if !args.finish(what)? {
-        return Ok(true);
+        return Ok(());
     }
     let files = find_files(&plan)?;
     if let Some(path) = child {
-        return write_acknowledging(&path, &files, plan.workers).map(|()| true);
+        return write_acknowledging(&path, &files, plan.workers);
     }
     let mut folder = RunFolder::new("demo", None)?;
     println!("{} files; stores in {}\n", grouped(files.len() as u64), folder.path().display());
-    let mut table = Table::new([
+    let mut table = table::new([
         "run",
         "workers",
         "writes",
@@ -80,7 +72,7 @@ fn demo(mut args: Args) -> Outcome<bool> {
     println!("per sync: commits that shared one fsync. longest hold: of the memory lock.\n");
     query(&folder.file("files.db"))?;
     folder.done(plan.keep);
-    Ok(lost == 0)
+    if lost == 0 { Ok(()) } else { Err(format!("{lost} acknowledged writes are lost").into()) }
 }
 
 fn find_files(plan: &Plan) -> Outcome<Vec<Found>> {
@@ -212,12 +204,12 @@ fn query(path: &Path) -> Outcome {
         println!(
             "{prefix}: {} files, {}, {} lines; the largest:",
             grouped(entries.len() as u64),
-            bytes(size),
+            HumanBytes(size),
             grouped(lines)
         );
         entries.sort_by_key(|entry| std::cmp::Reverse(entry.bytes));
         for entry in entries.iter().take(3) {
-            println!("  {:>12}  {}", bytes(entry.bytes), entry.path);
+            println!("  {:>12}  {}", HumanBytes(entry.bytes).to_string(), entry.path);
         }
     }
     store.close()?;
@@ -254,7 +246,7 @@ impl Row<'_> {
     fn add(&self, table: &mut Table, stats: Option<&Stats>) {
         let per_sync = |stats: &Stats| ratio(stats.commits, stats.storage.groups);
         let hold = |stats: &Stats| span(Duration::from_nanos(stats.data_hold_ns_max));
-        table.row([
+        table.add_row([
             self.run.into(),
             self.workers.to_string(),
             grouped(self.writes),

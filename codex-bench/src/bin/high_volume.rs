@@ -10,31 +10,25 @@ use std::time::Duration;
 use codex_bench::args::Args;
 use codex_bench::numbers::{grouped, rate, ratio, span};
 use codex_bench::run::RunFolder;
-use codex_bench::table::Table;
-use codex_bench::{Outcome, crew};
+use codex_bench::{Outcome, crew, program, table};
 use codex_core::crypto::Key;
 use codex_core::{BackupPolicy, Backups, Form, OpenOptions, Store};
+use comfy_table::Table;
 use serde::{Deserialize, Serialize};
 
 fn main() -> ExitCode {
-    match high_volume(Args::from_env()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("high_volume: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program("high_volume", high_volume)
 }
 
 fn high_volume(mut args: Args) -> Outcome {
-    let keep = args.flag("keep", "leave the stores behind, to look at");
+    let keep = args.flag("--keep", "leave the stores behind, to look at");
     if !args.finish("high_volume: five loads, plain and encrypted; every result is checked")? {
         return Ok(());
     }
     let mut folder = RunFolder::new("high-volume", None)?;
     let heads = ["load", "operations", "seconds", "ops/s", "per sync", "longest hold", "checked"];
     for (title, encrypted) in [("plain", false), ("encrypted", true)] {
-        let mut table = Table::new(heads);
+        let mut table = table::new(heads);
         let run = Run { folder: folder.file(title), encrypted };
         std::fs::create_dir_all(&run.folder)?;
         run.writes_with_backups(&mut table)?;
@@ -238,7 +232,7 @@ impl Row {
 
     fn add(self, table: &mut Table, checked: &str) {
         let [load, operations, seconds, per_second, per_sync, hold] = self.cells;
-        table.row([load, operations, seconds, per_second, per_sync, hold, checked.into()]);
+        table.add_row([load, operations, seconds, per_second, per_sync, hold, checked.into()]);
     }
 }
 

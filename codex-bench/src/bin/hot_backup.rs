@@ -12,30 +12,23 @@ use std::time::{Duration, Instant};
 use codex_bench::args::Args;
 use codex_bench::numbers::{grouped, quantile, span};
 use codex_bench::run::RunFolder;
-use codex_bench::table::Table;
-use codex_bench::{Outcome, crew};
+use codex_bench::{Outcome, crew, program, table};
 use codex_core::{Form, Store};
 
 fn main() -> ExitCode {
-    match hot_backup(Args::from_env()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("hot_backup: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program("hot_backup", hot_backup)
 }
 
 fn hot_backup(mut args: Args) -> Outcome {
-    let entries: u64 = args.value("entries", 1_000_000, "how many keys the store has")?;
-    let writers: usize = args.value("writers", 8, "how many threads write")?;
-    let rounds: u32 = args.value("rounds", 3, "how often each is measured")?;
-    let base: Option<PathBuf> = args.optional("dir")?;
+    let entries: u64 = args.value("--entries", 1_000_000, "how many keys the store has")?;
+    let writers: usize = args.value("--writers", 8, "how many threads write")?;
+    let rounds: u32 = args.value("--rounds", 3, "how often each is measured")?;
+    let base: Option<PathBuf> = args.optional("--dir")?;
     if !args.finish("hot_backup: how long writes take beside a hot backup")? {
         return Ok(());
     }
     let mut table =
-        Table::new(["form", "beside", "writes", "median", "99%", "99.9%", "longest", "backup"]);
+        table::new(["form", "beside", "writes", "median", "99%", "99.9%", "longest", "backup"]);
     for form in [Form::Wal, Form::Ledger] {
         let mut folder = RunFolder::new("hot-backup", base.clone())?;
         let store = Store::options().form(form).open(folder.file("hot.db"))?;
@@ -56,7 +49,7 @@ fn hot_backup(mut args: Args) -> Outcome {
         {
             writes.sort_unstable();
             let at = |part, whole| span(quantile(&writes, part, whole).unwrap_or_default());
-            table.row([
+            table.add_row([
                 form.to_string(),
                 what.to_owned(),
                 grouped(writes.len() as u64),

@@ -8,23 +8,17 @@ use std::time::Duration;
 use codex_bench::args::Args;
 use codex_bench::numbers::{grouped, rate, ratio, span};
 use codex_bench::run::RunFolder;
-use codex_bench::table::Table;
-use codex_bench::{Outcome, crew, disk};
+use codex_bench::{Outcome, crew, disk, program, table};
 use codex_core::{Form, Store};
+use comfy_table::Table;
 
 fn main() -> ExitCode {
-    match scaling(Args::from_env()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("scaling: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program("scaling", scaling)
 }
 
 fn scaling(mut args: Args) -> Outcome {
-    let sets: u64 = args.value("sets", 1_000, "sets by each worker")?;
-    let keep = args.flag("keep", "leave the stores behind, to look at");
+    let sets: u64 = args.value("--sets", 1_000, "sets by each worker")?;
+    let keep = args.flag("--keep", "leave the stores behind, to look at");
     if !args.finish("scaling: 1 to 32 workers writing at once, in all three forms")? {
         return Ok(());
     }
@@ -35,7 +29,7 @@ fn scaling(mut args: Args) -> Outcome {
     );
     let heads =
         ["form", "workers", "sets", "seconds", "sets/s", "vs 1 worker", "per sync", "longest hold"];
-    let mut table = Table::new(heads);
+    let mut table = table::new(heads);
     for form in [Form::Wal, Form::Ledger, Form::Snapshot] {
         let mut single = None;
         for workers in [1, 2, 4, 8, 16, 32] {
@@ -56,7 +50,7 @@ fn scaling(mut args: Args) -> Outcome {
         batch.set_bytes(format!("preloaded/{index:08}"), VALUE)?;
     }
     batch.commit()?;
-    let mut table = Table::new(heads);
+    let mut table = table::new(heads);
     let label = format!("snapshot, {} keys before", grouped(PRELOADED));
     let run = Run { label, workers: 32, sets: sets.div_ceil(10) };
     let per_second = run.measure(&store, None, &mut table)?;
@@ -89,7 +83,7 @@ impl Run {
         let writes = self.sets * self.workers as u64;
         let per_second = rate(writes, elapsed);
         let stats = store.stats();
-        table.row([
+        table.add_row([
             self.label.clone(),
             self.workers.to_string(),
             grouped(writes),

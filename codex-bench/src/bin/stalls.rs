@@ -8,31 +8,24 @@ use std::time::{Duration, Instant};
 
 use codex_bench::args::Args;
 use codex_bench::numbers::{grouped, quantile, span};
-use codex_bench::table::Table;
-use codex_bench::{Outcome, crew};
+use codex_bench::{Outcome, crew, program, table};
 use codex_core::{Form, Store};
 use codex_storage::vfs::CallKind;
 use codex_storage::vfs::fault::{Calls, FaultDir};
 
 fn main() -> ExitCode {
-    match stalls(Args::from_env()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("stalls: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    program("stalls", stalls)
 }
 
 fn stalls(mut args: Args) -> Outcome {
-    let sync_ms: u64 = args.value("sync-ms", 50, "how long each sync takes, in milliseconds")?;
-    let seconds: u64 = args.value("seconds", 3, "how long each row is measured")?;
+    let sync_ms: u64 = args.value("--sync-ms", 50, "how long each sync takes, in milliseconds")?;
+    let seconds: u64 = args.value("--seconds", 3, "how long each row is measured")?;
     if !args.finish("stalls: how long reads take beside a slow disk")? {
         return Ok(());
     }
     let sync = Duration::from_millis(sync_ms);
     let mut table =
-        Table::new(["beside", "form", "reads", "median", "99.99%", "longest", "commits"]);
+        table::new(["beside", "form", "reads", "median", "99.99%", "longest", "commits"]);
     for (beside, form, writers, checkpoints) in [
         ("nothing", Form::Wal, 0, false),
         ("4 writers", Form::Wal, 4, false),
@@ -43,7 +36,7 @@ fn stalls(mut args: Args) -> Outcome {
         let load = Load { form, writers, checkpoints, time: Duration::from_secs(seconds) };
         let (reads, commits) = load.run(sync)?;
         let at = |part, whole| quantile(&reads, part, whole).unwrap_or_default();
-        table.row([
+        table.add_row([
             beside.into(),
             form.to_string(),
             grouped(reads.len() as u64),
