@@ -50,6 +50,7 @@ pub mod atomic {
 /// Threads that the model checker observes.
 pub mod thread {
     use std::io;
+    use std::thread::{Builder, Scope, ScopedJoinHandle};
 
     #[cfg(loom)]
     use loom::thread as imp;
@@ -57,6 +58,9 @@ pub mod thread {
     use std::thread as imp;
 
     pub use imp::{JoinHandle, current, yield_now};
+    /// Runs threads that may borrow, and joins them. loom has no such threads: they are std's in
+    /// the models too, where nothing that they do may touch a lock or an atomic of this module.
+    pub use std::thread::scope;
 
     /// Starts a thread with the name `name`.
     ///
@@ -68,7 +72,23 @@ pub mod thread {
     ) -> io::Result<JoinHandle<T>> {
         imp::Builder::new().name(name.to_owned()).spawn(f)
     }
+
+    /// Starts a thread of a [`scope`] with the name `name`.
+    ///
+    /// # Errors
+    /// Returns the error of the system if it cannot create another thread.
+    pub fn spawn_scoped<'scope, T: Send + 'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        name: &str,
+        f: impl FnOnce() -> T + Send + 'scope,
+    ) -> io::Result<ScopedJoinHandle<'scope, T>> {
+        Builder::new().name(name.to_owned()).spawn_scoped(scope, f)
+    }
 }
+
+/// Channels between threads. loom has none: they are crossbeam's in the models too, where no thread
+/// waits for one.
+pub use crossbeam::channel;
 
 /// A lock for mutual exclusion.
 pub struct Mutex<T>(imp::Mutex<T>);

@@ -61,11 +61,13 @@ struct Command {
 }
 
 fn main() -> ExitCode {
-    let mut words = Arguments::from_env();
-    let Ok(Some(name)) = words.subcommand() else {
+    let mut words = std::env::args_os().skip(1);
+    let name = words.next().unwrap_or_else(|| "help".into()).to_string_lossy().into_owned();
+    let mut words = Arguments::from_vec(words.collect());
+    if ["help", "--help", "-h"].contains(&name.as_str()) {
         list();
         return ExitCode::SUCCESS;
-    };
+    }
     let Some(command) = COMMANDS.iter().find(|c| c.name == name) else {
         eprintln!("there is no command `{name}`; these are the commands:\n");
         list();
@@ -99,7 +101,9 @@ impl Command {
     fn done(&self, words: Arguments) -> Outcome<()> {
         match words.finish().first() {
             None => Ok(()),
-            Some(word) => Err(format!("does not know {word:?}\nusage: {}", self.usage())),
+            Some(word) => {
+                Err(format!("does not know `{}`\nusage: {}", word.display(), self.usage()))
+            }
         }
     }
 }

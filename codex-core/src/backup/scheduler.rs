@@ -9,10 +9,10 @@ use codex_storage::batch::Seq;
 use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::{Mutex, thread};
 use codex_storage::vfs::{Open, Vfs};
 use codex_storage::{Error as StorageError, file_facts};
-use crossbeam::channel::{Sender, bounded};
 
 use super::join::{self, StoreFile, Take};
 use super::settle::{Settled, is_outrun, settle};

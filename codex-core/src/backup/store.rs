@@ -12,9 +12,9 @@ use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::names::Names;
 use codex_storage::storage::Form;
+use codex_storage::sync::channel::unbounded;
 use codex_storage::sync::thread;
 use codex_storage::vfs::{Mode, Vfs};
-use crossbeam::channel::unbounded;
 
 use super::join::{self, StoreFile, Take};
 use super::settle::{Settled, is_outrun, settle};

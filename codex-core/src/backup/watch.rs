@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use codex_backup::{Event, Policy};
-use crossbeam::channel::{Receiver, RecvTimeoutError, after, never};
-use crossbeam::select;
+use codex_storage::sync::channel::{Receiver, RecvTimeoutError, after, never, select};
 
 use super::scheduler::Shared;
 use crate::engine::Engine;

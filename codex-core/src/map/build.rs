@@ -7,8 +7,8 @@ use std::panic;
 use std::sync::Arc;
 
 use codex_storage::batch::{Op, Seq};
+use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::thread::{self, JoinHandle};
-use crossbeam::channel::{Sender, bounded};
 
 use super::{Hash, Map, Ordered};
 use crate::entry::Entry;

@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread;
 
 use super::blocks::{Block, Blocks, End};
 use super::format::{BLOCKS_START, FOOTER_LEN, Footer, TAIL_LEN, key_info};
@@ -13,6 +11,8 @@ use crate::error::{Error, RecordError, Result};
 use crate::header::{Found, HEADER_LEN, Header, seal_error};
 use crate::history::Position;
 use crate::seal::{Opener, Seal};
+use crate::sync::channel::{Receiver, Sender, bounded};
+use crate::sync::thread;
 use crate::vfs::{File, Open, Vfs};
 
 /// An open image. It is never changed in place, so what was opened stays whole whatever takes
@@ -183,9 +183,9 @@ impl ImageReader {
     /// come.
     fn each_block_read_ahead(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
         thread::scope(|scope| {
-            let (sender, ahead) = sync_channel(BLOCKS_AHEAD);
-            let reader = thread::Builder::new().name("codexdb-image".into());
-            if reader.spawn_scoped(scope, move || self.send_blocks(&sender)).is_err() {
+            let (sender, ahead) = bounded(BLOCKS_AHEAD);
+            let read_ahead = move || self.send_blocks(&sender);
+            if thread::spawn_scoped(scope, "codexdb-image", read_ahead).is_err() {
                 return self.each_block(take);
             }
             take_all(&ahead, &mut take)
@@ -193,7 +193,7 @@ impl ImageReader {
     }
 
     /// Ends early when the receiver is gone.
-    fn send_blocks(&self, to: &SyncSender<Result<Step>>) {
+    fn send_blocks(&self, to: &Sender<Result<Step>>) {
         let mut blocks = Blocks::new(self);
         loop {
             let step = match blocks.next() {

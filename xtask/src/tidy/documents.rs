@@ -83,7 +83,7 @@ fn lacks_test(code: &str, sources: &[Source]) -> bool {
     let function = format!("fn {name}(");
     plain
         && name.matches('_').count() >= UNDERSCORES_OF_A_SENTENCE
-        && !sources.iter().any(|source| source.code.contains(&function))
+        && !sources.iter().any(|source| source.text.contains(&function))
 }
 
 /// Where the edits of all mutants stand.

@@ -2,8 +2,8 @@
 
 mod documents;
 mod format;
-mod paths;
 mod rust;
+mod seams;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -42,8 +42,6 @@ struct Finding {
     /// Counted from 1; 0 for the file as a whole.
     line: usize,
     text: String,
-    /// A finding that only asks for a look does not fail the command.
-    warning: bool,
 }
 
 fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
@@ -61,19 +59,14 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
     }
     let mut findings = check(&files);
     findings.sort();
-    let (warnings, errors): (Vec<Finding>, Vec<Finding>) =
-        findings.into_iter().partition(|f| f.warning);
-    for finding in &warnings {
-        println!("  warning: {finding}");
+    if findings.is_empty() {
+        return Ok(format!("{} files", files.len()));
     }
-    if errors.is_empty() {
-        return Ok(format!("{} files, {} warnings", files.len(), warnings.len()));
+    let mut list: Vec<String> = findings.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
+    if findings.len() > SHOWN_MAX {
+        list.push(format!("and {} more", findings.len() - SHOWN_MAX));
     }
-    let mut list: Vec<String> = errors.iter().take(SHOWN_MAX).map(ToString::to_string).collect();
-    if errors.len() > SHOWN_MAX {
-        list.push(format!("and {} more", errors.len() - SHOWN_MAX));
-    }
-    Err(format!("{} places break a rule\n  {}", errors.len(), list.join("\n  ")))
+    Err(format!("{} places break a rule\n  {}", findings.len(), list.join("\n  ")))
 }
 
 fn read(workspace: &Workspace) -> Outcome<Vec<File>> {
@@ -93,7 +86,7 @@ fn check(files: &[File]) -> Vec<Finding> {
     findings.extend(format::check(files, &sources));
     for source in &sources {
         findings.extend(rust::check(source));
-        findings.extend(paths::check(source));
+        findings.extend(seams::check(source));
     }
     findings
 }
@@ -111,11 +104,7 @@ impl File {
 
 impl Finding {
     fn new(path: &str, line: usize, text: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), line, text: text.into(), warning: false }
-    }
-
-    fn warning(path: &str, line: usize, text: impl Into<String>) -> Self {
-        Self { warning: true, ..Self::new(path, line, text) }
+        Self { path: path.to_owned(), line, text: text.into() }
     }
 }
 

@@ -1,4 +1,7 @@
-//! A Rust source as the rules see it: code without comments and literals, and its test lines.
+//! A Rust source as the rules see it: its lines, and which of them belong to tests.
+//!
+//! There is no parser: `check` holds the sources to the layout of rustfmt, by which an item ends at
+//! the first line that has the indentation of its first line and ends in `}`, `;` or `,`.
 
 use super::File;
 
@@ -7,8 +10,6 @@ use super::File;
 pub(super) struct Source<'a> {
     pub(super) path: &'a str,
     pub(super) text: &'a str,
-    /// The text with comments, and the insides of strings and characters, blanked; lines are kept.
-    pub(super) code: String,
     /// For each line, whether it belongs to tests.
     pub(super) is_test: Vec<bool>,
 }
@@ -17,31 +18,28 @@ impl<'a> Source<'a> {
     /// The file as Rust source, if it is one.
     pub(super) fn of(file: &'a File) -> Option<Self> {
         let text = file.text().filter(|_| file.has_extension("rs"))?;
-        let code = Blanker::new(text).blank(false);
-        let is_test = if is_test_file(&file.path) {
-            vec![true; text.lines().count()]
-        } else {
-            test_lines(&code, text.lines().count())
-        };
-        Some(Self { path: &file.path, text, code, is_test })
+        let lines: Vec<&str> = text.lines().collect();
+        let mut is_test = vec![is_test_file(&file.path); lines.len()];
+        for (at, line) in lines.iter().enumerate() {
+            if names_test(line) {
+                let end = end_of_item(&lines, at + 1);
+                is_test.iter_mut().take(end + 1).skip(at).for_each(|is_test| *is_test = true);
+            }
+        }
+        Some(Self { path: &file.path, text, is_test })
     }
 
-    /// The lines of code outside tests, with their numbers from 1; a test's line is empty.
-    pub(super) fn library_code(&self) -> String {
-        let kept = self.code.lines().zip(&self.is_test);
-        let mut code = String::new();
-        for (line, is_test) in kept {
-            code.push_str(if *is_test { "" } else { line });
-            code.push('\n');
-        }
-        code
+    /// The lines outside tests that have code, with their numbers from 1, without comments.
+    pub(super) fn code(&self) -> impl Iterator<Item = (usize, &'a str)> {
+        let lines = (1..).zip(self.text.lines()).zip(&self.is_test);
+        let outside = lines.filter(|(_, is_test)| !**is_test);
+        let code = outside.map(|((number, line), _)| (number, without_comment(line).trim()));
+        code.filter(|(_, line)| !line.is_empty())
     }
 
     /// What the code means: outside tests, without comments and layout, but with its literals.
     pub(super) fn meaning(&self) -> String {
-        let bare = Blanker::new(self.text).blank(true);
-        let kept = bare.lines().zip(&self.is_test).filter(|(_, is_test)| !**is_test);
-        let words = kept.flat_map(|(line, _)| line.split_whitespace());
+        let words = self.code().flat_map(|(_, line)| line.split_whitespace());
         words.collect::<Vec<_>>().join(" ")
     }
 
@@ -56,45 +54,18 @@ impl<'a> Source<'a> {
 }
 
 /// The folders of the library crates.
-pub(super) const LIBRARIES: &[&str] =
-    &["codex-core", "codex-storage", "codex-backup", "codex-crypto"];
+const LIBRARIES: &[&str] = &["codex-core", "codex-storage", "codex-backup", "codex-crypto"];
 
-/// The 1-based line of a byte of a text.
-pub(super) fn line_of(text: &str, byte: usize) -> usize {
-    text.bytes().take(byte).filter(|b| *b == b'\n').count() + 1
-}
-
-/// The byte behind the bracket that closes the first one at or after `from`.
-pub(super) fn end_of_group(code: &str, from: usize) -> usize {
-    let mut depth = 0_usize;
-    for (at, byte) in code.bytes().enumerate().skip(from) {
-        match byte {
-            b'{' | b'(' | b'[' => depth += 1,
-            b'}' | b')' | b']' => {
-                depth = depth.saturating_sub(1);
-                if depth == 0 {
-                    return at + 1;
-                }
-            }
-            _ => {}
-        }
-    }
-    code.len()
-}
-
-/// Where the item that follows `from` ends: behind its body, or behind its semicolon.
-pub(super) fn end_of_item(code: &str, from: usize) -> usize {
-    let mut at = from;
-    while let Some((step, byte)) =
-        code.bytes().enumerate().skip(at).find(|(_, b)| b"{([;".contains(b))
-    {
-        match byte {
-            b';' => return step + 1,
-            b'{' => return end_of_group(code, step),
-            _ => at = end_of_group(code, step),
-        }
-    }
-    code.len()
+/// The index of the last line of the item whose first line, or first attribute, is `start`.
+pub(super) fn end_of_item(lines: &[&str], start: usize) -> usize {
+    let indentation = |line: &str| line.len() - line.trim_start().len();
+    let first = lines.get(start).map_or(0, |line| indentation(line));
+    let ends = |line: &&str| {
+        let code = line.trim_start();
+        let is_code = !code.starts_with("//") && !code.starts_with('#');
+        is_code && indentation(line) == first && code.ends_with(['}', ';', ','])
+    };
+    lines.iter().skip(start).position(ends).map_or(lines.len(), |lines| start + lines)
 }
 
 fn is_test_file(path: &str) -> bool {
@@ -103,167 +74,20 @@ fn is_test_file(path: &str) -> bool {
     file == "tests.rs" || parts.any(|part| ["tests", "benches", "examples", "fuzz"].contains(&part))
 }
 
-/// The lines of the items under a `#[cfg(test)]`.
-fn test_lines(code: &str, lines: usize) -> Vec<bool> {
-    let mut is_test = vec![false; lines];
-    let mut from = 0;
-    while let Some(found) = code.get(from..).and_then(|rest| rest.find("#[cfg(")) {
-        let start = from + found;
-        let attribute_end = end_of_group(code, start + 1);
-        let condition = code.get(start..attribute_end).unwrap_or_default();
-        from = attribute_end;
-        if !names_test(condition) {
-            continue;
-        }
-        let end = end_of_item(code, attribute_end);
-        let first = line_of(code, start) - 1;
-        let last = line_of(code, end.saturating_sub(1));
-        for line in is_test.iter_mut().take(last).skip(first) {
-            *line = true;
-        }
-        from = end;
-    }
-    is_test
+/// Whether a line is a `#[cfg(..)]` that asks for tests.
+fn names_test(line: &str) -> bool {
+    let Some(condition) = line.trim_start().strip_prefix("#[cfg(") else { return false };
+    let words: Vec<&str> = condition.split(|c: char| !c.is_alphanumeric() && c != '"').collect();
+    words.iter().enumerate().any(|(at, word)| {
+        *word == "test" && at.checked_sub(1).is_none_or(|before| words.get(before) != Some(&"not"))
+    })
 }
 
-fn names_test(condition: &str) -> bool {
-    let words: Vec<&str> = condition.split(|c: char| !c.is_alphanumeric() && c != '_').collect();
-    words.windows(2).any(|pair| matches!(pair, [before, "test"] if *before != "not"))
-}
-
-/// Goes through a text once, replacing what is no code by spaces.
-struct Blanker {
-    text: Vec<char>,
-    at: usize,
-    out: String,
-}
-
-impl Blanker {
-    fn new(text: &str) -> Self {
-        Self { text: text.chars().collect(), at: 0, out: String::with_capacity(text.len()) }
-    }
-
-    /// Blanks comments and, unless `literals` are kept, the insides of literals.
-    fn blank(mut self, literals: bool) -> String {
-        while let Some(c) = self.peek(0) {
-            match (c, self.peek(1)) {
-                ('/', Some('/')) => self.skip_line(),
-                ('/', Some('*')) => self.skip_block(),
-                ('"', _) => self.string(literals),
-                ('r', Some('"' | '#')) if !self.after_word() && self.raw_hashes().is_some() => {
-                    self.raw_string(literals);
-                }
-                ('\'', _) => self.character(literals),
-                _ => self.keep(),
-            }
-        }
-        self.out
-    }
-
-    fn peek(&self, ahead: usize) -> Option<char> {
-        self.text.get(self.at + ahead).copied()
-    }
-
-    /// Whether the character here goes on with a word; the `b` of `br"..."` is not one.
-    fn after_word(&self) -> bool {
-        let before = |n| self.at.checked_sub(n).and_then(|at| self.text.get(at)).copied();
-        let is_word = |c: char| c.is_alphanumeric() || c == '_';
-        match before(1) {
-            Some('b') => before(2).is_some_and(is_word),
-            other => other.is_some_and(is_word),
-        }
-    }
-
-    fn keep(&mut self) {
-        self.out.extend(self.peek(0));
-        self.at += 1;
-    }
-
-    /// One character of a literal or comment: its place is kept, and its content if wanted.
-    fn pass(&mut self, content: bool) {
-        let c = self.peek(0).unwrap_or_default();
-        self.out.push(if content || c == '\n' { c } else { ' ' });
-        self.at += 1;
-    }
-
-    fn skip_line(&mut self) {
-        while self.peek(0).is_some_and(|c| c != '\n') {
-            self.pass(false);
-        }
-    }
-
-    fn skip_block(&mut self) {
-        let mut depth = 0_usize;
-        loop {
-            match (self.peek(0), self.peek(1)) {
-                (Some('/'), Some('*')) => {
-                    depth += 1;
-                    self.pass(false);
-                }
-                (Some('*'), Some('/')) => {
-                    depth -= 1;
-                    self.pass(false);
-                }
-                (None, _) => return,
-                _ => {}
-            }
-            self.pass(false);
-            if depth == 0 {
-                return;
-            }
-        }
-    }
-
-    fn string(&mut self, literals: bool) {
-        self.keep();
-        while let Some(c) = self.peek(0) {
-            if c == '"' {
-                return self.keep();
-            }
-            if c == '\\' {
-                self.pass(literals);
-            }
-            self.pass(literals);
-        }
-    }
-
-    /// The number of `#` of a raw string that starts here; none if it is not one.
-    fn raw_hashes(&self) -> Option<usize> {
-        let hashes = self.text.iter().skip(self.at + 1).take_while(|c| **c == '#').count();
-        (self.peek(hashes + 1) == Some('"')).then_some(hashes)
-    }
-
-    fn raw_string(&mut self, literals: bool) {
-        let hashes = self.raw_hashes().unwrap_or(0);
-        for _ in 0..hashes + 2 {
-            self.keep();
-        }
-        while let Some(c) = self.peek(0) {
-            let closes = c == '"' && (1..=hashes).all(|n| self.peek(n) == Some('#'));
-            if closes {
-                for _ in 0..=hashes {
-                    self.keep();
-                }
-                return;
-            }
-            self.pass(literals);
-        }
-    }
-
-    /// A character literal, or the mark of a lifetime.
-    fn character(&mut self, literals: bool) {
-        let escaped = self.peek(1) == Some('\\');
-        if !escaped && self.peek(2) != Some('\'') {
-            return self.keep();
-        }
-        self.keep();
-        if escaped {
-            self.pass(literals);
-        }
-        self.pass(literals);
-        while self.peek(0).is_some_and(|c| c != '\'') {
-            self.pass(literals);
-        }
-        self.keep();
+/// A `//` with a quote after it may stand inside a string, and stays.
+fn without_comment(line: &str) -> &str {
+    match line.split_once("//") {
+        Some((code, _)) if code.trim().is_empty() => "",
+        Some((code, comment)) if code.ends_with(' ') && !comment.contains('"') => code,
+        _ => line,
     }
 }
