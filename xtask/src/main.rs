@@ -117,7 +117,7 @@ fn list() {
     let mut text = "cargo xtask COMMAND\n\n".to_owned();
     for command in COMMANDS {
         let usage = format!("{} {}", command.name, command.args);
-        let _ = writeln!(text, "  {usage:<32} {}", command.about);
+        let _ = writeln!(text, "  {usage:<38} {}", command.about);
     }
     // Whoever reads the list through `head` closes it early.
     let _ = std::io::stdout().write_all(text.as_bytes());

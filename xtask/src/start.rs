@@ -6,40 +6,43 @@ use crate::program::Run;
 use crate::workspace::Workspace;
 use crate::{Command, Outcome};
 
-pub(crate) const DEMO: Command = Command {
-    name: "demo",
-    args: "[ARGS]",
-    about: "the store at work: real files, 32 threads, a killed process, nothing lost",
-    run: |workspace, words| start(workspace, "demo", words),
-};
+pub(crate) const DEMO: Command = command(
+    "demo",
+    "the store at work: real files, 32 threads, a killed process, nothing lost",
+    |workspace, words| start(workspace, "demo", words),
+);
 
-pub(crate) const SCALING: Command = Command {
-    name: "performance-scaling",
-    args: "[ARGS]",
-    about: "1 to 32 writers in each storage form, beside the disk's raw sync rate",
-    run: |workspace, words| start(workspace, "scaling", words),
-};
+pub(crate) const SCALING: Command = command(
+    "performance-scaling",
+    "1 to 32 writers in each storage form, beside the disk's raw sync rate",
+    |workspace, words| start(workspace, "scaling", words),
+);
 
-pub(crate) const HIGH_VOLUME: Command = Command {
-    name: "performance-high-volume",
-    args: "[ARGS]",
-    about: "many writes, mixed work, large values, backups, replay: all verified",
-    run: |workspace, words| start(workspace, "high_volume", words),
-};
+pub(crate) const HIGH_VOLUME: Command = command(
+    "performance-high-volume",
+    "many writes, mixed work, large values, backups, replay: all verified",
+    |workspace, words| start(workspace, "high_volume", words),
+);
 
-pub(crate) const STALLS: Command = Command {
-    name: "performance-stalls",
-    args: "[ARGS]",
-    about: "how long reads take beside commits, images and checkpoints on a slow disk",
-    run: |workspace, words| start(workspace, "stalls", words),
-};
+pub(crate) const STALLS: Command = command(
+    "performance-stalls",
+    "how long reads take beside commits, images and checkpoints on a slow disk",
+    |workspace, words| start(workspace, "stalls", words),
+);
 
-pub(crate) const HOT_BACKUP: Command = Command {
-    name: "performance-hot-backup",
-    args: "[ARGS]",
-    about: "how long writes take beside a hot backup, and without",
-    run: |workspace, words| start(workspace, "hot_backup", words),
-};
+pub(crate) const HOT_BACKUP: Command = command(
+    "performance-hot-backup",
+    "how long writes take beside a hot backup, and without",
+    |workspace, words| start(workspace, "hot_backup", words),
+);
+
+const fn command(
+    name: &'static str,
+    about: &'static str,
+    run: fn(&Workspace, Arguments) -> Outcome,
+) -> Command {
+    Command { name, args: "[ARGS]", about, run }
+}
 
 fn start(workspace: &Workspace, program: &str, words: Arguments) -> Outcome {
     let mut cargo = workspace.cargo("run --quiet --release --package codex-bench --bin");
