@@ -164,22 +164,16 @@ impl Backups {
 
     /// Like [`lock`](Self::lock). `watch` can end the wait with [`Error::Stopped`].
     pub(crate) fn lock_watched(&self, watch: &mut Watch<'_>) -> Result<Box<dyn LockGuard>> {
-        let start = self.vfs.clock.monotonic();
-        loop {
-            if let Some(lock) = self.try_lock()? {
-                return Ok(lock);
-            }
-            if sign_of_life(watch).is_break() {
+        let mut attempt = || {
+            let lock = self.try_lock()?;
+            if lock.is_none() && sign_of_life(watch).is_break() {
                 return Err(Error::Stopped { path: self.dir().path(self.name()) });
             }
-            let waited = self.vfs.clock.monotonic().saturating_sub(start);
-            if waited >= self.options.lock_timeout {
-                let path = self.dir().path(&self.names.backup_lock());
-                return Err(Error::Busy { path, waited });
-            }
-            // The lock has no queue, so it is polled.
-            self.vfs.clock.sleep(LOCK_POLL.min(self.options.lock_timeout));
-        }
+            Ok(lock)
+        };
+        let (lock, waited) = self.vfs.clock.wait_for(self.options.lock_timeout, &mut attempt)?;
+        let path = || self.dir().path(&self.names.backup_lock());
+        lock.ok_or_else(|| Error::Busy { path: path(), waited })
     }
 
     /// Takes the rotation lock, or returns `None` if another handle holds it.
@@ -208,6 +202,3 @@ pub(crate) fn names_of(vfs: &Vfs, name: &str) -> Result<Names> {
         Err(_) => Err(invalid("no store may have this name")),
     }
 }
-
-/// The interval between two attempts to take the lock.
-const LOCK_POLL: Duration = Duration::from_millis(10);

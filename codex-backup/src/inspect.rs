@@ -5,7 +5,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use codex_storage::vfs::File;
+use codex_storage::vfs::{File, in_pieces};
 use sha2::{Digest, Sha256};
 
 /// Inspects files of one format. The implementation knows the format; this crate does not.
@@ -203,18 +203,14 @@ impl Inspect for Whole {
     ) -> Result<Facts, InspectError> {
         let size = file.len()?;
         let mut digest = Sha256::new();
-        let mut buffer = vec![0; CHUNK_BYTES];
-        let mut at = 0;
-        while at < size {
-            let here = usize::try_from(size - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-            let Some(chunk) = buffer.get_mut(..here) else { break };
-            file.read_exact_at(chunk, at)?;
-            digest.update(chunk);
-            at += here as u64;
-            if reading(at).is_break() {
-                return Err(InspectError::Stopped);
+        in_pieces(0..size, |piece, at| {
+            file.read_exact_at(piece, at)?;
+            digest.update(&*piece);
+            match reading(at + piece.len() as u64) {
+                ControlFlow::Continue(()) => Ok(()),
+                ControlFlow::Break(()) => Err(InspectError::Stopped),
             }
-        }
+        })?;
         let mark = digest.finalize().to_vec();
         Ok(Facts { mark, form: "file".to_owned(), size, ..Facts::default() })
     }
@@ -278,6 +274,3 @@ impl File for Prefix {
 pub(crate) fn to_the_end(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
-
-/// Number of bytes per read.
-pub(crate) const CHUNK_BYTES: usize = 128 * 1024;

@@ -5,11 +5,11 @@ use std::io::ErrorKind::{CrossesDevices, PermissionDenied, Unsupported};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use codex_storage::vfs::{Clock, Dir, File, Mode, Open, Paced};
+use codex_storage::vfs::{Clock, Dir, File, Mode, Open, Paced, in_pieces};
 
 use crate::copy::{Copied, Method, Phase, Source, Watch, Writer};
 use crate::error::{Error, Named, Result};
-use crate::inspect::{CHUNK_BYTES, Depth, Facts, Inspect};
+use crate::inspect::{Depth, Facts, Inspect};
 use crate::meter::Meter;
 
 /// A copy to be made.
@@ -129,16 +129,10 @@ impl Job<'_> {
         watch: &mut Watch<'_>,
     ) -> Result<()> {
         self.fill(total, watch, |output| {
-            let mut buffer = vec![0; CHUNK_BYTES];
-            let mut at = 0;
-            while at < total {
-                let here = usize::try_from(total - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-                let Some(chunk) = buffer.get_mut(..here) else { break };
-                input.read_exact_at(chunk, at).named("read", self.from, name)?;
-                output.write(chunk, at)?;
-                at += here as u64;
-            }
-            Ok(())
+            in_pieces(0..total, |piece, at| {
+                input.read_exact_at(piece, at).named("read", self.from, name)?;
+                output.write(piece, at)
+            })
         })
     }
 

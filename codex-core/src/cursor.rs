@@ -85,12 +85,8 @@ impl DoubleEndedIterator for Iter {
 
 impl FusedIterator for Iter {}
 
-/// Keys and values appear in no log.
-impl fmt::Debug for Iter {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Iter")
-    }
-}
+// Keys and values appear in no log.
+codex_storage::opaque_debug!(Iter);
 
 /// Keys in order, from either end; made by `keys` of [`Store`](crate::Store) and
 /// [`Snapshot`](crate::Snapshot).

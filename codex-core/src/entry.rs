@@ -33,11 +33,13 @@ impl Entry {
     }
 
     /// The key.
+    #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn key(&self) -> &[u8] {
         &self.shared.slice[..self.key_len()]
     }
 
     /// The stored value.
+    #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn value(&self) -> &[u8] {
         &self.shared.slice[self.key_len()..]
     }
@@ -51,6 +53,7 @@ impl Entry {
         usize::try_from(self.shared.header.header).expect("a key has at most 65,535 bytes")
     }
 
+    #[expect(clippy::indexing_slicing, reason = "`len` was in the bounds just before")]
     fn concat(key: &[u8], [first, second]: [&[u8]; 2]) -> Self {
         let parts = [key, first, second];
         let len = parts.iter().map(|part| part.len()).sum();
@@ -70,6 +73,7 @@ impl Entry {
 
     /// An entry of `bytes`: a key of `key_len` bytes, then the stored value.
     pub(crate) fn from_bytes(key_len: usize, bytes: &[u8]) -> Self {
+        assert!(key_len <= bytes.len(), "an entry begins with its whole key");
         let key_len = u32::try_from(key_len).expect("longer keys are refused before");
         Self { shared: ThinArc::from_header_and_slice(key_len, bytes) }
     }
@@ -127,6 +131,12 @@ mod tests {
                 assert_eq!(parts.key(), key);
             }
         }
+    }
+
+    #[test]
+    #[should_panic(expected = "an entry begins with its whole key")]
+    fn a_key_that_is_longer_than_its_entry_stops_the_writer() {
+        Entry::from_bytes(6, b"short");
     }
 
     #[test]

@@ -85,7 +85,7 @@
 //! - A handle is of no use in a child made by `fork`: what writes, syncs, reads files or waits for
 //!   a thread returns [`Error::ForkedChild`] there. Reads from memory are not checked, since that
 //!   would slow each, and may wait for ever. Open the store after forking.
-//! - Tested on Linux. Elsewhere it compiles.
+//! - Linux and macOS only: elsewhere it does not compile. Tested on Linux.
 //!
 //! # Features
 //!

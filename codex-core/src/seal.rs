@@ -240,11 +240,7 @@ impl seal::Opener for Opener {
     }
 }
 
-impl fmt::Debug for Opener {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Opener")
-    }
-}
+codex_storage::opaque_debug!(Opener);
 
 /// The entropy of the vfs as crypto wants it.
 fn source(entropy: &Arc<dyn Entropy>) -> impl FnMut(&mut [u8]) -> codex_crypto::Result<()> + '_ {

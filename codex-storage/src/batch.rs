@@ -1,10 +1,11 @@
 //! Records and batches in their one encoded form, and the group that a commit makes durable.
 //!
-//! Records are encoded straight into the buffer that becomes the frame: what a writer hands over
-//! is copied once. The layout is `docs/FORMAT.md`, section "Records".
+//! Records are encoded straight into the buffer that becomes the frame: the bytes of a writer
+//! are copied once. The layout is `docs/FORMAT.md`, section "Records".
 
 use std::fmt;
 
+use crate::codec::put;
 use crate::error::RecordError;
 
 /// The longest key, in bytes.
@@ -36,7 +37,7 @@ pub enum Op<'a> {
     Clear,
 }
 
-/// The batches of one commit group, encoded one behind the other in the buffer that becomes the
+/// The batches of one commit group, encoded one after the other in the buffer that becomes the
 /// frame.
 ///
 /// A batch is one commit: wholly there or wholly absent. Get a group from
@@ -62,7 +63,7 @@ pub struct Layout {
 }
 
 impl Group {
-    /// An empty group with room as `layout` says.
+    /// An empty group with the room of `layout`.
     pub fn new(layout: Layout) -> Self {
         let mut group =
             Self { buf: Vec::new(), ends: Vec::new(), open: None, only_removals: true, layout };
@@ -111,13 +112,9 @@ impl Group {
         // `begin` has opened one.
         self.open = None;
         let records = self.buf.len() - start - BATCH_HEAD - self.layout.batch_extra;
-        // `push` holds a batch below BATCH_LEN_MAX, so its length fits.
-        let records = u32::try_from(records).unwrap_or(u32::MAX);
-        if let Some(head) = self.buf.get_mut(start..start + BATCH_HEAD) {
-            let (count, len) = head.split_at_mut(4);
-            count.copy_from_slice(&ops.to_le_bytes());
-            len.copy_from_slice(&records.to_le_bytes());
-        }
+        let records = u32::try_from(records).expect("`push` holds a batch below the limit");
+        put(&mut self.buf, start, ops.to_le_bytes());
+        put(&mut self.buf, start + 4, records.to_le_bytes());
         self.ends.push(self.buf.len());
     }
 
@@ -151,13 +148,13 @@ impl Group {
     /// Calls `f` with the operations of each finished batch in order.
     ///
     /// # Errors
-    /// What `f` returns.
+    /// The errors of `f`.
     pub fn for_each<E: From<RecordError>>(
         &self,
         mut f: impl FnMut(usize, Op<'_>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let batches = self.buf.get(self.layout.head..).unwrap_or_default();
-        for (index, batch) in Batches::new(batches, self.layout.batch_extra).enumerate() {
+        let batches = Batches::new(self.payload(), self.layout.batch_extra);
+        for (index, batch) in batches.enumerate() {
             for op in batch?.ops() {
                 f(index, op?)?;
             }
@@ -171,8 +168,14 @@ impl Group {
     }
 
     /// The finished batches' bytes, without the room for the frame header; for storages.
+    #[expect(clippy::indexing_slicing, reason = "the buffer begins with the room for a header")]
     pub(crate) fn payload(&self) -> &[u8] {
-        self.buf.get(self.layout.head..).unwrap_or_default()
+        &self.buf[self.layout.head..]
+    }
+
+    /// The room in the buffer; for storages.
+    pub(crate) fn layout(&self) -> Layout {
+        self.layout
     }
 
     /// Where each finished batch ends in the buffer; for storages.
@@ -221,12 +224,12 @@ pub struct BatchRef<'a> {
 }
 
 impl<'a> BatchRef<'a> {
-    /// How many operations the batch says it has.
+    /// The number of operations in the head of the batch.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// The operations in order; ends behind the first error.
+    /// The operations in order; ends after the first error.
     pub fn ops(&self) -> Records<'a> {
         Records { rest: self.records, left: self.count, failed: false }
     }
@@ -238,7 +241,7 @@ impl fmt::Debug for BatchRef<'_> {
     }
 }
 
-/// The batches of a payload in order; ends behind the first error.
+/// The batches of a payload in order; ends after the first error.
 #[derive(Debug)]
 pub struct Batches<'a> {
     rest: &'a [u8],
@@ -366,9 +369,23 @@ pub fn encode_record(op: Op<'_>, buf: &mut Vec<u8>) -> Result<(), RecordError> {
 }
 
 /// Operation count and byte length in front of each batch.
-const BATCH_HEAD: usize = 8;
+pub(crate) const BATCH_HEAD: usize = 8;
 /// Kind, flags, key length, value length in front of each record.
 const RECORD_HEAD: usize = 8;
 const KIND_SET: u8 = 1;
 const KIND_REMOVE: u8 = 2;
 const KIND_CLEAR: u8 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[should_panic(expected = "attempt to subtract with overflow")]
+    fn a_batch_that_begins_behind_its_buffer_is_not_finished() {
+        let mut group = Group::new(Layout { head: 64, batch_extra: 0 });
+        group.push(Op::Clear).unwrap();
+        group.open = Some((group.buf.len(), 1));
+        group.finish();
+    }
+}

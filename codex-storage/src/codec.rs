@@ -1,6 +1,6 @@
 //! Fixed-width little-endian fields, read from and written to byte slices of a known length.
 
-/// Reads fields one behind the other. Behind the end it reads zeros: callers check the length
+/// Reads fields one after the other. After the end it reads zeros: callers check the length
 /// once, before the first field.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
@@ -42,10 +42,24 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// Writes a field at its offset in a buffer that this program laid out.
+///
+/// # Panics
+/// If the field does not lie in the buffer: a wrong offset stops the writer, before a byte of it
+/// reaches the disk.
+#[expect(clippy::indexing_slicing, reason = "a field lies in the buffer that was made for it")]
+pub(crate) fn put<const N: usize>(to: &mut [u8], at: usize, bytes: [u8; N]) {
+    to[at..at + N].copy_from_slice(&bytes);
+}
+
 /// A length in memory as the width that files use.
 pub(crate) fn u64_of(len: usize) -> u64 {
-    // No machine has addresses of more than 64 bits.
-    u64::try_from(len).unwrap_or(u64::MAX)
+    u64::try_from(len).expect("no machine has addresses of more than 64 bits")
+}
+
+/// The length of a buffer, or a number that is smaller than one, as the width of memory.
+pub(crate) fn usize_of(len: u64) -> usize {
+    usize::try_from(len).expect("a buffer fits the memory")
 }
 
 /// Whether there is nothing but zeros.
@@ -79,6 +93,12 @@ mod tests {
         assert_eq!((fields.u8(), fields.u16(), fields.u32()), (1, 2, 3));
         assert_eq!(fields.u64(), 0, "one byte is left: too few, so zeros");
         assert_eq!(fields.array::<4>(), [0; 4]);
+    }
+
+    #[test]
+    #[should_panic(expected = "out of range")]
+    fn a_field_behind_the_end_of_its_buffer_stops_the_writer() {
+        put(&mut [0; 64], 57, [1; 8]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use crate::seal::{Keys, Seal};
 use crate::storage::{Anchor, Durability, EntrySink, Form, State, Storage};
 use crate::vfs::{Mode, Open, Vfs};
 
-/// What a store is to become.
+/// The form and the keys to give to a store.
 #[derive(Debug, Clone)]
 pub struct Conversion {
     /// Its form; `None` keeps the one it has.
@@ -27,7 +27,7 @@ pub struct Conversion {
     pub keys: Option<Arc<dyn Keys>>,
 }
 
-/// What a conversion has made, and what it has left.
+/// The result of a conversion, and the files that it has left.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Converted {
@@ -35,16 +35,17 @@ pub struct Converted {
     pub form: Form,
     /// Its last commit.
     pub anchor: Anchor,
-    /// Files of the store, or of what it was restored from, that are not encrypted: backups, and
-    /// what a restore has replaced. Empty when the store is plain itself.
+    /// Files of the store, or of the one it was restored from, that are not encrypted: backups, and
+    /// the files that a restore has replaced. Empty when the store is plain itself.
     pub plain: Vec<PathBuf>,
     /// Encrypted files of the store under another root key, which the earlier key still opens.
     pub under_other_keys: Vec<PathBuf>,
 }
 
-/// Converts the closed store that `config` names and opens, as `to` says. The new file is written
-/// under a temporary name, synced, read back, and takes the place of the old one in one step:
-/// a crash leaves the store as it was (a Wal perhaps closed into its image) or converted.
+/// Converts the closed store that `config` names and opens to the form and the keys of `to`. The
+/// new file is written under a temporary name, synced, read back, and takes the place of the old
+/// one in one step: a crash leaves the store as it was (a Wal perhaps closed into its image) or
+/// converted.
 ///
 /// Commit numbers go on and the history keeps its digest, so an anchor of the last commit stays
 /// good. A ledger that stays one keeps every commit with its time; one that becomes an image keeps
@@ -229,7 +230,7 @@ impl Source {
     }
 
     fn discard(&self, temporary: &str) {
-        // The next open for writing removes what stays.
+        // The next open for writing removes a file that stays.
         drop(self.vfs.dir.remove(temporary));
     }
 
@@ -316,7 +317,7 @@ impl Entries {
             if is_open && matches!(pushed, Err(RecordError::BatchTooLarge { .. })) {
                 group.finish();
                 full(group)?;
-                // What was stored fits a batch of its own.
+                // An entry that was stored fits a batch of its own.
                 pushed = group.push(op);
             }
             pushed.map_err(|source| Error::Record { path: PathBuf::new(), source })?;

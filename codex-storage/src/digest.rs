@@ -1,16 +1,16 @@
 //! The history digest of a ledger: SHA-256 chained over its commits, stored in each of them.
 //!
-//! What is hashed is `docs/FORMAT.md`, section "History digest".
+//! The input of the hash is `docs/FORMAT.md`, section "History digest".
 
 use sha2::{Digest, Sha256};
 
-use crate::batch::{Group, Seq};
-use crate::codec::Fields;
+use crate::batch::{BATCH_HEAD, Group, Seq};
+use crate::codec::{Fields, put};
 
 /// SHA-256 over a history.
 pub(crate) type HistoryDigest = [u8; 32];
 
-/// The digest behind one commit of a ledger.
+/// The digest after one commit of a ledger.
 pub(crate) fn of_commit(
     before: &HistoryDigest,
     seq: Seq,
@@ -28,7 +28,7 @@ pub(crate) fn of_commit(
     sha.finalize().into()
 }
 
-/// What stands between the lengths and the records of a ledger's batch.
+/// The bytes between the lengths and the records of a ledger's batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     /// When the commit was made, in microseconds since 1970 (UTC).
@@ -46,7 +46,11 @@ impl Stamp {
 }
 
 /// Writes time and digest into each batch of `group`, whose first is commit `first`, and returns
-/// the digest behind the last.
+/// the digest after the last.
+///
+/// # Panics
+/// If a batch has no room for them: the group was laid out for another form.
+#[expect(clippy::indexing_slicing, reason = "a group ends with its last batch")]
 pub(crate) fn stamp(
     group: &mut Group,
     before: &HistoryDigest,
@@ -58,21 +62,19 @@ pub(crate) fn stamp(
     let len = group.len();
     let mut start = group.buffer_mut().len() - len;
     for (seq, end) in (first..).zip(ends) {
-        if let Some(batch) = group.buffer_mut().get_mut(start..end) {
-            digest = stamp_batch(batch, &digest, seq, time_us);
-        }
+        digest = stamp_batch(&mut group.buffer_mut()[start..end], &digest, seq, time_us);
         start = end;
     }
     digest
 }
 
+#[expect(clippy::indexing_slicing, reason = "a batch begins with its head")]
 fn stamp_batch(batch: &mut [u8], before: &HistoryDigest, seq: Seq, time_us: i64) -> HistoryDigest {
     let count = Fields::new(batch).u32();
-    let Some((_, body)) = batch.split_at_mut_checked(8) else { return *before };
-    let Some((extra, records)) = body.split_at_mut_checked(STAMP_LEN) else { return *before };
+    let (stamp, records) = batch[BATCH_HEAD..].split_at_mut(STAMP_LEN);
     let digest = of_commit(before, seq, time_us, count, records);
-    let stamp = time_us.to_le_bytes().into_iter().chain(digest);
-    extra.iter_mut().zip(stamp).for_each(|(to, byte)| *to = byte);
+    put(stamp, 0, time_us.to_le_bytes());
+    put(stamp, 8, digest);
     digest
 }
 
@@ -83,6 +85,15 @@ pub(crate) const STAMP_LEN: usize = 40;
 mod tests {
     use super::*;
     use crate::batch::{Batches, Layout, Op};
+
+    #[test]
+    #[should_panic(expected = "mid > len")]
+    fn a_batch_without_room_for_its_stamp_stops_the_writer() {
+        let mut group = Group::new(Layout { head: 64, batch_extra: 0 });
+        group.push(Op::Set { key: b"a", value: b"value" }).unwrap();
+        group.finish();
+        stamp(&mut group, &[1; 32], 5, 99);
+    }
 
     #[test]
     fn a_stamp_is_read_back_and_chains_over_every_field() {

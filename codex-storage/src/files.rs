@@ -68,8 +68,8 @@ impl StoreFiles {
         self.lock.as_ref().is_some_and(|lock| lock.is_held())
     }
 
-    /// Checks that the store's name still stands for its file, so that an opening finds what is
-    /// committed; `seq` is the first commit that it would not find.
+    /// Checks that the store's name is still that of its file, so that an opening finds the
+    /// commits; `seq` is the first commit that it would not find.
     ///
     /// # Errors
     /// `InDoubt`, after which nothing may be written: the file was removed, renamed or replaced,
@@ -127,7 +127,7 @@ impl StoreFiles {
     /// Gives a written file the store's own name and makes that durable.
     ///
     /// # Errors
-    /// [`NotInstalled`] says whether anything has changed.
+    /// [`NotInstalled`] tells whether anything has changed.
     pub(crate) fn install(&self, temporary: &str) -> std::result::Result<(), NotInstalled> {
         self.install_as(temporary, None)
     }
@@ -153,8 +153,8 @@ impl StoreFiles {
         if replaced.is_some() {
             dir.inherit(main, temporary, mode)?;
         }
-        // Order: locked before it has the name, so that the name never stands for a file that
-        // another process could lock.
+        // Order: locked before it has the name, so that a file which
+        // another process could lock never has the name.
         self.lock.as_ref().map_or(Ok(()), |lock| lock.lock_next(dir, temporary))
     }
 

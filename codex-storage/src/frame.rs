@@ -6,7 +6,7 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 use crate::batch::Seq;
-use crate::codec::{Fields, is_zero, u64_of};
+use crate::codec::{Fields, is_zero, put, u64_of};
 use crate::header::NUMBER_MAX;
 use crate::seal::TAG_LEN;
 
@@ -18,12 +18,12 @@ pub(crate) struct LogId {
 }
 
 impl LogId {
-    /// What the key of an epoch of this log is derived for.
+    /// The purpose that the key of an epoch of this log is derived for.
     pub(crate) fn info(&self) -> Vec<u8> {
         [b"codexdb frame 1".as_slice(), &self.file_id, &self.generation.to_le_bytes()].concat()
     }
 
-    /// What every frame at `offset` is bound to without storing it.
+    /// The bytes that every frame at `offset` is bound to without storing them.
     fn binding(&self, offset: u64) -> Vec<u8> {
         [self.file_id.as_slice(), &self.generation.to_le_bytes(), &offset.to_le_bytes()].concat()
     }
@@ -47,19 +47,15 @@ impl FrameHeader {
     /// The bytes that are authenticated with the payload, which the checksums are not.
     pub(crate) fn prefix(&self) -> [u8; PREFIX_LEN] {
         let mut out = [0; PREFIX_LEN];
-        let fields: [&[u8]; 10] = [
-            &MAGIC,
-            &[self.kind, self.flags, 0, 0],
-            &self.seq.to_le_bytes(),
-            &self.durable.to_le_bytes(),
-            &self.epoch,
-            &self.counter.to_le_bytes(),
-            &self.previous.to_le_bytes(),
-            &self.batches.to_le_bytes(),
-            &self.payload_len.to_le_bytes(),
-            &[],
-        ];
-        out.iter_mut().zip(fields.into_iter().flatten()).for_each(|(to, byte)| *to = *byte);
+        put(&mut out, 0, MAGIC);
+        put(&mut out, 4, [self.kind, self.flags, 0, 0]);
+        put(&mut out, 8, self.seq.to_le_bytes());
+        put(&mut out, 16, self.durable.to_le_bytes());
+        put(&mut out, 24, self.epoch);
+        put(&mut out, 32, self.counter.to_le_bytes());
+        put(&mut out, 40, self.previous.to_le_bytes());
+        put(&mut out, 48, self.batches.to_le_bytes());
+        put(&mut out, 52, self.payload_len.to_le_bytes());
         out
     }
 
@@ -71,15 +67,15 @@ impl FrameHeader {
         payload_crc: u32,
     ) -> ([u8; FRAME_HEAD], u64) {
         let mut out = [0; FRAME_HEAD];
-        let fields = [self.prefix().as_slice(), &payload_crc.to_le_bytes()].concat();
-        let crc = header_crc(log, offset, &fields);
-        let bytes = fields.iter().chain(&crc.to_le_bytes()).copied().collect::<Vec<u8>>();
-        out.iter_mut().zip(bytes).for_each(|(to, byte)| *to = byte);
+        put(&mut out, 0, self.prefix());
+        put(&mut out, PREFIX_LEN, payload_crc.to_le_bytes());
+        let crc = header_crc(log, offset, &out[..HEADER_CRC_OFFSET]);
+        put(&mut out, HEADER_CRC_OFFSET, crc.to_le_bytes());
         (out, chain(crc, payload_crc))
     }
 
-    /// What is bound to a sealed frame at `offset` beside its payload: place, header, and the
-    /// tag of the sealed frame before it.
+    /// The bytes that are bound to a sealed frame at `offset` beside its payload: place, header,
+    /// and the tag of the sealed frame before it.
     pub(crate) fn aad(&self, log: &LogId, offset: u64, previous_tag: &[u8; TAG_LEN]) -> Vec<u8> {
         [log.binding(offset).as_slice(), &self.prefix(), previous_tag].concat()
     }
@@ -162,8 +158,8 @@ impl Parsed {
         Some(Self { header, payload_crc, chain: chain(crc, payload_crc) })
     }
 
-    /// Whether what follows the header is what was written: `body` is the payload, the end byte
-    /// and the padding.
+    /// Whether the bytes after the header are those that were written: `body` is the payload, the
+    /// end byte and the padding.
     pub(crate) fn is_intact(&self, body: &[u8]) -> bool {
         let Ok(payload_len) = usize::try_from(self.header.payload_len) else { return false };
         let Some((payload, end)) = body.split_at_checked(payload_len) else { return false };
@@ -189,7 +185,7 @@ fn chain(header_crc: u32, payload_crc: u32) -> u64 {
 pub(crate) const MAGIC: [u8; 4] = *b"CDXF";
 /// A commit group.
 pub(crate) const GROUP: u8 = 1;
-/// Where reading goes on behind a tail that recovery left out.
+/// Where reading goes on after a tail that recovery left out.
 pub(crate) const RESUME: u8 = 2;
 /// The mark of a clean end.
 pub(crate) const CLOSE: u8 = 3;
@@ -205,7 +201,9 @@ pub(crate) const ALIGN: u64 = 64;
 pub(crate) const FRAME_HEAD: usize = 64;
 /// The part of it before the checksums, in bytes.
 pub(crate) const PREFIX_LEN: usize = 56;
-/// What the disk writes wholly or a prefix of, in bytes.
+/// Where the checksum of a frame header is.
+const HEADER_CRC_OFFSET: usize = 60;
+/// The unit that the disk writes wholly, or a prefix of it, in bytes.
 pub(crate) const SECTOR: u64 = 512;
 /// The salt of an epoch, in bytes.
 pub(crate) const SALT_LEN: usize = 32;

@@ -97,7 +97,10 @@ impl Header {
     }
 
     /// The bytes of the header, with the tag of `seal` where the store is encrypted.
-    pub(crate) fn encode(&self, seal: Option<&dyn Seal>) -> Vec<u8> {
+    ///
+    /// # Panics
+    /// If the fields do not add up to the length of a header.
+    pub(crate) fn encode(&self, seal: Option<&dyn Seal>) -> [u8; HEADER_LEN] {
         let mut out = Vec::with_capacity(HEADER_LEN);
         out.extend_from_slice(&SIGNATURE);
         out.extend_from_slice(&VERSION.to_le_bytes());
@@ -129,7 +132,7 @@ impl Header {
         let tag = seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&covered(self, &out)));
         out.extend_from_slice(&tag);
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
-        out
+        out.try_into().expect("the fields of a header add up to its length")
     }
 
     /// Whether this is the header of a segment.
@@ -217,6 +220,7 @@ impl fmt::Debug for Header {
 /// copy changes without the key. In an image that is the link to the log that continues it; the
 /// segment at its other end is authenticated by a tag of its own. In a ledger it is the commit
 /// that was the last when the file got its name.
+#[expect(clippy::indexing_slicing, reason = "the bytes are those of a header up to its tag")]
 fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let ranges: &[Range<usize>] = match header.kind {
@@ -225,9 +229,7 @@ fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
         FileKind::Log => &[],
     };
     for range in ranges {
-        if let Some(field) = bytes.get_mut(range.clone()) {
-            field.fill(0);
-        }
+        bytes[range.clone()].fill(0);
     }
     bytes
 }

@@ -26,7 +26,7 @@ pub(crate) fn extend(digest: &[u8; 32], first: Seq, batches: u32, payload: &[u8]
 }
 
 /// A commit and the digest of the history up to it. The digest is a function of plaintext, so it
-/// leaves the process only encrypted: an [`Anchor`] is what a caller gets.
+/// leaves the process only encrypted: a caller gets an [`Anchor`].
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) seq: Seq,
@@ -41,8 +41,8 @@ impl Position {
 
     /// The end of a Wal's or a Snapshot's history once `group` has joined it.
     pub(crate) fn after(&self, group: &Group) -> Self {
-        // A group in memory never has 2^32 batches: each takes 8 bytes and a group is one frame.
-        let batches = u32::try_from(group.batches()).unwrap_or(u32::MAX);
+        let batches = u32::try_from(group.batches());
+        let batches = batches.expect("no group in memory has 2^32 batches of 8 bytes each");
         Self {
             seq: self.seq + u64::from(batches),
             digest: extend(&self.digest, self.seq + 1, batches, group.payload()),
@@ -131,7 +131,7 @@ impl History {
         }
     }
 
-    /// Lists what an image has listed, whose history this one continues.
+    /// Takes the list of an image whose history this one continues.
     pub(crate) fn inherit(&mut self, listed: Vec<Position>) {
         self.listed = listed;
     }
@@ -223,7 +223,7 @@ impl AnchorWatch {
     /// An image lists `listed` of the history before it.
     ///
     /// # Errors
-    /// As [`pass`](Self::pass), but for what lies between two of them.
+    /// As [`pass`](Self::pass), except for a commit between two of them.
     pub(crate) fn pass_listed(&mut self, listed: &[Position], path: &Path) -> Result<()> {
         listed.iter().try_for_each(|position| self.compare(*position, path))
     }
@@ -243,7 +243,7 @@ impl AnchorWatch {
     ///
     /// # Errors
     /// `AnchorMismatch` when it ended before the anchored commit. `AnchorUnknown` when it goes on
-    /// behind it, does not tell of it, and that was not accepted.
+    /// after it, does not tell of it, and that was not accepted.
     pub(crate) fn end(&self, history: &mut History, path: &Path) -> Result<Option<AnchorFound>> {
         let Some(anchor) = self.wanted else { return Ok(None) };
         if self.last.is_none_or(|last| last < anchor.seq) {

@@ -1,4 +1,23 @@
 //! Durable ordered commits in three forms.
+#[cfg(not(any(target_os = "linux", target_os = "macos")))]
+compile_error!(
+    "codex-storage runs on Linux and macOS only: it does not know how to make the names in a \
+     folder durable on this system"
+);
+
+/// The `Debug` of a type that shows its name and nothing of its contents.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! opaque_debug {
+    ($type:ident) => {
+        impl ::std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                f.write_str(::std::stringify!($type))
+            }
+        }
+    };
+}
+
 pub mod batch;
 mod codec;
 mod config;

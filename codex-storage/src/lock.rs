@@ -12,9 +12,9 @@ use crate::vfs::{Dir, LockGuard, LockKind, Metadata, Vfs};
 /// The held lock of a store, released on drop.
 ///
 /// It is two locks. The one on the lock file, which is never renamed, is there before the store
-/// is. The one on the main file itself excludes whoever comes by another way: through a second
-/// lock file where the first was removed, or through a second name of the main file. Each file
-/// that takes the store's name is locked before it has it.
+/// is. The one on the main file itself excludes a process that comes by another way: through a
+/// second lock file where the first was removed, or through a second name of the main file. Each
+/// file that takes the store's name is locked before it has it.
 #[derive(Debug)]
 pub struct StoreLock {
     /// `None` for a reader who may not write in the folder.
@@ -48,20 +48,10 @@ impl StoreLock {
     /// # Errors
     /// `Locked` when the time is up; `Io` when the lock file can not be had.
     pub fn take(vfs: &Vfs, names: &Names, access: Access, timeout: Duration) -> Result<Self> {
-        let start = vfs.clock.monotonic();
-        let mut pause = PAUSE_MIN;
-        loop {
-            if let Some(lock) = Self::try_take(&*vfs.dir, names, access)? {
-                return Ok(lock);
-            }
-            let waited = vfs.clock.monotonic().saturating_sub(start);
-            if waited >= timeout {
-                let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-                return Err(Error::Locked { path: vfs.dir.path(names.main()), waited_ms });
-            }
-            vfs.clock.sleep(pause.min(timeout.saturating_sub(waited)));
-            pause = (pause * 2).min(PAUSE_MAX);
-        }
+        let attempt = || Self::try_take(&*vfs.dir, names, access);
+        let (lock, waited) = vfs.clock.wait_for(timeout, attempt)?;
+        let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
+        lock.ok_or_else(|| Error::Locked { path: vfs.dir.path(names.main()), waited_ms })
     }
 
     fn try_take(dir: &dyn Dir, names: &Names, access: Access) -> Result<Option<Self>> {
@@ -81,7 +71,7 @@ impl StoreLock {
             Ok(None) => return Ok(None),
             Ok(Some(guard)) => LockedFile::Locked(guard),
             Err(e) if e.kind() == ErrorKind::NotFound => LockedFile::Missing,
-            // What can not be opened is refused when it is read, and a restore replaces it.
+            // A file that can not be opened is refused when it is read, and a restore replaces it.
             Err(e) if is_no_lockable_file(e.kind()) => LockedFile::Unlockable,
             Err(e) => return Err(Error::io("lock", &dir.path(main), e)),
         };
@@ -163,11 +153,6 @@ fn is_no_lockable_file(kind: ErrorKind) -> bool {
 fn can_not_write(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
-
-/// The first wait between two tries; each further one is twice as long, up to [`PAUSE_MAX`].
-const PAUSE_MIN: Duration = Duration::from_millis(1);
-/// How stale a waiter's view of the lock may be.
-const PAUSE_MAX: Duration = Duration::from_millis(20);
 
 #[cfg(test)]
 mod tests {

@@ -1,4 +1,4 @@
-//! One main file by itself, without the files beside it: what a backup needs to know of it.
+//! One main file by itself, without the files beside it: the facts that a backup needs.
 
 use std::io;
 use std::path::Path;
@@ -17,9 +17,9 @@ use crate::names::{Names, Role};
 use crate::seal::{Keys, Seal};
 use crate::storage::Form;
 use crate::sync::thread;
-use crate::vfs::{File, Vfs};
+use crate::vfs::{File, PIECE_BYTES, Vfs, in_pieces};
 
-/// What one file says of itself.
+/// The facts that one file has about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileFacts {
@@ -82,9 +82,9 @@ pub fn file_authenticate(file: &dyn File, path: &Path, keys: &dyn Keys) -> Resul
     main_header(file, path)?.unlock(Some(keys), path).map(drop)
 }
 
-/// What `file` says of itself, without its key: of an image by its header, of a ledger by its
-/// frames' headers and checksums, which means reading it. `go_on` hears of the bytes read so far
-/// and says whether to go on.
+/// Returns the facts of `file`, without its key: those of an image from its header, those of a
+/// ledger from the headers and checksums of all its frames, which means reading it. `go_on` is the
+/// progress callback: it gets the bytes read so far and returns `false` to stop.
 ///
 /// # Errors
 /// As reading a header; of a ledger, damage by its own variant; `Abandoned`.
@@ -104,7 +104,7 @@ pub fn file_facts(
 }
 
 /// Reads every byte of `file`: checksums, counts, and with `keys` every tag and the whole contents.
-/// `go_on` hears of the bytes read so far and says whether to go on.
+/// `go_on` is the progress callback: it gets the bytes read so far and returns `false` to stop.
 ///
 /// # Errors
 /// Damage by its own variant; `WrongKey`, `NotEncrypted`, `Tampered`; `Abandoned`.
@@ -127,7 +127,7 @@ pub fn verify_file(
 }
 
 /// Produces the bytes of the image in `from` as one that is whole by itself: the same blocks, under
-/// a header that names no log. Needs no key. `to` writes bytes at an offset, one piece behind the
+/// a header that names no log. Needs no key. `to` writes bytes at an offset, one piece after the
 /// other.
 ///
 /// # Errors
@@ -143,15 +143,11 @@ pub fn write_whole(
     let mut write =
         |bytes: &[u8], at| to(bytes, at).map_err(|e| Error::io("write the copy of", path, e));
     write(&header, 0)?;
-    let mut buf = Vec::new();
-    let (mut at, end) = (u64_of(HEADER_LEN), image.len() - u64_of(HEADER_LEN));
-    while at < end {
-        let rest = usize::try_from(end - at).unwrap_or(COPY_LEN);
-        buf.resize(rest.min(COPY_LEN), 0);
-        image.read_raw(&mut buf, at)?;
-        write(&buf, at)?;
-        at += u64_of(buf.len());
-    }
+    let end = image.len() - u64_of(HEADER_LEN);
+    in_pieces(u64_of(HEADER_LEN)..end, |piece, at| {
+        image.read_raw(piece, at)?;
+        write(piece, at)
+    })?;
     write(&header, end)
 }
 
@@ -210,7 +206,7 @@ fn ledger_facts(
     go_on: &mut dyn FnMut(u64) -> bool,
 ) -> Result<FileFacts> {
     let mut reader = LogReader::new(Arc::clone(file), path, header, seal, 0, OnDamage::Refuse)?;
-    // Behind the last group, so that the mark of a close makes no other version.
+    // After the last group, so that the mark of a close makes no other version.
     let mut chain = reader.end().chain;
     let mut told = 0;
     while let Some(group) = reader.next()? {
@@ -218,7 +214,7 @@ fn ledger_facts(
         chain = reader.end().chain;
         let offset = reader.end().offset;
         // Groups are small.
-        if offset - told >= u64_of(COPY_LEN) {
+        if offset - told >= PIECE_BYTES {
             told = offset;
             thread::yield_now();
             if !go_on(offset) {
@@ -240,8 +236,8 @@ fn ledger_facts(
     })
 }
 
-/// A new envelope makes another version of the same history: who changed a key or renewed the root
-/// wants the next backup to open with the new key, and with that alone.
+/// A new envelope makes another version of the same history: after a change of the key or of the
+/// root key, the next backup has to open with the new key, and only with that.
 fn mark(history: &[u8], header: &Header) -> Vec<u8> {
     match &header.envelope {
         Some(envelope) => Sha256::new()
@@ -252,6 +248,3 @@ fn mark(history: &[u8], header: &Header) -> Vec<u8> {
         _ => history.to_vec(),
     }
 }
-
-/// How many bytes are copied at a time, or read before that is told.
-const COPY_LEN: usize = 256 << 10;

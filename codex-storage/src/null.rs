@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use crate::batch::{Group, Layout, Seq};
+use crate::codec::u64_of;
 use crate::error::Result;
 use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
 
@@ -28,8 +29,7 @@ impl Storage for Null {
 
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
         let first = self.seq + 1;
-        // A group in memory never has 2^64 batches.
-        self.seq += u64::try_from(group.batches()).unwrap_or(u64::MAX);
+        self.seq += u64_of(group.batches());
         self.groups += 1;
         Ok(first..self.seq + 1)
     }

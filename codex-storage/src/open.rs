@@ -279,7 +279,7 @@ pub(crate) fn open_regular(vfs: &Vfs, names: &Names, path: &Path) -> Result<Opti
     }
 }
 
-/// What is left of a store whose main file is missing.
+/// The remaining files of a store whose main file is missing.
 #[derive(Default)]
 struct Left {
     /// The first segment of its log.

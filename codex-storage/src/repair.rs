@@ -32,7 +32,7 @@ pub fn repair_header(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<b
     refuse_pending(vfs, &names, &path)?;
     // Before a lock file is created beside something that is no store.
     drop(headers(vfs, &names, &path)?);
-    let held = Held::take(vfs, &names)?;
+    let lock = RepairLock::take(vfs, &names)?;
     let (file, first, second) = headers(vfs, &names, &path)?;
     let is_whole = match (&first, &second) {
         (Ok(first), Ok(second)) => first == second,
@@ -43,7 +43,7 @@ pub fn repair_header(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<b
     if is_whole {
         return Ok(false);
     }
-    let repair = Repair { vfs, names, file, keys, held };
+    let repair = Repair { vfs, names, file, keys, lock };
     let mut refused = None;
     for found in [first, second].into_iter().flatten() {
         match repair.under(found) {
@@ -73,7 +73,7 @@ struct Repair<'a> {
     names: Names,
     file: Arc<dyn File>,
     keys: Option<&'a dyn Keys>,
-    held: Held,
+    lock: RepairLock,
 }
 
 impl Repair<'_> {
@@ -84,13 +84,13 @@ impl Repair<'_> {
         let bytes = found.bytes().to_vec();
         let (header, seal) = found.unlock(self.keys, &path)?;
         let image = ImageReader::new(Arc::clone(&self.file), &path, header, bytes, seal.clone())?;
-        let lock = match &self.held {
-            Held::Store(lock) => Some(Arc::clone(lock)),
-            Held::Backups { .. } => None,
+        let lock = match &self.lock {
+            RepairLock::Store(lock) => Some(Arc::clone(lock)),
+            RepairLock::Backups { .. } => None,
         };
         let files = StoreFiles { vfs: vfs.clone(), names: names.clone(), seal, lock };
         let mut spec = files.image(image.header().clone());
-        if let Held::Backups { store, .. } = &self.held {
+        if let RepairLock::Backups { store, .. } = &self.lock {
             spec.temporary = store.backup_temporary(BackupTemporary::Making);
         }
         // Reads back every byte: a header of another file does not fit the footer.
@@ -106,7 +106,7 @@ impl Repair<'_> {
 }
 
 /// The lock under which the file may be replaced.
-enum Held {
+enum RepairLock {
     Store(Arc<StoreLock>),
     /// Of the rotations of this store's backups.
     Backups {
@@ -115,7 +115,7 @@ enum Held {
     },
 }
 
-impl Held {
+impl RepairLock {
     fn take(vfs: &Vfs, names: &Names) -> Result<Self> {
         let Some(store) = names.of_backup() else {
             let lock = StoreLock::take(vfs, names, Access::ReadWrite, Duration::ZERO)?;

@@ -1,4 +1,4 @@
-//! The Snapshot form: one image that is always whole, written anew for each commit group.
+//! The Snapshot form: one image that is always whole, written again for each commit group.
 //!
 //! At `Durability::Interval` a commit is only numbered, and a checkpoint writes the image once an
 //! interval.
@@ -172,7 +172,7 @@ impl Snapshot {
     }
 
     /// The id of the image that the last clean close has noted in the lock file. Its name was
-    /// durable then. The note itself need not be: after a power cut, what is there is durable.
+    /// durable then. The note itself need not be: after a power cut, all that is there is durable.
     fn note(&self) -> Option<[u8; 16]> {
         let file = self.files.vfs.dir.open(&self.files.names.lock(), Open::Read).ok()?;
         let mut id = [0; 16];
@@ -292,7 +292,7 @@ impl Storage for Snapshot {
             return Err(Error::NotEncrypted { path: path.to_owned() });
         }
         let image = ImageReader::open(&self.files.vfs, self.files.names.main(), seal.clone())?;
-        // As it stands in the file: the salt was drawn when the image was written.
+        // The header in the file, which has the salt that was drawn when the image was written.
         let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
         let written = self.files.image(header.clone()).rewrite_header(&image)?;
         // Order: before the image takes the name. It has the id that the note may tell, and a name

@@ -1,4 +1,4 @@
-//! The trait that every form implements, and what goes in and out of it.
+//! The trait that every form implements, and the types of its calls.
 
 use std::fmt;
 use std::ops::Range;
@@ -34,7 +34,7 @@ pub trait Storage: fmt::Debug + Send {
     /// reached the disk; every later call that writes returns `Poisoned`.
     fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>>;
 
-    /// What is committed but perhaps not durable, as something to sync without the lock;
+    /// The commits that are perhaps not durable, as something to sync without the lock;
     /// `None` when all is durable (always so at `Durability::Sync`).
     fn sync_point(&mut self) -> Result<Option<SyncPoint>>;
 
@@ -53,8 +53,8 @@ pub trait Storage: fmt::Debug + Send {
     /// failed, which changes nothing.
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()>;
 
-    /// What the last [`finish_checkpoint`](Storage::finish_checkpoint) has replaced and this
-    /// storage would close: to be asked for after each, and dropped without the lock.
+    /// The files that the last [`finish_checkpoint`](Storage::finish_checkpoint) has replaced and
+    /// this storage would close: to be asked for after each, and dropped without the lock.
     fn retired(&mut self) -> Option<Retired> {
         None
     }
@@ -146,7 +146,7 @@ pub trait State {
     /// Calls `sink` with each key and stored value, keys ascending.
     ///
     /// # Errors
-    /// What `sink` returns.
+    /// The errors of `sink`.
     fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()>;
 }
 
@@ -161,7 +161,7 @@ pub type EntrySink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 pub enum Form {
     /// An image and a log: one append and one sync a commit group. The default.
     Wal,
-    /// One image, always whole, written anew for each commit group.
+    /// One image, always whole, written again for each commit group.
     Snapshot,
     /// One log that keeps every commit ever, with its time, chained by SHA-256.
     Ledger,
@@ -210,7 +210,7 @@ pub struct Recovered {
     pub clean: bool,
     /// Commits read from logs (the rest came from the image).
     pub replayed: u64,
-    /// What was cut from the end of the log, if anything.
+    /// The part that was cut from the end of the log, if any.
     pub cut: Option<Cut>,
     /// The name of the log that a rekey has left which did not come to its end, if there is one. It
     /// holds nothing that the others lack, and a writer removes it before its first write.
@@ -218,12 +218,12 @@ pub struct Recovered {
     /// Whether the lock on the store is held: not so for a backup that is read in place, and for
     /// a reader in a folder where it can not be had.
     pub locked: bool,
-    /// What comparing the anchor gave; `None` without one.
+    /// The result of comparing the anchor; `None` without one.
     pub anchor: Option<AnchorFound>,
 }
 
-/// What comparing an anchor with a store gave. A store that is shown not to contain the anchored
-/// commit does not open.
+/// The result of comparing an anchor with a store. A store that is shown not to contain the
+/// anchored commit does not open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnchorFound {
     /// The store contains the anchored commit.
@@ -240,7 +240,7 @@ pub struct Cut {
     pub file: String,
     /// Where the intact part ends.
     pub offset: u64,
-    /// How many bytes behind it, up to the last that is not zero, are not used.
+    /// How many bytes after it, up to the last that is not zero, are not used.
     pub bytes: u64,
     /// The last commit before the cut.
     pub seq: Seq,
@@ -272,7 +272,7 @@ pub struct StorageStats {
 /// A commit of one store and all that was committed before it, to be kept elsewhere and demanded
 /// at open.
 ///
-/// It tells nothing of what was committed: its value is a hash whose key is the digest of the
+/// It tells nothing of the contents: its value is a hash whose key is the digest of the
 /// history, which begins with random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
@@ -300,17 +300,13 @@ impl SyncPoint {
     /// Syncs; hand the outcome to [`Storage::synced`].
     ///
     /// # Errors
-    /// `InDoubt`: the bytes may be lost, whatever a second sync says.
+    /// `InDoubt`: the bytes may be lost, even if a second sync succeeds.
     pub fn sync(self) -> Result<Seq> {
         (self.job)()
     }
 }
 
-impl fmt::Debug for SyncPoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SyncPoint")
-    }
-}
+crate::opaque_debug!(SyncPoint);
 
 /// A checkpoint that has begun: the log is switched, the image is still to be written, beside
 /// running writers.
@@ -318,8 +314,7 @@ pub struct Checkpoint {
     job: ImageJob,
 }
 
-/// Writes the image of a state; the second argument hears how far it has come and says whether to
-/// go on.
+/// Writes the image of a state; the second argument is the progress callback.
 type ImageJob = Box<dyn FnOnce(&dyn State, &dyn Fn(u64) -> bool) -> Result<Written> + Send>;
 
 impl Checkpoint {
@@ -332,9 +327,9 @@ impl Checkpoint {
 
     /// Writes, syncs and reads back the image of `state`, the state at the moment of
     /// [`Storage::begin_checkpoint`]; hand the outcome to [`Storage::finish_checkpoint`]. Takes no
-    /// lock. `progress` hears how far it has come, and says whether to go on: of an image, how many
-    /// entries are written, and how many of them are then read back in addition (in the end twice
-    /// as many as there are); of a ledger under a fresh key, the last commit copied.
+    /// lock. `progress` returns `false` to stop. It gets the progress: of an image, how
+    /// many entries are written, and how many of them are then read back in addition (in the end
+    /// twice as many as there are); of a ledger under a fresh key, the last commit copied.
     ///
     /// # Errors
     /// `Io`, `NoSpace`; `Abandoned` when `progress` returned false. The temporary file is removed.
@@ -343,11 +338,7 @@ impl Checkpoint {
     }
 }
 
-impl fmt::Debug for Checkpoint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Checkpoint")
-    }
-}
+crate::opaque_debug!(Checkpoint);
 
 /// A verified image under its temporary name.
 #[derive(Debug)]
@@ -370,7 +361,7 @@ pub struct Retired {
 }
 
 impl Retired {
-    /// Holds what holds the files.
+    /// Keeps `held`, which has the files open.
     pub(crate) fn new(held: impl fmt::Debug + Send + 'static) -> Self {
         Self { _held: Box::new(held) }
     }

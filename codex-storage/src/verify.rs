@@ -19,7 +19,7 @@ use crate::storage::{Anchor, Form};
 use crate::vfs::{File, Vfs};
 use crate::wal;
 
-/// What [`verify`] has read without finding fault.
+/// The facts that [`verify`] has read without finding fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
@@ -60,7 +60,7 @@ impl Verified {
 /// a store with its logs.
 ///
 /// Takes no lock. A store that is being written is read up to a commit that was made before the
-/// end of this call; where a checkpoint or a commit gets in the way of reading, it reads anew.
+/// end of this call; where a checkpoint or a commit gets in the way of reading, it reads again.
 ///
 /// # Errors
 /// As opening read-only: damage by its own variant, `WrongKey`, `NotFound`. `KeyRequired` never:
@@ -72,7 +72,7 @@ pub fn verify(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified
             Err(e) if may_pass(&e) => e,
             done => return done,
         };
-        // Damage stays where it is; what a writer is doing right now is elsewhere the next time.
+        // Damage stays where it is; the work of a writer is elsewhere the next time.
         let text = error.to_string();
         repeated = if text == last { repeated + 1 } else { 0 };
         if repeated == REPEATED_MAX {
@@ -158,7 +158,7 @@ fn verify_ledger(
     Ok(())
 }
 
-/// The first wait before reading anew; four times as long where the error was the same again.
+/// The first wait before reading again; four times as long where the error was the same again.
 const PAUSE: Duration = Duration::from_millis(1);
 /// How often the same error has to come again until it counts as the file's own.
 const REPEATED_MAX: u32 = 3;

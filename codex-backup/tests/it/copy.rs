@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::ops::ControlFlow;
 
 use crate::common::{Card, OURS, THEIRS, bytes, card, main_of, names, put};
-use codex_backup::vfs::{File, Mode, Open, Vfs};
+use codex_backup::vfs::{File, Mode, Open, PIECE_BYTES, Vfs};
 use codex_backup::{
     CopyOptions, Error, Facts, Inspect, Method, Phase, Progress, Source, Whole, WriteAt, copy_to,
     unwatched,
@@ -26,8 +26,8 @@ fn a_copy_is_the_source_and_nothing_else_is_left() {
     assert_eq!((copied.facts.seq, copied.method), (7, Method::Copy));
     assert_eq!(bytes(&*to.dir, "b.db"), card(OURS, 7, 1_000_000));
     assert_eq!(names(&*to.dir), ["b.db"]);
-    // The inspector of the tests reads in chunks of its own size.
-    for (phase, piece) in [(Phase::Copying, 131_072), (Phase::Verifying, 262_144)] {
+    let piece = PIECE_BYTES;
+    for phase in [Phase::Copying, Phase::Verifying] {
         let done: Vec<_> = seen.iter().filter(|it| it.phase == phase).map(|it| it.done).collect();
         let pieces: Vec<u64> =
             (1..=1_000_000 / piece).map(|n| n * piece).chain([1_000_024]).collect();

@@ -7,7 +7,7 @@ use codex_backup::WriteAt;
 use codex_storage::batch::{Op, Seq};
 use codex_storage::seal::Keys;
 use codex_storage::storage::Form;
-use codex_storage::vfs::{Clock, Dir, File, Mode, Open, Vfs};
+use codex_storage::vfs::{Clock, Dir, File, Mode, Open, Vfs, in_pieces};
 use codex_storage::{Config, Create, Error as StorageError, LedgerCut, ledger_upto, read_commits};
 
 use crate::error::{Error, Result};
@@ -168,17 +168,10 @@ fn copy(vfs: &Vfs, from: &str, to: &str, cut: &LedgerCut) -> Result<()> {
 }
 
 fn copy_bytes(from: &dyn File, to: &mut WriteAt<'_>) -> std::io::Result<()> {
-    let len = from.len()?;
-    let mut buf = vec![0; CHUNK_BYTES];
-    let mut at = 0;
-    while at < len {
-        let here = usize::try_from(len - at).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
-        let chunk = buf.get_mut(..here).unwrap_or_default();
-        from.read_exact_at(chunk, at)?;
-        to(chunk, at)?;
-        at += here as u64;
-    }
-    Ok(())
+    in_pieces(0..from.len()?, |piece, at| {
+        from.read_exact_at(piece, at)?;
+        to(piece, at)
+    })
 }
 
 fn io(action: &'static str, dir: &dyn Dir, name: &str, source: std::io::Error) -> Error {
@@ -240,5 +233,3 @@ impl Clock for StoppedClock {
 
     fn sleep(&self, _duration: Duration) {}
 }
-
-const CHUNK_BYTES: usize = 256 << 10;

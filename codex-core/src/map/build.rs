@@ -1,6 +1,5 @@
 //! Building a map from the operations that a storage replays.
 
-use std::fmt;
 use std::io;
 use std::mem;
 use std::panic;
@@ -175,11 +174,7 @@ impl Index for Ordered {
     }
 }
 
-impl fmt::Debug for MapBuilder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("MapBuilder")
-    }
-}
+codex_storage::opaque_debug!(MapBuilder);
 
 /// How many operations are passed on at once.
 const BATCH: usize = 4096;

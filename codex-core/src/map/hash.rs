@@ -1,6 +1,5 @@
 //! The hash index: a fixed number of tables, so that growing one is a small step.
 
-use std::fmt;
 use std::hash::{BuildHasher, Hasher as _};
 
 use foldhash::fast::RandomState;
@@ -35,11 +34,7 @@ impl Hasher {
     }
 }
 
-impl fmt::Debug for Hasher {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hasher")
-    }
-}
+codex_storage::opaque_debug!(Hasher);
 
 impl Hash {
     /// An empty index under a fresh key.
@@ -134,11 +129,7 @@ impl Default for Hash {
     }
 }
 
-impl fmt::Debug for Hash {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hash")
-    }
-}
+codex_storage::opaque_debug!(Hash);
 
 fn insert(table: &mut Table, hasher: &Hasher, hash: u64, entry: Entry) -> Option<Entry> {
     // Not `entry()`: it makes room before it looks whether any is needed.

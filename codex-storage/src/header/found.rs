@@ -1,7 +1,7 @@
 //! A header as it is read: checked in the order of the format, then authenticated.
 
 // Its numbers come from files.
-#![warn(clippy::arithmetic_side_effects)]
+#![warn(clippy::arithmetic_side_effects, clippy::expect_used)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use super::{
     parse_fields, seal_error,
 };
 use crate::batch::Seq;
-use crate::codec::{Fields, u64_of};
+use crate::codec::{Fields, put, u64_of};
 use crate::error::{Error, Result};
 use crate::seal::{ENVELOPE_LEN, HEADER_TAG_LEN, Keys, Seal};
 use crate::vfs::File;
@@ -22,7 +22,7 @@ use crate::vfs::File;
 pub(crate) struct Found {
     /// The base digest of an encrypted store is masked in it.
     pub(crate) header: Header,
-    bytes: Vec<u8>,
+    bytes: Box<[u8; HEADER_LEN]>,
 }
 
 impl Found {
@@ -72,30 +72,29 @@ impl Found {
     }
 
     /// The bytes that were read.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8; HEADER_LEN] {
         &self.bytes
     }
 
     /// The bytes of this image's header without the link to its log; the tag does not cover that.
     pub(crate) fn without_link(&self) -> Vec<u8> {
-        with_checksum(covered(&self.header, &self.bytes))
+        with_checksum(covered(&self.header, &*self.bytes))
     }
 
     /// The bytes of this ledger's header for a copy that ends with commit `seq` and has no name
     /// yet; the tag does not cover that number.
     pub(crate) fn for_copy_upto(&self, seq: Seq) -> Vec<u8> {
-        let mut bytes = self.bytes.clone();
-        if let Some(field) = bytes.get_mut(NAMED_FIELD) {
-            field.copy_from_slice(&seq.to_le_bytes());
-        }
+        let mut bytes = self.bytes.to_vec();
+        put(&mut bytes, NAMED_FIELD.start, seq.to_le_bytes());
         with_checksum(bytes)
     }
 
     /// Tells the states of one image from those of others with the same last commit, without the
     /// key: the history digest, or the tag that stands for it in an encrypted store.
+    #[expect(clippy::indexing_slicing, reason = "the field lies in the header")]
     pub(crate) fn state(&self) -> &[u8] {
         match (self.header.kind, self.header.cipher) {
-            (FileKind::Image, 1..) => self.bytes.get(STATE_FIELD).unwrap_or_default(),
+            (FileKind::Image, 1..) => &self.bytes[STATE_FIELD],
             _ => &self.header.base_digest,
         }
     }
@@ -115,8 +114,9 @@ impl Found {
             let path = path.to_owned();
             return Err(Error::NewerVersion { path, found: version, supported: VERSION });
         }
-        let whole = bytes.split_last_chunk::<4>().filter(|_| bytes.len() == HEADER_LEN);
-        let (covered, crc) = whole.ok_or(damaged("the file ends within its header"))?;
+        let whole = <&[u8; HEADER_LEN]>::try_from(bytes);
+        let whole = whole.map_err(|_| damaged("the file ends within its header"))?;
+        let (covered, crc) = whole.split_last_chunk::<4>().ok_or(damaged("a header is empty"))?;
         if crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
             return Err(damaged("the header's checksum does not match"));
         }
@@ -127,7 +127,7 @@ impl Found {
             return Err(Error::Unsupported { path: path.to_owned(), what });
         }
         let header = parse_fields(&mut fields).map_err(damaged)?;
-        Ok(Self { header, bytes: bytes.to_vec() })
+        Ok(Self { header, bytes: Box::new(*whole) })
     }
 
     /// Opens the envelope in this header with the key that the user brought, and authenticates
@@ -170,7 +170,7 @@ impl Found {
     /// encrypted store or the other way round.
     pub(crate) fn authenticate(self, seal: Option<&dyn Seal>, path: &Path) -> Result<Header> {
         let tampered = || Error::Tampered { path: path.to_owned(), offset: 0 };
-        let mut tail = Fields::new(self.bytes.get(TAG_OFFSET..).unwrap_or_default());
+        let mut tail = Fields::new(&self.bytes[TAG_OFFSET..]);
         let tag = tail.array::<HEADER_TAG_LEN>();
         let Some(seal) = seal else {
             let plain = self.header.cipher == 0 && tag == [0; HEADER_TAG_LEN];
@@ -179,7 +179,7 @@ impl Found {
         if self.header.cipher != seal.cipher_id() || self.header.root_id != seal.root_id() {
             return Err(tampered());
         }
-        let covered = covered(&self.header, self.bytes.get(..TAG_OFFSET).unwrap_or_default());
+        let covered = covered(&self.header, &self.bytes[..TAG_OFFSET]);
         seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, 0, e))?;
         let mut header = self.header;
         header.base_digest = masked(&header.base_digest, Some(seal), &header.file_id);

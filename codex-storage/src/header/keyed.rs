@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::{FileKind, Header};
+use super::{FileKind, HEADER_LEN, Header};
 use crate::seal::Seal;
 
 impl Header {
@@ -29,8 +29,8 @@ impl Header {
 
 /// The input of the proof that the segment with this header was made by a rekey. Shorter than that
 /// of a header's tag, and it does not begin with the signature.
-pub(super) fn stray_input(bytes: &[u8]) -> Vec<u8> {
-    [STRAY_LABEL, bytes.get(..ENVELOPE_OFFSET).unwrap_or_default()].concat()
+pub(super) fn stray_input(bytes: &[u8; HEADER_LEN]) -> Vec<u8> {
+    [STRAY_LABEL, &bytes[..ENVELOPE_OFFSET]].concat()
 }
 
 /// The digest as it stands in the header of the file `file_id`, or what it is for one that stands

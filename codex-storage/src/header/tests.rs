@@ -32,7 +32,7 @@ fn keys(passphrase: &str) -> Arc<dyn Keys> {
     ToyKeys::new(passphrase, Arc::new(SeededEntropy::new(2)) as Arc<dyn Entropy>)
 }
 
-fn sealed() -> (Header, Vec<u8>) {
+fn sealed() -> (Header, [u8; HEADER_LEN]) {
     let mut header = plain(FileKind::Log, Form::Ledger);
     let (envelope, seal) = keys("right").create(&header.store_id, None, None).unwrap();
     header.cipher = seal.cipher_id();
@@ -142,7 +142,7 @@ fn the_fields_stand_where_the_format_says() {
 fn every_flipped_bit_of_a_header_is_an_error() {
     for bytes in [plain(FileKind::Image, Form::Wal).encode(None), sealed().1] {
         for bit in 0..HEADER_LEN * 8 {
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes;
             flipped[bit / 8] ^= 1 << (bit % 8);
             let refused = parse(&flipped).unwrap_err();
             let expected = match bit / 64 {
@@ -219,7 +219,7 @@ fn what_a_newer_version_may_set_is_named_and_no_damage() {
             let Error::Unsupported { what, .. } = refused else { panic!("{at} {to}: {refused}") };
             assert!(what.contains(named), "{at} {to}: {what}");
             // Under a checksum that does not fit, it is no more than damage.
-            let mut flipped = bytes.clone();
+            let mut flipped = bytes;
             flipped[at] = to;
             assert!(matches!(parse(&flipped), Err(Error::Damaged { .. })));
         }

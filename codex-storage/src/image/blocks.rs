@@ -24,7 +24,7 @@ pub(super) struct Block {
     pub(super) bytes: Vec<u8>,
 }
 
-/// The end of an image, behind its blocks.
+/// The end of an image, after its blocks.
 pub(super) struct End {
     pub(super) footer: Footer,
     /// The earlier positions of the history. Empty where they could not be opened for want of a
@@ -98,7 +98,7 @@ impl<'a> Blocks<'a> {
         Ok(Some(head))
     }
 
-    /// Reads the payload behind `head`, and goes on behind it.
+    /// Reads the payload that follows `head`, and goes on after it.
     fn payload(&mut self, head: &BlockHead) -> Result<Vec<u8>> {
         let (image, offset) = (self.image, self.at);
         let len = usize::try_from(head.payload_len)

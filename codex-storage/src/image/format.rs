@@ -1,20 +1,20 @@
-//! The bytes of an image behind its header: the heads of blocks and sections, and the footer.
+//! The bytes of an image after its header: the heads of blocks and sections, and the footer.
 //!
 //! The layout is `docs/FORMAT.md`, section "Images".
 
 use crc32c::{crc32c, crc32c_append};
 
-use crate::codec::{Fields, u64_of};
+use crate::codec::{Fields, put, u64_of};
 use crate::header::{HEADER_LEN, NUMBER_MAX};
 use crate::seal::TAG_LEN;
 
-/// Where the first block begins: right behind the header.
+/// Where the first block begins: right after the header.
 pub(crate) const BLOCKS_START: u64 = 512;
 /// The length of a block header in bytes.
 pub(crate) const BLOCK_HEAD_LEN: usize = 32;
 /// The length of the footer in bytes.
 pub(crate) const FOOTER_LEN: usize = 96;
-/// The length of the footer and of the second header behind it, which end the file.
+/// The length of the footer and of the second header after it, which end the file.
 pub(crate) const TAIL_LEN: usize = FOOTER_LEN + HEADER_LEN;
 /// The kind of the section that holds the earlier positions of the history.
 pub(crate) const SECTION_HISTORY: u32 = 1;
@@ -28,7 +28,7 @@ pub(crate) const BLOCK_AAD_LEN: usize = 24;
 pub(crate) enum Part {
     /// Entries in key order.
     Block,
-    /// Whatever its kind says.
+    /// A list or a table, by its kind.
     Section,
 }
 
@@ -65,12 +65,13 @@ impl BlockHead {
         put(&mut to, 12, self.payload_len.to_le_bytes());
         put(&mut to, 16, self.counter.to_le_bytes());
         put(&mut to, 24, self.payload_crc.to_le_bytes());
-        let crc = crc_under(file_id, to.get(..28).unwrap_or_default());
+        let crc = crc_under(file_id, &to[..28]);
         put(&mut to, 28, crc.to_le_bytes());
         to
     }
 
-    /// What is wrong with the bytes otherwise.
+    /// # Errors
+    /// The fault of the bytes, in words.
     pub(crate) fn decode(
         bytes: &[u8; BLOCK_HEAD_LEN],
         file_id: &[u8; 16],
@@ -87,7 +88,7 @@ impl BlockHead {
             counter: fields.u64(),
             payload_crc: fields.u32(),
         };
-        if fields.u32() != crc_under(file_id, bytes.get(..28).unwrap_or_default()) {
+        if fields.u32() != crc_under(file_id, &bytes[..28]) {
             return Err("the checksum of a block header does not match");
         }
         if head.counter > NUMBER_MAX {
@@ -96,13 +97,13 @@ impl BlockHead {
         Ok(head)
     }
 
-    /// What a sealed block's payload is bound to.
+    /// The bytes that the payload of a sealed block is bound to.
     pub(crate) fn aad(&self, file_id: &[u8; 16]) -> Vec<u8> {
-        bound(file_id, self.encode(file_id).get(..BLOCK_AAD_LEN).unwrap_or_default())
+        bound(file_id, &self.encode(file_id)[..BLOCK_AAD_LEN])
     }
 }
 
-/// What ends an image: counts that make a truncation visible.
+/// The end of an image: counts that make a truncation visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Footer {
     /// Over the payload CRCs of all blocks in order.
@@ -136,12 +137,13 @@ impl Footer {
         put(&mut to, 56, self.base_seq.to_le_bytes());
         put(&mut to, 64, self.tag);
         put(&mut to, 80, self.sections.to_le_bytes());
-        let crc = crc_under(file_id, to.get(..92).unwrap_or_default());
+        let crc = crc_under(file_id, &to[..92]);
         put(&mut to, 92, crc.to_le_bytes());
         to
     }
 
-    /// What is wrong with the bytes otherwise.
+    /// # Errors
+    /// The fault of the bytes, in words.
     pub(crate) fn decode(
         bytes: &[u8; FOOTER_LEN],
         file_id: &[u8; 16],
@@ -165,7 +167,7 @@ impl Footer {
         if fields.array() != [0; 8] {
             return Err("the reserved bytes of the footer are not zero");
         }
-        if fields.u32() != crc_under(file_id, bytes.get(..92).unwrap_or_default()) {
+        if fields.u32() != crc_under(file_id, &bytes[..92]) {
             return Err("the checksum of the footer does not match");
         }
         if footer.has_excess() {
@@ -174,11 +176,12 @@ impl Footer {
         Ok(footer)
     }
 
-    /// What the tag of a sealed image's footer is bound to: all but the tag and the checksum.
+    /// The bytes that the tag of a sealed image's footer is bound to: all but the tag and the
+    /// checksum.
     pub(crate) fn aad(&self, file_id: &[u8; 16]) -> Vec<u8> {
         let bytes = self.encode(file_id);
-        let mut aad = bound(file_id, bytes.get(..64).unwrap_or_default());
-        aad.extend_from_slice(bytes.get(80..84).unwrap_or_default());
+        let mut aad = bound(file_id, &bytes[..64]);
+        aad.extend_from_slice(&bytes[80..84]);
         aad
     }
 
@@ -202,7 +205,7 @@ impl Footer {
     }
 }
 
-/// What an image's epoch key is for.
+/// The purpose that an image's epoch key is derived for.
 pub(crate) fn key_info(file_id: &[u8; 16], generation: u64) -> Vec<u8> {
     let mut info = b"codexdb image 1".to_vec();
     info.extend_from_slice(file_id);
@@ -210,7 +213,7 @@ pub(crate) fn key_info(file_id: &[u8; 16], generation: u64) -> Vec<u8> {
     info
 }
 
-/// A CRC that binds the file that the bytes stand in.
+/// A CRC that binds the bytes to their file.
 fn crc_under(file_id: &[u8; 16], bytes: &[u8]) -> u32 {
     crc32c_append(crc32c(file_id), bytes)
 }
@@ -220,12 +223,6 @@ fn bound(file_id: &[u8; 16], head: &[u8]) -> Vec<u8> {
     aad.extend_from_slice(file_id);
     aad.extend_from_slice(head);
     aad
-}
-
-fn put<const N: usize>(to: &mut [u8], at: usize, bytes: [u8; N]) {
-    if let Some(place) = to.get_mut(at..at + N) {
-        place.copy_from_slice(&bytes);
-    }
 }
 
 const FOOTER_MAGIC: [u8; 4] = *b"CDXE";

@@ -15,7 +15,8 @@ use format::{BLOCK_HEAD_LEN, BLOCKS_START, TAIL_LEN};
 pub(crate) use read::ImageReader;
 pub(crate) use write::{ImageSpec, discard};
 
-/// What a file of this length takes on the disk, in bytes, where a block has 4096 of them.
+/// The space that a file of this length takes on the disk, in bytes, where a block has 4096 of
+/// them.
 pub(crate) fn in_blocks(len: u64) -> u64 {
     len.div_ceil(4096).saturating_mul(4096)
 }

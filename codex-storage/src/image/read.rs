@@ -15,8 +15,8 @@ use crate::sync::channel::{Receiver, Sender, bounded};
 use crate::sync::thread;
 use crate::vfs::{File, Open, Vfs};
 
-/// An open image. It is never changed in place, so what was opened stays whole whatever takes
-/// its name.
+/// An open image. It is never changed in place, so an open image stays whole, even if another
+/// file takes its name.
 #[derive(Debug)]
 pub(crate) struct ImageReader {
     file: Arc<dyn File>,
@@ -85,11 +85,11 @@ impl ImageReader {
     }
 
     /// Calls `sink` with every entry, keys ascending, and returns the earlier positions of the
-    /// history that the image lists. The file is good only when this returns: the counts stand at
+    /// history that the image lists. The file is good only when this returns: the counts are at
     /// its end.
     ///
     /// # Errors
-    /// `Damaged`, `Tampered`, `KeyRequired`, `Io`; what `sink` returned.
+    /// `Damaged`, `Tampered`, `KeyRequired`, `Io`; the errors of `sink`.
     pub(crate) fn replay(
         &self,
         sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
@@ -108,7 +108,7 @@ impl ImageReader {
     }
 
     /// Re-reads every byte and returns the number of entries; of a sealed image without its key
-    /// by the checksums alone. `go_on` is asked behind each block.
+    /// by the checksums alone. `go_on` is called after each block.
     ///
     /// # Errors
     /// As [`ImageReader::replay`], but for `KeyRequired`; `Abandoned`.
@@ -138,7 +138,7 @@ impl ImageReader {
     }
 
     /// The footer, which has the length and the base seq of this file, and has the header again
-    /// behind it.
+    /// after it.
     pub(super) fn footer(&self) -> Result<Footer> {
         let offset = self.footer_offset();
         let mut tail = [0; TAIL_LEN];
@@ -217,7 +217,7 @@ impl ImageReader {
     }
 }
 
-/// Hears how far an image was read, in bytes and in entries, and says whether to go on.
+/// Progress callback: `(bytes_read, entries_read)`. Returns `false` to stop the reading.
 pub(crate) type Reading<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 
 enum Step {

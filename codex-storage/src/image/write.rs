@@ -12,13 +12,13 @@ use super::format::{
 };
 use super::read::{ImageReader, Reading};
 use crate::batch::{Op, encode_record};
-use crate::codec::u64_of;
+use crate::codec::{put, u64_of};
 use crate::error::{Error, Result};
 use crate::header::{HEADER_LEN, Header, seal_error};
 use crate::history::{History, encode_listed};
 use crate::seal::{Seal, Sealer, TAG_LEN};
 use crate::storage::{State, Written};
-use crate::vfs::{File, Mode, Open, Paced, Vfs};
+use crate::vfs::{File, Mode, Open, Paced, Vfs, in_pieces};
 
 /// An image to be written: everything but the entries.
 #[derive(Debug, Clone)]
@@ -35,8 +35,8 @@ pub(crate) struct ImageSpec {
 
 impl ImageSpec {
     /// Writes the entries of `state` and the positions that `history` lists, syncs, reads every
-    /// byte back. `progress` hears, block by block, of the entries written and then of those read
-    /// back in addition, and says whether to go on.
+    /// byte back. `progress` gets, block by block, the number of entries written plus those read
+    /// back, and returns `false` to abandon the image.
     ///
     /// # Errors
     /// `Io`, `NoSpace`, `Abandoned`, `Damaged` when the file does not read back as written. The
@@ -71,17 +71,12 @@ impl ImageSpec {
     /// As [`ImageSpec::write`].
     pub(crate) fn rewrite_header(&self, from: &ImageReader) -> Result<Written> {
         let fill = |file: &mut Paced<'_>| {
-            let mut buf = Vec::new();
-            let mut at = BLOCKS_START;
             let end = from.len() - u64_of(HEADER_LEN);
-            while at < end {
-                let rest = usize::try_from(end - at).unwrap_or(COPY_LEN);
-                buf.resize(rest.min(COPY_LEN), 0);
-                from.read_raw(&mut buf, at)?;
-                file.write_all_at(&buf, at)
-                    .map_err(|e| failed("write", self.path(), from.len(), e))?;
-                at += u64_of(buf.len());
-            }
+            in_pieces(BLOCKS_START..end, |piece, at| {
+                from.read_raw(piece, at)?;
+                let written = file.write_all_at(piece, at);
+                written.map_err(|e| failed("write", self.path(), from.len(), e))
+            })?;
             self.write_header(file, 0)?;
             self.write_header(file, end)?;
             Ok(0)
@@ -97,8 +92,8 @@ impl ImageSpec {
         Ok(Some(sealer))
     }
 
-    /// `fill` writes the file and returns the number of entries; `progress` hears of that, and of
-    /// the entries read back.
+    /// `fill` writes the file and returns the number of entries; `progress` gets that, and the
+    /// number of entries read back.
     fn make(
         &self,
         fill: impl FnOnce(&mut Paced<'_>) -> Result<u64>,
@@ -123,7 +118,7 @@ impl ImageSpec {
     fn create(&self) -> Result<Arc<dyn File>> {
         let create = || self.vfs.dir.open(&self.temporary, Open::CreateNew(Mode::Frozen));
         let file = match create() {
-            // What an earlier failure could not remove.
+            // The file of an earlier attempt that could not be removed.
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 self.vfs
                     .dir
@@ -209,7 +204,8 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         Ok(())
     }
 
-    /// Seals the payload behind the room for its header, and fills that in.
+    /// Seals the payload after the room for its header, and fills that in.
+    #[expect(clippy::indexing_slicing, reason = "the buffer begins with the room for a head")]
     fn write_part(&mut self, part: Part, index: u32, records: u32) -> Result<BlockHead> {
         let tag_len = if self.sealer.is_some() { TAG_LEN } else { 0 };
         let payload_len = self.buf.len() - BLOCK_HEAD_LEN + tag_len;
@@ -223,10 +219,10 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
             });
             sealed.map_err(|e| seal_error(&self.spec.path(), self.at, e))?;
         }
-        head.payload_crc = crc32c(self.buf.get(BLOCK_HEAD_LEN..).unwrap_or_default());
-        if let Some(room) = self.buf.first_chunk_mut() {
-            *room = head.encode(file_id);
-        }
+        let payload = &self.buf[BLOCK_HEAD_LEN..];
+        assert_eq!(u64_of(payload.len()), payload_len.into(), "a seal appends a tag, and no more");
+        head.payload_crc = crc32c(payload);
+        put(&mut self.buf, 0, head.encode(file_id));
         Ok(head)
     }
 
@@ -251,9 +247,7 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
                 sealer.seal(counter, &self.footer.aad(file_id), &mut text, 0)
             });
             sealed.map_err(|e| seal_error(&self.spec.path(), self.at, e))?;
-            if let Some(tag) = text.first_chunk() {
-                self.footer.tag = *tag;
-            }
+            self.footer.tag = *text.first_chunk().expect("a seal appends its tag");
         }
         self.buf.extend(self.footer.encode(file_id));
         self.buf.extend(self.spec.header.encode(self.spec.seal.as_deref()));
@@ -272,7 +266,7 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
 }
 
 /// Removes an image that is not put in place because of `error`, which is the one to report: the
-/// next open removes what stays. On a full disk the removal is made durable, since some file
+/// next open removes a file that stays. On a full disk the removal is made durable, since some file
 /// systems free the space only then; nothing else rests on that sync.
 pub(crate) fn discard(vfs: &Vfs, temporary: &str, error: &Error) {
     drop(vfs.dir.remove(temporary));
@@ -288,6 +282,3 @@ fn failed(action: &'static str, path: PathBuf, needed: u64, source: std::io::Err
         _ => Error::io(action, &path, source),
     }
 }
-
-/// How much a copy of blocks holds in memory, in bytes.
-const COPY_LEN: usize = 256 << 10;

@@ -77,16 +77,16 @@ impl Ledger {
         };
         let rewrite =
             Rewrite::begin(&self.files, self.durability, &self.header, header, Some(seal))?;
-        let (copying, reached) = (rewrite.copying.clone(), self.writer()?.reached());
+        let (copy, position) = (rewrite.copy.clone(), self.writer()?.position());
         let temporary = rewrite.temporary.clone();
         self.pending = Some(rewrite);
         Ok(Checkpoint::new(move |_state, progress| {
-            let end = copying.catch_up(&reached, progress)?;
+            let end = copy.catch_up(&position, progress)?;
             Ok(Written { temporary, seq: end.seq, bytes: end.offset, generation: 1 })
         }))
     }
 
-    /// Copies what is left, and puts the copy in the ledger's place.
+    /// Copies the rest, and gives the copy the name of the ledger.
     pub(super) fn finish_rekey(&mut self, done: Result<Written>) -> Result<()> {
         let Some(rewrite) = self.pending.take() else {
             return done.and(Err(Error::Contradiction("no rekey has begun")));

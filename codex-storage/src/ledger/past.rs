@@ -27,7 +27,7 @@ pub struct LedgerCommit<'a> {
     pub ops: Records<'a>,
 }
 
-/// Where a ledger can be cut so that what precedes it is a ledger of its own.
+/// A place where a ledger can be cut: the part before it is a ledger of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LedgerCut {
@@ -79,7 +79,7 @@ pub struct LedgerCut {
 ///
 /// # Errors
 /// `RestorePending`, `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`, and damage, each by its
-/// own variant; what `sink` returns.
+/// own variant; the errors of `sink`.
 pub fn read_commits(
     vfs: &Vfs,
     name: &str,

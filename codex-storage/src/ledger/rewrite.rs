@@ -6,24 +6,24 @@ use std::sync::Arc;
 
 use super::log_place;
 use crate::batch::{Group, Seq};
-use crate::codec::u64_of;
+use crate::codec::usize_of;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::files::StoreFiles;
 use crate::header::{BODY_OFFSET, Found, Header};
 use crate::log::{
-    Copying, LogPlace, LogReader, LogWriter, NewLog, Reseal, UNIT, is_full, layout, not_as_written,
-    of_the_copy,
+    LogCopy, LogPlace, LogReader, LogWriter, NewLog, SharedLogCopy, UNIT, is_full, layout,
+    not_as_written, of_the_copy,
 };
 use crate::names::Temporary;
 use crate::seal::Seal;
 use crate::storage::{Durability, Form};
-use crate::vfs::{File, Mode, Open};
+use crate::vfs::{File, Mode, Open, PIECE_BYTES, in_pieces};
 
 /// A ledger that is being copied, most often under another root key.
 #[derive(Debug)]
 pub(crate) struct Rewrite {
-    pub(super) copying: Copying,
+    pub(super) copy: SharedLogCopy,
     /// The name of the copy.
     pub(crate) temporary: String,
     pub(super) header: Header,
@@ -47,14 +47,14 @@ impl Rewrite {
         let reader = LogReader::new(file, &path, from, own, 0, OnDamage::Refuse)?;
         let log = LogPlace { seal: seal.clone(), ..log_place(files, durability) };
         let temporary = files.names.temporary(Temporary::Rekey);
-        let copying = Copying::default();
-        copying.begin(Reseal::begin(reader, log, &header, temporary.clone())?);
-        Ok(Self { copying, temporary, header, seal })
+        let copy = SharedLogCopy::default();
+        copy.begin(LogCopy::begin(reader, log, &header, temporary.clone())?);
+        Ok(Self { copy, temporary, header, seal })
     }
 
     /// Copies the rest, up to commit `upto`; the copy and its header.
     pub(crate) fn complete(&self, upto: Seq) -> Result<(LogWriter, Header)> {
-        let mut writer = self.copying.complete(upto)?;
+        let mut writer = self.copy.complete(upto)?;
         let header = writer.finish_copy(&self.header)?;
         Ok((writer, header))
     }
@@ -85,7 +85,7 @@ pub(super) fn copy_under(
     let len = end.next_multiple_of(UNIT);
     let copied = copy_frames(files, end, temporary)
         .and_then(|file| {
-            // Zeros behind the frames, whatever was there.
+            // Only zeros follow the frames.
             file.set_len(end)?;
             file.set_len(len)?;
             file.write_all_at(&header.encode(files.seal.as_deref()), 0)?;
@@ -116,13 +116,10 @@ fn copy_frames(files: &StoreFiles, end: u64, temporary: &str) -> io::Result<Arc<
     }
     let from = dir.open(files.names.main(), Open::Read)?;
     let to = dir.open(temporary, Open::CreateNew(Mode::Private))?;
-    let (mut at, mut buf) = (0, Vec::new());
-    while at < end {
-        buf.resize(usize::try_from(end - at).unwrap_or(PIECE).min(PIECE), 0);
-        from.read_exact_at(&mut buf, at)?;
-        to.write_all_at(&buf, at)?;
-        at += u64_of(buf.len());
-    }
+    in_pieces(0..end, |piece, at| {
+        from.read_exact_at(piece, at)?;
+        to.write_all_at(piece, at)
+    })?;
     Ok(to)
 }
 
@@ -135,9 +132,9 @@ fn read_back(
     path: &Path,
 ) -> Result<()> {
     let found = Found::read(copy, path)?.authenticate(files.seal.as_deref(), path)?;
-    let start = end.saturating_sub(u64_of(PIECE)).max(BODY_OFFSET);
+    let start = end.saturating_sub(PIECE_BYTES).max(BODY_OFFSET);
     let read = |file: &dyn File| {
-        let mut last = vec![0; usize::try_from(end - start).unwrap_or(PIECE)];
+        let mut last = vec![0; usize_of(end - start)];
         let done = file.read_exact_at(&mut last, start).map(|()| last);
         done.map_err(|e| Error::io("read back", path, e))
     };
@@ -185,6 +182,3 @@ pub(crate) fn write_ledger(
 /// Fills groups, and hands over each that is full.
 pub(crate) type Fill<'a> =
     dyn FnMut(&mut Group, &mut dyn FnMut(&mut Group) -> Result<()>) -> Result<()> + 'a;
-
-/// How much is copied at a time, in bytes.
-const PIECE: usize = 256 << 10;

@@ -1,4 +1,4 @@
-//! A ledger up to a commit, seen as a file of its own: what a copy of it is made from.
+//! A ledger up to a commit, seen as a file of its own, from which a copy is made.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The epochs of a log: who sealed a frame, under which salt, with which counter.
+//! The key epoch of a log: its salt, its sealer and its counter.
 
 use super::segment::LogPlace;
 use crate::error::{Error, Result};

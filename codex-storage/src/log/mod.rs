@@ -4,21 +4,21 @@
 //! from damage; [`recover`] makes a log that was read ready to be continued.
 
 mod close;
+mod copy;
 mod epoch;
 mod gate;
 mod group;
 mod read;
 mod recovery;
-mod reseal;
 mod segment;
 mod space;
 mod tail;
 mod window;
 mod write;
 
+pub(crate) use copy::{LogCopy, SharedLogCopy, not_as_written, of_the_copy};
 pub(crate) use read::{LogReader, LogState};
 pub(crate) use recovery::recover;
-pub(crate) use reseal::{Copying, Reseal, not_as_written, of_the_copy};
 pub(crate) use segment::{LogPlace, NewLog};
 pub(crate) use space::{SPACE_MIN, UNIT, is_full};
 pub(crate) use write::LogWriter;
@@ -30,7 +30,7 @@ use crate::header::{BODY_OFFSET, Header};
 use crate::seal::TAG_LEN;
 use crate::storage::Form;
 
-/// Where a log ends: what the next frame, or the header of the next segment, continues.
+/// The end of a log, which the next frame, or the header of the next segment, continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogEnd {
     /// Where the next frame begins.
@@ -41,7 +41,7 @@ pub(crate) struct LogEnd {
     pub(crate) chain: u64,
     /// The tag of the last sealed frame; zero in a plain store.
     pub(crate) tag: [u8; TAG_LEN],
-    /// The history digest behind the last commit.
+    /// The history digest after the last commit.
     pub(crate) digest: HistoryDigest,
     /// The time of the last commit of a ledger, else `i64::MIN`.
     pub(crate) time_us: i64,
@@ -73,7 +73,7 @@ impl LogEnd {
     }
 }
 
-/// What a writer has done since it was opened.
+/// The counts of a writer since it was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct LogCounts {
     /// Commit groups.
@@ -93,7 +93,7 @@ impl LogCounts {
 /// The room that a group for a log of this form needs, so that its buffer becomes the frame.
 ///
 /// In front of a sealed group there is room for the salt of its epoch too: the header of a frame
-/// that has none begins behind it.
+/// that has none begins after it.
 pub(crate) fn layout(form: Form, sealed: bool) -> Layout {
     Layout {
         head: if sealed { FRAME_HEAD + SALT_LEN } else { FRAME_HEAD },

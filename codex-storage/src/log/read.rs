@@ -103,7 +103,7 @@ impl LogReader {
         while self.tail.is_none() {
             let offset = self.end.offset;
             match self.inspect(offset)? {
-                Place::Next(parsed) if parsed.header.kind == GROUP => {
+                NextFrame::Next(parsed) if parsed.header.kind == GROUP => {
                     self.take_group(offset, &parsed)?;
                     return Ok(Some(GroupRef {
                         first: parsed.header.seq,
@@ -114,7 +114,7 @@ impl LogReader {
                         path: self.window.path(),
                     }));
                 }
-                Place::Next(parsed) => {
+                NextFrame::Next(parsed) => {
                     self.advance(offset, &parsed, self.end.digest, self.end.time_us);
                 }
                 other => self.resolve(&other)?,
@@ -147,29 +147,29 @@ impl LogReader {
 
     /// Looks at the place where the next frame would begin. The plaintext of a frame that is next
     /// is then at hand.
-    fn inspect(&mut self, offset: u64) -> Result<Place> {
-        let Some(parsed) = self.parse(offset)? else { return Ok(Place::NoHeader) };
+    fn inspect(&mut self, offset: u64) -> Result<NextFrame> {
+        let Some(parsed) = self.parse(offset)? else { return Ok(NextFrame::NoHeader) };
         let header = &parsed.header;
         if !header.is_known() {
-            return Ok(Place::Damage(
+            return Ok(NextFrame::Damage(
                 "the frame has a kind, flags or a number that no build wrote",
             ));
         }
         if !self.follows(&parsed) || header.kind == RESUME {
-            return Ok(Place::Damage("the frame does not continue the one before it"));
+            return Ok(NextFrame::Damage("the frame does not continue the one before it"));
         }
-        let place = if self.is_intact(offset, &parsed)? {
+        let found = if self.is_intact(offset, &parsed)? {
             match self.open(offset, &parsed)? {
-                Opened::Yes => return Ok(Place::Next(parsed)),
-                Opened::Tampered => Place::Tampered,
-                Opened::Damaged(what) => Place::Damage(what),
+                Opened::Yes => return Ok(NextFrame::Next(parsed)),
+                Opened::Tampered => NextFrame::Tampered,
+                Opened::Damaged(what) => NextFrame::Damage(what),
             }
         } else {
-            Place::Torn(parsed)
+            NextFrame::Torn(parsed)
         };
         let left = self.window.file_len().saturating_sub(offset);
         self.wasted = self.wasted.saturating_add(parsed.header.len().min(left));
-        Ok(place)
+        Ok(found)
     }
 
     pub(super) fn parse(&mut self, offset: u64) -> Result<Option<Parsed>> {
@@ -316,7 +316,7 @@ impl LogReader {
 
 /// What stands at the place of the next frame.
 #[derive(Debug)]
-pub(super) enum Place {
+pub(super) enum NextFrame {
     /// The next frame, intact.
     Next(Parsed),
     /// Nothing that was written there.

@@ -8,11 +8,10 @@ use super::read::LogState;
 use super::segment::LogPlace;
 use super::space::Space;
 use super::write::LogWriter;
-use crate::codec::u64_of;
 use crate::error::{Error, Result};
 use crate::frame::{RESUME, SECTOR};
 use crate::header::Header;
-use crate::vfs::File;
+use crate::vfs::{File, in_pieces};
 
 /// Makes all commits that were read durable. The rest that the log needs before it is continued is
 /// left to its first write, so that opening it changes nothing and needs no space.
@@ -82,19 +81,10 @@ impl LogWriter {
 /// show what a failed sync has lost, clean and never to be written by a sync alone.
 fn rewrite(place: &LogPlace, file: &dyn File, runs: &[(u64, u64)]) -> Result<()> {
     let io = |action, e| Error::io(action, &place.path(), e);
-    let mut buf = Vec::new();
-    for &(offset, len) in runs {
-        let mut at = offset;
-        while at < offset + len {
-            let piece = usize::try_from(offset + len - at).unwrap_or(PIECE).min(PIECE);
-            buf.resize(piece, 0);
-            file.read_exact_at(&mut buf, at).map_err(|e| io("read", e))?;
-            file.write_all_at(&buf, at).map_err(|e| io("write the last frames of", e))?;
-            at += u64_of(piece);
-        }
-    }
-    Ok(())
+    runs.iter().try_for_each(|&(offset, len)| {
+        in_pieces(offset..offset + len, |piece, at| {
+            file.read_exact_at(piece, at).map_err(|e| io("read", e))?;
+            file.write_all_at(piece, at).map_err(|e| io("write the last frames of", e))
+        })
+    })
 }
-
-/// How much is written again at a time, in bytes.
-const PIECE: usize = 256 << 10;

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::LogEnd;
 use super::space::{SPACE_MIN, STEP_MIN, Space, is_full, write_zeros};
 use super::write::LogWriter;
-use crate::codec::is_zero;
+use crate::codec::{is_zero, usize_of};
 use crate::error::{Error, Result};
 use crate::header::{Found, HEADER_LEN, Header};
 use crate::seal::Seal;
@@ -119,14 +119,13 @@ impl NewLog {
         self.read_back(&path)
     }
 
+    #[expect(clippy::indexing_slicing, reason = "a log is longer than its header")]
     fn read_back(&self, path: &Path) -> Result<()> {
         let found = Found::read(&*self.file, path)?;
         let found = found.authenticate(self.place.seal.as_deref(), path)?;
-        let len = usize::try_from(self.len).unwrap_or_default();
-        let mut bytes = vec![0xFF; len];
+        let mut bytes = vec![0xFF; usize_of(self.len)];
         self.file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io("read back", path, e))?;
-        let rest = bytes.get(HEADER_LEN..).unwrap_or_default();
-        if found != self.header || !is_zero(rest) {
+        if found != self.header || !is_zero(&bytes[HEADER_LEN..]) {
             let what = "a new log does not read back as it was written";
             return Err(Error::Damaged { path: path.to_owned(), offset: 0, what });
         }

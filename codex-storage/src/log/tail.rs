@@ -2,7 +2,7 @@
 //!
 //! The five rules are `docs/FORMAT.md`, section "Reading a log".
 
-use super::read::{LogReader, Place, RESUME_PAYLOAD_MAX};
+use super::read::{LogReader, NextFrame, RESUME_PAYLOAD_MAX};
 use super::space::{UNIT, closed_len};
 use crate::codec::{is_zero, len_without_zeros, u64_of};
 use crate::config::OnDamage;
@@ -17,9 +17,9 @@ pub(super) struct Tail {
 }
 
 impl LogReader {
-    /// Judges what stands at the end of the intact frames, where `place` was found: goes on
+    /// Judges what stands at the end of the intact frames, where `found` is: goes on
     /// behind a gap, or notes the end of the log.
-    pub(super) fn resolve(&mut self, place: &Place) -> Result<()> {
+    pub(super) fn resolve(&mut self, found: &NextFrame) -> Result<()> {
         let at = self.end.offset;
         let seq = self.end.seq.saturating_add(1);
         let last_nonzero = self.window.last_nonzero(at)?;
@@ -40,11 +40,11 @@ impl LogReader {
             self.tail = Some(Tail { last_nonzero });
             return Ok(());
         };
-        let is_torn = match place {
-            Place::NoHeader => self.is_header_torn(at)?,
-            Place::Torn(parsed) => self.is_body_torn(at, last, parsed)?,
-            Place::Damage(what) => return Err(self.damaged(at, what)),
-            Place::Tampered | Place::Next(_) => {
+        let is_torn = match found {
+            NextFrame::NoHeader => self.is_header_torn(at)?,
+            NextFrame::Torn(parsed) => self.is_body_torn(at, last, parsed)?,
+            NextFrame::Damage(what) => return Err(self.damaged(at, what)),
+            NextFrame::Tampered | NextFrame::Next(_) => {
                 return Err(Error::Tampered { path: self.window.path().to_owned(), offset: at });
             }
         };

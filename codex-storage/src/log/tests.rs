@@ -1,5 +1,6 @@
 //! Logs on the disk in memory: what was appended is read, and only that.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use std::sync::Arc;
 #[allow(unreachable_pub, reason = "its other users see it as a crate of their own")]
 mod golden;
 
+use super::write::finish;
 use super::*;
 use crate::batch::{Group, Op};
 use crate::config::OnDamage;
@@ -290,4 +292,54 @@ fn a_segment_of_version_1_is_made_and_read_as_ever() {
     let (commits, state) = setup.read().unwrap();
     assert_eq!(commits.last(), Some(&commit(13, "c", "3")));
     assert!(state.end.closed && state.tail_end.is_none());
+}
+
+#[test]
+fn a_group_of_another_layout_stops_the_writer_before_a_byte_is_written() {
+    for sealed in [false, true] {
+        let setup = Setup::new(sealed, Form::Wal, Durability::Sync);
+        let mut writer = setup.create();
+        let written = |setup: &Setup| {
+            let mut bytes = vec![0; 64 << 10];
+            setup.file().read_exact_at(&mut bytes, 0).unwrap();
+            bytes
+        };
+        let before = written(&setup);
+        for layout in [Layout::default(), layout(Form::Ledger, sealed), layout(Form::Wal, !sealed)]
+        {
+            let mut group = Group::new(layout);
+            group.push(Op::Set { key: b"key", value: &[7; 500] }).unwrap();
+            group.finish();
+            let append = AssertUnwindSafe(|| writer.append(&mut group));
+            let panicked = catch_unwind(append).unwrap_err();
+            let words = panicked.downcast_ref::<String>().unwrap();
+            assert!(words.contains("a group has the layout of the log"), "{words}");
+            assert!(written(&setup) == before, "nothing was written");
+        }
+        assert_eq!((writer.end().seq, writer.durable()), (10, 10));
+    }
+}
+
+#[test]
+fn a_frame_whose_header_tells_another_length_is_not_finished() {
+    let log = LogId { file_id: [1; 16], generation: 1 };
+    let header = |payload_len| FrameHeader {
+        kind: GROUP,
+        flags: 0,
+        seq: 1,
+        durable: 0,
+        epoch: [0; 8],
+        counter: 1,
+        previous: 0,
+        batches: 1,
+        payload_len,
+    };
+    let finish = |payload_len, start| {
+        let mut buf = vec![7; FRAME_HEAD + 100];
+        catch_unwind(move || finish(&header(payload_len), &log, 512, &mut buf, start))
+    };
+    assert!(finish(100, 0).is_ok());
+    for (payload_len, start) in [(99, 0), (101, 0), (100, 1), (100, 40), (100, 200)] {
+        assert!(finish(payload_len, start).is_err(), "{payload_len} bytes from {start}");
+    }
 }

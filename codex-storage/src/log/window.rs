@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::codec::{len_without_zeros, u64_of};
+use crate::codec::{len_without_zeros, u64_of, usize_of};
 use crate::error::{Error, Result};
 use crate::vfs::File;
 
@@ -57,13 +57,13 @@ impl Window {
 
     /// The `len` bytes at `offset`. The caller bounds `len`: by a constant, or by what the file
     /// still has.
+    #[expect(clippy::indexing_slicing, reason = "the bytes are in the buffer by now")]
     pub(super) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset.saturating_add(u64_of(len));
         if offset < self.start || end > self.start.saturating_add(u64_of(self.buf.len())) {
             self.load(offset, len.max(CHUNK))?;
         }
-        let at = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
-        Ok(self.buf.get(at..).and_then(|rest| rest.get(..len)).unwrap_or_default())
+        Ok(&self.buf[usize_of(offset - self.start)..][..len])
     }
 
     /// Where the last byte at or behind `from` that is not zero ends; `None` when there is none.
@@ -92,19 +92,15 @@ impl Window {
         Ok(LastNonzero { from, end: None })
     }
 
+    #[expect(clippy::indexing_slicing, reason = "`there` is at most the length of the buffer")]
     fn load(&mut self, offset: u64, len: usize) -> Result<()> {
-        let there = self.len.saturating_sub(offset).min(u64_of(len));
-        let there = usize::try_from(there).unwrap_or(len);
+        let there = usize_of(self.len.saturating_sub(offset).min(u64_of(len)));
         self.buf.clear();
         // Exactly: doubling would exceed the bound on the heap for a large frame.
         self.buf.reserve_exact(len);
         self.buf.resize(len, 0);
         self.start = offset;
-        let read = match self.buf.get_mut(..there) {
-            Some(target) => self.file.read_exact_at(target, offset),
-            None => Ok(()),
-        };
-        read.map_err(|e| {
+        self.file.read_exact_at(&mut self.buf[..there], offset).map_err(|e| {
             self.buf.clear();
             Error::io("read", &self.path, e)
         })

@@ -6,14 +6,15 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::copy::LogPosition;
 use super::epoch::Epochs;
 use super::gate::SyncGate;
 use super::recovery::Deferred;
-use super::reseal::Reached;
 use super::segment::LogPlace;
 use super::space::{Space, SpaceError};
 use super::{LogCounts, LogEnd, layout};
 use crate::batch::{BATCH_LEN_MAX, Group, Seq};
+use crate::codec::{put, u64_of, usize_of};
 use crate::digest::stamp;
 use crate::error::{Error, RecordError, Result};
 use crate::frame::{
@@ -39,7 +40,7 @@ pub(crate) struct LogWriter {
     pub(super) deferred: Deferred,
     poison: Option<String>,
     counts: LogCounts,
-    pub(super) reached: Arc<Reached>,
+    pub(super) position: Arc<LogPosition>,
 }
 
 impl LogWriter {
@@ -52,7 +53,7 @@ impl LogWriter {
     ) -> Self {
         let gate = Arc::new(SyncGate::new(Arc::clone(&file)));
         Self {
-            reached: Arc::new(Reached::of(&place, &gate)),
+            position: Arc::new(LogPosition::of(&place, &gate)),
             place,
             gate,
             file,
@@ -77,6 +78,8 @@ impl LogWriter {
     /// `InDoubt`: bytes may have reached the disk; each later call returns `Poisoned`.
     pub(crate) fn append(&mut self, group: &mut Group) -> Result<Range<Seq>> {
         self.refuse_if_poisoned()?;
+        let own = layout(self.form, self.place.seal.is_some());
+        assert_eq!(group.layout(), own, "a group has the layout of the log that it is written to");
         group.abandon();
         let first = self.end.seq + 1;
         let count = group.batches();
@@ -107,7 +110,7 @@ impl LogWriter {
         self.end.seq += u64::from(batches);
         self.end.digest = digest;
         self.end.time_us = time_us;
-        self.reached.set(&self.end);
+        self.position.set(&self.end);
         self.counts.groups += 1;
         if !lazy {
             self.durable = self.end.seq;
@@ -115,7 +118,7 @@ impl LogWriter {
         Ok(first..self.end.seq + 1)
     }
 
-    /// What is written but perhaps not durable, to be synced without the writer.
+    /// The commits that are written but perhaps not durable, to be synced without the writer.
     pub(crate) fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
         self.refuse_if_poisoned()?;
         if self.durable == self.end.seq {
@@ -179,13 +182,13 @@ impl LogWriter {
         self.durable
     }
 
-    /// How far the log is written from now on, for whoever copies it beside this writer.
-    pub(crate) fn reached(&self) -> Arc<Reached> {
-        self.reached.set(&self.end);
-        Arc::clone(&self.reached)
+    /// How far the log is written from now on, for a copy that is made beside this writer.
+    pub(crate) fn position(&self) -> Arc<LogPosition> {
+        self.position.set(&self.end);
+        Arc::clone(&self.position)
     }
 
-    /// What was done since opening.
+    /// The counts since opening.
     pub(crate) fn counts(&self) -> LogCounts {
         self.counts
     }
@@ -227,8 +230,12 @@ impl LogWriter {
         buf
     }
 
-    /// Makes `buf`, whose payload stands behind the room that [`layout`] says, the next frame,
-    /// and writes it; syncs it unless it is lazy.
+    /// Makes `buf`, which has the room of [`layout`] in front of its payload, the next frame, and
+    /// writes it; syncs it unless it is lazy.
+    ///
+    /// # Panics
+    /// If the buffer is not laid out so. Nothing is written then.
+    #[expect(clippy::indexing_slicing, reason = "the buffer has the room that `layout` gives")]
     pub(super) fn frame(
         &mut self,
         kind: u8,
@@ -253,29 +260,32 @@ impl LogWriter {
             counter: 0,
             previous: self.end.chain,
             batches,
-            // `append` holds groups below the limit.
-            payload_len: u32::try_from(payload_len).unwrap_or(u32::MAX),
+            payload_len: u32::try_from(payload_len).expect("`append` bounds the length of a group"),
         };
         let reserved =
             self.space.reserve(self.end.offset, padded(header.len()), may_use_reserve, &self.gate);
         reserved.map_err(|e| self.space_error(e))?;
         header.counter = self.epochs.next_counter(&self.place)?;
-        buf.reserve(tag_len + usize::try_from(ALIGN).unwrap_or(0));
-        if let (Some(salt), Some(to)) = (salt, buf.get_mut(start + FRAME_HEAD..body)) {
-            to.copy_from_slice(&salt);
+        buf.reserve(tag_len + usize_of(ALIGN));
+        if let Some(salt) = salt {
+            put(buf, start + FRAME_HEAD, salt);
         }
         let aad = header.aad(&self.log, self.end.offset, &self.end.tag);
         self.epochs.seal(&self.place, header.counter, &aad, buf, body)?;
         let chain = finish(&header, &self.log, self.end.offset, buf, start);
-        let tag = buf.get(..start + FRAME_HEAD + payload_len);
-        let tag = tag.filter(|_| sealed).and_then(|sealed| sealed.last_chunk().copied());
-        self.put(buf.get(start..).unwrap_or_default(), flags & LAZY == 0)?;
+        let tag = if sealed {
+            let payload = &buf[..start + FRAME_HEAD + payload_len];
+            *payload.last_chunk().expect("a sealed payload ends in its tag")
+        } else {
+            [0; TAG_LEN]
+        };
+        self.put(&buf[start..], flags & LAZY == 0)?;
         self.epochs.salt_is_written();
         self.end.offset += padded(header.len());
         self.end.chain = chain;
         // A resume frame after the mark of a close: the log is in service again.
         self.end.closed = kind == CLOSE;
-        self.end.tag = tag.unwrap_or_default();
+        self.end.tag = tag;
         Ok(())
     }
 
@@ -295,7 +305,7 @@ impl LogWriter {
         match error {
             SpaceError::Full { needed } => Error::NoSpace { path: self.path(), needed },
             SpaceError::Io { action, source } => self.io_error(action, source),
-            // What was written before and not yet synced may be lost with it.
+            // Frames that were written before and not yet synced may be lost with it.
             SpaceError::Sync(source) if self.durable < self.end.seq => {
                 self.in_doubt(self.durable + 1, source)
             }
@@ -327,14 +337,24 @@ impl fmt::Debug for LogWriter {
 
 /// Ends the payload in `buf`, puts the header in front of it at `start`, and returns the chain
 /// value.
-fn finish(header: &FrameHeader, log: &LogId, offset: u64, buf: &mut Vec<u8>, start: usize) -> u64 {
-    let payload_crc = crc32c::crc32c(buf.get(start + FRAME_HEAD..).unwrap_or_default());
+///
+/// # Panics
+/// If the payload has another length than its header: nothing is written then.
+#[expect(clippy::indexing_slicing, reason = "`start` leaves the room of a frame header")]
+pub(super) fn finish(
+    header: &FrameHeader,
+    log: &LogId,
+    offset: u64,
+    buf: &mut Vec<u8>,
+    start: usize,
+) -> u64 {
+    let payload = &buf[start + FRAME_HEAD..];
+    let told = u64::from(header.payload_len);
+    assert_eq!(u64_of(payload.len()), told, "the header of a frame has the length of its payload");
+    let payload_crc = crc32c::crc32c(payload);
     buf.push(END);
-    let len = usize::try_from(padded(header.len())).unwrap_or(usize::MAX);
-    buf.resize(start + len, 0);
+    buf.resize(start + usize_of(padded(header.len())), 0);
     let (bytes, chain) = header.encode(log, offset, payload_crc);
-    if let Some(to) = buf.get_mut(start..start + FRAME_HEAD) {
-        to.copy_from_slice(&bytes);
-    }
+    put(buf, start, bytes);
     chain
 }

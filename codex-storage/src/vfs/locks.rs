@@ -8,7 +8,7 @@ use crate::sync::Mutex;
 /// Who holds the lock of one file. It belongs to the file, not to its name, as with flock.
 #[derive(Debug, Default)]
 pub(crate) struct LockTable {
-    held: Mutex<Held>,
+    held: Mutex<Holders>,
 }
 
 impl LockTable {
@@ -53,7 +53,7 @@ impl Drop for TableGuard {
 }
 
 #[derive(Debug, Default)]
-struct Held {
+struct Holders {
     shared: usize,
     exclusive: bool,
 }

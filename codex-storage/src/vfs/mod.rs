@@ -1,5 +1,5 @@
-//! The only way to a disk, a clock and entropy: small traits, with the operating system, a
-//! directory in memory and a faulty disk behind them.
+//! The only way to a disk, a clock and entropy: small traits, which the operating system
+//! implements, and for tests (feature `fault`) a directory in memory and a faulty disk.
 //!
 //! Names and bytes have separate durability, as on a real file system: [`File::sync`] makes the
 //! bytes of a file (and its length) durable, [`Dir::sync`] makes names durable. A new file needs
@@ -11,33 +11,35 @@ mod clock;
 mod entropy;
 #[cfg(feature = "fault")]
 pub mod fault;
+#[cfg(feature = "fault")]
 mod locks;
+#[cfg(feature = "fault")]
 mod mem;
 #[cfg(feature = "fault")]
 mod observed;
-#[cfg(unix)]
-mod os;
-#[cfg(not(unix))]
-#[path = "os_std.rs"]
 mod os;
 mod paced;
 
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::codec::usize_of;
 #[cfg(feature = "fault")]
 pub use call::{Call, CallKind};
 pub use clock::{OsClock, SimClock};
 pub use entropy::{OsEntropy, SeededEntropy};
+#[cfg(feature = "fault")]
 pub use mem::MemDir;
 #[cfg(feature = "fault")]
 pub use observed::Observed;
 pub use os::OsDir;
 pub use paced::Paced;
 
+#[cfg(feature = "fault")]
 use locks::LockTable;
 
 /// One directory: names of files, and the files behind them.
@@ -186,6 +188,35 @@ pub trait Entropy: fmt::Debug + Send + Sync {
     fn fill(&self, buf: &mut [u8]) -> io::Result<()>;
 }
 
+impl dyn Clock + '_ {
+    /// Waits for a lock: calls `attempt` until it returns something, or until `timeout` is over.
+    /// The pauses between two calls grow. Returns the result of the last call, and the time waited.
+    ///
+    /// # Errors
+    /// The first error of `attempt`, which ends the wait.
+    pub fn wait_for<T, E>(
+        &self,
+        timeout: Duration,
+        mut attempt: impl FnMut() -> Result<Option<T>, E>,
+    ) -> Result<(Option<T>, Duration), E> {
+        let (start, mut pause) = (self.monotonic(), PAUSE_MIN);
+        loop {
+            let done = attempt()?;
+            let waited = self.monotonic().saturating_sub(start);
+            if done.is_some() || waited >= timeout {
+                return Ok((done, waited));
+            }
+            self.sleep(pause.min(timeout.saturating_sub(waited)));
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+}
+
+/// The first pause of a wait for a lock; each further one is twice as long, up to [`PAUSE_MAX`].
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_millis(20);
+
 /// A directory with its clock and entropy: all that a storage needs of the world.
 #[derive(Debug, Clone)]
 pub struct Vfs {
@@ -196,6 +227,29 @@ pub struct Vfs {
     /// The source of random bytes.
     pub entropy: Arc<dyn Entropy>,
 }
+
+/// Calls `f` for each piece of `range`, in order, with a buffer of the length of the piece and with
+/// the offset at which the piece begins. Every copy of a file is made in this loop, with as little
+/// memory as one piece takes.
+///
+/// # Errors
+/// The first error of `f`, which ends the loop.
+pub fn in_pieces<E>(
+    range: Range<u64>,
+    mut f: impl FnMut(&mut [u8], u64) -> Result<(), E>,
+) -> Result<(), E> {
+    let (mut buf, mut at) = (Vec::new(), range.start);
+    while at < range.end {
+        let piece = (range.end - at).min(PIECE_BYTES);
+        buf.resize(usize_of(piece), 0);
+        f(&mut buf, at)?;
+        at += piece;
+    }
+    Ok(())
+}
+
+/// How much of a file is copied at a time, in bytes.
+pub const PIECE_BYTES: u64 = 256 << 10;
 
 /// Refuses what is not the name of a file in this directory.
 fn check_name(name: &str) -> io::Result<()> {

@@ -1,4 +1,4 @@
-//! A directory of the operating system (Unix).
+//! A directory of the operating system: Linux and macOS.
 #![expect(clippy::disallowed_types, reason = "this is the seam that the lint points to")]
 
 mod inherit;
@@ -309,15 +309,9 @@ impl OsFile {
 }
 
 /// Reserves space with fallocate; `Unsupported` where the file system has none.
-#[cfg(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "freebsd",
-    target_vendor = "apple"
-))]
 fn reserve(file: &StdFile, offset: u64, len: u64, len_before: u64) -> io::Result<()> {
     // Inside the file, Apple's call would cut it off.
-    if cfg!(target_vendor = "apple") && offset.saturating_add(len) <= len_before {
+    if cfg!(target_os = "macos") && offset.saturating_add(len) <= len_before {
         return Ok(());
     }
     let done = retry_on_intr(|| fs::fallocate(file, fs::FallocateFlags::empty(), offset, len));
@@ -327,17 +321,7 @@ fn reserve(file: &StdFile, offset: u64, len: u64, len_before: u64) -> io::Result
     })
 }
 
-#[cfg(not(any(
-    target_os = "linux",
-    target_os = "android",
-    target_os = "freebsd",
-    target_vendor = "apple"
-)))]
-fn reserve(_file: &StdFile, _offset: u64, _len: u64, _len_before: u64) -> io::Result<()> {
-    Err(ErrorKind::Unsupported.into())
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
+#[cfg(target_os = "linux")]
 fn share_blocks(copy: &StdFile, source: &StdFile) -> io::Result<()> {
     retry_on_intr(|| fs::ioctl_ficlone(copy, source)).map_err(|errno| match errno {
         Errno::OPNOTSUPP | Errno::NOSYS | Errno::NOTTY | Errno::INVAL | Errno::XDEV => {
@@ -347,7 +331,7 @@ fn share_blocks(copy: &StdFile, source: &StdFile) -> io::Result<()> {
     })
 }
 
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
+#[cfg(target_os = "macos")]
 fn share_blocks(_copy: &StdFile, _source: &StdFile) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }

@@ -68,8 +68,8 @@ impl Wal {
         let before = log.trim()?;
         self.durable = log.durable();
         let done = self.become_image(state);
-        // What was removed, be it the log or the file of the attempt, is free on every file system
-        // once its name is durably gone. Nothing else rests on this sync.
+        // The space of the removed file, be it the log or that of the attempt, is free on every
+        // file system once its name is durably gone. Nothing else rests on this sync.
         let _ = self.files.vfs.dir.sync();
         if let Ok(true) = done {
             return Ok(());
@@ -77,7 +77,7 @@ impl Wal {
         if let Some(current) = &mut self.current
             && current.log.poisoned().is_none()
         {
-            // Without the reserve removals still take what is free.
+            // Without the reserve, removals still take the free space.
             let _ = current.log.take_back(before);
         }
         done.and(Err(full))
@@ -107,7 +107,7 @@ impl Wal {
         };
         if let Some(mut previous) = self.current.replace(next) {
             // Order: once the next segment exists. A segment that could not be made must not cost
-            // this one its reserve. What can not be cut off only takes space.
+            // this one its reserve. If it fails, that only takes space.
             let _ = previous.log.trim();
             self.past.add(previous.log.counts());
         }
@@ -204,7 +204,7 @@ impl Wal {
             return Ok(false);
         };
         if !self.can_attach(&written) {
-            // What stays costs nothing but a name: the next open removes it.
+            // A file that stays costs nothing but a name: the next open removes it.
             drop(self.files.vfs.dir.remove(&written.temporary));
             self.image_failed();
             return Ok(false);
@@ -260,8 +260,8 @@ impl Wal {
     }
 
     /// Removes the segments that no image needs, once the name of the image in place is durable.
-    /// What can not be removed is tried again after the next image, at a checkpoint on request and
-    /// at the close: images are not written for its sake.
+    /// A segment that can not be removed is tried again after the next image, at a checkpoint on
+    /// request and at the close: images are not written for its sake.
     pub(super) fn remove_leftovers(&mut self) {
         let StoreFiles { vfs, names, .. } = &self.files;
         self.leftovers.retain(|&generation| match vfs.dir.remove(&names.segment(generation)) {

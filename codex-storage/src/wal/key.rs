@@ -1,4 +1,4 @@
-//! Another key for a Wal: the envelope made anew, or image and log under a fresh root key.
+//! Another key for a Wal: another envelope, or image and log under a fresh root key.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{Header, following, fresh_id};
 use crate::image::{ImageReader, ImageSpec};
-use crate::log::{Copying, LogPlace, Reseal};
+use crate::log::{LogCopy, LogPlace, SharedLogCopy};
 use crate::names::Temporary;
 use crate::seal::Keys;
 use crate::storage::{Checkpoint, Retired, Written};
@@ -23,14 +23,14 @@ impl Wal {
             return Err(Error::NotEncrypted { path: path.to_owned() });
         }
         let image = ImageReader::open(&self.files.vfs, self.files.names.main(), seal.clone())?;
-        // As it stands in the file: the salt was drawn when the image was written.
+        // The header in the file, which has the salt that was drawn when the image was written.
         let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
         let written = self.files.image(header.clone()).rewrite_header(&image)?;
         self.install(&written, header)
     }
 
     /// Switches to a new segment and hands out the image to write under a fresh root key. Until
-    /// it is in place, all frames stand under the root key that the old image has.
+    /// it is in place, all frames are under the root key of the old image.
     pub(super) fn begin_rekey(&mut self, keys: &dyn Keys) -> Result<Checkpoint> {
         self.writer()?;
         self.refuse_while_pending()?;
@@ -67,11 +67,11 @@ impl Wal {
         let from = Segment::at(&self.files, continued)?;
         let from = from.reader(&self.files, 0, OnDamage::Refuse)?;
         let to = LogPlace { seal: Some(Arc::clone(&seal)), ..self.log_place(segment.generation) };
-        let (copying, reached) = (Copying::default(), self.writer()?.log.reached());
+        let (copy, position) = (SharedLogCopy::default(), self.writer()?.log.position());
         let fresh = Fresh {
             seal,
             segment,
-            copying: copying.clone(),
+            copy: copy.clone(),
             image_temporary: spec.temporary.clone(),
             segment_temporary: self.files.names.temporary(Temporary::Rekey),
         };
@@ -80,9 +80,9 @@ impl Wal {
         let history = self.history.clone();
         Ok(Checkpoint::new(move |state, progress| {
             let written = spec.write(state, &history, progress)?;
-            copying.begin(Reseal::begin(from, to, &segment, temporary)?);
+            copy.begin(LogCopy::begin(from, to, &segment, temporary)?);
             // Of the image all has been written and read back.
-            copying.catch_up(&reached, &|_| progress(2 * state.len()))?;
+            copy.catch_up(&position, &|_| progress(2 * state.len()))?;
             Ok(written)
         }))
     }
@@ -99,7 +99,7 @@ impl Wal {
         let (written, current) = completed.inspect_err(|_| {
             self.image_failed();
             for temporary in [&fresh.image_temporary, &fresh.segment_temporary] {
-                // What stays costs nothing but a name: the next open removes it.
+                // A file that stays costs nothing but a name: the next open removes it.
                 drop(self.files.vfs.dir.remove(temporary));
             }
         })?;
@@ -155,7 +155,7 @@ impl Wal {
         log.sync()?;
         let upto = log.end().seq;
         self.durable = upto;
-        let log = fresh.copying.complete(upto)?;
+        let log = fresh.copy.complete(upto)?;
         self.inherit(&fresh.segment_temporary)?;
         let dir = &self.files.vfs.dir;
         let name = self.files.names.segment(fresh.segment.generation);

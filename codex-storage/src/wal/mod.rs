@@ -17,7 +17,7 @@ use crate::files::StoreFiles;
 use crate::header::Header;
 use crate::history::History;
 use crate::lock::StoreLock;
-use crate::log::{Copying, LogCounts, LogPlace, LogWriter, layout};
+use crate::log::{LogCounts, LogPlace, LogWriter, SharedLogCopy, layout};
 use crate::seal::{Keys, Seal};
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Retired, State, Storage, StorageStats, SyncPoint, Written,
@@ -38,7 +38,7 @@ pub(crate) struct Wal {
     /// Of the image in place.
     image: Header,
     image_bytes: u64,
-    /// What is to be done before the first write.
+    /// The work to do before the first write.
     start: Start,
     /// The segment that is written. `None` until the first write if [`Start`] makes or names one
     /// then.
@@ -53,7 +53,7 @@ pub(crate) struct Wal {
     /// The segment that an unfinished rekey has left, if it could not be removed.
     stray: Option<u64>,
     /// The last segment that was found to have lost its name, as long as an image needs it: the
-    /// next checkpoint writes what it held.
+    /// next checkpoint writes its contents.
     lost: Option<u64>,
     /// The image that a checkpoint is writing.
     pending: Option<Pending>,
@@ -63,7 +63,7 @@ pub(crate) struct Wal {
     retry_at_bytes: u64,
     history: History,
     durable: Seq,
-    /// What the writers of earlier segments did.
+    /// The counts of the writers of earlier segments.
     past: LogCounts,
     images: u64,
     images_failed: u64,
@@ -86,14 +86,14 @@ struct Pending {
     fresh: Option<Fresh>,
 }
 
-/// What a rekey makes beside the image.
+/// The parts that a rekey makes beside the image.
 #[derive(Debug)]
 struct Fresh {
     seal: Arc<dyn Seal>,
     /// The segment that will continue the image.
     segment: Header,
-    /// What fills that segment with the groups that are written meanwhile.
-    copying: Copying,
+    /// The copy that fills that segment with the groups that are written meanwhile.
+    copy: SharedLogCopy,
     /// The names of image and segment until both are complete.
     image_temporary: String,
     segment_temporary: String,
@@ -152,8 +152,8 @@ impl Wal {
         Current { log, header, identity: found.ok().flatten().map(|found| found.identity) }
     }
 
-    /// Checks that an opening would find what is committed, of which `seq` is the first that it
-    /// might not. A segment that lost its name is no error: the next checkpoint heals the store.
+    /// Checks that an opening would find the commits; `seq` is the first that it might not
+    /// find. A segment that lost its name is no error: the next checkpoint heals the store.
     fn check_names(&mut self, seq: Seq) -> Result<()> {
         self.files.check_name(&mut self.write_state, seq)?;
         let Some(Current { header, identity, .. }) = &self.current else { return Ok(()) };

@@ -15,7 +15,7 @@ use crate::write_state::WriteState;
 
 impl Wal {
     /// Opens the store whose image is `image`: reads the image and the segments that continue it.
-    /// Opened for writing, what was read is then made durable.
+    /// Opened for writing, the commits that were read are then made durable.
     pub(crate) fn open(
         files: StoreFiles,
         config: &Config,

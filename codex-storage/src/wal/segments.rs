@@ -163,7 +163,7 @@ impl Segment {
         Ok(Self { header, path, file })
     }
 
-    /// Whether the segment is what a rekey leaves that did not come to its end: it continues the
+    /// Whether the segment was left by a rekey that did not come to its end: it continues the
     /// one with the file id `neighbour` under a root key that the image does not have, and proves
     /// under the image's that a rekey made it. So nothing was committed to it. Without the key
     /// the proof cannot be checked, and nothing is removed.
@@ -204,11 +204,11 @@ impl Segment {
         Ok(Self { header, path, file })
     }
 
-    /// Reads the groups into `replay`. `next` is the header of the segment behind this one.
+    /// Reads the groups into `replay`. `next` is the header of the segment after this one.
     ///
     /// # Errors
-    /// As [`LogReader::next`]; `Gap` and `Damaged` when this segment does not reach the next; what
-    /// the sink returns.
+    /// As [`LogReader::next`]; `Gap` and `Damaged` when this segment does not reach the next; the
+    /// errors of the sink.
     pub(super) fn read(
         &self,
         files: &StoreFiles,
@@ -235,7 +235,7 @@ impl Segment {
         Ok(state)
     }
 
-    /// Whether nothing was ever written behind the header.
+    /// Whether nothing was ever written after the header.
     fn is_blank(&self, files: &StoreFiles) -> Result<bool> {
         let mut reader = self.reader(files, self.header.base_seq, OnDamage::Refuse)?;
         if reader.next()?.is_some() {

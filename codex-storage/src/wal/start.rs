@@ -1,4 +1,4 @@
-//! What is done before the first write: an opening that writes nothing changes no file.
+//! The work before the first write: an opening without a write changes no file.
 
 use super::key::is_rekeyed;
 use super::segments::Segment;
@@ -12,7 +12,7 @@ use crate::names::Temporary;
 use crate::storage::Written;
 use crate::vfs::{Mode, Open};
 
-/// What is to be done before the first write.
+/// The work to do before the first write.
 #[derive(Debug)]
 pub(super) enum Start {
     /// Nothing is read that a later write rests on and that may not be durable.
@@ -36,7 +36,8 @@ pub(super) enum Start {
 }
 
 impl Wal {
-    /// Makes what was read durable, and returns what the first write needs besides.
+    /// Makes the commits that were read durable, and returns the work that is left for the first
+    /// write.
     pub(super) fn ready(&mut self, live: &[Segment], state: Option<&LogState>) -> Result<Start> {
         let (Some(last), Some(state)) = (live.last(), state) else { return Ok(Start::Attach) };
         let header = &last.header;
@@ -159,7 +160,7 @@ impl Wal {
         let segment = segment.map(|header| self.new_segment(header)).transpose();
         let segment = segment.inspect_err(|_| {
             if let Some(written) = &written {
-                // What stays costs nothing but a name: the next open removes it.
+                // A file that stays costs nothing but a name: the next open removes it.
                 drop(self.files.vfs.dir.remove(&written.temporary));
             }
         })?;

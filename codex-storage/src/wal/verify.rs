@@ -8,7 +8,7 @@ use crate::header::Header;
 use crate::history::AnchorWatch;
 use crate::verify::Verified;
 
-/// Reads the segments that continue the image with this header, and adds what it finds.
+/// Reads the segments that continue the image with this header, and adds the findings.
 ///
 /// # Errors
 /// As opening. Without the key of an encrypted store the checksums alone speak for its segments.

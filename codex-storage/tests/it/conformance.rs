@@ -255,13 +255,43 @@ fn readers_share_and_change_no_byte(bed: &Bed) {
 }
 
 fn a_reader_refuses_every_change(bed: &Bed) {
-    Store::open(bed.config()).unwrap().close().unwrap();
+    let mut store = Store::open(bed.config()).unwrap();
+    store.set("a", "1").unwrap();
+    store.close().unwrap();
     let mut config = bed.config();
     config.access = Access::ReadOnly;
+    let before = files(&bed.vfs);
     let mut store = Store::open(config).unwrap();
-    assert!(matches!(store.set("a", "1"), Err(Error::ReadOnly { .. })));
-    assert!(matches!(store.checkpoint(), Err(Error::ReadOnly { .. })));
-    assert!(!store.storage.wants_checkpoint());
+    let found = store.storage.stats();
+    assert_eq!((store.storage.form(), found.seq, found.durable), (bed.form, 1, 1));
+    assert!(found.image_bytes + found.log_bytes > 0 && !store.storage.wants_checkpoint());
+    let refusals = |store: &mut Store| {
+        let mut group = store.storage.group();
+        group.push(Op::Clear).unwrap();
+        group.finish();
+        let keys = keys("another");
+        let (map, storage) = (&store.map, &mut store.storage);
+        [
+            storage.commit(&mut group, Some(map)).map(drop),
+            storage.sync_point().map(drop),
+            storage.synced(Ok(1)),
+            storage.begin_checkpoint(map).map(drop),
+            storage.finish_checkpoint(Err(Error::Contradiction("none"))),
+            storage.change_key(&*keys),
+            storage.rekey(&*keys, map).map(drop),
+        ]
+    };
+    for refused in refusals(&mut store) {
+        assert!(matches!(refused, Err(Error::ReadOnly { .. })), "{refused:?}");
+    }
+    store.storage.close(&store.map).unwrap();
+    for refused in refusals(&mut store) {
+        assert!(matches!(refused, Err(Error::Closed { .. })), "{refused:?}");
+    }
+    // A closed reader has its facts, and its state can be written elsewhere.
+    let elsewhere = store.storage.image_elsewhere(&codex_storage::vfs::Vfs::mem(9), NAME).unwrap();
+    assert_eq!(elsewhere.write(&store.map, &|_| true).unwrap().seq, 1);
+    assert_eq!((store.storage.stats(), files(&bed.vfs)), (found, before));
 }
 
 fn what_stands_at_the_path_decides_the_error(bed: &Bed) {

@@ -30,7 +30,6 @@ mod golden_log;
 mod image;
 mod io_error;
 mod ledger;
-#[cfg(unix)]
 mod open;
 mod power;
 #[cfg(feature = "fault")]

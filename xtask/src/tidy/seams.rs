@@ -68,10 +68,8 @@ fn is_clock(path: &str) -> bool {
     path == "codex-storage/src/vfs/clock.rs"
 }
 
-/// `os_std.rs` is the same module on systems without the calls of Unix.
 fn is_os(path: &str) -> bool {
-    path.strip_prefix(VFS)
-        .is_some_and(|file| ["os.rs", "os_std.rs"].contains(&file) || file.starts_with("os/"))
+    path.strip_prefix(VFS).is_some_and(|file| file == "os.rs" || file.starts_with("os/"))
 }
 
 pub(super) fn check(source: &Source) -> Vec<Finding> {

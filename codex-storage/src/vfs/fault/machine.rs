@@ -65,7 +65,7 @@ pub(super) enum Ended {
 }
 
 pub(super) struct Machine {
-    state: Mutex<State>,
+    state: Mutex<MachineState>,
     /// A gate opened, a call came to one, the power went off, or a process ended.
     pub(super) changed: Condvar,
     pub(super) clock: SimClock,
@@ -78,12 +78,12 @@ impl fmt::Debug for Machine {
 }
 
 #[derive(Default)]
-pub(super) struct State {
+pub(super) struct MachineState {
     pub(super) disk: Disk,
     pub(super) plan: Plan,
     pub(super) calls: u64,
     pub(super) trace: Option<Vec<Call>>,
-    gates: Vec<Held>,
+    gates: Vec<HeldCalls>,
     last_gate: u64,
     pub(super) power_is_off: bool,
     pub(super) process: u64,
@@ -92,13 +92,13 @@ pub(super) struct State {
 }
 
 #[derive(Debug)]
-struct Held {
+struct HeldCalls {
     id: u64,
     calls: Calls,
     waiting: usize,
 }
 
-impl State {
+impl MachineState {
     pub(super) fn check_alive(&self, process: u64) -> io::Result<()> {
         if self.power_is_off {
             return Err(io::Error::other(Ended::PowerIsOff));
@@ -112,7 +112,7 @@ impl State {
     /// Holds `calls` from now on; the gate's number.
     pub(super) fn add_gate(&mut self, calls: Calls) -> u64 {
         self.last_gate += 1;
-        self.gates.push(Held { id: self.last_gate, calls, waiting: 0 });
+        self.gates.push(HeldCalls { id: self.last_gate, calls, waiting: 0 });
         self.last_gate
     }
 
@@ -146,11 +146,11 @@ pub(super) struct Request<'a> {
 
 impl Machine {
     pub(super) fn new(disk: Disk, clock: SimClock) -> Self {
-        let state = Mutex::new(State { disk, ..State::default() });
+        let state = Mutex::new(MachineState { disk, ..MachineState::default() });
         Self { state, changed: Condvar::new(), clock }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, MachineState> {
         self.state.lock()
     }
 
@@ -216,7 +216,11 @@ impl Machine {
     }
 
     /// Holds the call as long as its delays and gates say, with the disk free for others.
-    fn wait<'a>(&'a self, mut state: MutexGuard<'a, State>, call: &Call) -> MutexGuard<'a, State> {
+    fn wait<'a>(
+        &'a self,
+        mut state: MutexGuard<'a, MachineState>,
+        call: &Call,
+    ) -> MutexGuard<'a, MachineState> {
         let process = state.process;
         let delay = state.plan.delay_of(call);
         if !delay.is_zero() {

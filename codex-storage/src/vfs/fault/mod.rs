@@ -62,7 +62,7 @@ pub use sweep::{Mishap, each_fault, each_power_cut};
 use super::{Call, CallKind, SeededEntropy, SimClock, Vfs};
 use crate::sync::MutexGuard;
 use disk::{Disk, NameState};
-use machine::{Ended, Machine, State};
+use machine::{Ended, Machine, MachineState};
 use plan::{Plan, Start, Strike};
 
 /// A directory on a simulated disk. Clones are handles of the same disk.
@@ -249,7 +249,7 @@ impl FaultDir {
         self.state().plan.add(calls, start, strike, lasting);
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MachineState> {
         self.machine.state()
     }
 }

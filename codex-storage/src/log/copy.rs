@@ -1,4 +1,4 @@
-//! Copying a log under another root key, group by group, with the same history.
+//! SharedLogCopy a log under another root key, group by group, with the same history.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,18 +17,18 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::vfs::File;
 
-/// A log and its copy. The log may go on growing while what it had is copied.
+/// A log and its copy. The log may grow meanwhile.
 #[derive(Debug)]
-pub(crate) struct Reseal {
+pub(crate) struct LogCopy {
     from: LogReader,
     to: LogWriter,
-    /// Reads back what was copied.
+    /// Reads the copy back.
     check: LogReader,
     /// The plaintext of the group at hand.
     group: Vec<u8>,
 }
 
-impl Reseal {
+impl LogCopy {
     /// Begins the copy: a log without frames and without a name, under the temporary name
     /// `temporary`. `header` has the base of the log that `from` reads.
     ///
@@ -47,7 +47,7 @@ impl Reseal {
     }
 
     /// Copies the groups up to the one that ends with commit `upto`, durably, and reads them
-    /// back. `progress` hears of the commits and says whether to go on.
+    /// back. `progress` gets the last commit copied, and returns `false` to stop.
     ///
     /// # Errors
     /// Of reading and of writing, which concern the copy alone; `Abandoned`.
@@ -76,15 +76,14 @@ impl Reseal {
         if same { Ok(()) } else { Err(self.damaged()) }
     }
 
-    /// Copies what is written, round by round while it goes on growing, until little is left.
-    /// A writer that outpaces the copy ends this too: what is left then is about what it writes
-    /// in one round.
-    fn catch_up(&mut self, reached: &Reached, progress: &dyn Fn(u64) -> bool) -> Result<()> {
+    /// Copies round by round, while the log grows, until little is left. A writer that outpaces
+    /// the copy ends this too: the rest is then about as much as it writes in one round.
+    fn catch_up(&mut self, position: &LogPosition, progress: &dyn Fn(u64) -> bool) -> Result<()> {
         let (mut least, mut in_vain) = (u64::MAX, 0);
         while in_vain < ROUNDS_IN_VAIN_MAX {
-            self.advance(reached.seq.load(Ordering::Acquire), progress)?;
-            reached.settle();
-            let written = reached.offset.load(Ordering::Acquire);
+            self.advance(position.seq.load(Ordering::Acquire), progress)?;
+            position.settle();
+            let written = position.offset.load(Ordering::Acquire);
             let left = written.saturating_sub(self.from.end().offset);
             if left <= LEFT_BYTES_MAX {
                 break;
@@ -104,37 +103,38 @@ impl Reseal {
     }
 }
 
-/// A [`Reseal`] that goes on beside the writer of its log, and that the holder of that writer
+/// A [`LogCopy`] that goes on beside the writer of its log, and that the holder of that writer
 /// completes.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Copying(Arc<Mutex<Option<Reseal>>>);
+pub(crate) struct SharedLogCopy(Arc<Mutex<Option<LogCopy>>>);
 
-impl Copying {
+impl SharedLogCopy {
     /// Takes a copy that has begun.
-    pub(crate) fn begin(&self, copy: Reseal) {
+    pub(crate) fn begin(&self, copy: LogCopy) {
         *self.0.lock() = Some(copy);
     }
 
-    /// Copies until little is left of what the log has `reached`; where the copy ends then. What
-    /// is copied need not be durable in the log: the copy counts for nothing before that is synced.
+    /// Copies until little is left up to the `position` of the log, and returns where the copy
+    /// ends. The commits need not be durable in the log: the copy counts for nothing until the
+    /// log is synced.
     ///
     /// # Errors
-    /// As [`Reseal::advance`].
+    /// As [`LogCopy::advance`].
     pub(crate) fn catch_up(
         &self,
-        reached: &Reached,
+        position: &LogPosition,
         progress: &dyn Fn(u64) -> bool,
     ) -> Result<LogEnd> {
         let mut copy = self.0.lock();
         let copy = copy.as_mut().ok_or(NO_COPY)?;
-        copy.catch_up(reached, progress)?;
+        copy.catch_up(position, progress)?;
         Ok(*copy.to.end())
     }
 
     /// Copies the rest up to commit `upto`, and gives out the copy, to be written to from now on.
     ///
     /// # Errors
-    /// As [`Reseal::advance`].
+    /// As [`LogCopy::advance`].
     pub(crate) fn complete(&self, upto: Seq) -> Result<LogWriter> {
         let mut copy = self.0.lock().take().ok_or(NO_COPY)?;
         copy.advance(upto, &|_| true)?;
@@ -142,16 +142,16 @@ impl Copying {
     }
 }
 
-/// How far a log is written: its writer says so to whoever reads it meanwhile.
+/// How far a log is written: its writer sets this for a reader of the same log.
 #[derive(Debug)]
-pub(crate) struct Reached {
+pub(crate) struct LogPosition {
     seq: AtomicU64,
     offset: AtomicU64,
     /// Of a log whose commits do not wait for a sync.
     lazy: Option<Arc<SyncGate>>,
 }
 
-impl Reached {
+impl LogPosition {
     /// Of the log in `place`, which syncs through `gate`.
     pub(super) fn of(place: &LogPlace, gate: &Arc<SyncGate>) -> Self {
         let is_lazy = place.durability != Durability::Sync;
@@ -159,7 +159,7 @@ impl Reached {
         Self { seq: AtomicU64::new(0), offset: AtomicU64::new(0), lazy }
     }
 
-    /// Syncs the log beside its writer, who then has little left to sync.
+    /// Syncs the log beside its writer, which then has little left to sync.
     fn settle(&self) {
         if let Some(gate) = &self.lazy {
             // The gate remembers a failure: the writer's own sync, before the copy counts, fails
@@ -207,7 +207,7 @@ impl LogWriter {
     /// the file that it replaces.
     pub(crate) fn move_to(&mut self, file: Arc<dyn File>, len: u64) -> Arc<dyn File> {
         self.gate = Arc::new(SyncGate::new(Arc::clone(&file)));
-        self.reached = Arc::new(Reached::of(&self.place, &self.gate));
+        self.position = Arc::new(LogPosition::of(&self.place, &self.gate));
         self.space = Space::existing(Arc::clone(&file), len);
         self.deferred = Deferred::default();
         std::mem::replace(&mut self.file, file)
@@ -230,7 +230,7 @@ pub(crate) fn of_the_copy(error: Error) -> Error {
     }
 }
 
-/// The copy that stands at `path` for now is not what was written.
+/// The error of a copy at `path` that does not read back as it was written.
 pub(crate) fn not_as_written(path: &Path, offset: u64) -> Error {
     let what = "the copy of the log does not read back as it was written";
     Error::Damaged { path: path.to_owned(), offset, what }
