@@ -92,6 +92,7 @@ impl Levels for Deep {
 }
 
 fn on_a_small_stack(run: impl FnOnce() + Send + 'static) {
+    #[expect(clippy::disallowed_types, reason = "the size of the stack is the subject of the test")]
     let thread = std::thread::Builder::new().stack_size(STACK);
     thread.spawn(run).unwrap().join().unwrap();
 }
