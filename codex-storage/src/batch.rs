@@ -104,6 +104,9 @@ impl Group {
 
     /// Finishes the batch being built, which may be empty; it is commit number
     /// `self.batches()` of the group from now on.
+    ///
+    /// # Panics
+    /// If the batch is not in the buffer, which only a mistake of this module can cause.
     pub fn finish(&mut self) {
         let (start, ops) = match self.open.take() {
             Some(open) => open,

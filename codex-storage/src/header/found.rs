@@ -168,6 +168,7 @@ impl Found {
     /// # Errors
     /// `Tampered` for a tag or a root key that does not match, and for a plain file in an
     /// encrypted store or the other way round.
+    #[expect(clippy::indexing_slicing, reason = "the tag lies in the header")]
     pub(crate) fn authenticate(self, seal: Option<&dyn Seal>, path: &Path) -> Result<Header> {
         let tampered = || Error::Tampered { path: path.to_owned(), offset: 0 };
         let mut tail = Fields::new(&self.bytes[TAG_OFFSET..]);

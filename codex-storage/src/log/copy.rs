@@ -1,4 +1,4 @@
-//! SharedLogCopy a log under another root key, group by group, with the same history.
+//! Copying a log under another root key, group by group, with the same history.
 
 use std::path::Path;
 use std::sync::Arc;

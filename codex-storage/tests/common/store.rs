@@ -52,6 +52,10 @@ pub struct Store {
 
 impl Store {
     /// Opens it and keeps its state.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "a test makes a configuration for one opening"
+    )]
     pub fn open(config: Config) -> Result<Self> {
         let lazy = config.durability != Durability::Sync;
         let mut map = Map::default();
