@@ -10,7 +10,7 @@ use crate::error::RecordError;
 
 /// The longest key, in bytes.
 pub const KEY_LEN_MAX: usize = 65_535;
-/// The longest encoded batch, in bytes.
+/// The most bytes that the records of one batch take, in every form.
 pub const BATCH_LEN_MAX: usize = 256 << 20;
 /// How many encoded bytes a group gathers before it stops taking further batches.
 pub const GROUP_LEN_TARGET: usize = 4 << 20;
@@ -85,15 +85,15 @@ impl Group {
     /// Adds one operation to the batch being built, beginning one where none is.
     ///
     /// # Errors
-    /// `KeyTooLong`, or `BatchTooLarge` when the batch would exceed [`BATCH_LEN_MAX`]; the batch
+    /// `KeyTooLong`, or `BatchTooLarge` when the records would exceed [`BATCH_LEN_MAX`]; the batch
     /// is then as before the call. Use [`Group::abandon`] to drop it.
     pub fn push(&mut self, op: Op<'_>) -> Result<(), RecordError> {
         let (start, ops) = match self.open {
             Some(open) => open,
             None => (self.begin(), 0),
         };
-        let before = self.buf.len();
-        if before - start + record_len(op) > BATCH_LEN_MAX {
+        let records = self.buf.len() - start - BATCH_HEAD - self.layout.batch_extra;
+        if records + record_len(op) > BATCH_LEN_MAX {
             return Err(RecordError::BatchTooLarge { limit: BATCH_LEN_MAX });
         }
         encode_record(op, &mut self.buf)?;
@@ -390,5 +390,20 @@ mod tests {
         group.push(Op::Clear).unwrap();
         group.open = Some((group.buf.len(), 1));
         group.finish();
+    }
+
+    #[test]
+    fn the_records_of_a_batch_have_one_limit_whatever_is_before_them() {
+        let value = vec![0; BATCH_LEN_MAX - RECORD_HEAD];
+        for layout in [Layout::default(), Layout { head: 64, batch_extra: 40 }] {
+            let mut group = Group::new(layout);
+            for _ in 0..2 {
+                group.push(Op::Set { key: b"", value: &value }).unwrap();
+                let refused = Err(RecordError::BatchTooLarge { limit: BATCH_LEN_MAX });
+                assert_eq!(group.push(Op::Clear), refused, "{layout:?}");
+                group.finish();
+            }
+            assert_eq!(group.batches(), 2, "each batch has its own");
+        }
     }
 }

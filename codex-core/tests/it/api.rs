@@ -3,8 +3,12 @@
 use std::ops::Bound;
 use std::time::Duration;
 
+use crate::common::contents;
 use codex_core::vfs::Vfs;
-use codex_core::{Anchor, CheckpointPolicy, Codec, Durability, Error, Form, OnDamage, Read, Store};
+use codex_core::{
+    Anchor, Batch, CheckpointPolicy, Codec, Durability, Error, Form, OnDamage, Read, Result, Store,
+};
+use codex_storage::RecordError;
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -272,34 +276,115 @@ fn a_batch_without_effect_returns_the_last_commit() {
     assert!(!store.contains_key("k2"), "a dropped batch changes nothing");
 }
 
-#[test]
-fn keys_and_batches_beyond_their_limits_are_refused() {
-    let store = Store::in_memory().unwrap();
-    let longest = vec![b'k'; 65_535];
-    store.set(&longest, &1).unwrap();
-    assert_eq!(store.get(&longest).unwrap(), Some(1));
-    let too_long = vec![b'k'; 65_536];
-    assert!(store.set(&too_long, &1).unwrap_err().is_too_large());
-    assert!(store.set_bytes(&too_long, []).unwrap_err().is_too_large());
-    assert!(store.remove(&too_long).unwrap_err().is_too_large());
-    assert!(store.update(&too_long, |_: Option<u8>| Some(1)).unwrap_err().is_too_large());
-    let error = store.batch().set(&too_long, &1).map(|_| ()).unwrap_err();
-    assert!(error.is_too_large() && error.to_string().contains("65536"), "{error}");
-    assert_eq!(store.get::<u8>(&too_long).unwrap(), None);
-    assert_eq!(store.len(), 1);
+/// The error of a record, and that its message has both numbers or the limit.
+fn record(error: &Error) -> &RecordError {
+    let Error::Storage(codex_storage::Error::Record { source, .. }) = error else {
+        panic!("not an error of a record: {error}")
+    };
+    let text = error.to_string();
+    let numbers = match source {
+        RecordError::KeyTooLong { len, limit } => vec![len, limit],
+        RecordError::BatchTooLarge { limit } => vec![limit],
+        other => panic!("{other}"),
+    };
+    assert!(numbers.iter().all(|number| text.contains(&number.to_string())), "{text}");
+    assert!(error.is_too_large(), "{text}");
+    source
 }
 
 #[test]
-fn a_value_beyond_the_commit_limit_is_refused_and_the_largest_fits() {
-    const LIMIT: usize = 256 << 20;
+fn a_key_of_65_535_bytes_is_taken_by_every_call_and_a_longer_one_by_none() {
     let store = Store::in_memory().unwrap();
-    let error = store.set_bytes("k", vec![0; LIMIT]).unwrap_err();
-    assert!(error.is_too_large(), "{error}");
+    let batched = |key: &[u8], change: fn(&mut Batch, &[u8]) -> Result<()>| {
+        let mut batch = store.batch();
+        batch.set("before", &1_u8)?;
+        let changed = change(&mut batch, key);
+        assert_eq!(batch.len(), 1 + usize::from(changed.is_ok()), "as before a refused change");
+        changed.and(batch.commit().map(|_| ()))
+    };
+    let every = |key: &[u8]| {
+        [
+            store.set(key, &1_u8),
+            store.update(key, |n: Option<u8>| Some(n.unwrap_or(0) + 1)).map(|_| ()),
+            store.try_update(key, |_| Ok::<_, Error>(Some(3_u8))).map(|_| ()),
+            store.compare_exchange(key, Some(&3_u8), Some(&4_u8)).map(|_| ()),
+            store.compare_exchange(key, Some(&4_u8), None).map(|_| ()),
+            store.set_bytes(key, "bytes"),
+            store.remove(key).map(|_| ()),
+            batched(key, |batch, key| batch.set(key, &5_u8).map(|_| ())),
+            batched(key, |batch, key| batch.set_bytes(key, "bytes").map(|_| ())),
+            batched(key, |batch, key| batch.remove(key).map(|_| ())),
+        ]
+    };
+    let longest = vec![b'k'; 65_535];
+    for (call, done) in every(&longest).into_iter().enumerate() {
+        done.unwrap_or_else(|error| panic!("call {call}: {error}"));
+    }
+    store.set(&longest, &1_u8).unwrap();
+    let before = contents(&store);
+    assert!(store.remove("before").unwrap());
+    let too_long = vec![b'k'; 65_536];
+    for (call, done) in every(&too_long).into_iter().enumerate() {
+        let refused = done.expect_err("a key of 65,536 bytes");
+        let expected = RecordError::KeyTooLong { len: 65_536, limit: 65_535 };
+        assert_eq!(*record(&refused), expected, "call {call}");
+    }
+    // Nothing is there, so nothing is wrong with looking for it.
+    assert_eq!(store.take::<u8>(&too_long).unwrap(), None);
+    assert_eq!(store.get::<u8>(&too_long).unwrap(), None);
+    assert_eq!(store.remove_prefix(&too_long).unwrap(), 0);
+    assert_eq!(store.remove_range(too_long.as_slice()..).unwrap(), 0);
+    assert_eq!(contents(&store), before, "each batch has the change before the refused one");
+    assert_eq!(store.remove_range("c"..).unwrap(), 1);
+}
+
+/// The most bytes that the records of a commit take, and those of one without key and value.
+const RECORDS_LEN_MAX: usize = 256 << 20;
+const RECORD_LEN: usize = 8;
+
+#[test]
+fn the_records_of_a_commit_take_256_mib_and_not_a_byte_more() {
+    let store = Store::in_memory().unwrap();
+    let too_large = RecordError::BatchTooLarge { limit: RECORDS_LEN_MAX };
+    // A value is stored with one byte for its codec.
+    let mut value = vec![0; RECORDS_LEN_MAX - RECORD_LEN - "k".len() - 1];
+    store.set_bytes("k", &value).unwrap();
+    value.push(0);
+    assert_eq!(*record(&store.set_bytes("k", &value).unwrap_err()), too_large);
+    assert_eq!(store.get_bytes("k").unwrap().len(), value.len() - 1, "the value before");
+    drop(value);
+    let key = [b'k'; 65_536 - RECORD_LEN];
     let mut batch = store.batch();
-    batch.set_bytes("a", vec![0; LIMIT / 2]).unwrap();
-    assert!(batch.set_bytes("b", vec![0; LIMIT / 2]).unwrap_err().is_too_large());
-    assert_eq!(batch.len(), 1, "the batch is as before the refused change");
-    assert!(store.is_empty());
+    for _ in 0..RECORDS_LEN_MAX / 65_536 {
+        batch.remove(key).unwrap();
+    }
+    assert_eq!(*record(&batch.remove("").map(|_| ()).unwrap_err()), too_large);
+    assert_eq!(*record(&batch.set_bytes("", []).map(|_| ()).unwrap_err()), too_large);
+    assert_eq!(batch.len(), 4_096, "the batch is as before the refused changes");
+}
+
+/// The removal of a range is one commit, with one record for each key.
+#[test]
+fn the_removal_of_a_range_takes_256_mib_in_keys_and_not_a_byte_more() {
+    const KEY_LEN: usize = 65_536 - RECORD_LEN;
+    let store = Store::in_memory().unwrap();
+    let keys: u64 = 4_096;
+    for half in [0..keys / 2, keys / 2..keys] {
+        let mut batch = store.batch();
+        for n in half {
+            let mut key = vec![0; KEY_LEN];
+            key[..8].copy_from_slice(&n.to_be_bytes());
+            batch.set_bytes(key, []).unwrap();
+        }
+        batch.commit().unwrap();
+    }
+    store.set_bytes("", []).unwrap();
+    let before = store.snapshot().seq();
+    let refused = store.remove_prefix("").unwrap_err();
+    assert_eq!(*record(&refused), RecordError::BatchTooLarge { limit: RECORDS_LEN_MAX });
+    assert_eq!((store.len() as u64, store.snapshot().seq()), (keys + 1, before));
+    assert_eq!(store.remove_range([0].as_slice()..).unwrap(), keys);
+    assert_eq!((store.len(), store.snapshot().seq()), (1, before + 1));
 }
 
 #[test]
