@@ -8,7 +8,7 @@ use codex_backup::Restored;
 use codex_storage::seal::SealError;
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::OsClock;
-use codex_storage::{Access, Config, Create, Error as StorageError, repair_header};
+use codex_storage::{Access, Config, Create, Error as StorageError, repair_header, verify};
 
 use crate::backup::{BackupOptions, BackupScheduler, Backups};
 use crate::engine::{Engine, EngineOptions};
@@ -100,25 +100,38 @@ fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
         let backups = Backups::of_in(&config.vfs, &config.name);
         restored = backups.finish_restore(config.lock_timeout)?;
     }
-    match load(config) {
-        Err(error) if wanted.fall_back && is_mended_by_a_backup(config, &error) => {
-            // A header that is lost at one end of an image costs no commit, and a backup does.
-            if let Ok(true) = repair_header(&config.vfs, &config.name, config.keys.as_deref())
-                && let Ok(loaded) = load(config)
-            {
-                return Ok((loaded, restored));
-            }
-            let restored = fall_back(config, error)?;
-            Ok((load(config)?, Some(restored)))
+    for look in [Look::Again, Look::Once] {
+        let error = match load(config) {
+            Err(error) if wanted.fall_back && is_mended_by_a_backup(config, &error) => error,
+            loaded => return Ok((loaded?, restored)),
+        };
+        // A header that is lost at one end of an image costs no commit, and a backup does.
+        if let Ok(true) = repair_header(&config.vfs, &config.name, config.keys.as_deref())
+            && let Ok(loaded) = load(config)
+        {
+            return Ok((loaded, restored));
         }
-        loaded => Ok((loaded?, restored)),
+        if let Some(fallen) = fall_back(config, error, look)? {
+            restored = Some(fallen);
+            break;
+        }
     }
+    Ok((load(config)?, restored))
+}
+
+/// Whether a store that could not be read is looked at again before a backup takes its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Look {
+    Again,
+    /// It was whole when it was looked at again, and yet it could not be opened.
+    Once,
 }
 
 /// Puts the newest backup that `config` opens in the place of a store that failed to open with
 /// `error`, which is returned if there is none; or the error that a passphrase was not tried on
-/// all of them.
-fn fall_back(config: &Config, error: Error) -> Result<Restored> {
+/// all of them. Returns `None`, and has changed nothing, if the store is whole when it is looked at
+/// again.
+fn fall_back(config: &Config, error: Error, look: Look) -> Result<Option<Restored>> {
     let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
     let left_out = Cell::new(None);
     let opens = |backup: &str| match is_opened_by(config, backup) {
@@ -128,8 +141,19 @@ fn fall_back(config: &Config, error: Error) -> Result<Restored> {
         }
         opened => opened.is_ok(),
     };
-    let restored = backups.restore_newest(config.lock_timeout, &opens)?;
-    restored.ok_or_else(|| left_out.take().map_or(error, Error::from))
+    let is_mended = Cell::new(false);
+    // Another process may have mended the store since it was read, and have committed to it.
+    let is_lost = || {
+        let (vfs, keys) = (&config.vfs, config.keys.as_deref());
+        let is_whole = look == Look::Again && verify(vfs, &config.name, keys).is_ok();
+        is_mended.set(is_whole);
+        !is_whole
+    };
+    let restored = backups.restore_newest(config.lock_timeout, &is_lost, &opens)?;
+    if restored.is_none() && !is_mended.get() {
+        return Err(left_out.take().map_or(error, Error::from));
+    }
+    Ok(restored)
 }
 
 /// Opens `backup` with these options as if it were in the place of the store: with this key, this
@@ -139,7 +163,7 @@ fn is_opened_by(config: &Config, backup: &str) -> Result<(), StorageError> {
     let (access, create) = (Access::ReadOnly, Create::Never);
     let trial = Config { vfs, name, access, create, ..config.clone() };
     codex_storage::open(&trial, &mut |_| Ok(()))?;
-    codex_storage::verify(&config.vfs, backup, config.keys.as_deref())?;
+    verify(&config.vfs, backup, config.keys.as_deref())?;
     Ok(())
 }
 

@@ -113,7 +113,9 @@ impl Store {
     /// Removes every key that begins with `prefix`, in one commit, and returns how many.
     ///
     /// # Errors
-    /// Errors of the disk.
+    /// [Too large](crate::Error::is_too_large) if the keys exceed what one commit holds, 256 MiB;
+    /// errors of the disk. Nothing was removed then, unless the error
+    /// [is in doubt](crate::Error::is_in_doubt).
     pub fn remove_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         self.remove_within(cursor::prefix_bounds(prefix.as_ref()))
     }
@@ -121,7 +123,9 @@ impl Store {
     /// Removes every key in `range`, in one commit, and returns how many.
     ///
     /// # Errors
-    /// Errors of the disk.
+    /// [Too large](crate::Error::is_too_large) if the keys exceed what one commit holds, 256 MiB;
+    /// errors of the disk. Nothing was removed then, unless the error
+    /// [is in doubt](crate::Error::is_in_doubt).
     pub fn remove_range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Result<u64> {
         self.remove_within(cursor::range_bounds(&range))
     }

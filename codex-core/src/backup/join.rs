@@ -136,13 +136,21 @@ impl Inspect for StoreFile {
 
 /// A ledger up to a commit: the open file, which keeps these bytes whatever takes its name.
 #[derive(Debug)]
-pub(crate) struct Grown(Arc<dyn File>);
+pub(crate) struct Grown {
+    file: Arc<dyn File>,
+    seq: Seq,
+}
 
 impl Grown {
+    /// The commit.
+    pub(crate) fn seq(&self) -> Seq {
+        self.seq
+    }
+
     /// Whether its root key is `seal`; `None` for a file that is not encrypted. `path` stands in
     /// errors.
     pub(crate) fn is_under(&self, seal: Option<&dyn Seal>, path: &Path) -> Result<bool> {
-        Ok(file_root_id(&*self.0, path)? == seal.map(Seal::root_id))
+        Ok(file_root_id(&*self.file, path)? == seal.map(Seal::root_id))
     }
 }
 
@@ -163,7 +171,7 @@ pub(crate) fn settle_ledger(
         let (upto, seq) = settle()?;
         let replaced = file_id(&*file, &path)? != file_id(&*open(vfs, name)?, &path)?;
         if !replaced {
-            return Ok(Grown(ledger_upto(file, &path, upto, seq)?));
+            return Ok(Grown { file: ledger_upto(file, &path, upto, seq)?, seq });
         }
     }
 }
@@ -206,7 +214,7 @@ pub(crate) fn with_source<R>(
             source: Arc::new(source),
         })
     };
-    if let Take::Grown(Grown(file)) = take {
+    if let Take::Grown(Grown { file, .. }) = take {
         return Ok(f(Source::Opened { name, file, upto: whole(file)? }, None));
     }
     let path = vfs.dir.path(name);
@@ -314,7 +322,7 @@ mod tests {
         let grown = grown.unwrap();
         let path = Path::new("a.db");
         let now = file_id(&*open(&vfs, "a.db").unwrap(), path).unwrap();
-        assert_eq!(file_id(&*grown.0, path).unwrap(), now, "the file that was replaced");
+        assert_eq!(file_id(&*grown.file, path).unwrap(), now, "the file that was replaced");
         assert_eq!(rounds.get(), 2);
     }
 }

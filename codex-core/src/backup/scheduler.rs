@@ -43,8 +43,9 @@ pub(super) struct Shared {
     /// Read without the key; see [`Shared::backups`].
     unkeyed: codex_backup::Backups,
     options: BackupOptions,
-    /// Held while a rotation runs: one at a time.
-    rotating: Mutex<()>,
+    /// Held while a rotation runs: one at a time. The last commit of which one has made or found a
+    /// backup.
+    rotating: Mutex<Seq>,
     state: Mutex<BackupStats>,
     last: Mutex<Option<Last>>,
     /// From this commit on the thread is to be woken.
@@ -90,7 +91,7 @@ impl BackupScheduler {
             form,
             unkeyed: backups,
             options,
-            rotating: Mutex::new(()),
+            rotating: Mutex::new(0),
             state: Mutex::default(),
             last: Mutex::new(None),
             due_at: AtomicU64::new(u64::MAX),
@@ -259,7 +260,12 @@ impl Shared {
             let mut watch = |_| self.go_on();
             let take = Take::after(rounds, grown.as_ref());
             let _rank = rank::take(Rank::Rotation);
-            let _one = self.rotating.lock();
+            let mut newest = self.rotating.lock();
+            // Order: under the lock. A rotation of a later commit may have come in between, and the
+            // backup of an earlier one would take its place as the newest.
+            if grown.as_ref().is_some_and(|grown| grown.seq() < *newest) {
+                continue;
+            }
             let backups = self.backups(seal.clone());
             let done = join::with_source(&self.vfs, &self.name, take, |source, about| {
                 backups.rotate(source, about, &mut watch)
@@ -268,7 +274,11 @@ impl Shared {
                 Err(e) if rounds < ROUNDS_MAX && is_outrun(&e, engine, seal.as_deref()) => {
                     rounds += 1;
                 }
-                done => return Ok(done?),
+                done => {
+                    let done = done?;
+                    *newest = done.facts.seq;
+                    return Ok(done);
+                }
             }
         }
     }

@@ -196,14 +196,20 @@ impl Backups {
         Ok(lock)
     }
 
-    /// Restores the newest backup that `opens` accepts by its name. `None` if it accepts none: then
+    /// Restores the newest backup that `opens` accepts by its name, if the store, which nobody else
+    /// has open by then, `is_lost`. Returns `None` if it is not, or if `opens` accepts none: then
     /// nothing was changed.
     pub(crate) fn restore_newest(
         &self,
         timeout: Duration,
+        is_lost: &dyn Fn() -> bool,
         opens: &dyn Fn(&str) -> bool,
     ) -> Result<Option<Restored>> {
         let _lock = self.settled(timeout)?;
+        // Order: under the lock, which the caller did not have when it read the store.
+        if !is_lost() {
+            return Ok(None);
+        }
         let inner = self.inner()?;
         // One that has not got its name yet is the newest. What is wrong with it shows in the list.
         let _ = inner.adopt();

@@ -51,6 +51,7 @@ mod full_disk;
 mod go_defects;
 #[cfg(not(loom))]
 mod group;
+mod looks;
 #[cfg(all(unix, feature = "crypto"))]
 mod lost_names;
 mod model;
