@@ -150,6 +150,9 @@ struct Shared {
     /// The background syncs that began, each of which waits for `sync_gate`.
     syncs: std::sync::atomic::AtomicUsize,
     sync_gate: Mutex<()>,
+    /// The images that began to be written, each of which waits for `image_gate`.
+    images: std::sync::atomic::AtomicUsize,
+    image_gate: Mutex<()>,
 }
 
 impl fmt::Debug for Shared {
@@ -189,6 +192,16 @@ impl Probe {
     /// How many background syncs have begun, those that are held included.
     pub(crate) fn syncs(&self) -> usize {
         self.0.syncs.load(std::sync::atomic::Ordering::SeqCst)
+    }
+
+    /// Images wait until the guard is dropped.
+    pub(crate) fn hold_images(&self) -> MutexGuard<'_, ()> {
+        self.0.image_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// How many images have begun to be written, those that are held included.
+    pub(crate) fn images(&self) -> usize {
+        self.0.images.load(std::sync::atomic::Ordering::SeqCst)
     }
 
     /// How many groups have reached the double.
@@ -326,6 +339,8 @@ impl Storage for Double {
             if !progress(0) {
                 return Err(Error::Abandoned { path: PATH.into() });
             }
+            probe.0.images.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            drop(probe.hold_images());
             let contents = contents_of(state);
             let mut disk = probe.disk();
             if disk.fault == Some(Fault::Image) {

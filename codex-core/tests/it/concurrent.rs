@@ -1,6 +1,7 @@
 //! Many threads on one store, in each form: updates count exactly, batches keep what they promise
 //! in every snapshot, and disk and memory agree afterwards.
 
+use std::ops::Bound;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -217,6 +218,67 @@ fn of_many_takers_exactly_one_gets_the_value() {
             threads.into_iter().filter_map(|thread| thread.join().unwrap()).collect()
         });
         assert_eq!(taken, [round]);
+    }
+}
+
+/// Each key is written once, so each is counted by one removal or left at the end.
+#[test]
+fn ranges_that_are_removed_beside_writers_take_each_key_once() {
+    const WRITERS: u32 = 4;
+    for form in crate::common::FORMS {
+        for &sealed in crate::common::SEALED {
+            let vfs = Vfs::mem(crate::common::seed());
+            let options = crate::common::sealed(&Store::options().form(form), sealed);
+            let store = options.open_in(&vfs, "a.db").unwrap();
+            let (rounds, done) = (scaled(200), AtomicBool::new(false));
+            let removed: u64 = thread::scope(|scope| {
+                let writers: Vec<_> = (0..WRITERS)
+                    .map(|writer| {
+                        let store = &store;
+                        let key = move |n: u32| format!("{:02}/{writer}/{n}", n % 16);
+                        scope.spawn(move || {
+                            for n in (0..rounds).step_by(2) {
+                                store.set(key(n), &n).unwrap();
+                                let mut batch = store.batch();
+                                batch.set(key(n + 1), &n).unwrap().remove("absent").unwrap();
+                                batch.commit().unwrap();
+                            }
+                        })
+                    })
+                    .collect();
+                let removers: Vec<_> = (0..3)
+                    .map(|remover| {
+                        let (store, done) = (&store, &done);
+                        scope.spawn(move || {
+                            let mut removed = 0;
+                            for n in (remover..).step_by(3) {
+                                if done.load(Ordering::Relaxed) {
+                                    break;
+                                }
+                                let [from, to] = [n % 16, n % 16 + 1 + n % 3];
+                                let [from, to] = [from, to].map(|n| format!("{n:02}"));
+                                let range = match n % 4 {
+                                    0 => (Bound::Included(&*from), Bound::Excluded(&*to)),
+                                    1 => (Bound::Excluded(&*from), Bound::Included(&*to)),
+                                    2 => (Bound::Unbounded, Bound::Excluded(&*from)),
+                                    _ => (Bound::Included(&*to), Bound::Unbounded),
+                                };
+                                removed += store.remove_range::<str>(range).unwrap();
+                            }
+                            removed
+                        })
+                    })
+                    .collect();
+                writers.into_iter().for_each(|writer| writer.join().unwrap());
+                done.store(true, Ordering::Relaxed);
+                removers.into_iter().map(|remover| remover.join().unwrap()).sum()
+            });
+            let left = contents(&store);
+            let written = u64::from(WRITERS * rounds.next_multiple_of(2));
+            assert_eq!(removed + left.len() as u64, written, "{form} {sealed}");
+            let killed = options.open_in(&disk(&files(&vfs)), "a.db").unwrap();
+            assert_eq!(contents(&killed), left, "{form} {sealed}");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Another key, another root, another form: what opens the store afterwards, whatever interrupts.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -7,7 +8,8 @@ use codex_core::crypto::{Cipher, Envelope, KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Mode, Vfs};
 use codex_core::{
-    Anchor, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store, internals,
+    Anchor, BackupPolicy, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store,
+    internals,
 };
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
@@ -246,6 +248,82 @@ fn an_interrupted_change_between_keys_of_any_kinds_leaves_one_that_opens() {
     }
     println!("{images} images; the old and the new key open {both:?}");
     assert!(images > 3_000 && both.iter().all(|&count| count > 200), "{images}, {both:?}");
+}
+
+/// The root keys that the files are under, by name: of the store itself, or of its backups. `None`
+/// for a file that a crash has left without a header.
+fn roots(vfs: &Vfs, of_backups: bool) -> BTreeMap<String, Option<[u8; 16]>> {
+    let mut names = vfs.dir.list().unwrap();
+    names.retain(|name| !name.ends_with(".lock") && name.contains(".bak.") == of_backups);
+    let root = |name: String| {
+        let bytes = crate::common::read(vfs, &name);
+        (name, bytes.get(144..160).map(|root| root.try_into().unwrap()))
+    };
+    names.into_iter().map(root).collect()
+}
+
+#[test]
+fn after_a_rekey_only_backups_are_under_a_former_root_also_beside_what_a_crash_left() {
+    let mut strays = 0;
+    for form in FORMS {
+        for call in 0.. {
+            let disk = FaultDir::new();
+            let options = options(form).backups(BackupPolicy::keep(2));
+            let open = |vfs: &Vfs, n| options.clone().key(key(n)).open_in(vfs, NAME);
+            let vfs = disk.vfs(1);
+            let store = open(&vfs, 1).unwrap();
+            store.set("image", &1).unwrap();
+            store.checkpoint().unwrap();
+            store.set("backup", &2).unwrap();
+            store.back_up().unwrap();
+            store.set("log", &3).unwrap();
+            let of_backup = roots(&vfs, true);
+            let mut former: BTreeSet<_> = roots(&vfs, false).into_values().collect();
+            let from = disk.calls();
+            disk.cut_power_at(from + call, Side::After);
+            let done = store.rekey(key(2));
+            let is_over = disk.calls() - from <= call;
+            assert!(done.is_err() || is_over || opens_at(&disk, &open, 2), "{form} {call}");
+            drop(store);
+            let vfs = disk.reboot(Survivors::Everything).vfs(2);
+            former.extend(roots(&vfs, false).into_values());
+            let store = [2, 1].into_iter().find_map(|n| open(&vfs, n).ok()).unwrap();
+            strays += u32::from(store.recovered().stray.is_some());
+            store.rekey(key(3)).unwrap();
+            let is_clean = |when: &str| {
+                for (name, root) in roots(&vfs, false) {
+                    let place = format!("{form}, call {call}: {name} {when}");
+                    assert!(root.is_some() && !former.contains(&root), "{place}: {root:?}");
+                }
+                assert_eq!(roots(&vfs, true), of_backup, "{form}, call {call}, {when}");
+            };
+            is_clean("is open");
+            store.set("after", &4).unwrap();
+            store.checkpoint().unwrap();
+            is_clean("was written");
+            store.close().unwrap();
+            is_clean("is closed");
+            drop(store);
+            let store = open(&vfs, 3).unwrap();
+            assert_eq!(store.len(), 4, "{form}, call {call}");
+            is_clean("is open again");
+            // What was copied before opens as ever.
+            let backup = Store::options().read_only(true).key(key(1));
+            let backup = backup.open_in(&vfs, "app.db.bak.1").unwrap();
+            assert_eq!(backup.len(), 2, "{form}, call {call}");
+            if is_over {
+                assert!(call > 10, "{form}: {call} calls");
+                break;
+            }
+        }
+    }
+    println!("{strays} strays");
+    assert!(strays > 0);
+}
+
+/// Whether the key opens what is on the disk if the power is cut now.
+fn opens_at(disk: &FaultDir, open: &dyn Fn(&Vfs, u8) -> codex_core::Result<Store>, n: u8) -> bool {
+    open(&disk.reboot(Survivors::Nothing).vfs(3), n).is_ok()
 }
 
 #[test]

@@ -3,15 +3,18 @@
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use crate::double::{
     Fault, Owner, Probe, absent, batch, engine, engine_at, memory, put, remove, value,
 };
-use codex_core::internals::{Change, Commit, Outcome};
+use codex_core::internals::{Change, Check, Commit, Engine, Entry, Map, Outcome};
+use codex_core::vfs::CallKind;
+use codex_core::vfs::fault::{Calls, FaultDir, Survivors};
+use codex_core::{Anchor, AnchorFound, Store};
 use codex_storage::Error;
 use codex_storage::batch::{GROUP_LEN_TARGET, KEY_LEN_MAX};
 use codex_storage::storage::{Durability, Form};
@@ -149,6 +152,82 @@ fn a_commit_that_cannot_be_encoded_fails_alone() {
     assert_eq!(memory(&engine), probe.disk().durable_state());
 }
 
+/// Whatever the refused member has done to the group by the time it is refused.
+#[test]
+fn a_refused_member_of_a_group_reaches_neither_memory_nor_the_log() {
+    let long = "k".repeat(KEY_LEN_MAX + 1);
+    let all = || Change::RemoveRange(Bound::Unbounded, Bound::Unbounded);
+    let kinds: [fn() -> Vec<Change>; 6] = [
+        Vec::new,
+        || vec![put("a", "9"), put("new", "9")],
+        || vec![remove("a"), remove("b"), put("b", "9")],
+        || vec![Change::Clear],
+        || vec![put("new", "9"), Change::Clear, put("a", "9"), Change::Clear, put("b", "9")],
+        || vec![Change::RemoveRange(Bound::Unbounded, Bound::Unbounded), put("b", "9")],
+    ];
+    for form in [Form::Wal, Form::Snapshot, Form::Ledger] {
+        for (kind, refused) in kinds.iter().enumerate() {
+            let (engine, probe) = engine(form, Durability::Sync, false);
+            engine.submit(batch(vec![put("a", "0"), put("b", "0")])).unwrap();
+            let refused = || batch(refused().into_iter().chain([put(&long, "9")]).collect());
+            let equals = |key: &str, value: &str| Check::Equals {
+                key: key.as_bytes().into(),
+                value: Some(value.as_bytes().into()),
+            };
+            let outcomes = together(
+                &engine,
+                &probe,
+                vec![
+                    refused(),
+                    Commit::one(put("a", "1")),
+                    refused(),
+                    Commit::checked(equals("a", "1"), remove("b")),
+                    refused(),
+                    Commit::checked(absent("new"), put("c", "1")),
+                    Commit::one(all()),
+                    refused(),
+                    Commit::checked(absent("a"), put("d", "1")),
+                ],
+            );
+            let answers: Vec<_> = outcomes.iter().map(answer).collect();
+            let expected = [
+                None,
+                Some((3, 0, Some("0".to_owned()))),
+                None,
+                Some((4, 1, Some("0".to_owned()))),
+                None,
+                Some((5, 0, None)),
+                // The key of the first group, and `a` and `c`.
+                Some((6, 3, None)),
+                None,
+                Some((7, 0, None)),
+            ];
+            assert_eq!(answers, expected, "{form}, kind {kind}");
+            assert_eq!(probe.disk().groups, [1, 1, 5], "{form}, kind {kind}");
+            let left = BTreeMap::from([(b"d".to_vec(), b"1".to_vec())]);
+            assert_eq!(memory(&engine), left, "{form}, kind {kind}");
+            assert_eq!(probe.disk().durable_state(), left, "{form}, kind {kind}");
+            let images: Vec<_> = probe.disk().images.iter().map(|image| image.1.len()).collect();
+            let expected: &[usize] = if form == Form::Snapshot { &[2, 3, 1] } else { &[] };
+            assert_eq!(images, expected, "{form}, kind {kind}");
+            assert!(engine.read(|map| map.find(b"d").is_some() && map.find(b"b").is_none()));
+        }
+    }
+}
+
+/// The number of the commit, how much it removed and what it replaced; `None` for one that cannot
+/// be encoded.
+fn answer(outcome: &Result<Outcome, Error>) -> Option<(u64, u64, Option<String>)> {
+    match outcome {
+        Err(Error::Record { .. }) => None,
+        Ok(Outcome::Done { seq, removed, previous }) => {
+            let text = |entry: &Entry| String::from_utf8(entry.value().to_vec()).unwrap();
+            Some((seq.unwrap(), *removed, previous.as_ref().map(text)))
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_group_is_bounded_by_what_its_removals_of_ranges_come_to() {
     let (engine, probe) = wal();
@@ -180,7 +259,200 @@ fn a_group_is_bounded_by_what_its_removals_of_ranges_come_to() {
     assert_eq!(memory(&engine), probe.disk().durable_state());
 }
 
+/// Has `first` wait for the sync of its commit and the others, in this order, behind it in the
+/// queue; then lets the disk go on.
+fn behind_a_sync(store: &Store, disk: &FaultDir, first: Act<'_>, others: Vec<Act<'_>>) {
+    thread::scope(|scope| {
+        let gate = disk.hold(Calls::of(CallKind::Sync));
+        scope.spawn(first);
+        assert!(gate.wait_for(1, HANGS));
+        for (before, act) in others.into_iter().enumerate() {
+            assert_eq!(store.stats().waiting, before);
+            scope.spawn(act);
+            while store.stats().waiting == before {
+                thread::yield_now();
+            }
+        }
+        gate.release();
+    });
+}
+
+type Act<'a> = Box<dyn FnOnce() + Send + 'a>;
+
+#[test]
+fn thirty_two_writers_share_two_syncs() {
+    for form in crate::common::FORMS {
+        for &sealed in crate::common::SEALED {
+            let disk = FaultDir::new();
+            let options = crate::common::sealed(&Store::options().form(form), sealed);
+            let store = options.open_in(&disk.vfs(crate::common::seed()), "a.db").unwrap();
+            // The room of the log and its first epoch.
+            store.set("writer 0", &0_u32).unwrap();
+            disk.record_trace(true);
+            let (before, store) = (store.stats().storage, &store);
+            let write = |writer: u32| -> Act<'_> {
+                Box::new(move || store.set(format!("writer {writer}"), &writer).unwrap())
+            };
+            behind_a_sync(store, &disk, write(0), (1..32).map(write).collect());
+            let after = store.stats().storage;
+            assert_eq!((after.groups - before.groups, after.seq - before.seq), (2, 32), "{form}");
+            let trace = disk.trace();
+            let syncs = trace.iter().filter(|call| call.kind == CallKind::Sync).count();
+            assert_eq!(syncs, 2, "{form} {sealed}: {trace:?}");
+            let cut = disk.reboot(Survivors::Nothing);
+            let store = options.open_in(&cut.vfs(crate::common::seed()), "a.db").unwrap();
+            let found: Vec<_> = (0..32)
+                .map(|writer| store.get::<u32>(format!("writer {writer}")).unwrap())
+                .collect();
+            assert!(found.iter().zip(0..).all(|(found, n)| *found == Some(n)), "{form}: {found:?}");
+        }
+    }
+}
+
+#[test]
+fn an_anchor_is_taken_between_the_groups_and_one_inside_a_group_opens_nothing() {
+    for form in crate::common::FORMS {
+        for &sealed in crate::common::SEALED {
+            let disk = FaultDir::new();
+            let options = crate::common::sealed(&Store::options().form(form), sealed);
+            let vfs = disk.vfs(crate::common::seed());
+            let store = options.open_in(&vfs, "a.db").unwrap();
+            let taken = Mutex::new(None);
+            {
+                let (store, taken) = (&store, &taken);
+                let set = |key: &'static str| -> Act<'_> {
+                    Box::new(move || store.set(key, &1_u8).unwrap())
+                };
+                let anchor = Box::new(move || {
+                    *taken.lock().unwrap() = Some(store.anchor().unwrap());
+                });
+                behind_a_sync(
+                    store,
+                    &disk,
+                    set("1"),
+                    vec![set("2"), set("3"), anchor, set("4"), set("5"), set("6")],
+                );
+            }
+            let taken = taken.into_inner().unwrap().unwrap();
+            let last = store.anchor().unwrap();
+            assert_eq!((taken.seq, last.seq), (3, 6), "{form} {sealed}");
+            assert_eq!(store.stats().storage.groups, 3, "{form} {sealed}");
+            let killed = crate::common::files(&vfs);
+            drop(store);
+            let opened = |anchor: Anchor| {
+                let vfs = crate::common::disk(&killed);
+                let opened = options.clone().anchor(anchor).open_in(&vfs, "a.db");
+                opened.map(|store| store.recovered().anchor).map_err(crate::common::storage)
+            };
+            for anchor in [taken, last] {
+                // An image alone lists those that were taken before it was written.
+                let found = opened(anchor).unwrap();
+                assert_eq!(found, Some(AnchorFound::Compared), "{form} {sealed}: {anchor:?}");
+            }
+            for seq in [2, 4, 5] {
+                let refused = opened(Anchor { seq, ..last }).unwrap_err();
+                match refused {
+                    Error::AnchorMismatch { seq: at, .. } if form != Form::Snapshot => {
+                        assert_eq!(at, seq);
+                    }
+                    Error::AnchorUnknown { seq: at, .. } if form == Form::Snapshot => {
+                        assert_eq!(at, seq);
+                    }
+                    other => panic!("{form} {sealed}, {seq}: {other}"),
+                }
+            }
+            let newer = opened(Anchor { seq: 7, ..last }).unwrap_err();
+            assert!(matches!(newer, Error::AnchorMismatch { seq: 7, .. }), "{form}: {newer}");
+        }
+    }
+}
+
+/// Calls `f` with `engine` on a thread of its own and returns what it returns; fails if it waits
+/// for something that the caller holds.
+fn at_once<R: Send + 'static>(
+    engine: &Arc<Owner>,
+    f: impl FnOnce(&Engine) -> R + Send + 'static,
+) -> R {
+    let (done, returned) = mpsc::channel();
+    let engine = Arc::clone(engine);
+    thread::spawn(move || done.send(f(&engine)));
+    returned.recv_timeout(HANGS).expect("it waits for the disk")
+}
+
+#[test]
+fn readers_go_on_while_the_disk_has_a_group_or_an_image() {
+    let reads = |engine: &Engine| {
+        let seen = engine.view();
+        let found = value(engine, "a");
+        (seen.seq, seen.ordered.iter().count(), found, engine.read(Map::len))
+    };
+    for form in [Form::Wal, Form::Snapshot] {
+        let (engine, probe) = engine(form, Durability::Sync, false);
+        engine.submit(batch(vec![put("a", "0"), put("b", "0")])).unwrap();
+        thread::scope(|scope| {
+            let disk = probe.disk();
+            let group = scope.spawn(|| {
+                engine.submit(batch(vec![put("a", "1"), put("c", "1"), remove("b"), put("d", "1")]))
+            });
+            while probe.handed() < 2 {
+                thread::yield_now();
+            }
+            let before = (1, 2, Some("0".to_owned()), 2);
+            assert_eq!(at_once(&engine, reads), before, "{form}");
+            drop(disk);
+            group.join().unwrap().unwrap();
+        });
+        assert_eq!(at_once(&engine, reads), (2, 3, Some("1".to_owned()), 3), "{form}");
+    }
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    engine.submit(Commit::one(put("a", "0"))).unwrap();
+    thread::scope(|scope| {
+        let image = probe.hold_images();
+        let checkpoint = scope.spawn(|| engine.checkpoint());
+        while probe.images() == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(at_once(&engine, reads), (1, 1, Some("0".to_owned()), 1));
+        // Nor do writers wait for it.
+        at_once(&engine, |engine| engine.submit(Commit::one(put("a", "1")))).unwrap();
+        assert_eq!(at_once(&engine, reads), (2, 1, Some("1".to_owned()), 1));
+        drop(image);
+        assert_eq!(checkpoint.join().unwrap().unwrap(), 1);
+    });
+}
+
+/// A clock of which each look is a microsecond after the one before.
+#[derive(Debug, Default)]
+struct CountingClock(AtomicU64);
+
+impl Clock for CountingClock {
+    fn now_us(&self) -> i64 {
+        0
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.0.fetch_add(1, Ordering::SeqCst))
+    }
+
+    fn sleep(&self, _duration: Duration) {}
+}
+
+#[test]
+fn the_longest_wait_for_memory_is_that_of_one_group_and_told_in_nanoseconds() {
+    let clock = Arc::new(CountingClock::default());
+    let (engine, probe) = engine_at(Form::Wal, Durability::Sync, clock.clone(), false);
+    for group in 1..=3 {
+        engine.submit(batch(vec![put("a", "1"), put("b", "1"), remove("a")])).unwrap();
+        // One look before memory is taken, and one after.
+        assert_eq!(clock.0.load(Ordering::SeqCst), 2 * group);
+        assert_eq!(engine.stats().data_hold_ns_max, 1_000);
+    }
+    assert_eq!(probe.disk().groups, [1, 1, 1]);
+}
+
 const INTERVAL: Duration = Duration::from_secs(10);
+/// Longer than anything takes: what has not come by then never will.
+const HANGS: Duration = Duration::from_secs(40);
 
 /// A Snapshot store at an interval, whose time the test sets.
 fn lazy() -> (Arc<Owner>, Probe, SimClock) {

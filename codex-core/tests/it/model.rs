@@ -18,6 +18,9 @@ enum Act {
     Append(Vec<u8>, u8),
     Exchange(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>),
     Batch(Vec<Act>),
+    /// What is too large for its record, by each call that takes a key, and in a batch between what
+    /// is not.
+    TooLarge(Vec<Act>),
     RemovePrefix(Vec<u8>),
     RemoveRange(Range),
     Clear,
@@ -85,7 +88,8 @@ fn act() -> impl Strategy<Value = Act> {
         6 => (key(), any::<u8>()).prop_map(|(key, byte)| Act::Append(key, byte)),
         6 => (key(), any::<Option<Vec<u8>>>(), any::<Option<Vec<u8>>>())
             .prop_map(|(key, current, new)| Act::Exchange(key, current, new)),
-        6 => proptest::collection::vec(write, 0..6).prop_map(Act::Batch),
+        6 => proptest::collection::vec(write.clone(), 0..6).prop_map(Act::Batch),
+        1 => proptest::collection::vec(write, 0..6).prop_map(Act::TooLarge),
         2 => key().prop_map(Act::RemovePrefix),
         4 => range().prop_map(Act::RemoveRange),
         1 => Just(Act::Clear),
@@ -96,6 +100,9 @@ fn act() -> impl Strategy<Value = Act> {
         3 => Just(Act::Kill),
     ]
 }
+
+/// A key that is a byte too long.
+const TOO_LONG: &[u8] = &[b'a'; 65_536];
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -153,7 +160,18 @@ impl Run {
                     _ => {}
                 }
             }
-            Act::Batch(acts) => self.batch(acts),
+            Act::Batch(acts) => self.batch(acts, false),
+            Act::TooLarge(acts) => {
+                let refused = [
+                    store.set(TOO_LONG, &1_u8),
+                    store.set_bytes(TOO_LONG, []),
+                    store.remove(TOO_LONG).map(|_| ()),
+                    store.update(TOO_LONG, |_: Option<u8>| Some(1)).map(|_| ()),
+                    store.compare_exchange(TOO_LONG, None, Some(&1_u8)).map(|_| ()),
+                ];
+                assert!(refused.iter().all(|done| done.as_ref().unwrap_err().is_too_large()));
+                self.batch(acts, true);
+            }
             Act::RemovePrefix(prefix) => {
                 let before = model.len();
                 model.retain(|key, _| !key.starts_with(prefix));
@@ -180,9 +198,14 @@ impl Run {
         }
     }
 
-    fn batch(&mut self, acts: &[Act]) {
+    fn batch(&mut self, acts: &[Act], between_too_large: bool) {
         let mut batch = self.store.batch();
         for act in acts {
+            if between_too_large {
+                let refused = batch.set(TOO_LONG, &1_u8).map(|_| ()).unwrap_err();
+                let removed = batch.remove(TOO_LONG).map(|_| ()).unwrap_err();
+                assert!(refused.is_too_large() && removed.is_too_large());
+            }
             match act {
                 Act::Set(key, value) => {
                     batch.set(key, value).unwrap();

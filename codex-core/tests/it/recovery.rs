@@ -212,7 +212,31 @@ fn calls(kept: Kept, steps: &[Step]) -> u64 {
     dir.calls()
 }
 
-fn cut_at_every_call(durability: Durability, mut check: impl FnMut(&FaultDir, Kept, &Ran, &str)) {
+/// How many cases a test ran, and how many disks it checked.
+#[derive(Debug, Default)]
+struct Counts {
+    cases: usize,
+    images: usize,
+    /// Sequences that were cut short while a commit was in flight.
+    doubts: usize,
+}
+
+impl Counts {
+    /// Fails if fewer were run than there are when each call is interrupted.
+    fn at_least(&self, cases: usize, images: usize, doubts: usize) {
+        println!("{self:?}");
+        let stride = crate::common::stride();
+        assert!(self.cases * stride >= cases, "{self:?}: fewer than {cases} cases");
+        assert!(self.images * stride >= images, "{self:?}: fewer than {images} images");
+        assert!(self.doubts * stride >= doubts, "{self:?}: fewer than {doubts} in doubt");
+    }
+}
+
+fn cut_at_every_call(
+    durability: Durability,
+    mut check: impl FnMut(&FaultDir, Kept, &Ran, &str) -> usize,
+) -> Counts {
+    let mut counts = Counts::default();
     for kept in Kept::all(durability) {
         for (number, steps) in SEQUENCES.iter().enumerate() {
             let kept = kept.running(number);
@@ -225,43 +249,53 @@ fn cut_at_every_call(durability: Durability, mut check: impl FnMut(&FaultDir, Ke
                         "CODEX_SEED={} {kept:?}, sequence {number}, cut {side:?} call {call}",
                         seed()
                     );
-                    check(&dir, kept, &ran, &what);
+                    counts.cases += 1;
+                    counts.doubts += usize::from(ran.doubt.is_some());
+                    counts.images += check(&dir, kept, &ran, &what);
                 }
             }
         }
     }
+    counts
+}
+
+/// Checks what a power cut may have left, and returns how many disks these are.
+fn check_images(dir: &FaultDir, choice: &CrashChoice, kept: Kept, ran: &Ran, what: &str) -> usize {
+    let mut images = dir.crash_images(choice);
+    let mut count = 0;
+    while let Some(image) = images.next() {
+        check(&image, kept, &ran.possible(), &format!("{what}, image {}", images.number()));
+        count += 1;
+    }
+    count
 }
 
 #[test]
 fn a_power_cut_at_any_call_leaves_what_was_acknowledged_and_nothing_else() {
-    cut_at_every_call(Durability::Sync, |dir, kept, ran, what| {
-        let mut images = dir.crash_images(&choice(4, 0));
-        while let Some(image) = images.next() {
-            check(&image, kept, &ran.possible(), &format!("{what}, image {}", images.number()));
-        }
+    let counts = cut_at_every_call(Durability::Sync, |dir, kept, ran, what| {
+        check_images(dir, &choice(4, 0), kept, ran, what)
     });
+    counts.at_least(7_000, 14_000, 3_600);
 }
 
 #[test]
 fn at_the_level_os_a_power_cut_leaves_a_prefix_of_the_commits() {
-    cut_at_every_call(Durability::Os, |dir, kept, ran, what| {
-        let mut images = dir.crash_images(&choice(2, 1));
-        while let Some(image) = images.next() {
-            check(&image, kept, &ran.possible(), &format!("{what}, image {}", images.number()));
-        }
+    let counts = cut_at_every_call(Durability::Os, |dir, kept, ran, what| {
+        check_images(dir, &choice(2, 1), kept, ran, what)
     });
+    counts.at_least(4_800, 7_600, 2_500);
 }
 
 #[test]
 fn a_power_cut_during_recovery_costs_nothing_more() {
     let mut turn = 0_u32;
-    cut_at_every_call(Durability::Sync, |dir, kept, ran, what| {
+    let counts = cut_at_every_call(Durability::Sync, |dir, kept, ran, what| {
         // One crash of several, in turn, each cut again at every call of its recovery.
         turn += 1;
         if !turn.is_multiple_of(13) {
-            return;
+            return 0;
         }
-        let Some(image) = dir.crash_images(&choice(3, u64::from(turn))).last() else { return };
+        let Some(image) = dir.crash_images(&choice(3, u64::from(turn))).last() else { return 0 };
         let dry = image.duplicate();
         drop(kept.options().open_in(&dry.vfs(seed()), "a.db").unwrap());
         for call in 0..dry.calls() {
@@ -273,14 +307,41 @@ fn a_power_cut_during_recovery_costs_nothing_more() {
                 check(&again.reboot(survivors), kept, &ran.possible(), &what);
             }
         }
+        2 * usize::try_from(dry.calls()).unwrap()
     });
+    counts.at_least(7_000, 15_000, 3_600);
+}
+
+/// Fails if the error has another cause than the fault.
+fn assert_caused(error: &codex_core::Error, fault: Fault, what: &str) {
+    let cause = match fault {
+        Fault::ShortWrite(_) => "bytes were written",
+        Fault::Enospc if error.is_no_space() => return,
+        Fault::Enospc => "os error 28",
+        _ => "os error 5",
+    };
+    let text = error.to_string();
+    assert!(text.contains(cause), "{what}: not by the fault: {text}");
 }
 
 /// Runs all `steps` on a disk that may fail: what failed must not be there, unless it is in doubt.
-fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -> Ran {
+fn run_on_failing_disk(
+    dir: &FaultDir,
+    kept: Kept,
+    steps: &[Step],
+    fault: Fault,
+    what: &str,
+) -> Ran {
     let open = || kept.options().open_in(&dir.vfs(seed()), "a.db");
+    let is_planned = |error: &codex_core::Error| assert_caused(error, fault, what);
     let mut ran = Ran { history: vec![Model::new()], ..Ran::default() };
-    let Ok(mut store) = open() else { return ran };
+    let mut store = match open() {
+        Ok(store) => store,
+        Err(error) => {
+            is_planned(&error);
+            return ran;
+        }
+    };
     for step in steps {
         let mut next = ran.now().clone();
         step.apply(&mut next);
@@ -290,8 +351,11 @@ fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -
             // Reopening decides what was in doubt. What failed may have been the closing or the
             // opening; whether another store is open, a write tells.
             reopened if matches!(step, Reopen) => {
-                if reopened.is_err() && store.set_bytes("probe", "").is_err() {
-                    return ran;
+                if let Err(error) = &reopened {
+                    is_planned(error);
+                    if store.set_bytes("probe", "").is_err() {
+                        return ran;
+                    }
                 }
                 store.remove("probe").unwrap();
                 let found = contents(&store);
@@ -306,6 +370,7 @@ fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -
                 }
             }
             Err(error) if error.is_in_doubt() => {
+                is_planned(&error);
                 assert!(store.poisoned().is_some(), "{what}: {error}");
                 assert!(store.set_bytes("k", "v").unwrap_err().is_poisoned(), "{what}");
                 ran.doubt.get_or_insert(next);
@@ -315,14 +380,18 @@ fn run_on_failing_disk(dir: &FaultDir, kept: Kept, steps: &[Step], what: &str) -
             Err(error) if error.is_poisoned() => {
                 assert!(store.poisoned().is_some(), "{what}: {step:?}: {error}");
             }
-            Err(_) => assert_eq!(poisoned, None, "{what}: {step:?}: poisoned, and not refused"),
+            Err(error) => {
+                is_planned(&error);
+                assert_eq!(poisoned, None, "{what}: {step:?}: poisoned, and not refused");
+            }
         }
         assert_eq!(&contents(&store), ran.now(), "{what}: {step:?}: memory shows what is durable");
     }
     ran
 }
 
-fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)]) {
+fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)]) -> Counts {
+    let mut counts = Counts::default();
     for kept in Kept::all(durability) {
         for (number, steps) in SEQUENCES.iter().enumerate() {
             let kept = kept.running(number);
@@ -335,7 +404,10 @@ fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)])
                          call {call}",
                         seed()
                     );
-                    let ran = run_on_failing_disk(&dir, kept, steps, &what);
+                    let ran = run_on_failing_disk(&dir, kept, steps, fault, &what);
+                    counts.cases += 1;
+                    counts.doubts += usize::from(ran.doubt.is_some());
+                    counts.images += 2;
                     dir.clear_plan();
                     // What a sync failed on is gone, whatever a later sync said.
                     check(&dir.reboot(Survivors::Nothing), kept, &ran.possible(), &what);
@@ -347,11 +419,12 @@ fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)])
             }
         }
     }
+    counts
 }
 
 #[test]
 fn an_error_at_any_call_means_absent_or_in_doubt_and_reopening_decides_for_good() {
-    fail_at_every_call(
+    let counts = fail_at_every_call(
         Durability::Sync,
         &[
             (Fault::Eio, Lasting::Once, Side::Before),
@@ -362,9 +435,11 @@ fn an_error_at_any_call_means_absent_or_in_doubt_and_reopening_decides_for_good(
             (Fault::ShortWrite(100), Lasting::Once, Side::Before),
         ],
     );
+    counts.at_least(20_000, 40_000, 2_000);
 }
 
 #[test]
 fn at_the_level_os_a_flush_that_failed_once_never_succeeds_again() {
-    fail_at_every_call(Durability::Os, &[(Fault::Eio, Lasting::Once, Side::Before)]);
+    let counts = fail_at_every_call(Durability::Os, &[(Fault::Eio, Lasting::Once, Side::Before)]);
+    counts.at_least(2_400, 4_800, 60);
 }
