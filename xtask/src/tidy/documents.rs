@@ -11,6 +11,7 @@ pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
     let documents = || files.iter().filter(|file| file.has_extension("md"));
     findings.extend(documents().flat_map(commands));
     findings.extend(documents().flat_map(|file| tables(file, sources, &names)));
+    findings.extend(promises(files, sources));
     findings
 }
 
@@ -75,6 +76,66 @@ fn tables(file: &File, sources: &[Source], mutants: &[&str]) -> Vec<Finding> {
     findings
 }
 
+/// Each promise of the README is the first cell of a row of TESTING.md that names a test, and each
+/// such row repeats a promise: a promise that is changed needs another look at its tests.
+pub(super) fn promises(files: &[File], sources: &[Source]) -> Vec<Finding> {
+    let text = |path: &str| {
+        let file = files.iter().find(|file| file.path == path);
+        file.and_then(File::text).unwrap_or_default()
+    };
+    let made = promises_of(text("README.md"));
+    let mut findings = Vec::new();
+    let mut held = Vec::new();
+    let rows = text(TESTING).lines().skip_while(|line| !line.starts_with(PROMISES_HEAD));
+    for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
+        let (promise, tests) = row.trim_matches('|').split_once(" | ").unwrap_or((row, ""));
+        let is_test = |name: &str| {
+            let function = format!("fn {name}(");
+            sources.iter().any(|source| source.code.contains(&function))
+        };
+        if !tests.split('`').skip(1).step_by(2).any(is_test) {
+            findings.push(Finding::new(TESTING, 0, format!("no test for: {}", promise.trim())));
+        }
+        held.push(promise.trim().to_owned());
+    }
+    let missing = made.iter().filter(|promise| !held.contains(promise));
+    findings.extend(missing.map(|promise| {
+        Finding::new("README.md", 0, format!("{TESTING} has no row for the promise: {promise}"))
+    }));
+    let surplus = held.iter().filter(|promise| !made.contains(promise));
+    findings.extend(surplus.map(|promise| {
+        Finding::new(TESTING, 0, format!("the README does not promise: {promise}"))
+    }));
+    findings
+}
+
+/// The promises of a README: each cell of the table of its section, as `row, column: cell`, and
+/// each part of its list, which end in semicolons.
+fn promises_of(readme: &str) -> Vec<String> {
+    let section = readme.lines().skip_while(|line| *line != "## Promises").skip(1);
+    let (mut promises, mut columns, mut list) = (Vec::new(), Vec::new(), String::new());
+    for line in section.take_while(|line| !line.starts_with("## ")) {
+        if let Some(item) = line.strip_prefix("- ").or_else(|| line.strip_prefix("  ")) {
+            list = list + item.trim() + " ";
+            continue;
+        }
+        let Some(row) = line.strip_prefix('|').filter(|row| !row.starts_with('-')) else {
+            continue;
+        };
+        let cells: Vec<&str> = row.trim_end_matches('|').split('|').map(str::trim).collect();
+        if columns.is_empty() {
+            columns = cells;
+            continue;
+        }
+        let form = cells.first().copied().unwrap_or_default();
+        let promised = columns.iter().zip(&cells).skip(COLUMNS_BEFORE_PROMISES);
+        promises.extend(promised.map(|(column, cell)| format!("{form}, {column}: {cell}")));
+    }
+    let parts = list.split("; ").map(|part| part.trim().trim_end_matches('.'));
+    promises.extend(parts.filter(|part| !part.is_empty()).map(ToOwned::to_owned));
+    promises
+}
+
 /// Whether `code` has the form of a test's name, and no function has it.
 fn lacks_test(code: &str, sources: &[Source]) -> bool {
     const UNDERSCORES_OF_A_SENTENCE: usize = 3;
@@ -86,5 +147,11 @@ fn lacks_test(code: &str, sources: &[Source]) -> bool {
         && !sources.iter().any(|source| source.text.contains(&function))
 }
 
+/// The document that names the tests.
+const TESTING: &str = "docs/TESTING.md";
+/// How the table of promises and their tests begins there.
+const PROMISES_HEAD: &str = "| promise of the README |";
+/// The columns of the README's table that say which files a form has.
+const COLUMNS_BEFORE_PROMISES: usize = 2;
 /// Where the edits of all mutants stand.
 const LIST: &str = "xtask/src/mutants/edits.txt";

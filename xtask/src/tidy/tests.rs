@@ -269,6 +269,33 @@ fn documents_name_commands_and_tests_that_exist() {
     assert!(on("in a sentence `torn_tail_is_no_more` may be anything\n").is_empty());
 }
 
+#[test]
+fn each_promise_of_the_readme_has_a_row_that_names_a_test() {
+    let readme = "# A\n## Promises\n\n| form | files | `Sync` |\n|---|---|---|\n\
+                  | `Wal` | log | power |\n\n- reads never\n  wait; writes do;\n- all.\n\n\
+                  ## More\n- no\n";
+    let code = file("codex-core/tests/a.rs", "//! A.\nfn reads() {}\n");
+    let sources = [Source::of(&code).unwrap()];
+    let on = |rows: &str| {
+        let head = "| promise of the README | tests |\n|---|---|\n";
+        let testing = file("docs/TESTING.md", &format!("# T\n\n{head}{rows}\n| `x` | other |\n"));
+        shown(&documents::promises(&[file("README.md", readme), testing], &sources))
+    };
+    let rows = ["`Wal`, `Sync`: power", "reads never wait", "writes do", "all"];
+    let row = |promise: &str| format!("| {promise} | `reads` |\n");
+    let whole: String = rows.map(row).concat();
+    assert!(on(&whole).is_empty(), "{:?}", on(&whole));
+    for promise in rows {
+        let found = on(&whole.replace(&row(promise), ""));
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].ends_with(&format!("no row for the promise: {promise}")), "{found:?}");
+    }
+    let found = on(&format!("{whole}{}", row("no")));
+    assert!(found[0].contains("does not promise: no"), "{found:?}");
+    let found = on(&whole.replace("| all | `reads` |", "| all | `writes`, reads |"));
+    assert!(found[0].contains("no test for: all"), "{found:?}");
+}
+
 /// A repository with the sources of the format, `code` among them, and one golden file.
 fn format_files(code: &str, document: Option<&str>, list: &str) -> Vec<File> {
     let text = |path: &str| if path.ends_with("/frame.rs") { code } else { "//! A.\n" };
