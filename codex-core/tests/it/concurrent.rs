@@ -283,6 +283,22 @@ fn ranges_that_are_removed_beside_writers_take_each_key_once() {
 }
 
 #[test]
+fn each_snapshot_is_of_the_commit_that_it_names() {
+    let store = Store::in_memory().unwrap();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 1..=u64::from(scaled(20_000)) {
+                store.set("n", &n).unwrap();
+            }
+        });
+        while !writer.is_finished() {
+            let snapshot = store.snapshot();
+            assert_eq!(snapshot.get::<u64>("n").unwrap().unwrap_or(0), snapshot.seq());
+        }
+    });
+}
+
+#[test]
 fn transfers_between_keys_keep_the_total_in_every_snapshot() {
     let store = Store::in_memory().unwrap();
     for n in 0..ACCOUNTS {

@@ -367,6 +367,43 @@ fn an_anchor_is_taken_between_the_groups_and_one_inside_a_group_opens_nothing() 
     }
 }
 
+#[test]
+fn a_range_takes_what_earlier_members_of_its_group_have_put_within_its_bounds() {
+    let bounds = |key: &str| {
+        let key: Box<[u8]> = key.as_bytes().into();
+        [Bound::Included(key.clone()), Bound::Excluded(key), Bound::Unbounded]
+    };
+    let ranges = bounds("b")
+        .into_iter()
+        .flat_map(|lower| bounds("d").into_iter().map(move |upper| (lower.clone(), upper)));
+    for range in ranges {
+        let (engine, probe) = wal();
+        // In memory, put once more, and put for the first time.
+        engine.submit(batch(["a", "b", "d"].map(|key| put(key, "0")).into())).unwrap();
+        let puts = ["b", "c", "d", "e"].map(|key| Commit::one(put(key, "1")));
+        let removal = Commit::one(Change::RemoveRange(range.0.clone(), range.1.clone()));
+        let outcomes = together(&engine, &probe, puts.into_iter().chain([removal]).collect());
+        let is_in = |key: &&str| {
+            let key = key.as_bytes();
+            (match &range.0 {
+                Bound::Included(from) => key >= &**from,
+                Bound::Excluded(from) => key > &**from,
+                Bound::Unbounded => true,
+            }) && match &range.1 {
+                Bound::Included(to) => key <= &**to,
+                Bound::Excluded(to) => key < &**to,
+                Bound::Unbounded => true,
+            }
+        };
+        let all = ["a", "b", "c", "d", "e", "first"];
+        let left: Vec<_> = all.iter().filter(|key| !is_in(key)).map(|key| key.as_bytes()).collect();
+        let removed = answer(outcomes.last().unwrap()).unwrap().1;
+        assert_eq!(usize::try_from(removed).unwrap(), all.len() - left.len(), "{range:?}");
+        assert_eq!(memory(&engine).into_keys().collect::<Vec<_>>(), left, "{range:?}");
+        assert_eq!(probe.disk().groups, [1, 1, 5]);
+    }
+}
+
 /// Calls `f` with `engine` on a thread of its own and returns what it returns; fails if it waits
 /// for something that the caller holds.
 fn at_once<R: Send + 'static>(
@@ -512,6 +549,30 @@ fn the_age_counts_from_the_oldest_commit_that_no_image_shows() {
     engine.submit(Commit::one(put("a", "2"))).unwrap();
     clock.advance(INTERVAL);
     assert!(is_full(&engine.submit(Commit::one(put("a", "3")))));
+}
+
+/// An image shows what was committed before it began, and nothing of what came beside it.
+#[test]
+fn the_age_of_what_was_committed_beside_an_image_counts_from_its_begin() {
+    let (engine, probe, clock) = lazy();
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    thread::scope(|scope| {
+        let image = probe.hold_images();
+        let tick = scope.spawn(|| engine.tick());
+        while probe.images() == 0 {
+            thread::yield_now();
+        }
+        engine.submit(Commit::one(put("b", "1"))).unwrap();
+        clock.advance(INTERVAL / 2);
+        drop(image);
+        tick.join().unwrap().unwrap();
+    });
+    assert_eq!(probe.disk().durable, 1);
+    probe.fail_next(Fault::Image);
+    assert!(matches!(engine.tick(), Err(Error::NoSpace { .. })));
+    engine.submit(Commit::one(put("c", "1"))).unwrap();
+    clock.advance(INTERVAL / 2);
+    assert!(is_full(&engine.submit(Commit::one(put("d", "1")))));
 }
 
 #[test]
