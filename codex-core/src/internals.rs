@@ -49,7 +49,7 @@ mod keyed {
     ///
     /// # Errors
     /// As there.
-    pub fn change_key(store: &Store, keys: Arc<dyn Keys>) -> Result<()> {
+    pub fn change_key(store: &Store, keys: &dyn Keys) -> Result<()> {
         store.change_keys(keys)
     }
 
@@ -57,7 +57,7 @@ mod keyed {
     ///
     /// # Errors
     /// As there.
-    pub fn rekey(store: &Store, keys: Arc<dyn Keys>) -> Result<()> {
+    pub fn rekey(store: &Store, keys: &dyn Keys) -> Result<()> {
         store.rekey_with(keys)
     }
 }

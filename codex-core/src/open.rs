@@ -177,14 +177,14 @@ fn is_mended_by_a_backup(config: &Config, error: &Error) -> bool {
 }
 
 /// A store without files.
-pub(crate) fn in_memory(codec: Codec) -> Result<Store> {
+pub(crate) fn in_memory(codec: Codec) -> Store {
     let options = EngineOptions {
         path: PathBuf::from("(in memory)"),
         durability: Durability::Sync,
         clock: Arc::new(OsClock::new()),
         background: false,
     };
-    Ok(Store::new(Inner {
+    Store::new(Inner {
         engine: Engine::start(codex_storage::null(), Map::new(), options),
         backups: None,
         codec,
@@ -196,5 +196,5 @@ pub(crate) fn in_memory(codec: Codec) -> Result<Store> {
         restored: None,
         lock: None,
         opened_by: std::process::id(),
-    }))
+    })
 }

@@ -263,7 +263,7 @@ impl OpenOptions {
         if *self != (Self { codec: self.codec, ..Self::default() }) {
             return contradiction("a store in memory has no files: set no option but `codec`");
         }
-        open::in_memory(self.codec)
+        Ok(open::in_memory(self.codec))
     }
 
     #[cfg(feature = "crypto")]

@@ -27,7 +27,7 @@ impl Store {
     /// is
     /// [poisoned](Store::poisoned); then either key may open it.
     pub fn change_key(&self, key: Key) -> Result<()> {
-        self.change_keys(self.user_keys(key)?)
+        self.change_keys(&self.user_keys(key)?)
     }
 
     /// Puts the store under a fresh root key that `key` opens, beside running readers and writers,
@@ -41,25 +41,25 @@ impl Store {
     /// As [`change_key`](Store::change_key). A rekey that fails before its last step changes
     /// nothing.
     pub fn rekey(&self, key: Key) -> Result<()> {
-        self.rekey_with(self.user_keys(key)?)
+        self.rekey_with(&self.user_keys(key)?)
     }
 
-    pub(crate) fn change_keys(&self, keys: Arc<dyn Keys>) -> Result<()> {
+    pub(crate) fn change_keys(&self, keys: &dyn Keys) -> Result<()> {
         self.inner.check_writable()?;
         self.files()?;
-        Ok(self.inner.engine.change_key(&*keys)?)
+        Ok(self.inner.engine.change_key(keys)?)
     }
 
-    pub(crate) fn rekey_with(&self, keys: Arc<dyn Keys>) -> Result<()> {
+    pub(crate) fn rekey_with(&self, keys: &dyn Keys) -> Result<()> {
         self.inner.check_writable()?;
         self.files()?;
-        Ok(self.inner.engine.rekey(&*keys)?)
+        Ok(self.inner.engine.rekey(keys)?)
     }
 
-    fn user_keys(&self, key: Key) -> Result<Arc<dyn Keys>> {
+    fn user_keys(&self, key: Key) -> Result<UserKey> {
         let entropy = Arc::clone(&self.files()?.vfs.entropy);
         // The cipher of the store is kept whatever stands here.
-        Ok(Arc::new(UserKey::new(SharedKey::new(key), Cipher::default(), entropy)))
+        Ok(UserKey::new(SharedKey::new(key), Cipher::default(), entropy))
     }
 
     fn files(&self) -> Result<&Files> {

@@ -62,12 +62,12 @@ impl Engine {
         // One round, unless the group does not fit on the disk: then it is made in parts.
         while let Some(members) = part {
             // Decide: test conditions and resolve removals, against memory and the members before.
-            self.decide(&mut leader, &mut disk, members);
+            Self::decide(&mut leader, &mut disk, members);
 
             // Log: one frame and one sync make the group durable, or nothing has changed.
             // Order: log before apply. Readers see only what a crash cannot take back, and a
             // write that failed is never visible (promises 4 and 5).
-            let logged = self.log(&mut disk);
+            let logged = disk.log();
             if let Ok(first) = logged {
                 // Apply: swap the prepared group into memory, all of it at once (promise 2).
                 self.apply(&mut leader, &mut disk, &mut freed);
@@ -80,7 +80,7 @@ impl Engine {
         }
 
         // Order: unlock before the lead is handed over, or the next leader waits for this one.
-        let effects = self.unlock_disk(disk, &mut leader);
+        let effects = Self::unlock_disk(disk, &mut leader);
         // Order: hand over before the wake. The next group is at the disk while the members of
         // this one wake up.
         leader.hand_over();
@@ -100,7 +100,6 @@ impl Engine {
 
     /// Unlocks the disk at the end of a leader's work. Returns what its work has made due.
     pub(super) fn unlock_disk(
-        &self,
         mut disk: PersistGuard<'_, Disk>,
         leader: &mut Leader<'_>,
     ) -> GroupEffects {
@@ -142,7 +141,7 @@ impl Engine {
 
     /// Decides the outcome of each member of `part`, in order, and encodes it, until the group is
     /// full. Prepares the apply.
-    fn decide(&self, leader: &mut Leader<'_>, disk: &mut PersistGuard<'_, Disk>, part: Part) {
+    fn decide(leader: &mut Leader<'_>, disk: &mut PersistGuard<'_, Disk>, part: Part) {
         // They leave the guard while memory is read through it. Nothing is lost if this unwinds:
         // it poisons.
         let mut plan = mem::take(&mut disk.plan);
@@ -160,20 +159,6 @@ impl Engine {
         if part == Part::All {
             leader.put_back();
         }
-    }
-
-    /// Makes the group durable. Returns the number of its first commit; 0 if there is nothing to
-    /// write.
-    fn log(&self, disk: &mut PersistGuard<'_, Disk>) -> Result<Seq> {
-        let Disk { storage, group, plan, .. } = &mut **disk;
-        if group.is_empty() {
-            return Ok(0);
-        }
-        let storage = storage.as_mut().expect("the storage is there until the close");
-        let image = plan.work.ordered.clone().map(Image);
-        let numbers = storage.commit(group, image.as_ref().map(|image| image as _))?;
-        plan.committed(numbers.end - 1);
-        Ok(numbers.start)
     }
 
     /// Makes the group visible, once it is durable.
@@ -218,6 +203,20 @@ impl Disk {
     /// The storage, for work that is only admitted while it is there.
     pub(super) fn storage(&mut self) -> &mut dyn Storage {
         &mut **self.storage.as_mut().expect("the storage is there until the close")
+    }
+
+    /// Makes the group durable. Returns the number of its first commit; 0 if there is nothing to
+    /// write.
+    fn log(&mut self) -> Result<Seq> {
+        let Self { storage, group, plan, .. } = self;
+        if group.is_empty() {
+            return Ok(0);
+        }
+        let storage = storage.as_mut().expect("the storage is there until the close");
+        let image = plan.work.ordered.clone().map(Image);
+        let numbers = storage.commit(group, image.as_ref().map(|image| image as _))?;
+        plan.committed(numbers.end - 1);
+        Ok(numbers.start)
     }
 
     fn reset_group(&mut self) {

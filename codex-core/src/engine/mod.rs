@@ -5,6 +5,7 @@
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::missing_panics_doc,
     reason = "a broken invariant of the engine stops the leader, which poisons the store"
 )]
 
@@ -288,7 +289,7 @@ impl Engine {
         let mut leader = Leader::begin(self);
         let mut disk = self.lock_disk();
         let done = self.allow(admission, &disk).and_then(|()| work(&mut disk));
-        let effects = self.unlock_disk(disk, &mut leader);
+        let effects = Self::unlock_disk(disk, &mut leader);
         leader.hand_over();
         leader.wake();
         self.notice(effects);

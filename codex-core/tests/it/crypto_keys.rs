@@ -492,7 +492,8 @@ fn an_open_store_keeps_its_root_key_and_no_key_of_the_user() {
             let given = keys(n);
             let alive = Arc::downgrade(&given);
             let change = if n % 2 == 0 { internals::change_key } else { internals::rekey };
-            change(&store, given).unwrap();
+            change(&store, &*given).unwrap();
+            drop(given);
             assert_eq!(alive.strong_count(), 0, "{form}: key {n}");
             // The root key alone does all that an open store does.
             store.set("key", &n).unwrap();
