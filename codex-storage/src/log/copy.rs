@@ -17,23 +17,23 @@ use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::vfs::File;
 
-/// A log and its copy. The log may grow meanwhile.
+/// A log and its copy. The log may grow during the copy.
 #[derive(Debug)]
 pub(crate) struct LogCopy {
     from: LogReader,
     to: LogWriter,
-    /// Reads the copy back.
+    /// The reader that reads the copy back.
     check: LogReader,
-    /// The plaintext of the group at hand.
+    /// The plaintext of the current group.
     group: Vec<u8>,
 }
 
 impl LogCopy {
-    /// Begins the copy: a log without frames and without a name, under the temporary name
-    /// `temporary`. `header` has the base of the log that `from` reads.
+    /// Begins the copy with a log without frames, under the temporary name `temporary`. `header`
+    /// has the base of the log that `from` reads.
     ///
     /// # Errors
-    /// As [`NewLog::write`].
+    /// The errors of [`NewLog::write`].
     pub(crate) fn begin(
         from: LogReader,
         place: LogPlace,
@@ -46,11 +46,12 @@ impl LogCopy {
         Ok(Self { from, to, check, group: Vec::new() })
     }
 
-    /// Copies the groups up to the one that ends with commit `upto`, durably, and reads them
-    /// back. `progress` gets the last commit copied, and returns `false` to stop.
+    /// Copies the groups up to the one that ends with commit `upto`, syncs them, and reads them
+    /// back. `progress` receives the last copied commit, and returns `false` to stop the copy.
     ///
     /// # Errors
-    /// Of reading and of writing, which concern the copy alone; `Abandoned`.
+    /// `Abandoned` if `progress` returned `false`, `Damaged` if the copy does not read back as
+    /// written, and the errors of reading and writing. They concern only the copy.
     pub(crate) fn advance(&mut self, upto: Seq, progress: &dyn Fn(u64) -> bool) -> Result<()> {
         self.from.refresh()?;
         while self.from.end().seq < upto {
@@ -63,6 +64,8 @@ impl LogCopy {
                 return Err(Error::Abandoned { path: self.to.path() });
             }
         }
+        // Order: sync, then read back, so that the bytes that were checked are the bytes on the
+        // disk.
         self.to.sync().map_err(of_the_copy)?;
         self.check.refresh()?;
         while self.check.end().seq < upto {
@@ -70,17 +73,20 @@ impl LogCopy {
                 return Err(self.damaged());
             }
         }
+        // The same history: the digest does not depend on the key.
         let same = self.check.end() == self.to.end()
             && self.check.end().digest == self.from.end().digest
             && self.from.end().seq == upto;
         if same { Ok(()) } else { Err(self.damaged()) }
     }
 
-    /// Copies round by round, while the log grows, until little is left. A writer that outpaces
-    /// the copy ends this too: the rest is then about as much as it writes in one round.
+    /// Copies in rounds, while the log grows, until little is left. Also ends if the writer is
+    /// faster than the copy: the rest is then about as much as it writes in one round.
     fn catch_up(&mut self, position: &LogPosition, progress: &dyn Fn(u64) -> bool) -> Result<()> {
         let (mut least, mut in_vain) = (u64::MAX, 0);
         while in_vain < ROUNDS_IN_VAIN_MAX {
+            // Order: copy, sync the log, then measure. The final sync of the log, which writers
+            // wait for, then has little to do.
             self.advance(position.seq.load(Ordering::Acquire), progress)?;
             position.settle();
             let written = position.offset.load(Ordering::Acquire);
@@ -88,7 +94,7 @@ impl LogCopy {
             if left <= LEFT_BYTES_MAX {
                 break;
             }
-            // By a quarter at least, so that the number of rounds is bounded.
+            // The rest must shrink by at least a quarter, which limits the number of rounds.
             if left <= least / 4 * 3 {
                 (least, in_vain) = (left, 0);
             } else {
@@ -98,28 +104,28 @@ impl LogCopy {
         Ok(())
     }
 
+    /// Returns `Damaged` at the end of the copy.
     fn damaged(&self) -> Error {
         not_as_written(&self.to.path(), self.to.end().offset)
     }
 }
 
-/// A [`LogCopy`] that goes on beside the writer of its log, and that the holder of that writer
-/// completes.
+/// A [`LogCopy`] that runs beside the writer of its log. The holder of the writer completes it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct SharedLogCopy(Arc<Mutex<Option<LogCopy>>>);
 
 impl SharedLogCopy {
-    /// Takes a copy that has begun.
+    /// Stores a copy that has begun.
     pub(crate) fn begin(&self, copy: LogCopy) {
         *self.0.lock() = Some(copy);
     }
 
-    /// Copies until little is left up to the `position` of the log, and returns where the copy
-    /// ends. The commits need not be durable in the log: the copy counts for nothing until the
-    /// log is synced.
+    /// Copies until little is left before the `position` of the log, and returns the end of the
+    /// copy. The copied commits need not be durable in the log, because the copy is not used until
+    /// the log is synced.
     ///
     /// # Errors
-    /// As [`LogCopy::advance`].
+    /// The errors of [`LogCopy::advance`].
     pub(crate) fn catch_up(
         &self,
         position: &LogPosition,
@@ -131,10 +137,10 @@ impl SharedLogCopy {
         Ok(*copy.to.end())
     }
 
-    /// Copies the rest up to commit `upto`, and gives out the copy, to be written to from now on.
+    /// Copies the rest up to commit `upto`, and returns the writer of the copy.
     ///
     /// # Errors
-    /// As [`LogCopy::advance`].
+    /// The errors of [`LogCopy::advance`].
     pub(crate) fn complete(&self, upto: Seq) -> Result<LogWriter> {
         let mut copy = self.0.lock().take().ok_or(NO_COPY)?;
         copy.advance(upto, &|_| true)?;
@@ -142,17 +148,17 @@ impl SharedLogCopy {
     }
 }
 
-/// How far a log is written: its writer sets this for a reader of the same log.
+/// The position up to which a log is written. Its writer sets it for a reader of the same log.
 #[derive(Debug)]
 pub(crate) struct LogPosition {
     seq: AtomicU64,
     offset: AtomicU64,
-    /// Of a log whose commits do not wait for a sync.
+    /// The gate of a log whose commits do not wait for a sync.
     lazy: Option<Arc<SyncGate>>,
 }
 
 impl LogPosition {
-    /// Of the log in `place`, which syncs through `gate`.
+    /// Returns the position of the log in `place`, which syncs through `gate`.
     pub(super) fn of(place: &LogPlace, gate: &Arc<SyncGate>) -> Self {
         let is_lazy = place.durability != Durability::Sync;
         let lazy = is_lazy.then(|| Arc::clone(gate));
@@ -162,21 +168,24 @@ impl LogPosition {
     /// Syncs the log beside its writer, which then has little left to sync.
     fn settle(&self) {
         if let Some(gate) = &self.lazy {
-            // The gate remembers a failure: the writer's own sync, before the copy counts, fails
-            // too, and poisons.
+            // The error is ignored here because the gate remembers it: the sync of the writer,
+            // before the copy is used, fails too and poisons the writer.
             drop(gate.sync());
         }
     }
 
-    /// The frames up to `end` are in the file.
+    /// Records that the frames up to `end` are in the file.
     pub(super) fn set(&self, end: &LogEnd) {
+        // Order: the offset before the seq. A reader that loads the new seq finds all of its frames
+        // below the offset.
         self.offset.store(end.offset, Ordering::Release);
         self.seq.store(end.seq, Ordering::Release);
     }
 }
 
 impl LogWriter {
-    /// Appends a group of another log, which ends at `end` there, as it is; not yet durable.
+    /// Appends a group of another log, which ends at `end` there, with the same digest and time.
+    /// The group is not durable yet.
     fn copy(&mut self, payload: &[u8], batches: u32, end: &LogEnd) -> Result<()> {
         let mut buf = self.control_buffer(payload);
         self.frame(GROUP, LAZY, batches, &mut buf, false)?;
@@ -187,14 +196,16 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Gives a complete copy of a ledger, which has no name yet, its header, and reads it back.
-    /// The header names the last commit of the copy, as `oldest` perhaps too.
+    /// Writes the header of a complete copy of a ledger, which has no name yet, syncs it and reads
+    /// it back. The header names the last commit of the copy, and possibly a new `oldest`.
     ///
     /// # Errors
-    /// `Io`, which concerns the copy alone.
+    /// `Io` if writing or reading fails, `Damaged` if the header does not read back as written.
+    /// They concern only the copy.
     pub(crate) fn finish_copy(&mut self, header: &Header) -> Result<Header> {
         let header = Header { named_seq: self.end.seq, ..header.clone() };
         let seal = self.place.seal.as_deref();
+        // Order: all frames are durable before the header that names the last of them.
         let written = self.file.write_all_at(&header.encode(seal), 0).map_err(Arc::new);
         let synced = written.and_then(|()| self.gate.sync());
         let path = self.path();
@@ -203,8 +214,8 @@ impl LogWriter {
         if found == header { Ok(header) } else { Err(not_as_written(&path, 0)) }
     }
 
-    /// Goes on in `file`, a durable copy of the log up to its end, of the length `len`; returns
-    /// the file that it replaces.
+    /// Continues in `file`, a durable copy of the log up to its end with a length of `len` bytes.
+    /// Returns the file that it replaces.
     pub(crate) fn move_to(&mut self, file: Arc<dyn File>, len: u64) -> Arc<dyn File> {
         self.gate = Arc::new(SyncGate::new(Arc::clone(&file)));
         self.position = Arc::new(LogPosition::of(&self.place, &self.gate));
@@ -215,14 +226,14 @@ impl LogWriter {
 }
 
 impl NewLog {
-    /// The log as a writer, still under its temporary name, and its file.
+    /// Returns the writer of the log, still under its temporary name, and its file.
     pub(crate) fn unnamed(self) -> (LogWriter, Arc<dyn File>) {
         let file = Arc::clone(&self.file);
         (self.into_writer(), file)
     }
 }
 
-/// An error of a file that is no part of the store: nothing of the store is in doubt.
+/// Converts an error of a file that is not part of the store: no commit of the store is in doubt.
 pub(crate) fn of_the_copy(error: Error) -> Error {
     match error {
         Error::InDoubt { path, source, .. } => Error::Io { action: "copy", path, source },
@@ -230,14 +241,14 @@ pub(crate) fn of_the_copy(error: Error) -> Error {
     }
 }
 
-/// The error of a copy at `path` that does not read back as it was written.
+/// Returns the error of a copy at `path` that does not read back as it was written.
 pub(crate) fn not_as_written(path: &Path, offset: u64) -> Error {
     let what = "the copy of the log does not read back as it was written";
     Error::Damaged { path: path.to_owned(), offset, what }
 }
 
 const NO_COPY: Error = Error::Contradiction("the copy of the log is complete, or has not begun");
-/// How much may be left to be copied while writers wait, in bytes: a few milliseconds' work.
+/// The number of bytes that may be left to copy while writers wait: a few milliseconds of work.
 const LEFT_BYTES_MAX: u64 = 256 << 10;
-/// How many rounds may leave about as much as one before.
+/// The number of rounds that may leave about as much as the best one before.
 const ROUNDS_IN_VAIN_MAX: u32 = 3;

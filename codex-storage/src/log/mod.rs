@@ -1,7 +1,7 @@
-//! The log: a header and then frames, one a commit group. Used by the Wal and the Ledger form.
+//! The log: a header, then one frame for each commit group. The forms Wal and Ledger use it.
 //!
-//! [`LogWriter`] makes a log and appends to it; [`LogReader`] reads one and tells a torn tail
-//! from damage; [`recover`] makes a log that was read ready to be continued.
+//! [`LogWriter`] makes a log and appends to it. [`LogReader`] reads a log and distinguishes a torn
+//! tail from damage. [`recover`] prepares a log that was read for further writes.
 
 mod close;
 mod copy;
@@ -33,9 +33,9 @@ use crate::storage::Form;
 /// The end of a log, which the next frame, or the header of the next segment, continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogEnd {
-    /// Where the next frame begins.
+    /// The offset of the next frame.
     pub(crate) offset: u64,
-    /// The last commit.
+    /// The number of the last commit.
     pub(crate) seq: Seq,
     /// The chain value of the last frame.
     pub(crate) chain: u64,
@@ -50,7 +50,7 @@ pub(crate) struct LogEnd {
 }
 
 impl LogEnd {
-    /// The end of a log that has no frames yet.
+    /// Returns the end of a log that has no frames yet.
     pub(crate) fn base(header: &Header) -> Self {
         Self {
             offset: BODY_OFFSET,
@@ -63,7 +63,8 @@ impl LogEnd {
         }
     }
 
-    /// Lets the header of the next segment continue this log, which has the id `log`.
+    /// Fills in the base of `header`, so that the next segment continues this log, which has the id
+    /// `log`.
     pub(crate) fn continue_in(&self, header: &mut Header, log: &LogId) {
         header.base_seq = self.seq;
         header.base_chain = self.chain;
@@ -83,17 +84,17 @@ pub(crate) struct LogCounts {
 }
 
 impl LogCounts {
-    /// Adds those of another writer.
+    /// Adds the counts of another writer.
     pub(crate) fn add(&mut self, other: Self) {
         self.groups += other.groups;
         self.syncs += other.syncs;
     }
 }
 
-/// The room that a group for a log of this form needs, so that its buffer becomes the frame.
+/// Returns the room that a group needs around its payload, so that its buffer can become the frame.
 ///
-/// In front of a sealed group there is room for the salt of its epoch too: the header of a frame
-/// that has none begins after it.
+/// If the store is encrypted, the room before the group includes the salt of its epoch. The header
+/// of a frame without a salt begins after that room.
 pub(crate) fn layout(form: Form, sealed: bool) -> Layout {
     Layout {
         head: if sealed { FRAME_HEAD + SALT_LEN } else { FRAME_HEAD },
@@ -101,7 +102,7 @@ pub(crate) fn layout(form: Form, sealed: bool) -> Layout {
     }
 }
 
-/// The bytes between the lengths and the records of a batch.
+/// Returns the number of bytes between the lengths and the records of a batch.
 pub(crate) fn batch_extra(form: Form) -> usize {
     if form == Form::Ledger { STAMP_LEN } else { 0 }
 }

@@ -1,4 +1,4 @@
-//! Reading a log: frame by frame, each checked against its place and the one before it.
+//! Reading a log frame by frame. Each frame is checked against its offset and the frame before it.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -19,53 +19,53 @@ use crate::seal::{Opener, Seal, SealError, TAG_LEN};
 use crate::storage::Form;
 use crate::vfs::File;
 
-/// Reads the groups of one log in order, holding one frame at a time.
+/// Reads the groups of one log in order. Holds one frame at a time.
 #[derive(Debug)]
 pub(crate) struct LogReader {
     pub(super) window: Window,
     pub(super) log: LogId,
     seal: Option<Arc<dyn Seal>>,
-    /// The log is encrypted and its key is not at hand.
+    /// Whether the log is encrypted and its key is not available.
     is_blind: bool,
     opener: Option<(Epoch, Box<dyn Opener>)>,
     form: Form,
     pub(super) end: LogEnd,
     durable: Seq,
-    /// Commits up to this one are known from another file to be durable.
+    /// Commits up to this one are durable according to another file, or to the header.
     pub(super) proven: Seq,
     pub(super) on_damage: OnDamage,
     unproven: VecDeque<Unproven>,
     frames: u64,
-    /// How many bytes were read of frames that turned out not to count.
+    /// The number of bytes that were read of frames which turned out not to count.
     pub(super) wasted: u64,
-    /// The plaintext of the frame at hand.
+    /// The plaintext of the current frame.
     plain: Vec<u8>,
-    /// Its tag; zero in a plain store.
+    /// The tag of the current frame; zero in a plain store.
     tag: [u8; TAG_LEN],
     pub(super) tail: Option<Tail>,
 }
 
-/// What reading to the end has found.
+/// The findings of a reader that reached the end of the log.
 #[derive(Debug, Clone)]
 pub(crate) struct LogState {
-    /// Where the intact part ends.
+    /// The end of the intact frames.
     pub(crate) end: LogEnd,
     /// Commits up to this one were proven durable.
     pub(crate) durable: Seq,
-    /// How many frames there are.
+    /// The number of frames.
     pub(crate) frames: u64,
-    /// Where the last byte of the tail that is not zero ends, when there is a tail to cut.
+    /// The offset after the last nonzero byte of the tail, or `None` if there is no tail to cut.
     pub(crate) tail_end: Option<u64>,
-    /// Offset and length of runs of frames that no later one proves durable.
+    /// Offset and length, in bytes, of runs of frames which no later frame proves durable.
     pub(crate) unproven: Vec<(u64, u64)>,
     /// The length of the file.
     pub(crate) file_len: u64,
 }
 
 impl LogReader {
-    /// Begins to read the log in `file`, whose header is checked and authenticated. `proven`:
-    /// commits up to this one are durable, as another file tells. Without the seal of an encrypted
-    /// log, frames are checked by their checksums and chain alone and show no contents.
+    /// Begins to read the log in `file`, whose header was checked and authenticated. Commits up to
+    /// `proven` are durable according to another file. Without the seal of an encrypted log, frames
+    /// are checked only by their checksums and their chain, and have no contents.
     pub(crate) fn new(
         file: Arc<dyn File>,
         path: &Path,
@@ -83,7 +83,7 @@ impl LogReader {
             form: header.form,
             end: LogEnd::base(header),
             durable: header.base_seq,
-            // A ledger had these commits when it got its name.
+            // A ledger had these commits durably when it got its name.
             proven: proven.max(header.named_seq),
             on_damage,
             unproven: VecDeque::new(),
@@ -95,10 +95,13 @@ impl LogReader {
         })
     }
 
-    /// The next group; `None` at the end of the log, which has then been told from damage.
+    /// Returns the next group, or `None` at the end of the log, which was then distinguished from
+    /// damage.
     ///
     /// # Errors
-    /// `Damaged`, `Tampered`, `TailSuspect`, `Record`, `Io`.
+    /// - `Damaged`, `Tampered` or `Record` if a frame is not as a writer leaves it.
+    /// - `TailSuspect` if the end of the log may be damage instead of a torn write.
+    /// - `Io` if reading fails.
     pub(crate) fn next(&mut self) -> Result<Option<GroupRef<'_>>> {
         while self.tail.is_none() {
             let offset = self.end.offset;
@@ -115,6 +118,7 @@ impl LogReader {
                     }));
                 }
                 NextFrame::Next(parsed) => {
+                    // A resume or the mark of a close: it has no commits.
                     self.advance(offset, &parsed, self.end.digest, self.end.time_us);
                 }
                 other => self.resolve(&other)?,
@@ -123,17 +127,17 @@ impl LogReader {
         Ok(None)
     }
 
-    /// Sees what was written to the file since reading began.
+    /// Reads the length of the file again, so that bytes written since then can be read.
     pub(crate) fn refresh(&mut self) -> Result<()> {
         self.window.refresh()
     }
 
-    /// Where the last group that [`LogReader::next`] returned ends.
+    /// Returns the end of the last group that [`LogReader::next`] returned.
     pub(crate) fn end(&self) -> &LogEnd {
         &self.end
     }
 
-    /// What was found, once [`LogReader::next`] has returned `None`.
+    /// Returns the findings, after [`LogReader::next`] has returned `None`.
     pub(crate) fn finish(self) -> LogState {
         LogState {
             end: self.end,
@@ -145,9 +149,11 @@ impl LogReader {
         }
     }
 
-    /// Looks at the place where the next frame would begin. The plaintext of a frame that is next
-    /// is then at hand.
+    /// Checks the frame at `offset`, where the next one would begin. If it is the next one, its
+    /// plaintext is in `self.plain` afterwards.
     fn inspect(&mut self, offset: u64) -> Result<NextFrame> {
+        // Order: header, chain, body checksum, then authentication. Each check uses only fields
+        // that the checks before it have covered.
         let Some(parsed) = self.parse(offset)? else { return Ok(NextFrame::NoHeader) };
         let header = &parsed.header;
         if !header.is_known() {
@@ -155,6 +161,7 @@ impl LogReader {
                 "the frame has a kind, flags or a number that no build wrote",
             ));
         }
+        // A resume frame is found only by the search after a gap, never directly after a frame.
         if !self.follows(&parsed) || header.kind == RESUME {
             return Ok(NextFrame::Damage("the frame does not continue the one before it"));
         }
@@ -167,21 +174,25 @@ impl LogReader {
         } else {
             NextFrame::Torn(parsed)
         };
+        // The length of a frame that does not count may be wrong, so the bytes read for such frames
+        // are limited.
         let left = self.window.file_len().saturating_sub(offset);
         self.wasted = self.wasted.saturating_add(parsed.header.len().min(left));
         Ok(found)
     }
 
+    /// Parses the frame header at `offset`. Returns `None` if no frame of this log begins there.
     pub(super) fn parse(&mut self, offset: u64) -> Result<Option<Parsed>> {
         let log = self.log;
         Ok(Parsed::parse(self.window.bytes(offset, FRAME_HEAD)?, &log, offset))
     }
 
-    /// Whether the body of the frame at `offset` is what was written.
+    /// Returns whether the body of the frame at `offset` has its checksum, end byte and padding.
     fn is_intact(&mut self, offset: u64, parsed: &Parsed) -> Result<bool> {
         let left = self.window.file_len().saturating_sub(offset);
         if parsed.header.len() > left {
-            // Its last byte is not zero, so it can not lie behind the end of the file.
+            // The last byte of a frame is not zero, so the frame cannot extend past the end of the
+            // file.
             return Ok(false);
         }
         let body = padded(parsed.header.len()) - u64_of(FRAME_HEAD);
@@ -190,7 +201,8 @@ impl LogReader {
         Ok(parsed.is_intact(bytes))
     }
 
-    /// Copies the payload of an intact frame to `self.plain`, decrypted where the store is.
+    /// Copies the payload of an intact frame to `self.plain`, and decrypts it if the log is
+    /// encrypted.
     fn open(&mut self, offset: u64, parsed: &Parsed) -> Result<Opened> {
         let header = &parsed.header;
         let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
@@ -207,6 +219,8 @@ impl LogReader {
             }
             return Ok(Opened::Yes);
         };
+        // An encrypted payload: the salt, if this frame begins an epoch, then the sealed bytes with
+        // their tag.
         let (salt, sealed) = match payload.split_first_chunk::<SALT_LEN>() {
             Some((salt, sealed)) if header.is_salted() => (Some(salt), sealed),
             None if header.is_salted() => {
@@ -216,30 +230,37 @@ impl LogReader {
         };
         self.plain.extend_from_slice(sealed);
         self.tag = sealed.last_chunk().copied().unwrap_or_default();
+        // The id of an epoch is the beginning of its salt. If they differ, the header is from
+        // another frame.
         let fresh = match salt {
             Some(salt) if !salt.starts_with(&header.epoch) => return Ok(Opened::Tampered),
             Some(salt) => Some(seal.opener(salt, &self.log.info())),
             None => None,
         };
         let fresh = fresh.transpose().map_err(|e| self.seal_error(offset, e))?;
+        // A salt in this frame takes precedence over the epoch that was in use.
         let known = self.opener.as_ref().filter(|(epoch, _)| *epoch == header.epoch);
         let Some(opener) = fresh.as_ref().or(known.map(|(_, opener)| opener)) else {
             return Ok(Opened::Damaged("a frame names an epoch whose salt was not seen"));
         };
+        // The offset and the tag of the frame before are authenticated too, so that no frame can be
+        // moved or left out.
         let aad = header.aad(&self.log, offset, &self.end.tag);
         match opener.open(header.counter, &aad, &mut self.plain) {
             Ok(()) => {}
             Err(SealError::Tampered) => return Ok(Opened::Tampered),
             Err(e) => return Err(self.seal_error(offset, e)),
         }
+        // Order: the new epoch is kept only after a frame has authenticated under it, so that a
+        // forged salt never replaces the current one.
         if let Some(opener) = fresh {
             self.opener = Some((header.epoch, opener));
         }
         Ok(Opened::Yes)
     }
 
-    /// Whether the frame at `offset` is an intact resume that continues the log from its end;
-    /// then it does.
+    /// Checks whether the frame at `offset` is an intact resume that continues the log at its end.
+    /// If it is, moves the end after it and returns true.
     pub(super) fn try_resume(&mut self, offset: u64, parsed: &Parsed) -> Result<bool> {
         let header = &parsed.header;
         let is_near = header.kind == RESUME && header.is_known() && offset.is_multiple_of(SECTOR);
@@ -248,10 +269,11 @@ impl LogReader {
         }
         let is_open =
             self.is_intact(offset, parsed)? && matches!(self.open(offset, parsed)?, Opened::Yes);
+        // The payload of a resume contains the end of the log that it continues.
         let mut named = Fields::new(&self.plain);
         let named = (named.u64(), named.u64(), named.u64());
         let end = (self.end.offset, self.end.seq, self.end.chain);
-        // Without the key, only seq and chain speak for it.
+        // Without the key the payload is not readable, so only seq and chain are compared.
         if is_open && (named == end || self.is_blind) {
             self.advance(offset, parsed, self.end.digest, self.end.time_us);
             return Ok(true);
@@ -259,7 +281,7 @@ impl LogReader {
         Ok(false)
     }
 
-    /// Whether the header continues seq and chain.
+    /// Returns whether the header continues the seq and the chain of the log.
     fn follows(&self, parsed: &Parsed) -> bool {
         let header = &parsed.header;
         header.seq == self.end.seq.saturating_add(1)
@@ -268,7 +290,7 @@ impl LogReader {
             && header.last_seq().is_some()
     }
 
-    /// Checks the batches of the group whose plaintext is at hand, and notes it.
+    /// Checks the batches of the current group, and moves the end of the log after it.
     fn take_group(&mut self, offset: u64, parsed: &Parsed) -> Result<()> {
         if self.is_blind {
             self.advance(offset, parsed, self.end.digest, self.end.time_us);
@@ -280,14 +302,16 @@ impl LogReader {
         Ok(())
     }
 
-    /// Moves the end behind a frame.
+    /// Moves the end of the log after a frame.
     fn advance(&mut self, offset: u64, parsed: &Parsed, digest: HistoryDigest, time_us: i64) {
         let header = &parsed.header;
         let last = header.last_seq().unwrap_or(self.end.seq);
+        // The frame proves earlier commits durable up to its `durable`: the writer had synced them.
         let is_proven = |frame: &Unproven| frame.proven_by <= header.durable;
         while self.unproven.pop_front_if(|frame| is_proven(frame)).is_some() {}
         self.unproven.push_back(Unproven {
-            // A resume or a close is proven by the commit that it announces.
+            // A resume or the mark of a close has no commit, and is proven together with the next
+            // one.
             proven_by: last.max(header.seq),
             offset,
             len: header.len(),
@@ -305,36 +329,40 @@ impl LogReader {
         };
     }
 
+    /// Returns `Damaged` at `offset`.
     pub(super) fn damaged(&self, offset: u64, what: &'static str) -> Error {
         Error::Damaged { path: self.window.path().to_owned(), offset, what }
     }
 
+    /// Returns the error of a seal for the frame at `offset`.
     fn seal_error(&self, offset: u64, source: SealError) -> Error {
         crate::header::seal_error(self.window.path(), offset, source)
     }
 }
 
-/// What stands at the place of the next frame.
+/// The result of looking for the next frame.
 #[derive(Debug)]
 pub(super) enum NextFrame {
-    /// The next frame, intact.
+    /// The next frame, which is intact.
     Next(Parsed),
-    /// Nothing that was written there.
+    /// No frame header of this log.
     NoHeader,
-    /// The header of the next frame; its body is not intact.
+    /// The header of the next frame, whose body is not intact.
     Torn(Parsed),
-    /// A frame that fails authentication.
+    /// A frame that does not authenticate.
     Tampered,
-    /// A frame that no crash leaves there.
+    /// A frame that no crash can leave.
     Damage(&'static str),
 }
 
+/// The result of opening the payload of a frame.
 enum Opened {
     Yes,
     Tampered,
     Damaged(&'static str),
 }
 
+/// A frame that no later frame has proven durable yet.
 #[derive(Debug)]
 struct Unproven {
     proven_by: Seq,
@@ -342,7 +370,7 @@ struct Unproven {
     len: u64,
 }
 
-/// The frames as few long runs; a tail that was crossed lies in none.
+/// Joins adjacent frames to runs of offset and length. A tail that was crossed is in none of them.
 fn runs(frames: &VecDeque<Unproven>) -> Vec<(u64, u64)> {
     let mut runs: Vec<(u64, u64)> = Vec::new();
     for frame in frames {
@@ -356,8 +384,8 @@ fn runs(frames: &VecDeque<Unproven>) -> Vec<(u64, u64)> {
     runs
 }
 
-/// The first bytes of an epoch's salt, which its frames carry.
+/// The first bytes of the salt of an epoch, which each of its frames carries.
 type Epoch = [u8; 8];
 
-/// Salt, valid end, seq, chain value and tag, in bytes.
+/// The largest payload of a resume frame: salt, valid end, seq, chain value and tag, in bytes.
 pub(super) const RESUME_PAYLOAD_MAX: u32 = 72;

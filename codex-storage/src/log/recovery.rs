@@ -1,6 +1,6 @@
-//! Making a log that was read ready to be continued.
+//! Preparing a log that was read for further writes.
 //!
-//! The steps and why they are safe are `docs/FORMAT.md`, section "Recovery for writing".
+//! The steps, and why they are safe, are in `docs/FORMAT.md`, section "Recovery for writing".
 
 use std::sync::Arc;
 
@@ -13,11 +13,13 @@ use crate::frame::{RESUME, SECTOR};
 use crate::header::Header;
 use crate::vfs::{File, in_pieces};
 
-/// Makes all commits that were read durable. The rest that the log needs before it is continued is
-/// left to its first write, so that opening it changes nothing and needs no space.
+/// Makes all commits that were read durable. The other steps that the log needs before it can
+/// continue are left to the first write, so that opening the log changes nothing and needs no
+/// space.
 ///
 /// # Errors
-/// `Io`: nothing that was durable is lost; opening again tries again.
+/// `Io` if a frame cannot be written again or synced. No durable commit is lost, and the caller can
+/// open the log again.
 pub(crate) fn recover(
     place: LogPlace,
     file: Arc<dyn File>,
@@ -28,6 +30,8 @@ pub(crate) fn recover(
         unproven: state.unproven.clone(),
         resume: state.tail_end.map(|end| end.next_multiple_of(SECTOR)),
     };
+    // Order: rewrite, sync, then return the writer. A reader may show the commits to its caller as
+    // soon as this function returns, so they must survive a power cut.
     if state.durable < state.end.seq {
         rewrite(&place, &*file, &deferred.unproven)?;
         file.sync().map_err(|e| Error::io("sync", &place.path(), e))?;
@@ -39,22 +43,25 @@ pub(crate) fn recover(
     Ok(writer)
 }
 
-/// What recovery leaves to the first write.
+/// The steps that recovery leaves to the first write.
 #[derive(Debug, Default)]
 pub(super) struct Deferred {
-    /// Runs of frames that nothing proves durable. They hold no commit, but the next frame chains
-    /// to them.
+    /// Runs of frames that no later frame proves durable. They contain no commit, but the next
+    /// frame chains to them.
     unproven: Vec<(u64, u64)>,
-    /// Where the log goes on behind a torn tail.
+    /// The offset at which the log continues after a torn tail.
     resume: Option<u64>,
 }
 
 impl LogWriter {
-    /// Does what recovery has left to do before the first write.
+    /// Carries out the deferred steps of recovery before the first write.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`: the next write tries again; `InDoubt`, which poisons.
+    /// `NoSpace` or `Io` if a step fails: the next write tries again. `InDoubt` if a sync fails,
+    /// after which the log refuses writes.
     pub(super) fn begin_writing(&mut self) -> Result<()> {
+        // Order: the frames before the resume. The resume chains to them, so they must be durable
+        // first.
         if !self.deferred.unproven.is_empty() {
             rewrite(&self.place, &*self.file, &self.deferred.unproven)?;
             self.gate.sync().map_err(|e| self.in_doubt(self.end.seq + 1, e))?;
@@ -62,14 +69,17 @@ impl LogWriter {
         }
         if let Some(offset) = self.deferred.resume {
             self.resume_at(offset)?;
+            // Order: cleared only after the frame is written, so that a failed write leaves the
+            // step to the next attempt.
             self.deferred.resume = None;
         }
         Ok(())
     }
 
-    /// Marks the place behind a tail, `[end, offset)`, where the log goes on.
+    /// Writes a resume frame at `offset`, after the torn tail in `[end, offset)`.
     fn resume_at(&mut self, offset: u64) -> Result<()> {
         let before = self.end.offset;
+        // The frame contains the end that it continues, which a reader compares with its own.
         let named = [before, self.end.seq, self.end.chain].map(u64::to_le_bytes);
         let mut buf = self.control_buffer(&named.concat());
         self.end.offset = offset;
@@ -77,8 +87,9 @@ impl LogWriter {
     }
 }
 
-/// Writes the frames that nothing proves durable once more with the same bytes: the cache may
-/// show what a failed sync has lost, clean and never to be written by a sync alone.
+/// Writes the frames that are not proven durable again, with the same bytes. After a failed sync
+/// the page cache may show bytes which the disk does not have. Such pages are clean, so a sync
+/// alone would never write them.
 fn rewrite(place: &LogPlace, file: &dyn File, runs: &[(u64, u64)]) -> Result<()> {
     let io = |action, e| Error::io(action, &place.path(), e);
     runs.iter().try_for_each(|&(offset, len)| {

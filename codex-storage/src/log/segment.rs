@@ -1,4 +1,4 @@
-//! Making a log: complete under a temporary name, synced, read back, and only then named.
+//! Making a log: written completely under a temporary name, synced, read back, and then renamed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,43 +13,44 @@ use crate::seal::Seal;
 use crate::storage::Durability;
 use crate::vfs::{File, Mode, Open, Vfs};
 
-/// Where a log stands and how it is written.
+/// The file of a log, and the way in which it is written.
 #[derive(Debug, Clone)]
 pub(crate) struct LogPlace {
     /// The directory, the clock and the entropy.
     pub(crate) vfs: Vfs,
-    /// The name of the log's file.
+    /// The name of the file of the log.
     pub(crate) name: String,
     /// The root key of the store; `None` in a plain one.
     pub(crate) seal: Option<Arc<dyn Seal>>,
-    /// When a commit counts as done.
+    /// The level at which a commit is acknowledged.
     pub(crate) durability: Durability,
 }
 
 impl LogPlace {
-    /// The path of the log, for messages.
+    /// Returns the path of the log, for messages.
     pub(crate) fn path(&self) -> PathBuf {
         self.vfs.dir.path(&self.name)
     }
 }
 
-/// A log without frames, complete and durable but for its name.
+/// A log without frames that is complete and durable, except for its name.
 #[derive(Debug)]
 pub(crate) struct NewLog {
     place: LogPlace,
     header: Header,
     temporary: String,
     pub(super) file: Arc<dyn File>,
-    /// The length of the file.
+    /// The length of the file, in bytes.
     len: u64,
 }
 
 impl NewLog {
-    /// Writes the log under the name `temporary` (what stands there is removed), syncs it and
-    /// reads it back.
+    /// Writes the log under the name `temporary`, syncs it and reads it back. A file that has this
+    /// name is removed first.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`: nothing changed; the temporary file is removed where that is possible.
+    /// `NoSpace` or `Io` if the log cannot be written, `Damaged` if it does not read back as
+    /// written. The log has no name yet, and the temporary file is removed if possible.
     pub(crate) fn write(place: LogPlace, header: Header, temporary: String) -> Result<Self> {
         let path = place.vfs.dir.path(&temporary);
         if place.vfs.dir.metadata(&temporary).is_ok_and(|found| found.is_some()) {
@@ -63,6 +64,8 @@ impl NewLog {
             .map_err(|e| Error::io("create", &path, e))?;
         let mut new = Self { place, header, temporary, file, len: STEP_MIN };
         let mut written = new.fill();
+        // If the disk is too full for a segment of normal length, one of the smallest length is
+        // tried.
         if matches!(written, Err(Error::NoSpace { .. })) && new.file.set_len(0).is_ok() {
             new.len = SPACE_MIN;
             written = new.fill();
@@ -76,36 +79,41 @@ impl NewLog {
         }
     }
 
-    /// Removes the log, which has no name yet.
+    /// Removes the log, which does not have its name yet.
     pub(crate) fn discard(self) {
-        // A leftover costs nothing but a name: the next open removes it.
+        // An error is ignored: the next open removes a leftover.
         let _ = self.place.vfs.dir.remove(&self.temporary);
     }
 
     /// Gives the log its name, durably.
     ///
     /// # Errors
-    /// `Io`: the log may have its name or not.
+    /// `Io` if the rename or the sync of the directory fails. The log may or may not have its name.
     pub(crate) fn publish(self) -> Result<LogWriter> {
         let dir = &self.place.vfs.dir;
         let path = self.place.path();
+        // Order: the file was synced before this rename, so that the name never refers to an
+        // incomplete log. The sync of the directory comes before the first frame, so that no commit
+        // is lost with the name.
         dir.rename(&self.temporary, &self.place.name)
             .map_err(|e| Error::io("rename the new log to", &path, e))?;
         dir.sync().map_err(|e| Error::io("sync the folder of", &path, e))?;
         Ok(self.into_writer())
     }
 
-    /// The writer of the log, whatever its name is.
+    /// Returns the writer of the log, which may or may not have its name.
     pub(super) fn into_writer(self) -> LogWriter {
         let end = LogEnd::base(&self.header);
         let space = Space::fresh(Arc::clone(&self.file), self.len);
         LogWriter::new(self.place, self.file, &self.header, end, space)
     }
 
+    /// Writes the zeros and the header, syncs them and reads them back.
     fn fill(&self) -> Result<()> {
         let path = self.place.vfs.dir.path(&self.temporary);
         let (file, len) = (&*self.file, self.len);
         let header = self.header.encode(self.place.seal.as_deref());
+        // Allocated first, so that a full disk is found before anything is written.
         file.allocate(0, len)
             .and_then(|()| write_zeros(file, 0, len))
             .and_then(|()| file.write_all_at(&header, 0))
@@ -115,10 +123,12 @@ impl NewLog {
                 }
                 Error::io("write", &path, e)
             })?;
+        // Order: the sync before reading back, so that what is read back is what was made durable.
         file.sync().map_err(|e| Error::io("sync", &path, e))?;
         self.read_back(&path)
     }
 
+    /// Reads the new log again: its header must be the one written, and the rest must be zero.
     #[expect(clippy::indexing_slicing, reason = "a log is longer than its header")]
     fn read_back(&self, path: &Path) -> Result<()> {
         let found = Found::read(&*self.file, path)?;

@@ -1,6 +1,6 @@
-//! Where no next frame is: the end of the log, a gap to cross, damage, or a torn write.
+//! The end of the intact frames: the end of the log, a gap to cross, damage, or a torn write.
 //!
-//! The five rules are `docs/FORMAT.md`, section "Reading a log".
+//! The five rules are in `docs/FORMAT.md`, section "Reading a log".
 
 use super::read::{LogReader, NextFrame, RESUME_PAYLOAD_MAX};
 use super::space::{UNIT, closed_len};
@@ -12,16 +12,19 @@ use crate::frame::{ALIGN, FRAME_HEAD, FrameHeader, Parsed, RESUME, SECTOR, padde
 /// The end of a log.
 #[derive(Debug)]
 pub(super) struct Tail {
-    /// Where the last byte behind the end that is not zero ends, if there is one.
+    /// The offset after the last nonzero byte, or `None` if only zeros follow the end.
     pub(super) last_nonzero: Option<u64>,
 }
 
 impl LogReader {
-    /// Judges what stands at the end of the intact frames, where `found` is: goes on
-    /// behind a gap, or notes the end of the log.
+    /// Decides how the log continues at the end of the intact frames, where `found` is the result
+    /// of looking for the next frame. Continues after a gap, records the end of the log, or returns
+    /// the error for damage.
     pub(super) fn resolve(&mut self, found: &NextFrame) -> Result<()> {
         let at = self.end.offset;
         let seq = self.end.seq.saturating_add(1);
+        // Order: the search for a resume comes before all other rules, since a frame that a
+        // recovery wrote after the gap shows that the log was continued there.
         let last_nonzero = self.window.last_nonzero(at)?;
         if let Some(last) = last_nonzero
             && self.cross_or_refuse(at, last)?
@@ -31,15 +34,19 @@ impl LogReader {
             }
             return Ok(());
         }
+        // Nothing continues the log here. If another file or the header proves the next commit
+        // durable, the commit was lost, and this is damage.
         if self.proven >= seq {
             let what = "a commit is missing that another file continues or the header names";
             return Err(self.damaged(at, what));
         }
+        // Only zeros follow, so this is the normal end of a log.
         let Some(last) = last_nonzero else {
             self.refuse_if_closed_further(at)?;
             self.tail = Some(Tail { last_nonzero });
             return Ok(());
         };
+        // Bytes follow that are no frame. They may be cut only if a torn write can have left them.
         let is_torn = match found {
             NextFrame::NoHeader => self.is_header_torn(at)?,
             NextFrame::Torn(parsed) => self.is_body_torn(at, last, parsed)?,
@@ -62,10 +69,12 @@ impl LogReader {
         Ok(())
     }
 
-    /// Refuses a file whose length says that it was closed, and whose last frame, which ends at
-    /// `at`, is not the mark of that close.
+    /// Returns `Damaged` if the length of the file is the one of a closed log, and the last frame,
+    /// which ends at `at`, is not the mark of that close.
     fn refuse_if_closed_further(&self, at: u64) -> Result<()> {
         let len = self.window.file_len();
+        // The length of an open log is a multiple of the unit. A close cuts the file to a length
+        // that is not.
         let is_in_service = len.is_multiple_of(UNIT);
         if is_in_service || self.end.closed && closed_len(at) == len {
             return Ok(());
@@ -74,8 +83,8 @@ impl LogReader {
             .damaged(at, "the length of the log is that of a closed one, and its end is missing"))
     }
 
-    /// Searches behind `at` for a resume frame that names it (true: reading goes on there) or
-    /// for proof that the commit to come was durable.
+    /// Searches after `at` for a resume frame that continues the log there, and returns true if
+    /// there is one. Returns `Damaged` if a later frame proves the next commit durable.
     fn cross_or_refuse(&mut self, at: u64, last: u64) -> Result<bool> {
         let seq = self.end.seq.saturating_add(1);
         let mut offset = at + ALIGN;
@@ -84,7 +93,7 @@ impl LogReader {
                 if self.try_resume(offset, &parsed)? {
                     return Ok(true);
                 }
-                // The header alone proves it: its checksum covers `durable` and the place.
+                // The header alone is proof, because its checksum covers `durable` and its place.
                 if parsed.header.durable >= seq {
                     let what = "a commit that a later frame proves durable is not intact";
                     return Err(self.damaged(at, what));
@@ -95,17 +104,20 @@ impl LogReader {
         Ok(false)
     }
 
-    /// Whether the header at `at` did not arrive as a whole: from some byte of it on, its sector
-    /// is zero.
+    /// Returns whether the header at `at` was written only partly: from some byte of it to the end
+    /// of its sector there are zeros.
     fn is_header_torn(&mut self, at: u64) -> Result<bool> {
         let last_byte = at + u64_of(FRAME_HEAD) - 1;
         let len = sector_end(at) - last_byte;
+        // A disk writes a sector whole or a prefix of it. So if only a part of the header arrived,
+        // its last byte and the rest of the sector are zero.
         let bytes = self.window.bytes(last_byte, usize::try_from(len).unwrap_or(0))?;
         Ok(is_zero(bytes))
     }
 
-    /// Whether a sector of the frame did not arrive, or not as a whole; and, where nothing was
-    /// written behind the frame before it was synced, whether nothing is.
+    /// Returns whether a sector of the frame was not written, or only partly. If the frame is not
+    /// lazy, nothing was written after it before its sync, so nothing but torn resumes may follow
+    /// it.
     fn is_body_torn(&mut self, at: u64, last: u64, parsed: &Parsed) -> Result<bool> {
         let header = &parsed.header;
         let end = at.saturating_add(header.len());
@@ -116,7 +128,7 @@ impl LogReader {
         self.only_torn_resumes(at.saturating_add(padded(header.len())), last)
     }
 
-    /// Whether some sector of `[at, end)` ends in a zero byte.
+    /// Returns whether a sector of `[at, end)` ends in a zero byte.
     fn ends_in_zero(&mut self, at: u64, end: u64) -> Result<bool> {
         let mut sector = sector_end(at);
         while sector < end {
@@ -128,8 +140,8 @@ impl LogReader {
         Ok(is_zero(self.window.bytes(end - 1, 1)?))
     }
 
-    /// Whether there is nothing in `[from, last)` but the resume frames of recoveries that were
-    /// cut short while they wrote them.
+    /// Returns whether `[from, last)` contains nothing except resume frames of recoveries that were
+    /// interrupted while they wrote them.
     fn only_torn_resumes(&mut self, from: u64, last: u64) -> Result<bool> {
         let resume = FrameHeader {
             kind: RESUME,
@@ -142,6 +154,7 @@ impl LogReader {
             batches: 0,
             payload_len: 0,
         };
+        // Each sector must be zero, or begin with a prefix of the resume frame.
         let mut at = from;
         while at < last {
             let len = usize::try_from(sector_end(at) - at).unwrap_or(0);
@@ -155,12 +168,12 @@ impl LogReader {
     }
 }
 
-/// How often the length of the file may be read of torn frames that recoveries have left out, so
-/// that reading stays linear whatever the lengths of these frames say.
+/// The number of times that the length of the file may be read for torn frames which recoveries
+/// have left out. This keeps reading linear for any lengths in these frames.
 const WASTED_MAX: u64 = 64;
 
-/// Whether a sector holds a prefix of a resume frame with these fields, and then zeros. Flags,
-/// epoch, counter and length differ from one recovery to the next.
+/// Returns whether a sector contains a prefix of a resume frame with these fields, and then zeros.
+/// Flags, epoch, counter and length are ignored, because each recovery has its own.
 fn begins_like(sector: &[u8], resume: &FrameHeader) -> bool {
     let used = len_without_zeros(sector);
     let longest = FRAME_HEAD + usize::try_from(RESUME_PAYLOAD_MAX).unwrap_or(0) + 1;
@@ -172,7 +185,7 @@ fn begins_like(sector: &[u8], resume: &FrameHeader) -> bool {
             .all(|(_, (byte, expected))| byte == expected)
 }
 
-/// Where the sector that holds `offset` ends.
+/// Returns the end of the sector that contains `offset`.
 fn sector_end(offset: u64) -> u64 {
     (offset / SECTOR).saturating_add(1).saturating_mul(SECTOR)
 }

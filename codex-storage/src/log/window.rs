@@ -1,4 +1,4 @@
-//! A file seen through one bounded buffer; beyond its end it reads as zeros.
+//! A view of a file through one buffer of bounded size. Bytes after the end of the file are zero.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,37 +7,38 @@ use crate::codec::{len_without_zeros, u64_of, usize_of};
 use crate::error::{Error, Result};
 use crate::vfs::File;
 
-/// Reads ahead in large pieces and keeps one of them.
+/// Reads ahead in large pieces, and keeps one of them.
 #[derive(Debug)]
 pub(super) struct Window {
     file: Arc<dyn File>,
     path: PathBuf,
-    /// The length of the file when reading began.
+    /// The length of the file when it was last looked at, in bytes.
     len: u64,
-    /// The bytes from `start` on.
+    /// The bytes from offset `start` on.
     buf: Vec<u8>,
     start: u64,
-    /// Where the last byte of the file that is not zero ends, as far as it was looked for.
+    /// The last nonzero byte of the file, if it was searched for.
     last: Option<LastNonzero>,
 }
 
 /// The outcome of a search for the last byte that is not zero.
 #[derive(Debug, Clone, Copy)]
 struct LastNonzero {
-    /// From here on the file was searched.
+    /// The offset from which the file was searched.
     from: u64,
-    /// `None`: there is nothing but zeros.
+    /// The offset after the last nonzero byte, or `None` if there are only zeros.
     end: Option<u64>,
 }
 
 impl Window {
+    /// Opens the view with an empty buffer.
     pub(super) fn new(file: Arc<dyn File>, path: PathBuf) -> Result<Self> {
         let mut window = Self { file, path, len: 0, buf: Vec::new(), start: 0, last: None };
         window.refresh()?;
         Ok(window)
     }
 
-    /// Takes the file as it is now.
+    /// Reads the length of the file again and discards the buffer.
     pub(super) fn refresh(&mut self) -> Result<()> {
         let len = self.file.len();
         self.len = len.map_err(|e| Error::io("read the length of", &self.path, e))?;
@@ -46,17 +47,18 @@ impl Window {
         Ok(())
     }
 
-    /// The length of the file when reading began.
+    /// Returns the length of the file when it was last looked at, in bytes.
     pub(super) fn file_len(&self) -> u64 {
         self.len
     }
 
+    /// Returns the path of the file, for messages.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The `len` bytes at `offset`. The caller bounds `len`: by a constant, or by what the file
-    /// still has.
+    /// Returns `len` bytes at `offset`. The caller limits `len` to a constant, or to the rest of
+    /// the file.
     #[expect(clippy::indexing_slicing, reason = "the bytes are in the buffer by now")]
     pub(super) fn bytes(&mut self, offset: u64, len: usize) -> Result<&[u8]> {
         let end = offset.saturating_add(u64_of(len));
@@ -66,8 +68,8 @@ impl Window {
         Ok(&self.buf[usize_of(offset - self.start)..][..len])
     }
 
-    /// Where the last byte at or behind `from` that is not zero ends; `None` when there is none.
-    /// Whatever is between is read once, however often this is asked.
+    /// Returns the offset after the last nonzero byte at or after `from`, or `None` if there is
+    /// none. The bytes after `from` are read once, even if the search is repeated.
     pub(super) fn last_nonzero(&mut self, from: u64) -> Result<Option<u64>> {
         let known = match self.last {
             Some(known) if known.from <= from => known,
@@ -77,7 +79,7 @@ impl Window {
         Ok(known.end.filter(|&end| end > from))
     }
 
-    /// Searches from the end of the file backwards.
+    /// Searches backwards from the end of the file.
     fn search_last(&mut self, from: u64) -> Result<LastNonzero> {
         let mut end = self.len;
         while end > from {
@@ -92,20 +94,22 @@ impl Window {
         Ok(LastNonzero { from, end: None })
     }
 
+    /// Reads `len` bytes at `offset` into the buffer.
     #[expect(clippy::indexing_slicing, reason = "`there` is at most the length of the buffer")]
     fn load(&mut self, offset: u64, len: usize) -> Result<()> {
         let there = usize_of(self.len.saturating_sub(offset).min(u64_of(len)));
         self.buf.clear();
-        // Exactly: doubling would exceed the bound on the heap for a large frame.
+        // `reserve_exact`, because doubling would exceed the limit on memory for a large frame.
         self.buf.reserve_exact(len);
         self.buf.resize(len, 0);
         self.start = offset;
         self.file.read_exact_at(&mut self.buf[..there], offset).map_err(|e| {
+            // The buffer has no valid bytes now, and must not answer the next call.
             self.buf.clear();
             Error::io("read", &self.path, e)
         })
     }
 }
 
-/// How much is read ahead, in bytes.
+/// The number of bytes that are read ahead.
 const CHUNK: usize = 256 << 10;

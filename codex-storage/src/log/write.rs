@@ -1,4 +1,4 @@
-//! Appending to a log: one frame a group, one write, one sync.
+//! Appending to a log: one frame, one write and one sync for each group.
 
 use std::fmt;
 use std::io;
@@ -26,7 +26,7 @@ use crate::seal::TAG_LEN;
 use crate::storage::{Durability, Form, SyncPoint};
 use crate::vfs::File;
 
-/// Writes one log. After an error that leaves bytes in doubt it writes nothing more.
+/// Writes one log. After an error that leaves bytes in doubt, it refuses all further writes.
 pub(crate) struct LogWriter {
     pub(super) place: LogPlace,
     pub(super) file: Arc<dyn File>,
@@ -44,6 +44,7 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
+    /// Returns a writer that continues the log at `end`. All commits up to there are durable.
     pub(super) fn new(
         place: LogPlace,
         file: Arc<dyn File>,
@@ -69,13 +70,16 @@ impl LogWriter {
         }
     }
 
-    /// Writes the group as one frame, at the level `Sync` durably, and returns its commits.
+    /// Writes the group as one frame and returns its commits. At the level `Sync` the frame is
+    /// durable when this function returns.
     ///
-    /// The buffer of the group becomes the frame: its operations can not be read afterwards.
+    /// The buffer of the group becomes the frame, so its operations cannot be read afterwards.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`, `Seal`, `Record`: nothing changed, and the group can be tried again.
-    /// `InDoubt`: bytes may have reached the disk; each later call returns `Poisoned`.
+    /// - `NoSpace`, `Io`, `Seal` or `Record` if the frame could not be made. Nothing has changed,
+    ///   and the caller can try again.
+    /// - `InDoubt` if bytes of the frame may have reached the disk. Each later call returns
+    ///   `Poisoned`.
     pub(crate) fn append(&mut self, group: &mut Group) -> Result<Range<Seq>> {
         self.refuse_if_poisoned()?;
         let own = layout(self.form, self.place.seal.is_some());
@@ -86,6 +90,7 @@ impl LogWriter {
         if count == 0 {
             return Ok(first..first);
         }
+        // The whole payload must fit the 32 bits of its length.
         let whole = u32::try_from(group.len() + SALT_LEN + TAG_LEN);
         let (Ok(batches), Ok(_)) = (u32::try_from(count), whole) else {
             let source = RecordError::BatchTooLarge { limit: BATCH_LEN_MAX };
@@ -94,7 +99,9 @@ impl LogWriter {
         if self.end.seq + u64::from(batches) > NUMBER_MAX {
             return Err(Error::Contradiction("the store has the last commit that there can be"));
         }
+        // Order: before the frame is made. Recovery may move the end, which is part of the frame.
         self.begin_writing()?;
+        // The times of a ledger never decrease, also if the clock of the system does.
         let now_us = self.place.vfs.clock.now_us().max(self.end.time_us);
         let (digest, time_us) = match self.form {
             Form::Ledger => (stamp(group, &self.end.digest, first, now_us), now_us),
@@ -107,23 +114,29 @@ impl LogWriter {
         let flags = if lazy { LAZY } else { 0 };
         let may_use_reserve = group.only_removals();
         self.frame(GROUP, flags, batches, group.buffer_mut(), may_use_reserve)?;
+        // Order: the end advances only after the frame is written, so that a failed group leaves
+        // the next one at the same place with the same commit number.
         self.end.seq += u64::from(batches);
         self.end.digest = digest;
         self.end.time_us = time_us;
         self.position.set(&self.end);
         self.counts.groups += 1;
+        // At the level `Sync`, `frame` has synced the file.
         if !lazy {
             self.durable = self.end.seq;
         }
         Ok(first..self.end.seq + 1)
     }
 
-    /// The commits that are written but perhaps not durable, to be synced without the writer.
+    /// Returns a sync of the commits that are written and perhaps not durable. The caller can run
+    /// it without holding the writer. Returns `None` if all commits are durable.
     pub(crate) fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
         self.refuse_if_poisoned()?;
         if self.durable == self.end.seq {
             return Ok(None);
         }
+        // Order: the last commit is noted before the sync begins. Commits written during the sync
+        // are not covered by it.
         let (gate, upto) = (Arc::clone(&self.gate), self.end.seq);
         let (path, first) = (self.place.path(), self.durable + 1);
         Ok(Some(SyncPoint::new(move || {
@@ -133,10 +146,10 @@ impl LogWriter {
         })))
     }
 
-    /// Notes the outcome of a sync point.
+    /// Records the result of a sync point.
     ///
     /// # Errors
-    /// The failure, which poisons; `Poisoned` when it came later.
+    /// The error of the sync, after which the writer refuses writes. `Poisoned` if it already did.
     pub(crate) fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
         self.refuse_if_poisoned()?;
         match outcome {
@@ -152,10 +165,10 @@ impl LogWriter {
         }
     }
 
-    /// Makes everything durable now.
+    /// Syncs the log. All commits are durable afterwards.
     ///
     /// # Errors
-    /// `InDoubt`, which poisons.
+    /// `InDoubt` if the sync fails, after which the writer refuses writes.
     pub(crate) fn sync(&mut self) -> Result<()> {
         self.refuse_if_poisoned()?;
         if self.durable == self.end.seq {
@@ -167,50 +180,50 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Where the log ends.
+    /// Returns the end of the log.
     pub(crate) fn end(&self) -> &LogEnd {
         &self.end
     }
 
-    /// The id of the log.
+    /// Returns the id of the log.
     pub(crate) fn log(&self) -> &LogId {
         &self.log
     }
 
-    /// Commits up to this one are durable.
+    /// Returns the last commit that is known to be durable.
     pub(crate) fn durable(&self) -> Seq {
         self.durable
     }
 
-    /// How far the log is written from now on, for a copy that is made beside this writer.
+    /// Returns the position up to which the log is written, for a copy that is made beside this
+    /// writer. The writer updates it after each group.
     pub(crate) fn position(&self) -> Arc<LogPosition> {
         self.position.set(&self.end);
         Arc::clone(&self.position)
     }
 
-    /// The counts since opening.
+    /// Returns the counts since the log was opened.
     pub(crate) fn counts(&self) -> LogCounts {
         self.counts
     }
 
-    /// Why the writer refuses, once it does.
+    /// Returns the reason why the writer refuses writes, or `None` if it does not.
     pub(crate) fn poisoned(&self) -> Option<&str> {
         self.poison.as_deref()
     }
 
-    /// Refuses from now on to write, because of `error`; the first reason stays.
+    /// Makes the writer refuse writes because of `error`. The first reason is kept.
     pub(crate) fn poison(&mut self, error: &Error) {
         self.poison.get_or_insert_with(|| error.to_string());
     }
 
-    /// An empty group with the room that this log wants.
+    /// Returns an empty group with the room that this log needs.
     #[cfg(test)]
     pub(crate) fn group(&self) -> Group {
         Group::new(layout(self.form, self.place.seal.is_some()))
     }
 
-    /// # Errors
-    /// `Poisoned`.
+    /// Returns `Poisoned` if the writer refuses writes.
     pub(crate) fn refuse_if_poisoned(&self) -> Result<()> {
         match &self.poison {
             None => Ok(()),
@@ -218,23 +231,23 @@ impl LogWriter {
         }
     }
 
-    /// The path of the log.
+    /// Returns the path of the log.
     pub(crate) fn path(&self) -> PathBuf {
         self.place.path()
     }
 
-    /// A buffer with room for a frame header and this payload.
+    /// Returns a buffer with room for a frame header, then `payload`.
     pub(super) fn control_buffer(&self, payload: &[u8]) -> Vec<u8> {
         let mut buf = vec![0; layout(self.form, self.place.seal.is_some()).head];
         buf.extend_from_slice(payload);
         buf
     }
 
-    /// Makes `buf`, which has the room of [`layout`] in front of its payload, the next frame, and
-    /// writes it; syncs it unless it is lazy.
+    /// Makes `buf` the next frame, writes it, and syncs the file unless the frame is lazy. `buf`
+    /// has the room of [`layout`] before its payload.
     ///
     /// # Panics
-    /// If the buffer is not laid out so. Nothing is written then.
+    /// If the buffer does not have this layout. Nothing is written in this case.
     #[expect(clippy::indexing_slicing, reason = "the buffer has the room that `layout` gives")]
     pub(super) fn frame(
         &mut self,
@@ -248,6 +261,8 @@ impl LogWriter {
         let body = layout(self.form, sealed).head;
         let (id, salt) = self.epochs.begin(&self.place, &self.log)?;
         let salt_len = salt.map_or(0, |_| SALT_LEN);
+        // The header is put directly before the payload: after the room for a salt if this frame
+        // has none.
         let start = body - FRAME_HEAD - salt_len;
         let tag_len = if sealed { TAG_LEN } else { 0 };
         let payload_len = salt_len + (buf.len() - body) + tag_len;
@@ -262,16 +277,23 @@ impl LogWriter {
             batches,
             payload_len: u32::try_from(payload_len).expect("`append` bounds the length of a group"),
         };
+        // Order: reserve before the counter advances, so that a full disk never uses up a nonce.
         let reserved =
             self.space.reserve(self.end.offset, padded(header.len()), may_use_reserve, &self.gate);
         reserved.map_err(|e| self.space_error(e))?;
+        // Order: the counter advances before the bytes are sealed. A nonce is never used twice,
+        // even if the write fails and the group is tried again.
         header.counter = self.epochs.next_counter(&self.place)?;
         buf.reserve(tag_len + usize_of(ALIGN));
         if let Some(salt) = salt {
             put(buf, start + FRAME_HEAD, salt);
         }
+        // The offset and the tag of the frame before are authenticated, so that no frame can be
+        // moved.
         let aad = header.aad(&self.log, self.end.offset, &self.end.tag);
         self.epochs.seal(&self.place, header.counter, &aad, buf, body)?;
+        // Order: checksums are computed over the sealed bytes, so that damage is found without the
+        // key.
         let chain = finish(&header, &self.log, self.end.offset, buf, start);
         let tag = if sealed {
             let payload = &buf[..start + FRAME_HEAD + payload_len];
@@ -279,17 +301,20 @@ impl LogWriter {
         } else {
             [0; TAG_LEN]
         };
+        // Order: the frame is in the file before its salt counts as written and before the end
+        // advances. After an error here the writer refuses writes.
         self.put(&buf[start..], flags & LAZY == 0)?;
         self.epochs.salt_is_written();
         self.end.offset += padded(header.len());
         self.end.chain = chain;
-        // A resume frame after the mark of a close: the log is in service again.
+        // A resume frame can follow the mark of a close. The log is then open again.
         self.end.closed = kind == CLOSE;
         self.end.tag = tag;
         Ok(())
     }
 
-    /// Hands a frame to the file: from here on every error leaves it in doubt.
+    /// Writes a frame to the file. After any error the frame is in doubt, and the writer refuses
+    /// writes.
     fn put(&mut self, frame: &[u8], durably: bool) -> Result<()> {
         let seq = self.end.seq + 1;
         let written = self.file.write_all_at(frame, self.end.offset);
@@ -301,11 +326,12 @@ impl LogWriter {
         Ok(())
     }
 
+    /// Returns the error for space that could not be reserved.
     pub(super) fn space_error(&mut self, error: SpaceError) -> Error {
         match error {
             SpaceError::Full { needed } => Error::NoSpace { path: self.path(), needed },
             SpaceError::Io { action, source } => self.io_error(action, source),
-            // Frames that were written before and not yet synced may be lost with it.
+            // Frames that were written before and not synced may be lost together with the space.
             SpaceError::Sync(source) if self.durable < self.end.seq => {
                 self.in_doubt(self.durable + 1, source)
             }
@@ -313,12 +339,14 @@ impl LogWriter {
         }
     }
 
+    /// Returns `InDoubt` for commits from `seq` on, and makes the writer refuse writes.
     pub(super) fn in_doubt(&mut self, seq: Seq, source: Arc<io::Error>) -> Error {
         let error = Error::InDoubt { path: self.path(), seq, source };
         self.poison(&error);
         error
     }
 
+    /// Returns `Io` with the path of the log. The writer is not affected.
     pub(super) fn io_error(&self, action: &'static str, source: Arc<io::Error>) -> Error {
         Error::Io { action, path: self.path(), source }
     }
@@ -335,11 +363,11 @@ impl fmt::Debug for LogWriter {
     }
 }
 
-/// Ends the payload in `buf`, puts the header in front of it at `start`, and returns the chain
-/// value.
+/// Completes the payload in `buf` with its end byte and padding, puts the header before it at
+/// `start`, and returns the chain value.
 ///
 /// # Panics
-/// If the payload has another length than its header: nothing is written then.
+/// If the length of the payload is not the one in the header. Nothing is written in this case.
 #[expect(clippy::indexing_slicing, reason = "`start` leaves the room of a frame header")]
 pub(super) fn finish(
     header: &FrameHeader,

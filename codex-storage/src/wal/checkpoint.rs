@@ -1,4 +1,4 @@
-//! New images: written beside the running writers, and the last one when the store closes.
+//! New images: written beside the running writers, and the last one when the store is closed.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -14,13 +14,15 @@ use crate::seal::HEADER_TAG_LEN;
 use crate::storage::{Checkpoint, State, Written};
 
 impl Wal {
-    /// Switches to a new segment and hands out the image to write. On a disk without room for a
-    /// segment it writes the image at once.
+    /// Switches to a new segment and returns the image to write. Writes the image at once if the
+    /// disk has no room for a segment. Returns `None` if there is nothing to write.
     pub(super) fn begin(&mut self, state: &dyn State) -> Result<Option<Checkpoint>> {
         self.written()?;
         if self.pending.is_some() {
             return Err(Error::Contradiction("a checkpoint is running: finish it first"));
         }
+        // An image is needed if commits were made since the last one, if segments continue it, or
+        // if a segment has lost its name.
         let is_new = self.history.seq() != self.image.base_seq || !self.earlier.is_empty();
         if !is_new && self.lost.is_none() {
             if self.image_is_named {
@@ -31,12 +33,16 @@ impl Wal {
             }
         }
         self.writer()?;
+        // Order: the segments switch before the image is written, so that the image contains
+        // exactly the commits of the segments up to the switch, and each later commit is in the new
+        // segment.
         let continued = match self.switch() {
             Err(full @ Error::NoSpace { .. }) => {
                 return self.checkpoint_alone(state, full).map(|()| None);
             }
             switched => switched?,
         };
+        // The image takes the place of the segments before the new one, which it names.
         let header = Header {
             file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
             generation: continued.generation - 1,
@@ -57,19 +63,22 @@ impl Wal {
         Ok(Some(Checkpoint::new(write)))
     }
 
-    /// Puts an image of `state` that is whole by itself in the place of the image and its log,
-    /// which frees the log. The disk is `full`: it has no room for the next segment.
+    /// Replaces the image and its log by a self-contained image of `state`, which frees the log.
+    /// Called if the disk is `full` and has no room for the next segment.
     ///
     /// # Errors
-    /// `full`: not for the image either. Nothing has changed, and the log has its reserve.
+    /// `full` if there is no room for the image either. Nothing has changed, and the log has its
+    /// reserve again.
     fn checkpoint_alone(&mut self, state: &dyn State, full: Error) -> Result<()> {
         let log = &mut self.writer()?.log;
+        // Order: sync, then trim, then the image. The log must be durable while it is still the
+        // only copy, and the image may need the space of its unused end.
         log.sync()?;
         let before = log.trim()?;
         self.durable = log.durable();
         let done = self.become_image(state);
-        // The space of the removed file, be it the log or that of the attempt, is free on every
-        // file system once its name is durably gone. Nothing else rests on this sync.
+        // The space of the removed file (the log, or the failed image) becomes free on every file
+        // system when the removal of its name is durable. No promise depends on this sync.
         let _ = self.files.vfs.dir.sync();
         if let Ok(true) = done {
             return Ok(());
@@ -77,14 +86,14 @@ impl Wal {
         if let Some(current) = &mut self.current
             && current.log.poisoned().is_none()
         {
-            // Without the reserve, removals still take the free space.
+            // If the reserve cannot be taken back, removals still use the free space.
             let _ = current.log.take_back(before);
         }
         done.and(Err(full))
     }
 
-    /// Ends the segment that is written and begins the next, unless nothing was written to it;
-    /// returns the header of the one that goes on.
+    /// Ends the current segment and begins the next one. Does nothing if the current segment has no
+    /// frames. Returns the header of the segment that receives the next commit.
     pub(super) fn switch(&mut self) -> Result<Header> {
         let lost = self.lost;
         let current = self.writer()?;
@@ -92,6 +101,8 @@ impl Wal {
         if current.log.end().offset == BODY_OFFSET && !is_lost {
             return Ok(current.header.clone());
         }
+        // Order: the old segment is durable before the next one has a name. An opening takes the
+        // base of the next segment as proof that all commits before it are durable.
         current.log.seal_off()?;
         let end = *current.log.end();
         let (mut header, log) = (current.header.clone(), *current.log.log());
@@ -100,14 +111,16 @@ impl Wal {
         header.created_us = self.files.vfs.clock.now_us();
         header.stray_proof = [0; HEADER_TAG_LEN];
         end.continue_in(&mut header, &log);
+        // Order: the next segment is written and synced under a temporary name, and only then
+        // named, so that an error before the rename changes nothing.
         let next = self.new_segment(header.clone())?;
         let next = match self.publish(next) {
             Ok(next) => next,
             Err(e) => return Err(self.poison("naming the next segment failed", &e)),
         };
         if let Some(mut previous) = self.current.replace(next) {
-            // Order: once the next segment exists. A segment that could not be made must not cost
-            // this one its reserve. If it fails, that only takes space.
+            // Order: after the next segment exists, because this segment still needs its reserve if
+            // the next one could not be made. A failed trim only wastes space.
             let _ = previous.log.trim();
             self.past.add(previous.log.counts());
         }
@@ -116,7 +129,7 @@ impl Wal {
         Ok(header)
     }
 
-    /// Puts the written image in place, or notes that it failed.
+    /// Installs the written image, or records that it failed.
     pub(super) fn finish(&mut self, done: Result<Written>) -> Result<()> {
         let header = match self.pending.take() {
             Some(Pending { header, fresh: Some(fresh) }) => {
@@ -131,22 +144,24 @@ impl Wal {
         self.install(&written, header)
     }
 
-    /// Makes all durable and marks the clean end: by an image that is whole by itself where the
-    /// state is small, else by a mark in the log.
+    /// Makes all commits durable and marks the clean end: with a self-contained image if the state
+    /// is small, otherwise with a mark in the log.
     pub(super) fn close_writing(&mut self, state: &dyn State) -> Result<()> {
         match self.start {
             Start::Continue(..) if self.policy.close_into_image_bytes_max == u64::MAX => {
                 self.start()?;
             }
-            // The handle before did not close the store: this close marks it, if there is room.
+            // The previous handle did not close the store. This close marks it, if there is room.
             Start::Segment(_) | Start::Both(_) => match self.start() {
                 Err(Error::NoSpace { .. } | Error::Io { .. }) => {}
                 started => started?,
             },
             _ => {}
         }
-        // Nothing was written.
+        // Nothing was written by this handle.
         let Some(log) = self.written()? else { return Ok(()) };
+        // Order: sync before anything is removed or marked. The mark of a close proves that all
+        // commits before it are durable.
         log.sync()?;
         self.durable = log.durable();
         self.check_names_now()?;
@@ -156,7 +171,7 @@ impl Wal {
         if self.image_is_named {
             self.remove_leftovers();
         }
-        // Order: before the image, which may need that space. The mark of a close needs little.
+        // Order: before the image, which may need the space. The mark of a close needs little.
         if let Some(log) = self.written()? {
             let _ = log.trim();
         }
@@ -166,7 +181,7 @@ impl Wal {
         self.written()?.map_or(Ok(()), LogWriter::close)
     }
 
-    /// Closes into an image, since the segment `generation` has lost its name.
+    /// Closes into an image, because the segment `generation` has lost its name.
     fn close_without(&mut self, generation: u64, state: &dyn State) -> Result<()> {
         if self.become_image(state)? {
             return Ok(());
@@ -179,10 +194,11 @@ impl Wal {
         Err(Error::InDoubt { path, seq: self.image.base_seq + 1, source })
     }
 
-    /// Whether the store is now one image, which takes no more writes before it is attached to a
-    /// log again. One that could not be written changes nothing.
+    /// Turns the store into one image, which has to be attached to a log before the next write.
+    /// Returns whether it did. If the image cannot be written, nothing has changed.
     fn become_image(&mut self, state: &dyn State) -> Result<bool> {
         let Some(current) = &self.current else { return Ok(false) };
+        // Beside a self-contained image the stray segment would look like a foreign log.
         if self.stray.is_some() {
             return Ok(false);
         }
@@ -199,16 +215,20 @@ impl Wal {
             ..self.image.clone()
         };
         let spec = self.files.image(header.clone());
+        // Order: the image is written, synced and read back before it replaces the image and the
+        // log.
         let Ok(written) = spec.write(state, &self.history, &|_| true) else {
             self.image_failed();
             return Ok(false);
         };
         if !self.can_attach(&written) {
-            // A file that stays costs nothing but a name: the next open removes it.
+            // An error is ignored: the next open removes the file.
             drop(self.files.vfs.dir.remove(&written.temporary));
             self.image_failed();
             return Ok(false);
         }
+        // Order: the segment is listed before the image is installed, because installing it removes
+        // the listed segments.
         self.leftovers.push(generation);
         if let Err(e) = self.install(&written, header) {
             self.leftovers.retain(|&leftover| leftover != generation);
@@ -217,18 +237,19 @@ impl Wal {
         Ok(true)
     }
 
-    /// Whether the disk will have room to write to the store again once it is this image alone: for
-    /// a segment, and for a copy of the image that names it. Otherwise nothing could be removed
-    /// from it any more.
+    /// Returns whether the disk will have room to write to the store again when it is only this
+    /// image: for a segment, and for a copy of the image that names it. Without that room, no entry
+    /// could ever be removed.
     fn can_attach(&self, written: &Written) -> bool {
         let needed = in_blocks(written.bytes).saturating_add(SPACE_MIN);
         let freed = in_blocks(self.image_bytes).saturating_add(self.log_bytes());
-        // Where the file system does not tell, it is tried.
+        // If the file system does not report its free space, it is assumed to suffice.
         let free = self.files.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX);
         free.saturating_add(freed) >= needed
     }
 
-    /// Gives a written image the store's name, and removes the segments that it contains.
+    /// Gives a written image the name of the store, and removes the segments whose commits it
+    /// contains.
     pub(super) fn install(&mut self, written: &Written, header: Header) -> Result<()> {
         if let Err(NotInstalled { source, in_doubt }) = self.files.install(&written.temporary) {
             if in_doubt {
@@ -238,6 +259,8 @@ impl Wal {
             drop(self.files.vfs.dir.remove(&written.temporary));
             return Err(Error::io("replace", self.write_state.path(), source));
         }
+        // Order: the name of the image is durable from here on, so the segments that it replaces
+        // can be removed.
         self.history.list(Position::base(&header));
         self.image = header;
         self.image_bytes = written.bytes;
@@ -251,7 +274,7 @@ impl Wal {
         if self.image.next_generation == 0
             && let Some(current) = self.current.take()
         {
-            // Its space is free once its name is gone and no handle is left.
+            // Its space becomes free when its name is removed and no handle is open.
             self.past.add(current.log.counts());
             self.start = Start::Attach;
         }
@@ -259,9 +282,9 @@ impl Wal {
         Ok(())
     }
 
-    /// Removes the segments that no image needs, once the name of the image in place is durable.
-    /// A segment that can not be removed is tried again after the next image, at a checkpoint on
-    /// request and at the close: images are not written for its sake.
+    /// Removes the segments that no image needs. The name of the image in place must be durable. If
+    /// a segment cannot be removed, it is tried again after the next image, at a requested
+    /// checkpoint and at the close. No image is written only for this.
     pub(super) fn remove_leftovers(&mut self) {
         let StoreFiles { vfs, names, .. } = &self.files;
         self.leftovers.retain(|&generation| match vfs.dir.remove(&names.segment(generation)) {
@@ -270,7 +293,7 @@ impl Wal {
         });
     }
 
-    /// Counts a failed image, and lets the log grow a while before the next try.
+    /// Counts a failed image, and sets the length of the log at which the next one is tried.
     pub(super) fn image_failed(&mut self) {
         self.images_failed += 1;
         let more = self.policy.floor_bytes.max(RETRY_BYTES_MIN);
@@ -278,5 +301,5 @@ impl Wal {
     }
 }
 
-/// How much the log grows at least between two tries after a failed image, in bytes.
+/// The least growth of the log between two attempts after a failed image, in bytes.
 const RETRY_BYTES_MIN: u64 = 64 << 10;

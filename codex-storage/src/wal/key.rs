@@ -1,4 +1,4 @@
-//! Another key for a Wal: another envelope, or image and log under a fresh root key.
+//! Another key for a Wal: a new envelope, or a new image and log under a fresh root key.
 
 use std::sync::Arc;
 
@@ -14,7 +14,7 @@ use crate::seal::Keys;
 use crate::storage::{Checkpoint, Retired, Written};
 
 impl Wal {
-    /// Puts the same blocks below a header with another envelope.
+    /// Writes the blocks of the image again, after a header with another envelope.
     pub(super) fn change(&mut self, keys: &dyn Keys) -> Result<()> {
         self.writer()?;
         self.refuse_while_pending()?;
@@ -23,14 +23,15 @@ impl Wal {
             return Err(Error::NotEncrypted { path: path.to_owned() });
         }
         let image = ImageReader::open(&self.files.vfs, self.files.names.main(), seal.clone())?;
-        // The header in the file, which has the salt that was drawn when the image was written.
+        // The header in the file is used, because it has the salt that was drawn when the image was
+        // written.
         let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
         let written = self.files.image(header.clone()).rewrite_header(&image)?;
         self.install(&written, header)
     }
 
-    /// Switches to a new segment and hands out the image to write under a fresh root key. Until
-    /// it is in place, all frames are under the root key of the old image.
+    /// Switches to a new segment and returns the image to write under a fresh root key. All frames
+    /// are under the root key of the old image until the new image is in place.
     pub(super) fn begin_rekey(&mut self, keys: &dyn Keys) -> Result<Checkpoint> {
         self.writer()?;
         self.refuse_while_pending()?;
@@ -39,7 +40,11 @@ impl Wal {
             return Err(Error::NotEncrypted { path });
         };
         let (image, seal) = self.image.under_fresh_root(keys, &path)?;
+        // Order: as for a checkpoint, the segments switch first. The image contains the commits
+        // before the switch, and the copy of the new segment the commits after it.
         let continued = self.switch()?;
+        // The segment under the fresh key gets the generation after the current one, and continues
+        // the same commit.
         let segment = Header {
             file_id: fresh_id(&self.files.vfs, &path)?,
             generation: following(continued.generation, &path)?,
@@ -49,6 +54,8 @@ impl Wal {
             neighbour: continued.file_id,
             ..continued.clone()
         };
+        // The old key proves that a rekey made this segment, so that an opening can remove it if
+        // the rekey does not finish.
         let segment = segment.proven_stray(&*before, &*seal);
         let header = Header {
             file_id: fresh_id(&self.files.vfs, &path)?,
@@ -64,6 +71,7 @@ impl Wal {
         };
         let mut spec = ImageSpec { beside_writers: true, ..self.files.image(header.clone()) };
         spec.seal = Some(Arc::clone(&seal));
+        // The current segment is read while it is written, and each of its groups is copied.
         let from = Segment::at(&self.files, continued)?;
         let from = from.reader(&self.files, 0, OnDamage::Refuse)?;
         let to = LogPlace { seal: Some(Arc::clone(&seal)), ..self.log_place(segment.generation) };
@@ -79,16 +87,18 @@ impl Wal {
         self.pending = Some(Pending { header, fresh: Some(fresh) });
         let history = self.history.clone();
         Ok(Checkpoint::new(move |state, progress| {
+            // Order: the image first. It takes long, and the copy then needs to catch up only once.
             let written = spec.write(state, &history, progress)?;
             copy.begin(LogCopy::begin(from, to, &segment, temporary)?);
-            // Of the image all has been written and read back.
+            // The image is completely written and read back at this point, so its progress stays at
+            // the total.
             copy.catch_up(&position, &|_| progress(2 * state.len()))?;
             Ok(written)
         }))
     }
 
-    /// Copies the last of the frames that were written beside the image, and puts the image in
-    /// place. Before that, nothing but names has changed.
+    /// Copies the last frames that were written beside the image, and installs the image. Before
+    /// that, only names have changed.
     pub(super) fn finish_rekey(
         &mut self,
         done: Result<Written>,
@@ -99,15 +109,20 @@ impl Wal {
         let (written, current) = completed.inspect_err(|_| {
             self.image_failed();
             for temporary in [&fresh.image_temporary, &fresh.segment_temporary] {
-                // A file that stays costs nothing but a name: the next open removes it.
+                // An error is ignored: the next open removes the file.
                 drop(self.files.vfs.dir.remove(temporary));
             }
         })?;
+        // Order: the segment under the fresh key is complete and named, and only then the image
+        // that names it replaces the old one. A crash between the two leaves the old image with its
+        // own segments.
         let last = self.current.take();
         let contained = last.as_ref().map(|last| last.header.generation);
         if let Err(e) = self.install(&written, header) {
             self.current = last;
             if self.write_state.poisoned().is_none() {
+                // The store is still under the old key, beside which the new segment would be in
+                // the way.
                 self.remove_stray(fresh.segment.generation);
             }
             return Err(e);
@@ -115,6 +130,7 @@ impl Wal {
         if let Some(last) = &last {
             self.past.add(last.log.counts());
         }
+        // Order: the new writer and key take over before the former segments are removed.
         self.retired = last.map(Retired::new);
         self.current = Some(current);
         self.files.seal = Some(fresh.seal);
@@ -122,11 +138,12 @@ impl Wal {
         self.remove_former()
     }
 
-    /// Removes the segments under the root key before, durably: no power cut may bring back a file
+    /// Removes the segments under the former root key, durably: after a power cut no file may exist
     /// that the former key opens.
     ///
     /// # Errors
-    /// `Poisoned`: the store is under the fresh root key, and such a file is there or may be again.
+    /// `Poisoned` if such a file still exists or may exist again. The store is under the fresh root
+    /// key.
     fn remove_former(&mut self) -> Result<()> {
         self.remove_leftovers();
         let vfs = &self.files.vfs;
@@ -137,8 +154,8 @@ impl Wal {
         done.map_err(|e| self.poison("removing the log under the former key failed", &e))
     }
 
-    /// Removes the segment that a rekey made which did not come to its end. While it is there, the
-    /// store does not close into an image, beside which it would look like a foreign log.
+    /// Removes the segment of a rekey that did not finish. While it exists, the store does not
+    /// close into an image, beside which the segment would look like a foreign log.
     pub(super) fn remove_stray(&mut self, generation: u64) {
         let dir = &self.files.vfs.dir;
         let name = self.files.names.segment(generation);
@@ -149,9 +166,12 @@ impl Wal {
         self.stray = gone.is_err().then_some(generation);
     }
 
-    /// The segment under the fresh root key with all that the current one has, durable and named.
+    /// Returns the segment under the fresh root key with all commits of the current one, durable
+    /// and named.
     fn complete(&mut self, fresh: &Fresh) -> Result<Current> {
         let log = &mut self.writer()?.log;
+        // Order: the current segment is durable before the copy is used, so that no commit is lost
+        // if the rekey fails after this point.
         log.sync()?;
         let upto = log.end().seq;
         self.durable = upto;
@@ -159,6 +179,8 @@ impl Wal {
         self.inherit(&fresh.segment_temporary)?;
         let dir = &self.files.vfs.dir;
         let name = self.files.names.segment(fresh.segment.generation);
+        // Order: the copy was synced and read back by `complete`, so the name refers to a complete
+        // segment.
         if let Err(e) = dir.rename(&fresh.segment_temporary, &name).and_then(|()| dir.sync()) {
             let error = Error::io("name the new segment", &dir.path(&name), e);
             self.remove_stray(fresh.segment.generation);
@@ -167,6 +189,7 @@ impl Wal {
         Ok(self.current(log, fresh.segment.clone()))
     }
 
+    /// Returns an error if a checkpoint is running.
     fn refuse_while_pending(&self) -> Result<()> {
         match self.pending {
             Some(_) => Err(Error::Contradiction("a checkpoint is running: finish it first")),
@@ -175,7 +198,8 @@ impl Wal {
     }
 }
 
-/// Whether the segment was made by a rekey: it continues no tag, though there is a log before it.
+/// Returns whether a rekey made the segment: it continues no tag, although there is a log before
+/// it.
 pub(super) fn is_rekeyed(segment: &Header) -> bool {
     segment.cipher != 0 && segment.neighbour != [0; 16] && segment.base_tag == [0; 16]
 }

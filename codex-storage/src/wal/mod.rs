@@ -1,4 +1,4 @@
-//! The Wal form: an image, and log segments that continue it. A commit group is one append.
+//! The Wal form: an image, and log segments that continue it. Each commit group is one append.
 
 mod checkpoint;
 mod key;
@@ -35,31 +35,30 @@ pub(crate) struct Wal {
     write_state: WriteState,
     durability: Durability,
     policy: CheckpointPolicy,
-    /// Of the image in place.
+    /// The header of the image in place.
     image: Header,
     image_bytes: u64,
     /// The work to do before the first write.
     start: Start,
-    /// The segment that is written. `None` until the first write if [`Start`] makes or names one
-    /// then.
+    /// The segment that is written, or `None` if [`Start`] makes or names one at the first write.
     current: Option<Current>,
-    /// The segments between the image and that one, oldest first.
+    /// The segments between the image and the current one, oldest first.
     earlier: Vec<Earlier>,
-    /// Segments that no image needs. Until this handle has put an image in place, the name of the
-    /// one that replaced them may not be durable, so they stay.
+    /// Segments that no image needs. They stay until this handle has installed an image, because
+    /// the name of the image that replaced them may not be durable before.
     leftovers: Vec<u64>,
     /// Whether this handle has made the name of the image in place durable.
     image_is_named: bool,
-    /// The segment that an unfinished rekey has left, if it could not be removed.
+    /// The segment of an unfinished rekey, if it could not be removed.
     stray: Option<u64>,
-    /// The last segment that was found to have lost its name, as long as an image needs it: the
-    /// next checkpoint writes its contents.
+    /// The last segment that has lost its name, while an image needs it. The next checkpoint writes
+    /// its contents.
     lost: Option<u64>,
     /// The image that a checkpoint is writing.
     pending: Option<Pending>,
     /// The segment that a rekey has replaced.
     retired: Option<Retired>,
-    /// How long the log has to be before an image is tried again after a failure, in bytes.
+    /// The length of the log at which an image is tried again after a failure, in bytes.
     retry_at_bytes: u64,
     history: History,
     durable: Seq,
@@ -74,41 +73,42 @@ pub(crate) struct Wal {
 struct Current {
     log: LogWriter,
     header: Header,
-    /// The identity of its file, if the system told.
+    /// The identity of its file, if the file system reported it.
     identity: Option<u64>,
 }
 
-/// An image that is being written.
+/// An image that a checkpoint is writing.
 #[derive(Debug)]
 struct Pending {
     header: Header,
-    /// Where it is to be under a fresh root key.
+    /// The new segment and its copy, if the image is under a fresh root key.
     fresh: Option<Fresh>,
 }
 
-/// The parts that a rekey makes beside the image.
+/// The files that a rekey makes beside the image.
 #[derive(Debug)]
 struct Fresh {
     seal: Arc<dyn Seal>,
     /// The segment that will continue the image.
     segment: Header,
-    /// The copy that fills that segment with the groups that are written meanwhile.
+    /// The copy that fills this segment with the groups that are written during the rekey.
     copy: SharedLogCopy,
-    /// The names of image and segment until both are complete.
+    /// The temporary names of the image and the segment, until both are complete.
     image_temporary: String,
     segment_temporary: String,
 }
 
-/// A segment that is complete, and still needed.
+/// A complete segment that is still needed.
 #[derive(Debug)]
 struct Earlier {
     generation: u64,
-    /// Its used bytes.
+    /// The used bytes of the segment.
     bytes: u64,
 }
 
 impl Wal {
-    /// The segment to write to, if writing is allowed; prepares the first write.
+    /// Returns the segment to write to, after the work before the first write. Returns an error if
+    /// the store refuses writes.
     fn writer(&mut self) -> Result<&mut Current> {
         self.write_state.check()?;
         self.start()?;
@@ -118,7 +118,8 @@ impl Wal {
         Ok(current)
     }
 
-    /// The log that was written to, if there is one and it is not poisoned.
+    /// Returns the log of this handle, or `None` if nothing was written yet. Returns an error if
+    /// the store refuses writes.
     fn written(&mut self) -> Result<Option<&mut LogWriter>> {
         self.write_state.check()?;
         match &mut self.current {
@@ -130,13 +131,14 @@ impl Wal {
         }
     }
 
-    /// Refuses every later change: the names on the disk are in doubt.
+    /// Makes the store refuse all later changes, because the names on the disk are in doubt.
     fn poison(&mut self, what: &str, source: &dyn std::fmt::Display) -> Error {
         let reason = format!("{what}: {source}");
         self.write_state.poison(reason.clone());
         Error::Poisoned { path: self.write_state.path().to_owned(), reason }
     }
 
+    /// Returns the place of the segment `generation` and the way in which it is written.
     fn log_place(&self, generation: u64) -> LogPlace {
         LogPlace {
             vfs: self.files.vfs.clone(),
@@ -146,18 +148,20 @@ impl Wal {
         }
     }
 
-    /// The segment that is written from now on; it has its name.
+    /// Returns the segment that is written from now on. It has its name already.
     fn current(&self, log: LogWriter, header: Header) -> Current {
         let found = self.files.vfs.dir.metadata(&self.files.names.segment(header.generation));
         Current { log, header, identity: found.ok().flatten().map(|found| found.identity) }
     }
 
-    /// Checks that an opening would find the commits; `seq` is the first that it might not
-    /// find. A segment that lost its name is no error: the next checkpoint heals the store.
+    /// Checks that an opening would find the commits. `seq` is the first commit that it might not
+    /// find. A segment that lost its name is not an error, because the next checkpoint repairs the
+    /// store.
     fn check_names(&mut self, seq: Seq) -> Result<()> {
         self.files.check_name(&mut self.write_state, seq)?;
         let Some(Current { header, identity, .. }) = &self.current else { return Ok(()) };
         let name = self.files.names.segment(header.generation);
+        // A file of another identity under the name is not this segment.
         if let Ok(found) = self.files.vfs.dir.metadata(&name)
             && found.is_none_or(|found| identity.is_some_and(|own| own != found.identity))
         {
@@ -166,12 +170,12 @@ impl Wal {
         Ok(())
     }
 
-    /// As [`check_names`](Self::check_names), where no commit was just made.
+    /// Like [`check_names`](Self::check_names), if no commit was made just before.
     fn check_names_now(&mut self) -> Result<()> {
         self.check_names(self.history.seq().min(self.durable + 1))
     }
 
-    /// The used bytes of all segments that continue the image.
+    /// Returns the used bytes of all segments that continue the image.
     fn log_bytes(&self) -> u64 {
         let earlier: u64 = self.earlier.iter().map(|segment| segment.bytes).sum();
         let last = match (&self.current, &self.start) {
@@ -196,8 +200,8 @@ impl Storage for Wal {
         let log = &mut self.writer()?.log;
         let seqs = log.append(group)?;
         let (end, durable, groups) = (*log.end(), log.durable(), log.counts().groups);
-        // Order: after the frame is durable and before anybody is told, so that no commit is
-        // acknowledged which an opening would not find.
+        // Order: after the frame is durable and before the commit is acknowledged, so that no
+        // commit is acknowledged which an opening would not find.
         if self.durability == Durability::Sync {
             if groups.is_multiple_of(GROUPS_A_CHECK) {
                 self.check_names(seqs.start)?;
@@ -205,6 +209,8 @@ impl Storage for Wal {
                 self.files.check_name(&mut self.write_state, seqs.start)?;
             }
         }
+        // Order: the history advances only after the checks, so that a refused commit is not part
+        // of it.
         self.history.go_on(end.seq, end.digest);
         self.durable = durable;
         Ok(seqs)
@@ -251,6 +257,8 @@ impl Storage for Wal {
     fn wants_checkpoint(&self) -> bool {
         let log_bytes = self.log_bytes();
         let is_idle = self.pending.is_none() && self.poisoned().is_none();
+        // After a failed image the log has to grow first, so that a full disk is not tried at each
+        // commit.
         if !is_idle || self.write_state.check().is_err() || log_bytes < self.retry_at_bytes {
             return false;
         }
@@ -284,7 +292,7 @@ impl Storage for Wal {
         StorageStats {
             seq: self.history.seq(),
             durable: match self.lost {
-                // So that a flush runs a checkpoint.
+                // One less than the last commit, so that a flush runs a checkpoint.
                 Some(_) => self.durable.min(self.history.seq().saturating_sub(1)),
                 None => self.durable,
             },
@@ -311,7 +319,7 @@ impl Storage for Wal {
     }
 }
 
-/// How many groups are written between two looks at the name of the segment. (The main file's name
-/// is looked at with each: one call that takes 1 to 4 us beside a sync of 100 us and more.) A
-/// segment without a name costs nothing that the next checkpoint, flush or close does not mend.
+/// The number of groups between two checks of the name of the segment. (The name of the main file
+/// is checked with each group: one call of 1 to 4 us beside a sync of 100 us and more.) If a
+/// segment has no name, the next checkpoint, flush or close repairs that.
 const GROUPS_A_CHECK: u64 = 64;

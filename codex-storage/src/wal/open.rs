@@ -1,4 +1,4 @@
-//! Opening: from the files to a state, and to a storage that continues it.
+//! Opening a Wal: reading its files into a state, and returning a storage that continues it.
 
 use super::segments::{Replay, Segments};
 use super::start::Start;
@@ -15,7 +15,7 @@ use crate::write_state::WriteState;
 
 impl Wal {
     /// Opens the store whose image is `image`: reads the image and the segments that continue it.
-    /// Opened for writing, the commits that were read are then made durable.
+    /// If the store is opened for writing, the commits that were read are then made durable.
     pub(crate) fn open(
         files: StoreFiles,
         config: &Config,
@@ -28,20 +28,24 @@ impl Wal {
         } else {
             Segments::find(&files, header)?
         };
+        // Order: the image, then the segments from the oldest to the newest, as they were
+        // committed.
         let (mut history, mut watch) = replay_image(config, &path, image, sink)?;
         segments.begin_at(&files, header)?;
         let mut replay = Replay { sink, watch: &mut watch, store: &path, commits: 0 };
         let mut states = segments.read(&files, config.on_damage, &mut replay)?;
+        // Only the last segment can have a tail to cut, so its findings are those of the store.
         let replayed = replay.commits;
         let last = states.pop();
         if let Some(LogState { end, .. }) = &last {
             history.go_on(end.seq, end.digest);
         }
+        // The anchor is checked against all commits that were read.
         let anchor = watch.end(&mut history, &path)?;
         history.list(history.end());
         let found = segments.recovered(&files, history.seq(), last.as_ref());
         let found = Recovered { replayed, anchor, ..found };
-        // There are as many states as segments but for the last.
+        // Each segment except the last has a state here.
         let earlier = segments.live.iter().zip(&states).map(|(segment, state)| Earlier {
             generation: segment.header.generation,
             bytes: state.end.offset,
@@ -64,7 +68,7 @@ impl Wal {
             policy: config.checkpoint,
             image: header.clone(),
             image_bytes: image.len(),
-            // Until `ready` has judged the segments.
+            // A placeholder until `ready` has looked at the segments.
             start: Start::Attach,
             current: None,
             earlier: earlier.collect(),

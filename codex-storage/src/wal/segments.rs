@@ -1,4 +1,4 @@
-//! Finding the segments that continue an image, and reading them in their order.
+//! Finding the segments that continue an image, and reading them in order.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -24,11 +24,11 @@ pub(super) struct Segment {
 /// The segments beside an image.
 #[derive(Debug, Default)]
 pub(super) struct Segments {
-    /// Those that continue it, oldest first.
+    /// The segments that continue the image, oldest first.
     pub(super) live: Vec<Segment>,
-    /// The generations of those that hold nothing the image lacks.
+    /// The generations of segments whose commits the image contains.
     pub(super) leftovers: Vec<u64>,
-    /// The generation of one that a rekey has made which did not come to its end.
+    /// The generation of a segment from a rekey that did not finish.
     pub(super) stray: Option<u64>,
 }
 
@@ -36,10 +36,13 @@ impl Segments {
     /// Finds the segments that continue the image.
     ///
     /// # Errors
-    /// `LogMissing`, `ForeignLog`, `Damaged`, `Tampered`, `Io`.
+    /// - `LogMissing` if the image or a later segment needs a segment that does not exist.
+    /// - `ForeignLog` if a segment belongs to another store or continues another file.
+    /// - `Damaged`, `Tampered` or `Io` if a header cannot be read.
     pub(super) fn find(files: &StoreFiles, image: &Header) -> Result<Self> {
         let (later, leftovers) = generations(files, image.generation)?;
         let mut found = Self { live: Vec::new(), leftovers, stray: None };
+        // A self-contained image has no segments.
         if image.next_generation == 0 {
             found.leave_blank_ones(files, image, &later)?;
             return Ok(found);
@@ -49,6 +52,8 @@ impl Segments {
             return Err(Error::Damaged { path: files.path(), offset: 0, what });
         }
         let last = later.last().copied().unwrap_or(0).max(image.next_generation);
+        // Each segment names the file id of the one before it. The image names the file id of the
+        // first.
         let mut neighbour = image.neighbour;
         for generation in image.next_generation..=last {
             let may_be_stray = generation == last && !found.live.is_empty();
@@ -63,6 +68,7 @@ impl Segments {
                 neighbour = segment.header.file_id;
                 found.live.push(segment);
             } else if !is_first && generation == last && segment.is_blank(files)? {
+                // An empty last segment has no commit, so it is a leftover of an earlier attempt.
                 found.leftovers.push(generation);
             } else {
                 return Err(Error::ForeignLog { path: segment.path });
@@ -74,14 +80,15 @@ impl Segments {
     /// Checks that the first segment begins where the image ends.
     ///
     /// # Errors
-    /// `Gap`, `ForeignLog`.
+    /// `Gap` if commits are missing between the two, `ForeignLog` if the segment continues another
+    /// history.
     pub(super) fn begin_at(&self, files: &StoreFiles, image: &Header) -> Result<()> {
         let Some(Segment { header, path, .. }) = self.live.first() else { return Ok(()) };
         if header.base_seq != image.base_seq {
             let path = path.clone();
             return Err(Error::Gap { path, expected: image.base_seq, found: header.base_seq });
         }
-        // Without the key both digests are masked, each for its own file.
+        // Without the key both digests are masked, each for its own file, and cannot be compared.
         if header.base_chain != image.base_chain
             || header.base_digest != image.base_digest && !files.is_blind(image)
         {
@@ -90,24 +97,25 @@ impl Segments {
         Ok(())
     }
 
-    /// Reads the groups of all segments into `replay`, oldest first, and returns the findings of
-    /// each.
+    /// Reads the groups of all segments into `replay`, oldest first, and returns the findings for
+    /// each segment.
     ///
     /// # Errors
-    /// As [`Segment::read`].
+    /// The errors of [`Segment::read`].
     pub(super) fn read(
         &self,
         files: &StoreFiles,
         on_damage: OnDamage,
         replay: &mut Replay<'_>,
     ) -> Result<Vec<LogState>> {
+        // Each segment is checked against the header of the next one.
         let next = self.live.iter().skip(1).map(|next| Some(&next.header)).chain([None]);
         let each = self.live.iter().zip(next);
         each.map(|(segment, next)| segment.read(files, next, on_damage, replay)).collect()
     }
 
-    /// The findings of an opening that has read these segments, up to commit `seq`; `last` are
-    /// those of the last one.
+    /// Returns the findings of an opening that has read these segments up to commit `seq`. `last`
+    /// has the findings of the last segment.
     pub(super) fn recovered(
         &self,
         files: &StoreFiles,
@@ -137,8 +145,9 @@ impl Segments {
         }
     }
 
-    /// Beside an image that is whole by itself there may be a segment that an attach has made and
-    /// nothing was written to; anything else belongs to another image.
+    /// Lists the empty segments beside a self-contained image as leftovers. An attach makes such a
+    /// segment before anything is written to it. A segment with frames belongs to another image,
+    /// and is refused.
     fn leave_blank_ones(
         &mut self,
         files: &StoreFiles,
@@ -157,16 +166,16 @@ impl Segments {
 }
 
 impl Segment {
-    /// The segment whose header is known.
+    /// Opens the segment with a known header.
     pub(super) fn at(files: &StoreFiles, header: Header) -> Result<Self> {
         let (path, file) = open_file(files, header.generation)?;
         Ok(Self { header, path, file })
     }
 
-    /// Whether the segment was left by a rekey that did not come to its end: it continues the
-    /// one with the file id `neighbour` under a root key that the image does not have, and proves
-    /// under the image's that a rekey made it. So nothing was committed to it. Without the key
-    /// the proof cannot be checked, and nothing is removed.
+    /// Returns whether the segment is from a rekey that did not finish, so that nothing was
+    /// committed to it. It continues the segment with the file id `neighbour` under a root key that
+    /// the image does not have, and it has a proof under the root key of the image that a rekey
+    /// made it. Without the key the proof cannot be checked, and nothing is removed.
     fn is_stray(
         files: &StoreFiles,
         image: &Header,
@@ -186,6 +195,7 @@ impl Segment {
             && seal.is_none_or(|seal| found.is_stray_of(seal)))
     }
 
+    /// Opens the segment `generation` of the store with this image, and authenticates its header.
     fn open(files: &StoreFiles, image: &Header, generation: u64) -> Result<Self> {
         let (path, file) = open_file(files, generation)?;
         let found = Found::read(&*file, &path)?;
@@ -196,6 +206,7 @@ impl Segment {
         if !is_ours {
             return Err(Error::ForeignLog { path });
         }
+        // Without the key only the checksum of the header can be checked.
         let header = if files.is_blind(image) {
             found.header
         } else {
@@ -204,11 +215,11 @@ impl Segment {
         Ok(Self { header, path, file })
     }
 
-    /// Reads the groups into `replay`. `next` is the header of the segment after this one.
+    /// Reads the groups into `replay`. `next` is the header of the next segment.
     ///
     /// # Errors
-    /// As [`LogReader::next`]; `Gap` and `Damaged` when this segment does not reach the next; the
-    /// errors of the sink.
+    /// The errors of [`LogReader::next`] and of the sink. `Gap` or `Damaged` if this segment does
+    /// not end where the next one begins.
     pub(super) fn read(
         &self,
         files: &StoreFiles,
@@ -216,12 +227,16 @@ impl Segment {
         on_damage: OnDamage,
         replay: &mut Replay<'_>,
     ) -> Result<LogState> {
+        // The next segment proves all commits of this one durable, so a tail here is damage, even
+        // if the caller allows to cut the last one.
         let (proven, on_damage) = match next {
             Some(next) => (next.base_seq, OnDamage::Refuse),
             None => (self.header.base_seq, on_damage),
         };
         let mut reader = self.reader(files, proven, on_damage)?;
         while let Some(group) = reader.next()? {
+            // Order: the group is applied before the anchor is checked. If the check fails, the
+            // opening returns an error and its caller discards the state.
             group.for_each(replay.sink)?;
             replay.commits += u64::from(group.count);
             let end = reader.end();
@@ -235,7 +250,7 @@ impl Segment {
         Ok(state)
     }
 
-    /// Whether nothing was ever written after the header.
+    /// Returns whether no frame was ever written after the header.
     fn is_blank(&self, files: &StoreFiles) -> Result<bool> {
         let mut reader = self.reader(files, self.header.base_seq, OnDamage::Refuse)?;
         if reader.next()?.is_some() {
@@ -245,6 +260,7 @@ impl Segment {
         Ok(state.frames == 0 && state.tail_end.is_none())
     }
 
+    /// Returns a reader of the segment. Commits up to `proven` are known to be durable.
     pub(super) fn reader(
         &self,
         files: &StoreFiles,
@@ -255,13 +271,14 @@ impl Segment {
         LogReader::new(file, &self.path, &self.header, files.seal.clone(), proven, on_damage)
     }
 
-    /// Checks that this segment, read to its end, is all that precedes the segment `next`.
+    /// Checks that this segment, read to its end, ends where the segment `next` begins.
     fn reaches(&self, state: &LogState, next: &Header, files: &StoreFiles) -> Result<()> {
         let end = &state.end;
         if end.seq != next.base_seq {
             let path = files.vfs.dir.path(&files.names.segment(next.generation));
             return Err(Error::Gap { path, expected: end.seq, found: next.base_seq });
         }
+        // Without the key, digest and tag are masked, and only the chain is compared.
         let opened = end.digest == next.base_digest && end.tag == next.base_tag;
         let continues = end.chain == next.base_chain
             && (opened || files.is_blind(next))
@@ -274,6 +291,7 @@ impl Segment {
     }
 }
 
+/// Opens the file of the segment `generation` for reading.
 fn open_file(files: &StoreFiles, generation: u64) -> Result<(PathBuf, Arc<dyn File>)> {
     let name = files.names.segment(generation);
     let path = files.vfs.dir.path(&name);
@@ -286,20 +304,21 @@ fn open_file(files: &StoreFiles, generation: u64) -> Result<(PathBuf, Arc<dyn Fi
     }
 }
 
-/// Where the operations of segments go.
+/// The receivers of the operations in segments.
 pub(super) struct Replay<'a> {
     pub(super) sink: &'a mut OpSink<'a>,
     pub(super) watch: &'a mut AnchorWatch,
     /// The path of the store, for messages.
     pub(super) store: &'a Path,
-    /// How many commits there were.
+    /// The number of commits that were replayed.
     pub(super) commits: u64,
 }
 
-/// The generations of the segments beside the image of generation `image`: above it, ascending, up
-/// to the first [`GAP`] that are missing; and from it down, to the first [`GAP_BELOW`] that are
-/// missing: a power cut can bring back some of the names that were removed. The folder, which may
-/// hold many other files, is not listed.
+/// Returns the generations of the segments around the image of generation `image`. The first list
+/// has those above it in ascending order, up to the first [`GAP`] missing ones. The second has
+/// those from `image` down, up to the first [`GAP_BELOW`] missing ones, because a power cut can
+/// bring back some of the removed names. The directory, which may contain many other files, is not
+/// listed.
 fn generations(files: &StoreFiles, image: u64) -> Result<(Vec<u64>, Vec<u64>)> {
     let dir = &files.vfs.dir;
     let is_there = |generation: &u64| {
@@ -330,8 +349,8 @@ fn generations(files: &StoreFiles, image: u64) -> Result<(Vec<u64>, Vec<u64>)> {
     Ok((later, leftovers))
 }
 
-/// How many missing segments in a row end the search for later ones: one that was removed from the
-/// middle is found, by the one after it.
+/// The number of missing segments in a row that ends the search for later ones. If one segment was
+/// removed from the middle, it is found missing because of the one after it.
 const GAP: u32 = 2;
-/// As [`GAP`], for segments that no image needs.
+/// Like [`GAP`], for segments that no image needs.
 const GAP_BELOW: u32 = 8;

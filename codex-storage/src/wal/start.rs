@@ -1,4 +1,4 @@
-//! The work before the first write: an opening without a write changes no file.
+//! The work before the first write. An opening without a write changes no file.
 
 use super::key::is_rekeyed;
 use super::segments::Segment;
@@ -15,23 +15,24 @@ use crate::vfs::{Mode, Open};
 /// The work to do before the first write.
 #[derive(Debug)]
 pub(super) enum Start {
-    /// Nothing is read that a later write rests on and that may not be durable.
+    /// All files that a later write depends on are durable.
     Ready,
-    /// The segment that an unfinished rekey has left is removed.
+    /// The segment of an unfinished rekey is removed.
     RemoveStray,
-    /// A segment is made and the image names it: the image is whole by itself.
+    /// A segment is made, and the image gets a header that names it. The image is self-contained so
+    /// far.
     Attach,
-    /// The segment with this header, which has no frames, is made and named once more. The handle
-    /// that made it may have failed to make its name durable, and a later sync of the directory
-    /// proves nothing.
+    /// The segment with this header, which has no frames, is made and named again. The handle that
+    /// made it may have failed to make its name durable, and a later sync of the directory is no
+    /// proof that it is.
     Segment(Header),
-    /// As `Segment`, and the image that names it too.
+    /// Like `Segment`, and the image that names it is named again too.
     Both(Header),
-    /// The segment with this header and this end, the mark of a clean close, goes on. The mark
-    /// proves that all before it is durable, and is written again before anything follows it.
+    /// The segment with this header and this end, a mark of a clean close, is continued. The mark
+    /// proves that all frames before it are durable. It is written again before the next frame.
     Continue(Header, Box<LogState>),
-    /// The image that is in place is named once more, for the same reason: commits to the segment
-    /// that a rekey has made rest on the image that has the key.
+    /// The image in place is named again, for the same reason: commits to a segment that a rekey
+    /// has made depend on the image under the same key.
     Image,
 }
 
@@ -43,13 +44,18 @@ impl Wal {
         let header = &last.header;
         let is_blank = state.frames == 0 && state.tail_end.is_none();
         let is_attached = live.len() == 1 && header.neighbour == [0; 16];
+        // An empty segment may have a name that is not durable, so it is made again before the
+        // first write.
         if is_blank && (live.len() > 1 || is_attached) {
             let again = if is_attached { Start::Both } else { Start::Segment };
             return Ok(again(header.clone()));
         }
+        // A closed log is durable up to its mark, so it is not touched before the first write.
         if state.end.closed && state.tail_end.is_none() {
             return Ok(Start::Continue(header.clone(), Box::new(state.clone())));
         }
+        // Order: durable before the opening returns, since its caller may show the commits to
+        // others.
         self.go_on(header, state)?;
         Ok(match self.stray {
             _ if self.rests_on_a_rekey(header) => Start::Image,
@@ -58,7 +64,7 @@ impl Wal {
         })
     }
 
-    /// Makes the segment that was read ready for the next frame.
+    /// Prepares the segment that was read for the next frame.
     fn go_on(&mut self, header: &Header, state: &LogState) -> Result<()> {
         let log = self.log_place(header.generation);
         let file = log.vfs.dir.open(&log.name, Open::Write);
@@ -68,14 +74,16 @@ impl Wal {
         Ok(())
     }
 
+    /// Returns whether the log begins with the segment `last`, which a rekey has made.
     fn rests_on_a_rekey(&self, last: &Header) -> bool {
         self.earlier.is_empty() && is_rekeyed(last)
     }
 
-    /// Prepares the first write, once.
+    /// Carries out the work before the first write, once.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`: nothing changed, the next call tries again. `Poisoned`: names are in doubt.
+    /// `NoSpace` or `Io` if a step fails: nothing has changed, and the next call tries again.
+    /// `Poisoned` if names are in doubt.
     pub(super) fn start(&mut self) -> Result<()> {
         if matches!(self.start, Start::Ready) {
             return Ok(());
@@ -87,6 +95,7 @@ impl Wal {
             Start::Ready | Start::RemoveStray => {}
             Start::Continue(header, state) => {
                 let (header, state) = (header.clone(), state.clone());
+                // Order: the name of the image is durable before a commit depends on it.
                 if self.rests_on_a_rekey(&header) {
                     self.name_again(None, Some(self.image.clone()))?;
                 }
@@ -102,11 +111,12 @@ impl Wal {
             }
             Start::Image => self.name_again(None, Some(self.image.clone()))?,
         }
+        // Order: set last, so that a failed step is tried again.
         self.start = Start::Ready;
         Ok(())
     }
 
-    /// A segment without frames, complete but for its name.
+    /// Writes a segment without frames that is complete except for its name.
     pub(super) fn new_segment(&self, header: Header) -> Result<(NewLog, Header)> {
         let log = self.log_place(header.generation);
         let temporary = self.files.names.temporary(Temporary::Segment);
@@ -115,15 +125,15 @@ impl Wal {
         Ok((new, header))
     }
 
-    /// Gives a segment in the making the owner and the permissions of the image, and its own right
-    /// to be written.
+    /// Gives an unfinished segment the owner and the permissions of the image, and the permission
+    /// to write to it.
     pub(super) fn inherit(&self, temporary: &str) -> Result<()> {
         let StoreFiles { vfs, names, .. } = &self.files;
         let inherited = vfs.dir.inherit(names.main(), temporary, Some(Mode::Private));
         inherited.map_err(|e| Error::io("give its owner to", &vfs.dir.path(temporary), e))
     }
 
-    /// Gives it its name, whatever had it.
+    /// Gives the new segment its name. A file that has this name is replaced.
     pub(super) fn publish(&mut self, (new, header): (NewLog, Header)) -> Result<Current> {
         let log = new.publish()?;
         self.leftovers.retain(|&generation| generation != header.generation);
@@ -131,7 +141,8 @@ impl Wal {
         Ok(self.current(log, header))
     }
 
-    /// The headers of a new segment, and of the image that is whole by itself once it names it.
+    /// Returns the headers of a new segment, and of the self-contained image after it names the
+    /// segment.
     fn attached(&self) -> Result<(Header, Header)> {
         let whole = &self.image;
         let segment = Header {
@@ -151,16 +162,17 @@ impl Wal {
         Ok((segment, image))
     }
 
-    /// Makes a segment without frames and the image in place under these headers, then names
-    /// them, durably.
+    /// Makes an empty segment and the image in place again under these headers, then names them,
+    /// durably.
     fn name_again(&mut self, segment: Option<Header>, image: Option<Header>) -> Result<()> {
-        // Order: both are complete before the first has its name. A full disk is found out while
-        // nothing has changed. The image comes first: a segment does with less than it would take.
+        // Order: both are complete before the first is named, so that a full disk is detected while
+        // nothing has changed. The image comes first, because a segment can be made with less space
+        // than it would take.
         let written = image.as_ref().map(|header| self.copy_of_image(header)).transpose()?;
         let segment = segment.map(|header| self.new_segment(header)).transpose();
         let segment = segment.inspect_err(|_| {
             if let Some(written) = &written {
-                // A file that stays costs nothing but a name: the next open removes it.
+                // An error is ignored: the next open removes the file.
                 drop(self.files.vfs.dir.remove(&written.temporary));
             }
         })?;
@@ -169,7 +181,8 @@ impl Wal {
             let prepared = self.files.prepare(&written.temporary, None);
             prepared.map_err(|e| Error::io("replace", path, e))?;
         }
-        // Order: the segment before the image that names it.
+        // Order: the segment before the image that names it, so that the image never names a
+        // segment that does not exist.
         if let Some(segment) = segment {
             match self.publish(segment) {
                 Ok(current) => self.current = Some(current),
@@ -186,7 +199,7 @@ impl Wal {
         Ok(())
     }
 
-    /// The blocks of the image in place below another header, under a temporary name.
+    /// Writes the blocks of the image in place under a temporary name, after another header.
     fn copy_of_image(&self, header: &Header) -> Result<Written> {
         let (vfs, names, seal) = (&self.files.vfs, &self.files.names, self.files.seal.clone());
         let image = ImageReader::open(vfs, names.main(), seal)?;

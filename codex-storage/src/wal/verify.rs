@@ -1,4 +1,4 @@
-//! Re-reading the segments of a store, beside its writer.
+//! Reading the segments of a store again, beside its writer.
 
 use super::segments::{Replay, Segments};
 use crate::config::OnDamage;
@@ -8,10 +8,10 @@ use crate::header::Header;
 use crate::history::AnchorWatch;
 use crate::verify::Verified;
 
-/// Reads the segments that continue the image with this header, and adds the findings.
+/// Reads the segments that continue the image with this header, and adds their findings to `found`.
 ///
 /// # Errors
-/// As opening. Without the key of an encrypted store the checksums alone speak for its segments.
+/// The errors of opening. Without the key of an encrypted store only checksums are checked.
 pub(crate) fn verify(files: &StoreFiles, image: &Header, found: &mut Verified) -> Result<()> {
     let segments = Segments::find(files, image)?;
     segments.begin_at(files, image)?;
