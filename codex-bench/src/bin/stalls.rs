@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use codex_bench::args::Args;
 use codex_bench::numbers::{grouped, quantile, span};
 use codex_bench::{Outcome, crew, program, table};
 use codex_core::{Form, Store};
-use codex_storage::vfs::CallKind;
-use codex_storage::vfs::fault::{Calls, FaultDir};
+use codex_storage::vfs::fault::FaultDir;
+use codex_storage::vfs::{CallKind, Observed};
 
 fn main() -> ExitCode {
     program("stalls", stalls)
@@ -62,14 +63,20 @@ struct Load {
 impl Load {
     /// How long each read took, and how many commits were made meanwhile.
     fn run(&self, sync: Duration) -> Outcome<(Vec<Duration>, u64)> {
-        let disk = FaultDir::new();
-        let store = Store::options().form(self.form).open_in(&disk.vfs(1), "stalls.db")?;
+        let is_slow = Arc::new(AtomicBool::new(false));
+        let watched = Arc::clone(&is_slow);
+        let disk = Observed::vfs(&FaultDir::new().vfs(1), move |call| {
+            if call.kind == CallKind::Sync && watched.load(Ordering::Relaxed) {
+                std::thread::sleep(sync);
+            }
+        });
+        let store = Store::options().form(self.form).open_in(&disk, "stalls.db")?;
         let mut batch = store.batch();
         for index in 0..ENTRIES {
             batch.set_bytes(key(index), VALUE)?;
         }
         batch.commit()?;
-        disk.delay(Calls::of(CallKind::Sync), sync);
+        is_slow.store(true, Ordering::Relaxed);
         let before = store.stats().commits;
         let stop = AtomicBool::new(false);
         let reads = std::sync::Mutex::new(Vec::new());
@@ -92,7 +99,7 @@ impl Load {
             Ok(())
         })?;
         let commits = store.stats().commits - before;
-        disk.clear_plan();
+        is_slow.store(false, Ordering::Relaxed);
         store.close()?;
         Ok((reads.into_inner().map_err(|_| "poisoned")?, commits))
     }

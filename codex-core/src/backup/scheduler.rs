@@ -11,7 +11,7 @@ use codex_storage::storage::Form;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::{Mutex, thread};
-use codex_storage::vfs::{Open, Vfs};
+use codex_storage::vfs::{Clock, Open, Vfs};
 use codex_storage::{Error as StorageError, file_facts};
 
 use super::join::{self, StoreFile, Take};
@@ -185,6 +185,10 @@ impl Shared {
         self.options.policy
     }
 
+    pub(super) fn clock(&self) -> &dyn Clock {
+        &*self.vfs.clock
+    }
+
     pub(super) fn is_required(&self) -> bool {
         self.options.required
     }
@@ -321,7 +325,7 @@ impl Shared {
     /// The time on a clock that does not run backwards and began long before this process: the
     /// newest backup may be older than that.
     fn now(&self) -> Duration {
-        CLOCK_OFFSET.saturating_add(self.vfs.clock.monotonic())
+        CLOCK_OFFSET.saturating_add(self.clock().monotonic())
     }
 
     /// Finds the newest backup that an earlier handle made. Called by the thread of the policy: of

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use codex_backup::{Event, Policy};
 use codex_storage::sync::channel::{Receiver, RecvTimeoutError, after, never, select};
+use codex_storage::vfs::Clock;
 
 use super::scheduler::Shared;
 use crate::engine::Engine;
@@ -38,7 +39,7 @@ pub(super) fn run(shared: &Shared, engine: &Engine, wakeups: &Wakeups) {
         if let Some(Err(_)) = shared.rotate_if_due(engine, event) {
             // What was due stays due, and no commit hurries it: the next attempt would cost as
             // much and most likely fail as well.
-            if wakeups.closed.recv_timeout(pause) == Err(RecvTimeoutError::Disconnected) {
+            if !wakeups.sleep(pause, shared.clock()) {
                 return;
             }
             let longest = if shared.is_required() { RETRY_LAST_REQUIRED } else { RETRY_LAST };
@@ -55,6 +56,20 @@ pub(super) fn run(shared: &Shared, engine: &Engine, wakeups: &Wakeups) {
 }
 
 impl Wakeups {
+    /// Waits until `pause` is over by `clock`; returns false if the store closes.
+    fn sleep(&self, pause: Duration, clock: &dyn Clock) -> bool {
+        let until = clock.monotonic().saturating_add(pause);
+        loop {
+            let left = until.saturating_sub(clock.monotonic());
+            if left.is_zero() {
+                return true;
+            }
+            if self.closed.recv_timeout(left) == Err(RecvTimeoutError::Disconnected) {
+                return false;
+            }
+        }
+    }
+
     /// Returns the first event; `None` if the store closes.
     fn next(&self, wait: Option<Duration>) -> Option<Event> {
         let over = wait.map_or_else(never, after);

@@ -3,9 +3,66 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use codex_core::vfs::{Mode, Open, Vfs};
 use codex_core::{Error, Form, OpenOptions, Store};
+
+/// Waits for what other threads are to bring about. A test that waits for ever is ended by its
+/// runner, which shows what it waited for.
+pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    println!("waits until {what}");
+    while !holds() {
+        std::thread::yield_now();
+    }
+}
+
+/// Paces threads that work beside a test: each takes as many steps as the test has allowed.
+#[derive(Debug, Default)]
+pub struct Pace {
+    allowed: AtomicU32,
+    ended: AtomicBool,
+}
+
+impl Pace {
+    /// Allows each thread so many more steps.
+    pub fn allow(&self, steps: u32) {
+        self.allowed.fetch_add(steps, Ordering::SeqCst);
+    }
+
+    /// Takes each step that is allowed, until the end.
+    pub fn each(&self, mut step: impl FnMut(u32)) {
+        let mut taken = 0;
+        loop {
+            // Order: before the look at the steps: none is allowed after the end.
+            let ended = self.ended.load(Ordering::SeqCst);
+            if taken < self.allowed.load(Ordering::SeqCst) {
+                step(taken);
+                taken += 1;
+            } else if ended {
+                return;
+            } else {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    /// Ends the threads when it is dropped, by a panic too.
+    pub fn end(&self) -> EndOf<'_> {
+        EndOf(self)
+    }
+}
+
+/// See [`Pace::end`].
+#[derive(Debug)]
+pub struct EndOf<'a>(&'a Pace);
+
+impl Drop for EndOf<'_> {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::SeqCst);
+    }
+}
 
 /// The three forms.
 pub const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
@@ -147,11 +204,13 @@ pub fn scaled(count: u32) -> u32 {
     scaled.max(1)
 }
 
-/// Every how many-th case to look at: all of them, unless the scale of this run is below 1.
-pub fn stride() -> usize {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
-    let stride = (1.0 / scale()).round() as usize;
-    stride.max(1)
+/// Samples one of `stride` cases, others for another `turn` and another seed: each of them in a
+/// run of everything (`CODEX_WHOLE`).
+pub fn sampled(cases: Range<u64>, stride: usize, turn: usize) -> impl Iterator<Item = u64> {
+    let is_whole = std::env::var_os("CODEX_WHOLE").is_some();
+    let stride = if is_whole { 1 } else { stride };
+    let first = usize::try_from(seed()).unwrap().wrapping_add(turn) % stride;
+    cases.skip(first).step_by(stride)
 }
 
 fn scale() -> f64 {

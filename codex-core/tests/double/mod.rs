@@ -281,9 +281,6 @@ impl Storage for Double {
         let mut disk = self.probe.disk();
         if disk.take(Fault::Panic) {
             drop(disk);
-            // Others enter the queue meanwhile: they are waiting when the leader unwinds.
-            #[cfg(not(loom))]
-            std::thread::sleep(std::time::Duration::from_millis(3));
             // Without the message that a panic prints: it is meant.
             std::panic::resume_unwind(Box::new("the double panics on demand"));
         }

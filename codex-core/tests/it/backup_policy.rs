@@ -1,26 +1,14 @@
 //! When an open store makes backups by itself, who hears of it, and what a failure does.
 
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::common::{FORMS, scaled, seed};
+use crate::common::{FORMS, scaled, seed, until};
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{CallKind, Vfs};
 use codex_core::{
     BackupEvent, BackupPolicy, Backups, Error, Form, OpenOptions, StorageError, Store,
 };
-
-/// Waits for what another thread is to bring about.
-fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < HANGS, "hangs: waits until {what}");
-        std::thread::yield_now();
-    }
-}
-
-/// Longer than anything takes: what has not come by then never will.
-const HANGS: Duration = Duration::from_secs(40);
 
 fn seqs(vfs: &Vfs) -> Vec<u64> {
     let listed = Backups::of_in(vfs, "a.db").list().unwrap();
@@ -34,6 +22,8 @@ fn keep(count: u32) -> BackupPolicy {
 fn with(policy: BackupPolicy) -> OpenOptions {
     Store::options().backups(policy)
 }
+
+const SECOND: Duration = Duration::from_secs(1);
 
 /// Fails each write of a backup from now on.
 fn break_backups(disk: &FaultDir) {
@@ -93,11 +83,16 @@ fn an_interval_makes_a_backup_of_what_changed_and_only_then() {
 
 #[test]
 fn an_interval_ends_by_itself_without_a_commit_to_end_it() {
-    let vfs = Vfs { clock: Arc::new(codex_core::vfs::OsClock::new()), ..Vfs::mem(seed()) };
-    let store = with(keep(3).every(Duration::from_millis(30))).open_in(&vfs, "a.db").unwrap();
+    const INTERVAL: Duration = Duration::from_millis(30);
+    let disk = FaultDir::new();
+    let vfs = disk.vfs(seed());
+    let store = with(keep(3).every(INTERVAL)).open_in(&vfs, "a.db").unwrap();
     store.set("n", &1_u64).unwrap();
     store.back_up().unwrap();
     store.set("n", &2_u64).unwrap();
+    // The store's clock stands still: however often the thread looks, nothing is due.
+    assert_eq!(seqs(&vfs), [1]);
+    disk.clock().advance(INTERVAL);
     until("the interval is over", || seqs(&vfs).first() == Some(&2));
 }
 
@@ -178,29 +173,30 @@ fn a_failing_backup_fails_no_commit_shows_everywhere_and_is_tried_again() {
         options.on_backup(move |event| heard.lock().unwrap().send(event.clone()).unwrap());
     let store = options.open_in(&vfs, "a.db").unwrap();
     store.set("n", &0_u64).unwrap();
-    let wait = Duration::from_secs(20);
-    assert!(matches!(events.recv_timeout(wait), Ok(BackupEvent::Made { seq: 1 })));
+    assert!(matches!(events.recv(), Ok(BackupEvent::Made { seq: 1 })));
     break_backups(&disk);
     for n in 1..=50_u64 {
         store.set("n", &n).unwrap();
     }
-    match events.recv_timeout(wait).unwrap() {
+    match events.recv().unwrap() {
         BackupEvent::Failed { error } => {
             assert!(error.to_string().contains("a.db.bak."), "{error}");
         }
         other => panic!("{other:?}"),
     }
-    // Well within the pause after a failure.
+    // The store's clock stands still, so that the pause after the failure does not end.
     for n in 1..=50_u64 {
         store.set("n", &n).unwrap();
-        std::thread::sleep(Duration::from_millis(2));
     }
     let stats = store.stats().backups;
-    assert!(stats.failed >= 1 && stats.last_error.unwrap().contains("a.db.bak."));
-    assert!(stats.failed < 10, "each commit hurried another attempt: {}", stats.failed);
+    assert!(stats.last_error.unwrap().contains("a.db.bak."));
+    assert_eq!(stats.failed, 1, "a commit hurried another attempt");
     disk.clear_plan();
     // Without another commit.
-    until("it is tried again", || store.stats().backups.last_error.is_none());
+    until("it is tried again", || {
+        disk.clock().advance(SECOND);
+        store.stats().backups.last_error.is_none()
+    });
     assert_eq!(seqs(&vfs), [101, 1]);
     let last = events.try_iter().last().unwrap();
     assert!(matches!(last, BackupEvent::Made { seq: 101 }), "{last:?}");
@@ -230,7 +226,10 @@ fn writes_are_refused_while_a_required_backup_fails() {
     assert!(refused.to_string().contains("a.db"), "{refused}");
     assert!(store.get::<u64>("n").unwrap().is_some(), "reads go on");
     disk.clear_plan();
-    until("writes go on", || store.set("n", &4_u64).is_ok());
+    until("writes go on", || {
+        disk.clock().advance(SECOND);
+        store.set("n", &4_u64).is_ok()
+    });
     store.close().unwrap();
 }
 
@@ -245,7 +244,10 @@ fn a_required_backup_that_failed_by_hand_is_tried_again_without_one() {
     assert!(matches!(store.set("n", &2_u64), Err(Error::BackupRequired { .. })));
     disk.clear_plan();
     // No hundred commits, and no other backup by hand.
-    until("writes go on", || store.set("n", &3_u64).is_ok());
+    until("writes go on", || {
+        disk.clock().advance(SECOND);
+        store.set("n", &3_u64).is_ok()
+    });
     assert_eq!(seqs(&disk.vfs(seed() + 1)), [1]);
 }
 
@@ -272,7 +274,7 @@ fn a_callback_may_close_the_store_or_drop_its_last_handle() {
         if !closes {
             drop(writer);
         }
-        is_done.recv_timeout(Duration::from_secs(20)).unwrap();
+        is_done.recv().unwrap();
         // The lock is free: the engine is gone.
         until("the store opens again", || Store::options().open_in(&vfs, "a.db").is_ok());
         assert_eq!(seqs(&vfs), [1]);

@@ -1,9 +1,8 @@
 //! How far a hot copy has come, and what stopping it leaves: nothing, at whatever report.
 
 use std::ops::ControlFlow;
-use std::time::Duration;
 
-use crate::common::{FORMS, seed};
+use crate::common::{FORMS, seed, until};
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{CallKind, Vfs};
 use codex_core::{
@@ -144,37 +143,30 @@ fn a_watch_may_use_the_store_and_even_close_it() {
     assert!(!vfs.dir.list().unwrap().iter().any(|name| name.contains(".tmp")));
 }
 
-/// Waits for what another thread is to bring about.
-fn until(holds: impl Fn() -> bool) {
-    while !holds() {
-        std::thread::yield_now();
-    }
-}
-
-/// A backup whose calls like these take long.
-struct Slow {
+/// A backup that is at a call like these when the store closes.
+struct Held {
     form: Form,
     calls: Calls,
 }
 
 #[test]
 fn closing_gives_up_a_backup_whatever_it_is_at() {
-    let slow = |form, kind, name: &str| Slow { form, calls: Calls::of(kind).on(name) };
+    let held = |form, kind, name: &str| Held { form, calls: Calls::of(kind).on(name) };
     let all = [
         // The image that it begins with: written, read back.
-        slow(Form::Wal, CallKind::Write, "a.db.tmp.*"),
-        slow(Form::Wal, CallKind::Read, "a.db.tmp.*"),
+        held(Form::Wal, CallKind::Write, "a.db.tmp.*"),
+        held(Form::Wal, CallKind::Read, "a.db.tmp.*"),
         // The ledger that tells its version when it is read.
-        slow(Form::Ledger, CallKind::Read, "a.db"),
+        held(Form::Ledger, CallKind::Read, "a.db"),
         // The copy: written, read back.
-        slow(Form::Wal, CallKind::Write, "a.db.bak.tmp"),
-        slow(Form::Wal, CallKind::Read, "a.db.bak.tmp"),
-        slow(Form::Snapshot, CallKind::Write, "a.db.bak.tmp"),
-        slow(Form::Snapshot, CallKind::Read, "a.db.bak.tmp"),
-        slow(Form::Ledger, CallKind::Write, "a.db.bak.tmp"),
-        slow(Form::Ledger, CallKind::Read, "a.db.bak.tmp"),
+        held(Form::Wal, CallKind::Write, "a.db.bak.tmp"),
+        held(Form::Wal, CallKind::Read, "a.db.bak.tmp"),
+        held(Form::Snapshot, CallKind::Write, "a.db.bak.tmp"),
+        held(Form::Snapshot, CallKind::Read, "a.db.bak.tmp"),
+        held(Form::Ledger, CallKind::Write, "a.db.bak.tmp"),
+        held(Form::Ledger, CallKind::Read, "a.db.bak.tmp"),
     ];
-    for Slow { form, calls } in all {
+    for Held { form, calls } in all {
         let context = format!("{form} {calls:?}");
         let disk = FaultDir::new();
         let vfs = disk.vfs(seed());
@@ -187,13 +179,19 @@ fn closing_gives_up_a_backup_whatever_it_is_at() {
             batch.set_bytes(at.to_string(), vec![1; 256 << 10]).unwrap();
         }
         batch.commit().unwrap();
-        disk.record_trace(true);
-        // Slow enough that the many calls to come would outlast the close.
-        disk.delay(calls.clone(), Duration::from_millis(100));
+        // Far into the file: a new segment begins under such a name too, while others wait for it.
+        let gate = disk.hold(calls.clone().at(5 << 20..6 << 20));
         store.set_bytes("due", "1").unwrap();
-        until(|| disk.trace().iter().any(|call| calls.include(call)));
-        store.close().unwrap();
-        disk.clear_plan();
+        gate.wait_for(1);
+        std::thread::scope(|scope| {
+            let closing = scope.spawn(|| store.close());
+            until("the close has begun", || store.flush().is_err());
+            disk.record_trace(true);
+            gate.release();
+            closing.join().unwrap().unwrap();
+        });
+        let later = disk.trace().iter().filter(|call| calls.include(call)).count();
+        assert!(later <= 2, "{later} calls later; {context}");
         let backups = Backups::of_in(&vfs, "a.db").list().unwrap();
         assert!(backups.is_empty(), "the backup was made to its end; {context}");
         assert_eq!(store.stats().backups.failed, 0, "nothing failed; {context}");

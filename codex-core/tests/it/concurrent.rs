@@ -39,8 +39,9 @@ fn transfer(store: &Store, thread: u32, round: u32) {
     assert!(store.compare_exchange("turn", Some(&thread), None).unwrap());
 }
 
-/// Writers of every kind, readers of every kind and checkpoints, all at once.
-fn turmoil(store: &Store) {
+/// Writers of every kind, readers of every kind and checkpoints, all at once, while `tick` lets
+/// the time go by.
+fn turmoil(store: &Store, tick: &dyn Fn()) {
     let (rounds, done) = (scaled(30), AtomicBool::new(false));
     for n in 0..ACCOUNTS {
         store.set(account(n), &EACH).unwrap();
@@ -93,6 +94,7 @@ fn turmoil(store: &Store) {
             let now = store.get::<u32>("counter").unwrap().unwrap_or(0);
             assert!(now >= seen, "a counter never runs backwards");
             seen = now;
+            tick();
         }
         done.store(true, Ordering::Relaxed);
     });
@@ -110,7 +112,7 @@ fn check(options: &OpenOptions) {
 fn check_one(options: &OpenOptions, sealed: bool) {
     let vfs = Vfs::mem(crate::common::seed());
     let store = options.open_in(&vfs, "a.db").unwrap();
-    turmoil(&store);
+    turmoil(&store, &|| vfs.clock.sleep(Duration::from_millis(1)));
     store.flush().unwrap();
     let memory = contents(&store);
     let seq = store.snapshot().seq();
@@ -125,7 +127,7 @@ fn check_one(options: &OpenOptions, sealed: bool) {
 
 #[test]
 fn memory_keeps_its_word_under_many_threads() {
-    turmoil(&Store::in_memory().unwrap());
+    turmoil(&Store::in_memory().unwrap(), &|| ());
 }
 
 #[test]
@@ -159,7 +161,7 @@ fn a_real_disk_keeps_its_word_under_many_threads() {
     for form in crate::common::FORMS {
         let path = folder.path().join(format!("{form}.db"));
         let store = Store::options().form(form).open(&path).unwrap();
-        turmoil(&store);
+        turmoil(&store, &|| ());
         let memory = contents(&store);
         store.verify().unwrap();
         drop(store);

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use crate::common::{Pace, until};
 use codex_core::crypto::{Cipher, Envelope, KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Mode, Vfs};
@@ -64,42 +64,32 @@ fn check(store: &Store) {
 
 #[test]
 fn the_key_changes_and_the_root_is_renewed_beside_running_writers() {
+    const WRITERS: u32 = 3;
+    const STEPS: u32 = 20;
     for form in FORMS {
         let disk = FaultDir::new();
         let vfs = disk.vfs(1);
         let store = options(form).key(key(1)).open_in(&vfs, NAME).unwrap();
-        let stop = AtomicBool::new(false);
-        let written = [const { AtomicU32::new(0) }; 3];
+        let pace = Pace::default();
         std::thread::scope(|scope| {
-            for (writer, written) in written.iter().enumerate() {
-                let (store, stop) = (store.clone(), &stop);
+            for writer in 0..WRITERS {
+                let (store, pace) = (&store, &pace);
                 scope.spawn(move || {
-                    // Bounded, and no faster than a disk: what is written meanwhile is copied.
-                    let mut n = 0;
-                    while !stop.load(Ordering::Relaxed) && n < 500 {
-                        store.set(format!("{writer}/{n}"), &n).unwrap();
-                        n += 1;
-                        written.store(n, Ordering::Relaxed);
-                        std::thread::sleep(std::time::Duration::from_millis(1));
-                    }
+                    pace.each(|n| store.set(format!("{writer}/{n}"), &n).unwrap());
                 });
             }
-            let total = || written.iter().map(|of| of.load(Ordering::Relaxed)).sum::<u32>();
-            let some_more = || {
-                let before = total();
-                while total() < (before + 5).min(3 * 500) {
-                    std::thread::sleep(std::time::Duration::from_millis(1));
-                }
-            };
+            let _end = pace.end();
             for n in 2..6 {
-                some_more();
+                let before = store.stats().commits;
+                pace.allow(STEPS);
+                until("the writers are at it", || store.stats().commits > before + 5);
                 store.change_key(key(n)).unwrap();
                 store.rekey(key(n + 10)).unwrap();
+                pace.allow(STEPS);
                 store.checkpoint().unwrap();
                 store.rekey(key(n + 20)).unwrap();
                 store.verify().unwrap();
             }
-            stop.store(true, Ordering::Relaxed);
         });
         let anchor = store.anchor().unwrap();
         drop(store);
@@ -108,14 +98,10 @@ fn the_key_changes_and_the_root_is_renewed_beside_running_writers() {
         }
         let cut = disk.reboot(Survivors::Nothing).vfs(2);
         let store = options(form).key(key(25)).anchor(anchor).open_in(&cut, NAME).unwrap();
-        for (writer, written) in written.iter().enumerate() {
-            for n in 0..written.load(Ordering::Relaxed) {
-                assert_eq!(store.get::<u32>(format!("{writer}/{n}")).unwrap(), Some(n));
-            }
+        for (writer, n) in (0..WRITERS).flat_map(|writer| (0..8 * STEPS).map(move |n| (writer, n)))
+        {
+            assert_eq!(store.get::<u32>(format!("{writer}/{n}")).unwrap(), Some(n));
         }
-        let total: u32 = written.iter().map(|written| written.load(Ordering::Relaxed)).sum();
-        println!("{form}: {total} commits beside 4 changes and 8 rekeys");
-        assert!(total > 20, "{total}");
     }
 }
 

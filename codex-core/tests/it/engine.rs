@@ -4,10 +4,11 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::common::{scaled, seed, until};
 use crate::double::{
     Contents, Fault, absent, batch, engine, engine_at, in_memory, memory, number, put, remove,
     value,
@@ -167,11 +168,11 @@ fn writers_that_wait_share_a_group() {
         };
         // The first leads and waits for the disk, and the others for its group.
         scope.spawn(write(0));
-        wait_until("the first group is at the disk", || probe.begun() == 1);
+        until("the first group is at the disk", || probe.begun() == 1);
         for writer in 1..32 {
             scope.spawn(write(writer));
         }
-        wait_until("the others wait", || engine.stats().waiting == 31);
+        until("the others wait", || engine.stats().waiting == 31);
         drop(disk);
     });
     assert_eq!(probe.disk().groups, [1, 31]);
@@ -182,25 +183,27 @@ fn a_leader_that_panics_answers_everybody_and_poisons() {
     for _ in 0..scaled(100) {
         let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
         probe.fail_next(Fault::Panic);
-        let (answer, answers) = mpsc::channel();
-        for writer in 0..4 {
-            let (engine, answer) = (engine.clone(), answer.clone());
+        let write = |writer: u32| {
+            let engine = engine.clone();
             thread::spawn(move || {
                 let write = || engine.submit(Commit::one(put(&writer.to_string(), "1")));
-                let outcome = catch_unwind(AssertUnwindSafe(write));
-                answer.send(outcome.map_err(|_| ())).unwrap();
-            });
-        }
-        let mut panics = 0;
-        for _ in 0..4 {
-            let answer = answers.recv_timeout(HANGS);
-            match answer.expect("a waiter of a leader that panicked was never answered") {
-                Err(()) => panics += 1,
+                catch_unwind(AssertUnwindSafe(write))
+            })
+        };
+        // The first leads and is at the disk, and the others wait when it unwinds.
+        let disk = probe.disk();
+        let leader = write(0);
+        until("the group is at the disk", || probe.begun() == 1);
+        let waiters: Vec<_> = (1..4).map(write).collect();
+        until("the others wait", || engine.waiting() == 3);
+        drop(disk);
+        assert!(leader.join().unwrap().is_err(), "the leader did not panic");
+        for waiter in waiters {
+            match waiter.join().unwrap() {
                 Ok(Err(Error::Poisoned { .. })) => {}
-                Ok(other) => panic!("a write beside the panic ended in {other:?}"),
+                other => panic!("a write beside the panic ended in {other:?}"),
             }
         }
-        assert_eq!(panics, 1);
         assert!(memory(&engine).is_empty() && engine.poisoned().is_some());
         assert!(matches!(engine.flush(), Err(Error::Poisoned { .. })));
         assert!(matches!(engine.close(), Err(Error::Poisoned { .. })));
@@ -311,7 +314,7 @@ fn the_log_that_has_outgrown_the_image_is_checkpointed_in_the_background() {
     let (engine, probe) = engine(Form::Wal, Durability::Sync, true);
     probe.disk().wants_checkpoint = true;
     engine.submit(Commit::one(put("a", "1"))).unwrap();
-    wait_until("there is a checkpoint in the background", || engine.stats().checkpoints == 1);
+    until("there is a checkpoint in the background", || engine.stats().checkpoints == 1);
     assert_eq!(probe.disk().images.last().unwrap().1, memory(&engine));
     drop(engine);
     assert!(probe.disk().dropped);
@@ -322,10 +325,10 @@ fn what_is_written_at_interval_is_synced_in_the_background() {
     // The double's clock stands still, so the interval is as good as none.
     let (engine, probe) = engine(Form::Wal, Durability::Interval(Duration::ZERO), true);
     engine.submit(Commit::one(put("a", "1"))).unwrap();
-    wait_until("there is a sync in the background", || probe.disk().durable == 1);
+    until("there is a sync in the background", || probe.disk().durable == 1);
     probe.fail_next(Fault::Background);
     engine.submit(Commit::one(put("a", "2"))).unwrap();
-    wait_until("a failed sync poisons", || engine.poisoned().is_some());
+    until("a failed sync poisons", || engine.poisoned().is_some());
     let refused = engine.submit(Commit::one(put("a", "3")));
     assert!(matches!(refused, Err(Error::Poisoned { .. })));
     assert!(matches!(engine.flush(), Err(Error::Poisoned { .. })));
@@ -341,12 +344,12 @@ fn a_late_sync_does_not_make_the_next_one_late() {
     let held = probe.hold_syncs();
     engine.submit(Commit::one(put("a", "1"))).unwrap();
     clock.advance(INTERVAL);
-    wait_until("the first sync has begun", || probe.syncs() == 1);
+    until("the first sync has begun", || probe.syncs() == 1);
     engine.submit(Commit::one(put("b", "1"))).unwrap();
     clock.advance(INTERVAL);
     drop(held);
     // The clock stands still from here on.
-    wait_until("both are durable", || probe.disk().durable == 2);
+    until("both are durable", || probe.disk().durable == 2);
 }
 
 /// Random commits over 256 keys.
@@ -385,28 +388,6 @@ impl Random {
             _ => Commit::one(self.change()),
         }
     }
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < HANGS, "hangs: waits until {what}");
-        thread::yield_now();
-    }
-}
-
-/// Longer than anything takes: what has not come by then never will.
-const HANGS: Duration = Duration::from_secs(40);
-
-fn seed() -> u64 {
-    std::env::var("CODEX_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
-}
-
-fn scaled(count: u32) -> u32 {
-    let scale = std::env::var("CODEX_SCALE").ok().and_then(|scale| scale.parse().ok());
-    let scaled = f64::from(count) * scale.unwrap_or(1.0_f64);
-    // A count of iterations needs no more than this.
-    format!("{:.0}", scaled.clamp(1.0, 4e9)).parse().unwrap_or(count)
 }
 
 /// Long groups are applied to copies of the indexes, short ones in place.

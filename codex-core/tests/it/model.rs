@@ -302,6 +302,9 @@ fn check_at(options: Option<&OpenOptions>, lazy_images: bool, cases: u32) {
         let mut run = Run::new(files, lazy_images);
         for act in &acts {
             run.act(act);
+            if let Some((vfs, _)) = &run.files {
+                vfs.clock.sleep(Duration::from_millis(1));
+            }
         }
         run.check();
         run.reopen();

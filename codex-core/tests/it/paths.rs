@@ -4,13 +4,15 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Arc;
-use std::thread;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::{FORMS, closed, disk, fill, killed, open, options, storage};
 use codex_core::Store;
-use codex_core::vfs::{Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
+use codex_core::vfs::{
+    Clock, Dir, File, LockGuard, LockKind, MemDir, Metadata, Mode, Open, OsDir, SimClock, Vfs,
+};
 use codex_storage::Error as E;
 
 /// Why opening the path failed.
@@ -67,19 +69,51 @@ fn many_readers_share_a_store_that_no_writer_has_open() {
     }
 }
 
+/// A clock on which the first handle of a store is dropped at the third sleep of the next one.
+#[derive(Debug)]
+struct Releasing {
+    clock: SimClock,
+    first: Mutex<Option<Store>>,
+    sleeps: AtomicUsize,
+}
+
+impl Clock for Releasing {
+    fn now_us(&self) -> i64 {
+        self.clock.now_us()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration);
+        if self.sleeps.fetch_add(1, Ordering::Relaxed) == 2 {
+            drop(self.first.lock().unwrap().take());
+        }
+    }
+}
+
 #[test]
 fn the_lock_of_another_handle_is_waited_for() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("a.db");
-    let first = Store::open(&path).unwrap();
-    let wait = |timeout| Store::options().lock_timeout(timeout).open(&path);
-    let error = storage(wait(Duration::from_millis(50)).unwrap_err());
-    assert!(matches!(error, E::Locked { waited_ms: 50.., .. }), "{error}");
-    thread::scope(|scope| {
-        let second = scope.spawn(|| wait(Duration::from_hours(1)).unwrap());
-        drop(first);
-        second.join().unwrap().set("k", &1).unwrap();
-    });
+    for dir in
+        [Arc::new(MemDir::new()) as Arc<dyn Dir>, Arc::new(OsDir::open(folder.path()).unwrap())]
+    {
+        let vfs = Vfs { dir, ..Vfs::mem(crate::common::seed()) };
+        let first = Store::options().open_in(&vfs, "a.db").unwrap();
+        let wait = |vfs: &Vfs, ms| {
+            let options = Store::options().lock_timeout(Duration::from_millis(ms));
+            options.open_in(vfs, "a.db")
+        };
+        let error = storage(wait(&vfs, 50).unwrap_err());
+        assert!(matches!(error, E::Locked { waited_ms: 50, .. }), "{error}");
+        let (clock, sleeps) = (SimClock::new(), AtomicUsize::new(0));
+        let clock = Arc::new(Releasing { clock, first: Mutex::new(Some(first)), sleeps });
+        let second = wait(&Vfs { clock: clock.clone(), ..vfs }, 3_600_000).unwrap();
+        assert_eq!(clock.sleeps.load(Ordering::Relaxed), 3);
+        second.set("k", &1).unwrap();
+    }
 }
 
 #[test]

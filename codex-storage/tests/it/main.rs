@@ -42,6 +42,7 @@ mod torn;
 #[cfg(feature = "fault")]
 mod untouched;
 mod vfs_conformance;
+mod vfs_crash;
 mod vfs_fault;
 mod vfs_model;
 mod wal;

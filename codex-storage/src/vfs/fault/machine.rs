@@ -3,13 +3,12 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::disk::Disk;
 use super::plan::{Calls, Fault, Plan, Side, Strike};
 use super::{Call, CallKind};
 use crate::sync::{Condvar, Mutex, MutexGuard};
-use crate::vfs::{Clock, OsClock, SimClock};
+use crate::vfs::SimClock;
 
 /// Calls that are held; dropping it lets them go on.
 #[derive(Debug)]
@@ -33,18 +32,12 @@ impl Gate {
         self.machine.state().waiting_at(self.id)
     }
 
-    /// Waits until at least `count` calls are waiting, or `timeout` is over; says whether they
-    /// are.
-    pub fn wait_for(&self, count: usize, timeout: Duration) -> bool {
-        let clock = OsClock::new();
+    /// Waits until at least `count` calls are waiting.
+    pub fn wait_for(&self, count: usize) {
         let mut state = self.machine.state();
         while state.waiting_at(self.id) < count {
-            let Some(left) = timeout.checked_sub(clock.monotonic()) else {
-                return false;
-            };
-            state = self.machine.changed.wait_timeout(state, left);
+            state = self.machine.changed.wait(state);
         }
-        true
     }
 }
 
@@ -215,19 +208,13 @@ impl Machine {
         }
     }
 
-    /// Holds the call as long as its delays and gates say, with the disk free for others.
+    /// Holds the call as long as a gate does, with the disk free for others.
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, MachineState>,
         call: &Call,
     ) -> MutexGuard<'a, MachineState> {
         let process = state.process;
-        let delay = state.plan.delay_of(call);
-        if !delay.is_zero() {
-            drop(state);
-            OsClock::new().sleep(delay);
-            state = self.state();
-        }
         while let Some(id) = state.gate_before(call) {
             state.count_waiting(id, 1);
             self.changed.notify_all();

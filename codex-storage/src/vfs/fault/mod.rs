@@ -52,7 +52,6 @@ mod sweep;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use crash::{CrashChoice, CrashImages, NameModel, Survivors};
 pub use machine::Gate;
@@ -145,11 +144,6 @@ impl FaultDir {
         self.rule(calls, nth_from_now(nth), Strike::Fail(fault, side), lasting);
     }
 
-    /// Makes each of these calls take `duration` longer, in real time, without stopping others.
-    pub fn delay(&self, calls: Calls, duration: Duration) {
-        self.state().plan.delay(calls, duration);
-    }
-
     /// Stops these calls, before they do anything, until the gate is released or dropped.
     pub fn hold(&self, calls: Calls) -> Gate {
         let mut state = self.state();
@@ -157,7 +151,7 @@ impl FaultDir {
         Gate::new(Arc::clone(&self.machine), id)
     }
 
-    /// Forgets all faults, power cuts and delays that were planned. Gates stay.
+    /// Forgets all faults and power cuts that were planned. Gates stay.
     pub fn clear_plan(&self) {
         self.state().plan = Plan::default();
     }

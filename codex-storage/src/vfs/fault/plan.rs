@@ -3,7 +3,6 @@
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::{Call, CallKind};
 
@@ -124,7 +123,6 @@ impl Calls {
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     rules: Vec<Rule>,
-    delays: Vec<(Calls, Duration)>,
     pub(super) fired: u64,
 }
 
@@ -157,15 +155,6 @@ pub(super) enum Strike {
 impl Plan {
     pub(super) fn add(&mut self, calls: Calls, start: Start, strike: Strike, lasting: Lasting) {
         self.rules.push(Rule { calls, start, strike, lasting, spent: false });
-    }
-
-    pub(super) fn delay(&mut self, calls: Calls, duration: Duration) {
-        self.delays.push((calls, duration));
-    }
-
-    pub(super) fn delay_of(&self, call: &Call) -> Duration {
-        let delays = self.delays.iter().filter(|(calls, _)| calls.include(call));
-        delays.map(|(_, duration)| *duration).sum()
     }
 
     /// Returns the event at `call`. A power cut or a kill precedes errors, and older rules precede
