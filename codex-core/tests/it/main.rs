@@ -43,12 +43,13 @@ mod crypto_keys;
 #[cfg(all(feature = "crypto", feature = "fault"))]
 mod crypto_nonces;
 #[cfg(all(feature = "crypto", feature = "fault"))]
+mod crypto_planted;
+#[cfg(all(feature = "crypto", feature = "fault"))]
 mod crypto_secrets;
 #[cfg(not(loom))]
 mod engine;
 mod entry_points;
 mod full_disk;
-mod go_defects;
 #[cfg(not(loom))]
 mod group;
 mod looks;
@@ -60,3 +61,4 @@ mod moments;
 mod open;
 mod paths;
 mod recovery;
+mod user_code;

@@ -5,7 +5,7 @@ use crate::common::{
     storage,
 };
 use codex_core::vfs::{LockKind, Vfs};
-use codex_core::{Form, OnDamage, OpenOptions, Store};
+use codex_core::{Durability, Form, OnDamage, OpenOptions, Store};
 use codex_storage::Error as E;
 
 /// Why opening failed, after checking that it changed no file and left no lock behind.
@@ -337,5 +337,95 @@ fn an_anchor_shows_that_the_files_were_rolled_back() {
         assert_eq!(anchored.open_in(&vfs, "a.db").unwrap().len(), 4, "{form}");
         let error = refusal(&disk(&older), &anchored, "a.db");
         assert!(matches!(error, E::AnchorMismatch { seq: 4, .. }), "{form}: {error}");
+    }
+}
+
+/// The forms that keep a log.
+const LOGS: [Form; 2] = [Form::Wal, Form::Ledger];
+
+/// Where the log of these files ends: after its last byte that is not zero.
+fn end(log: &[u8]) -> usize {
+    log.iter().rposition(|byte| *byte != 0).unwrap() + 1
+}
+
+#[test]
+fn a_lost_sector_that_was_once_durable_is_damage_at_every_level() {
+    for form in LOGS {
+        for durability in [Durability::Sync, Durability::Os] {
+            let vfs = Vfs::mem(crate::common::seed());
+            let options = options(form).durability(durability);
+            let store = options.open_in(&vfs, "a.db").unwrap();
+            for n in 0..12 {
+                store.set_bytes(format!("key {n}"), [7; 300]).unwrap();
+            }
+            store.flush().unwrap();
+            let (before, log) = (files(&vfs), log_name(&files(&vfs), form));
+            store.set_bytes("behind the flush", [7; 300]).unwrap();
+            let after = files(&vfs);
+            let start = before[&log].windows(4).position(|bytes| bytes == b"CDXF").unwrap();
+            for sector in (start..end(&before[&log]) - 512).step_by(512) {
+                let mut lost = after.clone();
+                lost.get_mut(&log).unwrap()[sector..sector + 512].fill(0);
+                let error = storage(options.open_in(&disk(&lost), "a.db").unwrap_err());
+                let damage = matches!(error, E::Damaged { .. });
+                assert!(damage, "{form} {durability:?}, sector at {sector}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_is_one_frame_and_torn_anywhere_it_is_wholly_absent() {
+    for form in LOGS {
+        let vfs = Vfs::mem(crate::common::seed());
+        let store = open(&vfs, form);
+        store.set("before", &0).unwrap();
+        let groups = store.stats().storage.groups;
+        let (before, log) = (files(&vfs), log_name(&files(&vfs), form));
+        let mut batch = store.batch();
+        for n in 0..20 {
+            batch.set(format!("key {n}"), &n).unwrap();
+        }
+        batch.commit().unwrap();
+        assert_eq!(store.stats().storage.groups, groups + 1, "{form}: one frame");
+        let after = files(&vfs);
+        assert_eq!(open(&disk(&after), form).len(), 21);
+        let (from, to) = (end(&before[&log]), end(&after[&log]));
+        for cut in from..to {
+            let mut torn = after.clone();
+            torn.get_mut(&log).unwrap()[cut..to].fill(0);
+            let store = open(&disk(&torn), form);
+            assert!(store.len() == 1 && store.contains_key("before"), "{form} torn at {cut}");
+        }
+    }
+}
+
+#[test]
+fn a_checksum_of_zero_is_checked_like_any_other() {
+    for form in LOGS {
+        let files = killed(form);
+        let log = log_name(&files, form);
+        let frame = files[&log].windows(4).position(|bytes| bytes == b"CDXF").unwrap();
+        for checksum in [frame + 56, frame + 60] {
+            let mut without = files.clone();
+            without.get_mut(&log).unwrap()[checksum..checksum + 4].fill(0);
+            let error = options(form).open_in(&disk(&without), "a.db").unwrap_err();
+            assert!(error.is_damage(), "{form}: {error}");
+        }
+    }
+    for form in [Form::Wal, Form::Snapshot] {
+        let vfs = Vfs::mem(crate::common::seed());
+        fill(&open(&vfs, form)).close().unwrap();
+        let files = files(&vfs);
+        let image = &files["a.db"];
+        // Of the header, of the first block's payload and header, of all blocks, of the footer, of
+        // the second header.
+        let second = image.len() - 512;
+        for checksum in [508, 512 + 24, 512 + 28, second - 92, second - 4, second + 508] {
+            let mut without = files.clone();
+            without.get_mut("a.db").unwrap()[checksum..checksum + 4].fill(0);
+            let error = options(form).open_in(&disk(&without), "a.db").unwrap_err();
+            assert!(error.is_damage(), "{form} at {checksum}: {error}");
+        }
     }
 }

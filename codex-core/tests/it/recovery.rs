@@ -1,10 +1,11 @@
 //! Power cuts and failing calls at every call to the disk, through the whole store: what was
 //! acknowledged is there, what failed is not, what is in doubt is said to be. Of the sequences of
-//! each form every other one runs encrypted; with the next seed, the others.
+//! each form every other one runs encrypted; with the next seed, the others. One call in four is
+//! struck, with the next seed the next ones, and each in a whole run.
 
 use std::collections::BTreeMap;
 
-use crate::common::{FORMS, contents, scaled, seed};
+use crate::common::{FORMS, contents, sampled, scaled, seed};
 use codex_core::vfs::fault::{CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::{CheckpointPolicy, Durability, Form, OpenOptions, Result, Store};
 
@@ -204,6 +205,9 @@ fn choice(images_max: u32, salt: u64) -> CrashChoice {
     }
 }
 
+/// Every how many-th call is struck, but for a whole run.
+const STRIDE: usize = 4;
+
 /// How many calls the sequence makes on a healthy disk.
 fn calls(kept: Kept, steps: &[Step]) -> u64 {
     let dir = FaultDir::new();
@@ -240,7 +244,7 @@ fn cut_at_every_call(
     for kept in Kept::all(durability) {
         for (number, steps) in SEQUENCES.iter().enumerate() {
             let kept = kept.running(number);
-            for call in (0..calls(kept, steps)).step_by(crate::common::stride()) {
+            for call in sampled(0..calls(kept, steps), STRIDE, number) {
                 for side in [Side::Before, Side::After] {
                     let dir = FaultDir::new();
                     dir.cut_power_at(call, side);
@@ -395,7 +399,7 @@ fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)])
     for kept in Kept::all(durability) {
         for (number, steps) in SEQUENCES.iter().enumerate() {
             let kept = kept.running(number);
-            for call in (0..calls(kept, steps)).step_by(crate::common::stride()) {
+            for call in sampled(0..calls(kept, steps), STRIDE, number) {
                 for &(fault, lasting, side) in faults {
                     let dir = FaultDir::new();
                     dir.fail_at(call, fault, lasting, side);

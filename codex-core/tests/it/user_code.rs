@@ -1,0 +1,169 @@
+//! The code of users: closures, encodings and keys run under no lock and may use the store.
+
+use crate::common::{FORMS, open};
+use codex_core::vfs::Vfs;
+use codex_core::{Error, Store};
+
+#[test]
+fn user_code_runs_under_no_lock() {
+    /// A value whose encoding and decoding use the store, as a user's may.
+    #[derive(Debug, PartialEq)]
+    struct Nosy(u32);
+
+    thread_local! {
+        static STORE: std::cell::RefCell<Option<Store>> = const { std::cell::RefCell::new(None) };
+    }
+    fn touch() {
+        let store = STORE.with(|store| store.borrow().clone()).unwrap();
+        store.set("touched", &1).unwrap();
+        assert!(store.iter().count() >= 1 && store.get::<i32>("touched").unwrap().is_some());
+    }
+    impl serde::Serialize for Nosy {
+        fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            touch();
+            self.0.serialize(serializer)
+        }
+    }
+    impl<'de> serde::Deserialize<'de> for Nosy {
+        fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            touch();
+            u32::deserialize(deserializer).map(Self)
+        }
+    }
+
+    /// A key that does so when it is asked for its bytes.
+    struct NosyKey(&'static str);
+    impl AsRef<[u8]> for NosyKey {
+        fn as_ref(&self) -> &[u8] {
+            touch();
+            self.0.as_bytes()
+        }
+    }
+
+    for form in FORMS {
+        let vfs = Vfs::mem(crate::common::seed());
+        let store = open(&vfs, form);
+        STORE.set(Some(store.clone()));
+        store.set(NosyKey("k"), &1_u8).unwrap();
+        assert!(store.contains_key(NosyKey("k")) && store.get_bytes(NosyKey("k")).is_some());
+        assert_eq!(store.range(NosyKey("k")..=NosyKey("k")).count(), 1);
+        assert_eq!(store.prefix(NosyKey("k")).count(), 1);
+        assert!(store.snapshot().contains_key(NosyKey("k")));
+        assert!(store.update(NosyKey("k"), |_: Option<u8>| None).unwrap().is_none());
+        assert!(!store.remove(NosyKey("k")).unwrap());
+        assert_eq!(store.remove_prefix(NosyKey("k")).unwrap(), 0);
+        store.set("n", &Nosy(1)).unwrap();
+        assert_eq!(store.get("n").unwrap(), Some(Nosy(1)));
+        let add = |n: Option<Nosy>| {
+            store.update("inner", |n: Option<u32>| Some(n.unwrap_or(0) + 1)).unwrap();
+            store.remove("touched").unwrap();
+            n.map(|n| Nosy(n.0 + 1))
+        };
+        assert_eq!(store.update("n", add).unwrap(), Some(Nosy(2)));
+        assert!(store.compare_exchange("n", Some(&Nosy(2)), Some(&Nosy(3))).unwrap());
+        let mut batch = store.batch();
+        batch.set("m", &Nosy(4)).unwrap();
+        batch.commit().unwrap();
+        let all: Result<Vec<Nosy>, Error> = store.range("m"..="n").map(|e| e.value()).collect();
+        assert_eq!(all.unwrap(), [Nosy(4), Nosy(3)], "{form}");
+        STORE.set(None);
+    }
+}
+
+#[test]
+fn the_closure_of_an_update_may_use_the_store() {
+    let store = Store::in_memory().unwrap();
+    store.set("other", "other").unwrap();
+    let mut calls = 0;
+    let new = store.update("n", |n: Option<u32>| {
+        calls += 1;
+        store.set("seen", &calls).unwrap();
+        store.update("inner", |inner: Option<u32>| Some(inner.unwrap_or(0) + 1)).unwrap();
+        assert!(store.contains_key("other") && store.iter().count() >= 2);
+        Some(n.unwrap_or(0) + store.get::<u32>("inner").unwrap().unwrap())
+    });
+    assert_eq!(new.unwrap(), Some(1));
+    assert_eq!((calls, store.get("inner").unwrap()), (1, Some(1_u32)));
+}
+
+fn in_another_thread(run: impl FnOnce() + Send) {
+    std::thread::scope(|scope| scope.spawn(run).join().unwrap());
+}
+
+#[test]
+fn an_update_whose_key_changes_under_its_closure_sees_the_change() {
+    let store = Store::in_memory().unwrap();
+    let mut interfered = false;
+    let new = store.update("n", |n: Option<u32>| {
+        if !std::mem::replace(&mut interfered, true) {
+            in_another_thread(|| store.set("n", &40_u32).unwrap());
+        }
+        Some(n.unwrap_or(0) + 2)
+    });
+    assert_eq!((new.unwrap(), store.get("n").unwrap()), (Some(42), Some(42_u32)));
+}
+
+#[test]
+fn an_update_that_is_overtaken_every_time_gives_up_with_contended() {
+    let store = Store::in_memory().unwrap();
+    let updated = store.update("n", |_: Option<u32>| {
+        in_another_thread(|| store.set("n", &7_u32).unwrap());
+        Some(1)
+    });
+    assert!(matches!(updated, Err(Error::Contended { key_len: 1, .. })), "{updated:?}");
+    assert_eq!(store.get("n").unwrap(), Some(7_u32));
+}
+
+#[test]
+fn an_update_whose_closure_writes_its_own_key_is_an_error_at_once() {
+    type Write = fn(&Store);
+    let writes: [Write; 6] = [
+        |store| store.set("k", &5_u32).unwrap(),
+        |store| assert!(store.remove("k").unwrap()),
+        |store| store.clear().unwrap(),
+        |store| assert_eq!(store.remove_prefix("k").unwrap(), 1),
+        |store| {
+            let mut batch = store.batch();
+            batch.set("other", &1_u32).unwrap().set("k", &5_u32).unwrap();
+            batch.commit().unwrap();
+        },
+        |store| assert!(store.update("k", |n: Option<u32>| n.map(|n| n + 1)).is_ok()),
+    ];
+    for write in writes {
+        let store = Store::in_memory().unwrap();
+        store.set("k", &1_u32).unwrap();
+        let mut rounds = 0;
+        let error = store.update("k", |n: Option<u32>| {
+            rounds += 1;
+            write(&store);
+            n
+        });
+        let error = error.unwrap_err();
+        assert!(matches!(error, Error::UpdatesItself { key_len: 1 }), "{error}");
+        assert!(error.to_string().contains("writes the key"), "{error}");
+        assert_eq!(rounds, 1);
+        // Nothing of it is left behind.
+        store.update("k", |n: Option<u32>| Some(n.unwrap_or(0) + 1)).unwrap();
+    }
+}
+
+#[test]
+fn an_update_whose_closure_writes_other_keys_or_another_store_goes_on() {
+    let (store, other) = (Store::in_memory().unwrap(), Store::in_memory().unwrap());
+    let updated = store.update("k", |n: Option<u32>| {
+        store.set("a", &1_u32).unwrap();
+        other.set("k", &2_u32).unwrap();
+        // Removing what is not there changes nothing.
+        assert!(!store.remove("k").unwrap());
+        store.update("b", |_: Option<u32>| Some(3)).unwrap();
+        Some(n.unwrap_or(0) + 1)
+    });
+    assert_eq!(updated.unwrap(), Some(1));
+    // A panic ends the update, too.
+    let panicking = std::panic::catch_unwind(|| {
+        let _ = store.update("k", |_: Option<u32>| -> Option<u32> { panic!("of the user") });
+    });
+    assert!(panicking.is_err());
+    store.set("k", &7_u32).unwrap();
+    assert_eq!(store.take::<u32>("k").unwrap(), Some(7));
+}
