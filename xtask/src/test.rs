@@ -9,7 +9,7 @@ use crate::{Command, Outcome, free_word};
 pub(crate) const COMMAND: Command = Command {
     name: "test",
     args: "[NAME] [--alone]",
-    about: "run the tests (whose names contain NAME), together or package by package",
+    about: "run the tests (whose names contain NAME), together or package by package and whole",
     run,
 };
 
@@ -49,12 +49,26 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
 /// compiler: on when packages are tested alone, as CI does, and off in the newcomer's first run.
 const ORACLE: &str = "oracle";
 
+/// The variable by which the tests that sample their cases by default run each of them.
+const WHOLE: &str = "CODEX_WHOLE";
+
 /// What to test at a time.
 struct Scope {
     /// All packages, or one with its features, in cargo's words.
     cargo: String,
+    /// Whether each case runs of the tests that sample them otherwise.
+    is_whole: bool,
     /// Whether it has a library, and so may have doctests.
     has_lib: bool,
+}
+
+impl Scope {
+    /// Tells the tests whether to look at samples of their cases or at each.
+    fn sample(&self, cargo: &mut std::process::Command) {
+        if self.is_whole {
+            cargo.env(WHOLE, "1");
+        }
+    }
 }
 
 type Runner = fn(&Workspace, &Scope, Option<&str>) -> Outcome<(Counts, bool)>;
@@ -62,26 +76,29 @@ type Runner = fn(&Workspace, &Scope, Option<&str>) -> Outcome<(Counts, bool)>;
 /// All packages together, or each with the features that it has by itself.
 fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<Scope>> {
     if !alone {
-        return Ok(vec![Scope { cargo: "--workspace".to_owned(), has_lib: true }]);
+        return Ok(vec![Scope { cargo: "--workspace".to_owned(), is_whole: false, has_lib: true }]);
     }
     let scope = |package: &Package| {
         let oracle = package.feature_names().contains(&ORACLE);
         let features = if oracle { " --features oracle" } else { "" };
         let cargo = format!("--package {}{features}", package.name);
-        Scope { cargo, has_lib: package.has_lib() }
+        Scope { cargo, is_whole: true, has_lib: package.has_lib() }
     };
     Ok(workspace.members()?.iter().map(scope).collect())
 }
 
 fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
     let ended = if workspace.has("nextest") {
-        workspace.cargo("nextest run --no-run").words(&scope.cargo).progress()?;
-        let mut cargo = workspace.cargo("nextest run --cargo-quiet --no-tests pass");
+        // Not the examples, which `check` compiles.
+        workspace.cargo("nextest run --no-run --tests").words(&scope.cargo).progress()?;
+        let mut cargo = workspace.cargo("nextest run --tests --cargo-quiet --no-tests pass");
         cargo.words("--no-fail-fast --status-level slow --final-status-level fail");
+        scope.sample(&mut cargo);
         cargo.words(&scope.cargo).args(name).collect(None, true)?
     } else {
         workspace.cargo("test --no-run --tests").words(&scope.cargo).progress()?;
         let mut cargo = workspace.cargo("test --quiet --tests --no-fail-fast");
+        scope.sample(&mut cargo);
         cargo.words(&scope.cargo).args(name).collect(None, true)?
     };
     Ok((Counts::of(&ended.output), ended.success()))
