@@ -1,10 +1,16 @@
 //! What the tests of opening, recovery and the model share: directories as bytes, scale and seed.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(
+    clippy::disallowed_types,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, says what it waits for, and has locks of its own"
+)]
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use codex_core::vfs::{Mode, Open, Vfs};
 use codex_core::{Error, Form, OpenOptions, Store};
@@ -21,36 +27,43 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// Paces threads that work beside a test: each takes as many steps as the test has allowed.
 #[derive(Debug, Default)]
 pub struct Pace {
-    allowed: AtomicU32,
-    ended: AtomicBool,
+    state: Mutex<PaceState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct PaceState {
+    allowed: u32,
+    ended: bool,
 }
 
 impl Pace {
     /// Allows each thread so many more steps.
     pub fn allow(&self, steps: u32) {
-        self.allowed.fetch_add(steps, Ordering::SeqCst);
+        self.change(|state| state.allowed += steps);
     }
 
     /// Takes each step that is allowed, until the end.
     pub fn each(&self, mut step: impl FnMut(u32)) {
-        let mut taken = 0;
-        loop {
-            // Order: before the look at the steps: none is allowed after the end.
-            let ended = self.ended.load(Ordering::SeqCst);
-            if taken < self.allowed.load(Ordering::SeqCst) {
-                step(taken);
-                taken += 1;
-            } else if ended {
+        for taken in 0.. {
+            let idle = |state: &mut PaceState| taken >= state.allowed && !state.ended;
+            let state = self.changed.wait_while(self.state.lock().unwrap(), idle).unwrap();
+            if taken >= state.allowed {
                 return;
-            } else {
-                std::thread::yield_now();
             }
+            drop(state);
+            step(taken);
         }
     }
 
     /// Ends the threads when it is dropped, by a panic too.
     pub fn end(&self) -> EndOf<'_> {
         EndOf(self)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut PaceState)) {
+        change(&mut self.state.lock().unwrap());
+        self.changed.notify_all();
     }
 }
 
@@ -60,7 +73,7 @@ pub struct EndOf<'a>(&'a Pace);
 
 impl Drop for EndOf<'_> {
     fn drop(&mut self) {
-        self.0.ended.store(true, Ordering::SeqCst);
+        self.0.change(|state| state.ended = true);
     }
 }
 
