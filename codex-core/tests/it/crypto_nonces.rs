@@ -311,7 +311,7 @@ fn restore(vfs: &Vfs, saved: &BTreeMap<String, Vec<u8>>) {
 
 #[test]
 fn no_pair_of_key_and_nonce_ever_comes_twice() {
-    let cycles = scaled(10_000);
+    let cycles = scaled(3_000);
     let seed = seed();
     let book = Arc::new(Mutex::new(Book::default()));
     let mut run = Run {
