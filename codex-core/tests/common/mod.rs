@@ -217,11 +217,15 @@ pub fn scaled(count: u32) -> u32 {
     scaled.max(1)
 }
 
+/// Every how many-th case is looked at: each in a whole run.
+pub fn stride(stride: usize) -> usize {
+    if std::env::var_os("CODEX_WHOLE").is_some() { 1 } else { stride }
+}
+
 /// Samples one of `stride` cases, others for another `turn` and another seed: each of them in a
 /// run of everything (`CODEX_WHOLE`).
 pub fn sampled(cases: Range<u64>, stride: usize, turn: usize) -> impl Iterator<Item = u64> {
-    let is_whole = std::env::var_os("CODEX_WHOLE").is_some();
-    let stride = if is_whole { 1 } else { stride };
+    let stride = self::stride(stride);
     let first = usize::try_from(seed()).unwrap().wrapping_add(turn) % stride;
     cases.skip(first).step_by(stride)
 }

@@ -265,7 +265,7 @@ fn behind_a_sync(store: &Store, disk: &FaultDir, first: Act<'_>, others: Vec<Act
     thread::scope(|scope| {
         let gate = disk.hold(Calls::of(CallKind::Sync));
         scope.spawn(first);
-        assert!(gate.wait_for(1, HANGS));
+        gate.wait_for(1);
         for (before, act) in others.into_iter().enumerate() {
             assert_eq!(store.stats().waiting, before);
             scope.spawn(act);
