@@ -1,7 +1,7 @@
-//! Fixed-width little-endian fields, read from and written to byte slices of a known length.
+//! Little-endian fields of fixed width, read from and written to byte slices of known length.
 
-/// Reads fields one after the other. After the end it reads zeros: callers check the length
-/// once, before the first field.
+/// Reads fields in order. After the end of the bytes it returns zeros, so callers check the length
+/// once before the first field.
 #[derive(Debug)]
 pub(crate) struct Fields<'a> {
     rest: &'a [u8],
@@ -12,8 +12,11 @@ impl<'a> Fields<'a> {
         Self { rest: bytes }
     }
 
+    /// Reads the next `N` bytes.
     pub(crate) fn array<const N: usize>(&mut self) -> [u8; N] {
         let Some((field, rest)) = self.rest.split_first_chunk::<N>() else {
+            // No part of a field is returned: the last bytes are skipped, and every later field is
+            // zero.
             self.rest = &[];
             return [0; N];
         };
@@ -42,33 +45,33 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// Writes a field at its offset in a buffer that this program laid out.
+/// Writes a field at its offset, in a buffer that this program laid out.
 ///
 /// # Panics
-/// If the field does not lie in the buffer: a wrong offset stops the writer, before a byte of it
-/// reaches the disk.
+/// If the field is not inside the buffer. A wrong offset stops the writer before a byte of the
+/// buffer is written to the disk.
 #[expect(clippy::indexing_slicing, reason = "a field lies in the buffer that was made for it")]
 pub(crate) fn put<const N: usize>(to: &mut [u8], at: usize, bytes: [u8; N]) {
     to[at..at + N].copy_from_slice(&bytes);
 }
 
-/// A length in memory as the width that files use.
+/// Converts a length in memory to the width that files use.
 pub(crate) fn u64_of(len: usize) -> u64 {
     u64::try_from(len).expect("no machine has addresses of more than 64 bits")
 }
 
-/// The length of a buffer, or a number that is smaller than one, as the width of memory.
+/// Converts the length of a buffer, or a smaller number, to the width of memory.
 pub(crate) fn usize_of(len: u64) -> usize {
     usize::try_from(len).expect("a buffer fits the memory")
 }
 
-/// Whether there is nothing but zeros.
+/// Returns whether all bytes are zero.
 pub(crate) fn is_zero(bytes: &[u8]) -> bool {
-    // Compared in blocks: this runs over all the space ahead of a log.
+    // Compared in blocks, because this runs over all the reserved space of a log.
     bytes.chunks(ZEROS.len()).all(|chunk| ZEROS.starts_with(chunk))
 }
 
-/// The length of `bytes` without the zeros at its end.
+/// Returns the length of `bytes` without the zeros at the end.
 pub(crate) fn len_without_zeros(bytes: &[u8]) -> usize {
     let mut end = bytes.len();
     for chunk in bytes.rchunks(ZEROS.len()) {

@@ -1,16 +1,16 @@
-//! The history digest of a ledger: SHA-256 chained over its commits, stored in each of them.
+//! The history digest of a ledger: SHA-256, chained over its commits and stored in each of them.
 //!
-//! The input of the hash is `docs/FORMAT.md`, section "History digest".
+//! The input of the hash is in `docs/FORMAT.md`, section "History digest".
 
 use sha2::{Digest, Sha256};
 
 use crate::batch::{BATCH_HEAD, Group, Seq};
 use crate::codec::{Fields, put};
 
-/// SHA-256 over a history.
+/// The SHA-256 of a history.
 pub(crate) type HistoryDigest = [u8; 32];
 
-/// The digest after one commit of a ledger.
+/// Returns the digest after one commit of a ledger.
 pub(crate) fn of_commit(
     before: &HistoryDigest,
     seq: Seq,
@@ -28,28 +28,28 @@ pub(crate) fn of_commit(
     sha.finalize().into()
 }
 
-/// The bytes between the lengths and the records of a ledger's batch.
+/// The bytes between the lengths and the records of a batch of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
-    /// When the commit was made, in microseconds since 1970 (UTC).
+    /// The time of the commit, in microseconds since 1970 (UTC).
     pub(crate) time_us: i64,
-    /// The digest of the history up to it.
+    /// The digest of the history up to this commit.
     pub(crate) digest: HistoryDigest,
 }
 
 impl Stamp {
-    /// Reads the extra of a batch.
+    /// Reads the stamp from the extra bytes of a batch.
     pub(crate) fn read(extra: &[u8]) -> Self {
         let mut fields = Fields::new(extra);
         Self { time_us: fields.i64(), digest: fields.array() }
     }
 }
 
-/// Writes time and digest into each batch of `group`, whose first is commit `first`, and returns
-/// the digest after the last.
+/// Writes time and digest into each batch of `group`, whose first batch is commit `first`. Returns
+/// the digest after the last batch.
 ///
 /// # Panics
-/// If a batch has no room for them: the group was laid out for another form.
+/// If a batch has no room for them, because the group was laid out for another form.
 #[expect(clippy::indexing_slicing, reason = "a group ends with its last batch")]
 pub(crate) fn stamp(
     group: &mut Group,
@@ -57,6 +57,7 @@ pub(crate) fn stamp(
     first: Seq,
     time_us: i64,
 ) -> HistoryDigest {
+    // Each digest is the input of the next one, so the batches are stamped in the order of commits.
     let mut digest = *before;
     let ends = group.ends().to_vec();
     let len = group.len();
@@ -68,6 +69,7 @@ pub(crate) fn stamp(
     digest
 }
 
+/// Stamps one batch, and returns the digest after it.
 #[expect(clippy::indexing_slicing, reason = "a batch begins with its head")]
 fn stamp_batch(batch: &mut [u8], before: &HistoryDigest, seq: Seq, time_us: i64) -> HistoryDigest {
     let count = Fields::new(batch).u32();
@@ -78,7 +80,7 @@ fn stamp_batch(batch: &mut [u8], before: &HistoryDigest, seq: Seq, time_us: i64)
     digest
 }
 
-/// Time and digest, in bytes.
+/// The length of time and digest, in bytes.
 pub(crate) const STAMP_LEN: usize = 40;
 
 #[cfg(test)]

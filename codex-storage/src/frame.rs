@@ -1,8 +1,8 @@
-//! The frame: one commit group in a log, bound to its file, generation and offset.
+//! The frame: one commit group in a log, bound to its file, its generation and its offset.
 //!
-//! The layout is `docs/FORMAT.md`, section "Frames".
+//! The layout is in `docs/FORMAT.md`, section "Frames".
 
-// Its numbers come from files.
+// The numbers in this module come from files.
 #![warn(clippy::arithmetic_side_effects)]
 
 use crate::batch::Seq;
@@ -10,7 +10,7 @@ use crate::codec::{Fields, is_zero, put, u64_of};
 use crate::header::NUMBER_MAX;
 use crate::seal::TAG_LEN;
 
-/// The log that a frame belongs to.
+/// The identity of the log to which a frame belongs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct LogId {
     pub(crate) file_id: [u8; 16],
@@ -18,18 +18,19 @@ pub(crate) struct LogId {
 }
 
 impl LogId {
-    /// The purpose that the key of an epoch of this log is derived for.
+    /// Returns the purpose for which the key of an epoch of this log is derived.
     pub(crate) fn info(&self) -> Vec<u8> {
         [b"codexdb frame 1".as_slice(), &self.file_id, &self.generation.to_le_bytes()].concat()
     }
 
-    /// The bytes that every frame at `offset` is bound to without storing them.
+    /// Returns the bytes that identify a place in this log. Every frame at `offset` is bound to
+    /// them, but does not store them.
     fn binding(&self, offset: u64) -> Vec<u8> {
         [self.file_id.as_slice(), &self.generation.to_le_bytes(), &offset.to_le_bytes()].concat()
     }
 }
 
-/// The fields of a frame header, without its two checksums.
+/// The fields of a frame header, except its two checksums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FrameHeader {
     pub(crate) kind: u8,
@@ -44,7 +45,8 @@ pub(crate) struct FrameHeader {
 }
 
 impl FrameHeader {
-    /// The bytes that are authenticated with the payload, which the checksums are not.
+    /// Returns the bytes of the header before its checksums. They are authenticated with the
+    /// payload.
     pub(crate) fn prefix(&self) -> [u8; PREFIX_LEN] {
         let mut out = [0; PREFIX_LEN];
         put(&mut out, 0, MAGIC);
@@ -59,7 +61,7 @@ impl FrameHeader {
         out
     }
 
-    /// The whole header of a frame at `offset`, and the frame's chain value.
+    /// Returns the complete header of a frame at `offset`, and the chain value of the frame.
     pub(crate) fn encode(
         &self,
         log: &LogId,
@@ -69,20 +71,22 @@ impl FrameHeader {
         let mut out = [0; FRAME_HEAD];
         put(&mut out, 0, self.prefix());
         put(&mut out, PREFIX_LEN, payload_crc.to_le_bytes());
+        // Order: the checksum of the payload is part of the bytes that the checksum of the header
+        // covers.
         let crc = header_crc(log, offset, &out[..HEADER_CRC_OFFSET]);
         put(&mut out, HEADER_CRC_OFFSET, crc.to_le_bytes());
         (out, chain(crc, payload_crc))
     }
 
-    /// The bytes that are bound to a sealed frame at `offset` beside its payload: place, header,
-    /// and the tag of the sealed frame before it.
+    /// Returns the bytes that are authenticated with the payload of a sealed frame at `offset`: its
+    /// place, its header, and the tag of the sealed frame before it.
     pub(crate) fn aad(&self, log: &LogId, offset: u64, previous_tag: &[u8; TAG_LEN]) -> Vec<u8> {
         [log.binding(offset).as_slice(), &self.prefix(), previous_tag].concat()
     }
 
-    /// Whether this build knows the kind and the flags, and no number is out of its range.
+    /// Returns whether this build knows the kind and the flags, and all numbers are in range.
     pub(crate) fn is_known(&self) -> bool {
-        // A resume and a close announce the commit after the last.
+        // A resume or a close has the number of the next commit, which may be one larger.
         let numbers = [self.seq.saturating_sub(1), self.durable, self.counter];
         matches!(self.kind, GROUP | RESUME | CLOSE)
             && self.flags & !(LAZY | SALTED) == 0
@@ -90,23 +94,23 @@ impl FrameHeader {
             && self.last_seq().is_none_or(|last| last <= NUMBER_MAX)
     }
 
-    /// Whether the frame was written without a sync of its own.
+    /// Returns whether the frame was written without its own sync.
     pub(crate) fn is_lazy(&self) -> bool {
         self.flags & LAZY != 0
     }
 
-    /// Whether the payload begins with the salt of a new epoch.
+    /// Returns whether the payload begins with the salt of a new epoch.
     pub(crate) fn is_salted(&self) -> bool {
         self.flags & SALTED != 0
     }
 
-    /// Header, payload and end byte, without the padding.
+    /// Returns the length of header, payload and end byte, without the padding.
     pub(crate) fn len(&self) -> u64 {
         u64_of(FRAME_HEAD).saturating_add(u64::from(self.payload_len)).saturating_add(1)
     }
 
-    /// The last commit of the frame; of a resume or close the one before it. `None` when the
-    /// numbers do not go together.
+    /// Returns the last commit of the frame; for a resume or a close, the commit before it. Returns
+    /// `None` if the numbers contradict each other.
     pub(crate) fn last_seq(&self) -> Option<Seq> {
         let batches = u64::from(self.batches);
         if (self.kind == GROUP) == (batches == 0) {
@@ -116,7 +120,7 @@ impl FrameHeader {
     }
 }
 
-/// A frame header whose checksum is right for its place.
+/// A frame header whose checksum matches its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Parsed {
     pub(crate) header: FrameHeader,
@@ -125,8 +129,8 @@ pub(crate) struct Parsed {
 }
 
 impl Parsed {
-    /// Reads the header of the frame that begins at `offset`; `None` when there is none that
-    /// was written there.
+    /// Parses the header of the frame at `offset`. Returns `None` if no header was written for this
+    /// place.
     pub(crate) fn parse(bytes: &[u8], log: &LogId, offset: u64) -> Option<Self> {
         if !bytes.starts_with(&MAGIC) {
             return None;
@@ -140,7 +144,7 @@ impl Parsed {
         let _magic = fields.u32();
         let (kind, mut flags, zero) = (fields.u8(), fields.u8(), fields.u16());
         if zero != 0 {
-            // As unknown as a flag would be.
+            // A value that no build has written is treated like an unknown flag.
             flags = u8::MAX;
         }
         let header = FrameHeader {
@@ -158,8 +162,8 @@ impl Parsed {
         Some(Self { header, payload_crc, chain: chain(crc, payload_crc) })
     }
 
-    /// Whether the bytes after the header are those that were written: `body` is the payload, the
-    /// end byte and the padding.
+    /// Returns whether the bytes after the header are as written. `body` is the payload, the end
+    /// byte and the padding.
     pub(crate) fn is_intact(&self, body: &[u8]) -> bool {
         let Ok(payload_len) = usize::try_from(self.header.payload_len) else { return false };
         let Some((payload, end)) = body.split_at_checked(payload_len) else { return false };
@@ -168,15 +172,17 @@ impl Parsed {
     }
 }
 
-/// `len` rounded up to where the next frame can begin.
+/// Returns `len` rounded up to the offset at which the next frame can begin.
 pub(crate) fn padded(len: u64) -> u64 {
     len.saturating_add(ALIGN - 1) & !(ALIGN - 1)
 }
 
+/// Returns the checksum of a header, which also covers its place.
 fn header_crc(log: &LogId, offset: u64, bytes: &[u8]) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&log.binding(offset)), bytes)
 }
 
+/// Returns the chain value: both checksums of a frame.
 fn chain(header_crc: u32, payload_crc: u32) -> u64 {
     u64::from(header_crc) << 32 | u64::from(payload_crc)
 }
@@ -185,27 +191,27 @@ fn chain(header_crc: u32, payload_crc: u32) -> u64 {
 pub(crate) const MAGIC: [u8; 4] = *b"CDXF";
 /// A commit group.
 pub(crate) const GROUP: u8 = 1;
-/// Where reading goes on after a tail that recovery left out.
+/// A resume: reading continues here after a tail that recovery left out.
 pub(crate) const RESUME: u8 = 2;
-/// The mark of a clean end.
+/// The mark of a clean close.
 pub(crate) const CLOSE: u8 = 3;
-/// Written at a level that does not sync each frame.
+/// The flag of a frame that was written without its own sync.
 pub(crate) const LAZY: u8 = 1;
-/// The payload begins with the salt of the epoch.
+/// The flag of a frame whose payload begins with the salt of the epoch.
 pub(crate) const SALTED: u8 = 2;
 /// The last byte of a frame.
 pub(crate) const END: u8 = 0xA5;
-/// Frames begin at multiples of this, in bytes.
+/// The alignment of frames, in bytes.
 pub(crate) const ALIGN: u64 = 64;
-/// A frame header, in bytes.
+/// The length of a frame header, in bytes.
 pub(crate) const FRAME_HEAD: usize = 64;
-/// The part of it before the checksums, in bytes.
+/// The length of the header before its checksums, in bytes.
 pub(crate) const PREFIX_LEN: usize = 56;
-/// Where the checksum of a frame header is.
+/// The offset of the checksum of a frame header.
 const HEADER_CRC_OFFSET: usize = 60;
-/// The unit that the disk writes wholly, or a prefix of it, in bytes.
+/// The unit of which a disk writes all or a prefix, in bytes.
 pub(crate) const SECTOR: u64 = 512;
-/// The salt of an epoch, in bytes.
+/// The length of the salt of an epoch, in bytes.
 pub(crate) const SALT_LEN: usize = 32;
 
 #[cfg(test)]

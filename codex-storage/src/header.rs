@@ -1,6 +1,6 @@
-//! The header of every file: who it is, what precedes it, and the envelope of its root key.
+//! The header of every file: its identity, its predecessor, and the envelope of its root key.
 //!
-//! The layout and the order of the checks are `docs/FORMAT.md`, section "Header".
+//! The layout and the order of the checks are in `docs/FORMAT.md`, section "Header".
 
 mod found;
 mod key;
@@ -25,49 +25,49 @@ use crate::vfs::Vfs;
 pub(crate) struct Header {
     pub(crate) kind: FileKind,
     pub(crate) form: Form,
-    /// 0 in a plain store.
+    /// Zero in a plain store.
     pub(crate) cipher: u8,
     pub(crate) store_id: [u8; 16],
     pub(crate) file_id: [u8; 16],
     pub(crate) generation: u64,
     pub(crate) base_seq: Seq,
     pub(crate) created_us: i64,
-    /// 0 in a ledger.
+    /// Zero in a ledger.
     pub(crate) next_generation: u64,
-    /// Of a ledger: the last commit that was in the file when it got its name. Stands where other
+    /// The last commit in a ledger when it got its name. The field is at the offset where other
     /// kinds have the next generation.
     pub(crate) named_seq: Seq,
-    /// Counts how often the header was written again.
+    /// The number of times that the header was written.
     pub(crate) slot_counter: u64,
     pub(crate) base_chain: u64,
-    /// In an encrypted store it stands masked in the file: see [`Found::authenticate`].
+    /// In the file of an encrypted store this value is masked: see [`Found::authenticate`].
     pub(crate) base_digest: [u8; 32],
     pub(crate) neighbour: [u8; 16],
-    /// Zero in a plain store, like all that follows.
+    /// Zero in a plain store, like all fields after it.
     pub(crate) root_id: [u8; 16],
     pub(crate) image_salt: [u8; 32],
     pub(crate) base_tag: [u8; TAG_LEN],
-    /// Of a ledger: the first commit after which it can show the state that the store had.
+    /// The first commit of a ledger after which it can show a state of the store.
     pub(crate) oldest_seq: Seq,
-    /// `None` in segments too.
+    /// `None` also in segments.
     pub(crate) envelope: Option<Envelope>,
-    /// Of a segment that a rekey has made: shows those who have the root key before that a rekey
-    /// made it. Else zero.
+    /// The proof, under the former root key, that a rekey has made this segment. Zero in other
+    /// files.
     pub(crate) stray_proof: [u8; HEADER_TAG_LEN],
 }
 
-/// What follows a header.
+/// The contents after a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {
-    /// Blocks of entries in key order.
+    /// An image: blocks of entries in key order.
     Image,
-    /// Frames.
+    /// A log: frames.
     Log,
 }
 
 impl Header {
-    /// The header of the first file of a new plain store: random ids and a random base digest,
-    /// created now, slot counter 1, everything else 0.
+    /// Returns the header of the first file of a new plain store. Ids and base digest are random,
+    /// the slot counter is 1, and all other numbers are 0.
     pub(crate) fn new(vfs: &Vfs, path: &Path, kind: FileKind, form: Form) -> Result<Self> {
         let mut base_digest = [0; 32];
         let (store_id, file_id) = (fresh_id(vfs, path)?, fresh_id(vfs, path)?);
@@ -96,22 +96,23 @@ impl Header {
         })
     }
 
-    /// The bytes of the header, with the tag of `seal` where the store is encrypted.
+    /// Returns the bytes of the header, with the tag of `seal` if the store is encrypted.
     ///
     /// # Panics
-    /// If the fields do not add up to the length of a header.
+    /// If the fields do not have the length of a header in total.
     pub(crate) fn encode(&self, seal: Option<&dyn Seal>) -> [u8; HEADER_LEN] {
         let mut out = Vec::with_capacity(HEADER_LEN);
         out.extend_from_slice(&SIGNATURE);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&[kind_number(self.kind), form_number(self.form), self.cipher]);
-        // The flags, and two bytes that are zero.
+        // The flags, and two reserved bytes that are zero.
         out.extend_from_slice(&[0; 3]);
         out.extend_from_slice(&self.store_id);
         out.extend_from_slice(&self.file_id);
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.base_seq.to_le_bytes());
         out.extend_from_slice(&self.created_us.to_le_bytes());
+        // A ledger and the other kinds use the same eight bytes for different numbers.
         let shared = if self.is_ledger() { self.named_seq } else { self.next_generation };
         out.extend_from_slice(&shared.to_le_bytes());
         out.extend_from_slice(&self.slot_counter.to_le_bytes());
@@ -123,29 +124,31 @@ impl Header {
         out.extend_from_slice(&self.base_tag);
         out.extend_from_slice(&self.oldest_seq.to_le_bytes());
         out.extend_from_slice(&self.state_tag(seal));
+        // Segments have no envelope. The space has the proof of a rekey instead.
         if let Some(envelope) = &self.envelope {
             out.extend_from_slice(envelope.as_slice());
         } else {
             out.extend_from_slice(&self.stray_proof);
             out.resize(TAG_OFFSET, 0);
         }
+        // Order: the tag covers all fields before it, and the checksum covers the tag too.
         let tag = seal.map_or([0; HEADER_TAG_LEN], |seal| seal.header_tag(&covered(self, &out)));
         out.extend_from_slice(&tag);
         out.extend_from_slice(&crc32c::crc32c(&out).to_le_bytes());
         out.try_into().expect("the fields of a header add up to its length")
     }
 
-    /// Whether this is the header of a segment.
+    /// Returns whether this is the header of a segment.
     fn is_segment(&self) -> bool {
         self.kind == FileKind::Log && self.form == Form::Wal
     }
 
-    /// Whether this is the header of a ledger.
+    /// Returns whether this is the header of a ledger.
     pub(crate) fn is_ledger(&self) -> bool {
         self.kind == FileKind::Log && self.form == Form::Ledger
     }
 
-    /// The first number that is larger than any that is counted to.
+    /// Returns an error text if a number is larger than [`NUMBER_MAX`].
     fn excess(&self) -> Option<&'static str> {
         let numbers = [
             self.generation,
@@ -159,8 +162,10 @@ impl Header {
         numbers.iter().any(|&number| number > NUMBER_MAX).then_some(what)
     }
 
-    /// What is wrong with the small fields, if anything.
+    /// Returns an error text if the fields contradict each other.
     fn contradiction(&self) -> Option<&'static str> {
+        // Each check covers fields that a given kind or form must not have. A header that passes
+        // has only fields of its own kind.
         let segment = self.is_segment();
         let continued = self.next_generation != 0;
         let known = matches!(
@@ -216,10 +221,10 @@ impl fmt::Debug for Header {
     }
 }
 
-/// The bytes that the header's tag covers: all that precedes it, with zeros for the fields that a
-/// copy changes without the key. In an image that is the link to the log that continues it; the
-/// segment at its other end is authenticated by a tag of its own. In a ledger it is the commit
-/// that was the last when the file got its name.
+/// Returns the bytes that the tag of the header covers: all bytes before it, with zeros for the
+/// fields that a copy changes without the key. In an image these are the link to the log that
+/// continues it, because that segment is authenticated by its own tag. In a ledger it is the last
+/// commit when the file got its name.
 #[expect(clippy::indexing_slicing, reason = "the bytes are those of a header up to its tag")]
 fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
@@ -234,29 +239,29 @@ fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The generation or the slot counter after this one.
+/// Returns the generation or the slot counter after `number`.
 ///
 /// # Errors
-/// `Damaged` if there is none: nobody counts that far.
+/// `Damaged` if `number` is the largest one. No store reaches it by counting.
 pub(crate) fn following(number: u64, path: &Path) -> Result<u64> {
     let what = "a number in the header is the last that there can be";
     let damaged = || Error::Damaged { path: path.to_owned(), offset: 0, what };
     if number < NUMBER_MAX { Ok(number + 1) } else { Err(damaged()) }
 }
 
-/// A fresh id of a store or a file.
+/// Returns a random id for a store or a file.
 pub(crate) fn fresh_id(vfs: &Vfs, path: &Path) -> Result<[u8; 16]> {
     let mut id = [0; 16];
     fill(vfs, path, &mut id)?;
     Ok(id)
 }
 
-/// Random bytes for the file at `path`.
+/// Fills `buf` with random bytes for the file at `path`.
 pub(crate) fn fill(vfs: &Vfs, path: &Path, buf: &mut [u8]) -> Result<()> {
     vfs.entropy.fill(buf).map_err(|e| Error::io("draw random bytes for", path, e))
 }
 
-/// What a refusal of the seal means for the bytes at `offset`.
+/// Returns the error for the bytes at `offset` that the seal has refused.
 pub(crate) fn seal_error(path: &Path, offset: u64, source: SealError) -> Error {
     let path = path.to_owned();
     match source {
@@ -268,7 +273,7 @@ pub(crate) fn seal_error(path: &Path, offset: u64, source: SealError) -> Error {
     }
 }
 
-/// The fields behind the version.
+/// Parses the fields after the version.
 fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
     let [kind, form, cipher] = fields.array();
     let kind = match kind {
@@ -308,12 +313,15 @@ fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
         envelope: None,
         stray_proof: [0; HEADER_TAG_LEN],
     };
+    // A ledger has another number in these bytes.
     if header.is_ledger() {
         header.named_seq = std::mem::take(&mut header.next_generation);
     }
+    // Only an encrypted image has a state tag.
     let is_tagged = cipher != 0 && kind == FileKind::Image;
     zero &= fields.array() == [0; STATE_TAG_LEN] || is_tagged;
     let envelope = fields.array::<ENVELOPE_LEN>();
+    // A segment has its proof in the first bytes of the envelope, and zeros after it.
     match envelope.split_first_chunk() {
         Some((proof, rest)) if header.is_segment() && is_zero(rest) => header.stray_proof = *proof,
         _ => header.envelope = (!is_zero(&envelope)).then(|| Box::new(envelope)),
@@ -325,6 +333,7 @@ fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
     header.excess().or(header.contradiction()).map_or(Ok(header), Err)
 }
 
+/// Returns the number of a kind in the format.
 fn kind_number(kind: FileKind) -> u8 {
     match kind {
         FileKind::Image => 1,
@@ -332,6 +341,7 @@ fn kind_number(kind: FileKind) -> u8 {
     }
 }
 
+/// Returns the number of a form in the format.
 fn form_number(form: Form) -> u8 {
     match form {
         Form::Wal => 1,
@@ -340,24 +350,27 @@ fn form_number(form: Form) -> u8 {
     }
 }
 
-/// Next generation, base chain and neighbour.
+/// Next generation, base chain and neighbour of an image.
 const LINK_FIELDS: [Range<usize>; 3] = [72..80, 88..96, 128..144];
 /// The named seq of a ledger.
 const NAMED_FIELD: Range<usize> = 72..80;
-/// One sector.
+/// The length of a header in bytes: one sector.
 pub(crate) const HEADER_LEN: usize = 512;
-/// Where frames or blocks begin.
+/// The offset of the first frame or block.
 pub(crate) const BODY_OFFSET: u64 = 512;
-/// The largest commit number, generation or counter. Nobody counts that far, and a sum of two such
-/// numbers does not overflow.
+/// The largest commit number, generation or counter. No store reaches it by counting, and the sum
+/// of two such numbers does not overflow.
 pub(crate) const NUMBER_MAX: u64 = 1 << 62;
-/// The newest version that this build reads, and the one that it writes.
+/// The newest version that this build reads, and the version that it writes.
 pub(crate) const VERSION: u16 = 1;
-/// As of PNG: the first byte is no ASCII, and a transfer that changes line ends destroys it.
+/// Like the signature of PNG: the first byte is not ASCII, and a transfer that converts line ends
+/// destroys the others.
 pub(crate) const SIGNATURE: [u8; 8] = *b"\x89CDXDB\r\n";
+/// The offset of the tag.
 const TAG_OFFSET: usize = 480;
-/// Where its checksum stands.
+/// The offset of the checksum.
 const CRC_OFFSET: usize = 508;
+/// The largest number of a cipher that this build knows.
 const CIPHER_MAX: u8 = 2;
 
 #[cfg(test)]

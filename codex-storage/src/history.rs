@@ -1,6 +1,6 @@
 //! The history of a store: its digest, the positions that images list, and anchors.
 //!
-//! `docs/FORMAT.md`, "History digest" and "Anchor".
+//! See `docs/FORMAT.md`, sections "History digest" and "Anchor".
 
 use std::fmt;
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::header::Header;
 use crate::storage::{Anchor, AnchorFound};
 
-/// The digest of a Wal's or a Snapshot's history once the group of `batches` commits from `first`
-/// on, whose plaintext is `payload`, has joined it.
+/// Returns the digest of the history of a Wal or a Snapshot after a group was added: `batches`
+/// commits from `first` on, with the plaintext `payload`.
 pub(crate) fn extend(digest: &[u8; 32], first: Seq, batches: u32, payload: &[u8]) -> [u8; 32] {
     let mut sha = Sha256::new();
     sha.update(b"codexdb history 1");
@@ -25,8 +25,8 @@ pub(crate) fn extend(digest: &[u8; 32], first: Seq, batches: u32, payload: &[u8]
     sha.finalize().into()
 }
 
-/// A commit and the digest of the history up to it. The digest is a function of plaintext, so it
-/// leaves the process only encrypted: a caller gets an [`Anchor`].
+/// A commit, and the digest of the history up to it. The digest is a function of plaintext, so it
+/// leaves the process only encrypted. Callers receive an [`Anchor`] instead.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Position {
     pub(crate) seq: Seq,
@@ -34,12 +34,12 @@ pub(crate) struct Position {
 }
 
 impl Position {
-    /// The commit at which a file with this header begins.
+    /// Returns the commit at which a file with this header begins.
     pub(crate) fn base(header: &Header) -> Self {
         Self { seq: header.base_seq, digest: header.base_digest }
     }
 
-    /// The end of a Wal's or a Snapshot's history once `group` has joined it.
+    /// Returns the end of the history of a Wal or a Snapshot after `group`.
     pub(crate) fn after(&self, group: &Group) -> Self {
         let batches = u32::try_from(group.batches());
         let batches = batches.expect("no group in memory has 2^32 batches of 8 bytes each");
@@ -49,8 +49,8 @@ impl Position {
         }
     }
 
-    /// This position as it is handed out. The digests of a store begin with random bytes, which
-    /// makes the digest the key of this hash.
+    /// Returns this position in the form for callers. The history of a store begins with random
+    /// bytes, so the digest serves as the key of this hash.
     pub(crate) fn anchor(&self, store_id: [u8; 16]) -> Anchor {
         let mut sha = Sha256::new();
         sha.update(b"codexdb anchor 1");
@@ -67,52 +67,53 @@ impl fmt::Debug for Position {
     }
 }
 
-/// Where the history of a store ends, and the earlier positions that its images list.
+/// The end of the history of a store, and the earlier positions that its images list.
 #[derive(Clone)]
 pub struct History {
     store_id: [u8; 16],
     end: Position,
-    /// Seqs ascend.
+    /// In ascending order of seq.
     listed: Vec<Position>,
 }
 
 impl History {
-    /// The history of a file with this header, up to its base.
+    /// Returns the history of a file with this header, up to its base.
     pub(crate) fn base(header: &Header) -> Self {
         Self { store_id: header.store_id, end: Position::base(header), listed: Vec::new() }
     }
 
-    /// The history of a store without files, up to commit `seq`.
+    /// Returns the history of a store without files, up to commit `seq`.
     pub(crate) fn of_nothing(seq: Seq) -> Self {
         Self { store_id: [0; 16], end: Position { seq, digest: [0; 32] }, listed: Vec::new() }
     }
 
-    /// The last commit.
+    /// Returns the position of the last commit.
     pub(crate) fn end(&self) -> Position {
         self.end
     }
 
-    /// The number of the last commit.
+    /// Returns the number of the last commit.
     pub(crate) fn seq(&self) -> Seq {
         self.end.seq
     }
 
+    /// Returns the earlier positions, in ascending order of seq.
     pub(crate) fn listed(&self) -> &[Position] {
         &self.listed
     }
 
-    /// The history goes on up to commit `seq`.
+    /// Moves the end of the history to commit `seq`.
     pub(crate) fn go_on(&mut self, seq: Seq, digest: [u8; 32]) {
         self.end = Position { seq, digest };
     }
 
-    /// The position of the last commit for a caller. The next image lists it.
+    /// Returns the position of the last commit for a caller, and lists it in the next image.
     pub(crate) fn anchor(&mut self) -> Anchor {
         self.list(self.end);
         self.end.anchor(self.store_id)
     }
 
-    /// Lists `position`; it stays as long as the rule of the format keeps it.
+    /// Adds `position` to the list. It stays there as long as the rule of the format keeps it.
     pub(crate) fn list(&mut self, position: Position) {
         let at = self.listed.partition_point(|listed| listed.seq < position.seq);
         if self.listed.get(at).is_some_and(|listed| listed.seq == position.seq) {
@@ -122,8 +123,8 @@ impl History {
         thin(&mut self.listed);
     }
 
-    /// As [`list`](Self::list), unless a position shortly before this one, or a later one, is
-    /// listed.
+    /// Like [`list`](Self::list), but does nothing if a position shortly before `position`, or a
+    /// later one, is listed.
     pub(crate) fn list_if_apart(&mut self, position: Position) {
         let newest = self.listed.last().map_or(0, |newest| newest.seq);
         if newest.saturating_add(APART) <= position.seq {
@@ -131,7 +132,7 @@ impl History {
         }
     }
 
-    /// Takes the list of an image whose history this one continues.
+    /// Takes over the list of an image that this history continues.
     pub(crate) fn inherit(&mut self, listed: Vec<Position>) {
         self.listed = listed;
     }
@@ -146,12 +147,14 @@ impl fmt::Debug for History {
     }
 }
 
-/// Thins a list that has become too long: of the positions before the newest [`KEPT`], those whose
-/// distances from the newest have the same number of bits make room for the oldest of them.
+/// Shortens a list that has become too long. The newest [`KEPT`] positions stay. Earlier ones are
+/// grouped by the number of bits of their distance from the newest, and the oldest of each group
+/// stays.
 fn thin(listed: &mut Vec<Position>) {
     let Some(newest) = listed.last().filter(|_| listed.len() > LISTED_MAX) else { return };
     let (newest, older) = (newest.seq, listed.len().saturating_sub(KEPT));
     let (mut at, mut last) = (0, None);
+    // Positions are visited from the oldest on, so the first of each group is kept.
     listed.retain(|position| {
         at += 1;
         let bits = Some(u64::BITS - (newest - position.seq).leading_zeros());
@@ -159,7 +162,8 @@ fn thin(listed: &mut Vec<Position>) {
     });
 }
 
-/// Appends the positions before commit `base`, which the image of that commit lists; their number.
+/// Appends the positions before commit `base`, which the image of that commit lists, and returns
+/// their number.
 pub(crate) fn encode_listed(history: &History, base: Seq, to: &mut Vec<u8>) -> u32 {
     let mut count = 0;
     for Position { seq, digest } in history.listed().iter().filter(|listed| listed.seq < base) {
@@ -170,7 +174,8 @@ pub(crate) fn encode_listed(history: &History, base: Seq, to: &mut Vec<u8>) -> u
     count
 }
 
-/// The `count` positions that the image of commit `base` lists.
+/// Decodes the `count` positions that the image of commit `base` lists. Returns an error text if
+/// they are not in order.
 pub(crate) fn decode_listed(
     bytes: &[u8],
     count: u32,
@@ -190,27 +195,28 @@ pub(crate) fn decode_listed(
     Ok(listed)
 }
 
-/// Holds a history to the anchor that was demanded, as its positions go by.
+/// Compares a history with the expected anchor while its positions are read.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct AnchorWatch {
     wanted: Option<Anchor>,
     accepts_unknown: bool,
-    /// The position of the anchored commit.
+    /// The position of the anchored commit, if it was found.
     found: Option<Position>,
-    /// The end of the group that went by last.
+    /// The end of the last group.
     last: Option<Seq>,
 }
 
 impl AnchorWatch {
+    /// Begins to watch for the anchor `wanted`, if there is one.
     pub(crate) fn new(wanted: Option<Anchor>, accepts_unknown: bool) -> Self {
         Self { wanted, accepts_unknown, found: None, last: None }
     }
 
-    /// The history begins or continues with `position`, the end of a group.
+    /// Checks `position`, at which the history begins, or the end of the next group.
     ///
     /// # Errors
-    /// `AnchorMismatch` when the anchored commit is this one with another digest, or lies inside
-    /// this group: anchors name ends of groups.
+    /// `AnchorMismatch` if this is the anchored commit with another digest, or if the anchored
+    /// commit is inside this group. An anchor always names the end of a group.
     pub(crate) fn pass(&mut self, position: Position, path: &Path) -> Result<()> {
         let Some(anchor) = self.wanted else { return Ok(()) };
         if self.last.is_some_and(|last| last < anchor.seq) && anchor.seq < position.seq {
@@ -220,14 +226,15 @@ impl AnchorWatch {
         self.compare(position, path)
     }
 
-    /// An image lists `listed` of the history before it.
+    /// Checks the earlier positions `listed` of an image.
     ///
     /// # Errors
-    /// As [`pass`](Self::pass), except for a commit between two of them.
+    /// `AnchorMismatch` if one of them is the anchored commit with another digest.
     pub(crate) fn pass_listed(&mut self, listed: &[Position], path: &Path) -> Result<()> {
         listed.iter().try_for_each(|position| self.compare(*position, path))
     }
 
+    /// Compares `position` with the anchor, if it is the anchored commit.
     fn compare(&mut self, position: Position, path: &Path) -> Result<()> {
         let Some(anchor) = self.wanted.filter(|anchor| anchor.seq == position.seq) else {
             return Ok(());
@@ -239,11 +246,12 @@ impl AnchorWatch {
         Ok(())
     }
 
-    /// The history has ended. The anchored commit joins the list of `history`.
+    /// Ends the check after the last commit. Adds the anchored commit to the list of `history`.
     ///
     /// # Errors
-    /// `AnchorMismatch` when it ended before the anchored commit. `AnchorUnknown` when it goes on
-    /// after it, does not tell of it, and that was not accepted.
+    /// - `AnchorMismatch` if the history ends before the anchored commit.
+    /// - `AnchorUnknown` if the history continues after the anchored commit but does not list it,
+    ///   and the caller does not accept this.
     pub(crate) fn end(&self, history: &mut History, path: &Path) -> Result<Option<AnchorFound>> {
         let Some(anchor) = self.wanted else { return Ok(None) };
         if self.last.is_none_or(|last| last < anchor.seq) {
@@ -258,19 +266,20 @@ impl AnchorWatch {
     }
 }
 
+/// Returns the error of a history that does not contain the anchored commit.
 fn mismatch(anchor: &Anchor, path: &Path) -> Error {
     Error::AnchorMismatch { path: path.to_owned(), seq: anchor.seq }
 }
 
-/// The most positions that an image lists.
+/// The largest number of positions that an image lists.
 const LISTED_MAX: usize = 128;
-/// How many of the newest are kept whatever their distances. There are at most 62 others: one for
-/// each number of bits that a distance between two seqs has.
+/// The number of newest positions that are always kept. There are at most 62 others: one for each
+/// number of bits in the distance between two seqs.
 const KEPT: usize = 64;
-/// How many commits lie at least between the base of a Snapshot's image and the position listed
-/// before it.
+/// The smallest number of commits between the base of the image of a Snapshot and the position
+/// listed before it.
 const APART: Seq = 1024;
-/// Seq and digest, in bytes.
+/// The length of seq and digest, in bytes.
 const POSITION_LEN: usize = 40;
 
 #[cfg(test)]

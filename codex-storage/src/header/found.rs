@@ -1,4 +1,4 @@
-//! A header as it is read: checked in the order of the format, then authenticated.
+//! A header that was read from a file: checked in the order of the format, then authenticated.
 
 // Its numbers come from files.
 #![warn(clippy::arithmetic_side_effects, clippy::expect_used)]
@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 use crate::seal::{ENVELOPE_LEN, HEADER_TAG_LEN, Keys, Seal};
 use crate::vfs::File;
 
-/// A header as it was read, not yet authenticated.
+/// A header that was read and is not authenticated yet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The base digest of an encrypted store is masked in it.
+    /// The fields. The base digest of an encrypted store is still masked.
     pub(crate) header: Header,
     bytes: Box<[u8; HEADER_LEN]>,
 }
@@ -29,12 +29,15 @@ impl Found {
     /// Reads the header at the start of `file`.
     ///
     /// # Errors
-    /// `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, `Unsupported`, in this order. Of an
-    /// image whose second header is intact, `Damaged` instead of what else shows that the first
-    /// one is not. `Io` stays what it is: an error of reading may pass.
+    /// - `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged` and `Unsupported`, in this order.
+    /// - `Damaged` with the next step if the first header of an image is not valid and the second
+    ///   one is intact.
+    /// - `Io` if reading fails, with the next step if the second header can be read. A later
+    ///   attempt may succeed.
     pub(crate) fn read(file: &dyn File, path: &Path) -> Result<Self> {
         Self::first(file, path).map_err(|error| {
             let has_second = || Self::second(file, path).is_ok();
+            // An intact second header shows that the file is an image with a damaged first header.
             let path = path.to_owned();
             match error {
                 Error::NotADatabase { .. } | Error::NewerVersion { .. } | Error::Damaged { .. }
@@ -50,7 +53,7 @@ impl Found {
         })
     }
 
-    /// As [`read`](Self::read), whatever the end of the file holds.
+    /// Like [`read`](Self::read), without looking at the end of the file.
     pub(crate) fn first(file: &dyn File, path: &Path) -> Result<Self> {
         let len = file_len(file, path)?.min(u64_of(HEADER_LEN));
         Self::parse(&read_slot(file, 0, len, path)?, path)
@@ -59,11 +62,13 @@ impl Found {
     /// Reads the second header of an image, at the end of `file`.
     ///
     /// # Errors
-    /// As [`first`](Self::first).
+    /// The errors of [`first`](Self::first), and `Damaged` if the file has no second header.
     pub(crate) fn second(file: &dyn File, path: &Path) -> Result<Self> {
         let len = u64_of(HEADER_LEN);
         let offset = file_len(file, path)?.saturating_sub(len);
         let found = Self::parse(&read_slot(file, offset, len, path)?, path)?;
+        // A short file has the same bytes at its start and at its end, and a log has no second
+        // header.
         if offset < len || found.header.kind != FileKind::Image {
             let what = "there is no second header at the end of the file";
             return Err(Error::Damaged { path: path.to_owned(), offset, what });
@@ -71,26 +76,27 @@ impl Found {
         Ok(found)
     }
 
-    /// The bytes that were read.
+    /// Returns the bytes of the header as they were read.
     pub(crate) fn bytes(&self) -> &[u8; HEADER_LEN] {
         &self.bytes
     }
 
-    /// The bytes of this image's header without the link to its log; the tag does not cover that.
+    /// Returns the bytes of the header of this image without the link to its log, which the tag
+    /// does not cover.
     pub(crate) fn without_link(&self) -> Vec<u8> {
         with_checksum(covered(&self.header, &*self.bytes))
     }
 
-    /// The bytes of this ledger's header for a copy that ends with commit `seq` and has no name
-    /// yet; the tag does not cover that number.
+    /// Returns the bytes of the header of this ledger for a copy that ends with commit `seq` and
+    /// has no name yet. The tag does not cover that number.
     pub(crate) fn for_copy_upto(&self, seq: Seq) -> Vec<u8> {
         let mut bytes = self.bytes.to_vec();
         put(&mut bytes, NAMED_FIELD.start, seq.to_le_bytes());
         with_checksum(bytes)
     }
 
-    /// Tells the states of one image from those of others with the same last commit, without the
-    /// key: the history digest, or the tag that stands for it in an encrypted store.
+    /// Returns bytes that differ between images of different states with the same last commit, for
+    /// readers without the key: the history digest, or its tag in an encrypted store.
     #[expect(clippy::indexing_slicing, reason = "the field lies in the header")]
     pub(crate) fn state(&self) -> &[u8] {
         match (self.header.kind, self.header.cipher) {
@@ -99,7 +105,7 @@ impl Found {
         }
     }
 
-    /// Checks the bytes of a header.
+    /// Parses the bytes of a header, in the order of the format.
     pub(crate) fn parse(bytes: &[u8], path: &Path) -> Result<Self> {
         if bytes.is_empty() {
             return Err(Error::EmptyFile { path: path.to_owned() });
@@ -110,6 +116,8 @@ impl Found {
         let damaged = |what| Error::Damaged { path: path.to_owned(), offset: 0, what };
         let mut fields = Fields::new(bytes);
         let (_signature, version) = (fields.u64(), fields.u16());
+        // Order: the version before length and checksum, which a newer version may define in
+        // another way.
         if bytes.len() >= VERSION_END && version > VERSION {
             let path = path.to_owned();
             return Err(Error::NewerVersion { path, found: version, supported: VERSION });
@@ -120,6 +128,7 @@ impl Found {
         if crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
             return Err(damaged("the header's checksum does not match"));
         }
+        // Order: after the checksum, so that a damaged byte is not reported as an unknown feature.
         if version != VERSION {
             return Err(damaged("the header has version 0"));
         }
@@ -130,11 +139,14 @@ impl Found {
         Ok(Self { header, bytes: Box::new(*whole) })
     }
 
-    /// Opens the envelope in this header with the key that the user brought, and authenticates
-    /// the header; `None` for a plain store.
+    /// Opens the envelope in this header with the key of the user, and authenticates the header.
+    /// Returns no seal for a plain store.
     ///
     /// # Errors
-    /// `KeyRequired`, `NotEncrypted`, `WrongKey`, `Tampered`, `Seal`.
+    /// - `KeyRequired` if the store is encrypted and no key was given, `NotEncrypted` in the
+    ///   opposite case.
+    /// - `WrongKey` if the key does not open the envelope.
+    /// - `Tampered` or `Seal` if header or envelope were changed.
     pub(crate) fn unlock(
         self,
         keys: Option<&dyn Keys>,
@@ -149,25 +161,26 @@ impl Found {
             (_, Some(keys)) => keys,
         };
         let none = [0; ENVELOPE_LEN];
+        // An encrypted file without an envelope is a segment, which cannot be opened alone.
         let envelope = self.header.envelope.as_deref().unwrap_or(&none);
         let seal =
             keys.unlock(&self.header.store_id, envelope).map_err(|e| seal_error(path, 0, e))?;
         Ok((self.authenticate(Some(&*seal), path)?, Some(seal)))
     }
 
-    /// Whether a rekey of the store whose root key is `seal` has made this segment, under a root
-    /// key that it did not put in place.
+    /// Returns whether this segment was made by a rekey of the store with the root key `seal`,
+    /// under a root key that was not installed.
     pub(crate) fn is_stray_of(&self, seal: &dyn Seal) -> bool {
         self.header.root_id != seal.root_id()
             && seal.verify_header(&stray_input(&self.bytes), &self.header.stray_proof).is_ok()
     }
 
-    /// Checks the header's tag under the store's `seal` (`None`: a plain store), and returns the
-    /// header with its true base digest.
+    /// Checks the tag of the header with the `seal` of the store (`None` for a plain store), and
+    /// returns the header with the true base digest.
     ///
     /// # Errors
-    /// `Tampered` for a tag or a root key that does not match, and for a plain file in an
-    /// encrypted store or the other way round.
+    /// `Tampered` if the tag or the root key does not match, or if the file is plain and the store
+    /// encrypted, or the reverse.
     #[expect(clippy::indexing_slicing, reason = "the tag lies in the header")]
     pub(crate) fn authenticate(self, seal: Option<&dyn Seal>, path: &Path) -> Result<Header> {
         let tampered = || Error::Tampered { path: path.to_owned(), offset: 0 };
@@ -180,6 +193,8 @@ impl Found {
         if self.header.cipher != seal.cipher_id() || self.header.root_id != seal.root_id() {
             return Err(tampered());
         }
+        // Order: the tag is verified before any field is used. The mask of the digest is removed
+        // after that.
         let covered = covered(&self.header, &self.bytes[..TAG_OFFSET]);
         seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, 0, e))?;
         let mut header = self.header;
@@ -188,7 +203,7 @@ impl Found {
     }
 }
 
-/// What a newer version may have set in the header with these bytes, which this one does not know.
+/// Returns the feature of a newer version that the header with these bytes uses, if there is one.
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     match bytes.get(CIPHER_OFFSET..=FLAGS_OFFSET) {
         Some([CIPHER_AES_GCM_SIV, _]) => Some("the cipher AES-256-GCM-SIV"),
@@ -198,32 +213,37 @@ fn unsupported(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
+/// Returns the bytes of a header with their checksum computed again.
 fn with_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes.truncate(CRC_OFFSET);
     bytes.extend_from_slice(&crc32c::crc32c(&bytes).to_le_bytes());
     bytes
 }
 
-/// The `len` bytes of a header at `offset`.
+/// Reads `len` bytes of a header at `offset`.
 fn read_slot(file: &dyn File, offset: u64, len: u64, path: &Path) -> Result<Vec<u8>> {
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(HEADER_LEN)];
     let read = file.read_exact_at(&mut bytes, offset);
     read.map(|()| bytes).map_err(|e| Error::io("read the header of", path, e))
 }
 
+/// Returns the length of the file in bytes.
 fn file_len(file: &dyn File, path: &Path) -> Result<u64> {
     file.len().map_err(|e| Error::io("read the header of", path, e))
 }
 
+/// The offset of the cipher.
 const CIPHER_OFFSET: usize = 12;
 /// Reserved for AES-256-GCM-SIV.
 const CIPHER_AES_GCM_SIV: u8 = 3;
+/// The offset of the flags.
 const FLAGS_OFFSET: usize = 13;
 /// Reserved: lengths are padded.
 const FLAG_PADDED: u8 = 1;
+/// The action in the error if only the second header can be read.
 const READ_ONLY_SECOND: &str = "read the header (if it is a bad sector, `repair_header` writes the \
                                 file again under the second header) of";
 const ONLY_SECOND: &str = "the header cannot be read, but the second one at the end of the file \
                            is intact: `repair_header` writes the file again under that";
-/// Where the version ends that the header has.
+/// The end of the version field.
 const VERSION_END: usize = 10;

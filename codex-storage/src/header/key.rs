@@ -1,4 +1,4 @@
-//! Headers under another key: the same root key wrapped anew, or a fresh root key.
+//! Headers under another key: the same root key in a new envelope, or a fresh root key.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use crate::error::{Error, Result};
 use crate::seal::{Keys, Seal, TAG_LEN};
 
 impl Header {
-    /// This header with the root key, which `seal` is, wrapped under another user's key.
+    /// Returns this header with the root key of `seal` in an envelope for another key of the user.
     ///
     /// # Errors
-    /// `NotEncrypted`, `Seal`.
+    /// `NotEncrypted` if the store is plain, `Seal` if the key provider fails.
     pub(crate) fn rewrapped(
         &self,
         seal: Option<&dyn Seal>,
@@ -27,11 +27,11 @@ impl Header {
         Ok(Self { slot_counter, envelope: Some(envelope), ..self.clone() })
     }
 
-    /// This header under a fresh root key, and that key; of the same cipher where there is one.
-    /// Where there is an envelope, the new one is to take its place.
+    /// Returns this header under a fresh root key, and the seal of that key. The cipher stays the
+    /// same if there is one. A new envelope replaces the old one.
     ///
     /// # Errors
-    /// `Seal`.
+    /// `Seal` if the key provider fails.
     pub(crate) fn under_fresh_root(
         &self,
         keys: &dyn Keys,
@@ -40,6 +40,7 @@ impl Header {
         let cipher = Some(self.cipher).filter(|&cipher| cipher != 0);
         let created = keys.create(&self.store_id, cipher, self.envelope.as_ref());
         let (envelope, seal) = created.map_err(|e| seal_error(path, 0, e))?;
+        // Salt and tag belong to the former root key, so they begin again.
         let header = Self {
             cipher: seal.cipher_id(),
             root_id: seal.root_id(),

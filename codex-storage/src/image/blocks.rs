@@ -1,4 +1,4 @@
-//! The blocks of an image in order, and then its sections and its footer.
+//! The blocks of an image in order, then its sections and its footer.
 
 use crc32c::crc32c;
 
@@ -9,14 +9,14 @@ use crate::error::{Error, Result};
 use crate::header::seal_error;
 use crate::history::{Position, decode_listed};
 
-/// The blocks of an image in order.
+/// Reads the blocks of an image in order.
 pub(super) struct Blocks<'a> {
     image: &'a ImageReader,
     at: u64,
     totals: Footer,
 }
 
-/// One block, checked and opened, its records not yet decoded.
+/// A block that was checked and opened. Its records are not decoded yet.
 pub(super) struct Block {
     pub(super) offset: u64,
     pub(super) end: u64,
@@ -24,11 +24,10 @@ pub(super) struct Block {
     pub(super) bytes: Vec<u8>,
 }
 
-/// The end of an image, after its blocks.
+/// The parts of an image after its blocks.
 pub(super) struct End {
     pub(super) footer: Footer,
-    /// The earlier positions of the history. Empty where they could not be opened for want of a
-    /// key.
+    /// The earlier positions of the history. Empty if they are sealed and the key is missing.
     pub(super) listed: Vec<Position>,
 }
 
@@ -37,7 +36,7 @@ impl<'a> Blocks<'a> {
         Self { image, at: BLOCKS_START, totals: Footer::default() }
     }
 
-    /// `None` where the sections begin.
+    /// Returns the next block, or `None` at the first section.
     pub(super) fn next(&mut self) -> Result<Option<Block>> {
         let (image, offset) = (self.image, self.at);
         let Some(head) = self.head()?.filter(|head| head.part == Part::Block) else {
@@ -51,7 +50,7 @@ impl<'a> Blocks<'a> {
         Ok(Some(Block { offset, end: self.at, records: head.records, bytes }))
     }
 
-    /// Reads the sections, and the footer, which all blocks have to add up to.
+    /// Reads the sections and the footer. The counts of all blocks must agree with the footer.
     pub(super) fn end(&mut self) -> Result<End> {
         let image = self.image;
         let mut listed = None;
@@ -62,6 +61,7 @@ impl<'a> Blocks<'a> {
             }
             let payload = self.payload(&head)?;
             self.totals.sections += 1;
+            // A section of an unknown kind may change the meaning of the image, so it is refused.
             if head.index != SECTION_HISTORY {
                 let what = "a section of a kind";
                 return Err(Error::Unsupported { path: image.path.clone(), what });
@@ -81,7 +81,7 @@ impl<'a> Blocks<'a> {
         Ok(End { footer, listed })
     }
 
-    /// The header of the block or section that comes next; `None` where the footer begins.
+    /// Reads the header of the next block or section. Returns `None` at the footer.
     fn head(&self) -> Result<Option<BlockHead>> {
         let (image, offset) = (self.image, self.at);
         let left = image.footer_offset().saturating_sub(offset);
@@ -98,13 +98,15 @@ impl<'a> Blocks<'a> {
         Ok(Some(head))
     }
 
-    /// Reads the payload that follows `head`, and goes on after it.
+    /// Reads the payload after `head`, and moves to the next part.
     fn payload(&mut self, head: &BlockHead) -> Result<Vec<u8>> {
         let (image, offset) = (self.image, self.at);
         let len = usize::try_from(head.payload_len)
             .map_err(|_| image.damaged(offset, "a block does not fit the memory"))?;
         let mut bytes = vec![0; len];
         image.read_raw(&mut bytes, offset + u64_of(BLOCK_HEAD_LEN))?;
+        // Order: the checksum before the seal, so that damage by the disk is not reported as
+        // tampering.
         if crc32c(&bytes) != head.payload_crc {
             return Err(image.damaged(offset, "the checksum of a block does not match"));
         }
@@ -117,9 +119,12 @@ impl<'a> Blocks<'a> {
         Ok(bytes)
     }
 
+    /// Reads the footer, and compares it with the blocks and sections that were read.
     fn footer(&self) -> Result<Footer> {
         let (image, offset) = (self.image, self.image.footer_offset());
         let footer = image.footer()?;
+        // The tag of the footer authenticates an empty text with the counts, so no part can be left
+        // out.
         if let Some(opener) = &image.opener {
             let mut tag = footer.tag.to_vec();
             opener

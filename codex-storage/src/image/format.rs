@@ -1,6 +1,6 @@
 //! The bytes of an image after its header: the heads of blocks and sections, and the footer.
 //!
-//! The layout is `docs/FORMAT.md`, section "Images".
+//! The layout is in `docs/FORMAT.md`, section "Images".
 
 use crc32c::{crc32c, crc32c_append};
 
@@ -8,19 +8,19 @@ use crate::codec::{Fields, put, u64_of};
 use crate::header::{HEADER_LEN, NUMBER_MAX};
 use crate::seal::TAG_LEN;
 
-/// Where the first block begins: right after the header.
+/// The offset of the first block, directly after the header.
 pub(crate) const BLOCKS_START: u64 = 512;
 /// The length of a block header in bytes.
 pub(crate) const BLOCK_HEAD_LEN: usize = 32;
 /// The length of the footer in bytes.
 pub(crate) const FOOTER_LEN: usize = 96;
-/// The length of the footer and of the second header after it, which end the file.
+/// The length of the footer and the second header, which are at the end of the file, in bytes.
 pub(crate) const TAIL_LEN: usize = FOOTER_LEN + HEADER_LEN;
-/// The kind of the section that holds the earlier positions of the history.
+/// The kind of the section with the earlier positions of the history.
 pub(crate) const SECTION_HISTORY: u32 = 1;
-/// A block closes once its records have this many bytes.
+/// The length of its records, in bytes, at which a block is complete.
 pub(crate) const BLOCK_LEN_TARGET: usize = 64 << 10;
-/// How many bytes of a block header are authenticated with its payload.
+/// The number of bytes of a block header that are authenticated with its payload.
 pub(crate) const BLOCK_AAD_LEN: usize = 24;
 
 /// A part of an image between its header and its footer.
@@ -28,7 +28,7 @@ pub(crate) const BLOCK_AAD_LEN: usize = 24;
 pub(crate) enum Part {
     /// Entries in key order.
     Block,
-    /// A list or a table, by its kind.
+    /// A list or a table of the kind in its header.
     Section,
 }
 
@@ -41,18 +41,18 @@ impl Part {
     }
 }
 
-/// The header of a block or a section, in front of its payload.
+/// The header of a block or a section, before its payload.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BlockHead {
     pub(crate) part: Part,
-    /// Of a block: from 0, without gaps. Of a section: its kind.
+    /// The index of a block, from 0 without gaps, or the kind of a section.
     pub(crate) index: u32,
     pub(crate) records: u32,
-    /// On disk: the tag of a sealed block included.
+    /// The length on disk, including the tag of a sealed block.
     pub(crate) payload_len: u32,
     /// The nonce of a sealed block; 0 in a plain image.
     pub(crate) counter: u64,
-    /// Of the payload as on disk.
+    /// The checksum of the payload as it is on disk.
     pub(crate) payload_crc: u32,
 }
 
@@ -70,8 +70,7 @@ impl BlockHead {
         to
     }
 
-    /// # Errors
-    /// The fault of the bytes, in words.
+    /// Decodes a block header. Returns an error text if the bytes are not as written.
     pub(crate) fn decode(
         bytes: &[u8; BLOCK_HEAD_LEN],
         file_id: &[u8; 16],
@@ -97,28 +96,28 @@ impl BlockHead {
         Ok(head)
     }
 
-    /// The bytes that the payload of a sealed block is bound to.
+    /// Returns the bytes that are authenticated with the payload of a sealed block.
     pub(crate) fn aad(&self, file_id: &[u8; 16]) -> Vec<u8> {
         bound(file_id, &self.encode(file_id)[..BLOCK_AAD_LEN])
     }
 }
 
-/// The end of an image: counts that make a truncation visible.
+/// The end of an image. Its counts make a truncation visible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Footer {
-    /// Over the payload CRCs of all blocks in order.
+    /// The checksum over the payload checksums of all blocks in order.
     pub(crate) crc_of_crcs: u32,
     pub(crate) blocks: u64,
     pub(crate) entries: u64,
     pub(crate) key_bytes: u64,
     pub(crate) value_bytes: u64,
-    /// Of the whole file, the second header included.
+    /// The length of the whole file, including the second header, in bytes.
     pub(crate) file_len: u64,
     /// The nonce of the tag; 0 in a plain image.
     pub(crate) counter: u64,
-    /// As in the header.
+    /// The base seq of the header.
     pub(crate) base_seq: u64,
-    /// Over an empty text; zero in a plain image.
+    /// The tag over an empty text; zero in a plain image.
     pub(crate) tag: [u8; TAG_LEN],
     pub(crate) sections: u32,
 }
@@ -142,8 +141,7 @@ impl Footer {
         to
     }
 
-    /// # Errors
-    /// The fault of the bytes, in words.
+    /// Decodes a footer. Returns an error text if the bytes are not as written.
     pub(crate) fn decode(
         bytes: &[u8; FOOTER_LEN],
         file_id: &[u8; 16],
@@ -176,7 +174,7 @@ impl Footer {
         Ok(footer)
     }
 
-    /// The bytes that the tag of a sealed image's footer is bound to: all but the tag and the
+    /// Returns the bytes that the tag of a sealed footer authenticates: all except the tag and the
     /// checksum.
     pub(crate) fn aad(&self, file_id: &[u8; 16]) -> Vec<u8> {
         let bytes = self.encode(file_id);
@@ -185,13 +183,14 @@ impl Footer {
         aad
     }
 
+    /// Returns whether a number is larger than [`NUMBER_MAX`].
     fn has_excess(&self) -> bool {
         let counts = [self.blocks, self.entries, self.key_bytes, self.value_bytes];
         let others = [self.file_len, self.counter, self.base_seq];
         counts.iter().chain(&others).any(|&number| number > NUMBER_MAX)
     }
 
-    /// Counts one block, whose entries are counted one by one.
+    /// Counts one block. Its entries are counted separately.
     pub(crate) fn add_block(&mut self, head: &BlockHead) {
         self.blocks += 1;
         self.crc_of_crcs = crc32c_append(self.crc_of_crcs, &head.payload_crc.to_le_bytes());
@@ -205,7 +204,7 @@ impl Footer {
     }
 }
 
-/// The purpose that an image's epoch key is derived for.
+/// Returns the purpose for which the key of the epoch of an image is derived.
 pub(crate) fn key_info(file_id: &[u8; 16], generation: u64) -> Vec<u8> {
     let mut info = b"codexdb image 1".to_vec();
     info.extend_from_slice(file_id);
@@ -213,11 +212,12 @@ pub(crate) fn key_info(file_id: &[u8; 16], generation: u64) -> Vec<u8> {
     info
 }
 
-/// A CRC that binds the bytes to their file.
+/// Returns a checksum that also covers the id of the file.
 fn crc_under(file_id: &[u8; 16], bytes: &[u8]) -> u32 {
     crc32c_append(crc32c(file_id), bytes)
 }
 
+/// Returns the id of the file, then `head`.
 fn bound(file_id: &[u8; 16], head: &[u8]) -> Vec<u8> {
     let mut aad = Vec::with_capacity(file_id.len() + head.len());
     aad.extend_from_slice(file_id);

@@ -1,4 +1,4 @@
-//! Reads an image: strictly, block by block, with a second thread ahead where there is much.
+//! Reading an image strictly, block by block. A second thread reads ahead if the image is large.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,24 +15,24 @@ use crate::sync::channel::{Receiver, Sender, bounded};
 use crate::sync::thread;
 use crate::vfs::{File, Open, Vfs};
 
-/// An open image. It is never changed in place, so an open image stays whole, even if another
-/// file takes its name.
+/// An open image. An image is never changed in place, so it stays complete even if another file
+/// takes its name.
 #[derive(Debug)]
 pub(crate) struct ImageReader {
     file: Arc<dyn File>,
     pub(super) path: PathBuf,
     header: Header,
-    /// Its bytes.
+    /// The bytes of the first header.
     first: Vec<u8>,
     pub(super) len: u64,
     pub(super) opener: Option<Box<dyn Opener>>,
 }
 
 impl ImageReader {
-    /// Opens the image `name` under a key that is known already.
+    /// Opens the image `name` under a known key.
     ///
     /// # Errors
-    /// As [`Found::first`], [`Found::authenticate`] and [`ImageReader::new`].
+    /// The errors of [`Found::first`], [`Found::authenticate`] and [`ImageReader::new`].
     pub(crate) fn open(vfs: &Vfs, name: &str, seal: Option<Arc<dyn Seal>>) -> Result<Self> {
         let path = vfs.dir.path(name);
         let file =
@@ -43,11 +43,12 @@ impl ImageReader {
         Self::new(file, &path, header, bytes, seal)
     }
 
-    /// An image whose header is read and verified. Without a seal, a sealed image can only be
-    /// [`check`](Self::check)ed, by its checksums.
+    /// Returns the image of a header that was read and authenticated. Without a seal, a sealed
+    /// image can only be [`check`](Self::check)ed by its checksums.
     ///
     /// # Errors
-    /// `Io`, `Damaged` when the file cannot hold an image, `Seal`.
+    /// `Io` if the length cannot be read, `Damaged` if the file is too short for an image, `Seal`
+    /// if its key cannot be derived.
     pub(crate) fn new(
         file: Arc<dyn File>,
         path: &Path,
@@ -74,22 +75,25 @@ impl ImageReader {
         &self.header
     }
 
-    /// Whether its blocks are sealed.
+    /// Returns whether the blocks are sealed.
     pub(crate) fn is_sealed(&self) -> bool {
         self.header().cipher != 0
     }
 
-    /// The length of the file in bytes.
+    /// Returns the length of the file in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// Calls `sink` with every entry, keys ascending, and returns the earlier positions of the
-    /// history that the image lists. The file is good only when this returns: the counts are at
-    /// its end.
+    /// Calls `sink` with every entry in ascending order of keys, and returns the earlier positions
+    /// of the history that the image lists. The entries are valid only if this function returns
+    /// `Ok`, because the counts are at the end of the file.
     ///
     /// # Errors
-    /// `Damaged`, `Tampered`, `KeyRequired`, `Io`; the errors of `sink`.
+    /// - `KeyRequired` if the image is sealed and its key is missing.
+    /// - `Damaged` or `Tampered` if the bytes are not as written.
+    /// - `Io` if reading fails.
+    /// - The errors of `sink`.
     pub(crate) fn replay(
         &self,
         sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
@@ -103,20 +107,23 @@ impl ImageReader {
         } else {
             self.each_block(|block| entries.decode(&block, sink))?
         };
+        // Order: after all blocks. Only the footer shows that no block is missing at the end.
         entries.agree_with(&end.footer)?;
         Ok(end.listed)
     }
 
-    /// Re-reads every byte and returns the number of entries; of a sealed image without its key
-    /// by the checksums alone. `go_on` is called after each block.
+    /// Reads every byte again, and returns the number of entries. If the key of a sealed image is
+    /// missing, only checksums are checked. `go_on` is called after each block.
     ///
     /// # Errors
-    /// As [`ImageReader::replay`], but for `KeyRequired`; `Abandoned`.
+    /// The errors of [`ImageReader::replay`] except `KeyRequired`. `Abandoned` if `go_on` returned
+    /// false.
     pub(crate) fn check(&self, go_on: &mut Reading<'_>) -> Result<u64> {
         let is_blind = self.is_sealed() && self.opener.is_none();
         let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
         let mut read = 0;
-        // Beside running writers, which want the other processors, and this one too.
+        // Read by this thread alone, because running writers need the other processors. It also
+        // yields its own to them.
         let End { footer, .. } = self.each_block(|block| {
             if !is_blind {
                 entries.decode(&block, &mut |_| Ok(()))?;
@@ -131,14 +138,14 @@ impl ImageReader {
         Ok(footer.entries)
     }
 
-    /// Checks that the file has its end: the second header, and a footer that belongs to this
-    /// header and length.
+    /// Checks the end of the file: the second header, and a footer that matches this header and
+    /// length.
     pub(crate) fn check_end(&self) -> Result<()> {
         self.footer().map(drop)
     }
 
-    /// The footer, which has the length and the base seq of this file, and has the header again
-    /// after it.
+    /// Reads the footer. Checks that it has the length and the base seq of this file, and that the
+    /// second header after it equals the first.
     pub(super) fn footer(&self) -> Result<Footer> {
         let offset = self.footer_offset();
         let mut tail = [0; TAIL_LEN];
@@ -161,16 +168,17 @@ impl ImageReader {
         Ok(footer)
     }
 
-    /// Where the blocks and the sections end.
+    /// Returns the offset after the blocks and the sections.
     pub(super) fn footer_offset(&self) -> u64 {
         self.len - u64_of(TAIL_LEN)
     }
 
-    /// The bytes at `offset` as they are on disk.
+    /// Reads the bytes at `offset` as they are on disk.
     pub(crate) fn read_raw(&self, buf: &mut [u8], offset: u64) -> Result<()> {
         self.file.read_exact_at(buf, offset).map_err(|source| Error::io("read", &self.path, source))
     }
 
+    /// Calls `take` with each block in order, and returns the end of the image.
     fn each_block(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
         let mut blocks = Blocks::new(self);
         while let Some(block) = blocks.next()? {
@@ -179,20 +187,21 @@ impl ImageReader {
         blocks.end()
     }
 
-    /// As [`each_block`](Self::each_block), while a thread reads, checks and opens the blocks to
-    /// come.
+    /// Like [`each_block`](Self::each_block), while a second thread reads, checks and opens the
+    /// next blocks.
     fn each_block_read_ahead(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
         thread::scope(|scope| {
             let (sender, ahead) = bounded(BLOCKS_AHEAD);
             let read_ahead = move || self.send_blocks(&sender);
             if thread::spawn_scoped(scope, "codexdb-image", read_ahead).is_err() {
+                // Without a second thread the image is read by this one.
                 return self.each_block(take);
             }
             take_all(&ahead, &mut take)
         })
     }
 
-    /// Ends early when the receiver is gone.
+    /// Sends all blocks, then the end or an error. Returns early if the receiver was dropped.
     fn send_blocks(&self, to: &Sender<Result<Step>>) {
         let mut blocks = Blocks::new(self);
         loop {
@@ -208,10 +217,12 @@ impl ImageReader {
         }
     }
 
+    /// Returns the error of a callback that stopped the reading.
     fn abandoned(&self) -> Error {
         Error::Abandoned { path: self.path.clone() }
     }
 
+    /// Returns `Damaged` at `offset`.
     pub(super) fn damaged(&self, offset: u64, what: &'static str) -> Error {
         Error::Damaged { path: self.path.clone(), offset, what }
     }
@@ -220,11 +231,13 @@ impl ImageReader {
 /// Progress callback: `(bytes_read, entries_read)`. Returns `false` to stop the reading.
 pub(crate) type Reading<'a> = dyn FnMut(u64, u64) -> bool + 'a;
 
+/// A message of the thread that reads ahead.
 enum Step {
     Block(Block),
     End(End),
 }
 
+/// Takes the blocks of the thread that reads ahead, up to the end of the image.
 fn take_all(
     ahead: &Receiver<Result<Step>>,
     take: &mut dyn FnMut(Block) -> Result<()>,
@@ -239,7 +252,7 @@ fn take_all(
     }
 }
 
-/// Decodes blocks and holds the entries to their order and counts.
+/// Decodes blocks, and checks the order and the counts of their entries.
 struct Entries<'a> {
     image: &'a ImageReader,
     last_key: Option<Vec<u8>>,
@@ -247,6 +260,7 @@ struct Entries<'a> {
 }
 
 impl Entries<'_> {
+    /// Calls `sink` with each entry of `block`.
     fn decode(&mut self, block: &Block, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<()> {
         let image = self.image;
         let mut last_in_block: Option<&[u8]> = None;
@@ -268,12 +282,14 @@ impl Entries<'_> {
         let Some(last) = last_in_block else {
             return Err(image.damaged(block.offset, "a block has no records"));
         };
+        // The last key is copied once per block, since the next block replaces the bytes.
         let kept = self.last_key.get_or_insert_default();
         kept.clear();
         kept.extend_from_slice(last);
         Ok(())
     }
 
+    /// Compares the counts of the entries with the footer.
     fn agree_with(&self, footer: &Footer) -> Result<()> {
         let agrees = footer.entries == self.totals.entries
             && footer.key_bytes == self.totals.key_bytes
@@ -286,7 +302,7 @@ impl Entries<'_> {
     }
 }
 
-/// Images from this length on are read by a thread ahead of the one that takes the entries.
+/// The length, in bytes, from which an image is read by two threads.
 const READ_AHEAD_FROM: u64 = 1 << 20;
-/// How many blocks that thread may be ahead.
+/// The number of blocks by which the second thread may be ahead.
 const BLOCKS_AHEAD: usize = 8;

@@ -1,4 +1,4 @@
-//! Writes an image with bounded memory, and believes in it only after reading it back.
+//! Writing an image in bounded memory, and reading it back before it is used.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -20,33 +20,37 @@ use crate::seal::{Seal, Sealer, TAG_LEN};
 use crate::storage::{State, Written};
 use crate::vfs::{File, Mode, Open, Paced, Vfs, in_pieces};
 
-/// An image to be written: everything but the entries.
+/// The parts of a new image, except its entries.
 #[derive(Debug, Clone)]
 pub(crate) struct ImageSpec {
     pub(crate) vfs: Vfs,
-    /// The name it is written under; renamed by [`install`](super::install).
+    /// The name under which it is written. [`install`](super::install) renames it.
     pub(crate) temporary: String,
-    /// The salt of a sealed image is drawn when it is written.
+    /// The header. The salt of a sealed image is drawn when it is written.
     pub(crate) header: Header,
     pub(crate) seal: Option<Arc<dyn Seal>>,
-    /// Whether commits are made meanwhile, which should not wait for it.
+    /// Whether commits are made at the same time, which the writing should not delay.
     pub(crate) beside_writers: bool,
 }
 
 impl ImageSpec {
-    /// Writes the entries of `state` and the positions that `history` lists, syncs, reads every
-    /// byte back. `progress` gets, block by block, the number of entries written plus those read
-    /// back, and returns `false` to abandon the image.
+    /// Writes the entries of `state` and the positions that `history` lists, syncs the file, and
+    /// reads every byte back. `progress` receives the number of entries written plus the number
+    /// read back, after each block. It returns `false` to abandon the image.
     ///
     /// # Errors
-    /// `Io`, `NoSpace`, `Abandoned`, `Damaged` when the file does not read back as written. The
-    /// temporary file is removed, if that is possible.
+    /// - `Io` or `NoSpace` if writing fails.
+    /// - `Abandoned` if `progress` returned `false`.
+    /// - `Damaged` if the file does not read back as written.
+    ///
+    /// After an error the temporary file is removed if possible.
     pub(crate) fn write(
         mut self,
         state: &dyn State,
         history: &History,
         progress: &dyn Fn(u64) -> bool,
     ) -> Result<Written> {
+        // Order: before the header is written, which contains the salt of the epoch.
         let sealer = self.begin_epoch()?;
         let go_on = |entries| {
             if progress(entries) { Ok(()) } else { Err(Error::Abandoned { path: self.path() }) }
@@ -64,11 +68,12 @@ impl ImageSpec {
         self.make(fill, &|written, read| progress(written + read))
     }
 
-    /// Writes all of the image `from` but its headers under this header, which must have the file
-    /// id, the generation and the salt of `from`; syncs and reads every byte back.
+    /// Writes the image `from` again, with this header in place of its own. The header must have
+    /// the file id, the generation and the salt of `from`. Syncs the file and reads every byte
+    /// back.
     ///
     /// # Errors
-    /// As [`ImageSpec::write`].
+    /// The errors of [`ImageSpec::write`].
     pub(crate) fn rewrite_header(&self, from: &ImageReader) -> Result<Written> {
         let fill = |file: &mut Paced<'_>| {
             let end = from.len() - u64_of(HEADER_LEN);
@@ -84,6 +89,7 @@ impl ImageSpec {
         self.make(fill, &|_, _| true)
     }
 
+    /// Begins the epoch of a sealed image, and puts its salt into the header.
     fn begin_epoch(&mut self) -> Result<Option<Box<dyn Sealer>>> {
         let info = key_info(&self.header.file_id, self.header.generation);
         let Some(seal) = &self.seal else { return Ok(None) };
@@ -92,8 +98,8 @@ impl ImageSpec {
         Ok(Some(sealer))
     }
 
-    /// `fill` writes the file and returns the number of entries; `progress` gets that, and the
-    /// number of entries read back.
+    /// Creates the file, calls `fill`, which writes it and returns the number of entries, syncs it
+    /// and reads it back. `progress` receives that number and the number of entries read back.
     fn make(
         &self,
         fill: impl FnOnce(&mut Paced<'_>) -> Result<u64>,
@@ -105,6 +111,8 @@ impl ImageSpec {
             } else {
                 Paced::hurried(&*file)
             };
+            // Order: fill, sync, read back. An image is renamed over the old one, so its bytes must
+            // be durable and verified before.
             let entries = fill(&mut output)?;
             file.sync().map_err(|e| failed("sync", self.path(), 0, e))?;
             self.read_back(&mut |_, read| progress(entries, read))
@@ -115,10 +123,11 @@ impl ImageSpec {
         made
     }
 
+    /// Creates the file under its temporary name.
     fn create(&self) -> Result<Arc<dyn File>> {
         let create = || self.vfs.dir.open(&self.temporary, Open::CreateNew(Mode::Frozen));
         let file = match create() {
-            // The file of an earlier attempt that could not be removed.
+            // A file of an earlier attempt that could not be removed.
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 self.vfs
                     .dir
@@ -131,11 +140,13 @@ impl ImageSpec {
         file.map_err(|e| failed("create", self.path(), BLOCKS_START, e))
     }
 
+    /// Writes the header at offset `at`.
     fn write_header(&self, file: &mut Paced<'_>, at: u64) -> Result<()> {
         let header = self.header.encode(self.seal.as_deref());
         file.write_all_at(&header, at).map_err(|e| failed("write", self.path(), BLOCKS_START, e))
     }
 
+    /// Opens the written file again and checks all of its bytes.
     fn read_back(&self, go_on: &mut Reading<'_>) -> Result<Written> {
         let image = ImageReader::open(&self.vfs, &self.temporary, self.seal.clone())?;
         if image.header() != &self.header {
@@ -156,12 +167,12 @@ impl ImageSpec {
     }
 }
 
-/// Gathers entries into blocks and writes each as it fills up.
+/// Collects entries into blocks, and writes each block when it is full.
 struct BlockWriter<'a, 'f> {
     spec: &'a ImageSpec,
     file: &'a mut Paced<'f>,
     sealer: Option<Box<dyn Sealer>>,
-    /// Room for the block header, then the records of the block being filled.
+    /// Room for the block header, then the records of the current block.
     buf: Vec<u8>,
     records: u32,
     at: u64,
@@ -169,6 +180,7 @@ struct BlockWriter<'a, 'f> {
 }
 
 impl<'a, 'f> BlockWriter<'a, 'f> {
+    /// Begins the image with its header.
     fn new(
         spec: &'a ImageSpec,
         file: &'a mut Paced<'f>,
@@ -180,7 +192,7 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         Ok(Self { spec, file, sealer, buf, records: 0, at: BLOCKS_START, footer })
     }
 
-    /// Returns whether a block was written.
+    /// Adds an entry. Returns whether a block was written.
     fn add(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
         encode_record(Op::Set { key, value }, &mut self.buf)
             .map_err(|source| Error::Record { path: self.spec.path(), source })?;
@@ -193,18 +205,20 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         Ok(true)
     }
 
+    /// Writes the current block, and begins the next one.
     fn write_block(&mut self) -> Result<()> {
         let index = u32::try_from(self.footer.blocks).map_err(|_| self.too_large())?;
         let head = self.write_part(Part::Block, index, self.records)?;
         self.footer.add_block(&head);
         self.append()?;
         self.buf.truncate(BLOCK_HEAD_LEN);
+        // One large entry must not keep its memory until the end of the image.
         self.buf.shrink_to(2 * BLOCK_LEN_TARGET);
         self.records = 0;
         Ok(())
     }
 
-    /// Seals the payload after the room for its header, and fills that in.
+    /// Seals the payload in the buffer, and writes the header into the room before it.
     #[expect(clippy::indexing_slicing, reason = "the buffer begins with the room for a head")]
     fn write_part(&mut self, part: Part, index: u32, records: u32) -> Result<BlockHead> {
         let tag_len = if self.sealer.is_some() { TAG_LEN } else { 0 };
@@ -212,6 +226,8 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         let payload_len = u32::try_from(payload_len).map_err(|_| self.too_large())?;
         let mut head = BlockHead { part, index, records, payload_len, counter: 0, payload_crc: 0 };
         let file_id = &self.spec.header.file_id;
+        // Order: a fresh counter for each part, taken before it is sealed, so that no nonce is used
+        // twice.
         if let Some(sealer) = &mut self.sealer {
             let sealed = sealer.next_counter().and_then(|counter| {
                 head.counter = counter;
@@ -219,6 +235,7 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
             });
             sealed.map_err(|e| seal_error(&self.spec.path(), self.at, e))?;
         }
+        // Over the sealed bytes, so that damage is found without the key.
         let payload = &self.buf[BLOCK_HEAD_LEN..];
         assert_eq!(u64_of(payload.len()), payload_len.into(), "a seal appends a tag, and no more");
         head.payload_crc = crc32c(payload);
@@ -226,11 +243,13 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         Ok(head)
     }
 
+    /// Returns the error of a state with too many blocks, or with a block that is too long.
     fn too_large(&self) -> Error {
         let what = "the state does not fit the counts of an image";
         Error::Damaged { path: self.spec.path(), offset: self.at, what }
     }
 
+    /// Writes the last block, the sections, the footer and the second header.
     fn finish(mut self, history: &History) -> Result<()> {
         if self.records > 0 {
             self.write_block()?;
@@ -240,6 +259,7 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         self.footer.sections += 1;
         self.footer.file_len = self.at + u64_of(self.buf.len() + TAIL_LEN);
         let file_id = &self.spec.header.file_id;
+        // The tag of the footer authenticates an empty text together with the counts.
         if let Some(sealer) = &mut self.sealer {
             let mut text = Vec::new();
             let sealed = sealer.next_counter().and_then(|counter| {
@@ -251,10 +271,11 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         }
         self.buf.extend(self.footer.encode(file_id));
         self.buf.extend(self.spec.header.encode(self.spec.seal.as_deref()));
-        // In one write: the end of an image takes no more calls than its footer alone would.
+        // In one write, so that the end of an image takes no more calls than the footer alone.
         self.append()
     }
 
+    /// Writes the buffer at the end of the file.
     fn append(&mut self) -> Result<()> {
         let len = u64_of(self.buf.len());
         self.file
@@ -265,9 +286,9 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
     }
 }
 
-/// Removes an image that is not put in place because of `error`, which is the one to report: the
-/// next open removes a file that stays. On a full disk the removal is made durable, since some file
-/// systems free the space only then; nothing else rests on that sync.
+/// Removes an image that is not installed because of `error`, which the caller reports. If the file
+/// stays, the next open removes it. On a full disk the removal is also synced, because some file
+/// systems free the space only then. No promise depends on this sync.
 pub(crate) fn discard(vfs: &Vfs, temporary: &str, error: &Error) {
     drop(vfs.dir.remove(temporary));
     if matches!(error, Error::NoSpace { .. }) {
@@ -275,7 +296,7 @@ pub(crate) fn discard(vfs: &Vfs, temporary: &str, error: &Error) {
     }
 }
 
-/// A full disk by its own name.
+/// Returns `NoSpace` for a full disk, and `Io` for other errors.
 fn failed(action: &'static str, path: PathBuf, needed: u64, source: std::io::Error) -> Error {
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::NoSpace { path, needed },
