@@ -1,7 +1,7 @@
-//! Records and batches in their one encoded form, and the group that a commit makes durable.
+//! Records and batches in their encoded form, and the group that a commit makes durable.
 //!
-//! Records are encoded straight into the buffer that becomes the frame: the bytes of a writer
-//! are copied once. The layout is `docs/FORMAT.md`, section "Records".
+//! Records are encoded directly into the buffer that becomes the frame, so the bytes of a writer
+//! are copied once. The layout is in `docs/FORMAT.md`, section "Records".
 
 use std::fmt;
 
@@ -10,60 +10,60 @@ use crate::error::RecordError;
 
 /// The longest key, in bytes.
 pub const KEY_LEN_MAX: usize = 65_535;
-/// The most bytes that the records of one batch take, in every form.
+/// The largest length of all records of one batch, in bytes, in every form.
 pub const BATCH_LEN_MAX: usize = 256 << 20;
-/// How many encoded bytes a group gathers before it stops taking further batches.
+/// The number of encoded bytes at which a group takes no more batches.
 pub const GROUP_LEN_TARGET: usize = 4 << 20;
 
-/// The number of a commit: dense, from 1, assigned by the storage.
+/// The number of a commit. The storage assigns the numbers, without gaps, from 1.
 pub type Seq = u64;
 
-/// One operation, as stored.
+/// One operation in its stored form.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Op<'a> {
-    /// The key now has this value.
+    /// Sets the value of the key.
     Set {
         /// At most [`KEY_LEN_MAX`] bytes.
         key: &'a [u8],
         /// The stored bytes of the value.
         value: &'a [u8],
     },
-    /// The key is gone.
+    /// Removes the key.
     Remove {
         /// At most [`KEY_LEN_MAX`] bytes.
         key: &'a [u8],
     },
-    /// Every key is gone.
+    /// Removes all keys.
     Clear,
 }
 
-/// The batches of one commit group, encoded one after the other in the buffer that becomes the
-/// frame.
+/// The batches of one commit group, encoded in order in the buffer that becomes the frame.
 ///
-/// A batch is one commit: wholly there or wholly absent. Get a group from
+/// A batch is one commit: after a crash it is present completely or not at all. Get a group from
 /// [`Storage::group`](crate::storage::Storage::group), fill it, commit it, `reset` it, and use it
 /// again.
 pub struct Group {
     buf: Vec<u8>,
-    /// Where each finished batch ends in `buf`.
+    /// The end of each finished batch in `buf`.
     ends: Vec<usize>,
-    /// Start and number of operations of the batch being built.
+    /// The start and the number of operations of the unfinished batch.
     open: Option<(usize, u32)>,
     only_removals: bool,
     layout: Layout,
 }
 
-/// How much room a storage wants inside the buffer of a group.
+/// The room that a storage needs inside the buffer of a group, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Layout {
-    /// Bytes before the first batch: the frame header.
+    /// The bytes before the first batch, for the frame header.
     pub head: usize,
-    /// Bytes in each batch between its two lengths and its records: the ledger's time and digest.
+    /// The bytes in each batch between its two lengths and its records, for the time and the digest
+    /// of a ledger.
     pub batch_extra: usize,
 }
 
 impl Group {
-    /// An empty group with the room of `layout`.
+    /// Returns an empty group with the room of `layout`.
     pub fn new(layout: Layout) -> Self {
         let mut group =
             Self { buf: Vec::new(), ends: Vec::new(), open: None, only_removals: true, layout };
@@ -71,8 +71,8 @@ impl Group {
         group
     }
 
-    /// Empties the group and keeps its buffer, unless the buffer has grown beyond
-    /// [`GROUP_LEN_TARGET`] by much.
+    /// Empties the group. Keeps its buffer, unless the buffer is much larger than
+    /// [`GROUP_LEN_TARGET`].
     pub fn reset(&mut self) {
         self.buf.clear();
         self.buf.shrink_to(2 * GROUP_LEN_TARGET);
@@ -82,11 +82,11 @@ impl Group {
         self.only_removals = true;
     }
 
-    /// Adds one operation to the batch being built, beginning one where none is.
+    /// Adds one operation to the unfinished batch, or begins a batch if there is none.
     ///
     /// # Errors
-    /// `KeyTooLong`, or `BatchTooLarge` when the records would exceed [`BATCH_LEN_MAX`]; the batch
-    /// is then as before the call. Use [`Group::abandon`] to drop it.
+    /// `KeyTooLong` if the key is too long, `BatchTooLarge` if the records would exceed
+    /// [`BATCH_LEN_MAX`]. The batch is unchanged. [`Group::abandon`] drops it.
     pub fn push(&mut self, op: Op<'_>) -> Result<(), RecordError> {
         let (start, ops) = match self.open {
             Some(open) => open,
@@ -96,54 +96,58 @@ impl Group {
         if records + record_len(op) > BATCH_LEN_MAX {
             return Err(RecordError::BatchTooLarge { limit: BATCH_LEN_MAX });
         }
+        // Order: both limits are checked before a byte is appended, so that a refused operation
+        // leaves the batch unchanged.
         encode_record(op, &mut self.buf)?;
         self.only_removals &= !matches!(op, Op::Set { .. });
         self.open = Some((start, ops + 1));
         Ok(())
     }
 
-    /// Finishes the batch being built, which may be empty; it is commit number
-    /// `self.batches()` of the group from now on.
+    /// Finishes the unfinished batch, which may be empty. It is then commit number `self.batches()`
+    /// of the group.
     ///
     /// # Panics
-    /// If the batch is not in the buffer, which only a mistake of this module can cause.
+    /// If the batch is not in the buffer. Only a mistake in this module can cause that.
     pub fn finish(&mut self) {
         let (start, ops) = match self.open.take() {
             Some(open) => open,
             None => (self.begin(), 0),
         };
-        // `begin` has opened one.
+        // `begin` has opened a batch.
         self.open = None;
         let records = self.buf.len() - start - BATCH_HEAD - self.layout.batch_extra;
         let records = u32::try_from(records).expect("`push` holds a batch below the limit");
+        // The lengths are known only now, so they are written into the room before the records.
         put(&mut self.buf, start, ops.to_le_bytes());
         put(&mut self.buf, start + 4, records.to_le_bytes());
         self.ends.push(self.buf.len());
     }
 
-    /// Drops the batch being built; finished ones stay.
+    /// Drops the unfinished batch. Finished batches stay.
     pub fn abandon(&mut self) {
         if let Some((start, _)) = self.open.take() {
             self.buf.truncate(start);
         }
     }
 
-    /// How many finished batches there are.
+    /// Returns the number of finished batches.
     pub fn batches(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is no finished batch.
+    /// Returns whether there is no finished batch.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The encoded bytes of all batches so far.
+    /// Returns the number of encoded bytes of all batches.
     pub fn len(&self) -> usize {
         self.buf.len() - self.layout.head
     }
 
-    /// Whether nothing was set: such a group frees memory, and may use the reserve of a full disk.
+    /// Returns whether no key was set. Such a group frees memory, and may use the reserve of a full
+    /// disk.
     pub fn only_removals(&self) -> bool {
         self.only_removals
     }
@@ -165,27 +169,29 @@ impl Group {
         Ok(())
     }
 
-    /// The whole buffer, the room for the frame header included; for storages.
+    /// Returns the whole buffer, including the room for the frame header. For storages.
     pub(crate) fn buffer_mut(&mut self) -> &mut Vec<u8> {
         &mut self.buf
     }
 
-    /// The finished batches' bytes, without the room for the frame header; for storages.
+    /// Returns the bytes of the finished batches, without the room for the frame header. For
+    /// storages.
     #[expect(clippy::indexing_slicing, reason = "the buffer begins with the room for a header")]
     pub(crate) fn payload(&self) -> &[u8] {
         &self.buf[self.layout.head..]
     }
 
-    /// The room in the buffer; for storages.
+    /// Returns the room in the buffer. For storages.
     pub(crate) fn layout(&self) -> Layout {
         self.layout
     }
 
-    /// Where each finished batch ends in the buffer; for storages.
+    /// Returns the end of each finished batch in the buffer. For storages.
     pub(crate) fn ends(&self) -> &[usize] {
         &self.ends
     }
 
+    /// Begins a batch with room for its head, and returns its start in the buffer.
     fn begin(&mut self) -> usize {
         let start = self.buf.len();
         self.buf.resize(start + BATCH_HEAD + self.layout.batch_extra, 0);
@@ -203,7 +209,7 @@ impl fmt::Debug for Group {
     }
 }
 
-/// Keys and values appear in no log: only the kind and the lengths.
+/// The output has only the kind and the lengths, so that keys and values appear in no log.
 impl fmt::Debug for Op<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -216,7 +222,7 @@ impl fmt::Debug for Op<'_> {
     }
 }
 
-/// One batch inside a payload.
+/// One batch of a payload.
 #[derive(Clone, Copy)]
 pub struct BatchRef<'a> {
     /// The bytes between the lengths and the records.
@@ -227,12 +233,12 @@ pub struct BatchRef<'a> {
 }
 
 impl<'a> BatchRef<'a> {
-    /// The number of operations in the head of the batch.
+    /// Returns the number of operations in the head of the batch.
     pub fn count(&self) -> u32 {
         self.count
     }
 
-    /// The operations in order; ends after the first error.
+    /// Returns the operations in order. The iterator ends after the first error.
     pub fn ops(&self) -> Records<'a> {
         Records { rest: self.records, left: self.count, failed: false }
     }
@@ -244,7 +250,7 @@ impl fmt::Debug for BatchRef<'_> {
     }
 }
 
-/// The batches of a payload in order; ends after the first error.
+/// The batches of a payload in order. The iterator ends after the first error.
 #[derive(Debug)]
 pub struct Batches<'a> {
     rest: &'a [u8],
@@ -252,11 +258,12 @@ pub struct Batches<'a> {
 }
 
 impl<'a> Batches<'a> {
-    /// Reads `payload`, whose batches have `batch_extra` bytes before their records.
+    /// Iterates over `payload`, whose batches have `batch_extra` bytes before their records.
     pub fn new(payload: &'a [u8], batch_extra: usize) -> Self {
         Self { rest: payload, batch_extra }
     }
 
+    /// Reads the next batch, or returns `None` if it is longer than the rest of the payload.
     fn read(&mut self) -> Option<BatchRef<'a>> {
         let (count, rest) = self.rest.split_first_chunk::<4>()?;
         let (len, rest) = rest.split_first_chunk::<4>()?;
@@ -283,7 +290,7 @@ impl<'a> Iterator for Batches<'a> {
     }
 }
 
-/// The operations of a batch, or of an image block.
+/// The operations of a batch or of a block of an image.
 #[derive(Debug)]
 pub struct Records<'a> {
     rest: &'a [u8],
@@ -292,11 +299,12 @@ pub struct Records<'a> {
 }
 
 impl<'a> Records<'a> {
-    /// Reads exactly `count` records that fill `bytes`.
+    /// Iterates over exactly `count` records, which must fill `bytes`.
     pub fn new(bytes: &'a [u8], count: u32) -> Self {
         Self { rest: bytes, left: count, failed: false }
     }
 
+    /// Reads the next record.
     fn read(&mut self) -> Result<Op<'a>, RecordError> {
         const SHORT: RecordError = RecordError::Malformed("a record runs past its batch");
         let (head, rest) = self.rest.split_first_chunk::<RECORD_HEAD>().ok_or(SHORT)?;
@@ -306,6 +314,8 @@ impl<'a> Records<'a> {
         }
         let key_len = usize::from(u16::from_le_bytes([k0, k1]));
         let value_len = usize::try_from(u32::from_le_bytes([v0, v1, v2, v3])).map_err(|_| SHORT)?;
+        // Order: all lengths are checked against the rest before the kind is looked at, so that a
+        // record never extends past its batch.
         let (key, rest) = rest.split_at_checked(key_len).ok_or(SHORT)?;
         let (value, rest) = rest.split_at_checked(value_len).ok_or(SHORT)?;
         self.rest = rest;
@@ -338,7 +348,7 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-/// How many bytes `op` takes when encoded.
+/// Returns the number of bytes of `op` in encoded form.
 pub fn record_len(op: Op<'_>) -> usize {
     RECORD_HEAD
         + match op {
@@ -351,7 +361,8 @@ pub fn record_len(op: Op<'_>) -> usize {
 /// Appends the encoded form of `op` to `buf`.
 ///
 /// # Errors
-/// `KeyTooLong`, or `BatchTooLarge` for a value whose length does not fit; `buf` is unchanged.
+/// `KeyTooLong` if the key is too long, `BatchTooLarge` if the length of the value does not fit.
+/// `buf` is unchanged.
 pub fn encode_record(op: Op<'_>, buf: &mut Vec<u8>) -> Result<(), RecordError> {
     let (kind, key, value): (u8, &[u8], &[u8]) = match op {
         Op::Set { key, value } => (KIND_SET, key, value),
@@ -371,9 +382,9 @@ pub fn encode_record(op: Op<'_>, buf: &mut Vec<u8>) -> Result<(), RecordError> {
     Ok(())
 }
 
-/// Operation count and byte length in front of each batch.
+/// The length of the head of a batch, in bytes: operation count and byte length.
 pub(crate) const BATCH_HEAD: usize = 8;
-/// Kind, flags, key length, value length in front of each record.
+/// The length of the head of a record, in bytes: kind, flags, key length and value length.
 const RECORD_HEAD: usize = 8;
 const KIND_SET: u8 = 1;
 const KIND_REMOVE: u8 = 2;

@@ -1,4 +1,4 @@
-//! A closed store in another form, or under another key, or under none.
+//! Conversion of a closed store to another form, to another key, or to no key.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,53 +21,56 @@ use crate::vfs::{Mode, Open, Vfs};
 /// The form and the keys to give to a store.
 #[derive(Debug, Clone)]
 pub struct Conversion {
-    /// Its form; `None` keeps the one it has.
+    /// The new form. `None` keeps the current form.
     pub form: Option<Form>,
-    /// The keys that open it then, under a fresh root key; `None` for a plain store.
+    /// The new keys, under a fresh root key. `None` makes the store plain.
     pub keys: Option<Arc<dyn Keys>>,
 }
 
-/// The result of a conversion, and the files that it has left.
+/// The result of a conversion, and the files that it did not convert.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Converted {
-    /// The form of the store now.
+    /// The new form of the store.
     pub form: Form,
-    /// Its last commit.
+    /// An anchor of the last commit.
     pub anchor: Anchor,
-    /// Files of the store, or of the one it was restored from, that are not encrypted: backups, and
-    /// the files that a restore has replaced. Empty when the store is plain itself.
+    /// Unencrypted files of the store, or of the store that it was restored from: backups, and
+    /// files that a restore has replaced. Empty if the store itself is plain.
     pub plain: Vec<PathBuf>,
-    /// Encrypted files of the store under another root key, which the earlier key still opens.
+    /// Encrypted files of the store under another root key, which the former key still opens.
     pub under_other_keys: Vec<PathBuf>,
 }
 
-/// Converts the closed store that `config` names and opens to the form and the keys of `to`. The
-/// new file is written under a temporary name, synced, read back, and takes the place of the old
-/// one in one step: a crash leaves the store as it was (a Wal perhaps closed into its image) or
+/// Converts the closed store that `config` names and opens to the form and the keys of `to`.
+///
+/// The new file is written under a temporary name, synced, read back, and then renamed over the old
+/// one. After a crash the store is either as it was (a Wal possibly closed into its image) or
 /// converted.
 ///
-/// Commit numbers go on and the history keeps its digest, so an anchor of the last commit stays
-/// good. A ledger that stays one keeps every commit with its time; one that becomes an image keeps
-/// the state; an image that becomes a ledger begins with commits that set every entry.
+/// Commit numbers continue and the history keeps its digest, so an anchor of the last commit stays
+/// valid. A ledger that stays a ledger keeps every commit with its time. A ledger that becomes an
+/// image keeps only the state. An image that becomes a ledger begins with commits that set every
+/// entry.
 ///
-/// The bytes that the old file had are not overwritten: the file system, the disk, snapshots and
-/// backups may keep them.
+/// The bytes of the old file are not overwritten. The file system, the disk, snapshots and backups
+/// may keep them.
 ///
 /// # Errors
-/// As [`open`] and as writing: the store is as it was, or `Io` from the last step, after which the
-/// next open finds one or the other.
+/// The errors of [`open`] and of writing. The store is as it was. After an `Io` from the last step,
+/// the next open finds the old store or the new one.
 pub fn convert(config: Config, to: &Conversion) -> Result<Converted> {
     let (vfs, name) = (config.vfs.clone(), config.name.clone());
     let path = vfs.dir.path(&name);
     let names = Names::new(&name, &path)?;
     let mut config = Config { access: Access::ReadWrite, create: Create::Never, ..config };
+    // A Wal is closed into one image, whatever its size, so that one file has to be converted.
     config.checkpoint.close_into_image_bytes_max = u64::MAX;
     let main = read_main(&vfs, &names, &path)?;
     let is_ledger = main.is_some_and(|(_, found)| found.header.form == Form::Ledger);
     let keeps_history = is_ledger && to.form.is_none_or(|form| form == Form::Ledger);
     if keeps_history {
-        // Its state is not needed below. Under the lock it has to be a ledger still.
+        // The state is not needed. The store must still be a ledger when its lock is held.
         config.form.get_or_insert(Form::Ledger);
     }
     let mut entries = Entries::default();
@@ -77,18 +80,20 @@ pub fn convert(config: Config, to: &Conversion) -> Result<Converted> {
         }
         Ok(())
     })?;
-    // The report has an anchor, so the store that is made lists that commit.
+    // The report has an anchor, so the new store must list this commit.
     storage.anchor();
     let history = storage.history();
+    // Order: the store is closed before it is converted, so that its main file contains all
+    // commits.
     storage.close(&entries)?;
-    // The lock is held as long as the storage is there.
+    // The lock is held while the storage exists.
     let source = Source { vfs, names, path, history, storage };
     let converted = source.write(to, config.keys.as_deref(), &entries);
     drop(source);
     converted
 }
 
-/// A closed store whose lock is held.
+/// A closed store whose lock is held by `storage`.
 struct Source {
     vfs: Vfs,
     names: Names,
@@ -98,6 +103,7 @@ struct Source {
 }
 
 impl Source {
+    /// Writes the store in its new form, and installs it.
     fn write(
         &self,
         to: &Conversion,
@@ -107,6 +113,7 @@ impl Source {
         let form = to.form.unwrap_or(self.storage.form());
         let (old, old_seal) = self.header(old_keys)?;
         let kind = if form == Form::Ledger { FileKind::Log } else { FileKind::Image };
+        // The store keeps its id, its commit numbers and its digest. Everything else is new.
         let header = Header {
             store_id: old.store_id,
             generation: if kind == FileKind::Log { 1 } else { old.generation },
@@ -125,6 +132,7 @@ impl Source {
             }
         };
         let root_id = header.root_id;
+        // A file of another kind than the old one gets the permissions of its own kind.
         let own = if kind == FileKind::Log { Mode::Private } else { Mode::Frozen };
         let mode = (old.kind != kind).then_some(own);
         let end = if form == Form::Ledger {
@@ -140,7 +148,7 @@ impl Source {
         Ok(Converted { form, anchor, plain, under_other_keys })
     }
 
-    /// The header of the one file that the store is now.
+    /// Returns the header of the single file of the closed store.
     fn header(&self, keys: Option<&dyn Keys>) -> Result<(Header, Option<Arc<dyn Seal>>)> {
         let file = self.vfs.dir.open(self.names.main(), Open::Read);
         let file = file.map_err(|e| Error::io("open", &self.path, e))?;
@@ -155,11 +163,11 @@ impl Source {
         Ok((header, seal))
     }
 
-    /// Removes the segments of the store durably: its main file, which is durable under its name,
+    /// Removes the segments of the store durably. Its main file, which is durable under its name,
     /// contains them.
     ///
-    /// Order: before the new main file gets its name. Beside that one, which may be of another
-    /// form or have another key, nothing would remove a segment that a power cut brings back.
+    /// Order: before the new main file gets its name. A segment that a power cut brings back later
+    /// would not be removed, because the new file may have another form or another key.
     fn remove_segments(&self, store_id: &[u8; 16]) -> Result<()> {
         let dir = &self.vfs.dir;
         for name in self.listed()? {
@@ -176,6 +184,7 @@ impl Source {
         dir.sync().map_err(|e| Error::io("sync the folder of", &self.path, e))
     }
 
+    /// Writes and installs the store as an image.
     fn image(
         &self,
         header: Header,
@@ -190,6 +199,7 @@ impl Source {
         Ok(Position::base(ImageReader::open(&self.vfs, self.names.main(), seal)?.header()))
     }
 
+    /// Writes and installs the store as a ledger.
     fn ledger(
         &self,
         old: &Header,
@@ -201,6 +211,8 @@ impl Source {
     ) -> Result<Position> {
         let writer;
         let temporary;
+        // A ledger is copied with all of its commits. An image becomes commits that set every
+        // entry.
         if old.form == Form::Ledger {
             let header = Header {
                 base_seq: old.base_seq,
@@ -221,6 +233,7 @@ impl Source {
             });
             writer = written.inspect_err(|_| self.discard(&temporary))?;
         }
+        // Order: the new ledger is durable and has the lock of the store before it gets its name.
         let files = self.files(seal);
         let prepared = self.installed(files.prepare(&temporary, mode));
         prepared.inspect_err(|_| self.discard(&temporary))?;
@@ -229,16 +242,18 @@ impl Source {
         Ok(Position { seq: end.seq, digest: end.digest })
     }
 
+    /// Removes an unfinished file. An error is ignored.
     fn discard(&self, temporary: &str) {
-        // The next open for writing removes a file that stays.
+        // If the file stays, the next open for writing removes it.
         drop(self.vfs.dir.remove(temporary));
     }
 
+    /// Returns the error of the last step.
     fn installed(&self, done: std::io::Result<()>) -> Result<()> {
         done.map_err(|e| Error::io("put the converted store in place as", &self.path, e))
     }
 
-    /// Plain files that belong to the store, and those under another root key.
+    /// Returns the plain files that belong to the store, and the files under another root key.
     fn left(&self, root_id: [u8; 16]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let (mut plain, mut other) = (Vec::new(), Vec::new());
         let mut names = self.listed()?;
@@ -248,8 +263,8 @@ impl Source {
             match self.header_of(&name, &path) {
                 Some(header) if header.cipher == 0 => plain.push(path),
                 Some(header) if header.root_id != root_id => other.push(path),
-                // Not shown to be encrypted: it cannot be read, or a crash left it without its
-                // header.
+                // The file is not known to be encrypted: it cannot be read, or a crash has left it
+                // without a header.
                 None if self.names.role(&name).is_some_and(has_contents) => plain.push(path),
                 _ => {}
             }
@@ -257,17 +272,19 @@ impl Source {
         Ok((plain, other))
     }
 
-    /// The header of a file whose name begins with the store's own, where it has one.
+    /// Returns the header of a file, if it has one and its name begins with the name of the store.
     fn header_of(&self, name: &str, path: &Path) -> Option<Header> {
         let is_ours = name.strip_prefix(self.names.main())?.starts_with('.');
         let file = self.vfs.dir.open(name, Open::Read).ok().filter(|_| is_ours)?;
         Found::read(&*file, path).ok().map(|found| found.header)
     }
 
+    /// Lists the directory.
     fn listed(&self) -> Result<Vec<String>> {
         self.vfs.dir.list().map_err(|e| Error::io("list the folder of", &self.path, e))
     }
 
+    /// Returns the files of the store under the key `seal`.
     fn files(&self, seal: Option<Arc<dyn Seal>>) -> StoreFiles {
         StoreFiles {
             vfs: self.vfs.clone(),
@@ -278,7 +295,7 @@ impl Source {
     }
 }
 
-/// Whether files of this role hold entries or commits.
+/// Returns whether files of this role contain entries or commits.
 fn has_contents(role: Role) -> bool {
     matches!(
         role,
@@ -295,6 +312,7 @@ fn has_contents(role: Role) -> bool {
 struct Entries(BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Entries {
+    /// Applies one operation of the history.
     fn apply(&mut self, op: Op<'_>) {
         match op {
             Op::Set { key, value } => drop(self.0.insert(key.to_vec(), value.to_vec())),
@@ -303,8 +321,8 @@ impl Entries {
         }
     }
 
-    /// Fills `group` with one commit that sets every entry, and calls `full`; with as few as
-    /// possible where they do not fit into one.
+    /// Fills `group` with one commit that sets every entry, and calls `full` with it. If the
+    /// entries do not fit one commit, there are as few as possible.
     fn groups(
         &self,
         group: &mut Group,
@@ -317,7 +335,7 @@ impl Entries {
             if is_open && matches!(pushed, Err(RecordError::BatchTooLarge { .. })) {
                 group.finish();
                 full(group)?;
-                // An entry that was stored fits a batch of its own.
+                // An entry that was stored fits a batch by itself.
                 pushed = group.push(op);
             }
             pushed.map_err(|source| Error::Record { path: PathBuf::new(), source })?;

@@ -1,4 +1,4 @@
-//! Where the files of an open store are, and how a new file takes the store's own name.
+//! The files of an open store, and the replacement of its main file by a new one.
 
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
@@ -16,22 +16,22 @@ use crate::storage::{Checkpoint, Form};
 use crate::vfs::{Mode, Vfs};
 use crate::write_state::WriteState;
 
-/// Where the files of an open store are, and under which key.
+/// The files of an open store, and their key.
 #[derive(Debug)]
 pub(crate) struct StoreFiles {
     pub(crate) vfs: Vfs,
     pub(crate) names: Names,
     pub(crate) seal: Option<Arc<dyn Seal>>,
-    /// Held as long as the store is open; a backup has none.
+    /// Held while the store is open. `None` for a backup.
     pub(crate) lock: Option<Arc<StoreLock>>,
 }
 
-/// Why a new file did not take the store's name.
+/// The error of a file that did not take the name of the store.
 #[derive(Debug)]
 pub(crate) struct NotInstalled {
     pub(crate) source: io::Error,
-    /// Either file may have the name, now and after a power cut: nothing may be written any more.
-    /// Otherwise nothing has changed.
+    /// Whether either file may have the name, now and after a power cut. If so, nothing may be
+    /// written any more. If not, nothing has changed.
     pub(crate) in_doubt: bool,
 }
 
@@ -42,7 +42,7 @@ impl From<NotInstalled> for io::Error {
 }
 
 impl StoreFiles {
-    /// An image to write that will take the store's own name.
+    /// Returns a specification of an image that will take the name of the store.
     pub(crate) fn image(&self, header: Header) -> ImageSpec {
         ImageSpec {
             vfs: self.vfs.clone(),
@@ -53,27 +53,27 @@ impl StoreFiles {
         }
     }
 
-    /// The path of the store.
+    /// Returns the path of the store.
     pub(crate) fn path(&self) -> PathBuf {
         self.vfs.dir.path(self.names.main())
     }
 
-    /// Whether a file with this header is sealed and there is no key to open it.
+    /// Returns whether a file with this header is sealed and the key is missing.
     pub(crate) fn is_blind(&self, header: &Header) -> bool {
         header.cipher != 0 && self.seal.is_none()
     }
 
-    /// Whether the lock on the store is held.
+    /// Returns whether the lock on the store is held.
     pub(crate) fn is_locked(&self) -> bool {
         self.lock.as_ref().is_some_and(|lock| lock.is_held())
     }
 
-    /// Checks that the store's name is still that of its file, so that an opening finds the
-    /// commits; `seq` is the first commit that it would not find.
+    /// Checks that the name of the store still refers to its file, so that an opening finds the
+    /// commits. `seq` is the first commit that it would not find.
     ///
     /// # Errors
-    /// `InDoubt`, after which nothing may be written: the file was removed, renamed or replaced,
-    /// or its folder was removed.
+    /// `InDoubt` if the file was removed, renamed or replaced, or if its directory was removed.
+    /// Nothing may be written after that.
     pub(crate) fn check_name(&self, write_state: &mut WriteState, seq: Seq) -> Result<()> {
         let Some(lock) = &self.lock else { return Ok(()) };
         match self.vfs.dir.metadata(self.names.main()) {
@@ -82,14 +82,14 @@ impl StoreFiles {
                 let source = Arc::new(io::Error::new(ErrorKind::NotFound, LOST_NAME));
                 Err(Error::InDoubt { path: self.path(), seq, source })
             }
-            // An error is no answer. The next check asks again.
+            // An error does not show that the name is lost. The next check tries again.
             _ => Ok(()),
         }
     }
 
-    /// Hands out the writing of an image of the state at the end of `history` as a store of its
-    /// own, whole by itself, which `own` heads: for the name `name` in another folder. It has its
-    /// temporary name when it is written.
+    /// Returns the writing of an image of the state at the end of `history`, for the name `name` in
+    /// another directory. The image is a self-contained store with the fields of the header `own`.
+    /// After it was written it has its temporary name.
     pub(crate) fn image_elsewhere(
         &self,
         to: &Vfs,
@@ -100,6 +100,7 @@ impl StoreFiles {
         let path = to.dir.path(name);
         let names = Names::new(name, &path)?;
         let header = Header {
+            // A ledger is written as a Wal, because an image cannot be a ledger.
             kind: FileKind::Image,
             form: if own.form == Form::Snapshot { Form::Snapshot } else { Form::Wal },
             file_id: fresh_id(to, &path)?,
@@ -124,25 +125,26 @@ impl StoreFiles {
         Ok(Checkpoint::new(move |state, progress| spec.write(state, &history, progress)))
     }
 
-    /// Gives a written file the store's own name and makes that durable.
+    /// Gives a written file the name of the store, durably.
     ///
     /// # Errors
-    /// [`NotInstalled`] tells whether anything has changed.
+    /// [`NotInstalled`], which has whether anything may have changed.
     pub(crate) fn install(&self, temporary: &str) -> std::result::Result<(), NotInstalled> {
         self.install_as(temporary, None)
     }
 
-    /// As [`install`](Self::install), of a file of another kind than the one that it replaces.
+    /// Like [`install`](Self::install), for a file of another kind than the one that it replaces.
     pub(crate) fn install_as(
         &self,
         temporary: &str,
         mode: Option<Mode>,
     ) -> std::result::Result<(), NotInstalled> {
+        // Order: all steps that can fail without consequences come before the rename.
         self.prepare(temporary, mode).map_err(|source| NotInstalled { source, in_doubt: false })?;
         self.put_name(temporary).map_err(|source| NotInstalled { source, in_doubt: true })
     }
 
-    /// Prepares the file `temporary` for the store's own name: it gets the owner and the
+    /// Prepares the file `temporary` for the name of the store. It receives the owner and the
     /// permissions of the file that it will replace, and the lock of the store.
     pub(crate) fn prepare(&self, temporary: &str, mode: Option<Mode>) -> io::Result<()> {
         let (dir, main) = (&*self.vfs.dir, self.names.main());
@@ -153,26 +155,29 @@ impl StoreFiles {
         if replaced.is_some() {
             dir.inherit(main, temporary, mode)?;
         }
-        // Order: locked before it has the name, so that a file which
-        // another process could lock never has the name.
+        // Order: locked before it has the name, so that a file that another process could lock
+        // never has the name.
         self.lock.as_ref().map_or(Ok(()), |lock| lock.lock_next(dir, temporary))
     }
 
-    /// Gives the prepared file the store's own name and makes that durable. After an error either
-    /// file may have the name.
+    /// Gives the prepared file the name of the store, durably. After an error either file may have
+    /// the name.
     pub(crate) fn put_name(&self, temporary: &str) -> io::Result<()> {
+        // Order: the rename is durable before the lock moves to the new file and before the caller
+        // relies on it.
         self.rename(temporary)?;
         self.has_name();
         Ok(())
     }
 
-    /// Notes that the prepared file has the store's name.
+    /// Records that the prepared file has the name of the store.
     pub(crate) fn has_name(&self) {
         if let Some(lock) = &self.lock {
             lock.go_on_with_next();
         }
     }
 
+    /// Renames the file, and syncs the directory.
     fn rename(&self, temporary: &str) -> io::Result<()> {
         self.vfs.dir.rename(temporary, self.names.main())?;
         self.vfs.dir.sync()

@@ -1,4 +1,4 @@
-//! The Ledger form: one log that keeps every commit ever, with its time, chained by SHA-256.
+//! The Ledger form: one log with every commit and its time, chained by SHA-256.
 
 mod key;
 mod past;
@@ -39,16 +39,16 @@ pub(crate) struct Ledger {
     write_state: WriteState,
     durability: Durability,
     writer: Box<LogWriter>,
-    /// Of the file in place.
+    /// The header of the file in place.
     header: Header,
-    /// The copy of a rekey that is running.
+    /// The copy of a running rekey.
     pending: Option<Rewrite>,
     /// The file that a rekey has replaced.
     retired: Option<Retired>,
-    /// Whether the name of the file is known to be durable: this handle has made it so, or a
-    /// commit was made on it.
+    /// Whether the name of the file is known to be durable, because this handle has synced it or
+    /// because a commit was made to the file.
     is_named: bool,
-    /// Up to the last commit that was acknowledged, or read at the opening.
+    /// The history up to the last commit that was acknowledged, or read when the store was opened.
     history: History,
 }
 
@@ -61,7 +61,7 @@ impl Ledger {
         header: Header,
         sink: &mut OpSink<'_>,
     ) -> Result<(Box<dyn Storage>, Recovered)> {
-        // A staged ledger has no name that could be lost.
+        // A staged ledger has no name that a power cut could take away.
         let is_named = files.lock.is_none();
         let (state, history, anchor) = read(&files, config, file, &header, sink)?;
         let recovered = Recovered {
@@ -88,16 +88,17 @@ impl Ledger {
             };
             return Ok((Box::new(ReadOnly::new(files, header, history, stats)), recovered));
         }
+        // A commit after the one in the header was made when the name was durable.
         let is_named = is_named || state.end.seq > header.named_seq;
         let ledger = Self::writing(files, config, header, history, &state, is_named)?;
         Ok((Box::new(ledger), recovered))
     }
 
-    /// Makes a new ledger at the store's own name.
+    /// Makes a new ledger at the name of the store.
     ///
     /// # Errors
-    /// `NoSpace`, `Io`: where the name could not be made durable, the file may be there, and its
-    /// first commit names it again.
+    /// `NoSpace` or `Io`. If the name could not be made durable, the file may exist. Its first
+    /// commit then names it again.
     pub(crate) fn create(
         files: StoreFiles,
         config: &Config,
@@ -107,6 +108,8 @@ impl Ledger {
         let header = Header { generation: 1, ..header };
         let temporary = files.names.temporary(Temporary::Ledger);
         let new = NewLog::write(log_place(&files, config.durability), header, temporary.clone())?;
+        // Order: the file has the lock of the store before it has its name, so that no other
+        // process can open it first.
         prepare(&files, &temporary)?;
         new.publish()?;
         files.has_name();
@@ -125,7 +128,7 @@ impl Ledger {
         Ok((Box::new(ledger), recovered))
     }
 
-    /// Makes the log that was read ready to be continued.
+    /// Prepares the log that was read for further writes.
     fn writing(
         files: StoreFiles,
         config: &Config,
@@ -151,6 +154,7 @@ impl Ledger {
         })
     }
 
+    /// Returns the writer, or an error if the store refuses writes.
     pub(super) fn writer(&mut self) -> Result<&mut LogWriter> {
         self.write_state.check()?;
         Ok(&mut self.writer)
@@ -162,7 +166,7 @@ impl Ledger {
         self.files.check_name(&mut self.write_state, seq)
     }
 
-    /// Prepares the file `temporary` for the ledger's name.
+    /// Prepares the file `temporary` for the name of the ledger.
     fn prepare(&self, temporary: &str) -> Result<()> {
         prepare(&self.files, temporary)
     }
@@ -179,11 +183,12 @@ impl Storage for Ledger {
 
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
         if !group.is_empty() {
+            // Order: the name is durable before a commit depends on it.
             self.settle_name()?;
         }
         let seqs = self.writer()?.append(group)?;
-        // Order: after the frame is durable and before anybody is told, so that no commit is
-        // acknowledged which an opening would not find.
+        // Order: after the frame is durable and before the commit is acknowledged, so that no
+        // commit is acknowledged which an opening would not find.
         if self.durability == Durability::Sync {
             self.files.check_name(&mut self.write_state, seqs.start)?;
         }
@@ -231,7 +236,7 @@ impl Storage for Ledger {
         let closed = match self.write_state.check() {
             Ok(()) => self.check_name().and_then(|()| self.writer.close()),
             Err(e @ Error::Poisoned { .. }) => Err(e),
-            // Closed already.
+            // The store is already closed.
             Err(_) => Ok(()),
         };
         self.write_state.close();
@@ -276,7 +281,7 @@ impl Storage for Ledger {
     }
 }
 
-/// Hands the operations of all commits to `sink`. Returns the findings of the reader, the history,
+/// Passes the operations of all commits to `sink`. Returns the findings of the reader, the history,
 /// and the result of comparing the anchor.
 fn read(
     files: &StoreFiles,
@@ -294,7 +299,7 @@ fn read(
         group.for_each_commit(&mut |commit| {
             let digest = Stamp::read(commit.batch.extra).digest;
             let position = Position { seq: commit.seq, digest };
-            // For the image of a copy in another form.
+            // Listed for the image of a copy in another form.
             history.list(position);
             watch.pass(position, &path)
         })?;
@@ -317,12 +322,13 @@ fn open_main(vfs: &Vfs, name: &str) -> Result<(Arc<dyn File>, Found)> {
     Ok((file, found))
 }
 
-/// Prepares the file `temporary` for the ledger's name.
+/// Prepares the file `temporary` for the name of the ledger.
 pub(crate) fn prepare(files: &StoreFiles, temporary: &str) -> Result<()> {
     let prepared = files.prepare(temporary, None);
     prepared.map_err(|e| Error::io("replace", &files.path(), e))
 }
 
+/// Returns the place of the ledger and the way in which it is written.
 fn log_place(files: &StoreFiles, durability: Durability) -> LogPlace {
     LogPlace {
         vfs: files.vfs.clone(),

@@ -5,7 +5,7 @@ compile_error!(
      folder durable on this system"
 );
 
-/// The `Debug` of a type that shows its name and nothing of its contents.
+/// The `Debug` output of a type: its name, and none of its contents.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! opaque_debug {
@@ -61,7 +61,7 @@ pub use open::{open, open_staged};
 pub use repair::repair_header;
 pub use verify::{Verified, verify};
 
-// The tests inside this crate share the doubles of those outside, which know it by its name.
+// The tests in this crate use the test doubles of those outside, which use the name of the crate.
 #[cfg(test)]
 extern crate self as codex_storage;
 #[cfg(test)]

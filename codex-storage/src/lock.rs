@@ -9,15 +9,15 @@ use crate::names::Names;
 use crate::sync::Mutex;
 use crate::vfs::{Dir, LockGuard, LockKind, Metadata, Vfs};
 
-/// The held lock of a store, released on drop.
+/// The held lock of a store. Dropping it releases the lock.
 ///
-/// It is two locks. The one on the lock file, which is never renamed, is there before the store
-/// is. The one on the main file itself excludes a process that comes by another way: through a
-/// second lock file where the first was removed, or through a second name of the main file. Each
-/// file that takes the store's name is locked before it has it.
+/// It consists of two locks. The lock on the lock file, which is never renamed, exists before the
+/// store does. The lock on the main file excludes a process that arrives by another path: through a
+/// second lock file after the first was removed, or through a second name of the main file. Each
+/// file is locked before it takes the name of the store.
 #[derive(Debug)]
 pub struct StoreLock {
-    /// `None` for a reader who may not write in the folder.
+    /// `None` for a reader that may not write in the directory.
     name: Option<Box<dyn LockGuard>>,
     main: Mutex<MainLock>,
 }
@@ -26,27 +26,30 @@ pub struct StoreLock {
 #[derive(Debug)]
 struct MainLock {
     file: LockedFile,
-    /// The file that takes its place, until it is known to have its name.
+    /// The lock on the file that will replace the main file, until that file is known to have the
+    /// name.
     next: Option<Box<dyn LockGuard>>,
 }
 
+/// The state of the lock on one file.
 #[derive(Debug)]
 enum LockedFile {
-    /// There is none yet.
+    /// There is no main file yet.
     Missing,
-    /// The system does not lock such a file.
+    /// The system cannot lock this file.
     Unlockable,
     Locked(Box<dyn LockGuard>),
 }
 
 impl StoreLock {
-    /// Takes the lock of the store, waiting up to `timeout` for another handle to let it go.
+    /// Takes the lock of the store. Waits up to `timeout` for another handle to release it.
     ///
-    /// A reader in a folder where the lock file can not be created or opened shares the lock of
-    /// the main file alone, and goes on without any if that can not be locked.
+    /// A reader in a directory where the lock file cannot be created or opened takes only a shared
+    /// lock on the main file. If that file cannot be locked either, the reader continues without a
+    /// lock.
     ///
     /// # Errors
-    /// `Locked` when the time is up; `Io` when the lock file can not be had.
+    /// `Locked` if the timeout has passed, `Io` if the lock file cannot be opened or locked.
     pub fn take(vfs: &Vfs, names: &Names, access: Access, timeout: Duration) -> Result<Self> {
         let attempt = || Self::try_take(&*vfs.dir, names, access);
         let (lock, waited) = vfs.clock.wait_for(timeout, attempt)?;
@@ -54,11 +57,13 @@ impl StoreLock {
         lock.ok_or_else(|| Error::Locked { path: vfs.dir.path(names.main()), waited_ms })
     }
 
+    /// Tries to take both locks. Returns `None` if another handle holds one of them.
     fn try_take(dir: &dyn Dir, names: &Names, access: Access) -> Result<Option<Self>> {
         let kind = match access {
             Access::ReadWrite => LockKind::Exclusive,
             Access::ReadOnly => LockKind::Shared,
         };
+        // Order: the lock file, then the main file. Every process takes them in this order.
         let lock = names.lock();
         let name = match dir.try_lock(&lock, kind) {
             Ok(None) => return Ok(None),
@@ -71,27 +76,28 @@ impl StoreLock {
             Ok(None) => return Ok(None),
             Ok(Some(guard)) => LockedFile::Locked(guard),
             Err(e) if e.kind() == ErrorKind::NotFound => LockedFile::Missing,
-            // A file that can not be opened is refused when it is read, and a restore replaces it.
+            // If the file cannot be opened, reading it returns the error, and a restore replaces
+            // it.
             Err(e) if is_no_lockable_file(e.kind()) => LockedFile::Unlockable,
             Err(e) => return Err(Error::io("lock", &dir.path(main), e)),
         };
         Ok(Some(Self { name, main: Mutex::new(MainLock { file, next: None }) }))
     }
 
-    /// Whether there is a lock at all; not so for a reader in an unwritable folder whose main file
-    /// can not be locked.
+    /// Returns whether any lock is held. None is held by a reader in a read-only directory whose
+    /// main file cannot be locked.
     pub(crate) fn is_held(&self) -> bool {
         self.name.is_some() || matches!(self.main.lock().file, LockedFile::Locked(_))
     }
 
-    /// In a forked child, closes its copies of the locks, which would otherwise outlive the
-    /// parent. Releases nothing, and does nothing in the process that took the lock.
+    /// In a forked child, closes the copies of the locks, which could otherwise outlive the parent.
+    /// Releases no lock, and does nothing in the process that took the lock.
     pub fn abandon(&self) {
         if let Some(name) = &self.name {
             name.abandon();
         }
-        // A thread of the parent may have held it when the child was forked off: then nobody
-        // releases it here.
+        // If a thread of the parent held the mutex during the fork, no thread of the child will
+        // ever release it.
         let Some(main) = self.main.try_lock() else { return };
         if let LockedFile::Locked(file) = &main.file {
             file.abandon();
@@ -101,8 +107,8 @@ impl StoreLock {
         }
     }
 
-    /// Whether the file that `found` describes, which has the store's name now, is the one that
-    /// is locked.
+    /// Returns whether the locked file is the file that `found` describes, which has the name of
+    /// the store now.
     pub(crate) fn is_of(&self, found: Option<Metadata>) -> bool {
         match &self.main.lock().file {
             LockedFile::Missing => found.is_none(),
@@ -113,7 +119,7 @@ impl StoreLock {
         }
     }
 
-    /// Refuses to replace a file that another process has put in the place of the store.
+    /// Returns an error if the file to replace was put there by another process.
     pub(crate) fn may_replace(&self, found: Option<Metadata>) -> io::Result<()> {
         if found.is_none() || self.is_of(found) {
             return Ok(());
@@ -121,7 +127,7 @@ impl StoreLock {
         Err(io::Error::new(ErrorKind::AlreadyExists, "another file has taken the store's name"))
     }
 
-    /// Locks the file `temporary`, which is about to take the store's name.
+    /// Locks the file `temporary`, which will take the name of the store.
     pub(crate) fn lock_next(&self, dir: &dyn Dir, temporary: &str) -> io::Result<()> {
         let next = match dir.lock_existing(temporary, LockKind::Exclusive) {
             Err(e) if e.kind() == ErrorKind::Unsupported => None,
@@ -133,13 +139,14 @@ impl StoreLock {
         Ok(())
     }
 
-    /// Lets the lock of the file before go, which has lost the store's name to the next one.
+    /// Releases the lock on the former file, and keeps the lock on the file that replaced it.
     pub(crate) fn go_on_with_next(&self) {
         let mut main = self.main.lock();
         main.file = main.next.take().map_or(LockedFile::Unlockable, LockedFile::Locked);
     }
 }
 
+/// Returns whether an error of this kind means that the file cannot be locked.
 fn is_no_lockable_file(kind: ErrorKind) -> bool {
     matches!(
         kind,
@@ -150,6 +157,7 @@ fn is_no_lockable_file(kind: ErrorKind) -> bool {
     )
 }
 
+/// Returns whether an error of this kind means that the directory is read-only.
 fn can_not_write(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }

@@ -1,4 +1,4 @@
-//! A storage that keeps nothing: it numbers commits, for stores in memory.
+//! A storage without files, for stores in memory. It only numbers commits.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use crate::codec::u64_of;
 use crate::error::Result;
 use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
 
-/// A storage over nothing: commits are numbered and forgotten. Every call succeeds.
+/// Returns a storage without files. Commits are numbered and not stored. Every call succeeds.
 pub fn null() -> Box<dyn Storage> {
     Box::new(Null { seq: 0, groups: 0 })
 }

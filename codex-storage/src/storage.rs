@@ -1,4 +1,4 @@
-//! The trait that every form implements, and the types of its calls.
+//! The trait of all forms, and the types of its calls.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,164 +11,174 @@ use crate::lock::StoreLock;
 use crate::seal::{Keys, Seal};
 use crate::vfs::Vfs;
 
-/// Durable, ordered commits: an open store, which [`open`](crate::open) has recovered.
+/// An open store with durable, ordered commits, which [`open`](crate::open) has recovered.
 ///
-/// `&mut self` throughout: one writer is a fact of the type. Commits are numbered densely from the
-/// recovered seq on, in the order in which they are made.
+/// Calls that write take `&mut self`, so there is one writer at a time. Commits are numbered
+/// without gaps from the recovered seq on, in the order in which they are made.
 pub trait Storage: fmt::Debug + Send {
-    /// The form of the files.
+    /// Returns the form of the files.
     fn form(&self) -> Form;
 
-    /// An empty group with the room this storage wants.
+    /// Returns an empty group with the room that this storage needs.
     fn group(&self) -> Group;
 
-    /// Makes the batches of `group` durable, at the level the storage was opened with, as one
-    /// frame or one image, and returns their numbers. `image` is the state with the group
-    /// applied, for forms that write images ([`Form::writes_images`]); `None` for them at
-    /// `Durability::Interval`: the commit is then only numbered, and
-    /// [`begin_checkpoint`](Storage::begin_checkpoint) gives the image to write, once an interval
-    /// and at a flush.
+    /// Writes the batches of `group` as one frame or one image, durably if the storage was opened
+    /// at `Durability::Sync`, and returns their numbers.
     ///
+    /// `image` is the state after the group, for forms that write images ([`Form::writes_images`]).
+    /// It is `None` for these forms at `Durability::Interval`. The commit is then only numbered,
+    /// and [`begin_checkpoint`](Storage::begin_checkpoint) returns the image to write, once per
+    /// interval and at a flush.
     /// # Errors
-    /// `NoSpace` and `Io`: nothing changed, the next commit may succeed. `InDoubt`: bytes may have
-    /// reached the disk; every later call that writes returns `Poisoned`.
+    /// - `NoSpace` or `Io` if the commit failed. Nothing has changed, and the next commit may
+    ///   succeed.
+    /// - `InDoubt` if bytes may have reached the disk. Every later call that writes returns
+    ///   `Poisoned`.
     fn commit(&mut self, group: &mut Group, image: Option<&dyn State>) -> Result<Range<Seq>>;
 
-    /// The commits that are perhaps not durable, as something to sync without the lock;
-    /// `None` when all is durable (always so at `Durability::Sync`).
+    /// Returns the sync of commits that may not be durable, to run without the lock. Returns `None`
+    /// if all commits are durable, as always at `Durability::Sync`.
     fn sync_point(&mut self) -> Result<Option<SyncPoint>>;
 
-    /// Notes the outcome of [`SyncPoint::sync`]: durable up to its seq, or poisoned.
+    /// Records the result of [`SyncPoint::sync`]: commits up to its seq are durable, or the storage
+    /// is poisoned.
     fn synced(&mut self, outcome: Result<Seq>) -> Result<()>;
 
-    /// Syncs and switches the log, short; `None` for a ledger, for an image that each commit
-    /// writes, and for a checkpoint that would change nothing. `state` is the state now: it goes
-    /// to [`Checkpoint::write`] too, which runs without the lock. On a disk that is too full to
-    /// switch, the image is written at once, which frees the log, and `None` is returned. Each
-    /// checkpoint that began is finished before the next begins and before
-    /// [`close`](Storage::close).
+    /// Syncs and switches the log, and returns the image to write. Takes little time. `state` is
+    /// the current state, which the caller also passes to [`Checkpoint::write`], which runs without
+    /// the lock.
+    ///
+    /// Returns `None` for a ledger, for an image that each commit writes, and for a checkpoint that
+    /// would change nothing. If the disk is too full for a switch, the image is written at once,
+    /// which frees the log, and `None` is returned. Each checkpoint must be finished before the
+    /// next one begins, and before [`close`](Storage::close).
     fn begin_checkpoint(&mut self, state: &dyn State) -> Result<Option<Checkpoint>>;
 
-    /// Puts a written image in place and removes what it replaces; or notes that the image
+    /// Installs a written image and removes the files that it replaces, or records that the image
     /// failed, which changes nothing.
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()>;
 
-    /// The files that the last [`finish_checkpoint`](Storage::finish_checkpoint) has replaced and
-    /// this storage would close: to be asked for after each, and dropped without the lock.
+    /// Returns the files that the last [`finish_checkpoint`](Storage::finish_checkpoint) has
+    /// replaced, if they are still open. The caller asks after each checkpoint, and drops them
+    /// without the lock.
     fn retired(&mut self) -> Option<Retired> {
         None
     }
 
-    /// Wraps the root key under another user's key, in place of the one before, which opens the
-    /// store no longer. No sealed byte is written again. No checkpoint may be running.
+    /// Puts the root key into an envelope for another key of the user. The former key no longer
+    /// opens the store. No sealed byte is written again. No checkpoint may be running.
     ///
     /// # Errors
-    /// `NotEncrypted`, `Seal`, `NoSpace`, `Io`: nothing changed. `InDoubt` and `Poisoned`: either
-    /// key may open the store, and every later call that writes returns `Poisoned`.
+    /// - `NotEncrypted`, `Seal`, `NoSpace` or `Io` if nothing has changed.
+    /// - `InDoubt` or `Poisoned` if either key may open the store. Every later call that writes
+    ///   returns `Poisoned`.
     fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {
         let _ = keys;
         Err(Error::Contradiction(NO_KEY))
     }
 
-    /// Puts the store under a fresh root key, which `keys` wraps. `state` is the state now. What
-    /// takes long is handed out like the image of a checkpoint, with the same obligations: to be
-    /// written beside running writers and given to
-    /// [`finish_checkpoint`](Storage::finish_checkpoint). `None`: all is done. No checkpoint may be
-    /// running.
+    /// Puts the store under a fresh root key in an envelope of `keys`. `state` is the current
+    /// state.
+    ///
+    /// The long part of the work is returned like the image of a checkpoint, with the same
+    /// obligations: it is written beside running writers, and its result is passed to
+    /// [`finish_checkpoint`](Storage::finish_checkpoint). `None` means that the rekey is complete.
+    /// No checkpoint may be running.
     ///
     /// # Errors
-    /// As [`change_key`](Storage::change_key).
+    /// The errors of [`change_key`](Storage::change_key).
     fn rekey(&mut self, keys: &dyn Keys, state: &dyn State) -> Result<Option<Checkpoint>> {
         let _ = (keys, state);
         Err(Error::Contradiction(NO_KEY))
     }
 
-    /// Whether the log has outgrown the image, so that a checkpoint is due.
+    /// Returns whether the log has outgrown the image, so that a checkpoint is due.
     fn wants_checkpoint(&self) -> bool;
 
-    /// Marks the clean end: makes all durable, trims, closes a small store into its image alone
-    /// (`state` is the state now). No call but [`stats`](Storage::stats) works afterwards. The
-    /// lock on the store is released when the storage is dropped.
+    /// Marks the clean end: makes all commits durable, trims the log, and closes a small store into
+    /// one image. `state` is the current state. After that only [`stats`](Storage::stats) works.
+    /// The lock on the store is released when the storage is dropped.
     ///
     /// # Errors
-    /// `Poisoned`, `InDoubt`: it is closed, and commits that were not durable may be lost.
-    /// `NoSpace`, `Io`: the clean end is not marked, and the same commits are durable as before.
+    /// - `Poisoned` or `InDoubt` if the storage is closed and commits that were not durable may be
+    ///   lost.
+    /// - `NoSpace` or `Io` if the clean end is not marked. The same commits are durable as before.
     fn close(&mut self, state: &dyn State) -> Result<()>;
 
-    /// Hands out the writing of an image of the state at the last commit, as a store of its own
-    /// with the same keys, under the temporary name of the store `name` in the folder of `to`.
-    /// Touches no file of this storage, so it works when this storage is poisoned or its folder is
-    /// gone.
+    /// Returns the writing of an image of the state at the last commit. The image is a separate
+    /// store with the same keys, under the temporary name of the store `name` in the directory of
+    /// `to`. No file of this storage is used, so this works even if the storage is poisoned or its
+    /// directory was removed.
     ///
     /// # Errors
-    /// `BadPath`; the storage has no files.
+    /// `BadPath` if no store may have the name; `Contradiction` if this storage has no files.
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
         let _ = (to, name);
         Err(Error::Contradiction("this storage has no files to copy"))
     }
 
-    /// The lock on the store, which this storage holds until it is dropped.
+    /// Returns the lock on the store, which this storage holds until it is dropped.
     fn lock(&self) -> Option<Arc<StoreLock>> {
         None
     }
 
-    /// The root key of the files, unlocked; `None` if they are not encrypted. A
-    /// [rekey](Storage::rekey) that has come to its end gives another, a change of key does not.
+    /// Returns the unlocked root key of the files, or `None` if they are not encrypted. A completed
+    /// [rekey](Storage::rekey) replaces it, a change of key does not.
     fn seal(&self) -> Option<Arc<dyn Seal>> {
         None
     }
 
-    /// Sizes and counts.
+    /// Returns sizes and counts.
     fn stats(&self) -> StorageStats;
 
-    /// The last commit as an anchor. The images to come list it, as long as the format's rule
+    /// Returns the last commit as an anchor. Later images list it as long as the rule of the format
     /// keeps it.
     fn anchor(&mut self) -> Anchor;
 
-    /// The history up to the last commit, for a conversion.
+    /// Returns the history up to the last commit, for a conversion.
     #[doc(hidden)]
     fn history(&self) -> History {
         History::of_nothing(self.stats().seq)
     }
 
-    /// Why writes are refused, once they are.
+    /// Returns the reason why writes are refused, or `None` if they are not.
     fn poisoned(&self) -> Option<String>;
 }
 
-/// A state to write as an image: all entries in key order.
+/// A state that can be written as an image: all entries in key order.
 pub trait State {
-    /// How many entries there are.
+    /// Returns the number of entries.
     fn len(&self) -> u64;
-    /// Whether there is none.
+    /// Returns whether there are no entries.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Calls `sink` with each key and stored value, keys ascending.
+    /// Calls `sink` with each key and its stored value, in ascending order of keys.
     ///
     /// # Errors
     /// The errors of `sink`.
     fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()>;
 }
 
-/// Takes an operation of the history.
+/// Receives an operation of the history.
 pub type OpSink<'a> = dyn FnMut(Op<'_>) -> Result<()> + 'a;
 
-/// Takes a key and its stored value.
+/// Receives a key and its stored value.
 pub type EntrySink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
 /// The three forms of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Form {
-    /// An image and a log: one append and one sync a commit group. The default.
+    /// An image and a log. Each commit group is one append and one sync. The default.
     Wal,
-    /// One image, always whole, written again for each commit group.
+    /// One complete image, written again for each commit group.
     Snapshot,
-    /// One log that keeps every commit ever, with its time, chained by SHA-256.
+    /// One log with every commit and its time, chained by SHA-256.
     Ledger,
 }
 
 impl Form {
-    /// Whether each commit writes an image of the whole state.
+    /// Returns whether each commit writes an image of the whole state.
     pub fn writes_images(self) -> bool {
         self == Self::Snapshot
     }
@@ -184,17 +194,17 @@ impl fmt::Display for Form {
     }
 }
 
-/// When a commit counts as done.
+/// The time at which a commit is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Durability {
-    /// When it is on disk: survives power loss. The default.
+    /// When it is on the disk. It survives a power loss. The default.
     #[default]
     Sync,
-    /// When the operating system has it; a sync of it begins in the background at the latest this
-    /// long after it, or when the sync before has ended. Survives a killed process at once, power
-    /// loss after that sync.
+    /// When the operating system has it. It survives a killed process at once, and a power loss
+    /// after the next sync. This sync begins in the background at the latest this long after the
+    /// commit, or when the previous sync has ended.
     Interval(std::time::Duration),
-    /// When the operating system has it: survives a killed process.
+    /// When the operating system has it. It survives a killed process.
     Os,
 }
 
@@ -204,43 +214,44 @@ pub enum Durability {
 pub struct Recovered {
     /// The last commit.
     pub seq: Seq,
-    /// Commits up to this one were proven durable before this recovery.
+    /// The last commit that was proven durable before this recovery.
     pub durable: Seq,
-    /// Whether the store had been closed cleanly.
+    /// Whether the store was closed cleanly.
     pub clean: bool,
-    /// Commits read from logs (the rest came from the image).
+    /// The number of commits that were read from logs. The others came from the image.
     pub replayed: u64,
-    /// The part that was cut from the end of the log, if any.
+    /// The part that was cut from the end of the log, if there was one.
     pub cut: Option<Cut>,
-    /// The name of the log that a rekey has left which did not come to its end, if there is one. It
-    /// holds nothing that the others lack, and a writer removes it before its first write.
+    /// The name of the log of a rekey that did not finish, if there is one. It has no commit that
+    /// the other files lack. A writer removes it before its first write.
     pub stray: Option<String>,
-    /// Whether the lock on the store is held: not so for a backup that is read in place, and for
-    /// a reader in a folder where it can not be had.
+    /// Whether the lock on the store is held. It is not for a backup that is read in place, and for
+    /// a reader in a directory where it cannot be taken.
     pub locked: bool,
-    /// The result of comparing the anchor; `None` without one.
+    /// The result of comparing the anchor, or `None` if no anchor was given.
     pub anchor: Option<AnchorFound>,
 }
 
-/// The result of comparing an anchor with a store. A store that is shown not to contain the
-/// anchored commit does not open.
+/// The result of comparing an anchor with a store. A store that does not contain the anchored
+/// commit is not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnchorFound {
     /// The store contains the anchored commit.
     Compared,
-    /// The store is further on, and its files no longer tell; this was accepted.
+    /// The store has later commits, and its files do not show whether it contains the anchored one.
+    /// The caller has accepted this.
     Unknown,
 }
 
-/// A tail that recovery left out.
+/// The tail of a log that recovery left out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cut {
     /// The name of the log.
     pub file: String,
-    /// Where the intact part ends.
+    /// The offset at which the intact part ends.
     pub offset: u64,
-    /// How many bytes after it, up to the last that is not zero, are not used.
+    /// The number of unused bytes after it, up to the last nonzero one.
     pub bytes: u64,
     /// The last commit before the cut.
     pub seq: Seq,
@@ -252,39 +263,39 @@ pub struct Cut {
 pub struct StorageStats {
     /// The last commit.
     pub seq: Seq,
-    /// Commits up to this one are durable.
+    /// The last commit that is durable.
     pub durable: Seq,
-    /// Commit groups written since opening.
+    /// The number of commit groups that were written since the store was opened.
     pub groups: u64,
-    /// Successful fdatasync calls for commits since opening.
+    /// The number of successful fdatasync calls for commits since the store was opened.
     pub syncs: u64,
-    /// The bytes of the image.
+    /// The length of the image in bytes.
     pub image_bytes: u64,
-    /// The used bytes of the log segments since the image.
+    /// The used length of the log segments after the image, in bytes.
     pub log_bytes: u64,
-    /// Images written since opening.
+    /// The number of images that were written since the store was opened.
     pub images: u64,
-    /// Images since opening that failed before they took the place of another, which changes
-    /// nothing: the next one is tried in their stead.
+    /// The number of images that failed before they were installed since the store was opened. A
+    /// failed image changes nothing, and the next one is tried in its place.
     pub images_failed: u64,
 }
 
-/// A commit of one store and all that was committed before it, to be kept elsewhere and demanded
-/// at open.
+/// A commit of a store with all commits before it, to be stored elsewhere and compared when the
+/// store is opened.
 ///
-/// It tells nothing of the contents: its value is a hash whose key is the digest of the
-/// history, which begins with random bytes.
+/// It reveals nothing of the contents: its value is a hash with the digest of the history as its
+/// key, and the history begins with random bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Anchor {
     /// The id of the store, which conversions and changes of keys keep.
     pub store_id: [u8; 16],
-    /// The commit.
+    /// The number of the commit.
     pub seq: Seq,
-    /// A hash of both and of the history; see `docs/FORMAT.md`, "Anchor".
+    /// A hash of both and of the history. See `docs/FORMAT.md`, "Anchor".
     pub value: [u8; 32],
 }
 
-/// Committed bytes to make durable without the lock; see [`Storage::sync_point`].
+/// A sync of committed bytes that runs without the lock. See [`Storage::sync_point`].
 pub struct SyncPoint {
     job: SyncJob,
 }
@@ -292,15 +303,15 @@ pub struct SyncPoint {
 type SyncJob = Box<dyn FnOnce() -> Result<Seq> + Send>;
 
 impl SyncPoint {
-    /// A sync point whose `job` makes everything durable up to the seq that it returns.
+    /// Returns a sync point. `job` makes all commits up to the seq that it returns durable.
     pub fn new(job: impl FnOnce() -> Result<Seq> + Send + 'static) -> Self {
         Self { job: Box::new(job) }
     }
 
-    /// Syncs; hand the outcome to [`Storage::synced`].
+    /// Runs the sync. Pass the result to [`Storage::synced`].
     ///
     /// # Errors
-    /// `InDoubt`: the bytes may be lost, even if a second sync succeeds.
+    /// `InDoubt` if the sync fails. The bytes may be lost, even if a second sync succeeds.
     pub fn sync(self) -> Result<Seq> {
         (self.job)()
     }
@@ -308,31 +319,34 @@ impl SyncPoint {
 
 crate::opaque_debug!(SyncPoint);
 
-/// A checkpoint that has begun: the log is switched, the image is still to be written, beside
+/// A checkpoint that has begun. The log is switched, and the image is still to be written beside
 /// running writers.
 pub struct Checkpoint {
     job: ImageJob,
 }
 
-/// Writes the image of a state; the second argument is the progress callback.
+/// Writes the image of a state. The second argument is the progress callback.
 type ImageJob = Box<dyn FnOnce(&dyn State, &dyn Fn(u64) -> bool) -> Result<Written> + Send>;
 
 impl Checkpoint {
-    /// A checkpoint whose image `job` writes.
+    /// Returns a checkpoint. `job` writes its image.
     pub fn new(
         job: impl FnOnce(&dyn State, &dyn Fn(u64) -> bool) -> Result<Written> + Send + 'static,
     ) -> Self {
         Self { job: Box::new(job) }
     }
 
-    /// Writes, syncs and reads back the image of `state`, the state at the moment of
-    /// [`Storage::begin_checkpoint`]; hand the outcome to [`Storage::finish_checkpoint`]. Takes no
-    /// lock. `progress` returns `false` to stop. It gets the progress: of an image, how
-    /// many entries are written, and how many of them are then read back in addition (in the end
-    /// twice as many as there are); of a ledger under a fresh key, the last commit copied.
+    /// Writes the image of `state`, syncs it and reads it back. `state` is the state at the time of
+    /// [`Storage::begin_checkpoint`]. Pass the result to [`Storage::finish_checkpoint`]. No lock is
+    /// taken.
+    ///
+    /// `progress` returns `false` to stop. It receives the progress. For an image this is the
+    /// number of entries written plus the number read back, at the end twice the number of entries.
+    /// For a ledger under a fresh key it is the last commit copied.
     ///
     /// # Errors
-    /// `Io`, `NoSpace`; `Abandoned` when `progress` returned false. The temporary file is removed.
+    /// `Io` or `NoSpace` if writing fails, `Abandoned` if `progress` returned `false`. The
+    /// temporary file is removed.
     pub fn write(self, state: &dyn State, progress: &dyn Fn(u64) -> bool) -> Result<Written> {
         (self.job)(state, progress)
     }
@@ -347,14 +361,14 @@ pub struct Written {
     pub temporary: String,
     /// The last commit in the image.
     pub seq: Seq,
-    /// Its length in bytes.
+    /// The length of the image in bytes.
     pub bytes: u64,
     /// The generation of the image.
     pub generation: u64,
 }
 
-/// Files without a name that are still open. Dropping it closes them, and only then the file system
-/// frees their space, which takes long for large ones.
+/// Open files that have no name. Dropping this closes them. The file system then frees their space,
+/// which takes long for large files.
 #[derive(Debug)]
 pub struct Retired {
     _held: Box<dyn fmt::Debug + Send>,

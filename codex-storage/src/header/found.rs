@@ -193,8 +193,8 @@ impl Found {
         if self.header.cipher != seal.cipher_id() || self.header.root_id != seal.root_id() {
             return Err(tampered());
         }
-        // Order: the tag is verified before any field is used. The mask of the digest is removed
-        // after that.
+        // Order: the tag is verified before the mask of the digest is removed and the fields are
+        // returned.
         let covered = covered(&self.header, &self.bytes[..TAG_OFFSET]);
         seal.verify_header(&covered, &tag).map_err(|e| seal_error(path, 0, e))?;
         let mut header = self.header;

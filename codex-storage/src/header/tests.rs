@@ -42,7 +42,7 @@ fn sealed() -> (Header, [u8; HEADER_LEN]) {
     (header, bytes)
 }
 
-/// The header with other bytes at `at` and a checksum that fits.
+/// Returns the header with other bytes at `at` and a matching checksum.
 fn with(bytes: &[u8], at: usize, to: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     bytes[at..at + to.len()].copy_from_slice(to);
@@ -218,7 +218,7 @@ fn what_a_newer_version_may_set_is_named_and_no_damage() {
             let refused = parse(&with(&bytes, at, &[to])).unwrap_err();
             let Error::Unsupported { what, .. } = refused else { panic!("{at} {to}: {refused}") };
             assert!(what.contains(named), "{at} {to}: {what}");
-            // Under a checksum that does not fit, it is no more than damage.
+            // With a wrong checksum the error is only damage.
             let mut flipped = bytes;
             flipped[at] = to;
             assert!(matches!(parse(&flipped), Err(Error::Damaged { .. })));

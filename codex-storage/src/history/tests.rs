@@ -1,5 +1,4 @@
-//! The rule by which the list of positions is thinned, what a list may look like, and what an
-//! anchor is compared with.
+//! The rule for thinning the list of positions, the valid lists, and the comparison of anchors.
 
 use super::*;
 use crate::vfs::SeededEntropy;
@@ -18,7 +17,7 @@ fn seqs(history: &History) -> Vec<Seq> {
     history.listed.iter().map(|position| position.seq).collect()
 }
 
-/// Lists positions at distances that `distance` draws and holds the list to the rule, each time.
+/// Lists positions at distances from `distance`, and checks the list against the rule each time.
 fn thinned(count: u32, mut distance: impl FnMut() -> Seq) -> History {
     let (mut history, mut all, mut seq) = (history(), Vec::new(), 0);
     for _ in 0..count {
@@ -103,7 +102,8 @@ fn a_list_is_read_as_it_was_written_and_anything_else_is_refused() {
     assert!(decode_listed(&long[..128 * 40], 128, 1 << 40).is_ok());
 }
 
-/// What an anchor at `seq` finds in a history with these listed positions, base and groups.
+/// Returns the result for an anchor at `seq` in a history with these listed positions, base and
+/// groups.
 fn found(
     anchor: Anchor,
     listed: &[Seq],

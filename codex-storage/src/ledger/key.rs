@@ -1,4 +1,4 @@
-//! Another key for a ledger: the same frames below a header with another envelope, or all commits
+//! Another key for a ledger: the same frames after a header with another envelope, or all commits
 //! copied under a fresh root key.
 
 use super::Ledger;
@@ -10,7 +10,7 @@ use crate::seal::Keys;
 use crate::storage::{Checkpoint, Retired, Written};
 
 impl Ledger {
-    /// Puts the same frames below a header with another envelope.
+    /// Writes the same frames again, after a header with another envelope.
     pub(super) fn change(&mut self, keys: &dyn Keys) -> Result<()> {
         self.writer()?;
         self.refuse_while_pending()?;
@@ -19,8 +19,9 @@ impl Ledger {
         self.write_again(header)
     }
 
-    /// Makes sure that the name of the file is durable before a commit rests on it: the handle that
-    /// gave it may have failed to make it so, and a later sync of the folder would prove nothing.
+    /// Makes the name of the file durable before the first commit. The handle that named the file
+    /// may have failed to sync the directory, and a later sync of the directory is no proof that it
+    /// succeeded.
     pub(super) fn settle_name(&mut self) -> Result<()> {
         self.writer()?.refuse_if_poisoned()?;
         if self.is_named {
@@ -30,9 +31,11 @@ impl Ledger {
         self.write_again(Header { slot_counter, ..self.header.clone() })
     }
 
-    /// Puts a copy of the file below `header` in its place, and goes on there.
+    /// Replaces the file by a copy with the header `header`, and continues in the copy.
     fn write_again(&mut self, header: Header) -> Result<()> {
         let writer = self.writer()?;
+        // Order: sync, copy, then rename. The copy has every commit that was acknowledged before it
+        // takes the name.
         writer.sync()?;
         let end = *writer.end();
         let header = Header { named_seq: end.seq, ..header };
@@ -41,7 +44,7 @@ impl Ledger {
         let prepared = self.prepare(&temporary);
         prepared.inspect_err(|_| drop(self.files.vfs.dir.remove(&temporary)))?;
         self.install(&temporary)?;
-        // The replaced file is closed here; nobody else has it.
+        // The replaced file is closed here. No other thread has it.
         drop(self.writer()?.move_to(file, len));
         self.header = header;
         self.is_named = true;
@@ -51,7 +54,7 @@ impl Ledger {
     /// Gives a complete copy the name of the ledger, durably.
     ///
     /// # Errors
-    /// `Poisoned`: either file may have the name.
+    /// `Poisoned` if the rename or its sync fails, because either file may have the name.
     fn install(&mut self, temporary: &str) -> Result<()> {
         let Err(e) = install(&self.files, temporary) else { return Ok(()) };
         let reason = format!("putting the new ledger in place failed: {e}");
@@ -60,7 +63,7 @@ impl Ledger {
         Err(error)
     }
 
-    /// Hands out the copying of all commits under a fresh root key.
+    /// Returns the copying of all commits under a fresh root key, to run beside the writer.
     pub(super) fn begin_rekey(&mut self, keys: &dyn Keys) -> Result<Checkpoint> {
         self.writer()?.refuse_if_poisoned()?;
         self.refuse_while_pending()?;
@@ -93,6 +96,8 @@ impl Ledger {
         };
         let temporary = rewrite.temporary.clone();
         let copied = done.and_then(|_| {
+            // Order: the ledger is durable up to its end before the copy is completed. If the rekey
+            // fails after this point, no commit is lost.
             self.writer()?.sync()?;
             let writer = rewrite.complete(self.writer.end().seq)?;
             self.prepare(&temporary)?;
@@ -100,6 +105,8 @@ impl Ledger {
         });
         let (writer, header) =
             copied.inspect_err(|_| drop(self.files.vfs.dir.remove(&temporary)))?;
+        // Order: the rename before the writer changes. Commits are never written to a file without
+        // its name.
         self.install(&temporary)?;
         let replaced = std::mem::replace(&mut *self.writer, writer);
         self.retired = Some(Retired::new(replaced));
@@ -109,6 +116,7 @@ impl Ledger {
         Ok(())
     }
 
+    /// Returns an error if a rekey is running.
     fn refuse_while_pending(&self) -> Result<()> {
         match self.pending {
             Some(_) => Err(Error::Contradiction("a rekey is running: finish it first")),

@@ -1,4 +1,4 @@
-//! Whole ledgers written again: copied under another key, or written from a state.
+//! Writing a whole ledger again: a copy under another key, or a new ledger from a state.
 
 use std::io;
 use std::path::Path;
@@ -20,19 +20,19 @@ use crate::seal::Seal;
 use crate::storage::{Durability, Form};
 use crate::vfs::{File, Mode, Open, PIECE_BYTES, in_pieces};
 
-/// A ledger that is being copied, most often under another root key.
+/// A ledger that is being copied, usually under another root key.
 #[derive(Debug)]
 pub(crate) struct Rewrite {
     pub(super) copy: SharedLogCopy,
-    /// The name of the copy.
+    /// The temporary name of the copy.
     pub(crate) temporary: String,
     pub(super) header: Header,
     pub(super) seal: Option<Arc<dyn Seal>>,
 }
 
 impl Rewrite {
-    /// Begins the copy of the ledger in `place` that has the header `from`: an empty one under its
-    /// temporary name, with the header `to`.
+    /// Begins a copy of the ledger with the header `from`: an empty log under its temporary name,
+    /// with the header `to`.
     pub(crate) fn begin(
         files: &StoreFiles,
         durability: Durability,
@@ -52,7 +52,7 @@ impl Rewrite {
         Ok(Self { copy, temporary, header, seal })
     }
 
-    /// Copies the rest, up to commit `upto`; the copy and its header.
+    /// Copies the rest up to commit `upto`. Returns the writer of the copy and its header.
     pub(crate) fn complete(&self, upto: Seq) -> Result<(LogWriter, Header)> {
         let mut writer = self.copy.complete(upto)?;
         let header = writer.finish_copy(&self.header)?;
@@ -60,21 +60,22 @@ impl Rewrite {
     }
 }
 
-/// Gives the complete copy, which is [prepared](Place::prepare) for it, the ledger's name.
+/// Gives the complete copy the name of the ledger. The copy must be
+/// [prepared](StoreFiles::prepare).
 ///
 /// # Errors
-/// `Io`: either file may have the name.
+/// `Io` if the rename or its sync fails. Either file may have the name.
 pub(crate) fn install(files: &StoreFiles, temporary: &str) -> Result<()> {
     let installed = files.put_name(temporary);
     installed.map_err(|e| Error::io("put the new ledger in place as", &files.path(), e))
 }
 
-/// Copies the ledger in `place` up to `end`, where its frames end, under the header `header` and
-/// the name `temporary`: the same frames, which are bound to the file id and not to the envelope.
-/// Returns the durable copy and its length.
+/// Copies the ledger up to offset `end`, the end of its frames, to the file `temporary` with the
+/// header `header`. The frames stay the same, because they are bound to the file id and not to the
+/// envelope. Returns the durable copy and its length in bytes.
 ///
 /// # Errors
-/// `NoSpace`, `Io`, `Damaged`: the copy came to nothing and is removed where that is possible.
+/// `NoSpace`, `Io` or `Damaged` if the copy could not be made. It is removed if possible.
 pub(super) fn copy_under(
     files: &StoreFiles,
     header: &Header,
@@ -85,7 +86,7 @@ pub(super) fn copy_under(
     let len = end.next_multiple_of(UNIT);
     let copied = copy_frames(files, end, temporary)
         .and_then(|file| {
-            // Only zeros follow the frames.
+            // Cut, then extended, so that only zeros follow the frames.
             file.set_len(end)?;
             file.set_len(len)?;
             file.write_all_at(&header.encode(files.seal.as_deref()), 0)?;
@@ -123,7 +124,7 @@ fn copy_frames(files: &StoreFiles, end: u64, temporary: &str) -> io::Result<Arc<
     Ok(to)
 }
 
-/// Reads the header of a copy and the last of its frames back.
+/// Reads the header and the last frames of a copy again.
 fn read_back(
     files: &StoreFiles,
     copy: &dyn File,
@@ -141,15 +142,16 @@ fn read_back(
     let name = files.names.main();
     let from = files.vfs.dir.open(name, Open::Read);
     let from = from.map_err(|e| Error::io("open", &files.path(), e))?;
+    // The last piece shows that the copy has its full length. A frame is checked when it is read.
     if found == *header && read(copy)? == read(&*from)? {
         return Ok(());
     }
     Err(not_as_written(path, start))
 }
 
-/// Writes a ledger with the header `header` and the groups that `fill` hands to its second
-/// argument, complete but for its name, and reads it back. The state that it shows first is that
-/// at its end.
+/// Writes a ledger with the header `header`, and the groups that `fill` passes to its second
+/// argument. The ledger is complete except for its name, and is read back. The first state that it
+/// can show is the one at its end.
 pub(crate) fn write_ledger(
     files: &StoreFiles,
     header: Header,
@@ -166,6 +168,7 @@ pub(crate) fn write_ledger(
         group.reset();
         Ok(())
     });
+    // Order: the groups are durable before the header that names the last of them.
     filled.and_then(|()| writer.sync()).map_err(of_the_copy)?;
     let header = writer.finish_copy(&Header { oldest_seq: writer.end().seq, ..header })?;
     let mut reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
@@ -179,6 +182,6 @@ pub(crate) fn write_ledger(
     Ok(writer)
 }
 
-/// Fills groups, and hands over each that is full.
+/// Fills groups, and passes on each group that is full.
 pub(crate) type Fill<'a> =
     dyn FnMut(&mut Group, &mut dyn FnMut(&mut Group) -> Result<()>) -> Result<()> + 'a;

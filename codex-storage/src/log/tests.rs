@@ -1,4 +1,4 @@
-//! Logs on the disk in memory: what was appended is read, and only that.
+//! Logs on the disk in memory: a reader returns exactly the groups that were appended.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::storage::Durability;
 use crate::toy_seal::ToyKeys;
 use crate::vfs::{File, MemDir, Open, SeededEntropy, SimClock, Vfs};
 
-/// A place for a log, plain or encrypted, and the header of its first segment.
+/// Returns a place for a log, plain or encrypted, and the header of its first segment.
 struct Setup {
     place: LogPlace,
     header: Header,
@@ -70,7 +70,7 @@ impl Setup {
         self.read_proven(0)
     }
 
-    /// Reads while another file proves the commits up to `proven`.
+    /// Reads the log while another file proves the commits up to `proven`.
     fn read_proven(&self, proven: Seq) -> Result<(Commits, LogState)> {
         let file = self.file();
         let found = Found::read(&*file, &self.place.path())?;
@@ -175,7 +175,7 @@ fn a_torn_last_frame_is_crossed_after_recovery() {
         let end = *writer.end();
         put(&mut writer, "b", &"2".repeat(700));
         drop(writer);
-        // The sector behind the frame's header did not arrive.
+        // The sector after the frame header was not written.
         let hole = end.offset.next_multiple_of(512);
         setup.file().write_all_at(&[0; 512], hole).unwrap();
         for value in ["3", "4"] {
@@ -224,7 +224,7 @@ fn what_another_file_proves_is_never_cut() {
         let beyond = setup.read_proven(13).map(|_| ());
         let beyond = beyond.expect_err("a proven commit was cut");
         assert!(matches!(beyond, Error::Damaged { offset, .. } if offset == end), "{beyond}");
-        // Torn, erased to zeros, cut off: each would be a tail if nothing proved it.
+        // Torn, set to zeros, or cut off: each would be a valid tail if nothing proved the commit.
         for len in [1, 70, end - first_end] {
             let zeros = vec![0; usize::try_from(len).unwrap()];
             setup.file().write_all_at(&zeros, end - len).unwrap();
@@ -241,7 +241,7 @@ fn what_another_file_proves_is_never_cut() {
     }
 }
 
-/// The frame that the format's document shows in hex.
+/// The frame that the document of the format shows in hexadecimal.
 #[test]
 fn the_frame_in_the_document_is_what_this_build_makes() {
     let mut group = Group::new(layout(Form::Wal, false));

@@ -1,4 +1,4 @@
-//! What is told of a call to the vfs: to traces, plans of faults, and observers.
+//! The description of a call to the vfs, for traces, plans of faults, and observers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -6,18 +6,18 @@ use std::sync::Arc;
 /// One call to a directory or a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Call {
-    /// How many calls came before it.
+    /// The number of calls before this one.
     pub index: u64,
-    /// What was called.
+    /// The kind of the call.
     pub kind: CallKind,
-    /// The name of the file: the one it has now, where it was renamed after opening; empty for a
-    /// call to the whole directory.
+    /// The name of the file. If the file was renamed after it was opened, this is the current name.
+    /// Empty for a call to the whole directory.
     pub name: Arc<str>,
     /// The second name of a rename, reflink or inherit.
     pub to: Option<Arc<str>>,
-    /// Where the bytes lie that a call to a file is about; 0 for other calls.
+    /// The offset of the bytes in a call to a file; 0 for other calls.
     pub offset: u64,
-    /// How many bytes a call to a file is about; the new length for [`CallKind::SetLen`].
+    /// The number of bytes in a call to a file; the new length for [`CallKind::SetLen`].
     pub len: u64,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// The calls of the traits `Dir` and `File`. (`Dir::path` touches no disk and is none.)
+/// A call of the traits `Dir` and `File`. (`Dir::path` does not touch the disk and has none.)
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CallKind {
     /// `Dir::open` of an existing file.
@@ -79,7 +79,7 @@ pub enum CallKind {
 }
 
 impl CallKind {
-    /// Whether the call can change what a disk holds, now or after a power cut.
+    /// Returns whether the call can change the contents of a disk, now or after a power cut.
     pub fn changes(self) -> bool {
         !matches!(
             self,
@@ -93,13 +93,13 @@ impl CallKind {
         )
     }
 
-    /// Whether the call may need space that the disk does not have.
+    /// Returns whether the call may need free space.
     pub fn takes_space(self) -> bool {
         self.changes() && !matches!(self, Self::Remove | Self::Inherit)
     }
 }
 
-/// The call of [`super::Dir::open`] with `how`.
+/// Returns the kind of the call [`super::Dir::open`] with `how`.
 pub(super) fn open_kind(how: super::Open) -> CallKind {
     match how {
         super::Open::Read | super::Open::Write => CallKind::Open,

@@ -1,4 +1,4 @@
-//! Clocks: the operating system's, and one that a test sets.
+//! Clocks: the clock of the operating system, and a clock that a test sets.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
@@ -13,7 +13,7 @@ pub struct OsClock {
 }
 
 impl OsClock {
-    /// A clock whose monotonic time starts now.
+    /// Returns a clock whose monotonic time starts now.
     pub fn new() -> Self {
         #[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
         Self { start: Instant::now() }
@@ -43,7 +43,7 @@ impl Clock for OsClock {
     }
 }
 
-/// A simulated clock, which stands still until it is moved or slept on. Clones share the time.
+/// A simulated clock, whose time changes only if it is advanced or slept on. Clones share the time.
 ///
 /// It starts at 2001-09-09 01:46:40 UTC (one billion seconds after 1970).
 #[derive(Debug, Clone)]
@@ -52,13 +52,13 @@ pub struct SimClock {
 }
 
 impl SimClock {
-    /// A clock of its own.
+    /// Returns a new clock that shares its time with no other.
     pub fn new() -> Self {
         let start_us = AtomicI64::new(1_000_000_000_000_000);
         Self { time: Arc::new(SimTime { wall_us: start_us, monotonic_ns: AtomicU64::new(0) }) }
     }
 
-    /// Lets `duration` pass, on the wall and in monotonic time.
+    /// Advances the wall time and the monotonic time by `duration`.
     pub fn advance(&self, duration: Duration) {
         let micros = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
@@ -68,7 +68,8 @@ impl SimClock {
         let _ = self.time.monotonic_ns.fetch_update(Ordering::SeqCst, Ordering::SeqCst, later);
     }
 
-    /// Sets the clock on the wall, as an administrator can, also backwards; monotonic time stays.
+    /// Sets the wall time, as an administrator can, also backwards. The monotonic time does not
+    /// change.
     pub fn set_now_us(&self, now_us: i64) {
         self.time.wall_us.store(now_us, Ordering::SeqCst);
     }
@@ -100,7 +101,7 @@ struct SimTime {
     monotonic_ns: AtomicU64,
 }
 
-/// `time` in microseconds since 1970, negative before.
+/// Returns `time` in microseconds since 1970; negative before.
 pub(crate) fn unix_us(time: SystemTime) -> i64 {
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_micros()).unwrap_or(i64::MAX),

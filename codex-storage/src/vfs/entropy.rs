@@ -1,11 +1,11 @@
-//! Sources of random bytes: the operating system's, and a seeded one for tests.
+//! Sources of random bytes: the operating system, and a seeded generator for tests.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::Entropy;
 
-/// The random bytes of the operating system, fit for keys.
+/// The random bytes of the operating system, suitable for keys.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct OsEntropy;
 
@@ -16,8 +16,8 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// Random bytes that a seed determines, for tests and simulations. Never for keys: whoever sees
-/// eight bytes of it knows all that follow.
+/// Random bytes that are determined by a seed, for tests and simulations. Never use it for keys:
+/// eight bytes of the output reveal all later ones.
 ///
 /// The generator is splitmix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number
 /// generators", 2014).
@@ -27,19 +27,19 @@ pub struct SeededEntropy {
 }
 
 impl SeededEntropy {
-    /// The sequence that `seed` determines, from its start.
+    /// Returns a generator at the start of the sequence of `seed`.
     pub fn new(seed: u64) -> Self {
         Self { state: AtomicU64::new(seed) }
     }
 
-    /// The next number, each of the 2^64 equally likely.
+    /// Returns the next number. All 2^64 values are equally likely.
     pub fn next_u64(&self) -> u64 {
         let before = self.state.fetch_add(SPLITMIX_STEP, Ordering::Relaxed);
         mix(before.wrapping_add(SPLITMIX_STEP))
     }
 
-    /// The next number below `bound`, which must not be 0 (then it is 0). The bias is below
-    /// `bound` / 2^64.
+    /// Returns the next number below `bound`, or 0 if `bound` is 0, which it must not be. The bias
+    /// is below `bound` / 2^64.
     pub fn below(&self, bound: u64) -> u64 {
         let wide = u128::from(self.next_u64()) * u128::from(bound);
         u64::try_from(wide >> 64).unwrap_or(0)
@@ -57,7 +57,7 @@ impl Entropy for SeededEntropy {
     }
 }
 
-/// The finalizer of splitmix64: a bijection in which every input bit moves every output bit.
+/// The finalizer of splitmix64: a bijection in which every input bit affects every output bit.
 pub(crate) fn mix(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

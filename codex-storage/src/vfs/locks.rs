@@ -5,14 +5,15 @@ use std::sync::Arc;
 use super::{LockGuard, LockKind};
 use crate::sync::Mutex;
 
-/// Who holds the lock of one file. It belongs to the file, not to its name, as with flock.
+/// The holders of the lock on one file. The lock belongs to the file and not to its name, as with
+/// flock.
 #[derive(Debug, Default)]
 pub(crate) struct LockTable {
     held: Mutex<Holders>,
 }
 
 impl LockTable {
-    /// The lock of the file with this identity.
+    /// Takes the lock of the file with this identity, or returns `None` if a holder excludes it.
     pub(crate) fn try_lock(
         self: &Arc<Self>,
         kind: LockKind,

@@ -1,8 +1,9 @@
-//! The only way to a disk, a clock and entropy: small traits, which the operating system
-//! implements, and for tests (feature `fault`) a directory in memory and a faulty disk.
+//! Small traits for the disk, the clock and entropy, which the operating system implements. The
+//! feature `fault` adds a directory in memory and a faulty disk for tests. No other module of the
+//! crate calls the operating system.
 //!
-//! Names and bytes have separate durability, as on a real file system: [`File::sync`] makes the
-//! bytes of a file (and its length) durable, [`Dir::sync`] makes names durable. A new file needs
+//! Names and bytes become durable separately, as on a real file system. [`File::sync`] makes the
+//! bytes of a file and its length durable. [`Dir::sync`] makes names durable. A new file needs
 //! both.
 
 #[cfg(feature = "fault")]
@@ -42,124 +43,126 @@ pub use paced::Paced;
 #[cfg(feature = "fault")]
 use locks::LockTable;
 
-/// One directory: names of files, and the files behind them.
+/// A directory: the names of files, and the files themselves.
 ///
 /// Names are plain file names without a separator. All methods may be called from several threads.
 pub trait Dir: fmt::Debug + Send + Sync {
     /// Opens or creates the file `name`. Follows no symbolic link.
     fn open(&self, name: &str, how: Open) -> io::Result<Arc<dyn File>>;
-    /// Gives the file `from` the name `to`, replacing what had that name, atomically to observers;
-    /// durable only after [`Dir::sync`].
+    /// Renames the file `from` to `to`, atomically for observers. A file with the name `to` is
+    /// replaced. Durable only after [`Dir::sync`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Makes `to` (which must be free) a copy of `from` that shares its blocks, where the file
-    /// system can; `Unsupported` where it cannot (then nothing was created).
+    /// Makes `to` a copy of `from` that shares its blocks. `to` must not exist. Returns
+    /// `Unsupported`, and creates nothing, if the file system cannot do this.
     fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()>;
     /// Removes the name `name`.
     fn remove(&self, name: &str) -> io::Result<()>;
-    /// The names in this directory, in no order; names that are not UTF-8 are left out.
+    /// Returns the names in this directory, in no order. Names that are not UTF-8 are left out.
     fn list(&self) -> io::Result<Vec<String>>;
-    /// What stands behind `name`, without following a symbolic link; `None` where nothing does.
+    /// Returns the metadata of `name` without following a symbolic link, or `None` if it does not
+    /// exist.
     fn metadata(&self, name: &str) -> io::Result<Option<Metadata>>;
-    /// Makes the names of this directory durable as they are now.
+    /// Makes the current names of this directory durable.
     fn sync(&self) -> io::Result<()>;
-    /// Takes the advisory lock on the file `name` (created when missing, never renamed or
-    /// removed), or returns `None` if another handle or process holds a lock that excludes it.
+    /// Takes the advisory lock on the file `name`. The file is created if it is missing, and is
+    /// never renamed or removed. Returns `None` if another handle or process holds a lock that
+    /// excludes this one.
     fn try_lock(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>>;
-    /// As [`Dir::try_lock`] of a file that exists (`NotFound` if it does not), opened for reading
-    /// only. The lock belongs to the file: it goes along when the file is renamed. `Unsupported`
-    /// where such a file cannot be locked.
+    /// Like [`Dir::try_lock`], for an existing file that is opened only for reading. Returns
+    /// `NotFound` if the file does not exist, and `Unsupported` if such a file cannot be locked.
+    /// The lock belongs to the file and stays with it when it is renamed.
     fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>>;
     /// Gives the file `to` the owner, the group and the permissions of the file `from`, which it
-    /// is about to replace. A `mode` adds or takes the right to write, as in the mode of a new
-    /// file, where the two files are of different kinds. An owner or a group that this process
-    /// may not give is left out, and the permissions of such a group with it.
+    /// will replace. If the two files are of different kinds, `mode` adds or removes the permission
+    /// to write, as for a new file. An owner or group that this process may not assign is left out,
+    /// together with the permissions of such a group.
     fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> io::Result<()>;
-    /// Bytes that an unprivileged writer can still allocate in this file system; `None` if the
-    /// file system does not report it.
+    /// Returns the number of bytes that an unprivileged writer can still allocate in this file
+    /// system, or `None` if the file system does not report it.
     fn available_bytes(&self) -> io::Result<Option<u64>>;
-    /// The path of `name`, for messages.
+    /// Returns the path of `name`, for messages.
     fn path(&self, name: &str) -> PathBuf;
 }
 
-/// The bytes of one open file, at explicit offsets.
+/// The bytes of one open file. Every call has an explicit offset.
 pub trait File: fmt::Debug + Send + Sync {
-    /// The length in bytes.
+    /// Returns the length in bytes.
     fn len(&self) -> io::Result<u64>;
-    /// Whether the file has no bytes.
+    /// Returns whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         Ok(self.len()? == 0)
     }
-    /// Fills `buf` from `offset`; `UnexpectedEof` when the file ends before that.
+    /// Fills `buf` from `offset`. Returns `UnexpectedEof` if the file ends before.
     fn read_exact_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Writes all of `buf` at `offset`, growing the file where needed. After an error any part of
-    /// it may have been written.
+    /// Writes all of `buf` at `offset`, and extends the file if needed. After an error any part of
+    /// `buf` may have been written.
     fn write_all_at(&self, buf: &[u8], offset: u64) -> io::Result<()>;
-    /// Sets the length; growing reads as zeros.
+    /// Sets the length. Added bytes read as zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
-    /// Reserves space for `[offset, offset + len)` and sets the length to its end where the file
-    /// is shorter, so that writing there cannot fail for want of space. `StorageFull` when it
-    /// cannot.
+    /// Reserves space for `[offset, offset + len)`, so that a write there cannot fail because the
+    /// disk is full. If the file is shorter, its length becomes the end of the range. Returns
+    /// `StorageFull` if there is no space.
     fn allocate(&self, offset: u64, len: u64) -> io::Result<()>;
-    /// Makes the bytes written before this call, and the length, durable (fdatasync). After an
-    /// error nothing is known of them, and calling again proves nothing: never retry.
+    /// Makes the bytes that were written before this call, and the length, durable (fdatasync).
+    /// After an error their state is unknown, and success of a second call proves nothing. Never
+    /// retry.
     fn sync(&self) -> io::Result<()>;
 }
 
-/// A held advisory lock. Dropping it releases the lock at once, whatever children of this process
-/// hold copies of its descriptor. Dropped in a forked child, it closes the copy of that child and
-/// releases nothing.
+/// A held advisory lock. Dropping it releases the lock at once, even if child processes have copies
+/// of its descriptor. In a forked child, dropping it only closes the copy of the child.
 pub trait LockGuard: fmt::Debug + Send + Sync {
-    /// The [identity](Metadata::identity) of the locked file.
+    /// Returns the [identity](Metadata::identity) of the locked file.
     fn identity(&self) -> u64;
-    /// In a forked child, closes its copy of the lock, which would otherwise outlive the parent.
+    /// In a forked child, closes its copy of the lock, which could otherwise outlive the parent.
     /// Does nothing in the process that took the lock.
     fn abandon(&self) {}
 }
 
-/// How [`Dir::open`] opens.
+/// The mode of [`Dir::open`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Open {
     /// An existing file, to read.
     Read,
     /// An existing file, to read and write.
     Write,
-    /// A new file, to read and write; `AlreadyExists` when the name is taken.
+    /// A new file, to read and write. Returns `AlreadyExists` if the name exists.
     CreateNew(Mode),
 }
 
 /// The permissions of a new file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
-    /// Its owner reads and writes (0600): logs, locks.
+    /// Read and write for the owner (0600): logs and locks.
     Private,
-    /// Its owner reads (0400): images and backups, which are only ever replaced. The descriptor
-    /// that created it may write.
+    /// Read for the owner (0400): images and backups, which are only replaced. The descriptor that
+    /// created the file can write to it.
     Frozen,
 }
 
-/// Whether a lock admits others of its kind.
+/// The kind of a lock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LockKind {
-    /// Readers: any number at once, no writer.
+    /// For readers: any number at the same time, but no writer.
     Shared,
-    /// A writer: nobody else.
+    /// For a writer: no other holder.
     Exclusive,
 }
 
-/// What [`Dir::metadata`] tells.
+/// The result of [`Dir::metadata`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Metadata {
-    /// What kind of thing has the name.
+    /// The kind of the file.
     pub kind: Kind,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub len: u64,
-    /// The time of its last change, in microseconds since 1970 (UTC).
+    /// The time of the last change, in microseconds since 1970 (UTC).
     pub modified_us: i64,
-    /// An identity that two names of one file share (inode number); 0 where the system tells none.
+    /// The inode number, which two names of one file share. 0 if the system does not report it.
     pub identity: u64,
 }
 
-/// The kinds of things a name can stand for.
+/// The kind of an entry in a directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A regular file.
@@ -168,29 +171,29 @@ pub enum Kind {
     Dir,
     /// A symbolic link.
     Symlink,
-    /// A FIFO, a socket, a device.
+    /// A FIFO, a socket or a device.
     Other,
 }
 
-/// Where times come from.
+/// A source of time.
 pub trait Clock: fmt::Debug + Send + Sync {
-    /// Microseconds since 1970 (UTC); may jump either way.
+    /// Returns microseconds since 1970 (UTC). May jump in both directions.
     fn now_us(&self) -> i64;
-    /// Time since a fixed point in the past; never runs backwards.
+    /// Returns the time since a fixed point in the past. Never decreases.
     fn monotonic(&self) -> Duration;
-    /// Waits about `duration`; a simulated clock advances itself instead.
+    /// Waits about `duration`. A simulated clock advances its time instead.
     fn sleep(&self, duration: Duration);
 }
 
-/// Where random bytes come from.
+/// A source of random bytes.
 pub trait Entropy: fmt::Debug + Send + Sync {
-    /// Fills `buf` with bytes fit for ids and keys.
+    /// Fills `buf` with bytes that are suitable for ids and keys.
     fn fill(&self, buf: &mut [u8]) -> io::Result<()>;
 }
 
 impl dyn Clock + '_ {
-    /// Waits for a lock: calls `attempt` until it returns something, or until `timeout` is over.
-    /// The pauses between two calls grow. Returns the result of the last call, and the time waited.
+    /// Waits for a lock: calls `attempt` until it returns `Some`, or until `timeout` is over. The
+    /// pauses between two calls grow. Returns the result of the last call, and the time waited.
     ///
     /// # Errors
     /// The first error of `attempt`, which ends the wait.
@@ -202,6 +205,8 @@ impl dyn Clock + '_ {
         let (start, mut pause) = (self.monotonic(), PAUSE_MIN);
         loop {
             let done = attempt()?;
+            // Measured after the attempt, so that at least one attempt is made with a timeout of
+            // zero.
             let waited = self.monotonic().saturating_sub(start);
             if done.is_some() || waited >= timeout {
                 return Ok((done, waited));
@@ -212,12 +217,12 @@ impl dyn Clock + '_ {
     }
 }
 
-/// The first pause of a wait for a lock; each further one is twice as long, up to [`PAUSE_MAX`].
+/// The first pause of a wait for a lock. Each later pause is twice as long, up to [`PAUSE_MAX`].
 const PAUSE_MIN: Duration = Duration::from_millis(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_millis(20);
 
-/// A directory with its clock and entropy: all that a storage needs of the world.
+/// A directory with its clock and entropy: the whole environment of a storage.
 #[derive(Debug, Clone)]
 pub struct Vfs {
     /// The directory that holds the files.
@@ -229,8 +234,7 @@ pub struct Vfs {
 }
 
 /// Calls `f` for each piece of `range`, in order, with a buffer of the length of the piece and with
-/// the offset at which the piece begins. Every copy of a file is made in this loop, with as little
-/// memory as one piece takes.
+/// the offset of the piece. Every copy of a file is made in this loop, with memory for one piece.
 ///
 /// # Errors
 /// The first error of `f`, which ends the loop.
@@ -248,10 +252,10 @@ pub fn in_pieces<E>(
     Ok(())
 }
 
-/// How much of a file is copied at a time, in bytes.
+/// The largest length of a piece, in bytes.
 pub const PIECE_BYTES: u64 = 256 << 10;
 
-/// Refuses what is not the name of a file in this directory.
+/// Returns an error if `name` is not the name of a file in this directory.
 fn check_name(name: &str) -> io::Result<()> {
     let is_plain = !matches!(name, "" | "." | "..") && !name.contains(['/', '\0']);
     if is_plain && name.len() <= NAME_LEN_MAX {
@@ -260,28 +264,32 @@ fn check_name(name: &str) -> io::Result<()> {
     Err(io::Error::new(ErrorKind::InvalidFilename, format!("{name:?} is not a plain file name")))
 }
 
+/// Checks two names.
 fn check_names(from: &str, to: &str) -> io::Result<()> {
     check_name(from)?;
     check_name(to)
 }
 
-/// The end of `len` bytes at `offset`.
+/// Returns the end of `len` bytes at `offset`.
 fn range_end(offset: u64, len: usize) -> io::Result<u64> {
     let len = u64::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?;
     offset.checked_add(len).ok_or_else(|| ErrorKind::FileTooLarge.into())
 }
 
+/// Returns the error of a missing file.
 fn not_found(name: &str) -> io::Error {
     io::Error::new(ErrorKind::NotFound, format!("there is no file {name}"))
 }
 
+/// Returns the error of a name that exists already.
 fn taken(name: &str) -> io::Error {
     io::Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
 }
 
+/// Returns the error of a write through a handle for reading.
 fn handle_is_read_only() -> io::Error {
     io::Error::new(ErrorKind::PermissionDenied, "the file was opened for reading only")
 }
 
-/// What ext4, XFS, Btrfs, APFS and NTFS have in common.
+/// The longest name that ext4, XFS, Btrfs, APFS and NTFS all allow, in bytes.
 const NAME_LEN_MAX: usize = 255;

@@ -1,4 +1,4 @@
-//! Fills a long file without making the other syncs of the file system wait.
+//! Writing a long file without delaying the other syncs of the file system.
 
 use std::fmt;
 use std::io;
@@ -7,34 +7,34 @@ use std::time::Duration;
 use super::{Clock, File};
 use crate::sync::thread;
 
-/// Writes to a file beside threads that are waited for: syncs it every 128 KiB, pauses behind each
-/// sync for twice as long as it took, and lets whoever waits for a processor go first.
+/// Writes to a file beside threads that must not wait for it. Syncs the file every 128 KiB, pauses
+/// after each sync for twice as long as it took, and yields the processor.
 ///
-/// Bytes that are not synced gather in memory, and the sync that a file needs in the end writes
-/// them all: every other sync of the file system waits behind it, such as those of a log beside
-/// which an image or a backup is written. The last bytes are for the caller to sync.
+/// Without these syncs, unsynced bytes would collect in memory until the final sync writes them
+/// all. Every other sync of the file system, such as that of a log beside which an image or a
+/// backup is written, would wait for it. The caller syncs the last bytes.
 pub struct Paced<'a> {
     file: &'a dyn File,
-    /// `None` where nobody is to be spared.
+    /// The clock of the pauses, or `None` if no other thread needs to be spared.
     clock: Option<&'a dyn Clock>,
     unsynced: u64,
 }
 
 impl<'a> Paced<'a> {
-    /// Writes to `file`, with pauses by `clock`.
+    /// Returns a writer to `file` with pauses by `clock`.
     pub fn new(file: &'a dyn File, clock: &'a dyn Clock) -> Self {
         Self { file, clock: Some(clock), unsynced: 0 }
     }
 
-    /// Writes to `file` without syncing: nobody is to be spared.
+    /// Returns a writer to `file` without syncs and pauses.
     pub fn hurried(file: &'a dyn File) -> Self {
         Self { file, clock: None, unsynced: 0 }
     }
 
-    /// As [`File::write_all_at`].
+    /// Like [`File::write_all_at`].
     ///
     /// # Errors
-    /// Of the write, or of the sync of what was written before.
+    /// The error of the write, or of a sync of earlier bytes.
     pub fn write_all_at(&mut self, buf: &[u8], offset: u64) -> io::Result<()> {
         self.file.write_all_at(buf, offset)?;
         let Some(clock) = self.clock else { return Ok(()) };
@@ -44,7 +44,7 @@ impl<'a> Paced<'a> {
             let from = clock.monotonic();
             self.file.sync()?;
             let took = clock.monotonic().saturating_sub(from);
-            // Others have the disk for two thirds of the time.
+            // Other threads have the disk for two thirds of the time.
             clock.sleep((2 * took).min(PAUSE_MAX));
         }
         thread::yield_now();
@@ -58,10 +58,10 @@ impl fmt::Debug for Paced<'_> {
     }
 }
 
-/// Bytes written between two syncs: of most disks less than what they write in the time that a sync
-/// of nothing takes them, so that who waits behind it waits about twice as long as otherwise.
+/// The number of bytes between two syncs. Most disks write more than this during the time of an
+/// empty sync, so a sync that waits for one of these takes about twice as long as otherwise.
 const SYNC_EVERY_BYTES: u64 = 128 << 10;
-/// The longest pause: a disk that hangs makes the file slow enough.
+/// The longest pause. If a disk hangs, the file is slow enough without longer ones.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
 #[cfg(all(test, feature = "fault"))]

@@ -1,16 +1,17 @@
-//! The bytes of a simulated file: chunks that copies share until one of them is written.
+//! The bytes of a simulated file, in chunks that copies share until one of them is written.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-/// What a disk writes as a whole, unless the power goes while it does.
+/// The unit that a disk writes completely, unless the power is cut during the write.
 pub(super) const SECTOR: usize = 512;
-/// The longest file, so that a wild offset is an error and not an exhausted memory.
+/// The length limit of a file, in bytes. A wrong offset is an error and does not exhaust the
+/// memory.
 pub(super) const LEN_MAX: u64 = 1 << 36;
 
-/// A sparse file in memory. A copy costs one reference count, and the first write into a chunk
-/// of it copies that chunk. What lies behind the end is zero.
+/// A sparse file in memory. A copy costs one reference count, and the first write to a chunk of the
+/// copy copies that chunk. Bytes after the end are zero.
 #[derive(Clone, Default)]
 pub(super) struct Bytes {
     chunks: Arc<Vec<Option<Arc<Chunk>>>>,
@@ -32,8 +33,8 @@ impl Bytes {
         Ok(())
     }
 
-    /// Writes `buf` and moves the end behind it where that lies farther. The caller has bounded
-    /// the end by [`LEN_MAX`].
+    /// Writes `buf`, and moves the end after it if the file was shorter. The caller limits the end
+    /// to [`LEN_MAX`].
     pub(super) fn write(&mut self, buf: &[u8], offset: u64) {
         let Some((start, end)) = usize::try_from(offset).ok().zip(end_of(buf.len(), offset)) else {
             return;
@@ -44,7 +45,7 @@ impl Bytes {
         }
     }
 
-    /// Moves the end; what lies behind it is gone, and what comes in front of it is zero.
+    /// Sets the length. Bytes after the new end are dropped, and added bytes are zero.
     pub(super) fn set_len(&mut self, len: u64) {
         if len < self.len {
             self.trim_to(len);
@@ -52,7 +53,8 @@ impl Bytes {
         self.len = len;
     }
 
-    /// Moves the end, and zeroes all behind it, sectors that were put there included.
+    /// Moves the end to `len`, and zeroes all bytes after it, including sectors that were put
+    /// there.
     pub(super) fn trim_to(&mut self, len: u64) {
         let end = usize::try_from(len).unwrap_or(usize::MAX);
         if self.chunks.len() > end / CHUNK {
@@ -66,14 +68,14 @@ impl Bytes {
         self.len = len;
     }
 
-    /// The `count` sectors from `first`, padded with zeros behind the end.
+    /// Returns `count` sectors from sector `first`, with zeros after the end.
     pub(super) fn sectors(&self, first: usize, count: usize) -> Vec<u8> {
         let mut found = vec![0; count * SECTOR];
         self.read(&mut found, first * SECTOR);
         found
     }
 
-    /// Puts whole sectors, which may reach behind the end; the end stays.
+    /// Writes whole sectors, which may extend past the end. The length does not change.
     pub(super) fn put_sectors(&mut self, sectors: &[u8], first: usize) {
         self.put(sectors, first * SECTOR);
     }
@@ -126,7 +128,8 @@ fn end_of(len: usize, offset: u64) -> Option<u64> {
     offset.checked_add(u64::try_from(len).ok()?)
 }
 
-/// The parts of `buf` that fall into each chunk: the chunk, the place in it, the part.
+/// Splits `buf` at chunk boundaries. Each item has the chunk, the offset in it, and the part of
+/// `buf`.
 fn pieces_mut(buf: &mut [u8], start: usize) -> impl Iterator<Item = (usize, usize, &mut [u8])> {
     let mut rest = buf;
     let mut start = start;

@@ -1,4 +1,4 @@
-//! The machine around a simulated disk: it counts the calls, and lets them wait, fail or pass.
+//! The machine around a simulated disk. It counts the calls, and lets them wait, fail or pass.
 
 use std::fmt;
 use std::io;
@@ -10,7 +10,7 @@ use super::{Call, CallKind};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::vfs::SimClock;
 
-/// Calls that are held; dropping it lets them go on.
+/// Calls that are held. Dropping the gate releases them.
 #[derive(Debug)]
 pub struct Gate {
     machine: Arc<Machine>,
@@ -22,12 +22,12 @@ impl Gate {
         Self { machine, id }
     }
 
-    /// Lets the calls go on, and holds no more.
+    /// Releases the calls, and holds no more calls.
     pub fn release(self) {
         drop(self);
     }
 
-    /// How many calls are waiting.
+    /// Returns the number of waiting calls.
     pub fn waiting(&self) -> usize {
         self.machine.state().waiting_at(self.id)
     }
@@ -48,7 +48,7 @@ impl Drop for Gate {
     }
 }
 
-/// Why no call does anything any more.
+/// The reason why all calls fail.
 #[derive(Debug, Clone, Copy, thiserror::Error)]
 pub(super) enum Ended {
     #[error("the power of the simulated disk is off")]
@@ -59,7 +59,7 @@ pub(super) enum Ended {
 
 pub(super) struct Machine {
     state: Mutex<MachineState>,
-    /// A gate opened, a call came to one, the power went off, or a process ended.
+    /// Notified if a gate opened, a call arrived at a gate, the power went off, or a process ended.
     pub(super) changed: Condvar,
     pub(super) clock: SimClock,
 }
@@ -80,7 +80,7 @@ pub(super) struct MachineState {
     last_gate: u64,
     pub(super) power_is_off: bool,
     pub(super) process: u64,
-    /// The process was killed, and the machine has no other one yet.
+    /// Whether the process was killed and no other one was started.
     pub(super) process_is_gone: bool,
 }
 
@@ -92,6 +92,7 @@ struct HeldCalls {
 }
 
 impl MachineState {
+    /// Returns an error if the power is off, or if the process `process` has ended.
     pub(super) fn check_alive(&self, process: u64) -> io::Result<()> {
         if self.power_is_off {
             return Err(io::Error::other(Ended::PowerIsOff));
@@ -102,7 +103,7 @@ impl MachineState {
         Ok(())
     }
 
-    /// Holds `calls` from now on; the gate's number.
+    /// Holds `calls` from now on. Returns the number of the gate.
     pub(super) fn add_gate(&mut self, calls: Calls) -> u64 {
         self.last_gate += 1;
         self.gates.push(HeldCalls { id: self.last_gate, calls, waiting: 0 });
@@ -128,7 +129,7 @@ impl MachineState {
     }
 }
 
-/// A call as its caller describes it.
+/// A call in the form of its caller.
 pub(super) struct Request<'a> {
     pub(super) kind: CallKind,
     pub(super) name: &'a str,
@@ -147,8 +148,9 @@ impl Machine {
         self.state.lock()
     }
 
-    /// Makes one call: counts it, lets the plan strike it, and has its effect. `failed` is what a
-    /// fault does instead of the effect; both are told the last change before the call.
+    /// Makes one call: counts it, applies the plan, and carries out its effect. If a fault prevents
+    /// the effect, `failed` is called instead. Both receive the number of the last change before
+    /// the call.
     pub(super) fn call<T>(
         &self,
         process: u64,
@@ -170,9 +172,12 @@ impl Machine {
         if let Some(trace) = &mut state.trace {
             trace.push(call.clone());
         }
+        // Order: the number is taken before the call waits at a gate. A sync covers the changes
+        // before the call, and none that other threads make while it waits.
         let upto = state.disk.seq;
         let strike = state.plan.strike(&call);
         let mut state = self.wait(state, &call);
+        // The power may have been cut while the call was waiting.
         state.check_alive(process)?;
         let limits = |write_max| Limits { upto, write_max, is_told: strike.is_none() };
         match strike {
@@ -208,7 +213,7 @@ impl Machine {
         }
     }
 
-    /// Holds the call as long as a gate does, with the disk free for others.
+    /// Keeps the call waiting while a gate holds it. Other threads can use the disk meanwhile.
     fn wait<'a>(
         &'a self,
         mut state: MutexGuard<'a, MachineState>,
@@ -230,12 +235,12 @@ impl Machine {
     }
 }
 
-/// What bounds the effect of a call.
+/// The limits on the effect of a call.
 pub(super) struct Limits {
-    /// The last change before the call: a sync is about no later one.
+    /// The last change before the call. A sync covers no later change.
     pub(super) upto: u64,
-    /// How many bytes a write may write.
+    /// The largest number of bytes that a write may write.
     pub(super) write_max: Option<usize>,
-    /// Whether the caller is given what the effect returns.
+    /// Whether the caller receives the result of the effect.
     pub(super) is_told: bool,
 }

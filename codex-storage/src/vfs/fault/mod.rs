@@ -1,16 +1,15 @@
-//! A simulated disk that can fail, tear, reorder, fill up and lose its power at any call.
+//! A simulated disk that can fail, tear, reorder, fill up and lose power at any call.
 //!
-//! For every file it keeps the bytes that callers see apart from those that are durable, and for
-//! the directory the names: bytes become durable by [`File::sync`], names by [`Dir::sync`], each
-//! without the other. A file's sync never makes its name durable, and a directory's sync makes no
-//! bytes durable; this is harsher than ext4 and XFS, whose journals keep names in order.
+//! It stores the visible bytes of each file separately from the durable ones, and likewise the
+//! names of the directory. [`File::sync`] makes only bytes durable, and [`Dir::sync`] only names.
+//! This is harsher than ext4 and XFS, whose journals keep names in order.
 //!
-//! A sync that fails does what Linux does: the bytes stay readable, count as clean, and no later
-//! sync writes them unless they are written again (here sector by sector). What had been handed to
-//! the disk before may be on it or not.
+//! A failed sync does the same as in Linux: the bytes stay readable and count as clean, and no
+//! later sync writes them unless they are written again (here sector by sector). Bytes that were
+//! passed to the disk before may or may not be on it.
 //!
-//! [`FaultDir::crash_images`] gives the disks that a power cut can leave, as disks of their own;
-//! [`each_power_cut`] and [`each_fault`] do it at every call of a story.
+//! [`FaultDir::crash_images`] returns the disks that a power cut can leave. [`each_power_cut`] and
+//! [`each_fault`] run an operation with a cut or a fault at each of its calls.
 //!
 //! ```
 //! use codex_storage::vfs::fault::{CrashChoice, FaultDir, each_power_cut};
@@ -64,25 +63,25 @@ use disk::{Disk, NameState};
 use machine::{Ended, Machine, MachineState};
 use plan::{Plan, Start, Strike};
 
-/// A directory on a simulated disk. Clones are handles of the same disk.
+/// A directory on a simulated disk. Clones are handles to the same disk.
 ///
-/// Calls are numbered from 0 in their order, reading ones included; opening a file is a call and
-/// closing it is none. One thread makes the same calls in the same order each time, so a number
-/// that a trace shows can be given to [`FaultDir::fail_at`] in the next run.
+/// Calls are numbered from 0 in their order, including calls that only read. Opening a file is a
+/// call, closing it is not. One thread makes the same calls in the same order in each run, so a
+/// number from a trace can be used in [`FaultDir::fail_at`] in the next run.
 #[derive(Clone)]
 pub struct FaultDir {
     machine: Arc<Machine>,
-    /// The process that this handle belongs to, of those that ran on the machine.
+    /// The number of the process to which this handle belongs.
     process: u64,
 }
 
 impl FaultDir {
-    /// An empty, healthy disk without a limit.
+    /// Returns an empty, healthy disk without a size limit.
     pub fn new() -> Self {
         Self::with_disk(Disk::default(), SimClock::new())
     }
 
-    /// This disk with its simulated clock, and with entropy that `seed` determines.
+    /// Returns this disk with its simulated clock, and with entropy from `seed`.
     pub fn vfs(&self, seed: u64) -> Vfs {
         Vfs {
             dir: Arc::new(self.clone()),
@@ -91,13 +90,14 @@ impl FaultDir {
         }
     }
 
-    /// The clock that gives the files their times.
+    /// Returns the clock that sets the times of files.
     pub fn clock(&self) -> SimClock {
         self.machine.clock.clone()
     }
 
-    /// A disk of its own in the same state, what is not durable included; without plans, traces,
-    /// open handles and locks. It costs some allocations per file, whatever its length.
+    /// Returns a separate disk in the same state, including bytes and names that are not durable,
+    /// without plans, traces, open handles and locks. Costs a few allocations per file of any
+    /// length.
     #[must_use]
     pub fn duplicate(&self) -> Self {
         let mut disk = self.state().disk.clone();
@@ -108,8 +108,9 @@ impl FaultDir {
         Self::with_disk(disk, self.clock())
     }
 
-    /// Cuts the power at the call with this number: it and every later call fail with an error
-    /// that [`is_power_off`] knows, and the disk stays as it is for [`FaultDir::crash_images`].
+    /// Cuts the power at the call with this number. This call and all later ones fail with an error
+    /// for which [`is_power_off`] returns true. The disk keeps its state for
+    /// [`FaultDir::crash_images`].
     pub fn cut_power_at(&self, call: u64, side: Side) {
         self.rule(Calls::any(), Start::Index(call), Strike::CutPower(side), Lasting::Once);
     }
@@ -125,71 +126,73 @@ impl FaultDir {
         self.machine.changed.notify_all();
     }
 
-    /// Kills the process at the `nth` (from 1) of these calls, counted from now: it and every later
-    /// call fail with an error that [`is_process_gone`] knows, until
-    /// [`FaultDir::crash_process`] starts another one.
+    /// Kills the process at the `nth` (from 1) of these calls, counted from now. This call and all
+    /// later ones fail with an error for which [`is_process_gone`] returns true, until
+    /// [`FaultDir::crash_process`] starts another process.
     pub fn kill_process_on(&self, calls: Calls, nth: u64, side: Side) {
         self.rule(calls, nth_from_now(nth), Strike::Kill(side), Lasting::Once);
     }
 
-    /// Fails the call with this number; [`Lasting::Sticky`]: and every later one that the fault
-    /// can strike. A single fault that cannot strike the call (no space for a read) lapses.
+    /// Fails the call with this number, and with [`Lasting::Sticky`] every later one to which the
+    /// fault applies. A single fault that does not apply to the call (no space for a read) has no
+    /// effect.
     pub fn fail_at(&self, call: u64, fault: Fault, lasting: Lasting, side: Side) {
         self.rule(Calls::any(), Start::Index(call), Strike::Fail(fault, side), lasting);
     }
 
-    /// Fails the `nth` (from 1) of these calls, counted from now; [`Lasting::Sticky`]: and every
-    /// later one of them.
+    /// Fails the `nth` (from 1) of these calls, counted from now, and with [`Lasting::Sticky`]
+    /// every later one of them.
     pub fn fail_on(&self, calls: Calls, nth: u64, fault: Fault, lasting: Lasting, side: Side) {
         self.rule(calls, nth_from_now(nth), Strike::Fail(fault, side), lasting);
     }
 
-    /// Stops these calls, before they do anything, until the gate is released or dropped.
+    /// Holds these calls before their effect, until the gate is released or dropped.
     pub fn hold(&self, calls: Calls) -> Gate {
         let mut state = self.state();
         let id = state.add_gate(calls);
         Gate::new(Arc::clone(&self.machine), id)
     }
 
-    /// Forgets all faults and power cuts that were planned. Gates stay.
+    /// Removes all planned faults and power cuts. Gates stay.
     pub fn clear_plan(&self) {
         self.state().plan = Plan::default();
     }
 
-    /// How many calls a planned fault or power cut has struck since the plan was cleared.
+    /// Returns the number of calls that a planned fault or power cut has hit since the plan was
+    /// cleared.
     pub fn faults_fired(&self) -> u64 {
         self.state().plan.fired
     }
 
-    /// Whether a sync of the directory has failed, so that some names as they are now will never be
-    /// durable, whatever is synced later. File systems with a journal shut down then.
+    /// Returns whether a sync of the directory has failed, so that some current names will never be
+    /// durable, even after a later sync. File systems with a journal shut down in this case.
     pub fn has_doomed_names(&self) -> bool {
         self.state().disk.name_changes.iter().any(|change| change.state == NameState::Doomed)
     }
 
-    /// Sets how much room the disk has, and when a write takes it.
+    /// Sets the size of the disk, and the time at which a write takes space.
     pub fn set_space(&self, space: Space) {
         self.state().disk.set_space(space);
     }
 
-    /// Starts recording calls, from none, or stops it.
+    /// Starts to record calls with an empty trace, or stops recording.
     pub fn record_trace(&self, on: bool) {
         self.state().trace = on.then(Vec::new);
     }
 
-    /// The calls recorded so far; none while recording is off. A call prints as one line.
+    /// Returns the recorded calls; none if recording is off. Each call prints as one line.
     pub fn trace(&self) -> Vec<Call> {
         self.state().trace.clone().unwrap_or_default()
     }
 
-    /// How many calls there were: the number of the next one.
+    /// Returns the number of calls so far, which is the number of the next call.
     pub fn calls(&self) -> u64 {
         self.state().calls
     }
 
-    /// Ends the process, as SIGKILL does: its handles fail from now on (with an error that
-    /// [`is_process_gone`] knows) and its locks are free. The machine runs on with all that was
-    /// written in its cache; the handle that is returned belongs to a new process.
+    /// Ends the process, like SIGKILL. Its handles fail from now on (with an error for which
+    /// [`is_process_gone`] returns true), and its locks are released. The machine keeps all written
+    /// bytes in its cache. The returned handle belongs to a new process.
     #[must_use]
     pub fn crash_process(&self) -> Self {
         let mut state = self.state();
@@ -206,27 +209,28 @@ impl FaultDir {
         Self { machine: Arc::clone(&self.machine), process }
     }
 
-    /// Drops the clean pages from the cache, as memory pressure does: bytes on which a sync failed
-    /// read as they are on the disk, which is without them.
+    /// Drops the clean pages from the cache, as memory pressure does. Bytes for which a sync has
+    /// failed then read as they are on the disk, which does not have them.
     pub fn evict_clean_pages(&self) {
         for inode in self.state().disk.inodes.values_mut() {
             inode.evict_clean();
         }
     }
 
-    /// The disks that a power cut now can leave. A cut between two calls leaves the same ones as
-    /// a cut after the first or before the second.
+    /// Returns the disks that a power cut now can leave. A cut between two calls leaves the same
+    /// ones as a cut after the first call or before the second.
     pub fn crash_images(&self, choice: &CrashChoice) -> CrashImages {
         CrashImages::new(&self.state().disk, choice, self.clock())
     }
 
-    /// The machine after a power cut now, with one choice of what reached the disk.
+    /// Returns the machine after a power cut now, with one choice of the writes that reached the
+    /// disk.
     #[must_use]
     pub fn reboot(&self, survivors: Survivors) -> Self {
         crash::reboot(&self.state().disk, survivors, self.clock())
     }
 
-    /// The contents of `name` as callers see them; for looking at a disk without making a call.
+    /// Returns the visible contents of `name` without making a call.
     pub fn peek(&self, name: &str) -> io::Result<Vec<u8>> {
         let state = self.state();
         let bytes = &state.disk.inode(state.disk.ino(name)?)?.cached;
@@ -263,25 +267,25 @@ impl fmt::Debug for FaultDir {
     }
 }
 
-/// How much room a simulated disk has, in bytes; files take blocks of 4096.
+/// The space of a simulated disk, in bytes. Files take blocks of 4096 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Space {
     /// No limit.
     #[default]
     Unlimited,
-    /// A write and an allocation take room at once, or fail.
+    /// A write and an allocation take space at once, or fail.
     AtOnce(u64),
-    /// An allocation takes room at once; a write takes it at the next sync, which fails and dooms
-    /// it where there is none (delayed allocation).
+    /// An allocation takes space at once. A write takes it at the next sync, which fails and dooms
+    /// the write if there is none (delayed allocation).
     AtSync(u64),
 }
 
-/// Whether `error` says that the simulated power is off.
+/// Returns whether the cause of `error` is that the simulated power is off.
 pub fn is_power_off(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(Ended::PowerIsOff)))
 }
 
-/// Whether `error` says that the simulated process of a handle has ended.
+/// Returns whether the cause of `error` is that the simulated process of a handle has ended.
 pub fn is_process_gone(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(Ended::ProcessIsGone)))
 }

@@ -1,17 +1,17 @@
-//! A power cut, or an error, at every call of a story.
+//! A power cut, or an error, at every call of an operation.
 
 use std::fmt;
 
 use super::{CrashChoice, Fault, FaultDir, Lasting, Side};
 use crate::vfs::Call;
 
-/// Runs `act` on copies of `base`, with the power cut at each of its calls and after the last, and
-/// shows `check` each disk that each cut can leave, with what `act` had returned by then. Returns
-/// how many disks it showed.
+/// Runs `act` on copies of `base`, with the power cut at each of its calls and after the last one.
+/// Calls `check` with each disk that a cut can leave, and with the result of `act` at that time.
+/// Returns the number of disks.
 ///
-/// A cut before a call stands for the one after the call before it: the disk is the same, and
-/// `act` may have been told more. For the same reason there is none before a call that only reads.
-/// `act` must make the same calls each time.
+/// A cut before a call covers the cut after the previous call, because the disk is the same and
+/// `act` may have received more results. For the same reason there is no cut before a call that
+/// only reads. `act` must make the same calls in each run.
 pub fn each_power_cut<R>(
     base: &FaultDir,
     choice: &CrashChoice,
@@ -38,11 +38,11 @@ pub fn each_power_cut<R>(
     shown
 }
 
-/// Runs `act` on copies of `base`, each time with one of `faults` at one call, once and sticky,
-/// before and after the effect, and shows `check` the disk, healthy again, with what `act`
-/// returned. Returns how many runs there were.
+/// Runs `act` on copies of `base`, each time with one of `faults` at one call: once and sticky,
+/// before and after the effect. Calls `check` with the disk, which is healthy again, and the result
+/// of `act`. Returns the number of runs.
 ///
-/// `act` must make the same calls each time until the fault strikes.
+/// `act` must make the same calls in each run until the fault occurs.
 pub fn each_fault<R>(
     base: &FaultDir,
     faults: &[Fault],
@@ -67,8 +67,8 @@ pub fn each_fault<R>(
     runs
 }
 
-/// What went wrong in one run of a story. It prints with all calls of the run, for the message of
-/// a check that fails.
+/// The fault of one run. Its `Display` output has all calls of the run, for the message of a failed
+/// check.
 #[derive(Debug)]
 pub struct Mishap<'a> {
     disk: &'a FaultDir,
@@ -102,7 +102,7 @@ const WAYS: [(Lasting, Side); 4] = [
     (Lasting::Sticky, Side::After),
 ];
 
-/// The calls that `act` makes on a healthy disk.
+/// Returns the calls that `act` makes on a healthy disk.
 fn calls_of<R>(base: &FaultDir, act: impl Fn(&FaultDir) -> R) -> Vec<Call> {
     let disk = base.duplicate();
     disk.record_trace(true);

@@ -9,7 +9,7 @@ use rustix::io::retry_on_intr;
 
 use crate::vfs::Mode;
 
-/// Gives `to` the owner and the permissions of the file with `stat`; see
+/// Gives `to` the owner and the permissions of the file with `stat`. See
 /// [`Dir::inherit`](crate::vfs::Dir::inherit).
 pub(super) fn take_over(stat: &fs::Stat, to: &StdFile, mode: Option<Mode>) -> io::Result<()> {
     let own = to.metadata()?;
@@ -18,8 +18,10 @@ pub(super) fn take_over(stat: &fs::Stat, to: &StdFile, mode: Option<Mode>) -> io
         Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(true),
         done => done.map(|()| false),
     };
-    // Order: the owner before the permissions, which nobody else is to have meanwhile.
+    // Order: the owner before the permissions, so that the former owner never has the new
+    // permissions.
     let no_owner = own.uid() != uid && refused(fchown(to, Some(uid), Some(gid)))?;
+    // The group is set together with the owner. If the owner is refused, the group is tried alone.
     let has_group = own.gid() == gid || (own.uid() != uid && !no_owner);
     let no_group = !has_group && refused(fchown(to, None, Some(gid)))?;
     let mut bits = stat.st_mode & 0o777;
@@ -28,6 +30,7 @@ pub(super) fn take_over(stat: &fs::Stat, to: &StdFile, mode: Option<Mode>) -> io
         Some(Mode::Frozen) => bits = (bits & !0o222) | 0o400,
         None => {}
     }
+    // The permissions of a group must not apply to another group.
     if no_group {
         bits &= !0o070;
     }

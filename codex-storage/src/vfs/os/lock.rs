@@ -1,4 +1,4 @@
-//! Advisory locks of the operating system: flock, where there is one.
+//! Advisory locks of the operating system, with flock.
 
 use std::fs::{File as StdFile, TryLockError};
 use std::io::{self, ErrorKind};
@@ -9,6 +9,7 @@ use crate::sync::Mutex;
 use crate::vfs::{Dir, LockGuard, LockKind};
 
 impl OsDir {
+    /// Locks the open file `file`, and checks that it still has the name `name`.
     pub(super) fn lock_opened(
         &self,
         name: &str,
@@ -22,12 +23,15 @@ impl OsDir {
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let lock = OsLock::new(file, identity);
+        // Order: the name is looked up after the lock was taken. A file that lost its name before
+        // that would be locked in vain, because another process would lock the new file.
         let found = self.metadata(name)?;
         let is_named = found.is_some_and(|found| found.identity == identity);
         Ok(if is_named { Tried::Locked(lock) } else { Tried::Renamed })
     }
 
-    /// Locks the file that `open` opens, as long as `name` stands for it.
+    /// Locks the file that `open` opens, and tries again if `name` refers to another file
+    /// afterwards.
     pub(super) fn lock_named(
         &self,
         name: &str,
@@ -44,23 +48,23 @@ impl OsDir {
     }
 }
 
-/// What came of locking an open file.
+/// The result of locking an open file.
 #[derive(Debug)]
 pub(super) enum Tried {
     Locked(OsLock),
     HeldByOther,
-    /// Somebody removed the file between opening and locking: such a lock excludes nobody.
+    /// The file lost its name between opening and locking. Such a lock excludes no other process.
     Renamed,
 }
 
-/// A lock of std (flock where there is one). It belongs to the open file, which forked children
-/// share: closing one descriptor releases it only if there is no other.
+/// A lock of the standard library (flock). It belongs to the open file, which forked children
+/// share: closing a descriptor releases it only if no copy exists.
 #[derive(Debug)]
 pub(super) struct OsLock {
-    /// Taken out by [`LockGuard::abandon`] alone, and so never locked while a process forks.
+    /// Taken out only by [`LockGuard::abandon`], so the mutex is never held while a process forks.
     pub(super) file: Mutex<Option<StdFile>>,
     pub(super) identity: u64,
-    /// The process that took the lock, and that alone may release it.
+    /// The process that took the lock. Only this process may release it.
     pub(super) taken_by: u32,
 }
 
@@ -69,6 +73,7 @@ impl OsLock {
         Self { file: Mutex::new(Some(file)), identity, taken_by: std::process::id() }
     }
 
+    /// Returns whether this is the copy of a forked child.
     fn is_copy(&self) -> bool {
         self.taken_by != std::process::id()
     }
@@ -91,12 +96,13 @@ impl Drop for OsLock {
         if let Some(file) = self.file.lock().take()
             && !self.is_copy()
         {
-            // Closing the descriptor, which follows, releases it too, if there is no copy.
+            // Closing the descriptor afterwards also releases the lock, but only if no copy exists.
             let _ = file.unlock();
         }
     }
 }
 
+/// Tries to lock `file`, again if a signal interrupts the call.
 fn try_flock(file: &StdFile, kind: LockKind) -> Result<(), TryLockError> {
     loop {
         let tried = match kind {

@@ -1,4 +1,4 @@
-//! What a test can only reach from inside: fallbacks, and a lock file that is taken away.
+//! Tests that need access to private items: fallbacks, and a lock file that is removed.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -29,8 +29,8 @@ fn a_lock_on_a_file_that_lost_its_name_is_none() {
     drop(held);
 }
 
-/// A lock with a copy of its descriptor, as a child has it that was forked off: another open
-/// descriptor of the same open file, which is not the process that took the lock.
+/// Returns a lock with a copy of its descriptor, like the one of a forked child: another descriptor
+/// of the same open file, in a process that did not take the lock.
 fn forked(dir: &OsDir) -> (OsLock, OsLock) {
     let opened = dir.open_lock("lock", LockKind::Exclusive).unwrap();
     let copy = opened.try_clone().unwrap();
@@ -41,7 +41,7 @@ fn forked(dir: &OsDir) -> (OsLock, OsLock) {
     (held, OsLock { file: Mutex::new(Some(copy)), identity, taken_by })
 }
 
-/// A process that holds `file` open as its standard input until the test ends it.
+/// A process that has `file` open as its standard input until the test ends it.
 fn idle(file: StdFile) -> Child {
     Command::new("sleep").arg("600").stdin(Stdio::from(file)).spawn().unwrap()
 }
@@ -80,7 +80,7 @@ fn a_copy_that_a_child_closes_neither_frees_the_lock_nor_keeps_it() {
         drop(held);
         assert!(is_free(&dir));
 
-        // The parent ends without a word: its copies are closed and nothing is unlocked.
+        // The parent is killed: its copies are closed, and no lock is released explicitly.
         let (mut held, copy) = forked(&dir);
         held.taken_by = copy.taken_by;
         drop(held);
@@ -109,7 +109,8 @@ fn zeros_stand_in_where_space_cannot_be_reserved() {
     assert!(found.iter().skip(100).all(|byte| *byte == 0));
 }
 
-/// A limit on the size of files stands in for a full disk; it needs a process of its own.
+/// A limit on file sizes replaces a full disk. It applies to a whole process, so the test has its
+/// own.
 #[test]
 fn an_allocation_that_fails_half_way_leaves_the_length() {
     const CHILD: &str = "CODEX_TEST_CHILD_DIR";
