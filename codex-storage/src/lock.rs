@@ -63,7 +63,8 @@ impl StoreLock {
             Access::ReadWrite => LockKind::Exclusive,
             Access::ReadOnly => LockKind::Shared,
         };
-        // Order: the lock file, then the main file. Every process takes them in this order.
+        // Order: the lock file, then the main file. Every process takes them in this order, so that
+        // one of two processes always gets both.
         let lock = names.lock();
         let name = match dir.try_lock(&lock, kind) {
             Ok(None) => return Ok(None),

@@ -1,9 +1,9 @@
-//! Opens a store: refuses what is no store, takes the lock, and lets the form recover its state.
+//! Opening a store: checking its files, taking the lock, and recovering its state.
 //!
-//! The types that carry the parameters of an open, from the outside in: [`Config`], which a caller
-//! fills in; [`StoreFiles`], where the files are, their key and their lock, which the open storage
-//! keeps; [`Found`], a header that is checked but not yet authenticated, which only `unlock` turns
-//! into a [`Header`].
+//! These types carry the parameters of an open, from the outside in. [`Config`] is filled in by the
+//! caller. [`StoreFiles`] has the location of the files, their key and their lock, and the open
+//! storage keeps it. [`Found`] is a header that is checked but not authenticated; only `unlock`
+//! turns it into a [`Header`].
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -24,16 +24,16 @@ use crate::vfs::{Dir, File, Kind, Open, Vfs};
 use crate::wal::Wal;
 
 /// Opens the store `config.name`, or creates it, and recovers its state: calls `sink` with every
-/// operation that leads to it, in commit order. Opened for writing, the log is ready to continue.
+/// operation in the order of commits. If the store is opened for writing, its log is ready for the
+/// next commit.
 ///
-/// The path is checked before anything is created beside it. The lock on the store is held until
-/// the storage is dropped. Opening for writing removes the temporary files that an earlier handle
-/// left.
+/// The path is checked before any file is created beside it. The lock on the store is held until
+/// the storage is dropped. Opening for writing removes the temporary files of earlier handles.
 ///
 /// # Errors
-/// One variant of [`Error`] for each cause: damage, missing files, a wrong key; an error that
-/// `sink` returned. The lock is free again, and the files are as they were, except for the lock
-/// file and for the remains of an unfinished creation, which the next one replaces.
+/// One variant of [`Error`] for each cause, such as damage, missing files or a wrong key, and the
+/// errors of `sink`. The lock is released, and the files have not changed, except for the lock file
+/// and for the files of an unfinished creation, which the next one replaces.
 pub fn open(config: &Config, sink: &mut OpSink<'_>) -> Result<(Box<dyn Storage>, Recovered)> {
     let path = config.vfs.dir.path(&config.name);
     let names = Names::new(&config.name, &path)?;
@@ -44,11 +44,12 @@ pub fn open(config: &Config, sink: &mut OpSink<'_>) -> Result<(Box<dyn Storage>,
     if writes && names.is_backup() {
         return Err(Error::IsBackup { path });
     }
-    // Order: before the lock, which would create a file beside something that is no store.
+    // Order: before the lock, because taking it would create a file beside a file that is no store.
     look(config, &names, &path)?;
     let lock =
         if names.is_backup() { None } else { Some(Arc::new(take_lock(config, &names, &path)?)) };
-    // Order: again under the lock. Another process may have replaced the file meanwhile.
+    // Order: again under the lock, because another process may have replaced the file before the
+    // lock was taken.
     let main = look(config, &names, &path)?;
     let files = StoreFiles { vfs: config.vfs.clone(), names, seal: None, lock };
     match main {
@@ -57,11 +58,11 @@ pub fn open(config: &Config, sink: &mut OpSink<'_>) -> Result<(Box<dyn Storage>,
     }
 }
 
-/// Opens for writing a store that is being made under a temporary name, which is no name of a
-/// store: without a lock, because the caller holds the lock of the store that it will replace.
+/// Opens for writing a store that is being made under a temporary name, which is not the name of a
+/// store. No lock is taken, because the caller holds the lock of the store that it will replace.
 ///
 /// # Errors
-/// As [`open`]; `NotFound` if there is no such file.
+/// The errors of [`open`], and `NotFound` if the file does not exist.
 pub fn open_staged(
     config: &Config,
     sink: &mut OpSink<'_>,
@@ -75,7 +76,8 @@ pub fn open_staged(
     open_main(config, files, main, sink)
 }
 
-/// The main file of the store and its header; `None` if it is missing and may be created.
+/// Reads the main file of the store and its header. Returns `None` if it is missing and may be
+/// created.
 fn look(config: &Config, names: &Names, path: &Path) -> Result<Option<Main>> {
     let path = || path.to_owned();
     let Some((file, found)) = read_main(&config.vfs, names, &path())? else {
@@ -86,7 +88,7 @@ fn look(config: &Config, names: &Names, path: &Path) -> Result<Option<Main>> {
         // An empty store does not contain the anchored commit.
         let creates = config.create != Create::Never && config.anchor.is_none();
         if creates && config.access == Access::ReadWrite {
-            // An empty store beside them would disown them.
+            // An empty store would hide the backups.
             if let Some(backup) = left.backup {
                 return Err(Error::OnlyBackups { path: path(), backup });
             }
@@ -99,6 +101,7 @@ fn look(config: &Config, names: &Names, path: &Path) -> Result<Option<Main>> {
     if config.create == Create::New {
         return Err(Error::AlreadyExists { path: path() });
     }
+    // The key itself is not used yet, because deriving it may take long.
     if let Some(wanted) = config.form.filter(|&wanted| wanted != header.form) {
         return Err(Error::WrongForm { path: path(), found: header.form, wanted });
     }
@@ -111,10 +114,12 @@ fn look(config: &Config, names: &Names, path: &Path) -> Result<Option<Main>> {
     Ok(Some((file, found)))
 }
 
+/// Returns the form of a store that is created.
 fn form_to_create(config: &Config) -> Form {
     config.form.unwrap_or(Form::Wal)
 }
 
+/// Takes the lock. A writer also makes the visible names durable.
 fn take_lock(config: &Config, names: &Names, path: &Path) -> Result<StoreLock> {
     let lock = StoreLock::take(&config.vfs, names, config.access, config.lock_timeout)?;
     if config.access == Access::ReadWrite {
@@ -123,10 +128,12 @@ fn take_lock(config: &Config, names: &Names, path: &Path) -> Result<StoreLock> {
     Ok(lock)
 }
 
-/// Makes the visible names durable, before anything rests on them: an earlier handle may have
-/// failed to. Then removes the temporary files.
+/// Makes the visible names durable, because an earlier handle may have failed to do so, then
+/// removes the temporary files.
 fn settle_names(vfs: &Vfs, names: &Names, path: &Path) -> Result<()> {
     let dir = &vfs.dir;
+    // Order: the sync before any name is relied on. Without it, a power cut could bring back a file
+    // that was replaced.
     dir.sync().map_err(|e| Error::io("sync the folder of", path, e))?;
     for name in Temporary::ALL.map(|what| names.temporary(what)) {
         let found = dir.metadata(&name);
@@ -137,6 +144,7 @@ fn settle_names(vfs: &Vfs, names: &Names, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Authenticates the main file, and opens the form that is in its header.
 fn open_main(
     config: &Config,
     mut files: StoreFiles,
@@ -157,6 +165,7 @@ fn open_main(
     open_image(config, files, image, sink)
 }
 
+/// Makes a new store, and opens it.
 fn create(
     config: &Config,
     mut files: StoreFiles,
@@ -174,6 +183,7 @@ fn create(
     }
     let written =
         files.image(header.clone()).write(&Nothing, &History::base(&header), &|_| true)?;
+    // The image is written, synced and read back at this point.
     files
         .install(&written.temporary)
         .map_err(|e| Error::io("put the new image in place as", &files.path(), e.source))?;
@@ -181,21 +191,22 @@ fn create(
     open_image(config, files, image, sink)
 }
 
+/// Opens a store with an image.
 fn open_image(
     config: &Config,
     files: StoreFiles,
     image: ImageReader,
     sink: &mut OpSink<'_>,
 ) -> Result<(Box<dyn Storage>, Recovered)> {
-    // The header of an image names no ledger.
+    // The header of an image is never one of a ledger.
     if image.header().form == Form::Snapshot {
         return Snapshot::open(files, config, image, sink);
     }
     Wal::open(files, config, &image, sink)
 }
 
-/// Hands the entries of `image` to `sink`. Returns the history up to the commit of the image, and
-/// the watch for the anchor that `config` demands, which has seen that history.
+/// Passes the entries of `image` to `sink`. Returns the history up to the commit of the image, and
+/// the watch for the anchor of `config`, which has checked that history.
 pub(crate) fn replay_image(
     config: &Config,
     path: &Path,
@@ -210,7 +221,7 @@ pub(crate) fn replay_image(
     Ok((history, watch))
 }
 
-/// The state of a store in which nothing is.
+/// The state of an empty store.
 struct Nothing;
 
 impl State for Nothing {
@@ -223,11 +234,11 @@ impl State for Nothing {
     }
 }
 
-/// Refuses a store whose restore was decided and not finished: its files are the old ones, the new
-/// ones or some of both.
+/// Returns an error if a restore of the store was decided and is not finished. Its files are the
+/// old ones, the new ones or some of each.
 ///
 /// # Errors
-/// `RestorePending`.
+/// `RestorePending` in that case, `Io` if the record cannot be looked up.
 pub(crate) fn refuse_pending(vfs: &Vfs, names: &Names, path: &Path) -> Result<()> {
     let found = vfs.dir.metadata(&names.restore_record());
     match found.map_err(|e| Error::io("look for a restore of", path, e))? {
@@ -239,11 +250,12 @@ pub(crate) fn refuse_pending(vfs: &Vfs, names: &Names, path: &Path) -> Result<()
 /// The open main file of a store, and its header, not yet authenticated.
 type Main = (Arc<dyn File>, Found);
 
-/// The file and its header at the store's own name; `None` if there is no file.
+/// Opens the file with the name of the store and reads its header. Returns `None` if it does not
+/// exist.
 ///
 /// # Errors
-/// `RestorePending`, `NotAFile`, `EmptyFile`, `NotADatabase`, `NewerVersion`, `Damaged`, `BadPath`
-/// for a segment under another name.
+/// `RestorePending`, `NotAFile`, `EmptyFile`, `NotADatabase`, `NewerVersion` or `Damaged` if the
+/// file is not a store that can be opened. `BadPath` if it is a log segment under another name.
 pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Main>> {
     refuse_pending(vfs, names, path)?;
     let Some(file) = open_regular(vfs, names, path)? else { return Ok(None) };
@@ -256,10 +268,10 @@ pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<
     Ok(Some((file, found)))
 }
 
-/// The file at the store's own name, open to be read; `None` where there is nothing.
+/// Opens the file with the name of the store for reading. Returns `None` if it does not exist.
 ///
 /// # Errors
-/// `NotAFile`, `Io`.
+/// `NotAFile` if it is not a regular file, `Io` if it cannot be opened.
 pub(crate) fn open_regular(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Arc<dyn File>>> {
     let io = |action| move |e| Error::io(action, path, e);
     let what = match vfs.dir.metadata(names.main()).map_err(io("look at"))?.map(|m| m.kind) {
@@ -272,6 +284,7 @@ pub(crate) fn open_regular(vfs: &Vfs, names: &Names, path: &Path) -> Result<Opti
     if !what.is_empty() {
         return Err(Error::NotAFile { path: path.to_owned(), what });
     }
+    // The file may have been removed since the call before.
     match vfs.dir.open(names.main(), Open::Read) {
         Ok(file) => Ok(Some(file)),
         Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
@@ -279,16 +292,17 @@ pub(crate) fn open_regular(vfs: &Vfs, names: &Names, path: &Path) -> Result<Opti
     }
 }
 
-/// The remaining files of a store whose main file is missing.
+/// The other files of a store whose main file is missing.
 #[derive(Default)]
 struct Left {
-    /// The first segment of its log.
+    /// The first segment of the log.
     log: Option<String>,
-    /// Its newest backup.
+    /// The newest backup.
     backup: Option<String>,
 }
 
 impl Left {
+    /// Looks for segments and backups in the directory.
     fn beside(dir: &dyn Dir, names: &Names) -> Result<Self> {
         let io = |e| Error::io("list the folder of", &dir.path(names.main()), e);
         let listed = dir.list().map_err(io)?;
@@ -307,6 +321,7 @@ impl Left {
     }
 }
 
+/// Returns an error if the form does not support the level of durability.
 fn check_level(form: Form, durability: Durability) -> Result<()> {
     if form == Form::Snapshot && durability == Durability::Os {
         return Err(Error::Contradiction(

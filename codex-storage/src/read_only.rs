@@ -1,4 +1,4 @@
-//! A store of any form that was opened to be read: it keeps the lock, and refuses every change.
+//! A store of any form that is opened for reading. It holds the lock and refuses every change.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -13,11 +13,11 @@ use crate::seal::{Keys, Seal};
 use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
 use crate::vfs::Vfs;
 
-/// A store that was read to its end and is not written.
+/// A store that was read to its end and cannot be written.
 #[derive(Debug)]
 pub(crate) struct ReadOnly {
     files: StoreFiles,
-    /// Of the main file.
+    /// The header of the main file.
     header: Header,
     history: History,
     stats: StorageStats,
@@ -34,6 +34,7 @@ impl ReadOnly {
         Self { files, header, history, stats, closed: false }
     }
 
+    /// Returns the error of every change.
     fn refuse<T>(&self) -> Result<T> {
         let path = self.files.path();
         Err(if self.closed { Error::Closed { path } } else { Error::ReadOnly { path } })

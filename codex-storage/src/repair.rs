@@ -1,4 +1,4 @@
-//! Puts an image back under the one of its two headers that is intact.
+//! Repairing an image with one damaged header by its other header.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,28 +15,33 @@ use crate::open::{open_regular, refuse_pending};
 use crate::seal::Keys;
 use crate::vfs::{File, LockGuard, LockKind, Vfs};
 
-/// Mends a closed store, or a backup, whose main file is an image with one of its two headers
-/// destroyed, as by a bad sector. The intact header is authenticated with the key of an encrypted
-/// store; the whole file is written again under a temporary name with that header at both places,
-/// synced and read back, and takes the place of the damaged one. Returns whether there was
-/// something to mend.
+/// Repairs a closed store, or a backup, if its main file is an image and one of its two headers is
+/// destroyed, for example by a bad sector.
+///
+/// The intact header is authenticated with the key of an encrypted store. The whole file is written
+/// again under a temporary name, with that header in both places, synced and read back, and then
+/// renamed over the damaged one. Returns whether there was something to repair.
 ///
 /// # Errors
-/// `Locked` while the store is open, or while its backups rotate. `KeyRequired`, `WrongKey`,
-/// `NotEncrypted`, `Tampered`: no header authenticates under the key. The damage that opening
-/// reports, where neither header is intact, the rest of the file is damaged too, or the file is a
-/// log, which has one header only: nothing was changed.
+/// Nothing has changed after an error except one of the last rename.
+///
+/// - `Locked` if the store is open, or if its backups are being rotated.
+/// - `KeyRequired`, `WrongKey`, `NotEncrypted` or `Tampered` if no header authenticates under the
+///   key.
+/// - The error that opening returns, if no header is intact, if other parts of the file are damaged
+///   too, or if the file is a log, which has only one header.
 pub fn repair_header(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<bool> {
     let path = vfs.dir.path(name);
     let names = Names::new(name, &path)?;
     refuse_pending(vfs, &names, &path)?;
-    // Before a lock file is created beside something that is no store.
+    // Order: before the lock, because taking it would create a file beside a file that is no store.
     drop(headers(vfs, &names, &path)?);
     let lock = RepairLock::take(vfs, &names)?;
+    // Order: again under the lock, because another process may have replaced the file before.
     let (file, first, second) = headers(vfs, &names, &path)?;
     let is_whole = match (&first, &second) {
         (Ok(first), Ok(second)) => first == second,
-        // There is no second header of a log.
+        // A log has no second header.
         (Ok(first), Err(_)) => first.header.kind == FileKind::Log,
         (Err(_), _) => false,
     };
@@ -45,6 +50,8 @@ pub fn repair_header(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<b
     }
     let repair = Repair { vfs, names, file, keys, lock };
     let mut refused = None;
+    // The first header comes first. If it does not fit the rest of the file, the second one is
+    // tried.
     for found in [first, second].into_iter().flatten() {
         match repair.under(found) {
             Ok(()) => return Ok(true),
@@ -54,9 +61,10 @@ pub fn repair_header(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<b
     Err(refused.unwrap_or(Error::NotFound { path }))
 }
 
+/// An open file, its first header and its second header.
 type Headers = (Arc<dyn File>, Result<Found>, Result<Found>);
 
-/// The file and its two headers, of which one can be read at least.
+/// Opens the file and reads both headers. Returns an error if neither can be read.
 fn headers(vfs: &Vfs, names: &Names, path: &Path) -> Result<Headers> {
     let Some(file) = open_regular(vfs, names, path)? else {
         return Err(Error::NotFound { path: path.to_owned() });
@@ -67,7 +75,7 @@ fn headers(vfs: &Vfs, names: &Names, path: &Path) -> Result<Headers> {
     }
 }
 
-/// A file to be mended, while nobody else has it.
+/// A file to be repaired, under its lock.
 struct Repair<'a> {
     vfs: &'a Vfs,
     names: Names,
@@ -77,7 +85,7 @@ struct Repair<'a> {
 }
 
 impl Repair<'_> {
-    /// Writes the file again under the header `found`, which it authenticates.
+    /// Authenticates the header `found`, and writes the file again under it.
     fn under(&self, found: Found) -> Result<()> {
         let (vfs, names) = (self.vfs, &self.names);
         let path = vfs.dir.path(names.main());
@@ -93,7 +101,7 @@ impl Repair<'_> {
         if let RepairLock::Backups { store, .. } = &self.lock {
             spec.temporary = store.backup_temporary(BackupTemporary::Making);
         }
-        // Reads back every byte: a header of another file does not fit the footer.
+        // Every byte is read back. A header of another file does not match the footer.
         let written = spec.rewrite_header(&image)?;
         drop(image);
         files.install(&written.temporary).map_err(|failed| {
@@ -108,7 +116,7 @@ impl Repair<'_> {
 /// The lock under which the file may be replaced.
 enum RepairLock {
     Store(Arc<StoreLock>),
-    /// Of the rotations of this store's backups.
+    /// The lock of the rotations of this store.
     Backups {
         store: Names,
         _guard: Box<dyn LockGuard>,
@@ -116,6 +124,7 @@ enum RepairLock {
 }
 
 impl RepairLock {
+    /// Takes the lock of a store, or of the rotations if the file is a backup. Does not wait.
     fn take(vfs: &Vfs, names: &Names) -> Result<Self> {
         let Some(store) = names.of_backup() else {
             let lock = StoreLock::take(vfs, names, Access::ReadWrite, Duration::ZERO)?;

@@ -1,6 +1,6 @@
-//! The Snapshot form: one image that is always whole, written again for each commit group.
+//! The Snapshot form: one complete image, written again for each commit group.
 //!
-//! At `Durability::Interval` a commit is only numbered, and a checkpoint writes the image once an
+//! At `Durability::Interval` a commit is only numbered, and a checkpoint writes the image once per
 //! interval.
 
 use std::io;
@@ -31,13 +31,13 @@ pub(crate) struct Snapshot {
     files: StoreFiles,
     write_state: WriteState,
     durability: Durability,
-    /// Of the image in place.
+    /// The header of the image in place.
     header: Header,
-    /// Of the image that a checkpoint is writing.
+    /// The header of the image that a checkpoint is writing.
     pending: Option<Header>,
     /// Whether the name of the image in place is known to be durable.
     is_named: bool,
-    /// Up to the last commit, in the image or not yet.
+    /// The history up to the last commit, which may not be in the image yet.
     history: History,
     stats: StorageStats,
 }
@@ -77,7 +77,7 @@ impl Snapshot {
         Ok((Box::new(snapshot), recovered))
     }
 
-    /// The image to write next, of the state at `at`.
+    /// Returns the specification of the next image, with the state at `at`.
     fn next_image(&self, at: Position) -> Result<ImageSpec> {
         let header = Header {
             file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
@@ -90,7 +90,7 @@ impl Snapshot {
         Ok(self.files.image(header))
     }
 
-    /// Puts a written image in place of the last one.
+    /// Installs a written image in place of the last one.
     fn install(&mut self, written: &Written, header: Header) -> Result<()> {
         if let Err(NotInstalled { source, in_doubt }) = self.files.install(&written.temporary) {
             if !in_doubt {
@@ -116,11 +116,13 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Writes the state at `at` and puts it in place. One that `frees` may take the last of the
-    /// space; any other leaves room for one more image, or nothing could be removed any more.
+    /// Writes the state at `at` and installs it. If `frees` is true, the image may use the rest of
+    /// the space. Otherwise it must leave room for one more image, because without that no entry
+    /// could be removed any more.
     fn write(&mut self, at: Position, state: &dyn State, frees: bool) -> Result<()> {
         let spec = self.next_image(at)?;
         let header = spec.header.clone();
+        // Order: the image is written, synced and read back before it replaces the last one.
         let written = spec.write(state, &self.history, &|_| true).and_then(|written| {
             if frees || self.leaves_room(&written) {
                 return Ok(written);
@@ -139,30 +141,32 @@ impl Snapshot {
         }
     }
 
-    /// Whether another image as long as `written` will fit beside it, once it is in place.
+    /// Returns whether another image of the length of `written` will fit after it was installed.
     fn leaves_room(&self, written: &Written) -> bool {
         self.free().saturating_add(in_blocks(self.stats.image_bytes)) >= in_blocks(written.bytes)
     }
 
-    /// How much is free on the disk. Where the file system does not tell, it is tried.
+    /// Returns the free space of the disk in bytes. If the file system does not report it, the
+    /// space is assumed to suffice.
     fn free(&self) -> u64 {
         self.files.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX)
     }
 
-    /// Gives the image its name once more, unless it is known to be durable. An earlier handle may
-    /// have failed to make it so, and a later sync of the directory then proves nothing: a power
-    /// cut could still bring back the image before it.
+    /// Gives the image its name again, unless that name is known to be durable. An earlier handle
+    /// may have failed to sync it. A later sync of the directory is no proof, because a power cut
+    /// could still bring back the image before it.
     fn settle(&mut self, image: ImageReader) -> Result<()> {
         if self.note() == Some(self.header.file_id) {
             self.is_named = true;
             return Ok(());
         }
         let written = match self.files.image(image.header().clone()).rewrite_header(&image) {
-            // The first commit writes another image anyway.
+            // The first commit writes another image in any case.
             Err(Error::NoSpace { .. }) => return Ok(()),
             written => written?,
         };
-        // Order: before its name goes to the copy, so that its space is free then.
+        // Order: the old file is closed before its name goes to the copy, so that its space is
+        // freed at once.
         drop(image);
         self.files.install(&written.temporary).map_err(|e| {
             Error::io("put the image in place again as", self.write_state.path(), e.source)
@@ -171,28 +175,29 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The id of the image that the last clean close has noted in the lock file. Its name was
-    /// durable then. The note itself need not be: after a power cut, all that is there is durable.
+    /// Returns the id in the lock file of the image whose name was durable at the last clean close.
+    /// The note need not be durable: after a power cut, everything on the disk is durable.
     fn note(&self) -> Option<[u8; 16]> {
         let file = self.files.vfs.dir.open(&self.files.names.lock(), Open::Read).ok()?;
         let mut id = [0; 16];
         file.read_exact_at(&mut id, 0).ok().map(|()| id)
     }
 
-    /// Notes that the name of the image with this id is durable.
+    /// Writes a note that the name of the image with this id is durable.
     fn set_note(&self, id: [u8; 16]) -> io::Result<()> {
         let file = self.files.vfs.dir.open(&self.files.names.lock(), Open::Write)?;
         file.write_all_at(&id, 0)
     }
 
+    /// Writes the last commits, and the note of a clean close.
     fn close_writing(&mut self, state: &dyn State) -> Result<()> {
         self.write_state.check()?;
         self.check_name()?;
         if self.stats.durable != self.history.seq() {
             self.write(self.history.end(), state, true)?;
         }
-        // Without the note the next open gives the image its name once more. The note may take a
-        // block, but not from the image that the next commit writes.
+        // Without the note the next open gives the image its name again. The note may take a block,
+        // but not one that the image of the next commit needs.
         let needed = in_blocks(self.stats.image_bytes).saturating_add(in_blocks(1));
         let is_new = self.note() != Some(self.header.file_id);
         if self.is_named && is_new && self.free() >= needed {
@@ -201,7 +206,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Checks that an opening would find the image, where no other is about to take its place.
+    /// Checks that an opening would find the image, unless another image is about to replace it.
     fn check_name(&mut self) -> Result<()> {
         if self.stats.durable == self.history.seq() {
             return self.files.check_name(&mut self.write_state, self.history.seq());
@@ -209,7 +214,7 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Whether a commit waits for a checkpoint to make it durable.
+    /// Returns whether commits wait for a checkpoint to become durable.
     fn is_lazy(&self) -> bool {
         self.durability != Durability::Sync
     }
@@ -239,6 +244,8 @@ impl Storage for Snapshot {
             None if self.is_lazy() => {}
             None => return Err(Error::Contradiction(NEEDS_STATE)),
         }
+        // Order: the history advances only after the image is installed, so that a failed commit
+        // leaves its number to the next one.
         self.history.go_on(at.seq, at.digest);
         self.stats.seq = at.seq;
         self.stats.groups += 1;
@@ -292,11 +299,12 @@ impl Storage for Snapshot {
             return Err(Error::NotEncrypted { path: path.to_owned() });
         }
         let image = ImageReader::open(&self.files.vfs, self.files.names.main(), seal.clone())?;
-        // The header in the file, which has the salt that was drawn when the image was written.
+        // The header in the file is used, because it has the salt that was drawn when the image was
+        // written.
         let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
         let written = self.files.image(header.clone()).rewrite_header(&image)?;
-        // Order: before the image takes the name. It has the id that the note may tell, and a name
-        // that a failed sync leaves in doubt.
+        // Order: before the image takes the name. It has the id that may be in the note, and its
+        // name is in doubt if the sync fails.
         if self.note() == Some(header.file_id) {
             let forgotten = self.set_note([0; 16]);
             forgotten.map_err(|e| Error::io("write", path, e))?;
@@ -318,6 +326,7 @@ impl Storage for Snapshot {
         let written = spec
             .write(state, &self.history, &|_| true)
             .inspect_err(|_| self.stats.images_failed += 1)?;
+        // Order: the key changes only after the image under it has the name.
         self.install(&written, header)?;
         self.files.seal = Some(seal);
         Ok(None)

@@ -1,10 +1,10 @@
-//! Whether a storage that writes still takes writes.
+//! The state of a storage that decides whether writes are allowed.
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// Whether a storage takes writes: it does until it is poisoned or closed, and never again.
+/// Whether a storage allows writes. It does until it is poisoned or closed, and then never again.
 #[derive(Debug)]
 pub(crate) struct WriteState {
     path: PathBuf,
@@ -13,7 +13,7 @@ pub(crate) struct WriteState {
 }
 
 impl WriteState {
-    /// The state of a storage that was just opened. Its errors name `path`.
+    /// Returns the state of a storage that was just opened. Its errors have `path`.
     pub(crate) fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), poison: None, closed: false }
     }
@@ -22,10 +22,10 @@ impl WriteState {
         &self.path
     }
 
-    /// Called before every change.
+    /// Returns an error if writes are refused. Called before every change.
     ///
     /// # Errors
-    /// `Closed`, `Poisoned`.
+    /// `Closed` or `Poisoned`.
     pub(crate) fn check(&self) -> Result<()> {
         if self.closed {
             return Err(Error::Closed { path: self.path.clone() });
@@ -38,7 +38,7 @@ impl WriteState {
         }
     }
 
-    /// Refuses every later change; the first reason is kept.
+    /// Refuses all later changes. The first reason is kept.
     pub(crate) fn poison(&mut self, reason: String) {
         self.poison.get_or_insert(reason);
     }
