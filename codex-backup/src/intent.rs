@@ -256,11 +256,15 @@ mod tests {
             assert_eq!(Intent::decode(&names("a.db"), &fair.encode()), Ok(fair));
         }
         let mut far = intent();
+        far.facts.seq = SEQ_MAX;
+        assert_eq!(Intent::decode(&names("a.db"), &far.encode()), Ok(far.clone()));
         far.facts.seq = SEQ_MAX + 1;
         assert_refused(&far, "seq");
         let segment = |n| (names("a.db").segment(n), format!("a.db.replaced.1.wal.{n:020}"));
-        let many = Intent { moves: (1..=MOVES_MAX as u64 + 1).map(segment).collect(), ..intent() };
-        assert_refused(&many, "moves");
+        let moves = |count: usize| (1..=count as u64).map(segment).collect();
+        let most = Intent { moves: moves(MOVES_MAX), ..intent() };
+        assert!(Intent::decode(&names("a.db"), &most.encode()).is_ok_and(|read| read == most));
+        assert_refused(&Intent { moves: moves(MOVES_MAX + 1), ..intent() }, "moves");
     }
 
     fn assert_refused(bad: &Intent, what: &str) {

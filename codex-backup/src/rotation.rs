@@ -190,7 +190,9 @@ impl Backups {
         // Order: from the highest index down, so that each rename moves to a name that the previous
         // step freed.
         for index in (1..top).rev() {
-            self.step(&self.names.backup(index), index + 1, slots)?;
+            let from = self.names.backup(index);
+            self.refuse_stranger(&from, slots)?;
+            self.step(&from, index + 1, slots)?;
         }
         self.step(newcomer, 1, slots)
     }
@@ -200,19 +202,22 @@ impl Backups {
     /// Returns [`Error::Foreign`] if a file has appeared there since the scan.
     fn step(&self, from: &str, index: u32, slots: &[Slot]) -> Result<()> {
         let to = self.names.backup(index);
-        let seen = slots.iter().find(|slot| slot.index == index).map(|slot| slot.found.identity);
-        let now = self.dir().metadata(&to).named("look at", self.dir(), &to)?;
-        // The file that the scan found there may be replaced. Any other file was put there by
-        // another program.
-        if let Some(now) = now.filter(|now| Some(now.identity) != seen) {
-            let what = format!("{} that appeared just now", copy::kind_in_words(now.kind));
-            let (path, of) = (self.dir().path(&to), self.dir().path(self.name()));
-            return Err(Error::Foreign { path, of, what });
-        }
+        self.refuse_stranger(&to, slots)?;
         // Order: each rename is synced before the next, so that a power cut keeps at least one name
         // of each backup.
         self.rename(from, &to)?;
         self.sync()
+    }
+
+    /// Returns [`Error::Foreign`] if the file `name` is none of `slots` but was put there since
+    /// the scan: another program's file is neither moved nor replaced.
+    fn refuse_stranger(&self, name: &str, slots: &[Slot]) -> Result<()> {
+        let seen = slots.iter().find(|slot| slot.name == name).map(|slot| slot.found);
+        let now = self.dir().metadata(name).named("look at", self.dir(), name)?;
+        let Some(stranger) = now.filter(|_| now != seen) else { return Ok(()) };
+        let what = format!("{} that appeared just now", copy::kind_in_words(stranger.kind));
+        let (path, of) = (self.dir().path(name), self.dir().path(self.name()));
+        Err(Error::Foreign { path, of, what })
     }
 
     /// Returns the facts of the newest backup, if it is good and of the version `about`.
@@ -355,15 +360,22 @@ impl Backups {
         // Order: from the newest to the oldest, so that a backup is removed only after `keep` newer
         // ones have been read and verified.
         let mut good = 0;
-        for slot in ours {
+        for slot in &ours {
             if good >= keep {
+                match self.refuse_stranger(&slot.name, &ours) {
+                    Ok(()) => {}
+                    // What was put there since the scan is left alone.
+                    Err(Error::Foreign { .. }) => continue,
+                    Err(error) => return Err(error),
+                }
                 self.dir().remove(&slot.name).named("remove", self.dir(), &slot.name)?;
-                removed.push(slot.name);
+                removed.push(slot.name.clone());
                 continue;
             }
             let reading = &mut |_| sign_of_life(watch);
             match slots::verify(self.dir(), &slot.name, &*self.inspect, depth, reading) {
-                Ok(_) => good += 1,
+                // Another file may have taken the name since the scan.
+                Ok(facts) => good += u32::from(facts.id == id),
                 // A file that cannot be read now may be good, so no file older than it is removed.
                 Err(Error::Io { action, path, source }) => {
                     return Err(Error::Io { action, path, source });

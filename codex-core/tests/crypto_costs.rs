@@ -23,10 +23,10 @@ use codex_storage::Config;
 use codex_storage::sync::Mutex;
 
 use audit::{Audited, Book};
+use common::format::{ENVELOPE, resum_header_at};
 use common::{Files, disk, files};
 
 const NAME: &str = "a.db";
-const ENVELOPE: std::ops::Range<usize> = 224..480;
 
 fn costs(t: u32, m_kib: u32, p: u32) -> KdfCosts {
     KdfCosts::new(t, m_kib, p).unwrap()
@@ -55,8 +55,7 @@ fn with_main(files: &Files, main: Vec<u8>) -> Vfs {
 fn resum(main: &mut [u8]) {
     let sum = sha256(&main[224..464]);
     main[464..480].copy_from_slice(&sum[..16]);
-    let crc = crc32c::crc32c(&main[..508]).to_le_bytes();
-    main[508..512].copy_from_slice(&crc);
+    resum_header_at(main, 0);
 }
 
 fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -141,7 +141,7 @@ impl Source {
             self.image(header, seal, mode, entries)?
         };
         let (plain, under_other_keys) = match &to.keys {
-            Some(_) => self.left(root_id)?,
+            Some(_) => self.left(&old.store_id, root_id)?,
             None => Default::default(),
         };
         let anchor = end.anchor(old.store_id);
@@ -253,19 +253,23 @@ impl Source {
         done.map_err(|e| Error::io("put the converted store in place as", &self.path, e))
     }
 
-    /// Returns the plain files that belong to the store, and the files under another root key.
-    fn left(&self, root_id: [u8; 16]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    /// Returns the plain files that belong to the store, and the files under another root key. A
+    /// file belongs to the store if its name is one of the store's; a file whose name only begins
+    /// like one, if its header has the id of the store.
+    fn left(&self, store_id: &[u8; 16], root_id: [u8; 16]) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let (mut plain, mut other) = (Vec::new(), Vec::new());
         let mut names = self.listed()?;
         names.sort();
         for name in names {
             let path = self.vfs.dir.path(&name);
+            let is_named = self.names.role(&name).is_some_and(has_contents);
             match self.header_of(&name, &path) {
+                Some(header) if !is_named && header.store_id != *store_id => {}
                 Some(header) if header.cipher == 0 => plain.push(path),
                 Some(header) if header.root_id != root_id => other.push(path),
                 // The file is not known to be encrypted: it cannot be read, or a crash has left it
                 // without a header.
-                None if self.names.role(&name).is_some_and(has_contents) => plain.push(path),
+                None if is_named => plain.push(path),
                 _ => {}
             }
         }

@@ -19,4 +19,5 @@ mod io_error;
 mod model;
 mod restore;
 mod rotation;
+mod stale;
 mod twice;

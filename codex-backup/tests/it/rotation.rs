@@ -1,14 +1,16 @@
 //! A rotation keeps, refuses and ignores the right files.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::common::sim::{self, WAYS};
 use crate::common::{
     Card, OURS, THEIRS, advance, backups, bytes, card, main_of, names, put, versions,
 };
-use codex_backup::vfs::{LockKind, Mode, Open, Vfs};
+use codex_backup::vfs::fault::FaultDir;
+use codex_backup::vfs::{CallKind, Dir, LockKind, Mode, Observed, Open, Vfs};
 use codex_backup::{Backups, Depth, Error, Source, Whole, unwatched};
 
 #[test]
@@ -113,6 +115,159 @@ fn what_is_not_a_backup_of_this_file_is_never_moved() {
     }
 }
 
+/// A file of somebody else: a backup of another store, and no backup at all.
+fn strangers() -> [Vec<u8>; 2] {
+    [card(THEIRS, 70, 40), b"my thesis".to_vec()]
+}
+
+#[test]
+fn a_strangers_file_at_the_last_name_that_is_kept_stops_the_rotation_and_stays() {
+    for way in WAYS {
+        for layout in [&[(1, 8), (2, 7)][..], &[(1, 8)], &[]] {
+            for stranger in strangers() {
+                let base = sim::disk(9, layout);
+                let vfs = sim::world(&base, way);
+                put(&*vfs.dir, "a.db.bak.3", &stranger);
+                let found = vfs.dir.metadata("a.db.bak.3").unwrap();
+                let context = format!("{way:?}, {layout:?}");
+                for _ in 0..2 {
+                    let error = sim::rotate(&vfs, way, 9).unwrap_err();
+                    assert!(matches!(error, Error::Foreign { .. }), "{context}: {error}");
+                    assert!(error.to_string().contains("a.db.bak.3: is a"), "{context}: {error}");
+                    assert_eq!(vfs.dir.metadata("a.db.bak.3").unwrap(), found, "{context}");
+                    assert_eq!(bytes(&*vfs.dir, "a.db.bak.3"), stranger, "{context}");
+                    assert_eq!(ours(&*vfs.dir), layout, "{context}");
+                }
+                assert_eq!(sim::backups_of(&vfs).prune(0).unwrap().len(), layout.len());
+                assert_eq!(bytes(&*vfs.dir, "a.db.bak.3"), stranger, "{context}");
+
+                // The next name is not touched.
+                let vfs = sim::world(&sim::disk(9, layout), way);
+                put(&*vfs.dir, "a.db.bak.4", &stranger);
+                sim::rotate(&vfs, way, 9).unwrap();
+                let mut expected = vec![(1, 9)];
+                expected.extend(layout.iter().map(|(index, seq)| (index + 1, *seq)));
+                assert_eq!(ours(&*vfs.dir), expected, "{context}");
+                assert_eq!(bytes(&*vfs.dir, "a.db.bak.4"), stranger, "{context}");
+            }
+        }
+    }
+}
+
+/// The whole backups of this store, newest name first, with their version.
+fn ours(dir: &dyn Dir) -> Vec<(u32, u64)> {
+    let found = names(dir).into_iter().filter_map(|name| {
+        let index = codex_backup::backup_index("a.db", &name)?;
+        let file = bytes(dir, &name);
+        let seq = u64::from_le_bytes(*file.get(8..)?.first_chunk()?);
+        (file == card(OURS, seq, 700)).then_some((index, seq))
+    });
+    let mut found: Vec<_> = found.collect();
+    found.sort_unstable();
+    found
+}
+
+/// What is left of our own backups.
+struct Left {
+    /// Their versions when the stranger's file was there, oldest first.
+    before: Vec<u64>,
+    after: Vec<u64>,
+    /// How often the file that the stranger's has replaced had been opened.
+    opened: usize,
+}
+
+/// Puts a stranger's file at each name before each call of `act`, and checks that it stays there as
+/// what it was, and that `fair` is true of what is left of our own backups. Left out are the places
+/// between the last look at that name and the call that moves, replaces or removes its file.
+/// Returns how often `act` was refused.
+fn put_there_meanwhile(
+    base: &FaultDir,
+    act: &dyn Fn(&Vfs) -> Result<(), Error>,
+    fair: &dyn Fn(&Left) -> bool,
+) -> u32 {
+    let versions = |dir: &dyn Dir| {
+        let mut found: Vec<u64> = ours(dir).into_iter().map(|(_, seq)| seq).collect();
+        found.sort_unstable();
+        found
+    };
+    let mut refused = 0;
+    for call in 0..sim::calls_of(base, &|disk| act(&disk.vfs(1))) {
+        for (index, stranger) in (1..=5).flat_map(|index| strangers().map(|it| (index, it))) {
+            let name = format!("a.db.bak.{index}");
+            let disk = base.duplicate();
+            put(&disk, "stranger", &stranger);
+            let (left, opened) = (Arc::new(Mutex::new(None)), AtomicUsize::new(0));
+            let next: Arc<Mutex<Option<CallKind>>> = Arc::default();
+            let vfs = Observed::vfs(&disk.vfs(1), {
+                let (disk, left, name) = (disk.clone(), Arc::clone(&left), name.clone());
+                let next = Arc::clone(&next);
+                move |seen| {
+                    let touches = *seen.name == name || seen.to.as_deref() == Some(&name);
+                    if seen.index == call {
+                        disk.rename("stranger", &name).unwrap();
+                        let found = disk.metadata(&name).unwrap();
+                        let opened = opened.load(Ordering::Relaxed);
+                        *left.lock().unwrap() = Some((found, versions(&disk), opened));
+                    }
+                    if touches && seen.index >= call {
+                        next.lock().unwrap().get_or_insert(seen.kind);
+                    }
+                    let opens = touches && seen.kind == CallKind::Open;
+                    opened.fetch_add(usize::from(opens), Ordering::Relaxed);
+                }
+            });
+            let done = act(&vfs);
+            if matches!(*next.lock().unwrap(), Some(CallKind::Rename | CallKind::Remove)) {
+                continue;
+            }
+            let (found, before, opened) = left.lock().unwrap().take().unwrap();
+            let context = format!("at call {call}, {name}: {done:?}");
+            assert_eq!(disk.metadata(&name).unwrap(), found, "{context}");
+            assert_eq!(bytes(&disk, &name), stranger, "{context}");
+            let strays = names(&disk).iter().filter(|it| bytes(&disk, it) == stranger).count();
+            assert_eq!(strays, 1, "{context}");
+            let left = Left { before, after: versions(&disk), opened };
+            let Left { before, after, .. } = &left;
+            assert!(fair(&left), "{context}: {after:?} of {before:?}, opened {opened} times");
+            match done {
+                Ok(()) => {}
+                Err(Error::Foreign { .. }) => refused += 1,
+                // What had the name when it was looked at is gone.
+                Err(Error::Alien { .. } | Error::Missing { .. }) => {}
+                Err(error) => panic!("{context}: {error}"),
+            }
+        }
+    }
+    refused
+}
+
+#[test]
+fn a_strangers_file_put_there_during_a_rotation_is_never_moved_replaced_or_counted() {
+    let mut refused = 0;
+    for layout in [&[(1, 8), (2, 7), (3, 6)][..], &[(1, 8), (3, 6)], &[]] {
+        let base = sim::disk(9, layout);
+        let act = |vfs: &Vfs| sim::rotate(vfs, sim::Way::Copy, 9).map(drop);
+        // The oldest of all that are kept gives way, and no other.
+        refused += put_there_meanwhile(&base, &act, &|left| {
+            let mut lost = left.before.iter().filter(|seq| !left.after.contains(seq));
+            lost.all(|&seq| seq == 6 && layout.len() == 3)
+        });
+    }
+    println!("{refused} rotations refused");
+    assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn a_strangers_file_put_there_during_a_pruning_is_left_and_counts_for_none_of_ours() {
+    let base = sim::disk(9, &[(1, 8), (2, 7), (3, 6), (4, 5), (5, 4)]);
+    let prune = |vfs: &Vfs| sim::backups_of(vfs).prune(2).map(drop);
+    put_there_meanwhile(&base, &prune, &|left| {
+        // Twice for whose it is, then to be read whole: what is lost after that has counted.
+        let has_counted = left.opened >= 3;
+        left.after.len() + usize::from(has_counted) >= 2
+    });
+}
+
 #[test]
 fn foreign_files_behind_the_last_backup_are_left_alone() {
     let vfs = Vfs::mem(1);
@@ -157,7 +312,7 @@ fn a_second_rotation_waits_for_the_lock_and_then_says_who_holds_it() {
     let error = advance(&backups, &vfs, 1).unwrap_err();
     assert!(matches!(error, Error::Busy { .. }), "{error}");
     assert!(error.to_string().contains("a.db.bak.lock"), "{error}");
-    assert!(vfs.clock.monotonic() >= start + Duration::from_secs(10));
+    assert_eq!(vfs.clock.monotonic(), start + Duration::from_secs(10), "as long as it says");
     assert!(matches!(backups.prune(0), Err(Error::Busy { .. })));
     assert!(matches!(backups.restore(1, &[], &mut unwatched), Err(Error::Busy { .. })));
     assert_eq!(backups.list().unwrap().len(), 0, "looking needs no lock");
@@ -431,7 +586,10 @@ fn settings_and_names_that_cannot_work_are_refused() {
         let made = Backups::new(vfs.clone(), "a", Arc::new(Card), crate::common::options(keep));
         assert!(matches!(made, Err(Error::Invalid { .. })));
     }
-    let long = "n".repeat(211);
+    let (longest, long) = ("n".repeat(210), "n".repeat(211));
+    for (name, keep) in [("a", 1), ("a", 9_999), (&longest, 1)] {
+        Backups::new(vfs.clone(), name, Arc::new(Card), crate::common::options(keep)).unwrap();
+    }
     for name in ["", "..", "../a", "a\0", "a.bak", "a.bak.1", "a.bak.tmp", "a.lock", &*long] {
         let made = Backups::new(vfs.clone(), name, Arc::new(Card), crate::common::options(1));
         assert!(matches!(made, Err(Error::Invalid { .. })), "{name}");

@@ -8,6 +8,10 @@
     reason = "a test fails by panicking, says what it waits for, and has locks of its own"
 )]
 
+#[path = "../../../codex-storage/tests/common/format.rs"]
+#[allow(clippy::indexing_slicing, reason = "a test fails by panicking")]
+pub mod format;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{Condvar, Mutex};

@@ -9,6 +9,9 @@ use codex_core::crypto::Key;
 use codex_core::vfs::Vfs;
 use codex_core::{CheckpointPolicy, Form, OpenOptions, StorageError, Store};
 
+use crate::common::format::{
+    frames, is_log, parts, rechain, resum_frame, resum_header, resum_header_at, resum_image,
+};
 use crate::common::{FORMS, Files, contents, disk, files, sampled};
 
 const NAME: &str = "a.db";
@@ -110,110 +113,6 @@ impl Sample {
         assert_eq!(contents(&store), self.states[seq], "{place}");
         tally.cuts += 1;
     }
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap())
-}
-
-/// The header's checksum made to fit, and the second header of an image made the same.
-fn resum_header(file: &mut [u8]) {
-    resum_header_at(file, 0);
-    if !is_log(file) && file.len() >= 2 * 512 + 96 {
-        let second = file.len() - 512;
-        file.copy_within(..512, second);
-    }
-}
-
-fn resum_header_at(file: &mut [u8], at: usize) {
-    let crc = crc32c::crc32c(&file[at..at + 508]).to_le_bytes();
-    file[at + 508..at + 512].copy_from_slice(&crc);
-}
-
-/// Where the frames of a log begin and end.
-fn frames(file: &[u8]) -> Vec<(usize, usize)> {
-    let mut at = 512;
-    let mut found = Vec::new();
-    while at + 64 <= file.len() && file[at..at + 4] == *b"CDXF" {
-        let end = (at + 65 + u32_at(file, at + 52) as usize).next_multiple_of(64);
-        found.push((at, end));
-        at = end;
-    }
-    found
-}
-
-/// Both checksums of the frame at `at` made to fit its bytes and its place in this file.
-fn resum_frame(file: &mut [u8], at: usize) {
-    let len = u32_at(file, at + 52) as usize;
-    let Some(payload) = file.get(at + 64..at + 64 + len) else { return };
-    let crc = crc32c::crc32c(payload).to_le_bytes();
-    file[at + 56..at + 60].copy_from_slice(&crc);
-    let place = (at as u64).to_le_bytes();
-    let bound = [&file[32..56], &place, &file[at..at + 60]].concat();
-    let crc = crc32c::crc32c(&bound).to_le_bytes();
-    file[at + 60..at + 64].copy_from_slice(&crc);
-}
-
-/// Checksums and chain of all frames made to fit, so that only authentication can tell.
-fn rechain(file: &mut [u8]) {
-    let mut chain = file[88..96].to_vec();
-    let mut seq = u64::from_le_bytes(file[56..64].try_into().unwrap()) + 1;
-    for (at, _) in frames(file) {
-        file[at + 8..at + 16].copy_from_slice(&seq.to_le_bytes());
-        file[at + 16..at + 24].copy_from_slice(&(seq - 1).to_le_bytes());
-        file[at + 40..at + 48].copy_from_slice(&chain);
-        resum_frame(file, at);
-        chain = [&file[at + 56..at + 60], &file[at + 60..at + 64]].concat();
-        seq += u64::from(u32_at(file, at + 48));
-    }
-}
-
-/// Where the blocks of an image, and behind them its sections, begin and end.
-fn parts(file: &[u8]) -> Vec<(usize, usize)> {
-    let mut at = 512;
-    let mut found = Vec::new();
-    while file[at..].starts_with(b"CDXB") || file[at..].starts_with(b"CDXS") {
-        let end = at + 32 + u32_at(file, at + 12) as usize;
-        if end + 96 + 512 > file.len() {
-            break;
-        }
-        found.push((at, end));
-        at = end;
-    }
-    found
-}
-
-/// Numbers and checksums of all blocks, of the sections and of the footer made to fit, and the
-/// second header made the same as the first.
-fn resum_image(file: &mut [u8]) {
-    let id = file[32..48].to_vec();
-    let (mut of_all, mut blocks, mut sections) = (0, 0_u32, 0_u32);
-    for (at, end) in parts(file) {
-        let crc = crc32c::crc32c(&file[at + 32..end]).to_le_bytes();
-        file[at + 24..at + 28].copy_from_slice(&crc);
-        if file[at..].starts_with(b"CDXB") {
-            file[at + 4..at + 8].copy_from_slice(&blocks.to_le_bytes());
-            of_all = crc32c::crc32c_append(of_all, &crc);
-            blocks += 1;
-        } else {
-            sections += 1;
-        }
-        let head = crc32c::crc32c_append(crc32c::crc32c(&id), &file[at..at + 28]).to_le_bytes();
-        file[at + 28..at + 32].copy_from_slice(&head);
-    }
-    let len = file.len() as u64;
-    let foot = file.len() - 96 - 512;
-    file[foot + 4..foot + 8].copy_from_slice(&of_all.to_le_bytes());
-    file[foot + 8..foot + 16].copy_from_slice(&u64::from(blocks).to_le_bytes());
-    file[foot + 40..foot + 48].copy_from_slice(&len.to_le_bytes());
-    file[foot + 80..foot + 84].copy_from_slice(&sections.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&id), &file[foot..foot + 92]).to_le_bytes();
-    file[foot + 92..foot + 96].copy_from_slice(&crc);
-    file.copy_within(..512, foot + 96);
-}
-
-fn is_log(file: &[u8]) -> bool {
-    file[10] == 2
 }
 
 /// The join of the seal and the storage. Each bit is flipped in the tests of codex-storage.

@@ -162,6 +162,24 @@ fn a_planted_backup_counts_for_nothing_where_the_key_is_known() {
 }
 
 #[test]
+fn a_planted_backup_at_the_last_name_that_is_kept_pushes_no_genuine_one_out() {
+    for (form, what) in each_planted() {
+        let vfs = Vfs::mem(5);
+        let case = format!("{form} {what:?}");
+        let store = twice_backed_up(&vfs, form);
+        let bytes = planted(&vfs, form, what);
+        crate::common::write(&vfs, "a.db.bak.2", &bytes);
+        assert_eq!(genuine(&vfs), [2], "{case}");
+        for n in 3..=4_u64 {
+            store.set("n", &n).unwrap();
+            store.back_up().unwrap();
+            assert_eq!(genuine(&vfs), [n, n - 1], "{case}");
+            assert_eq!(Backups::of_in(&vfs, NAME).list().unwrap().len(), 2, "{case}");
+        }
+    }
+}
+
+#[test]
 fn only_planted_backups_leave_a_damaged_store_as_it_is() {
     for (form, what) in each_planted() {
         let vfs = Vfs::mem(5);

@@ -280,6 +280,28 @@ fn no_empty_store_takes_the_place_of_one_whose_backups_are_there() {
     }
 }
 
+/// A new store was demanded: neither a damaged one nor its backup is that.
+#[test]
+fn a_new_store_is_never_made_of_a_backup_whatever_stands_at_its_name() {
+    for form in FORMS {
+        for damage in [None, Some(0), Some(300), Some(600)] {
+            let vfs = Vfs::mem(seed());
+            backed_up(&options(form), &vfs);
+            if let Some(at) = damage {
+                let mut damaged = crate::common::read(&vfs, "a.db");
+                let end = damaged.len();
+                damaged[at] ^= 1;
+                damaged[end - 400] ^= 1;
+                crate::common::write(&vfs, "a.db", &damaged);
+            }
+            let there = files(&vfs);
+            let falling = Store::options().fall_back_to_backup(true).create_new(true);
+            falling.open_in(&vfs, "a.db").unwrap_err();
+            assert_eq!(files(&vfs), there, "{form}, {damage:?}");
+        }
+    }
+}
+
 #[test]
 fn a_restore_replaces_an_unrelated_store_only_when_asked() {
     for form in FORMS {

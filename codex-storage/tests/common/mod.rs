@@ -11,6 +11,7 @@
     reason = "each test file uses a part of it, and a test fails by panicking"
 )]
 
+pub mod format;
 pub mod golden;
 pub mod log;
 pub mod model;

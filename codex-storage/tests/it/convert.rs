@@ -137,3 +137,68 @@ fn a_backup_that_cannot_be_read_is_reported_as_plain() {
         assert_eq!(plain, [&*backup], "unreadable: {unreadable}");
     }
 }
+
+/// Files of the store, and of what a restore has replaced: nothing else in the folder, whatever its
+/// name begins with.
+#[test]
+fn the_report_of_a_conversion_names_the_files_of_its_store_and_no_others() {
+    let disk = plain_wal();
+    let vfs = disk.vfs(2);
+    let image = bytes(&vfs, NAME);
+    // Another store, plain or encrypted under a key of its own, with a log beside it.
+    let other = |name: &str, passphrase: Option<&str>| {
+        let mut store = Store::open(Config {
+            name: name.to_owned(),
+            keys: passphrase.map(keys),
+            ..config(disk.vfs(name.len() as u64), None)
+        });
+        store.as_mut().unwrap().set("theirs", "value").unwrap();
+    };
+    for name in ["app", "app.db2", "other.db", "app.db.archive"] {
+        other(name, None);
+    }
+    for name in ["app.db3", "app.db.secret"] {
+        other(name, Some("theirs"));
+    }
+    put(&vfs, "app.db.notes", b"a text of the user");
+    // A copy that the user has given another name.
+    put(&vfs, "copy.db", &image);
+    put(&vfs, "app.db.bak.x", b"another text");
+    let ours = [
+        // Of this store, by their headers.
+        "app.db.bak.1",
+        "app.db.bak.12",
+        "app.db.bak.new",
+        "app.db.replaced.1",
+        "app.db.old",
+        // By their names, whatever they hold.
+        "app.db.bak.2",
+        "app.db.replaced.1.wal.00000000000000000001",
+    ];
+    for name in ours {
+        let by_name = name.ends_with('2') && name.len() == 12 || name.contains(".wal.");
+        put(&vfs, name, if by_name { b"no header" } else { &image });
+    }
+    // A store that a restore has replaced may have been another one.
+    let theirs = bytes(&vfs, "other.db");
+    put(&vfs, "app.db.replaced.2", &theirs);
+    put(&vfs, "app.dbx.bak.1", &theirs);
+    let names = |paths: &[std::path::PathBuf]| -> Vec<String> {
+        paths.iter().map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
+    };
+    let converted = convert_on(&disk, None, Form::Snapshot, "new").unwrap();
+    let mut expected = Vec::from(ours.map(str::to_owned));
+    expected.push("app.db.replaced.2".to_owned());
+    expected.sort();
+    assert_eq!(names(&converted.plain), expected);
+    assert!(converted.under_other_keys.is_empty(), "{converted:?}");
+
+    // The next key: what the one before still opens.
+    let former = bytes(&vfs, NAME);
+    put(&vfs, "app.db.bak.1", &former);
+    put(&vfs, "app.db.kept", &former);
+    let converted = convert_on(&disk, Some("new"), Form::Snapshot, "newer").unwrap();
+    assert_eq!(names(&converted.under_other_keys), ["app.db.bak.1", "app.db.kept"]);
+    expected.retain(|name| name != "app.db.bak.1");
+    assert_eq!(names(&converted.plain), expected);
+}

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::common::format::{TAIL_LEN, put_frame, resum_footer, resum_header};
 use crate::common::store::Store;
 use crate::common::{Bed, NAME, bytes, files, mem_with, put};
 use codex_storage::storage::Form;
@@ -17,26 +18,6 @@ fn blank() -> (Bed, Vec<u8>) {
     (bed, bytes)
 }
 
-/// Writes the frame with these fields at `at`; its chain value.
-fn frame(file: &mut [u8], at: usize, kind: u8, previous: u64, len: u32, payload: &[u8]) -> u64 {
-    let mut head = b"CDXF".to_vec();
-    head.extend_from_slice(&[kind, 0, 0, 0]);
-    for number in [1, 0, 7, 1, previous] {
-        head.extend_from_slice(&u64::to_le_bytes(number));
-    }
-    head.extend_from_slice(&u32::from(kind == 1).to_le_bytes());
-    head.extend_from_slice(&len.to_le_bytes());
-    let payload_crc = crc32c::crc32c(payload);
-    head.extend_from_slice(&payload_crc.to_le_bytes());
-    let bound = [&file[32..56], &(at as u64).to_le_bytes()[..], &head].concat();
-    let crc = crc32c::crc32c(&bound);
-    head.extend_from_slice(&crc.to_le_bytes());
-    head.extend_from_slice(payload);
-    head.push(0xA5);
-    file[at..at + head.len()].copy_from_slice(&head);
-    u64::from(crc) << 32 | u64::from(payload_crc)
-}
-
 /// A log of `len` bytes that is full of resume frames, each of which names the end before it;
 /// before each there may be the header of a group that claims the rest of the file.
 fn chain(len: usize, with_groups: bool) -> (Bed, Vec<u8>) {
@@ -48,11 +29,11 @@ fn chain(len: usize, with_groups: bool) -> (Bed, Vec<u8>) {
         if with_groups {
             let rest = u32::try_from(len - end - 65).unwrap();
             let keep = file[end + 64..].to_vec();
-            frame(&mut file, end, 1, previous, rest, b"");
+            put_frame(&mut file, end, 1, previous, rest, b"");
             file[end + 64..].copy_from_slice(&keep);
         }
         let named = [end as u64, 0, previous].map(u64::to_le_bytes).concat();
-        previous = frame(&mut file, at, 2, previous, 24, &named);
+        previous = put_frame(&mut file, at, 2, previous, 24, &named);
         end = at + 128;
         at += 512;
     }
@@ -113,15 +94,6 @@ fn a_hole_at_the_end_is_read_once() {
     assert!(read <= (8 << 20) + (2 << 20), "{read}");
 }
 
-/// Gives the header a checksum that fits, and an image the same header at its end.
-fn repair_header(file: &mut [u8]) {
-    let crc = crc32c::crc32c(&file[..508]);
-    file[508..512].copy_from_slice(&crc.to_le_bytes());
-    if file[10] == 1 {
-        file.copy_within(..512, file.len() - 512);
-    }
-}
-
 /// Puts a file that can be written if the form writes to it.
 fn put_for(form: Form, vfs: &Vfs, name: &str, bytes: &[u8]) {
     if form != Form::Ledger {
@@ -151,7 +123,7 @@ fn header_numbers_at_their_bounds_never_overflow() {
                 for to in bounds {
                     let mut changed = whole.clone();
                     changed[at..at + 8].copy_from_slice(&to.to_le_bytes());
-                    repair_header(&mut changed);
+                    resum_header(&mut changed);
                     let bed = bed.copy();
                     put_for(form, &bed.vfs, &name, &changed);
                     let mut config = bed.config();
@@ -193,12 +165,11 @@ fn empty_at(form: Form, seq: u64) -> Bed {
     for &at in seqs {
         main[at..at + 8].copy_from_slice(&seq.to_le_bytes());
     }
-    repair_header(&mut main);
+    resum_header(&mut main);
     if form != Form::Ledger {
-        let footer = main.len() - 512 - 96;
+        let footer = main.len() - TAIL_LEN;
         main[footer + 56..footer + 64].copy_from_slice(&seq.to_le_bytes());
-        let bound = [&main[32..48], &main[footer..footer + 92]].concat();
-        main[footer + 92..footer + 96].copy_from_slice(&crc32c::crc32c(&bound).to_le_bytes());
+        resum_footer(&mut main);
     }
     put_for(form, &bed.vfs, NAME, &main);
     bed

@@ -5,8 +5,9 @@ use codex_storage::storage::{EntrySink, Form, State};
 use codex_storage::vfs::SeededEntropy;
 use codex_storage::{Access, Error, Result};
 
+use crate::common::format::{TAIL_LEN, parts, resum_footer, resum_header_at, resum_part_head};
 use crate::common::store::Store;
-use crate::common::{Bed, NAME, bytes, files, put, scaled, seed};
+use crate::common::{Bed, NAME, bytes, files, put, scaled, seed, stride};
 
 #[test]
 fn each_flipped_bit_of_a_small_image_is_a_typed_error() {
@@ -38,11 +39,13 @@ fn each_byte_set_to_zero_or_to_ones_is_a_typed_error() {
     }
 }
 
+/// Each of a small image, and one in 70 of a large one; each of that too at the scale 70.
 #[test]
-fn each_zeroed_sector_is_a_typed_error() {
-    for bed in small_images().into_iter().chain(large_images()) {
+fn each_zeroed_sector_of_an_image_that_is_looked_at_is_a_typed_error() {
+    let large = large_images().into_iter().map(|bed| (bed, stride(70)));
+    for (bed, sectors) in small_images().into_iter().map(|bed| (bed, 1)).chain(large) {
         let image = bytes(&bed.vfs, NAME);
-        for at in (0..image.len()).step_by(512 * (1 + image.len() / 20_000)) {
+        for at in (0..image.len()).step_by(512 * sectors) {
             let mut damaged = image.clone();
             let end = image.len().min(at + 512);
             damaged[at..end].fill(0);
@@ -129,8 +132,7 @@ fn a_forged_length_costs_no_memory() {
     let image = bytes(&bed.vfs, NAME);
     let mut forged = image.clone();
     forged[512 + 12..512 + 16].copy_from_slice(&u32::MAX.to_le_bytes());
-    let crc = crc32c::crc32c_append(crc32c::crc32c(&image[32..48]), &forged[512..512 + 28]);
-    forged[512 + 28..512 + 32].copy_from_slice(&crc.to_le_bytes());
+    resum_part_head(&mut forged, 512);
     let refused = open_with(&bed, &forged).unwrap_err();
     let at_block = matches!(&refused, Error::Damaged { offset: 512, what, .. }
         if what.contains("runs past the end"));
@@ -163,11 +165,11 @@ fn header_fields_at_their_extremes_never_give_another_state() {
                 word[..width].copy_from_slice(&image[at..at + width]);
                 let value = u64::from_le_bytes(word);
                 for forged in [0, 1, u64::MAX, value.wrapping_add(1), value.wrapping_sub(1)] {
-                    let mut header = image[..508].to_vec();
-                    header[at..at + width].copy_from_slice(&forged.to_le_bytes()[..width]);
-                    let crc = crc32c::crc32c(&header);
-                    let header = [&header, &crc.to_le_bytes()[..]].concat();
-                    let made = [&header, &image[512..image.len() - 512], &header].concat();
+                    let mut made = image.clone();
+                    made[at..at + width].copy_from_slice(&forged.to_le_bytes()[..width]);
+                    resum_header_at(&mut made, 0);
+                    let second = made.len() - 512;
+                    made.copy_within(..512, second);
                     let copy = bed.copy();
                     put(&copy.vfs, NAME, &made);
                     let opened = Store::open(copy.config());
@@ -230,7 +232,6 @@ fn an_error_of_the_sink_ends_the_reading_of_a_large_image() {
 }
 
 /// The footer and the second header.
-const TAIL_LEN: usize = 96 + 512;
 
 /// Stores of which one image has one of its headers destroyed, and what opens them again.
 #[test]
@@ -291,8 +292,7 @@ fn a_forged_second_header_is_refused_by_reading_and_by_repair() {
             let second = whole.len() - 512;
             let mut forged = whole.clone();
             forged[second + at] ^= 1;
-            let crc = crc32c::crc32c(&forged[second..second + 508]).to_le_bytes();
-            forged[second + 508..].copy_from_slice(&crc);
+            resum_header_at(&mut forged, second);
             if forged != whole {
                 is_refused(&bed, &forged, &format!("byte {at} of the second header"));
             }
@@ -369,22 +369,18 @@ fn unknown_and_doubled_sections_are_refused() {
     let image = bytes(&bed.vfs, NAME);
     let section = image.len() - TAIL_LEN - blocks(&image).last().unwrap().len();
     let footer = image.len() - TAIL_LEN;
-    let id = &image[32..48];
-    let sum = |bytes: &[u8]| crc32c::crc32c_append(crc32c::crc32c(id), bytes).to_le_bytes();
     let mut unknown = image.clone();
     unknown[section + 4] = 2;
-    let crc = sum(&unknown[section..section + 28]);
-    unknown[section + 28..section + 32].copy_from_slice(&crc);
+    resum_part_head(&mut unknown, section);
     let refused = open_with(&bed, &unknown).unwrap_err();
     assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
     for count in [0_usize, 2] {
-        let parts = vec![&image[section..footer]; count].concat();
-        let mut made = [&image[..section], &parts, &image[footer..]].concat();
+        let sections = vec![&image[section..footer]; count].concat();
+        let mut made = [&image[..section], &sections, &image[footer..]].concat();
         let (len, at) = (made.len() as u64, made.len() - TAIL_LEN);
         made[at + 40..at + 48].copy_from_slice(&len.to_le_bytes());
         made[at + 80] = count as u8;
-        let crc = sum(&made[at..at + 92]);
-        made[at + 92..at + 96].copy_from_slice(&crc);
+        resum_footer(&mut made);
         is_refused(&bed, &made, &format!("{count} sections"));
     }
 }
@@ -429,14 +425,7 @@ fn large_images() -> Vec<Bed> {
 
 /// The blocks and the section between header and footer.
 fn blocks(image: &[u8]) -> Vec<&[u8]> {
-    let mut blocks = Vec::new();
-    let mut at = 512;
-    while at < image.len() - TAIL_LEN {
-        let len = u32::from_le_bytes(image[at + 12..at + 16].try_into().unwrap()) as usize;
-        blocks.push(&image[at..at + 32 + len]);
-        at += 32 + len;
-    }
-    blocks
+    parts(image).into_iter().map(|(at, end)| &image[at..end]).collect()
 }
 
 /// Opens a copy of the store whose image has these bytes.

@@ -111,13 +111,7 @@ fn forge(sample: &Sample, n: usize, at: usize) -> Vec<u8> {
     let mut bytes = sample.bytes.clone();
     let frame = sample.ends[n - 1];
     bytes[frame + 64 + at] ^= 1;
-    let len = u32::from_le_bytes(*bytes[frame + 52..].first_chunk().unwrap()) as usize;
-    let crc = crc32c::crc32c(&bytes[frame + 64..frame + 64 + len]).to_le_bytes();
-    bytes[frame + 56..frame + 60].copy_from_slice(&crc);
-    let place = (frame as u64).to_le_bytes();
-    let bound = [&bytes[32..56], &place, &bytes[frame..frame + 60]].concat();
-    let crc = crc32c::crc32c(&bound).to_le_bytes();
-    bytes[frame + 60..frame + 64].copy_from_slice(&crc);
+    crate::common::format::resum_frame(&mut bytes, frame);
     bytes
 }
 

@@ -30,6 +30,7 @@ mod golden_log;
 mod image;
 mod io_error;
 mod ledger;
+mod limits;
 mod open;
 mod power;
 #[cfg(feature = "fault")]
@@ -38,6 +39,10 @@ mod quiet;
 mod sealed_keys;
 mod sealed_limits;
 mod snapshot;
+#[cfg(feature = "fault")]
+mod space;
+#[cfg(feature = "fault")]
+mod stale;
 mod torn;
 #[cfg(feature = "fault")]
 mod untouched;

@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use crate::common::format::resum_header;
 use crate::common::store::Store;
 use crate::common::{NAME, keys, put};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
-use codex_storage::vfs::fault::{CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
+use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_storage::vfs::{CallKind, Dir};
 use codex_storage::{Access, Config, Error, Result};
 
@@ -360,10 +361,9 @@ fn a_plain_store_has_no_key_to_change() {
     }
 }
 
-/// A header with a checksum that fits it.
+/// The file with a header whose checksum fits.
 fn repaired(mut bytes: Vec<u8>) -> Vec<u8> {
-    let crc = crc32c::crc32c(&bytes[..508]);
-    bytes[508..512].copy_from_slice(&crc.to_le_bytes());
+    resum_header(&mut bytes);
     bytes
 }
 
@@ -454,6 +454,51 @@ fn a_stray_of_a_rekey_is_reported_and_removed_if_it_proves_itself_and_else_refus
     }
     println!("{strays} strays, {forgeries} forgeries");
     assert!(strays > 0 && forgeries > 50);
+}
+
+/// Beside an image that is whole by itself a stray would look like a foreign log, and the store
+/// would not open any more.
+#[test]
+fn a_store_with_a_stray_that_cannot_be_removed_closes_with_its_log_and_opens_again() {
+    let (disk, pair) = (FaultDir::new(), pair());
+    let whole = |seed| {
+        let mut config = config(&disk, Form::Wal, seed, &pair[0]);
+        config.checkpoint.close_into_image_bytes_max = u64::MAX;
+        config
+    };
+    let mut store = Store::open(whole(1)).unwrap();
+    store.set("before", "value").unwrap();
+    let removals = Calls::of(CallKind::Remove).on("*.wal.*");
+    disk.fail_on(removals.clone(), 1, Fault::Eio, Lasting::Sticky, Side::Before);
+    // The folder is synced for the segment that is written beside the rekey, then for that of the
+    // rekey.
+    let sync = Calls::of(CallKind::SyncDir);
+    disk.fail_on(sync, 2, Fault::Eio, Lasting::Once, Side::Before);
+    replace(&mut store, What::Rekey, &pair[1]).unwrap_err();
+    let stray = newest(&disk);
+    store.set("after", "value").unwrap();
+    let map = store.map.clone();
+    store.close().unwrap();
+    disk.clear_plan();
+    assert!(disk.peek(&stray).is_ok(), "it is still there");
+    let found = Store::open(whole(2)).unwrap();
+    assert_eq!((&found.map, &found.recovered.stray), (&map, &Some(stray.clone())));
+    assert!(found.recovered.clean);
+    drop(found);
+    // What an opening has found and cannot remove either.
+    disk.fail_on(removals, 1, Fault::Eio, Lasting::Sticky, Side::Before);
+    let mut store = Store::open(whole(3)).unwrap();
+    store.set("again", "value").unwrap();
+    let map = store.map.clone();
+    store.close().unwrap();
+    disk.clear_plan();
+    let mut store = Store::open(whole(4)).unwrap();
+    assert_eq!(store.map, map);
+    // Once it can be removed, the store closes into its image.
+    store.set("last", "value").unwrap();
+    store.close().unwrap();
+    let segments = disk.list().unwrap().into_iter().filter(|name| name.contains(".wal."));
+    assert_eq!(segments.count(), 0);
 }
 
 #[test]

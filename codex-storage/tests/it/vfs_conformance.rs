@@ -277,6 +277,9 @@ fn names_that_are_no_plain_names_are_refused(dir: &dyn Dir) {
     create(dir, "ok");
     assert!(dir.rename("ok", "../ok").is_err());
     assert_eq!(dir.list().unwrap(), ["ok"]);
+    let longest = "x".repeat(255);
+    dir.rename("ok", &longest).unwrap();
+    assert_eq!(dir.list().unwrap(), [longest]);
 }
 
 fn a_writer_excludes_everybody_and_readers_share(dir: &dyn Dir) {
@@ -358,11 +361,17 @@ fn sync_works_through_a_reading_handle(dir: &dyn Dir) {
 mod unix {
     //! What only a real directory has: permissions, links, FIFOs.
 
+    use std::ffi::OsStr;
     use std::io::{self, ErrorKind};
-    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    use std::os::unix::process::CommandExt;
     use std::process::Command;
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-    use codex_storage::vfs::{Dir, Kind, LockKind, Mode, Open, OsDir};
+    use codex_storage::vfs::{
+        Clock, Dir, Entropy, Kind, LockKind, Mode, Open, OsClock, OsDir, OsEntropy,
+    };
 
     /// A process has one umask, so a child of its own makes the files.
     #[test]
@@ -499,6 +508,184 @@ mod unix {
         told("write", file.write_all_at(b"no number", 0));
         told("read", dir.open("mem", Open::Read).unwrap().read_exact_at(&mut [0], 0));
         told("length", dir.open("stat", Open::Read).unwrap().set_len(1));
+    }
+
+    #[test]
+    fn a_file_tells_the_time_of_its_last_change_in_microseconds() {
+        let (temp, dir) = world();
+        dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
+        let file = std::fs::File::options().write(true).open(temp.path().join("a")).unwrap();
+        for (at, expected) in [
+            (Duration::new(1_234_567_890, 123_456_000), 1_234_567_890_123_456),
+            (Duration::new(7, 0), 7_000_000),
+            (Duration::from_micros(999_999), 999_999),
+        ] {
+            file.set_modified(UNIX_EPOCH + at).unwrap();
+            assert_eq!(dir.metadata("a").unwrap().unwrap().modified_us, expected);
+        }
+    }
+
+    /// A rename takes the place of a file in one step: whoever looks meanwhile finds one or the
+    /// other. A gap is seen or not, so this can only ever fail where there is one.
+    #[test]
+    fn a_name_that_is_replaced_is_there_at_every_moment() {
+        let (temp, dir) = world();
+        dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
+        let looker = OsDir::open(temp.path()).unwrap();
+        std::thread::scope(|scope| {
+            let renames = scope.spawn(|| {
+                for _ in 0..5_000 {
+                    dir.open("b", Open::CreateNew(Mode::Private)).unwrap();
+                    dir.rename("b", "a").unwrap();
+                }
+            });
+            while !renames.is_finished() {
+                assert!(looker.metadata("a").unwrap().is_some(), "the name was gone");
+            }
+        });
+    }
+
+    /// The length alone would be set without any space as well.
+    #[test]
+    fn what_is_allocated_has_space_holes_included() {
+        let (temp, dir) = world();
+        let file = dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
+        let space = || std::fs::metadata(temp.path().join("a")).unwrap().blocks() * 512;
+        file.set_len(3 << 20).unwrap();
+        assert!(space() < 1 << 20, "a hole takes no space here");
+        file.allocate(1 << 20, 1 << 20).unwrap();
+        assert!((1 << 20..2 << 20).contains(&space()), "{}", space());
+        file.allocate(3 << 20, 1 << 20).unwrap();
+        assert!((2 << 20..3 << 20).contains(&space()), "{}", space());
+        assert_eq!(file.len().unwrap(), 4 << 20);
+        file.set_len(0).unwrap();
+        assert!(space() < 1 << 20, "{}", space());
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_space_that_is_available_is_what_the_system_tells() {
+        let (temp, dir) = world();
+        let told = || {
+            let stat = Command::new("stat").args(["-f", "-c", "%a %S"]).arg(temp.path()).output();
+            let text = String::from_utf8(stat.unwrap().stdout).unwrap();
+            let [blocks, size] =
+                [0, 1].map(|n| text.split_whitespace().nth(n).unwrap().parse::<u64>().unwrap());
+            blocks * size
+        };
+        let found = dir.available_bytes().unwrap().unwrap();
+        // Others write to this disk too.
+        assert!(found.abs_diff(told()) < 1 << 30, "{found} and {}", told());
+        // Of a file system without blocks nothing is told.
+        assert_eq!(OsDir::open("/proc").unwrap().available_bytes().unwrap(), None);
+    }
+
+    #[test]
+    fn a_list_leaves_out_names_that_are_no_text_and_begins_at_the_start_each_time() {
+        let (temp, dir) = world();
+        let unreadable = temp.path().join(OsStr::from_bytes(b"name \xFF"));
+        if std::fs::write(unreadable, "").is_err() {
+            println!("skipped in part: this file system has no names that are not UTF-8");
+        }
+        for name in ["a", "b"] {
+            dir.open(name, Open::CreateNew(Mode::Private)).unwrap();
+        }
+        for _ in 0..2 {
+            let mut names = dir.list().unwrap();
+            names.sort();
+            assert_eq!(names, ["a", "b"]);
+        }
+    }
+
+    /// As the superuser both are taken over; everybody else keeps what may not be given away, and
+    /// opens the file to no group that is not the one that it was open to.
+    #[test]
+    fn a_file_inherits_the_owner_and_the_group_that_may_be_given() {
+        const NOBODY: u32 = 65_534;
+        if let Ok(path) = std::env::var(CHILD_DIR) {
+            return OsDir::open(path).unwrap().inherit("from", "to", None).unwrap();
+        }
+        let (temp, dir) = world();
+        let at = |name: &str| temp.path().join(name);
+        for name in ["from", "to", "theirs"] {
+            dir.open(name, Open::CreateNew(Mode::Private)).unwrap();
+        }
+        std::fs::set_permissions(at("from"), PermissionsExt::from_mode(0o664)).unwrap();
+        let told = |name: &str| {
+            let found = std::fs::metadata(at(name)).unwrap();
+            (found.uid(), found.gid(), found.mode() & 0o7777)
+        };
+        if chown(at("from"), Some(4_321), Some(1_234)).is_err() {
+            dir.inherit("from", "to", None).unwrap();
+            assert_eq!(told("to"), told("from"));
+            println!("skipped in part: only the superuser gives files to others");
+            return;
+        }
+        dir.inherit("from", "to", None).unwrap();
+        assert_eq!(told("to"), (4_321, 1_234, 0o664));
+        // Nobody has a file of their own, and takes over one of others.
+        chown(at("to"), Some(NOBODY), Some(NOBODY)).unwrap();
+        chown(temp.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+        let child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact"])
+            .arg("vfs_conformance::unix::a_file_inherits_the_owner_and_the_group_that_may_be_given")
+            .env(CHILD_DIR, temp.path())
+            .current_dir("/")
+            .uid(NOBODY)
+            .gid(NOBODY)
+            .output();
+        let child = match child {
+            Err(e) if e.kind() == ErrorKind::PermissionDenied => {
+                println!("skipped in part: nobody may run this program where it is");
+                return;
+            }
+            child => child.unwrap(),
+        };
+        assert!(child.status.success(), "{child:?}");
+        assert_eq!(told("to"), (NOBODY, NOBODY, 0o604), "the group is another one");
+    }
+
+    /// A child with a copy of a descriptor would keep files and locks alive.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn no_descriptor_is_inherited_by_a_child() {
+        let (temp, dir) = world();
+        let _file = dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
+        let _again = dir.open("a", Open::Read).unwrap();
+        let _lock = dir.try_lock("lock", LockKind::Exclusive).unwrap().unwrap();
+        let _other = dir.lock_existing("a", LockKind::Shared).unwrap().unwrap();
+        let listed = Command::new("ls").args(["-l", "/proc/self/fd"]).output().unwrap();
+        let text = String::from_utf8(listed.stdout).unwrap();
+        assert!(
+            text.lines().count() > 3 && !text.contains(temp.path().to_str().unwrap()),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_clock_of_the_system_counts_microseconds_since_1970_and_waits() {
+        let clock = OsClock::new();
+        let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap().as_micros();
+        let before = since(SystemTime::now());
+        let now = u128::try_from(clock.now_us()).unwrap();
+        let after = since(SystemTime::now());
+        assert!((before..=after).contains(&now), "{now} is not in {before}..={after}");
+        // It stands between two looks at another clock.
+        let (outer, start) = (Instant::now(), clock.monotonic());
+        let inner = Instant::now();
+        clock.sleep(Duration::from_millis(2));
+        assert!(inner.elapsed() >= Duration::from_millis(2), "it waits no shorter");
+        let least = inner.elapsed();
+        let passed = clock.monotonic().saturating_sub(start);
+        assert!((least..=outer.elapsed()).contains(&passed), "{passed:?} is not {least:?}");
+    }
+
+    #[test]
+    fn the_entropy_of_the_system_fills_all_that_it_is_given() {
+        let mut bytes = [0; 256];
+        OsEntropy.fill(&mut bytes).unwrap();
+        // One in 2^64 pieces is zero.
+        assert!(bytes.chunks(8).all(|piece| piece != [0; 8]), "{bytes:?}");
     }
 
     fn world() -> (tempfile::TempDir, OsDir) {

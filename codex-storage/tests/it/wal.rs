@@ -280,6 +280,58 @@ fn a_checkpoint_is_due_by_floor_and_ratio_and_not_again_at_once_after_a_failure(
     store.checkpoint().unwrap();
 }
 
+/// After a failed image the log grows by the floor, or by 64 KiB where the floor is lower, before
+/// the next one is due. Frames of 1 KiB tell that exactly, and the log is long enough to see it.
+#[test]
+fn after_a_failed_image_the_next_is_due_once_the_log_has_grown_by_the_floor() {
+    const FRAME: u64 = 1 << 10;
+    for (floor_bytes, wait) in [(4 << 10, 64 << 10), (64 << 10, 64 << 10), (160 << 10, 160 << 10)] {
+        let disk = FaultDir::new();
+        let bed = Bed::new(disk.vfs(1), Form::Wal, false);
+        let mut config = bed.config();
+        config.checkpoint.floor_bytes = floor_bytes;
+        config.checkpoint.ratio = 1.0;
+        let mut store = Store::open(config).unwrap();
+        // Always the same key, so that the image stays small.
+        let value = "x".repeat(FRAME as usize - 100);
+        let grow = |store: &mut Store| {
+            let before = store.storage.stats().log_bytes;
+            store.set("key", &value).unwrap();
+            let after = store.storage.stats().log_bytes;
+            assert_eq!(after - before, FRAME);
+            after
+        };
+        // The first has the header of the segment before it.
+        store.set("key", &value).unwrap();
+        while !store.storage.wants_checkpoint() {
+            grow(&mut store);
+        }
+        for round in 1..=3 {
+            let sync = Calls::of(CallKind::Sync).on("app.db.tmp.image");
+            disk.fail_on(sync, 1, Fault::Eio, Lasting::Once, Side::Before);
+            store.checkpoint().unwrap_err();
+            // The segment that was begun for it belongs to the log.
+            let failed_at = store.storage.stats().log_bytes;
+            assert!(!store.storage.wants_checkpoint(), "{floor_bytes}, {round}");
+            let due_at = loop {
+                let now = grow(&mut store);
+                if store.storage.wants_checkpoint() {
+                    break now;
+                }
+            };
+            let context = format!("floor {floor_bytes}, failure {round}");
+            assert_eq!(due_at, failed_at + wait, "{context}");
+        }
+        // One that succeeds forgets the failures.
+        store.checkpoint().unwrap();
+        while !store.storage.wants_checkpoint() {
+            grow(&mut store);
+        }
+        let stats = store.storage.stats();
+        assert!(stats.log_bytes < floor_bytes + 2 * FRAME, "{floor_bytes}: {stats:?}");
+    }
+}
+
 #[test]
 fn reading_changes_nothing_and_needs_no_repair() {
     let disk = FaultDir::new();

@@ -131,10 +131,10 @@ fn each_flipped_bit_of_a_segment_that_is_not_the_last_is_a_typed_error() {
         store.set("b", "2").unwrap();
         drop(store);
         let intact = bytes(&bed.vfs, &segment(1));
-        for at in 0..intact.len() {
+        let copy = bed.copy();
+        for (at, bit) in (0..intact.len()).flat_map(|at| (0..8).map(move |bit| (at, bit))) {
             let mut damaged = intact.clone();
-            damaged[at] ^= 1 << (at % 8);
-            let copy = bed.copy();
+            damaged[at] ^= 1 << bit;
             put(&copy.vfs, &segment(1), &damaged);
             let mut config = copy.config();
             config.access = Access::ReadOnly;
@@ -148,7 +148,7 @@ fn each_flipped_bit_of_a_segment_that_is_not_the_last_is_a_typed_error() {
                     | Error::ForeignLog { .. }
                     | Error::TailSuspect { .. })
             );
-            assert!(is_typed, "byte {at}: {refused:?}");
+            assert!(is_typed, "bit {bit} of byte {at}: {refused:?}");
         }
     }
 }

@@ -20,7 +20,10 @@ use codex_core::{
     Store,
 };
 
-use super::{NAME, frames, is_log, parts, resum_frame, resum_header, resum_header_at, resum_image};
+use super::NAME;
+use crate::common::format::{
+    frames, is_log, parts, resum_frame, resum_header, resum_header_at, resum_image,
+};
 use crate::common::{FORMS, contents};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;

@@ -1,0 +1,186 @@
+//! The space of logs on a disk that has little: holes, what a failed call took, and the unused tail
+//! of a log that ends.
+
+use codex_storage::Error;
+use codex_storage::batch::Op;
+use codex_storage::storage::Form;
+use codex_storage::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Space};
+use codex_storage::vfs::{CallKind, Dir, Mode, Open};
+
+use crate::common::store::Store;
+use crate::common::{Bed, NAME};
+
+const SEGMENT: &str = "app.db.wal.00000000000000000001";
+/// The first space of a log.
+const STEP: u64 = 64 << 10;
+
+fn free(disk: &FaultDir) -> u64 {
+    disk.available_bytes().unwrap().unwrap()
+}
+
+fn len(disk: &FaultDir, name: &str) -> u64 {
+    disk.metadata(name).unwrap().unwrap().len
+}
+
+/// A file of somebody else takes all that is free.
+fn fill(disk: &FaultDir, name: &str) {
+    let ballast = disk.open(name, Open::CreateNew(Mode::Private)).unwrap();
+    ballast.allocate(0, free(disk)).unwrap();
+    assert_eq!(free(disk), 0);
+}
+
+/// An open store that is closed with the mark in its log.
+fn config(disk: &FaultDir, seed: u64, form: Form) -> codex_storage::Config {
+    let mut config = Bed::new(disk.vfs(seed), form, false).config();
+    config.checkpoint.close_into_image_bytes_max = 0;
+    config
+}
+
+#[test]
+fn holes_that_an_earlier_handle_left_are_found_before_a_frame_is_written() {
+    for (form, name) in [(Form::Wal, SEGMENT), (Form::Ledger, NAME)] {
+        let disk = FaultDir::new();
+        disk.set_space(Space::AtOnce(1 << 20));
+        let mut store = Store::open(config(&disk, 1, form)).unwrap();
+        store.set("before", "value").unwrap();
+        drop(store);
+        assert_eq!(len(&disk, name), STEP, "in service");
+        // A file system that lost what it had reserved keeps the length: behind the first block
+        // there is nothing any more.
+        let log = disk.open(name, Open::Write).unwrap();
+        log.set_len(4 << 10).unwrap();
+        log.set_len(STEP).unwrap();
+        fill(&disk, "ballast");
+
+        let mut store = Store::open(config(&disk, 2, form)).unwrap();
+        for _ in 0..2 {
+            let refused = store.set("large", &"x".repeat(8 << 10));
+            assert!(matches!(refused, Err(Error::NoSpace { .. })), "{form}: {refused:?}");
+            assert_eq!(store.storage.poisoned(), None, "{form}");
+            assert_eq!(free(&disk), 0, "{form}");
+        }
+        disk.remove("ballast").unwrap();
+        disk.sync().unwrap();
+        drop(store);
+        // With room again, the holes are filled before a frame is written, and only they.
+        let mut store = Store::open(config(&disk, 3, form)).unwrap();
+        let before = free(&disk);
+        store.set("large", &"x".repeat(8 << 10)).unwrap();
+        assert_eq!(before - free(&disk), STEP - (4 << 10), "{form}");
+        drop(store);
+        let store = Store::open(config(&disk, 4, form)).unwrap();
+        assert_eq!((store.map.0.len(), store.recovered.seq), (2, 2), "{form}");
+    }
+}
+
+#[test]
+fn what_a_failed_growth_took_is_given_back() {
+    for (form, name) in [(Form::Wal, SEGMENT), (Form::Ledger, NAME)] {
+        for (fault, kind) in [
+            (Fault::Enospc, CallKind::Write),
+            (Fault::Eio, CallKind::Write),
+            (Fault::Enospc, CallKind::Allocate),
+        ] {
+            let disk = FaultDir::new();
+            disk.set_space(Space::AtOnce(1 << 20));
+            let mut store = Store::open(config(&disk, 1, form)).unwrap();
+            store.set("before", "value").unwrap();
+            let before = (free(&disk), len(&disk, name));
+            // The zeros behind the frames come before the frame.
+            disk.fail_on(Calls::of(kind).on(name), 1, fault, Lasting::Sticky, Side::After);
+            let refused = store.set("large", &"x".repeat(100 << 10));
+            let is_named = matches!(refused, Err(Error::NoSpace { .. } | Error::Io { .. }));
+            assert!(is_named, "{form} {fault:?} {kind:?}: {refused:?}");
+            assert_eq!((free(&disk), len(&disk, name)), before, "{form} {fault:?} {kind:?}");
+            disk.clear_plan();
+            assert_eq!(store.storage.poisoned(), None, "{form}");
+            store.set("large", &"x".repeat(100 << 10)).unwrap();
+        }
+    }
+}
+
+#[test]
+fn the_unused_tail_of_a_log_is_given_back_at_the_switch_and_at_the_close() {
+    let disk = FaultDir::new();
+    disk.set_space(Space::AtOnce(1 << 20));
+    let mut store = Store::open(config(&disk, 1, Form::Wal)).unwrap();
+    store.set("a", "1").unwrap();
+    let before = free(&disk);
+    let next = SEGMENT.replace("01", "02");
+    // The image is never finished, so both segments stay.
+    drop(store.begin().unwrap().unwrap());
+    assert_eq!((len(&disk, SEGMENT), len(&disk, &next)), (1024, STEP));
+    assert_eq!(free(&disk), before - (4 << 10), "the next segment took what the tail gave");
+    store.set("b", "2").unwrap();
+    let map = store.map.clone();
+    store.close().unwrap();
+    assert!(len(&disk, &next) < 1024);
+    assert_eq!(free(&disk), before + STEP - (8 << 10));
+    assert_eq!(Store::open(config(&disk, 2, Form::Wal)).unwrap().map, map);
+}
+
+#[test]
+fn a_close_on_a_full_disk_gives_the_image_the_space_of_the_logs_tail() {
+    let disk = FaultDir::new();
+    disk.set_space(Space::AtOnce(1 << 20));
+    let mut store = Store::open(Bed::new(disk.vfs(1), Form::Wal, false).config()).unwrap();
+    store.set("a", &"x".repeat(10_000)).unwrap();
+    fill(&disk, "ballast");
+    let map = store.map.clone();
+    store.close().unwrap();
+    disk.sync().unwrap();
+    assert!(disk.metadata(SEGMENT).unwrap().is_none(), "closed into the image");
+    let store = Store::open(Bed::new(disk.vfs(2), Form::Wal, false).config()).unwrap();
+    assert_eq!(store.map, map);
+}
+
+#[test]
+fn a_checkpoint_that_finds_no_room_costs_removals_nothing() {
+    let disk = FaultDir::new();
+    disk.set_space(Space::AtOnce(1 << 20));
+    let mut store = Store::open(config(&disk, 1, Form::Wal)).unwrap();
+    // An image of it fits no space that the log could give back.
+    store.set("a", &"x".repeat(150_000)).unwrap();
+    fill(&disk, "ballast");
+    let before = len(&disk, SEGMENT);
+    for n in 0..5 {
+        let full = store.checkpoint();
+        assert!(matches!(full, Err(Error::NoSpace { .. })), "{full:?}");
+        assert!(len(&disk, SEGMENT) <= before);
+        // What the log gave for the image and does not get back goes to others.
+        fill(&disk, &format!("ballast {n}"));
+        let key = format!("never set {n}");
+        store.commit(&[&[Op::Remove { key: key.as_bytes() }]]).unwrap();
+    }
+    assert_eq!(store.storage.poisoned(), None);
+}
+
+#[test]
+fn on_a_full_disk_a_log_keeps_16_kibibytes_for_removals() {
+    const FRAME: u64 = 128;
+    for (form, name) in [(Form::Wal, SEGMENT), (Form::Ledger, NAME)] {
+        let disk = FaultDir::new();
+        disk.set_space(Space::AtOnce(1 << 20));
+        let mut store = Store::open(config(&disk, 1, form)).unwrap();
+        store.set("key", "v").unwrap();
+        fill(&disk, "ballast");
+        let mut counts = [0; 2];
+        for (count, op) in counts
+            .iter_mut()
+            .zip([Op::Set { key: b"key", value: b"v" }, Op::Remove { key: b"key" }])
+        {
+            let refused = loop {
+                match store.commit(&[&[op]]) {
+                    Ok(_) => *count += 1,
+                    Err(error) => break error,
+                }
+            };
+            assert!(matches!(refused, Error::NoSpace { .. }), "{form}: {refused}");
+        }
+        assert_eq!(store.storage.poisoned(), None, "{form}");
+        let [sets, removals] = counts;
+        assert_eq!(removals * FRAME, 16 << 10, "{form}");
+        // The header and the first set are there too.
+        assert_eq!((sets + removals + 1) * FRAME + 512, len(&disk, name), "{form}");
+    }
+}
