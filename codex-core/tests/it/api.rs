@@ -314,10 +314,10 @@ fn the_records_of_a_commit_take_256_mib_and_not_a_byte_more() {
     assert_eq!(*record(&store.set_bytes("k", &value).unwrap_err()), too_large);
     assert_eq!(store.get_bytes("k").unwrap().len(), value.len() - 1, "the value before");
     drop(value);
-    let key = [b'k'; 65_536 - RECORD_LEN];
+    let key = vec![b'k'; 65_536 - RECORD_LEN];
     let mut batch = store.batch();
     for _ in 0..RECORDS_LEN_MAX / 65_536 {
-        batch.remove(key).unwrap();
+        batch.remove(&key).unwrap();
     }
     assert_eq!(*record(&batch.remove("").map(|_| ()).unwrap_err()), too_large);
     assert_eq!(*record(&batch.set_bytes("", []).map(|_| ()).unwrap_err()), too_large);
@@ -334,7 +334,7 @@ fn the_removal_of_a_range_takes_256_mib_in_keys_and_not_a_byte_more() {
         let mut batch = store.batch();
         for n in half {
             let mut key = vec![0; KEY_LEN];
-            key[..8].copy_from_slice(&n.to_be_bytes());
+            key[..8].copy_from_slice(&n.to_le_bytes());
             batch.set_bytes(key, []).unwrap();
         }
         batch.commit().unwrap();

@@ -271,7 +271,9 @@ fn ranges_that_are_removed_beside_writers_take_each_key_once() {
                         })
                     })
                     .collect();
-                writers.into_iter().for_each(|writer| writer.join().unwrap());
+                for writer in writers {
+                    writer.join().unwrap();
+                }
                 done.store(true, Ordering::Relaxed);
                 removers.into_iter().map(|remover| remover.join().unwrap()).sum()
             });

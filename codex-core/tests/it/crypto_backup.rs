@@ -144,7 +144,7 @@ fn backups_beside_rekeys_and_writers_are_whole() {
         let rekeys = AtomicU32::new(0);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                pace.each(|n| (0..5).for_each(|_| store.set("n", &u64::from(n)).unwrap()))
+                pace.each(|n| (0..5).for_each(|_| store.set("n", &u64::from(n)).unwrap()));
             });
             // One a round: a backup begins again when the image is replaced, a few times.
             scope.spawn(|| {

@@ -240,7 +240,9 @@ fn an_interrupted_change_between_keys_of_any_kinds_leaves_one_that_opens() {
 /// for a file that a crash has left without a header.
 fn roots(vfs: &Vfs, of_backups: bool) -> BTreeMap<String, Option<[u8; 16]>> {
     let mut names = vfs.dir.list().unwrap();
-    names.retain(|name| !name.ends_with(".lock") && name.contains(".bak.") == of_backups);
+    names.retain(|name| {
+        name.rsplit('.').next() != Some("lock") && name.contains(".bak.") == of_backups
+    });
     let root = |name: String| {
         let bytes = crate::common::read(vfs, &name);
         (name, bytes.get(144..160).map(|root| root.try_into().unwrap()))

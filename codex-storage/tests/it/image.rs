@@ -231,8 +231,6 @@ fn an_error_of_the_sink_ends_the_reading_of_a_large_image() {
     }
 }
 
-/// The footer and the second header.
-
 /// Stores of which one image has one of its headers destroyed, and what opens them again.
 #[test]
 fn an_image_is_repaired_from_the_header_that_is_left() {
