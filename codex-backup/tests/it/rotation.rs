@@ -230,10 +230,9 @@ fn put_there_meanwhile(
             let Left { before, after, .. } = &left;
             assert!(fair(&left), "{context}: {after:?} of {before:?}, opened {opened} times");
             match done {
-                Ok(()) => {}
                 Err(Error::Foreign { .. }) => refused += 1,
-                // What had the name when it was looked at is gone.
-                Err(Error::Alien { .. } | Error::Missing { .. }) => {}
+                // The file that had the name at the look is gone.
+                Ok(()) | Err(Error::Alien { .. } | Error::Missing { .. }) => {}
                 Err(error) => panic!("{context}: {error}"),
             }
         }
