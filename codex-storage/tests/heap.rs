@@ -100,9 +100,9 @@ fn forge_frames(sample: &Sample, check: &mut dyn FnMut(&[u8], &str)) {
                 let place = frame + at..frame + at + width;
                 file[place].copy_from_slice(&claim.to_le_bytes()[..width]);
                 if at == 52 {
-                    resum_frame_head(&mut file, frame)
+                    resum_frame_head(&mut file, frame);
                 } else {
-                    rechain(&mut file)
+                    rechain(&mut file);
                 }
                 check(&file, &format!("{claim} at {at} of a frame"));
             }
@@ -127,9 +127,9 @@ fn forge_images(ledger: &[u8], check: &mut dyn FnMut(&[u8], &str)) {
                 let place = part + at..part + at + width;
                 file[place].copy_from_slice(&claim.to_le_bytes()[..width]);
                 if at < 28 {
-                    resum_part_head(&mut file, part)
+                    resum_part_head(&mut file, part);
                 } else {
-                    resum_image(&mut file)
+                    resum_image(&mut file);
                 }
                 check(&file, &format!("{claim} at {at} of a part"));
             }

@@ -28,8 +28,7 @@ impl Wal {
         } else {
             Segments::find(&files, header)?
         };
-        // Order: the image, then the segments from the oldest to the newest, as they were
-        // committed.
+        // Order: the image, then the segments from the oldest on, as they were committed.
         let (mut history, mut watch) = replay_image(config, &path, image, sink)?;
         segments.begin_at(&files, header)?;
         let mut replay = Replay { sink, watch: &mut watch, store: &path, commits: 0 };
@@ -40,7 +39,6 @@ impl Wal {
         if let Some(LogState { end, .. }) = &last {
             history.go_on(end.seq, end.digest);
         }
-        // The anchor is checked against all commits that were read.
         let anchor = watch.end(&mut history, &path)?;
         history.list(history.end());
         let found = segments.recovered(&files, history.seq(), last.as_ref());
