@@ -323,7 +323,7 @@ impl<'a> Records<'a> {
             KIND_SET => Ok(Op::Set { key, value }),
             KIND_REMOVE if value.is_empty() => Ok(Op::Remove { key }),
             KIND_CLEAR if key.is_empty() && value.is_empty() => Ok(Op::Clear),
-            KIND_REMOVE | KIND_CLEAR => Err(RecordError::Malformed("a removal carries a value")),
+            KIND_REMOVE | KIND_CLEAR => Err(RecordError::Malformed("a removal has a value")),
             _ => Err(RecordError::UnknownKind(kind)),
         }
     }

@@ -158,7 +158,7 @@ impl Header {
             self.oldest_seq,
             self.slot_counter,
         ];
-        let what = "a number in the header is larger than any that is counted to";
+        let what = "a number in the header is larger than the format allows";
         numbers.iter().any(|&number| number > NUMBER_MAX).then_some(what)
     }
 
@@ -174,7 +174,7 @@ impl Header {
                 | (FileKind::Log, Form::Wal | Form::Ledger)
         );
         if !known {
-            return Some("the header's kind and form do not go together");
+            return Some("the header's kind and form contradict each other");
         }
         if self.slot_counter == 0 || self.kind == FileKind::Log && self.generation == 0 {
             return Some("a number in the header that begins at 1 is 0");
@@ -187,7 +187,7 @@ impl Header {
             return Some("the header names a next generation, which only an image of a wal has");
         }
         if self.neighbour != [0; 16] && !continued && !segment {
-            return Some("the header names a neighbour that it can not have");
+            return Some("the header names a neighbour that it cannot have");
         }
         if self.kind == FileKind::Image && !continued && self.base_chain != 0 {
             return Some("the header of a whole image names a chain value");
@@ -244,7 +244,7 @@ fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
 /// # Errors
 /// `Damaged` if `number` is the largest one. No store reaches it by counting.
 pub(crate) fn following(number: u64, path: &Path) -> Result<u64> {
-    let what = "a number in the header is the last that there can be";
+    let what = "a number in the header has reached its limit";
     let damaged = || Error::Damaged { path: path.to_owned(), offset: 0, what };
     if number < NUMBER_MAX { Ok(number + 1) } else { Err(damaged()) }
 }

@@ -183,7 +183,7 @@ pub(crate) fn decode_listed(
 ) -> Result<Vec<Position>, &'static str> {
     let count = usize::try_from(count).unwrap_or(usize::MAX);
     if count > LISTED_MAX || bytes.len() != count * POSITION_LEN {
-        return Err("the list of earlier positions has another length than its number says");
+        return Err("the list of earlier positions does not have the length of its count");
     }
     let mut fields = Fields::new(bytes);
     let listed: Vec<Position> =

@@ -39,7 +39,7 @@ pub fn open(config: &Config, sink: &mut OpSink<'_>) -> Result<(Box<dyn Storage>,
     let names = Names::new(&config.name, &path)?;
     let writes = config.access == Access::ReadWrite;
     if config.create == Create::New && !writes {
-        return Err(Error::Contradiction("a new store can not be created read-only"));
+        return Err(Error::Contradiction("a new store cannot be created read-only"));
     }
     if writes && names.is_backup() {
         return Err(Error::IsBackup { path });
@@ -81,7 +81,7 @@ pub fn open_staged(
 fn look(config: &Config, names: &Names, path: &Path) -> Result<Option<Main>> {
     let path = || path.to_owned();
     let Some((file, found)) = read_main(&config.vfs, names, &path())? else {
-        let left = Left::beside(&*config.vfs.dir, names)?;
+        let left = OtherFiles::beside(&*config.vfs.dir, names)?;
         if let Some(log) = left.log {
             return Err(Error::ImageMissing { path: path(), log });
         }
@@ -294,14 +294,14 @@ pub(crate) fn open_regular(vfs: &Vfs, names: &Names, path: &Path) -> Result<Opti
 
 /// The other files of a store whose main file is missing.
 #[derive(Default)]
-struct Left {
+struct OtherFiles {
     /// The first segment of the log.
     log: Option<String>,
     /// The newest backup.
     backup: Option<String>,
 }
 
-impl Left {
+impl OtherFiles {
     /// Looks for segments and backups in the directory.
     fn beside(dir: &dyn Dir, names: &Names) -> Result<Self> {
         let io = |e| Error::io("list the folder of", &dir.path(names.main()), e);

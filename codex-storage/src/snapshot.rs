@@ -237,7 +237,7 @@ impl Storage for Snapshot {
         }
         let at = self.history.end().after(group);
         if at.seq > NUMBER_MAX {
-            return Err(Error::Contradiction("the store has the last commit that there can be"));
+            return Err(Error::Contradiction("the store has reached the largest commit number"));
         }
         match image {
             Some(state) => self.write(at, state, group.only_removals())?,

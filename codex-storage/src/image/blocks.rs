@@ -43,7 +43,7 @@ impl<'a> Blocks<'a> {
             return Ok(None);
         };
         if u64::from(head.index) != self.totals.blocks {
-            return Err(image.damaged(offset, "a block is not the one that follows"));
+            return Err(image.damaged(offset, "a block is not the next one"));
         }
         let bytes = self.payload(&head)?;
         self.totals.add_block(&head);
@@ -57,17 +57,17 @@ impl<'a> Blocks<'a> {
         while let Some(head) = self.head()? {
             let offset = self.at;
             if head.part != Part::Section {
-                return Err(image.damaged(offset, "a block stands behind a section"));
+                return Err(image.damaged(offset, "a block follows a section"));
             }
             let payload = self.payload(&head)?;
             self.totals.sections += 1;
             // A section of an unknown kind may change the meaning of the image, so it is refused.
             if head.index != SECTION_HISTORY {
-                let what = "a section of a kind";
+                let what = "a section of an unknown kind";
                 return Err(Error::Unsupported { path: image.path.clone(), what });
             }
             if listed.is_some() {
-                return Err(image.damaged(offset, "a section comes twice"));
+                return Err(image.damaged(offset, "a section occurs twice"));
             }
             let is_blind = image.is_sealed() && image.opener.is_none();
             let (records, seq) = (head.records, image.header().base_seq);

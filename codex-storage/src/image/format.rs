@@ -78,7 +78,7 @@ impl BlockHead {
         let mut fields = Fields::new(bytes);
         let magic = fields.array();
         let part = [Part::Block, Part::Section].into_iter().find(|part| part.magic() == magic);
-        let part = part.ok_or("there is no block or section where one has to begin")?;
+        let part = part.ok_or("there is no block or section at this offset")?;
         let head = Self {
             part,
             index: fields.u32(),
@@ -91,7 +91,7 @@ impl BlockHead {
             return Err("the checksum of a block header does not match");
         }
         if head.counter > NUMBER_MAX {
-            return Err("the counter of a block is larger than any that is counted to");
+            return Err("the counter of a block is larger than the format allows");
         }
         Ok(head)
     }
@@ -148,7 +148,7 @@ impl Footer {
     ) -> Result<Self, &'static str> {
         let mut fields = Fields::new(bytes);
         if fields.array() != FOOTER_MAGIC {
-            return Err("there is no footer where the file ends");
+            return Err("there is no footer at the end of the file");
         }
         let footer = Self {
             crc_of_crcs: fields.u32(),
@@ -169,7 +169,7 @@ impl Footer {
             return Err("the checksum of the footer does not match");
         }
         if footer.has_excess() {
-            return Err("a number in the footer is larger than any that is counted to");
+            return Err("a number in the footer is larger than the format allows");
         }
         Ok(footer)
     }
@@ -247,7 +247,7 @@ mod tests {
             for set in set {
                 let mut footer = Footer::default();
                 set(&mut footer, number);
-                let what = "a number in the footer is larger than any that is counted to";
+                let what = "a number in the footer is larger than the format allows";
                 let wanted = if may { Ok(footer) } else { Err(what) };
                 assert_eq!(Footer::decode(&footer.encode(&id), &id), wanted, "{number}");
             }
@@ -259,7 +259,7 @@ mod tests {
                 counter: number,
                 payload_crc: 0,
             };
-            let what = "the counter of a block is larger than any that is counted to";
+            let what = "the counter of a block is larger than the format allows";
             let wanted = if may { Ok(head) } else { Err(what) };
             assert_eq!(BlockHead::decode(&head.encode(&id), &id), wanted, "{number}");
         }

@@ -101,7 +101,7 @@ impl ImageReader {
         if self.is_sealed() && self.opener.is_none() {
             return Err(Error::KeyRequired { path: self.path.clone() });
         }
-        let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
+        let mut entries = EntryDecoder { image: self, last_key: None, totals: Footer::default() };
         let end = if self.len >= READ_AHEAD_FROM {
             self.each_block_read_ahead(|block| entries.decode(&block, sink))?
         } else {
@@ -120,7 +120,7 @@ impl ImageReader {
     /// false.
     pub(crate) fn check(&self, go_on: &mut Reading<'_>) -> Result<u64> {
         let is_blind = self.is_sealed() && self.opener.is_none();
-        let mut entries = Entries { image: self, last_key: None, totals: Footer::default() };
+        let mut entries = EntryDecoder { image: self, last_key: None, totals: Footer::default() };
         let mut read = 0;
         // Read by this thread alone, because running writers need the other processors. It also
         // yields its own to them.
@@ -253,13 +253,13 @@ fn take_all(
 }
 
 /// Decodes blocks, and checks the order and the counts of their entries.
-struct Entries<'a> {
+struct EntryDecoder<'a> {
     image: &'a ImageReader,
     last_key: Option<Vec<u8>>,
     totals: Footer,
 }
 
-impl Entries<'_> {
+impl EntryDecoder<'_> {
     /// Calls `sink` with each entry of `block`.
     fn decode(&mut self, block: &Block, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<()> {
         let image = self.image;
@@ -270,7 +270,7 @@ impl Entries<'_> {
                 source => Error::Record { path: image.path.clone(), source },
             })?;
             let Op::Set { key, value } = op else {
-                return Err(image.damaged(block.offset, "an image holds a removal"));
+                return Err(image.damaged(block.offset, "an image contains a removal"));
             };
             if last_in_block.or(self.last_key.as_deref()).is_some_and(|last| last >= key) {
                 return Err(image.damaged(block.offset, "the keys do not ascend"));

@@ -27,7 +27,7 @@ pub(crate) struct LogReader {
     seal: Option<Arc<dyn Seal>>,
     /// Whether the log is encrypted and its key is not available.
     is_blind: bool,
-    opener: Option<(Epoch, Box<dyn Opener>)>,
+    opener: Option<(EpochId, Box<dyn Opener>)>,
     form: Form,
     pub(super) end: LogEnd,
     durable: Seq,
@@ -385,7 +385,7 @@ fn runs(frames: &VecDeque<Unproven>) -> Vec<(u64, u64)> {
 }
 
 /// The first bytes of the salt of an epoch, which each of its frames carries.
-type Epoch = [u8; 8];
+type EpochId = [u8; 8];
 
 /// The largest payload of a resume frame: salt, valid end, seq, chain value and tag, in bytes.
 pub(super) const RESUME_PAYLOAD_MAX: u32 = 72;

@@ -30,7 +30,7 @@ impl LogReader {
             && self.cross_or_refuse(at, last)?
         {
             if self.wasted > self.window.file_len().saturating_mul(WASTED_MAX) {
-                return Err(self.damaged(at, "the log has more torn frames than crashes leave"));
+                return Err(self.damaged(at, "the log has more torn frames than crashes can leave"));
             }
             return Ok(());
         }
@@ -79,8 +79,7 @@ impl LogReader {
         if is_in_service || self.end.closed && closed_len(at) == len {
             return Ok(());
         }
-        Err(self
-            .damaged(at, "the length of the log is that of a closed one, and its end is missing"))
+        Err(self.damaged(at, "the log has the length of a closed one, but its end is missing"))
     }
 
     /// Searches after `at` for a resume frame that continues the log there, and returns true if

@@ -97,7 +97,7 @@ impl LogWriter {
             return Err(Error::Record { path: self.path(), source });
         };
         if self.end.seq + u64::from(batches) > NUMBER_MAX {
-            return Err(Error::Contradiction("the store has the last commit that there can be"));
+            return Err(Error::Contradiction("the store has reached the largest commit number"));
         }
         // Order: before the frame is made. Recovery may move the end, which is part of the frame.
         self.begin_writing()?;

@@ -47,7 +47,7 @@ impl MemDir {
         Self { shared: Arc::new(Shared { names, next_identity: AtomicU64::new(1), clock }) }
     }
 
-    fn names(&self) -> MutexGuard<'_, Names> {
+    fn names(&self) -> MutexGuard<'_, NameTable> {
         self.shared.names.lock()
     }
 
@@ -171,12 +171,12 @@ impl Dir for MemDir {
 }
 
 struct Shared {
-    names: Mutex<Names>,
+    names: Mutex<NameTable>,
     next_identity: AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
-type Names = BTreeMap<String, Arc<Inode>>;
+type NameTable = BTreeMap<String, Arc<Inode>>;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

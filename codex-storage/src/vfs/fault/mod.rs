@@ -61,7 +61,7 @@ use super::{Call, CallKind, SeededEntropy, SimClock, Vfs};
 use crate::sync::MutexGuard;
 use disk::{Disk, NameState};
 use machine::{Ended, Machine, MachineState};
-use plan::{Plan, Start, Strike};
+use plan::{FirstCall, Plan, Strike};
 
 /// A directory on a simulated disk. Clones are handles to the same disk.
 ///
@@ -112,7 +112,7 @@ impl FaultDir {
     /// for which [`is_power_off`] returns true. The disk keeps its state for
     /// [`FaultDir::crash_images`].
     pub fn cut_power_at(&self, call: u64, side: Side) {
-        self.rule(Calls::any(), Start::Index(call), Strike::CutPower(side), Lasting::Once);
+        self.rule(Calls::any(), FirstCall::Index(call), Strike::CutPower(side), Lasting::Once);
     }
 
     /// Cuts the power at the `nth` (from 1) of these calls, counted from now.
@@ -137,7 +137,7 @@ impl FaultDir {
     /// fault applies. A single fault that does not apply to the call (no space for a read) has no
     /// effect.
     pub fn fail_at(&self, call: u64, fault: Fault, lasting: Lasting, side: Side) {
-        self.rule(Calls::any(), Start::Index(call), Strike::Fail(fault, side), lasting);
+        self.rule(Calls::any(), FirstCall::Index(call), Strike::Fail(fault, side), lasting);
     }
 
     /// Fails the `nth` (from 1) of these calls, counted from now, and with [`Lasting::Sticky`]
@@ -243,7 +243,7 @@ impl FaultDir {
         Self { machine: Arc::new(Machine::new(disk, clock)), process: 0 }
     }
 
-    fn rule(&self, calls: Calls, start: Start, strike: Strike, lasting: Lasting) {
+    fn rule(&self, calls: Calls, start: FirstCall, strike: Strike, lasting: Lasting) {
         self.state().plan.add(calls, start, strike, lasting);
     }
 
@@ -290,6 +290,6 @@ pub fn is_process_gone(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|inner| matches!(inner.downcast_ref(), Some(Ended::ProcessIsGone)))
 }
 
-fn nth_from_now(nth: u64) -> Start {
-    Start::After(nth.saturating_sub(1))
+fn nth_from_now(nth: u64) -> FirstCall {
+    FirstCall::After(nth.saturating_sub(1))
 }

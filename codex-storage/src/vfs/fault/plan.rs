@@ -129,7 +129,7 @@ pub(super) struct Plan {
 #[derive(Debug)]
 struct Rule {
     calls: Calls,
-    start: Start,
+    start: FirstCall,
     strike: Strike,
     lasting: Lasting,
     spent: bool,
@@ -137,7 +137,7 @@ struct Rule {
 
 /// The first call that a rule affects.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Start {
+pub(super) enum FirstCall {
     /// The first call of its set with this index or a higher one.
     Index(u64),
     /// The call of its set that follows this number of other calls of the set.
@@ -153,7 +153,7 @@ pub(super) enum Strike {
 }
 
 impl Plan {
-    pub(super) fn add(&mut self, calls: Calls, start: Start, strike: Strike, lasting: Lasting) {
+    pub(super) fn add(&mut self, calls: Calls, start: FirstCall, strike: Strike, lasting: Lasting) {
         self.rules.push(Rule { calls, start, strike, lasting, spent: false });
     }
 
@@ -181,12 +181,12 @@ impl Rule {
         }
         // Calls of the set before the first affected one do not match.
         match &mut self.start {
-            Start::Index(index) if call.index < *index => return false,
-            Start::After(before) if *before > 0 => {
+            FirstCall::Index(index) if call.index < *index => return false,
+            FirstCall::After(before) if *before > 0 => {
                 *before -= 1;
                 return false;
             }
-            Start::Index(_) | Start::After(_) => {}
+            FirstCall::Index(_) | FirstCall::After(_) => {}
         }
         // A single fault ends at this call even if the call cannot return it, so that it never
         // affects a later call.

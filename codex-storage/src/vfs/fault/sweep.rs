@@ -30,8 +30,8 @@ pub fn each_power_cut<R>(
         disk.cut_power();
         let mut images = disk.crash_images(choice);
         while let Some(image) = images.next() {
-            let what = What::Cut { call, image: images.number(), seed: choice.seed };
-            check(&Mishap { disk: &disk, what }, &image, &result);
+            let kind = MishapKind::Cut { call, image: images.number(), seed: choice.seed };
+            check(&Mishap { disk: &disk, kind }, &image, &result);
             shown += 1;
         }
     }
@@ -58,8 +58,8 @@ pub fn each_fault<R>(
                 disk.fail_at(call.index, *fault, lasting, side);
                 let result = act(&disk);
                 disk.clear_plan();
-                let what = What::Fault { call: call.index, fault: *fault, lasting, side };
-                check(&Mishap { disk: &disk, what }, &disk, &result);
+                let kind = MishapKind::Fault { call: call.index, fault: *fault, lasting, side };
+                check(&Mishap { disk: &disk, kind }, &disk, &result);
                 runs += 1;
             }
         }
@@ -72,16 +72,16 @@ pub fn each_fault<R>(
 #[derive(Debug)]
 pub struct Mishap<'a> {
     disk: &'a FaultDir,
-    what: What,
+    kind: MishapKind,
 }
 
 impl fmt::Display for Mishap<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.what {
-            What::Cut { call, image, seed } => {
+        match self.kind {
+            MishapKind::Cut { call, image, seed } => {
                 writeln!(f, "the power went before call {call}; image {image} of seed {seed}")?;
             }
-            What::Fault { call, fault, lasting, side } => {
+            MishapKind::Fault { call, fault, lasting, side } => {
                 writeln!(f, "{fault:?} {lasting:?} {side:?} the effect of call {call}")?;
             }
         }
@@ -90,7 +90,7 @@ impl fmt::Display for Mishap<'_> {
 }
 
 #[derive(Debug, Clone, Copy)]
-enum What {
+enum MishapKind {
     Cut { call: u64, image: u64, seed: u64 },
     Fault { call: u64, fault: Fault, lasting: Lasting, side: Side },
 }
