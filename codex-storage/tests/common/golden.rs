@@ -1,14 +1,14 @@
-//! Files of format version 1 that are never made anew: a build that reads or writes them
-//! otherwise is wrong.
+//! Files of format version 1 that are never written again. A build that reads or writes them
+//! differently is wrong.
 
 use std::io::Write as _;
 use std::path::Path;
 
-/// Compares what this build makes with the golden file `name`, byte for byte, and returns the
+/// Compares the output of this build with the golden file `name`, byte for byte, and returns the
 /// file.
 ///
-/// With the environment variable `CODEX_GOLDEN` set to `write`, a file that is not there yet is
-/// made; one that is there is never replaced.
+/// If the environment variable `CODEX_GOLDEN` is `write`, a missing file is created. An existing
+/// file is never replaced.
 #[allow(clippy::disallowed_types, clippy::disallowed_methods, reason = "test data is no store")]
 pub fn check(name: &str, made: &[u8]) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/v1").join(name);

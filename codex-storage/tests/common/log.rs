@@ -1,4 +1,4 @@
-//! Ledgers as plain bytes, to be cut, flipped and glued.
+//! Ledgers as plain bytes, for tests that cut, flip and join them.
 
 use codex_storage::batch::{Op, Seq};
 use codex_storage::storage::{Durability, Form};
@@ -8,24 +8,24 @@ use codex_storage::{Access, Config, Result, read_commits};
 use super::store::{Map, Store};
 use super::{Bed, NAME, bytes};
 
-/// The file of a ledger with one commit a frame.
+/// The file of a ledger with one commit per frame.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// How to open it.
+    /// The form and the key with which it is opened.
     pub bed: Bed,
-    /// Its bytes.
+    /// The bytes of the file.
     pub bytes: Vec<u8>,
-    /// Where the frame of commit n ends; the first number is where frames begin.
+    /// The end of the frame of each commit. The first number is the offset of the first frame.
     pub ends: Vec<usize>,
 }
 
 impl Sample {
-    /// A ledger with a commit for each value, closed or left open.
+    /// Returns a ledger with one commit for each value, closed or left open.
     pub fn new(sealed: bool, level: Durability, values: &[Vec<u8>], closed: bool) -> Self {
         Self::with_seed(7, sealed, level, values, closed)
     }
 
-    /// As [`Sample::new`], with other ids and salts for another seed.
+    /// Like [`Sample::new`], with other ids and salts for another seed.
     pub fn with_seed(
         seed: u64,
         sealed: bool,
@@ -44,7 +44,7 @@ impl Sample {
         Self::of(bed)
     }
 
-    /// The ledger that stands in this bed.
+    /// Returns the ledger in the directory of `bed`.
     pub fn of(bed: Bed) -> Self {
         let mut ends = Vec::new();
         for upto in 0.. {
@@ -58,17 +58,17 @@ impl Sample {
         Self { bytes: bytes(&bed.vfs, NAME), bed, ends }
     }
 
-    /// How many commits it has.
+    /// Returns the number of commits.
     pub fn commits(&self) -> u64 {
         self.ends.len() as u64 - 1
     }
 
-    /// The bytes of the frame of commit `n`.
+    /// Returns the bytes of the frame of commit `n`.
     pub fn frame(&self, n: usize) -> &[u8] {
         &self.bytes[self.ends[n - 1]..self.ends[n]]
     }
 
-    /// How to open other bytes with the same key.
+    /// Returns a store with other bytes under the same key.
     pub fn config(&self, bytes: &[u8], access: Access) -> Config {
         let vfs = Vfs::mem(11);
         let file = vfs.dir.open(NAME, Open::CreateNew(Mode::Private)).unwrap();
@@ -78,25 +78,25 @@ impl Sample {
         config
     }
 
-    /// Opens other bytes with the same key, to read.
+    /// Opens other bytes with the same key, for reading.
     pub fn read(&self, bytes: &[u8]) -> Result<Store> {
         Store::open(self.config(bytes, Access::ReadOnly))
     }
 }
 
-/// Commits `value` under a key that says which commit it is.
+/// Commits `value` under a key with the number of the commit.
 pub fn put(store: &mut Store, n: Seq, value: &[u8]) -> Result<()> {
     let key = format!("key {n}").into_bytes();
     store.commit(&[&[Op::Set { key: &key, value }]]).map(|_| ())
 }
 
-/// The state after the first `commits` of these values.
+/// Returns the state after the first `commits` of these values.
 pub fn model(values: &[Vec<u8>], commits: u64) -> Map {
     let entries = values.iter().take(commits as usize).enumerate();
     Map(entries.map(|(n, value)| (format!("key {}", n + 1).into_bytes(), value.clone())).collect())
 }
 
-/// So many bytes, none of them zero.
+/// Returns `len` bytes, none of which is zero.
 pub fn dense(seed: u64, len: usize) -> Vec<u8> {
     let random = SeededEntropy::new(seed);
     (0..len).map(|_| random.below(255) as u8 + 1).collect()

@@ -1,4 +1,4 @@
-//! What the test files of this crate share.
+//! Code that the test files of this crate share.
 #![allow(
     dead_code,
     unreachable_pub,
@@ -30,30 +30,30 @@ use seal::ToyKeys;
 /// The name of the store in every test.
 pub const NAME: &str = "app.db";
 
-/// One way to keep a store.
+/// A directory, a form and a key.
 #[derive(Debug, Clone)]
 pub struct Bed {
-    /// Where.
+    /// The directory, the clock and the entropy.
     pub vfs: Vfs,
-    /// In which form.
+    /// The form of the store.
     pub form: Form,
-    /// Under which key, if any.
+    /// The key, or `None` for a plain store.
     pub keys: Option<Arc<dyn Keys>>,
 }
 
 impl Bed {
-    /// A store in `vfs`.
+    /// Returns a store in `vfs`.
     pub fn new(vfs: Vfs, form: Form, sealed: bool) -> Self {
         let keys = sealed.then(|| keys("open sesame"));
         Self { vfs, form, keys }
     }
 
-    /// A store in memory.
+    /// Returns a store in memory.
     pub fn mem(form: Form, sealed: bool) -> Self {
         Self::new(Vfs::mem(SEED), form, sealed)
     }
 
-    /// The same files in a directory in memory of their own.
+    /// Returns a copy of the files in another directory in memory.
     pub fn copy(&self) -> Self {
         let files = files(&self.vfs);
         let bed = Self { vfs: Vfs::mem(SEED + 1), ..self.clone() };
@@ -63,7 +63,7 @@ impl Bed {
         bed
     }
 
-    /// How to open it.
+    /// Returns the configuration that opens the store.
     pub fn config(&self) -> Config {
         let mut config = Config::new(self.vfs.clone(), NAME);
         config.form = Some(self.form);
@@ -71,7 +71,7 @@ impl Bed {
         config
     }
 
-    /// How to open it at another level.
+    /// Returns the configuration that opens the store at another level.
     pub fn at(&self, durability: Durability) -> Config {
         let mut config = self.config();
         config.durability = durability;
@@ -79,14 +79,14 @@ impl Bed {
     }
 }
 
-/// The key that `passphrase` stands for, with entropy of its own.
+/// Returns the key of `passphrase`, with its own entropy.
 pub fn keys(passphrase: &str) -> Arc<dyn Keys> {
     // Another passphrase draws another root key.
     let seed = passphrase.bytes().fold(SEED, |sum, byte| sum.wrapping_mul(31) + u64::from(byte));
     ToyKeys::new(passphrase, Arc::new(SeededEntropy::new(seed)))
 }
 
-/// All files with their bytes, without locks.
+/// Returns all files with their bytes, except locks.
 pub fn files(vfs: &Vfs) -> Vec<(String, Vec<u8>)> {
     let mut names = vfs.dir.list().unwrap();
     names.sort();
@@ -94,7 +94,7 @@ pub fn files(vfs: &Vfs) -> Vec<(String, Vec<u8>)> {
     names.into_iter().map(|name| (name.clone(), bytes(vfs, &name))).collect()
 }
 
-/// The bytes of a file.
+/// Returns the bytes of a file.
 pub fn bytes(vfs: &Vfs, name: &str) -> Vec<u8> {
     let file = vfs.dir.open(name, Open::Read).unwrap();
     let mut bytes = vec![0; usize::try_from(file.len().unwrap()).unwrap()];
@@ -102,7 +102,7 @@ pub fn bytes(vfs: &Vfs, name: &str) -> Vec<u8> {
     bytes
 }
 
-/// Gives a file these bytes, whatever it had.
+/// Gives a file these bytes. The former bytes are lost.
 pub fn put(vfs: &Vfs, name: &str, bytes: &[u8]) {
     drop(vfs.dir.remove(name));
     let mode = if name == NAME { Mode::Frozen } else { Mode::Private };
@@ -111,7 +111,7 @@ pub fn put(vfs: &Vfs, name: &str, bytes: &[u8]) {
     file.sync().unwrap();
 }
 
-/// A directory in memory that holds these files.
+/// Returns a directory in memory with these files.
 pub fn mem_with(files: &[(String, Vec<u8>)]) -> Vfs {
     let vfs = Vfs {
         dir: Arc::new(MemDir::new()),
@@ -124,23 +124,23 @@ pub fn mem_with(files: &[(String, Vec<u8>)]) -> Vfs {
     vfs
 }
 
-/// How much of long tests is run: the environment variable `CODEX_SCALE`, 1 without it.
+/// Returns the scale of long tests: the environment variable `CODEX_SCALE`, or 1 if it is not set.
 pub fn scale() -> f64 {
     let scale = std::env::var("CODEX_SCALE").ok().and_then(|text| text.parse().ok());
     scale.unwrap_or(1.0)
 }
 
-/// `count`, scaled.
+/// Returns `count`, scaled.
 pub fn scaled(count: usize) -> usize {
     (count as f64 * scale()) as usize
 }
 
-/// How far the places lie apart that are looked at: `every` at the scale 1, less at a larger one.
+/// Returns the distance between two tested places: `every` at scale 1, less at a larger scale.
 pub fn stride(every: usize) -> usize {
     ((every as f64 / scale()).round() as usize).max(1)
 }
 
-/// The seed of random tests: the environment variable `CODEX_SEED`, a fixed one without it.
+/// Returns the seed of random tests: the environment variable `CODEX_SEED`, or a fixed seed.
 pub fn seed() -> u64 {
     std::env::var("CODEX_SEED").ok().and_then(|text| text.parse().ok()).unwrap_or(SEED)
 }

@@ -1,4 +1,4 @@
-//! Sequences of operations on a store, with all the states that a crash may leave of it.
+//! Sequences of operations on a store, with all states that a crash may leave.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,17 +24,17 @@ pub enum Step {
     Clear,
     /// A commit that needs more room than a log has at first.
     Large,
-    /// An image beside nobody.
+    /// An image without a commit beside it.
     Checkpoint,
     /// An image with a commit between its begin and its end.
     Beside,
-    /// An image that is given up.
+    /// An image that is abandoned.
     Abandoned,
-    /// Making all durable.
+    /// A flush that makes all commits durable.
     Flush,
-    /// A clean end, and opening again.
+    /// A close, then an open.
     CloseReopen,
-    /// No clean end, and opening again in the same boot.
+    /// A drop without a close, then an open in the same boot.
     DropReopen,
     /// Another key for the same root key; nothing in a plain store.
     ChangeKey,
@@ -42,7 +42,7 @@ pub enum Step {
     Rekey,
 }
 
-/// All of them.
+/// All steps.
 pub const STEPS: [Step; 12] = [
     Step::Commit,
     Step::Group,
@@ -58,7 +58,7 @@ pub const STEPS: [Step; 12] = [
     Step::Rekey,
 ];
 
-/// The sequence with this number: all of one step first, then of two, then of three.
+/// Returns the sequence with this number: first all of one step, then of two, then of three.
 pub fn sequence(number: usize) -> Vec<Step> {
     let base = STEPS.len();
     let (len, mut rest) = match number {
@@ -74,48 +74,48 @@ pub fn sequence(number: usize) -> Vec<Step> {
     steps
 }
 
-/// How many sequences of at most three steps there are.
+/// Returns the number of sequences of at most three steps.
 pub const SEQUENCES: usize = 12 + 12 * 12 + 12 * 12 * 12;
 
-/// What may be found after a crash.
+/// The states that may be found after a crash.
 #[derive(Debug, Default)]
 pub struct Model {
-    /// The state after each commit, from none on; the last ones may be in flight.
+    /// The state after each commit, from zero commits on. The last ones may be in flight.
     pub states: Vec<Map>,
-    /// Commits up to this one have to be there.
+    /// Commits up to this one must be found.
     pub floor: usize,
-    /// Something happened that no check has looked at.
+    /// Whether an event has happened that no check has looked at.
     pub is_new: bool,
-    /// What is being done, for messages.
+    /// The current operation, for messages.
     pub doing: String,
-    /// The keys of which one opens the store; none of a plain one.
+    /// The keys of which one opens the store; empty for a plain store.
     pub keys: Vec<Arc<dyn Keys>>,
 }
 
-/// A store that a sequence runs on.
+/// A store on which a sequence runs.
 pub struct Run {
-    /// How it is kept.
+    /// The form, the key and the directory of the store.
     pub bed: Bed,
-    /// At which level.
+    /// The level of durability.
     pub level: Durability,
-    /// What may be found of it; shared with whoever looks at the disk in between.
+    /// The states that may be found; shared with the code that checks the disk between the steps.
     pub model: Arc<Mutex<Model>>,
     store: Option<Store>,
     commits: usize,
-    /// The last commit may be there or not.
+    /// Whether the last commit may or may not be found.
     in_doubt: bool,
 }
 
 impl Run {
-    /// A store that is not yet there.
+    /// Returns a store that does not exist yet.
     pub fn new(bed: Bed, level: Durability, model: Arc<Mutex<Model>>) -> Self {
         let keys = bed.keys.iter().cloned().collect();
         *model.lock() = Model { states: vec![Map::default()], keys, ..Model::default() };
         Self { bed, level, model, store: None, commits: 0, in_doubt: false }
     }
 
-    /// Creates the store and runs the steps; each error of the storage ends the step alone.
-    /// Returns the errors.
+    /// Creates the store and runs the steps. An error of the storage ends only its step. Returns
+    /// the errors.
     pub fn run(&mut self, steps: &[Step]) -> Vec<Error> {
         let mut errors = Vec::new();
         self.doing("create");
@@ -127,7 +127,7 @@ impl Run {
         errors
     }
 
-    /// Opens the store where it is not open, and holds what is found to the model.
+    /// Opens the store if it is closed, and compares it with the model.
     pub fn open(&mut self) -> Result<()> {
         if self.store.is_some() {
             return Ok(());
@@ -138,7 +138,7 @@ impl Run {
         model.keys = key.into_iter().collect();
         let found = holds(&store, &model);
         model.states.truncate(found + 1);
-        // Opening for writing has made durable what it found.
+        // Opening for writing has made the commits that it found durable.
         model.floor = found;
         model.is_new = true;
         drop(model);
@@ -147,7 +147,7 @@ impl Run {
         Ok(())
     }
 
-    /// Lets go of the store as a killed process does.
+    /// Drops the store without a close, like a killed process.
     pub fn drop_store(&mut self) {
         self.store = None;
     }
@@ -236,7 +236,7 @@ impl Run {
         model.is_new = true;
         match &done {
             Ok(()) => model.keys = vec![new],
-            // Either key may open it.
+            // Either key may open the store.
             Err(_) if is_poisoned => {}
             Err(_) => model.keys = old,
         }
@@ -254,7 +254,7 @@ impl Run {
         let set = |key: &str, run: &mut Self| {
             run.commit(&[&[Op::Set { key: key.as_bytes(), value: b"a rekey" }]])
         };
-        // Whether the commits beside it succeed is their own affair.
+        // The commits beside a rekey may succeed or fail independently of it.
         drop(set(&beside(self.commits), self));
         let written = job.write(&state, &|_| true);
         drop(set("beside too", self));
@@ -287,7 +287,7 @@ impl Run {
             Err(Error::InDoubt { seq, .. }) => {
                 assert!(*seq <= before as u64, "an earlier commit may be in doubt too");
             }
-            // Nothing of it is there, now or later.
+            // The commit will not be found, now or later.
             Err(_) => model.states.truncate(before),
         }
         drop(model);
@@ -303,7 +303,7 @@ impl Run {
         self.store.as_mut().unwrap()
     }
 
-    /// The last commit, in flight or not.
+    /// Returns the last commit, in flight or not.
     fn last(&self) -> usize {
         self.model.lock().states.len() - 1
     }
@@ -319,7 +319,7 @@ impl Run {
     }
 }
 
-/// Opens the store with the first of these keys that does, and tells which that was.
+/// Opens the store with the first of these keys that opens it. Returns also the number of that key.
 pub fn open_with_one_of(
     bed: &Bed,
     level: Durability,
@@ -339,7 +339,7 @@ pub fn open_with_one_of(
     tried
 }
 
-/// Holds an opened store to the model, and returns its last commit.
+/// Compares an opened store with the model, and returns its last commit.
 pub fn holds(store: &Store, model: &Model) -> usize {
     let found = usize::try_from(store.recovered.seq).unwrap();
     let (floor, doing) = (model.floor, &model.doing);
@@ -351,7 +351,7 @@ pub fn holds(store: &Store, model: &Model) -> usize {
     found
 }
 
-/// Checks that nothing stands in the folder that the store does not need.
+/// Checks that the directory contains no file that the store does not need.
 pub fn no_stray_files(vfs: &Vfs, form: Form, is_closed: bool) {
     for name in vfs.dir.list().unwrap() {
         let is_segment = name.starts_with("app.db.wal.") && form == Form::Wal && !is_closed;
@@ -360,7 +360,7 @@ pub fn no_stray_files(vfs: &Vfs, form: Form, is_closed: bool) {
     }
 }
 
-/// The levels that a form has.
+/// Returns the levels of durability that a form supports.
 pub fn levels(form: Form) -> Vec<Durability> {
     let interval = Durability::Interval(Duration::from_secs(1));
     match form {

@@ -1,5 +1,5 @@
-//! A cipher for tests: SHA-256 as a keystream and as a tag. It keeps no secrets, but a wrong key,
-//! counter, salt, or changed byte is refused as by a real one.
+//! A cipher for tests, with SHA-256 as its keystream and its tag. It keeps no secrets, but it
+//! refuses a wrong key, counter or salt and changed bytes like a real cipher.
 
 use std::any::Any;
 use std::io;
@@ -11,23 +11,23 @@ use codex_storage::seal::{
 use codex_storage::vfs::Entropy;
 use sha2::{Digest, Sha256};
 
-/// A user's key; salts and root keys come from the entropy, so that a seed gives the same files.
+/// The key of a user. Salts and root keys come from the entropy, so a seed determines the files.
 #[derive(Debug, Clone)]
 pub struct ToyKeys {
     key: [u8; 32],
     entropy: Arc<dyn Entropy>,
-    /// How many messages one epoch seals.
+    /// The number of messages that one epoch seals.
     limit: u64,
 }
 
 impl ToyKeys {
-    /// The key that `passphrase` stands for.
+    /// Returns the key of `passphrase`.
     #[expect(clippy::new_ret_no_self, reason = "it is only ever used behind its trait")]
     pub fn new(passphrase: &str, entropy: Arc<dyn Entropy>) -> Arc<dyn Keys> {
         Self::limited(passphrase, entropy, u64::MAX)
     }
 
-    /// As [`ToyKeys::new`], with epochs that seal at most `limit` messages.
+    /// Like [`ToyKeys::new`], with epochs that seal at most `limit` messages.
     pub fn limited(passphrase: &str, entropy: Arc<dyn Entropy>, limit: u64) -> Arc<dyn Keys> {
         Arc::new(Self { key: hash(&[b"user", passphrase.as_bytes()]), entropy, limit })
     }
@@ -213,5 +213,5 @@ fn refused(error: io::Error) -> SealError {
     SealError::Refused(error.to_string())
 }
 
-/// Small, so that tests see an epoch wear out.
+/// Small, so that epochs wear out during tests.
 const EPOCH_FRAMES_MAX: u64 = 50;

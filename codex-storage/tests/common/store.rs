@@ -1,4 +1,4 @@
-//! A storage with its state in memory, as the layer above keeps it, for tests of the forms.
+//! A storage with its state in memory, like the store of the layer above, for tests of the forms.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,12 +9,12 @@ use codex_storage::storage::{
 };
 use codex_storage::{Config, Error, Result};
 
-/// Keys and values in order.
+/// Keys and values in ascending order of keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Map(pub BTreeMap<Vec<u8>, Vec<u8>>);
 
 impl Map {
-    /// Does what the operation says.
+    /// Applies the operation.
     pub fn apply(&mut self, op: Op<'_>) {
         match op {
             Op::Set { key, value } => {
@@ -41,7 +41,7 @@ impl State for Map {
 /// An open storage.
 #[derive(Debug)]
 pub struct Store {
-    /// What is tested.
+    /// The storage to test.
     pub storage: Box<dyn Storage>,
     /// The state after the last commit.
     pub map: Map,
@@ -51,7 +51,7 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens it and keeps its state.
+    /// Opens the storage and reads its state.
     #[expect(
         clippy::needless_pass_by_value,
         reason = "a test makes a configuration for one opening"
@@ -66,7 +66,7 @@ impl Store {
         Ok(Self { storage, map, recovered, lazy })
     }
 
-    /// Commits batches as one group, and applies it once it is committed.
+    /// Commits batches as one group, and applies it after the commit.
     pub fn commit(&mut self, batches: &[&[Op<'_>]]) -> Result<Range<Seq>> {
         let mut group = self.storage.group();
         let mut after = self.map.clone();
@@ -84,25 +84,25 @@ impl Store {
         Ok(seqs)
     }
 
-    /// Commits one key in a batch of its own.
+    /// Commits one key in its own batch.
     pub fn set(&mut self, key: &str, value: &str) -> Result<Seq> {
         let op = Op::Set { key: key.as_bytes(), value: value.as_bytes() };
         Ok(self.commit(&[&[op]])?.start)
     }
 
-    /// Begins a checkpoint of the state now.
+    /// Begins a checkpoint of the current state.
     pub fn begin(&mut self) -> Result<Option<Checkpoint>> {
         self.storage.begin_checkpoint(&self.map)
     }
 
-    /// Writes an image beside nobody; whether there was one to write.
+    /// Writes an image with no commit beside it. Returns whether there was an image to write.
     pub fn checkpoint(&mut self) -> Result<bool> {
         let Some(checkpoint) = self.begin()? else { return Ok(false) };
         let written = checkpoint.write(&self.map, &|_| true);
         self.storage.finish_checkpoint(written).map(|()| true)
     }
 
-    /// Makes all commits durable, whatever the level.
+    /// Makes all commits durable, at any level.
     pub fn flush(&mut self) -> Result<()> {
         if self.storage.form().writes_images() {
             return self.checkpoint().map(|_| ());
@@ -113,12 +113,12 @@ impl Store {
         }
     }
 
-    /// Marks the clean end.
+    /// Closes the store.
     pub fn close(mut self) -> Result<()> {
         self.storage.close(&self.map)
     }
 
-    /// A checkpoint that has begun and was given up.
+    /// Begins and abandons a checkpoint.
     pub fn abandoned(&mut self) -> Result<()> {
         let Some(checkpoint) = self.begin()? else { return Ok(()) };
         let written: Result<Written> = checkpoint.write(&self.map, &|_| false);

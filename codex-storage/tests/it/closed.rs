@@ -1,11 +1,11 @@
-//! Logs that were closed, and whose end reads as zeros or is missing.
+//! Closed logs whose end reads as zeros or is missing.
 
 use crate::common::store::Store;
 use crate::common::{Bed, files, mem_with};
 use codex_storage::storage::Form;
 use codex_storage::{Access, Error};
 
-/// A store that closed with a log, and the name of that log.
+/// Returns a store that was closed with a log, and the name of the log.
 fn closed(form: Form, sealed: bool, commits: usize) -> (Bed, String) {
     let bed = Bed::mem(form, sealed);
     let mut config = bed.config();
@@ -19,7 +19,7 @@ fn closed(form: Form, sealed: bool, commits: usize) -> (Bed, String) {
     (bed, name.to_owned())
 }
 
-/// Opens the store with other bytes of its log.
+/// Opens the store with other bytes in its log.
 fn read(bed: &Bed, name: &str, bytes: &[u8]) -> codex_storage::Result<Store> {
     let mut files = files(&bed.vfs);
     files.iter_mut().filter(|file| file.0 == name).for_each(|file| file.1 = bytes.to_vec());
@@ -49,7 +49,7 @@ fn a_closed_log_whose_end_is_zeroed_or_missing_is_never_taken_for_a_shorter_one(
                 }
                 let result = read(&bed, &name, &whole[..at]);
                 if at % 512 == 0 {
-                    // As long as a log in service that was cut by a crash may be.
+                    // A log in service that a crash has cut may have this length.
                     let is_clean = result.is_ok_and(|store| store.recovered.clean);
                     assert!(!is_clean, "{form}: cut at {at}");
                     in_service += 1;

@@ -1,4 +1,4 @@
-//! One suite for every form: what holds for one holds for all, plain and sealed, on every disk.
+//! One suite for every form, plain and sealed, on every disk.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use codex_storage::{Access, Create, Error};
 use crate::common::store::{Map, Store};
 use crate::common::{Bed, NAME, files, keys};
 
-/// Runs each named function on each form and each disk, plain and sealed, as a test of its own.
+/// Runs each named function on each form and each disk, plain and sealed, as a separate test.
 macro_rules! conformance {
     ($form:ident, $module:ident: $($test:ident),* $(,)?) => {
         mod $module {
@@ -231,7 +231,7 @@ fn a_second_writer_is_locked_out_and_the_lock_outlives_nothing(bed: &Bed) {
         assert!(matches!(refused, Err(Error::Locked { waited_ms: 5, .. })), "{refused:?}");
     }
     drop(store);
-    // A failed opening keeps no lock.
+    // A failed opening holds no lock.
     let mut config = bed.config();
     config.anchor = Some(Anchor { store_id: [0; 16], seq: 99, value: [0; 32] });
     let refused = Store::open(config);
@@ -290,7 +290,7 @@ fn a_reader_refuses_every_change(bed: &Bed) {
     for refused in refusals(&mut store) {
         assert!(matches!(refused, Err(Error::Closed { .. })), "{refused:?}");
     }
-    // A closed reader has its facts, and its state can be written elsewhere.
+    // A closed reader keeps its facts, and its state can be written to another directory.
     let elsewhere = store.storage.image_elsewhere(&codex_storage::vfs::Vfs::mem(9), NAME).unwrap();
     assert_eq!(elsewhere.write(&store.map, &|_| true).unwrap().seq, 1);
     assert_eq!((store.storage.stats(), files(&bed.vfs)), (found, before));
@@ -461,7 +461,7 @@ fn verifying_reads_all_beside_a_writer_and_changes_nothing(bed: &Bed) {
     assert_eq!(verified.bytes, total as u64);
     assert_eq!(verified.entries, if bed.form == Form::Ledger { 0 } else { 20 });
     if bed.form != Form::Ledger {
-        // Without the key the checksums alone speak for the image.
+        // Without the key only the checksums of the image are checked.
         let blind = codex_storage::verify(&bed.vfs, NAME, None).unwrap();
         assert_eq!((blind.entries, blind.authenticated), (20, false));
     }

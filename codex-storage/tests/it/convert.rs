@@ -1,4 +1,4 @@
-//! Conversions that a power cut interrupts: which files remain, and whether the next one works.
+//! Conversions that a power cut interrupts: the remaining files, and whether the next one works.
 
 use crate::common::store::Store;
 use crate::common::{NAME, bytes, keys, put};
@@ -27,7 +27,7 @@ fn convert_on(
     convert(config(disk.vfs(2), from), &to(form, passphrase))
 }
 
-/// A closed plain Wal: an image and two segments beside it, or one.
+/// A closed plain Wal with an image and two segments, or one.
 fn plain_wal() -> FaultDir {
     let disk = FaultDir::new();
     let mut store = Store::open(config(disk.vfs(1), None)).unwrap();
@@ -44,8 +44,8 @@ fn contains_plain_text(vfs: &Vfs, name: &str) -> bool {
     bytes(vfs, name).windows(13).any(|window| window == b"in plain text")
 }
 
-/// Whether the store is encrypted now. It holds all entries, it takes a commit, and then no file
-/// beside an encrypted store has values in plain text.
+/// Returns whether the store is encrypted now. Checks that it has all entries and takes a commit,
+/// and that after this no file beside an encrypted store has values in plain text.
 fn is_converted(image: &FaultDir, place: &str) -> bool {
     let vfs = image.vfs(3);
     let (mut store, converted) = match Store::open(config(vfs.clone(), None)) {
@@ -86,7 +86,7 @@ fn a_power_cut_in_a_conversion_leaves_no_plain_segment_and_the_next_conversion_w
                     let again = image.duplicate();
                     let converted = is_converted(&image, &place);
                     counts[usize::from(converted)] += 1;
-                    // Whatever remained, the next conversions work.
+                    // The next conversions work with all the files that may remain.
                     let from = converted.then_some("new");
                     convert_on(&again, from, Form::Ledger, "new")
                         .unwrap_or_else(|e| panic!("{place}, again: {e}"));

@@ -1,4 +1,4 @@
-//! Files that somebody made on purpose: what reading them costs, and numbers at their bounds.
+//! Files that were made on purpose: the cost of reading them, and numbers at their limits.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use codex_storage::sync::atomic::{AtomicU64, Ordering};
 use codex_storage::vfs::{CallKind, Mode, Observed, Open, Vfs};
 use codex_storage::{Access, Conversion, Error};
 
-/// A plain ledger without commits, in service.
+/// Returns a plain ledger without commits, in service.
 fn blank() -> (Bed, Vec<u8>) {
     let bed = Bed::mem(Form::Ledger, false);
     drop(Store::open(bed.config()).unwrap());
@@ -40,7 +40,7 @@ fn chain(len: usize, with_groups: bool) -> (Bed, Vec<u8>) {
     (bed, file)
 }
 
-/// How many bytes an opening reads of a file with these bytes, in how many calls, and its outcome.
+/// Returns the number of bytes and calls with which an opening reads these bytes, and its result.
 fn cost(bed: &Bed, file: &[u8]) -> (u64, u64, codex_storage::Result<Store>) {
     let vfs = mem_with(&[(NAME.to_owned(), file.to_vec())]);
     let counts = Arc::new([AtomicU64::new(0), AtomicU64::new(0)]);
@@ -105,8 +105,8 @@ fn put_for(form: Form, vfs: &Vfs, name: &str, bytes: &[u8]) {
     file.sync().unwrap();
 }
 
-/// The numbers of a header, at their bounds and beyond, under a checksum that fits: an error that
-/// is named, or a store that works.
+/// The numbers of a header at their limits and beyond, with a correct checksum: a typed error, or a
+/// store that works.
 #[test]
 fn header_numbers_at_their_bounds_never_overflow() {
     let (mut refused, mut works) = (0, 0);
@@ -137,7 +137,7 @@ fn header_numbers_at_their_bounds_never_overflow() {
                         store.close()?;
                         Store::open(bed.config())?.close()
                     });
-                    // No store is made into one that cannot be read.
+                    // No store is converted into one that cannot be read.
                     if let Ok(before) = before {
                         let place = format!("{name}, {to} at {at}, then {outcome:?}");
                         let after = Store::open(config).unwrap_or_else(|e| panic!("{place}: {e}"));
@@ -156,7 +156,7 @@ fn header_numbers_at_their_bounds_never_overflow() {
     assert!(refused > 60 && works > 20, "{refused}, {works}");
 }
 
-/// A store of this form without entries, whose last commit is `seq`.
+/// Returns a store of this form without entries, whose last commit is `seq`.
 fn empty_at(form: Form, seq: u64) -> Bed {
     let bed = Bed::mem(form, false);
     drop(Store::open(bed.config()).unwrap());
@@ -196,7 +196,7 @@ fn a_store_with_the_last_commit_takes_no_more_and_stays_readable() {
                 assert_eq!(made, if round == 0 { left } else { 0 }, "{place}");
                 store.close().unwrap_or_else(|e| panic!("{place}: {e}"));
             }
-            // In each other form there is no room for one commit more, or it can be read too.
+            // Every other form has no room for one more commit, or can also be read.
             for to in [Form::Ledger, Form::Snapshot, Form::Wal] {
                 let conversion = Conversion { form: Some(to), keys: None };
                 let mut config = config.clone();

@@ -1,8 +1,8 @@
 //! Power cuts, failing calls and killed processes at every call of short sequences, in each form.
 //!
-//! `CODEX_SCALE` multiplies the sequences of each row and the images of each cut, `CODEX_SEED`
-//! chooses the order of the sequences and the samples. A row prints what it ran, and has floors
-//! under it.
+//! `CODEX_SCALE` multiplies the sequences of each row and the images of each cut. `CODEX_SEED`
+//! chooses the order of the sequences and the samples. A row prints its counts and fails if they
+//! are below its floors.
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ rows! {
     ledger_sealed: Ledger, true;
 }
 
-/// Before every call that follows a change, all that a power cut could leave is recovered.
+/// Recovers all that a power cut could leave, before every call that follows a change.
 fn power_cuts(form: Form, sealed: bool) {
     let row = Arc::new(Row::new(form, sealed));
     for number in row.numbers(SEQUENCES_CUT) {
@@ -59,14 +59,14 @@ fn power_cuts(form: Form, sealed: bool) {
     let [cuts, images, twice] = counts.map(|count| count.load(Ordering::Relaxed));
     let during = row.counts.during_recovery.load(Ordering::Relaxed);
     let sequences = row.counts.sequences.load(Ordering::Relaxed);
-    // Each sequence has cuts, most cuts leave several disks, and one in eight is recovered in each
-    // of these ways.
+    // Each sequence has cuts, most cuts leave several disks, and one of eight disks is recovered in
+    // each of these ways.
     assert!(cuts >= 10 * sequences && images >= 2 * cuts, "{:?}", row.counts);
     assert!(20 * twice >= images && 10 * during >= images, "{:?}", row.counts);
 }
 
-/// At every call an error: nothing that was promised is lost, nothing that failed comes back, and
-/// what is read after opening in the same boot survives the power cut that follows.
+/// An error at every call: no promised commit is lost, no failed commit returns, and all commits
+/// that are read in the same boot survive the next power cut.
 fn failing_calls(form: Form, sealed: bool) {
     let row = Row::new(form, sealed);
     for number in row.numbers(SEQUENCES_FAILED) {
@@ -83,7 +83,7 @@ fn failing_calls(form: Form, sealed: bool) {
     assert!(failures >= 10 * sequences, "{:?}", row.counts);
 }
 
-/// What a row runs, and how much it ran.
+/// The runs of a row, and their counts.
 struct Row {
     form: Form,
     sealed: bool,
@@ -116,12 +116,12 @@ impl Row {
         }
     }
 
-    /// The short sequences in order, then the others in an order that the seed determines; `count`
-    /// of them, scaled.
+    /// Returns the short sequences in order, then the others in an order from the seed, `count` in
+    /// total, scaled.
     fn numbers(&self, count: usize) -> impl Iterator<Item = usize> + use<> {
         let short = STEPS.len();
         let rest = SEQUENCES - short;
-        // 7 does not divide the 1872 others: each of them comes once.
+        // 7 does not divide the number of the others, 1872, so each of them occurs once.
         let start = self.seed as usize % rest;
         let all = (0..short).chain((0..rest).map(move |n| short + (start + n * 7) % rest));
         all.take(scaled(count).max(short))
@@ -132,7 +132,7 @@ impl Row {
         println!("{what}, {}{sealed}, seed {}: {:?}", self.form, self.seed, self.counts);
     }
 
-    /// As [`Row::bed`], under a key that was found to open it.
+    /// Like [`Row::bed`], under a key that opened the store before.
     fn bed_under(&self, disk: &FaultDir, keys: Option<&Arc<dyn Keys>>) -> Bed {
         Bed { keys: keys.cloned(), ..self.bed(disk) }
     }
@@ -157,7 +157,7 @@ impl Row {
         let last = AtomicU64::new(0);
         let mut bed = self.bed(&disk);
         bed.vfs = Observed::vfs(&bed.vfs, move |call| {
-            // The calls since the last look that changed something, or what was promised.
+            // The calls since the last check that changed the disk or the promises.
             let is_new = std::mem::take(&mut shared.lock().is_new);
             if is_new || last.swap(0, Ordering::Relaxed) == 1 {
                 row.cut(&inner, &shared, number, &call.to_string());
@@ -171,7 +171,7 @@ impl Row {
         self.cut(&disk, &model, number, "the end");
     }
 
-    /// Recovers everything that a power cut now could leave.
+    /// Recovers all disks that a power cut now could leave.
     fn cut(&self, disk: &FaultDir, model: &Mutex<Model>, number: usize, call: &str) {
         self.counts.cuts.fetch_add(1, Ordering::Relaxed);
         let mut images = disk.crash_images(&self.choice(self.images_max));
@@ -197,7 +197,7 @@ impl Row {
         }
     }
 
-    /// Opens the disk for writing and holds it to the model.
+    /// Opens the disk for writing and compares it with the model.
     fn recovers(&self, disk: &FaultDir, model: &Model) -> usize {
         self.recovers_under(disk, model).0
     }
@@ -211,7 +211,7 @@ impl Row {
         (holds(&store, model), key)
     }
 
-    /// What was recovered is the same a second time, after another power cut, opens with the same
+    /// Checks that the recovered store is the same after another power cut, opens with the same
     /// key, and takes writes.
     fn recovers_again(&self, disk: &FaultDir, found: usize, key: Option<&Arc<dyn Keys>>) {
         self.counts.twice.fetch_add(1, Ordering::Relaxed);
@@ -231,7 +231,7 @@ impl Row {
         assert_eq!((&store.map, store.recovered.clean), (&map, true));
     }
 
-    /// A power cut within recovery.
+    /// A power cut during recovery.
     fn recovers_from_cut(&self, disk: &FaultDir, model: &Model) {
         let calls = self.calls_of_recovery(disk, model);
         let side = if self.random.below(2) == 0 { Side::Before } else { Side::After };
@@ -243,7 +243,7 @@ impl Row {
         }
     }
 
-    /// An error within recovery, another try in the same boot, and a power cut.
+    /// An error during recovery, another attempt in the same boot, and a power cut.
     fn recovers_from_failure(&self, disk: &FaultDir, model: &Model) {
         self.counts.during_recovery.fetch_add(1, Ordering::Relaxed);
         let calls = self.calls_of_recovery(disk, model);
@@ -266,7 +266,7 @@ impl Row {
         probe.calls()
     }
 
-    /// Runs the sequence with an error at one call; whether there was such a call.
+    /// Runs the sequence with an error at one call. Returns whether there was such a call.
     fn run_with_failure(&self, number: usize, level: Durability, call: u64) -> bool {
         let faults = [Fault::Eio, Fault::Enospc, Fault::Eintr, Fault::ShortWrite(3)];
         let fault = faults[self.random.below(4) as usize];
@@ -302,8 +302,8 @@ impl Row {
         let found = self.recovers(&same_boot, &model);
         for image in same_boot.crash_images(&self.choice(6)) {
             self.counts.images.fetch_add(1, Ordering::Relaxed);
-            // The name of an envelope whose folder could not be synced may be lost even after it
-            // was read: the earlier key opens the store then, and finds the same commits.
+            // If the directory of a new envelope could not be synced, its name may be lost even
+            // after it was read. The earlier key then opens the store, and finds the same commits.
             let after = self.recovers(&image, &model);
             assert_eq!(after, found, "found in the same boot, then cut");
         }
@@ -312,10 +312,10 @@ impl Row {
     }
 }
 
-/// Says where a test was when it failed.
+/// Prints the place of a test when it fails.
 struct Context {
     what: String,
-    /// The disk whose calls around this one are shown.
+    /// The disk whose calls around this one are printed.
     around: Option<(FaultDir, u64)>,
 }
 
@@ -342,6 +342,6 @@ impl Drop for Context {
     }
 }
 
-/// How many sequences are run with power cuts, and how many with failing calls.
+/// The number of sequences that run with power cuts, and the number with failing calls.
 const SEQUENCES_CUT: usize = 40;
 const SEQUENCES_FAILED: usize = 24;

@@ -1,4 +1,4 @@
-//! Every bit flipped, bytes and sectors overwritten, frames moved: an error by name, or a report.
+//! Flipped bits, overwritten bytes and sectors, moved frames: each gives a typed error or a report.
 
 use codex_storage::storage::Durability;
 use codex_storage::vfs::SeededEntropy;
@@ -9,7 +9,7 @@ use crate::common::log::{Sample, dense, model, put};
 use crate::common::store::Store;
 use crate::common::{scaled, seed, stride};
 
-/// What reading damaged bytes may give where nothing proves them: counted apart.
+/// The results of reading damaged bytes that nothing proves, with their counts.
 #[derive(Debug, Default)]
 struct Unproven {
     errors: u32,
@@ -52,7 +52,7 @@ fn check(
     }
 }
 
-/// A sample, its values, and up to where a later frame or a close mark proves its bytes.
+/// A sample, its values, and the offset up to which a later frame or a close mark proves its bytes.
 fn samples() -> Vec<(Sample, Vec<Vec<u8>>, usize)> {
     let mut all = Vec::new();
     for sealed in [false, true] {
@@ -68,7 +68,7 @@ fn samples() -> Vec<(Sample, Vec<Vec<u8>>, usize)> {
     all
 }
 
-/// A ledger with a torn tail in the middle, and a resume frame behind it.
+/// A ledger with a torn tail in the middle, and a resume frame after it.
 fn with_gap(sealed: bool, values: &[Vec<u8>]) -> (Sample, Vec<Vec<u8>>, usize) {
     let torn = Sample::new(sealed, Durability::Sync, &values[..3], false);
     let mut bytes = torn.bytes.clone();
@@ -86,10 +86,11 @@ fn with_gap(sealed: bool, values: &[Vec<u8>]) -> (Sample, Vec<Vec<u8>>, usize) {
     (sample, values, end)
 }
 
-/// Whether a change of this byte can be noticed: not in a tail that a recovery has cut.
+/// Returns whether a change of this byte can be noticed. It cannot in a tail that a recovery has
+/// cut.
 fn counts(sample: &Sample, at: usize) -> bool {
     let in_gap = |pair: &[usize]| {
-        // A resume frame begins at a multiple of 512 behind the tail.
+        // A resume frame begins at a multiple of 512 after the tail.
         let [start, end] = [pair[0], pair[1]];
         (start..end).step_by(64).any(|resume| {
             let is_resume = sample.bytes[resume..].starts_with(b"CDXF\x02");
@@ -141,7 +142,7 @@ fn every_byte_to_00_or_ff_and_every_zeroed_sector_is_an_error_unless_nothing_pro
             let was = bytes[sector..until].to_vec();
             bytes[sector..until].fill(0);
             if bytes[sector..].iter().all(|&byte| byte == 0) {
-                // A tail erased to zeros leaves no trace: what is left is an earlier state.
+                // A tail that was set to zeros leaves no trace. The result is an earlier state.
                 if let Ok(store) = sample.read(&bytes) {
                     assert_eq!(store.map, model(&values, store.recovered.seq));
                 }
@@ -159,11 +160,11 @@ fn every_byte_to_00_or_ff_and_every_zeroed_sector_is_an_error_unless_nothing_pro
 fn moved_frames_are_never_taken_for_what_they_replace() {
     let mut cases = 0;
     for sealed in [false, true] {
-        // Frames of one length, so that they fit in each other's place.
+        // Frames of the same length, so that each fits the place of another.
         let values: Vec<Vec<u8>> = (0..5).map(|n| dense(n, 120)).collect();
         let other: Vec<Vec<u8>> = (5..10).map(|n| dense(n, 120)).collect();
         let sample = Sample::new(sealed, Durability::Sync, &values, true);
-        // Another store, and this one had its commits been others (an older generation of it).
+        // Another store, and an older generation of this one with other commits.
         let foreign = Sample::with_seed(99, sealed, Durability::Sync, &other, true);
         let older = Sample::with_seed(7, sealed, Durability::Sync, &other, true);
         let frames: Vec<&[u8]> = (1..=5).map(|n| sample.frame(n)).collect();
@@ -194,7 +195,7 @@ fn moved_frames_are_never_taken_for_what_they_replace() {
             for (name, from) in [("foreign", &foreign), ("older", &older)] {
                 let mut spliced = frames.clone();
                 let of_other: Vec<&[u8]> = (1..=5).map(|n| from.frame(n)).collect();
-                // Frames of the first have a salt, and are longer.
+                // The frames of the first have a salt, and are longer.
                 if n > 0 || spliced[0].len() == of_other[0].len() {
                     spliced[n] = of_other[n];
                     spliced.push(close);
@@ -235,7 +236,7 @@ fn every_truncation_gives_an_error_or_exactly_an_earlier_state() {
     }
 }
 
-/// Each header field of a frame at its edges, with checksums that fit.
+/// Each header field of a frame at its limits, with correct checksums.
 #[test]
 fn a_frame_header_with_other_fields_is_an_error_under_a_right_checksum() {
     let values: Vec<Vec<u8>> = (0..3).map(|n| dense(n, 100)).collect();
@@ -260,7 +261,7 @@ fn a_frame_header_with_other_fields_is_an_error_under_a_right_checksum() {
                     }
                     resum_frame_head(&mut bytes, at);
                     let refused = sample.read(&bytes);
-                    // The chain holds the next frame to this one's checksum.
+                    // The chain value of the next frame depends on the checksum of this one.
                     assert!(
                         matches!(refused, Err(Error::Damaged { .. } | Error::Tampered { .. })),
                         "field {field} of frame {n} to {to}: {refused:?}"

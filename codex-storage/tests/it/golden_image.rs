@@ -1,5 +1,5 @@
-//! Images of format version 1, and the logs that continue them: this build makes them byte for
-//! byte, and reads them.
+//! Images of format version 1 and the logs that continue them. This build writes the same bytes,
+//! and reads them.
 
 use std::sync::Arc;
 
@@ -56,7 +56,7 @@ fn a_golden_wal_with_two_segments_is_made_and_read_the_same() {
     }
 }
 
-/// Entries of all kinds: empty, binary, beyond one block, and a removal.
+/// Returns entries of all kinds: empty, binary, longer than a block, and a removal.
 fn fill(store: &mut Store) {
     let large = vec![0x5A; 70_000];
     store.set("", "the empty key").unwrap();
@@ -70,7 +70,8 @@ fn fill(store: &mut Store) {
     store.commit(&[&[Op::Remove { key: b"gone" }]]).unwrap();
 }
 
-/// Makes the store, closes it, compares each of its files with the golden one, and reads those.
+/// Makes the store, closes it, compares each of its files with the golden file, and reads the
+/// golden files.
 fn check(name: &str, form: Form, sealed: bool, make: impl Fn(&Bed) -> Store) {
     let mut bed = Bed::new(Vfs::mem(3_001), form, false);
     if sealed {
@@ -93,7 +94,7 @@ fn check(name: &str, form: Form, sealed: bool, make: impl Fn(&Bed) -> Store) {
     assert_eq!((verified.seq, verified.anchor), (anchor.seq, Some(anchor)));
 }
 
-/// `wal.db` for the image and `wal.segment-3.log` for a segment.
+/// Returns `wal.db` for the image, and `wal.segment-3.log` for a segment.
 fn golden_name(name: &str, file: &str) -> String {
     match file.strip_prefix("app.db.wal.") {
         Some(digits) => format!("{name}.segment-{}.log", digits.trim_start_matches('0')),

@@ -1,4 +1,4 @@
-//! Ledgers of format version 1: this build makes them byte for byte, and reads them.
+//! Ledgers of format version 1. This build writes the same bytes, and reads them.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::common::seal::ToyKeys;
 use crate::common::store::Store;
 use crate::common::{Bed, NAME, bytes, golden};
 
-/// A ledger with one of everything: several commits in a frame, each kind of record, lazy frames,
-/// a torn tail and the resume frame behind it, a clean close.
+/// A ledger with each case: several commits in a frame, each kind of record, lazy frames, a torn
+/// tail with the resume frame after it, and a clean close.
 fn make(sealed: bool) -> Bed {
     let clock = SimClock::new();
     let vfs = Vfs { clock: Arc::new(clock.clone()), ..Vfs::mem(2_001) };
@@ -69,7 +69,7 @@ fn a_ledger_of_version_1_is_made_and_read_as_ever() {
     check("ledger.db", false);
 }
 
-/// Under the cipher of these tests: what is golden is the frame around it.
+/// Under the cipher of these tests. Only the frame around it is golden.
 #[test]
 fn a_sealed_ledger_of_version_1_is_made_and_read_as_ever() {
     check("ledger-toy-seal.db", true);

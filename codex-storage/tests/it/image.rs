@@ -1,4 +1,4 @@
-//! Damaged images: every byte of them counts, and each deviation is an error of its own kind.
+//! Damaged images: every byte is checked, and each kind of damage has its own error.
 
 use codex_storage::batch::Op;
 use codex_storage::storage::{EntrySink, Form, State};
@@ -113,7 +113,7 @@ fn blocks_swapped_dropped_doubled_or_taken_from_another_image_are_refused() {
             doubled.insert(at, blocks[at]);
             is_refused(&bed, &with(&doubled), &format!("block {at} doubled"));
         }
-        // The next image of the same store, in which only the first value differs.
+        // The next image of the same store, with another value of the first entry.
         let mut store = Store::open(bed.config()).unwrap();
         store.set("", "another value").unwrap();
         store.close().unwrap();
@@ -139,8 +139,8 @@ fn a_forged_length_costs_no_memory() {
     assert!(at_block, "{refused}");
 }
 
-/// Numbers in the header at their extremes, under a checksum that is right: an error of a known
-/// kind or the same state, never another one and no panic.
+/// Numbers in the header at their limits, with a correct checksum: an error of a known kind or the
+/// same state, never another state and never a panic.
 #[test]
 fn header_fields_at_their_extremes_never_give_another_state() {
     let fields =
@@ -252,7 +252,7 @@ fn an_image_is_repaired_from_the_header_that_is_left() {
             for fill in [vec![0; 512], vec![0xA5; 512], flipped(&whole[at..at + 512])] {
                 let mut damaged = whole.clone();
                 damaged[at..at + 512].copy_from_slice(&fill);
-                // A backup is mended like a store.
+                // A backup is repaired like a store.
                 for name in [NAME, "app.db.bak.1"] {
                     let copy = bed.copy();
                     put(&copy.vfs, name, &damaged);
@@ -294,7 +294,8 @@ fn a_forged_second_header_is_refused_by_reading_and_by_repair() {
             if forged != whole {
                 is_refused(&bed, &forged, &format!("byte {at} of the second header"));
             }
-            // The link to the log, and of a plain image what only its owner could tell.
+            // The link to the log, and the bytes of a plain image that only a key could
+            // authenticate.
             let is_covered =
                 bed.keys.is_some() && !(72..80).contains(&at) && !(88..96).contains(&at);
             forged[..512].fill(0);
@@ -332,7 +333,7 @@ fn an_image_with_a_bad_first_sector_is_repaired() {
             let bad = Calls::of(CallKind::Read).on(NAME).at(0..512);
             disk.fail_on(bad, 0, Fault::Eio, Lasting::Sticky, Side::Before);
             let refused = Store::open(bed.config()).unwrap_err();
-            // An error of reading may pass, so it is not called damage.
+            // An error of reading may be temporary, so it is not reported as damage.
             let names = matches!(&refused, Error::Io { action, .. }
                 if action.contains("`repair_header`"));
             assert!(names, "{refused}");
@@ -343,7 +344,7 @@ fn an_image_with_a_bad_first_sector_is_repaired() {
     }
 }
 
-/// A log has one header.
+/// A log has only one header.
 #[test]
 fn a_ledger_is_not_repaired_and_says_so() {
     let bed = Bed::mem(Form::Ledger, false);
@@ -360,7 +361,7 @@ fn a_ledger_is_not_repaired_and_says_so() {
     assert_eq!(bed.vfs.dir.metadata("b.db.lock").unwrap(), None);
 }
 
-/// A section of a kind that this build does not know, and one that comes twice.
+/// A section of an unknown kind, and a section that occurs twice.
 #[test]
 fn unknown_and_doubled_sections_are_refused() {
     let bed = small_images().remove(0);
@@ -437,7 +438,7 @@ fn open_with(bed: &Bed, image: &[u8]) -> Result<Store> {
     opened
 }
 
-/// Opening and verifying refuse the image, each with an error that says what is wrong with it.
+/// Checks that opening and verifying refuse the image, each with an error that names the fault.
 fn is_refused(bed: &Bed, image: &[u8], what: &str) {
     let opened = open_with(bed, image).map(|_| ());
     let mut copy = Bed::mem(bed.form, false);

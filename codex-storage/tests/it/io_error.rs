@@ -1,4 +1,5 @@
-//! An error at every call that a ledger makes: typed, and either nothing changed or in doubt.
+//! An error at every call of a ledger: it is typed, and either nothing has changed or a commit is
+//! in doubt.
 
 use codex_storage::batch::Op;
 use codex_storage::storage::{Durability, Form};
@@ -10,7 +11,7 @@ use crate::common::log::{dense, model, put};
 use crate::common::store::Store;
 use crate::common::{Bed, NAME, seed};
 
-/// What a script has done: values that were acknowledged, and one that may be there or not.
+/// The result of a script: the acknowledged values, and one that may or may not be found.
 #[derive(Debug, Default)]
 struct Done {
     acknowledged: Vec<Vec<u8>>,
@@ -19,7 +20,7 @@ struct Done {
     silent_from: Option<u64>,
 }
 
-/// Commits `value`, trying again as long as an error says that nothing changed.
+/// Commits `value`, and tries again while an error means that nothing has changed.
 fn commit(disk: &FaultDir, store: &mut Store, value: Vec<u8>, done: &mut Done) -> Result<()> {
     let n = done.acknowledged.len() as u64 + 1;
     for _ in 0..3 {
@@ -43,7 +44,7 @@ fn commit(disk: &FaultDir, store: &mut Store, value: Vec<u8>, done: &mut Done) -
     Err(Error::Contradiction("the error stays"))
 }
 
-/// Creates, commits small and large values, closes, opens again, commits.
+/// Creates, commits small and large values, closes, opens again, and commits.
 fn script(disk: &FaultDir, bed: &Bed, done: &mut Done) -> Result<()> {
     let mut store = Store::open(bed.config())?;
     for len in [10, 3000, 80_000] {
@@ -100,7 +101,7 @@ fn an_error_at_any_call_changes_nothing_or_is_in_doubt() {
     assert!(cases > 500, "only {cases} cases");
 }
 
-/// Nothing is written, cut or renamed once a commit is in doubt.
+/// No file is written, cut or renamed after a commit is in doubt.
 fn check_silence(disk: &FaultDir, done: &Done, what: &str) {
     let Some(from) = done.silent_from else { return };
     let loud = disk.trace().into_iter().find(|call| call.index >= from && call.kind.changes());
@@ -171,7 +172,7 @@ fn a_full_disk_that_shows_only_at_the_sync_loses_no_acknowledged_commit() {
                 Err(error) => break error,
             }
         };
-        // Space is allocated before it is written to, so nothing is ever in doubt.
+        // Space is allocated before it is written to, so no commit is ever in doubt.
         assert!(matches!(refused, Error::NoSpace { .. }), "{refused}");
         drop(store);
         disk.cut_power();

@@ -1,4 +1,4 @@
-//! What only a ledger has: times, the chain of digests, the reading of its past.
+//! The parts that only a ledger has: times, the chain of digests, and reading its past.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::common::log::{Sample, dense, model, put};
 use crate::common::store::Store;
 use crate::common::{Bed, NAME, bytes, keys};
 
-/// A ledger in memory and the clock it goes by.
+/// A ledger in memory, and its clock.
 fn timed(sealed: bool) -> (Bed, SimClock) {
     let clock = SimClock::new();
     let vfs = Vfs { clock: Arc::new(clock.clone()), ..Vfs::mem(5) };
@@ -106,7 +106,7 @@ fn an_anchor_may_name_any_commit_of_a_group() {
     }
 }
 
-/// Changes one byte of a plain ledger and makes every checksum of its frame fit.
+/// Changes one byte of a plain ledger, and corrects every checksum of its frame.
 fn forge(sample: &Sample, n: usize, at: usize) -> Vec<u8> {
     let mut bytes = sample.bytes.clone();
     let frame = sample.ends[n - 1];
@@ -119,7 +119,8 @@ fn forge(sample: &Sample, n: usize, at: usize) -> Vec<u8> {
 fn a_commit_changed_under_right_checksums_breaks_the_chain() {
     let values = [dense(1, 40), dense(2, 40)];
     let sample = Sample::new(false, Durability::Sync, &values, false);
-    // In the last frame, so that no later one refuses it by its chain value: time, digest, record.
+    // In the last frame, so that no later frame refuses it by its chain value: time, digest,
+    // record.
     for at in [8, 15, 16, 47, 56, 70] {
         let refused = sample.read(&forge(&sample, 2, at));
         let offset = sample.ends[1] as u64;
@@ -159,7 +160,7 @@ fn the_past_is_read_up_to_any_commit_and_cut_into_a_ledger_of_its_own() {
             })
             .unwrap();
             assert_eq!(seen, upto.min(6));
-            // The fourth and the fifth are one group, which is not divided.
+            // The fourth and the fifth commit are one group, which is not divided.
             assert_eq!(cut.seq, if upto == 4 { 3 } else { upto.min(6) });
             let copy = Bed { vfs: Vfs::mem(6), ..bed.clone() };
             let file = copy.vfs.dir.open(NAME, Open::CreateNew(Mode::Private)).unwrap();
@@ -271,7 +272,7 @@ fn a_reader_reports_a_torn_tail_and_leaves_it() {
     assert_eq!(bytes(&config.vfs, NAME)[resume..resume + 5], *b"CDXF\x02");
 }
 
-/// An operation that a test owns.
+/// An operation with owned bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Change {
     Set(Vec<u8>, Vec<u8>),
@@ -312,7 +313,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// Sessions of groups of batches of changes; and whether each session ends cleanly.
+/// Sessions of groups of batches of operations, and whether each session ends with a close.
 type Sessions = Vec<(bool, bool, Vec<Vec<Vec<Change>>>)>;
 
 fn sessions() -> impl Strategy<Value = Sessions> {

@@ -1,4 +1,4 @@
-//! The tests of the three forms and of the disks below them, one module a subject.
+//! The tests of the three forms and of the disks below them, one module for each subject.
 #![allow(
     missing_docs,
     clippy::cast_possible_truncation,

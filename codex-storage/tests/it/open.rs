@@ -1,4 +1,4 @@
-//! Opening on a real disk: what may stand at the path, modes of files, locks between processes.
+//! Opening on a real disk: files that may be at the path, modes of files, locks between processes.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
@@ -15,7 +15,7 @@ use crate::common::{Bed, NAME};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 
-/// A folder may hold a hundred thousand other files.
+/// The directory may contain a hundred thousand other files.
 #[test]
 fn opening_an_existing_store_lists_no_folder() {
     for form in FORMS {
@@ -49,7 +49,8 @@ fn a_directory_a_symbolic_link_and_a_fifo_are_refused_by_what_they_are() {
     let dir = tempfile::tempdir().unwrap();
     let path = |name: &str| dir.path().join(name);
     std::fs::create_dir(path("folder.db")).unwrap();
-    // A link even to a good store: what replaces a file would replace the link.
+    // A link is refused even if its target is a good store, because a new file would replace the
+    // link.
     Store::open(config(dir.path(), NAME, Form::Wal)).unwrap().close().unwrap();
     symlink(path(NAME), path("link.db")).unwrap();
     symlink(path("nowhere"), path("dangling.db")).unwrap();

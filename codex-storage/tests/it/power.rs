@@ -1,4 +1,4 @@
-//! The power goes off before and after every call that a log makes, during recovery too.
+//! A power cut before and after every call of a log, also during recovery.
 
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
@@ -8,23 +8,24 @@ use codex_storage::{Error, Result};
 use crate::common::store::{Map, Store};
 use crate::common::{Bed, scaled, seed};
 
-/// How far a script came.
+/// The progress of a script.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Progress {
-    /// Commits whose durability was acknowledged, at the level `Sync` or by a flush.
+    /// The number of commits whose durability was acknowledged, by level `Sync` or by a flush.
     durable: u64,
-    /// Commits that were handed over, acknowledged or not.
+    /// The number of commits that were passed to the store, acknowledged or not.
     begun: u64,
 }
 
-/// The key and the value of commit `n`: of all lengths around a sector, some with many zeros.
+/// Returns the key and the value of commit `n`. Their lengths are around that of a sector, and some
+/// have many zeros.
 fn entry(n: u64) -> (Vec<u8>, Vec<u8>) {
     let len = [3, 700, 60, 1500, 0, 400][n as usize % 6];
     let fill = if n % 4 == 3 { 0 } else { 0x30 + n as u8 };
     (format!("key {n}").into_bytes(), vec![fill; len])
 }
 
-/// The state after `commits` commits.
+/// Returns the state after `commits` commits.
 fn model(commits: u64) -> Map {
     Map((1..=commits).map(entry).collect())
 }
@@ -39,7 +40,7 @@ fn put(store: &mut Store, level: Durability, progress: &mut Progress) -> Result<
     Ok(())
 }
 
-/// Opens, commits three times, closes, opens again, commits, and leaves without closing.
+/// Opens, commits three times, closes, opens again, commits, and drops the store without a close.
 fn script(bed: &Bed, level: Durability, progress: &mut Progress) -> Result<()> {
     let mut store = Store::open(bed.at(level))?;
     for n in 0..3 {
@@ -56,7 +57,7 @@ fn script(bed: &Bed, level: Durability, progress: &mut Progress) -> Result<()> {
     put(&mut store, level, progress)
 }
 
-/// What a store must be that was found after a power cut: `k` commits, in order, and whole.
+/// Checks a store that was found after a power cut: it has the first `k` commits, complete.
 fn check(disk: &FaultDir, bed: &Bed, progress: Progress, what: &str) -> u64 {
     let bed = Bed { vfs: disk.vfs(seed() + 77), ..bed.clone() };
     let store = match Store::open(bed.config()) {
@@ -72,7 +73,7 @@ fn check(disk: &FaultDir, bed: &Bed, progress: Progress, what: &str) -> u64 {
     found
 }
 
-/// Opens once more, commits, and opens again: recovery has left a whole store.
+/// Opens again, commits, and opens again, to show that recovery has left a complete store.
 fn check_goes_on(disk: &FaultDir, bed: &Bed, found: u64, what: &str) {
     let bed = Bed { vfs: disk.vfs(seed() + 99), ..bed.clone() };
     let mut store = Store::open(bed.config()).unwrap_or_else(|e| panic!("{what}: again: {e}"));
@@ -89,7 +90,7 @@ fn few(images_max: usize, seed: u64) -> CrashChoice {
     CrashChoice { seed, images_max, samples: images_max as u64 / 2, ..CrashChoice::default() }
 }
 
-/// How many calls the script makes when nothing happens.
+/// Returns the number of calls of the script without a fault.
 fn calls_of(bed: &Bed, level: Durability) -> u64 {
     let disk = FaultDir::new();
     let bed = Bed { vfs: disk.vfs(seed()), ..bed.clone() };
@@ -147,7 +148,7 @@ fn a_power_cut_during_recovery_two_levels_deep_changes_nothing() {
     assert!(images > scaled(400), "only {images} images");
 }
 
-/// Cuts the power at every call of the recovery of a few images, `depth` times in a row.
+/// Cuts the power at every call of the recovery of some images, `depth` times in a row.
 fn cut_again(
     disk: &FaultDir,
     bed: &Bed,
@@ -169,7 +170,7 @@ fn cut_again(
             let copy = image.duplicate();
             copy.cut_power_at(cut, Side::After);
             let bed = Bed { vfs: copy.vfs(random.next_u64()), ..bed.clone() };
-            // A recovery that was cut short may have made more durable, never less.
+            // An interrupted recovery may have made more commits durable, never fewer.
             let opened = Store::open(bed.config());
             let least = Progress { durable: progress.durable, begun: found };
             let least = if opened.is_ok() { Progress { durable: found, ..least } } else { least };
@@ -200,7 +201,7 @@ fn what_was_read_after_a_failed_sync_survives_a_later_power_cut() {
             let bed = Bed { vfs: disk.vfs(seed()), ..bed.clone() };
             let mut progress = Progress::default();
             let failed = script(&bed, level, &mut progress).is_err();
-            // The same boot: the cache still shows what the sync has lost.
+            // In the same boot the cache still shows the bytes that the sync has lost.
             disk.clear_plan();
             let reopened = disk.crash_process();
             let what = format!("sync {nth} failed, {level:?}");

@@ -1,4 +1,4 @@
-//! An opening that writes nothing changes no file, and works where nothing can be written.
+//! An opening that writes nothing changes no file, and also works if nothing can be written.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use codex_storage::storage::Form;
 use codex_storage::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Space};
 use codex_storage::vfs::{CallKind, Vfs};
 
-/// What happened to a store before it is opened.
+/// The past of a store before it is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Past {
-    /// It was closed with nothing in it.
+    /// It was closed without entries.
     Empty,
-    /// It was closed into its image, if the form does that.
+    /// It was closed into its image, if the form can.
     Small,
     /// It was closed with a mark in its log, if the form has one.
     Large,
@@ -33,7 +33,7 @@ fn config(vfs: &Vfs, form: Form, past: Past) -> codex_storage::Config {
     config
 }
 
-/// A closed store with this past.
+/// Returns a closed store with this past.
 fn disk(form: Form, past: Past) -> FaultDir {
     let disk = FaultDir::new();
     let mut store = Store::open(config(&disk.vfs(1), form, past)).unwrap();
@@ -50,7 +50,7 @@ fn disk(form: Form, past: Past) -> FaultDir {
     disk
 }
 
-/// The names, lengths, times and bytes of all files, the lock's too.
+/// Returns the names, lengths, times and bytes of all files, including the lock file.
 fn all_of(disk: &FaultDir) -> Vec<(String, u64, i64, Vec<u8>)> {
     let dir = disk.vfs(9).dir;
     let mut names = dir.list().unwrap();
@@ -80,7 +80,7 @@ fn opening_and_closing_without_a_write_leaves_every_file_as_it_was() {
                 assert!(all_of(&disk) == before, "{form} {past:?}");
                 cases += 1;
             }
-            // Dropped without a close, too.
+            // Also if it is dropped without a close.
             drop(Store::open(config(&disk.vfs(2), form, past)).unwrap());
             assert!(all_of(&disk) == before, "{form} {past:?}");
         }
@@ -100,7 +100,7 @@ fn an_opening_writes_nothing_on_a_full_disk_and_the_first_write_tells_of_it() {
             let refused = store.set("c", &"x".repeat(5_000));
             assert!(matches!(refused, Err(Error::NoSpace { .. })), "{form} {past:?}: {refused:?}");
             assert!(store.storage.poisoned().is_none());
-            // With room again it goes on.
+            // If there is space again, commits continue.
             disk.set_space(Space::Unlimited);
             store.set("c", "3").unwrap();
             let map = store.map.clone();
@@ -130,13 +130,14 @@ fn a_segment_that_cannot_be_removed_costs_no_images() {
     }
     assert_eq!(store.storage.stats().images, 1, "200 commits of a few bytes");
     assert_eq!(bed.vfs.dir.list().unwrap().len(), files);
-    // A checkpoint on request writes an image for what is new, and removes what can be removed.
+    // A requested checkpoint writes an image for new commits, and removes the files that can be
+    // removed.
     disk.clear_plan();
     store.checkpoint().unwrap();
     assert_eq!(store.storage.stats().images, 2);
     let segments = || bed.vfs.dir.list().unwrap().iter().filter(|n| n.contains(".wal.")).count();
     assert_eq!(segments(), 1);
-    // Without anything new it only tries the removal again.
+    // Without new commits it only tries the removal again.
     let removals = Calls::of(CallKind::Remove).on("*.wal.*");
     disk.fail_on(removals, 1, Fault::Eio, Lasting::Once, Side::Before);
     store.set("a", "last").unwrap();
@@ -158,21 +159,21 @@ fn a_note_of_another_boot_or_of_another_image_is_not_believed() {
         renames
     };
     assert_eq!(images(&disk), 0);
-    // A handle that dies without closing leaves another image than the note tells.
+    // A handle that is dropped without a close leaves another image than the one in the note.
     let mut store = Store::open(bed.config()).unwrap();
     store.set("c", "3").unwrap();
     drop(store);
     assert_eq!(images(&disk), 1, "the image gets its name once more");
-    // So does a lock file that was removed, or emptied by a power cut.
+    // The same holds for a lock file that was removed, or emptied by a power cut.
     Store::open(bed.config()).unwrap().close().unwrap();
     assert_eq!(images(&disk), 0);
     bed.vfs.dir.remove(&format!("{NAME}.lock")).unwrap();
     assert_eq!(images(&disk), 1);
 }
 
-/// A disk with so many free blocks of 4 KiB beside what is on it.
+/// Returns a disk with this number of free blocks of 4 KiB, besides the blocks in use.
 fn with_free_blocks(disk: &FaultDir, blocks: u64) {
-    // A probe of the same disk tells what is used, by how much is left of a generous limit.
+    // A copy of the same disk with a large limit shows the number of used blocks.
     const LIMIT: u64 = 1 << 30;
     disk.set_space(Space::AtOnce(LIMIT));
     let used = LIMIT - disk.vfs(9).dir.available_bytes().unwrap().unwrap();
@@ -183,8 +184,8 @@ fn is_full<T>(result: &Result<T, Error>) -> bool {
     matches!(result, Err(Error::NoSpace { .. }))
 }
 
-/// Sets until the disk is full, on a disk of `blocks` free blocks, then removes, checkpoints,
-/// closes, opens, removes: see the test. Returns how many sets and checkpoints were made.
+/// Sets keys until the disk with `blocks` free blocks is full, then removes, checkpoints, closes,
+/// opens and removes, as the test describes. Returns the number of sets and checkpoints.
 fn fill_and_free(form: Form, blocks: u64, len: usize) -> (u64, u64) {
     let place = format!("{form}, {blocks} blocks, values of {len}");
     let disk = FaultDir::new();
@@ -241,10 +242,10 @@ fn fill_and_free(form: Form, blocks: u64, len: usize) -> (u64, u64) {
             remove(&mut store, 10 + round, "after opening");
             store.commit(&[&[Op::Clear]]).unwrap_or_else(|e| panic!("{place}: clearing: {e}"));
             images += checkpoint(&mut store);
-            // The simulated disk frees a removed file once its name is durably gone.
+            // The simulated disk frees a removed file when the removal of its name is durable.
             disk.vfs(9).dir.sync().unwrap();
             let again = store.set("again", small);
-            // Below that an image, its copy and two logs do not fit side by side.
+            // With fewer blocks, an image, its copy and two logs do not fit at the same time.
             assert!(again.is_ok() || blocks < 12 && is_full(&again), "{place}: {again:?}");
             store.commit(&[&[Op::Clear]]).unwrap_or_else(|e| panic!("{place}: clearing: {e}"));
             let set = store.set("key 00011", small);
@@ -264,8 +265,8 @@ fn on_a_disk_of_any_size_removing_and_opening_always_work() {
         let smallest = if form == Form::Snapshot { 500 } else { 3 };
         for len in [smallest, 3_000, 20_000] {
             for blocks in (0..30).chain((30..90).step_by(11)) {
-                // Two images fill it, and the simulated disk frees the one that an opening gives
-                // its name again, and has open, only with the next sync of the folder.
+                // Two images fill the disk. The simulated disk frees the one that an opening has
+                // open, and names again, only at the next sync of the directory.
                 if form == Form::Snapshot && blocks == 2 {
                     continue;
                 }

@@ -1,4 +1,4 @@
-//! Changing the key and rekeying, cut short at every call: what opens the store afterwards.
+//! Changing the key and rekeying, interrupted at every call, and the key that opens the store then.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Si
 use codex_storage::vfs::{CallKind, Dir};
 use codex_storage::{Access, Config, Error, Result};
 
-/// More calls than a change of the key makes.
+/// More than the number of calls in a change of key.
 const CALLS: u64 = 20;
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 
@@ -41,7 +41,7 @@ fn store(disk: &FaultDir, form: Form, old: &Arc<dyn Keys>) -> Store {
     store
 }
 
-/// Does it, with commits beside a rekey.
+/// Changes the key, with commits beside a rekey.
 fn replace(store: &mut Store, what: What, new: &Arc<dyn Keys>) -> Result<()> {
     if what == What::Change {
         return store.storage.change_key(&**new);
@@ -55,7 +55,7 @@ fn replace(store: &mut Store, what: What, new: &Arc<dyn Keys>) -> Result<()> {
     store.storage.finish_checkpoint(written)
 }
 
-/// Opens with either key and looks at what is there; which of them did.
+/// Opens with each key and checks the contents. Returns which of the keys opened the store.
 fn opens(
     disk: &FaultDir,
     form: Form,
@@ -72,8 +72,8 @@ fn opens(
                 store.set("after", "value").unwrap();
                 let map = store.map.clone();
                 store.close().unwrap();
-                // No commit rests on a name that a power cut takes back; the key may, if changing
-                // it failed.
+                // The commits do not depend on a name that a power cut can take back. The key may,
+                // if the change has failed.
                 let disk = disk.reboot(Survivors::Nothing);
                 let store = Store::open(config(&disk, form, 8, &pair[n]));
                 let store = store.or_else(|_| Store::open(config(&disk, form, 8, &pair[1 - n])));
@@ -110,7 +110,7 @@ fn the_new_key_opens_the_store_and_the_old_one_no_longer() {
             let mut config = config(&disk, form, 5, &pair[1]);
             config.anchor = Some(anchor);
             let mut store = Store::open(config).unwrap();
-            // And once more, and back.
+            // Changed once more, and back.
             replace(&mut store, what, &pair[0]).unwrap();
             store.close().unwrap();
             assert_eq!(opens(&disk, form, &pair, keys, &place), [true, false]);
@@ -146,7 +146,7 @@ fn a_power_cut_at_every_call_leaves_a_store_that_the_old_or_the_new_key_opens() 
                         assert!(done.is_err() || opened == [false, true], "{place}: {opened:?}");
                         images += 1;
                     }
-                    // Sectors torn at a byte too.
+                    // Also with sectors that are torn at a byte.
                     let choice = CrashChoice { seed: call, images_max: 24, ..Default::default() };
                     for torn in disk.crash_images(&choice) {
                         let place = format!("{form} {what:?} call {call} {side:?}, torn");
@@ -226,7 +226,7 @@ fn an_error_at_every_call_changes_nothing_or_leaves_it_to_the_next_open() {
                 if store.storage.poisoned().is_none() {
                     store.set("goes on", "value").unwrap_or_else(|e| panic!("{place}: {e}"));
                 }
-                // Another process, in the same boot; then the power goes.
+                // Another process opens the store in the same boot. Then the power is cut.
                 let keys = store.map.0.len();
                 opens(&disk.crash_process(), form, &pair, keys, &place);
             }
@@ -254,9 +254,9 @@ fn at_an_interval_what_is_not_durable_yet_is_after_a_rekey() {
     }
 }
 
-/// Rekeys while `beside` is called for each piece of work that is done without the lock and says
-/// how many commits of 8 KiB are made meanwhile. Returns how many these were, and how many bytes
-/// were written to the copy afterwards, while writers wait.
+/// Rekeys, and calls `beside` for each piece of work that runs without the lock. `beside` returns
+/// the number of commits of 8 KiB to make at this time. Returns the number of these commits, and
+/// the number of bytes that were written to the copy afterwards, while writers wait.
 fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u32, u64) {
     let (disk, pair) = (FaultDir::new(), pair());
     let mut config = config(&disk, form, 1, &pair[0]);
@@ -280,7 +280,7 @@ fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u3
     let trace = disk.trace();
     assert!(store.storage.retired().is_some(), "{form}: the old log was closed under the lock");
     assert!(store.storage.retired().is_none());
-    // Neither the space ahead, in pieces of 64 KiB, nor the header.
+    // Without the space ahead, in pieces of 64 KiB, and the header.
     let is_frame = |len| (8 << 10..32 << 10).contains(&len);
     let copied = trace.iter().filter(|call| call.kind == CallKind::Write && is_frame(call.len));
     let copied = copied.map(|call| call.len).sum();
@@ -294,7 +294,7 @@ fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u3
 fn what_is_committed_beside_a_rekey_is_copied_beside_the_writers_but_for_a_little() {
     for form in [Form::Wal, Form::Ledger] {
         for level in [Durability::Sync, Durability::Os] {
-            // A burst, and then half as much as is copied.
+            // A burst of commits, then half as many as are copied.
             let beside = |asked| if asked == 1 { 300 } else { u32::from(asked % 2 == 0) };
             let (made, copied) = busy_rekey(form, level, &beside);
             println!("{form} {level:?}: {made} commits beside, {copied} bytes while writers wait");
@@ -367,7 +367,7 @@ fn repaired(mut bytes: Vec<u8>) -> Vec<u8> {
     bytes
 }
 
-/// The name of the newest segment.
+/// Returns the name of the newest segment.
 fn newest(disk: &FaultDir) -> String {
     let names = disk.list().unwrap().into_iter();
     names.filter(|name| name.contains(".wal.")).max().unwrap()
@@ -377,13 +377,13 @@ fn newest(disk: &FaultDir) -> String {
 fn a_segment_is_no_stray_because_its_header_says_so() {
     let (disk, pair) = (FaultDir::new(), pair());
     let mut store = store(&disk, Form::Wal, &pair[0]);
-    // A checkpoint that a crash cuts short: commits in two segments.
+    // A checkpoint that is interrupted by a crash leaves commits in two segments.
     drop(store.storage.begin_checkpoint(&store.map.clone()).unwrap());
     store.set("in the newest segment", "value").unwrap();
     let image = disk.crash_process();
     let name = newest(&image);
     let genuine = image.peek(&name).unwrap();
-    // Another root id, also with the name of the very root key as the proof.
+    // Another root id, also with the id of the same root key as the proof.
     for (at, to) in (144..160).flat_map(|at| [(at, 0), (at, 1), (at, 2)]) {
         let mut bytes = genuine.clone();
         bytes[at] ^= 1;
@@ -429,7 +429,7 @@ fn a_stray_of_a_rekey_is_reported_and_removed_if_it_proves_itself_and_else_refus
         drop(found);
         assert_eq!(stray, newest(&disk));
         strays += 1;
-        // What the proof covers, and the proof.
+        // The bytes that the proof covers, and the proof.
         let genuine = disk.peek(&stray).unwrap();
         for at in (64..72).chain(96..128).chain(192..208).chain(224..252) {
             let mut bytes = genuine.clone();
@@ -506,7 +506,7 @@ fn after_a_rekey_no_power_cut_brings_back_a_file_that_the_former_key_opens() {
     for form in FORMS {
         let (disk, pair) = (FaultDir::new(), pair());
         let mut store = store(&disk, form, &pair[0]);
-        // Segments that a checkpoint has left over are under the former root too.
+        // The segments that a checkpoint has left are under the former root key too.
         drop(store.storage.begin_checkpoint(&store.map.clone()).unwrap());
         store.set("in another segment", "value").unwrap();
         let root = |bytes: &[u8]| bytes[144..160].to_vec();

@@ -1,5 +1,5 @@
-//! The limit of messages under one key: a log begins a new epoch in time, an image that would
-//! exceed it is refused, and neither costs a commit.
+//! The limit of messages under one key. A log begins a new epoch in time, and an image that would
+//! exceed the limit is refused. Neither loses a commit.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ fn bed(form: Form) -> Bed {
     Bed { keys: Some(keys), ..Bed::new(Vfs::mem(SEED), form, false) }
 }
 
-/// Commits a value that fills a block of an image by itself.
+/// Commits a value that fills a block of an image.
 fn block(store: &mut Store, n: u64) -> Result<()> {
     store.set(&format!("block {n:03}"), &"v".repeat(64 << 10)).map(drop)
 }
@@ -34,7 +34,7 @@ fn is_refused<T: std::fmt::Debug>(done: Result<T>) {
     }
 }
 
-/// Nothing of what was refused is left, and all that was committed is there.
+/// Checks that no file of the refused image is left, and that all commits are found.
 fn is_whole(bed: &Bed, store: Store) {
     let names = bed.vfs.dir.list().unwrap();
     assert!(names.iter().all(|name| !name.contains(".tmp.")), "{names:?}");
@@ -71,7 +71,7 @@ fn a_log_begins_a_new_epoch_long_before_its_key_is_worn_out() {
 fn an_image_that_would_exhaust_its_epoch_never_takes_the_place_of_the_old_one() {
     let bed = bed(Form::Wal);
     let mut store = Store::open(bed.config()).unwrap();
-    // With the section and the footer, 20 messages.
+    // 20 messages, including the section and the footer.
     for n in 0..LIMIT - 2 {
         block(&mut store, n).unwrap();
     }
@@ -89,7 +89,7 @@ fn an_image_that_would_exhaust_its_epoch_never_takes_the_place_of_the_old_one() 
     let written = job.write(&store.map, &|_| true);
     is_refused(store.storage.finish_checkpoint(written));
     assert_eq!(bytes(&bed.vfs, crate::common::NAME), image);
-    // Without an image to close into, the log gets the mark of a clean close.
+    // If no image can be written at the close, the log gets the mark of a clean close.
     is_whole(&bed, store);
     let mut store = Store::open(bed.config()).unwrap();
     for n in 0..10 {

@@ -1,4 +1,4 @@
-//! The Snapshot form where it differs from the others: what fails, and what is then in place.
+//! The parts of the Snapshot form that differ from the others: failures, and the image in place.
 
 use std::time::Duration;
 
@@ -82,8 +82,8 @@ fn from_the_rename_until_the_directory_is_synced_a_failure_is_in_doubt_and_poiso
     }
 }
 
-/// Linux forgets that a sync of the directory failed: what is visible then may be gone after a
-/// power cut, whatever later syncs say.
+/// Linux forgets that a sync of the directory failed. The visible names may be gone after a power
+/// cut, even if later syncs succeed.
 #[test]
 fn a_name_on_a_failed_sync_is_given_once_more_before_anybody_reads_it() {
     let disk = FaultDir::new();
@@ -138,7 +138,8 @@ fn a_full_disk_fails_commits_until_there_is_room_again() {
         store.set("small", "1").unwrap();
         let failed = store.set("large", &"x".repeat(40_000)).unwrap_err();
         assert!(matches!(failed, Error::NoSpace { .. }), "{failed:?}");
-        // The simulated disk frees the blocks of a removed file when its name is durably gone.
+        // The simulated disk frees the blocks of a removed file when the removal of its name is
+        // durable.
         bed.vfs.dir.sync().unwrap();
         assert_eq!(store.set("small", "2").unwrap(), 2);
         disk.set_space(Space::Unlimited);

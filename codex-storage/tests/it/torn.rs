@@ -1,4 +1,4 @@
-//! A log whose last frame is cut at every byte, with every kind of filling behind the cut.
+//! A log whose last frame is cut at every byte, with each kind of bytes after the cut.
 
 use codex_storage::storage::{Durability, Recovered};
 use codex_storage::{Access, Error, OnDamage};
@@ -20,7 +20,7 @@ fn samples() -> Vec<(Sample, Vec<Vec<u8>>)> {
     samples
 }
 
-/// Without its padding: the last byte that counts is the end byte of the frame.
+/// Returns the length without the padding. The last byte is the end byte of the frame.
 fn used(frame: &[u8]) -> usize {
     frame.iter().rposition(|&byte| byte != 0).unwrap() + 1
 }
@@ -47,7 +47,7 @@ fn torn_tail_is_dropped_and_reported() {
                 let what = format!("cut at {at} of {start}..{end}, {} bytes", bytes.len());
                 let read = sample.read(bytes);
                 if bytes.len() % 512 != 0 {
-                    // No log in service has such a length.
+                    // A log in service never has such a length.
                     assert!(matches!(read, Err(Error::Damaged { .. })), "{what}: {read:?}");
                     continue;
                 }
@@ -129,7 +129,7 @@ fn values_that_contain_copies_of_the_log_are_never_taken_for_it() {
         let inner = vec![dense(1, 90), dense(2, 90), dense(3, 90)];
         let copy = Sample::new(sealed, Durability::Sync, &inner, true).bytes;
         let frames = copy[512..].to_vec();
-        // At each alignment to the frames around it; and one that stands where it stood.
+        // At each alignment to the frames around it, and one at its original place.
         let mut values: Vec<Vec<u8>> =
             [0, 1, 16, 63].iter().map(|&n| [vec![1; n], frames.clone()].concat()).collect();
         values.insert(0, dense(4, 10));

@@ -1,4 +1,4 @@
-//! Opening a log for writing and closing it again: nothing on the disk changes without a write.
+//! Opening a log for writing and closing it changes nothing on the disk without a write.
 
 use crate::common::store::Store;
 use crate::common::{Bed, NAME, bytes};
@@ -7,7 +7,7 @@ use codex_storage::storage::Form;
 use codex_storage::vfs::fault::{FaultDir, Space, Survivors};
 use codex_storage::vfs::{CallKind, Open};
 
-/// A ledger with a few commits on a disk of its own.
+/// Returns a ledger with a few commits on its own disk.
 fn ledger(sealed: bool, closed: bool) -> (FaultDir, Bed) {
     let disk = FaultDir::new();
     let bed = Bed::new(disk.vfs(1), Form::Ledger, sealed);
@@ -21,7 +21,7 @@ fn ledger(sealed: bool, closed: bool) -> (FaultDir, Bed) {
     (disk, bed)
 }
 
-/// The calls of `f` that change the bytes or the length of a file, or a name; without locks.
+/// Returns the calls of `f` that change the bytes or the length of a file, or a name, except locks.
 fn changes(disk: &FaultDir, f: impl FnOnce()) -> Vec<CallKind> {
     disk.record_trace(true);
     f();
@@ -45,7 +45,7 @@ fn a_closed_ledger_is_opened_and_closed_without_a_change() {
         });
         assert_eq!(made, []);
         assert_eq!(bytes(&bed.vfs, NAME), before);
-        // The same for one that was never written to.
+        // The same for a store that was never written to.
         let bed = Bed { vfs: FaultDir::new().vfs(1), ..bed };
         Store::open(bed.config()).unwrap().close().unwrap();
         let before = bytes(&bed.vfs, NAME);

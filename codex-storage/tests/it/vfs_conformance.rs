@@ -1,11 +1,11 @@
-//! One suite for every directory of the vfs: what holds on a disk holds on the simulated ones.
+//! One suite for every directory of the vfs: the simulated disks must behave like a real one.
 
 use std::io::ErrorKind;
 use std::sync::Arc;
 
 use codex_storage::vfs::{Dir, File, Kind, LockKind, Mode, Open};
 
-/// Runs each named function on each kind of directory, as a test of its own.
+/// Runs each named function on each kind of directory, as a separate test.
 macro_rules! conformance {
     ($($test:ident),* $(,)?) => {
         mod os {
@@ -297,7 +297,7 @@ fn a_writer_excludes_everybody_and_readers_share(dir: &dyn Dir) {
     assert!(dir.try_lock("lock", LockKind::Shared).unwrap().is_some());
 }
 
-/// Whoever locks a file that is renamed away protects nothing: the directory must show it.
+/// A lock on a file that was renamed away protects nothing. The directory must report that.
 fn a_lock_belongs_to_the_file_and_not_to_its_name(dir: &dyn Dir) {
     create(dir, "lock");
     create(dir, "new");
@@ -359,7 +359,7 @@ fn sync_works_through_a_reading_handle(dir: &dyn Dir) {
 
 #[cfg(unix)]
 mod unix {
-    //! What only a real directory has: permissions, links, FIFOs.
+    //! The parts that only a real directory has: permissions, links, FIFOs.
 
     use std::ffi::OsStr;
     use std::io::{self, ErrorKind};
@@ -373,7 +373,7 @@ mod unix {
         Clock, Dir, Entropy, Kind, LockKind, Mode, Open, OsClock, OsDir, OsEntropy,
     };
 
-    /// A process has one umask, so a child of its own makes the files.
+    /// A process has one umask, so a child process makes the files.
     #[test]
     fn modes_are_exact_whatever_the_umask() {
         if let Ok(path) = std::env::var(CHILD_DIR) {
@@ -485,9 +485,9 @@ mod unix {
         assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     }
 
-    /// Where the system refuses a call, the caller hears of it: one that did nothing would succeed.
-    /// The files of procfs can be neither synced nor allocated, renamed or removed, by the
-    /// superuser either.
+    /// If the system refuses a call, the caller receives the error. A call that did nothing would
+    /// succeed. The files of procfs can be neither synced nor allocated, renamed nor removed, even
+    /// by the superuser.
     #[cfg(target_os = "linux")]
     #[test]
     fn what_the_system_refuses_is_an_error_of_every_call() {

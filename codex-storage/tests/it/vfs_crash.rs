@@ -1,4 +1,4 @@
-//! What a power cut leaves on the simulated disk, each by a small story.
+//! The disks that a power cut can leave, each shown by a short sequence of calls.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -62,7 +62,8 @@ fn names_are_lost_independently_unless_the_journal_orders_them() {
     durable(&disk, "tmp", b"newer");
     disk.rename("bak.1", "bak.2").unwrap();
     disk.rename("tmp", "bak.1").unwrap();
-    // The second rename without the first replaces the only backup: hence a sync in between.
+    // If the second rename were durable without the first, it would replace the only backup.
+    // Therefore the directory is synced between the two.
     let loses_older = |names| {
         let choice = CrashChoice { names, ..CrashChoice::default() };
         let has_older = |image: &FaultDir| {
@@ -133,7 +134,7 @@ fn one_write_tears_between_and_inside_sectors() {
             continue;
         }
         torn_sectors += 1;
-        // A torn sector holds a prefix of the new bytes and then the old ones.
+        // A torn sector has a prefix of the new bytes, then the old bytes.
         let torn = found.chunks(512).find(|sector| !whole(sector)).unwrap();
         let cut = torn.iter().position(|byte| *byte == 0).unwrap();
         assert!(torn[..cut].iter().all(|b| *b == 7) && torn[cut..].iter().all(|b| *b == 0));
@@ -258,7 +259,7 @@ pub(crate) fn create(dir: &dyn Dir, name: &str) -> Arc<dyn File> {
     dir.open(name, Open::CreateNew(Mode::Private)).unwrap()
 }
 
-/// A file whose bytes and name are durable.
+/// Returns a file whose bytes and name are durable.
 pub(crate) fn durable(dir: &dyn Dir, name: &str, bytes: &[u8]) -> Arc<dyn File> {
     let file = create(dir, name);
     file.write_all_at(bytes, 0).unwrap();
@@ -267,7 +268,7 @@ pub(crate) fn durable(dir: &dyn Dir, name: &str, bytes: &[u8]) -> Arc<dyn File> 
     file
 }
 
-/// What `name` can hold after a power cut.
+/// Returns the possible contents of `name` after a power cut.
 pub(crate) fn outcomes(disk: &FaultDir, name: &str) -> BTreeSet<Option<Vec<u8>>> {
     disk.crash_images(&CrashChoice::default()).map(|image| image.peek(name).ok()).collect()
 }

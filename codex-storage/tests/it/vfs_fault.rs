@@ -1,5 +1,5 @@
-//! What the simulated disk does when calls fail, space runs out or a process ends, each by a small
-//! story.
+//! The simulated disk when calls fail, space runs out or a process ends, each shown by a short
+//! sequence of calls.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -26,7 +26,7 @@ fn bytes_of_a_failed_sync_stay_readable_and_a_later_sync_does_not_write_them() {
     assert_eq!(disk.peek("a").unwrap(), [7; 512]);
     assert_eq!(disk.crash_process().peek("a").unwrap(), [7; 512]);
     assert_eq!(disk.reboot(Survivors::Nothing).peek("a").unwrap(), [0; 512]);
-    // The disk may have had them before the error, too.
+    // The disk may also have received them before the error.
     assert!(outcomes(&disk, "a").contains(&Some(vec![7; 512])));
 }
 
@@ -72,7 +72,7 @@ fn names_of_a_failed_directory_sync_can_be_lost_for_good() {
     assert_eq!(disk.list().unwrap(), ["b"]);
     let nothing = disk.reboot(Survivors::Nothing);
     assert_eq!(nothing.list().unwrap(), ["a"]);
-    // What was synced behind it stays.
+    // The bytes that were synced after it stay.
     durable(&disk, "c", b"2");
     assert_eq!(disk.reboot(Survivors::Nothing).peek("c").unwrap(), b"2");
 }
@@ -225,7 +225,7 @@ fn with_delayed_allocation_the_disk_is_full_only_at_the_sync() {
     file.sync().unwrap();
     assert_eq!(disk.peek("a").unwrap(), [1; 3 * 4_096]);
     assert!(disk.reboot(Survivors::Nothing).peek("a").unwrap().is_empty());
-    // What is allocated first cannot fail later.
+    // Space that is allocated first cannot be missing later.
     let file = durable(&disk, "b", b"");
     file.allocate(0, 2 * 4_096).unwrap();
     file.write_all_at(&[1; 2 * 4_096], 0).unwrap();
@@ -257,7 +257,7 @@ fn a_file_whose_opening_failed_after_its_effect_gives_its_space_back() {
 
 // Sweeps over all calls.
 
-/// Replaces `a` by a new file; each flaw leaves one step out.
+/// Replaces `a` by a new file. Each flaw leaves out one step.
 fn replace(disk: &FaultDir, flaw: Option<CallKind>) -> std::io::Result<()> {
     let file = disk.open("tmp", Open::CreateNew(Mode::Private))?;
     file.write_all_at(&[2; 1_000], 0)?;
@@ -305,7 +305,7 @@ fn a_sweep_of_faults_strikes_each_call_in_each_way() {
         disk.sync().unwrap();
         told.insert(mishap.to_string());
     });
-    // Six calls; all but the list take space, and one is a write.
+    // Six calls. All except the list take space, and one is a write.
     assert_eq!(runs, 4 * (6 + 5 + 1));
     assert_eq!(told.len(), 48);
 }
@@ -368,7 +368,7 @@ fn a_held_sync_waits_while_reads_go_on() {
     let mut found = [0; 3];
     file.read_exact_at(&mut found, 0).unwrap();
     assert_eq!(&found, b"abc");
-    // Written while the sync was on its way: that sync is not about it.
+    // Written while the sync was running, so the sync does not cover these bytes.
     file.write_all_at(b"xyz", 0).unwrap();
     assert!(!syncing.is_finished());
     assert_eq!(gate.waiting(), 1);

@@ -1,4 +1,4 @@
-//! Random calls to the simulated disk, against a model so simple that it can be checked by eye.
+//! Random calls to the simulated disk, compared with a model that is simple enough to check by eye.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,8 +6,9 @@ use std::sync::Arc;
 use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_storage::vfs::{CallKind, Dir, File, MemDir, Mode, Open, SeededEntropy};
 
-/// Callers see a plain directory; without survivors a power cut leaves what was synced, with all
-/// survivors what callers saw, and in every other image each sector and name is one of its past.
+/// Callers see a plain directory. After a power cut without survivors the synced bytes are left,
+/// with all survivors the visible ones, and in every other image each sector and name is one of its
+/// past.
 #[test]
 fn random_calls_leave_what_a_simple_model_allows() {
     for story in 0..crate::common::scaled(150) {
@@ -38,7 +39,7 @@ struct Story {
     plain: MemDir,
     files: BTreeMap<u64, Model>,
     names: BTreeMap<&'static str, u64>,
-    /// What each name stood for since the last sync of the directory that went well; and without
+    /// The files of each name since the last successful sync of the directory, and the one without
     /// survivors.
     past_names: BTreeMap<&'static str, BTreeSet<Option<u64>>>,
     durable_names: BTreeMap<&'static str, u64>,
@@ -51,10 +52,10 @@ struct Model {
     plain: Arc<dyn File>,
     now: Vec<u8>,
     durable: Vec<u8>,
-    /// The sectors touched since the last sync, which a sync that goes well makes durable.
+    /// The sectors that were written since the last sync. A successful sync makes them durable.
     dirty: BTreeSet<usize>,
     changed: bool,
-    /// What each sector held since it was durable for certain.
+    /// The contents of each sector since it was last certainly durable.
     past: BTreeMap<usize, BTreeSet<Vec<u8>>>,
     past_lens: BTreeSet<usize>,
 }
@@ -128,7 +129,8 @@ impl Story {
         self.past_names.get_mut(name).unwrap().insert(None);
     }
 
-    /// One in four fails; from then on nothing is certain of names, so the model only bounds them.
+    /// One of four fails. After that the state of the names is uncertain, so the model only limits
+    /// them.
     fn sync_dir(&mut self) {
         if self.random.below(4) == 0 {
             self.disk.fail_on(
@@ -291,7 +293,7 @@ impl Model {
     }
 }
 
-/// Whether `found` is one of `past`, or torn between two of them.
+/// Returns whether `found` is one of `past`, or torn between two of them.
 fn is_of(past: &BTreeSet<Vec<u8>>, found: &[u8]) -> bool {
     let common = |sector: &[u8]| sector.iter().zip(found).take_while(|(a, b)| a == b).count();
     let same_end = |sector: &[u8]| {

@@ -1,4 +1,4 @@
-//! The Wal form where it differs from the others: segments and checkpoints.
+//! The parts of the Wal form that differ from the others: segments and checkpoints.
 
 use std::time::Duration;
 
@@ -44,12 +44,12 @@ fn a_large_store_closes_with_a_mark_and_keeps_its_log() {
     assert_eq!(segments(&bed.vfs), [1]);
     let closed = files(&bed.vfs);
     assert!(closed.iter().all(|(_, bytes)| bytes.len() < 4096), "the unused space is cut off");
-    // Opened and closed without a commit it is as before.
+    // Opening and closing without a commit changes nothing.
     let store = Store::open(config()).unwrap();
     assert_eq!((&store.map, store.recovered.clean, store.recovered.replayed), (&map, true, 1));
     store.close().unwrap();
     assert_eq!(files(&bed.vfs), closed);
-    // And goes on after the mark.
+    // Commits continue after the mark.
     let mut store = Store::open(config()).unwrap();
     assert_eq!(store.set("b", "2").unwrap(), 2);
     drop(store);
@@ -75,7 +75,7 @@ fn a_checkpoint_writes_beside_commits_and_removes_the_segments_it_contains() {
         store.storage.finish_checkpoint(Ok(written)).unwrap();
         assert_eq!(segments(&bed.vfs), [round + 2]);
         assert_eq!(store.storage.stats().images, round + 1);
-        // Another handle's view of the same files.
+        // The same files, as another handle sees them.
         let copy = bed.copy();
         let found = Store::open(copy.config()).unwrap();
         assert_eq!((&found.map, found.recovered.replayed), (&store.map, 1));
@@ -126,7 +126,8 @@ fn an_image_that_fails_at_the_close_leaves_the_mark_in_the_log() {
 
 #[test]
 fn a_failure_while_names_change_poisons_and_loses_nothing() {
-    // The renames and syncs of a checkpoint: the new segment's, then the image's.
+    // The renames and syncs of a checkpoint: first those of the new segment, then those of the
+    // image.
     for (kind, nth) in [
         (CallKind::Rename, 1),
         (CallKind::SyncDir, 1),
@@ -151,7 +152,7 @@ fn a_failure_while_names_change_poisons_and_loses_nothing() {
     }
 }
 
-/// Opens in the same boot, commits, cuts the power: all of it is there, in every crash image.
+/// Opens in the same boot, commits, and cuts the power: every crash image has all commits.
 fn survives_a_cut_after_reopening(disk: &FaultDir, commits: u64) {
     let disk = disk.crash_process();
     let bed = Bed::new(disk.vfs(5), Form::Wal, false);
@@ -234,7 +235,7 @@ fn a_sync_point_makes_durable_what_was_committed_before_it() {
     store.set("a", "1").unwrap();
     let point = store.storage.sync_point().unwrap().unwrap();
     store.set("b", "2").unwrap();
-    // The segment is switched while the point waits: its file is the old one.
+    // The segment is switched while the sync point waits, so it syncs the old file.
     store.checkpoint().unwrap();
     store.set("c", "3").unwrap();
     let synced = point.sync();

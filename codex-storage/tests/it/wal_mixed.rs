@@ -1,4 +1,4 @@
-//! Images, segments and anchors that do not belong together: each is refused by its own error.
+//! Images, segments and anchors that do not belong together. Each is refused with its own error.
 
 use std::path::Path;
 
@@ -39,11 +39,11 @@ fn an_older_image_put_back_by_hand_never_serves_an_older_state() {
         store.checkpoint().unwrap();
         store.set("b", "2").unwrap();
         drop(store);
-        // The whole image knows no log, but one with commits is there.
+        // The self-contained image names no log, but a log with commits is there.
         let copy = bed.copy();
         put(&copy.vfs, NAME, &whole);
         assert!(matches!(unchanged(&copy), Error::ForeignLog { .. }));
-        // The attached one names a segment that the checkpoint has removed.
+        // The attached image names a segment that the checkpoint has removed.
         let copy = bed.copy();
         put(&copy.vfs, NAME, &attached);
         assert!(matches!(unchanged(&copy), Error::LogMissing { .. }));
@@ -81,7 +81,7 @@ fn two_lives_of_one_copied_store_do_not_mix() {
         let copy = bed.copy();
         put(&copy.vfs, &segment(2), &bytes(&branch.vfs, &segment(2)));
         assert!(matches!(unchanged(&copy), Error::ForeignLog { .. }));
-        // Further on, the ends of their first segments differ.
+        // In the next segments the ends of the first segments differ.
         for bed in [&bed, &branch] {
             let mut store = Store::open(bed.config()).unwrap();
             drop(store.begin().unwrap());
@@ -109,7 +109,7 @@ fn a_segment_that_does_not_reach_the_next_is_damaged() {
     assert!(matches!(refused, Error::Damaged { .. }), "{refused:?}");
     let verified = codex_storage::verify(&copy.vfs, NAME, None);
     assert!(matches!(verified, Err(Error::Damaged { .. })), "{verified:?}");
-    // Bytes behind its end.
+    // Bytes after its end.
     let copy = bed.copy();
     let mut longer = bytes(&bed.vfs, &segment(1));
     longer.extend([1; 64]);
@@ -186,7 +186,7 @@ fn an_anchor_is_found_in_the_log_and_a_rolled_back_store_is_refused() {
                 let opened = Store::open(config.clone());
                 assert_eq!(opened.is_ok(), wanted <= at, "{wanted} at {at}: {opened:?}");
                 config.anchor = Some(Anchor { value: [7; 32], ..*anchor });
-                // Those before the image are listed in it.
+                // The anchors before the image are listed in it.
                 let refused = Store::open(config);
                 let is_named = matches!(refused, Err(Error::AnchorMismatch { .. }));
                 assert!(is_named, "{wanted} at {at}: {refused:?}");
@@ -203,7 +203,7 @@ fn anchored(bed: &Bed, anchor: Anchor, accept_unknown_anchor: bool) -> Result<St
     Store::open(Config { anchor: Some(anchor), accept_unknown_anchor, ..bed.config() })
 }
 
-/// Makes `count` commits of `value`, each with a checkpoint behind it.
+/// Makes `count` commits of `value`, with a checkpoint after each.
 fn go_on(bed: &Bed, value: &str, count: u32) -> Store {
     let mut store = Store::open(bed.config()).unwrap();
     for n in 0..count {
@@ -213,8 +213,8 @@ fn go_on(bed: &Bed, value: &str, count: u32) -> Store {
     store
 }
 
-/// Two histories of one store that went on from a common commit, both beyond the anchor and beyond
-/// a checkpoint.
+/// Two histories of one store that continue from a common commit, both past the anchor and past a
+/// checkpoint.
 #[test]
 fn a_fork_is_refused_with_an_anchor_of_the_other_history() {
     for (form, sealed) in IMAGES {
@@ -241,7 +241,7 @@ fn a_fork_is_refused_with_an_anchor_of_the_other_history() {
             assert!(matches!(refused, Err(Error::AnchorMismatch { .. })), "{form}: {refused:?}");
         }
         if form == Form::Snapshot {
-            // Nothing was listed at that commit, so the files can not tell.
+            // No position was listed at that commit, so the files do not show it.
             let refused = anchored(&untold, own, false);
             assert!(matches!(refused, Err(Error::AnchorUnknown { .. })), "{form}: {refused:?}");
             let found = anchored(&untold, own, true).unwrap().recovered.anchor;
@@ -316,7 +316,7 @@ fn an_anchor_survives_changes_of_keys_conversions_and_copies() {
         .unwrap();
         put(&bed.vfs, NAME, &copied);
         compared(&bed, "after a copy");
-        // A ledger that is made from it begins behind what the image lists.
+        // A ledger that is made from it begins after the positions that the image lists.
         let conversion = Conversion { form: Some(Form::Ledger), keys: None };
         let last = Store::open(bed.config()).unwrap().storage.anchor();
         codex_storage::convert(bed.config(), &conversion).unwrap();
@@ -330,7 +330,7 @@ fn an_anchor_survives_changes_of_keys_conversions_and_copies() {
     }
 }
 
-/// Not given by this handle, but demanded of it: the next images list it.
+/// An anchor that this handle did not return but was opened with is listed in the next images.
 #[test]
 fn an_anchor_that_was_compared_or_found_at_an_open_is_listed() {
     for (form, sealed) in IMAGES {
@@ -394,7 +394,7 @@ fn a_missing_store_is_not_created_where_an_anchor_is_demanded() {
     }
 }
 
-/// A store with an image, a segment behind it and commits in both.
+/// A store with an image, a segment after it, and commits in both.
 fn used(sealed: bool) -> Bed {
     let bed = Bed::mem(Form::Wal, sealed);
     let mut store = Store::open(bed.config()).unwrap();
@@ -404,7 +404,7 @@ fn used(sealed: bool) -> Bed {
     bed
 }
 
-/// The error of opening, which has changed no byte.
+/// Returns the error of opening, and checks that it has changed no byte.
 fn unchanged(bed: &Bed) -> Error {
     let before = files(&bed.vfs);
     let refused: Result<Store> = Store::open(bed.config());
