@@ -1,5 +1,5 @@
-//! A number that a file only claims allocates nothing. Alone in its program: it counts the heap of
-//! the whole process.
+//! A number that a file only claims allocates nothing. This test has its own program, because it
+//! counts the heap of the whole process.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -33,12 +33,14 @@ use common::{Bed, NAME, bytes, put};
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// What reading a file may take beside the state: the promise for a store without entries.
+/// The heap that reading a file may take besides the state: the promise for a store without
+/// entries.
 fn limit(file_len: usize) -> usize {
     4 * file_len + (1 << 20)
 }
 
-/// The most heap that opening, reading and verifying this file as a store takes, and the outcome.
+/// Returns the peak of the heap while this file is opened, read and verified as a store, and the
+/// result.
 fn cost(vfs: &Vfs, file: &[u8]) -> (usize, Result<u64>) {
     put(vfs, NAME, file);
     let config = Config { access: Access::ReadOnly, ..Config::new(vfs.clone(), NAME) };
@@ -62,7 +64,7 @@ fn claims(width: usize) -> Vec<u64> {
     [most, most / 2, 1 << 30, 1 << 28, 1 << 24].into_iter().filter(|&claim| claim <= most).collect()
 }
 
-/// Alone in its program, so that nothing else allocates meanwhile.
+/// In its own program, so that no other test allocates at the same time.
 #[test]
 fn a_frame_that_claims_a_gigabyte_allocates_no_more_than_the_file_has() {
     let sample = Sample::new(false, Durability::Sync, &[dense(1, 100), dense(2, 100)], false);
@@ -75,7 +77,7 @@ fn a_frame_that_claims_a_gigabyte_allocates_no_more_than_the_file_has() {
     resum_frame_head(&mut forged, frame);
     let (taken, _) = cost(&vfs, &forged);
     assert!(taken <= limit(forged.len()), "reading a small file took {taken} bytes of heap");
-    // Its end is not there, so it is torn.
+    // The end of the frame is missing, so the frame is torn.
     assert_eq!(sample.read(&forged).unwrap().recovered.seq, 1);
 
     let (mut cases, mut most) = (0, 0);

@@ -123,7 +123,7 @@ impl NewLog {
                 }
                 Error::io("write", &path, e)
             })?;
-        // Order: the sync before reading back, so that what is read back is what was made durable.
+        // Order: the sync before reading back, so that the bytes that are checked are durable.
         file.sync().map_err(|e| Error::io("sync", &path, e))?;
         self.read_back(&path)
     }

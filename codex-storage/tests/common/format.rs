@@ -1,27 +1,27 @@
-//! The files of format version 1 as plain bytes, written by hand after `docs/FORMAT.md`: where
-//! their parts are, and checksums that are made to fit again after a change, as one can who has no
-//! key. No other test writes the format by hand.
+//! The files of format version 1 as plain bytes, written by hand from `docs/FORMAT.md`: the offsets
+//! of their parts, and checksums that are corrected after a change, as a person without the key can
+//! do. No other test writes the format by hand.
 
 use std::ops::Range;
 
-/// The bytes of a header.
+/// The length of a header in bytes.
 pub const HEADER_LEN: usize = 512;
-/// The bytes of the footer of an image and of its second header.
+/// The length of the footer of an image and its second header, in bytes.
 pub const TAIL_LEN: usize = 96 + HEADER_LEN;
-/// Where a header has the envelope of the root key.
+/// The offset of the envelope of the root key in a header.
 pub const ENVELOPE: Range<usize> = 224..480;
 
-/// The number of 4 bytes at `at`.
+/// Returns the number of 4 bytes at `at`.
 pub fn u32_at(file: &[u8], at: usize) -> u32 {
     u32::from_le_bytes(*file[at..].first_chunk().unwrap())
 }
 
-/// Whether the file is a ledger or a segment.
+/// Returns whether the file is a ledger or a segment.
 pub fn is_log(file: &[u8]) -> bool {
     file[10] == 2
 }
 
-/// Makes the header's checksum fit, and the second header of an image the same.
+/// Corrects the checksum of the header, and copies the header of an image to its end.
 pub fn resum_header(file: &mut [u8]) {
     resum_header_at(file, 0);
     if !is_log(file) && file.len() >= HEADER_LEN + TAIL_LEN {
@@ -30,12 +30,12 @@ pub fn resum_header(file: &mut [u8]) {
     }
 }
 
-/// As [`resum_header`], of the one header at `at`.
+/// Like [`resum_header`], for the single header at `at`.
 pub fn resum_header_at(file: &mut [u8], at: usize) {
     put_sum(file, at + 508, crc32c::crc32c(&file[at..at + 508]));
 }
 
-/// Where the frames of a log begin and end.
+/// Returns the ranges of the frames of a log.
 pub fn frames(file: &[u8]) -> Vec<(usize, usize)> {
     let mut at = HEADER_LEN;
     let mut found = Vec::new();
@@ -47,7 +47,7 @@ pub fn frames(file: &[u8]) -> Vec<(usize, usize)> {
     found
 }
 
-/// Makes both checksums of the frame at `at` fit its bytes and its place in this file.
+/// Corrects both checksums of the frame at `at` for its bytes and its place in this file.
 pub fn resum_frame(file: &mut [u8], at: usize) {
     let len = u32_at(file, at + 52) as usize;
     let Some(payload) = file.get(at + 64..at + 64 + len) else { return };
@@ -55,14 +55,15 @@ pub fn resum_frame(file: &mut [u8], at: usize) {
     resum_frame_head(file, at);
 }
 
-/// Makes the checksum of the head of the frame at `at` fit, whatever it says of its payload.
+/// Corrects the checksum of the header of the frame at `at`, for any payload.
 pub fn resum_frame_head(file: &mut [u8], at: usize) {
     let place = (at as u64).to_le_bytes();
     let bound = [&file[32..56], &place, &file[at..at + 60]].concat();
     put_sum(file, at + 60, crc32c::crc32c(&bound));
 }
 
-/// Makes numbers, checksums and chain of all frames fit, so that only authentication can tell.
+/// Corrects numbers, checksums and chain of all frames, so that only authentication can find the
+/// change.
 pub fn rechain(file: &mut [u8]) {
     let mut chain = file[88..96].to_vec();
     let mut seq = u64::from_le_bytes(*file[56..].first_chunk().unwrap()) + 1;
@@ -76,8 +77,8 @@ pub fn rechain(file: &mut [u8]) {
     }
 }
 
-/// Writes at `at` a frame of this kind (1 a group of one batch, 2 a resume) of commit 1, which
-/// claims a payload of `len` bytes; its chain value.
+/// Writes a frame of this kind (1 for a group of one batch, 2 for a resume) of commit 1 at `at`.
+/// The frame claims a payload of `len` bytes. Returns its chain value.
 pub fn put_frame(
     file: &mut [u8],
     at: usize,
@@ -102,7 +103,7 @@ pub fn put_frame(
     u64::from(u32_at(file, at + 60)) << 32 | u64::from(payload_crc)
 }
 
-/// Where the blocks of an image, and behind them its sections, begin and end.
+/// Returns the ranges of the blocks of an image and of the sections after them.
 pub fn parts(file: &[u8]) -> Vec<(usize, usize)> {
     let mut at = HEADER_LEN;
     let mut found = Vec::new();
@@ -117,19 +118,19 @@ pub fn parts(file: &[u8]) -> Vec<(usize, usize)> {
     found
 }
 
-/// Makes the checksum of the head of the block or section at `at` fit.
+/// Corrects the checksum of the header of the block or section at `at`.
 pub fn resum_part_head(file: &mut [u8], at: usize) {
     put_sum(file, at + 28, bound_sum(file, at..at + 28));
 }
 
-/// Makes the checksum of the footer fit.
+/// Corrects the checksum of the footer.
 pub fn resum_footer(file: &mut [u8]) {
     let at = file.len() - TAIL_LEN;
     put_sum(file, at + 92, bound_sum(file, at..at + 92));
 }
 
-/// Makes numbers and checksums of all blocks, of the sections and of the footer fit, and the second
-/// header the same as the first.
+/// Corrects numbers and checksums of all blocks, of the sections and of the footer, and makes the
+/// second header the same as the first.
 pub fn resum_image(file: &mut [u8]) {
     let (mut of_all, mut blocks, mut sections) = (0, 0_u32, 0_u32);
     for (at, end) in parts(file) {
@@ -155,7 +156,7 @@ pub fn resum_image(file: &mut [u8]) {
     file.copy_within(..HEADER_LEN, second);
 }
 
-/// The checksum of these bytes of an image, bound to the id of the file.
+/// Returns the checksum of these bytes of an image, bound to the id of the file.
 fn bound_sum(file: &[u8], of: Range<usize>) -> u32 {
     crc32c::crc32c_append(crc32c::crc32c(&file[32..48]), &file[of])
 }

@@ -138,14 +138,14 @@ fn a_backup_that_cannot_be_read_is_reported_as_plain() {
     }
 }
 
-/// Files of the store, and of what a restore has replaced: nothing else in the folder, whatever its
-/// name begins with.
+/// The report has the files of the store and those that a restore has replaced, and no other file
+/// in the directory with a similar name.
 #[test]
 fn the_report_of_a_conversion_names_the_files_of_its_store_and_no_others() {
     let disk = plain_wal();
     let vfs = disk.vfs(2);
     let image = bytes(&vfs, NAME);
-    // Another store, plain or encrypted under a key of its own, with a log beside it.
+    // Another store, plain or encrypted under its own key, with a log.
     let other = |name: &str, passphrase: Option<&str>| {
         let mut store = Store::open(Config {
             name: name.to_owned(),
@@ -161,17 +161,17 @@ fn the_report_of_a_conversion_names_the_files_of_its_store_and_no_others() {
         other(name, Some("theirs"));
     }
     put(&vfs, "app.db.notes", b"a text of the user");
-    // A copy that the user has given another name.
+    // A copy to which the user has given another name.
     put(&vfs, "copy.db", &image);
     put(&vfs, "app.db.bak.x", b"another text");
     let ours = [
-        // Of this store, by their headers.
+        // Files that belong to this store by their headers.
         "app.db.bak.1",
         "app.db.bak.12",
         "app.db.bak.new",
         "app.db.replaced.1",
         "app.db.old",
-        // By their names, whatever they hold.
+        // Files that belong to it by their names, with any contents.
         "app.db.bak.2",
         "app.db.replaced.1.wal.00000000000000000001",
     ];
@@ -179,7 +179,7 @@ fn the_report_of_a_conversion_names_the_files_of_its_store_and_no_others() {
         let by_name = name.ends_with('2') && name.len() == 12 || name.contains(".wal.");
         put(&vfs, name, if by_name { b"no header" } else { &image });
     }
-    // A store that a restore has replaced may have been another one.
+    // A store that a restore has replaced may be another store.
     let theirs = bytes(&vfs, "other.db");
     put(&vfs, "app.db.replaced.2", &theirs);
     put(&vfs, "app.dbx.bak.1", &theirs);
@@ -193,7 +193,7 @@ fn the_report_of_a_conversion_names_the_files_of_its_store_and_no_others() {
     assert_eq!(names(&converted.plain), expected);
     assert!(converted.under_other_keys.is_empty(), "{converted:?}");
 
-    // The next key: what the one before still opens.
+    // After the next change of key, the files that the former key still opens.
     let former = bytes(&vfs, NAME);
     put(&vfs, "app.db.bak.1", &former);
     put(&vfs, "app.db.kept", &former);

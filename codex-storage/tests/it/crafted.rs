@@ -18,8 +18,8 @@ fn blank() -> (Bed, Vec<u8>) {
     (bed, bytes)
 }
 
-/// A log of `len` bytes that is full of resume frames, each of which names the end before it;
-/// before each there may be the header of a group that claims the rest of the file.
+/// Returns a log of `len` bytes that is full of resume frames, each of which names the end before
+/// it. A group header that claims the rest of the file may precede each of them.
 fn chain(len: usize, with_groups: bool) -> (Bed, Vec<u8>) {
     let (bed, mut file) = blank();
     file.resize(len, 0);
@@ -94,7 +94,7 @@ fn a_hole_at_the_end_is_read_once() {
     assert!(read <= (8 << 20) + (2 << 20), "{read}");
 }
 
-/// Puts a file that can be written if the form writes to it.
+/// Writes a file, with permission to write if the form writes to it.
 fn put_for(form: Form, vfs: &Vfs, name: &str, bytes: &[u8]) {
     if form != Form::Ledger {
         return put(vfs, name, bytes);

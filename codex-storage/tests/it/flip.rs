@@ -104,8 +104,8 @@ fn counts(sample: &Sample, at: usize) -> bool {
 fn every_flipped_bit_is_an_error_unless_nothing_proves_it() {
     let mut tally = Unproven::default();
     for (sample, values, proven) in samples() {
-        // Every bit of the header and the frames; of the zeros behind them the first, and then
-        // one byte in so many.
+        // Every bit of the header and the frames. Of the zeros after them, the first byte and then
+        // one byte at each interval.
         let end = (sample.ends[sample.ends.len() - 1] + 200).min(sample.bytes.len());
         let mut bytes = sample.bytes.clone();
         let behind = (end..bytes.len()).step_by(stride(499));

@@ -39,7 +39,7 @@ fn each_byte_set_to_zero_or_to_ones_is_a_typed_error() {
     }
 }
 
-/// Each of a small image, and one in 70 of a large one; each of that too at the scale 70.
+/// Each byte of a small image, and one of 70 of a large one; at scale 70 each of that too.
 #[test]
 fn each_zeroed_sector_of_an_image_that_is_looked_at_is_a_typed_error() {
     let large = large_images().into_iter().map(|bed| (bed, stride(70)));
@@ -231,7 +231,7 @@ fn an_error_of_the_sink_ends_the_reading_of_a_large_image() {
     }
 }
 
-/// Stores of which one image has one of its headers destroyed, and what opens them again.
+/// Stores of which one image has a destroyed header, and the calls that open them again.
 #[test]
 fn an_image_is_repaired_from_the_header_that_is_left() {
     for (form, sealed) in [Form::Wal, Form::Snapshot].iter().flat_map(|&f| [(f, false), (f, true)])

@@ -361,7 +361,7 @@ fn a_plain_store_has_no_key_to_change() {
     }
 }
 
-/// The file with a header whose checksum fits.
+/// Returns the file with a header that has a matching checksum.
 fn repaired(mut bytes: Vec<u8>) -> Vec<u8> {
     resum_header(&mut bytes);
     bytes
@@ -456,8 +456,8 @@ fn a_stray_of_a_rekey_is_reported_and_removed_if_it_proves_itself_and_else_refus
     assert!(strays > 0 && forgeries > 50);
 }
 
-/// Beside an image that is whole by itself a stray would look like a foreign log, and the store
-/// would not open any more.
+/// Beside a self-contained image a stray segment would look like a foreign log, and the store could
+/// not be opened any more.
 #[test]
 fn a_store_with_a_stray_that_cannot_be_removed_closes_with_its_log_and_opens_again() {
     let (disk, pair) = (FaultDir::new(), pair());
@@ -470,8 +470,8 @@ fn a_store_with_a_stray_that_cannot_be_removed_closes_with_its_log_and_opens_aga
     store.set("before", "value").unwrap();
     let removals = Calls::of(CallKind::Remove).on("*.wal.*");
     disk.fail_on(removals.clone(), 1, Fault::Eio, Lasting::Sticky, Side::Before);
-    // The folder is synced for the segment that is written beside the rekey, then for that of the
-    // rekey.
+    // The directory is synced for the segment that is written beside the rekey, then for the
+    // segment of the rekey.
     let sync = Calls::of(CallKind::SyncDir);
     disk.fail_on(sync, 2, Fault::Eio, Lasting::Once, Side::Before);
     replace(&mut store, What::Rekey, &pair[1]).unwrap_err();
@@ -485,7 +485,7 @@ fn a_store_with_a_stray_that_cannot_be_removed_closes_with_its_log_and_opens_aga
     assert_eq!((&found.map, &found.recovered.stray), (&map, &Some(stray.clone())));
     assert!(found.recovered.clean);
     drop(found);
-    // What an opening has found and cannot remove either.
+    // A stray segment that an opening has found and cannot remove either.
     disk.fail_on(removals, 1, Fault::Eio, Lasting::Sticky, Side::Before);
     let mut store = Store::open(whole(3)).unwrap();
     store.set("again", "value").unwrap();
@@ -494,7 +494,7 @@ fn a_store_with_a_stray_that_cannot_be_removed_closes_with_its_log_and_opens_aga
     disk.clear_plan();
     let mut store = Store::open(whole(4)).unwrap();
     assert_eq!(store.map, map);
-    // Once it can be removed, the store closes into its image.
+    // When it can be removed, the store closes into its image.
     store.set("last", "value").unwrap();
     store.close().unwrap();
     let segments = disk.list().unwrap().into_iter().filter(|name| name.contains(".wal."));

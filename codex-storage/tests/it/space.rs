@@ -1,5 +1,5 @@
-//! The space of logs on a disk that has little: holes, what a failed call took, and the unused tail
-//! of a log that ends.
+//! The space of logs on a nearly full disk: holes, the space of a failed call, and the unused tail
+//! of a closed log.
 
 use codex_storage::Error;
 use codex_storage::batch::Op;
@@ -11,7 +11,7 @@ use crate::common::store::Store;
 use crate::common::{Bed, NAME};
 
 const SEGMENT: &str = "app.db.wal.00000000000000000001";
-/// The first space of a log.
+/// The first reserved length of a log, in bytes.
 const STEP: u64 = 64 << 10;
 
 fn free(disk: &FaultDir) -> u64 {
@@ -22,14 +22,14 @@ fn len(disk: &FaultDir, name: &str) -> u64 {
     disk.metadata(name).unwrap().unwrap().len
 }
 
-/// A file of somebody else takes all that is free.
+/// Writes another file that takes all free space.
 fn fill(disk: &FaultDir, name: &str) {
     let ballast = disk.open(name, Open::CreateNew(Mode::Private)).unwrap();
     ballast.allocate(0, free(disk)).unwrap();
     assert_eq!(free(disk), 0);
 }
 
-/// An open store that is closed with the mark in its log.
+/// Returns an open store whose close writes the mark into its log.
 fn config(disk: &FaultDir, seed: u64, form: Form) -> codex_storage::Config {
     let mut config = Bed::new(disk.vfs(seed), form, false).config();
     config.checkpoint.close_into_image_bytes_max = 0;
@@ -45,8 +45,8 @@ fn holes_that_an_earlier_handle_left_are_found_before_a_frame_is_written() {
         store.set("before", "value").unwrap();
         drop(store);
         assert_eq!(len(&disk, name), STEP, "in service");
-        // A file system that lost what it had reserved keeps the length: behind the first block
-        // there is nothing any more.
+        // After a file system has lost its reserved space, the length stays, but no block follows
+        // the first one.
         let log = disk.open(name, Open::Write).unwrap();
         log.set_len(4 << 10).unwrap();
         log.set_len(STEP).unwrap();
@@ -62,7 +62,7 @@ fn holes_that_an_earlier_handle_left_are_found_before_a_frame_is_written() {
         disk.remove("ballast").unwrap();
         disk.sync().unwrap();
         drop(store);
-        // With room again, the holes are filled before a frame is written, and only they.
+        // If there is space again, only the holes are filled before a frame is written.
         let mut store = Store::open(config(&disk, 3, form)).unwrap();
         let before = free(&disk);
         store.set("large", &"x".repeat(8 << 10)).unwrap();
@@ -86,7 +86,7 @@ fn what_a_failed_growth_took_is_given_back() {
             let mut store = Store::open(config(&disk, 1, form)).unwrap();
             store.set("before", "value").unwrap();
             let before = (free(&disk), len(&disk, name));
-            // The zeros behind the frames come before the frame.
+            // The zeros after the frames are written before the frame.
             disk.fail_on(Calls::of(kind).on(name), 1, fault, Lasting::Sticky, Side::After);
             let refused = store.set("large", &"x".repeat(100 << 10));
             let is_named = matches!(refused, Err(Error::NoSpace { .. } | Error::Io { .. }));
@@ -139,7 +139,7 @@ fn a_checkpoint_that_finds_no_room_costs_removals_nothing() {
     let disk = FaultDir::new();
     disk.set_space(Space::AtOnce(1 << 20));
     let mut store = Store::open(config(&disk, 1, Form::Wal)).unwrap();
-    // An image of it fits no space that the log could give back.
+    // An image of this entry needs more space than the log can give back.
     store.set("a", &"x".repeat(150_000)).unwrap();
     fill(&disk, "ballast");
     let before = len(&disk, SEGMENT);
@@ -147,7 +147,7 @@ fn a_checkpoint_that_finds_no_room_costs_removals_nothing() {
         let full = store.checkpoint();
         assert!(matches!(full, Err(Error::NoSpace { .. })), "{full:?}");
         assert!(len(&disk, SEGMENT) <= before);
-        // What the log gave for the image and does not get back goes to others.
+        // The space that the log gave to the image, and could not take back, goes to another file.
         fill(&disk, &format!("ballast {n}"));
         let key = format!("never set {n}");
         store.commit(&[&[Op::Remove { key: key.as_bytes() }]]).unwrap();
@@ -180,7 +180,7 @@ fn on_a_full_disk_a_log_keeps_16_kibibytes_for_removals() {
         assert_eq!(store.storage.poisoned(), None, "{form}");
         let [sets, removals] = counts;
         assert_eq!(removals * FRAME, 16 << 10, "{form}");
-        // The header and the first set are there too.
+        // The header and the first set are in the file too.
         assert_eq!((sets + removals + 1) * FRAME + 512, len(&disk, name), "{form}");
     }
 }

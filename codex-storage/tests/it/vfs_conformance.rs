@@ -525,8 +525,8 @@ mod unix {
         }
     }
 
-    /// A rename takes the place of a file in one step: whoever looks meanwhile finds one or the
-    /// other. A gap is seen or not, so this can only ever fail where there is one.
+    /// A rename replaces a file in one step. An observer finds the old file or the new one. This
+    /// test can only fail if there is a gap, but it may miss one.
     #[test]
     fn a_name_that_is_replaced_is_there_at_every_moment() {
         let (temp, dir) = world();
@@ -545,7 +545,7 @@ mod unix {
         });
     }
 
-    /// The length alone would be set without any space as well.
+    /// If no space were reserved, only the length would be set.
     #[test]
     fn what_is_allocated_has_space_holes_included() {
         let (temp, dir) = world();
@@ -574,9 +574,9 @@ mod unix {
             blocks * size
         };
         let found = dir.available_bytes().unwrap().unwrap();
-        // Others write to this disk too.
+        // Other programs write to this disk too.
         assert!(found.abs_diff(told()) < 1 << 30, "{found} and {}", told());
-        // Of a file system without blocks nothing is told.
+        // A file system without blocks reports no free space.
         assert_eq!(OsDir::open("/proc").unwrap().available_bytes().unwrap(), None);
     }
 
@@ -597,8 +597,8 @@ mod unix {
         }
     }
 
-    /// As the superuser both are taken over; everybody else keeps what may not be given away, and
-    /// opens the file to no group that is not the one that it was open to.
+    /// The superuser takes over owner and group. Any other user keeps those that it may not assign,
+    /// and gives no permissions to a group that had none.
     #[test]
     fn a_file_inherits_the_owner_and_the_group_that_may_be_given() {
         const NOBODY: u32 = 65_534;
@@ -623,7 +623,8 @@ mod unix {
         }
         dir.inherit("from", "to", None).unwrap();
         assert_eq!(told("to"), (4_321, 1_234, 0o664));
-        // Nobody has a file of their own, and takes over one of others.
+        // The user `nobody` owns one of the files, and takes over the mode of a file of another
+        // user.
         chown(at("to"), Some(NOBODY), Some(NOBODY)).unwrap();
         chown(temp.path(), Some(NOBODY), Some(NOBODY)).unwrap();
         let child = Command::new(std::env::current_exe().unwrap())
@@ -645,7 +646,7 @@ mod unix {
         assert_eq!(told("to"), (NOBODY, NOBODY, 0o604), "the group is another one");
     }
 
-    /// A child with a copy of a descriptor would keep files and locks alive.
+    /// A child with a copy of a descriptor would keep files and locks open.
     #[cfg(target_os = "linux")]
     #[test]
     fn no_descriptor_is_inherited_by_a_child() {
@@ -670,7 +671,7 @@ mod unix {
         let now = u128::try_from(clock.now_us()).unwrap();
         let after = since(SystemTime::now());
         assert!((before..=after).contains(&now), "{now} is not in {before}..={after}");
-        // It stands between two looks at another clock.
+        // The measured time is between two measurements of another clock.
         let (outer, start) = (Instant::now(), clock.monotonic());
         let inner = Instant::now();
         clock.sleep(Duration::from_millis(2));
@@ -684,7 +685,7 @@ mod unix {
     fn the_entropy_of_the_system_fills_all_that_it_is_given() {
         let mut bytes = [0; 256];
         OsEntropy.fill(&mut bytes).unwrap();
-        // One in 2^64 pieces is zero.
+        // One of 2^64 pieces is zero.
         assert!(bytes.chunks(8).all(|piece| piece != [0; 8]), "{bytes:?}");
     }
 
