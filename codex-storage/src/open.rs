@@ -101,10 +101,10 @@ fn look(config: &Config, names: &Names, path: &Path) -> Result<Option<Main>> {
     if config.create == Create::New {
         return Err(Error::AlreadyExists { path: path() });
     }
-    // The key itself is not used yet, because deriving it may take long.
     if let Some(wanted) = config.form.filter(|&wanted| wanted != header.form) {
         return Err(Error::WrongForm { path: path(), found: header.form, wanted });
     }
+    // The key itself is not used yet, because deriving it may take long.
     match (header.cipher, &config.keys) {
         (0, Some(_)) => return Err(Error::NotEncrypted { path: path() }),
         (1.., None) => return Err(Error::KeyRequired { path: path() }),

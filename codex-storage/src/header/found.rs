@@ -1,6 +1,6 @@
 //! A header that was read from a file: checked in the order of the format, then authenticated.
 
-// Its numbers come from files.
+// The numbers in this module come from files.
 #![warn(clippy::arithmetic_side_effects, clippy::expect_used)]
 
 use std::path::Path;

@@ -282,7 +282,7 @@ impl EntryDecoder<'_> {
         let Some(last) = last_in_block else {
             return Err(image.damaged(block.offset, "a block has no records"));
         };
-        // The last key is copied once per block, since the next block replaces the bytes.
+        // The last key is copied once per block, since its block is dropped after that.
         let kept = self.last_key.get_or_insert_default();
         kept.clear();
         kept.extend_from_slice(last);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::gate::SyncGate;
 use super::recovery::Deferred;
-use super::space::Space;
+use super::space::LogSpace;
 use super::{LogEnd, LogPlace, LogReader, LogWriter, NewLog};
 use crate::batch::Seq;
 use crate::config::OnDamage;
@@ -219,7 +219,7 @@ impl LogWriter {
     pub(crate) fn move_to(&mut self, file: Arc<dyn File>, len: u64) -> Arc<dyn File> {
         self.gate = Arc::new(SyncGate::new(Arc::clone(&file)));
         self.position = Arc::new(LogPosition::of(&self.place, &self.gate));
-        self.space = Space::existing(Arc::clone(&file), len);
+        self.space = LogSpace::existing(Arc::clone(&file), len);
         self.deferred = Deferred::default();
         std::mem::replace(&mut self.file, file)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::read::LogState;
 use super::segment::LogPlace;
-use super::space::Space;
+use super::space::LogSpace;
 use super::write::LogWriter;
 use crate::error::{Error, Result};
 use crate::frame::{RESUME, SECTOR};
@@ -37,7 +37,7 @@ pub(crate) fn recover(
         file.sync().map_err(|e| Error::io("sync", &place.path(), e))?;
         deferred.unproven.clear();
     }
-    let space = Space::existing(Arc::clone(&file), state.file_len);
+    let space = LogSpace::existing(Arc::clone(&file), state.file_len);
     let mut writer = LogWriter::new(place, file, header, state.end, space);
     writer.deferred = deferred;
     Ok(writer)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LogEnd;
-use super::space::{SPACE_MIN, STEP_MIN, Space, is_full, write_zeros};
+use super::space::{LogSpace, SPACE_MIN, STEP_MIN, is_full, write_zeros};
 use super::write::LogWriter;
 use crate::codec::{is_zero, usize_of};
 use crate::error::{Error, Result};
@@ -104,7 +104,7 @@ impl NewLog {
     /// Returns the writer of the log, which may or may not have its name.
     pub(super) fn into_writer(self) -> LogWriter {
         let end = LogEnd::base(&self.header);
-        let space = Space::fresh(Arc::clone(&self.file), self.len);
+        let space = LogSpace::fresh(Arc::clone(&self.file), self.len);
         LogWriter::new(self.place, self.file, &self.header, end, space)
     }
 

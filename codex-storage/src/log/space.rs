@@ -12,7 +12,7 @@ use crate::vfs::File;
 
 /// The free space at the end of one log.
 #[derive(Debug)]
-pub(super) struct Space {
+pub(super) struct LogSpace {
     file: Arc<dyn File>,
     /// The end of the allocated space. All bytes between the last frame and this offset are zero.
     end: u64,
@@ -33,7 +33,7 @@ pub(super) enum SpaceError {
     Sync(Arc<io::Error>),
 }
 
-impl Space {
+impl LogSpace {
     /// Creates the space of a file whose bytes up to `end` exist, and are zero after the last
     /// frame.
     pub(super) fn existing(file: Arc<dyn File>, end: u64) -> Self {
@@ -79,7 +79,7 @@ impl Space {
         }
     }
 
-    /// Allocates again the reserve after `offset` that a [`trim`](Space::trim) has removed. The
+    /// Allocates again the reserve after `offset` that a [`trim`](LogSpace::trim) has removed. The
     /// space does not extend beyond `before`, its end before the trim.
     pub(super) fn take_back(
         &mut self,

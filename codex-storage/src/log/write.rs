@@ -11,7 +11,7 @@ use super::epoch::Epochs;
 use super::gate::SyncGate;
 use super::recovery::Deferred;
 use super::segment::LogPlace;
-use super::space::{Space, SpaceError};
+use super::space::{LogSpace, SpaceError};
 use super::{LogCounts, LogEnd, layout};
 use crate::batch::{BATCH_LEN_MAX, Group, Seq};
 use crate::codec::{put, u64_of, usize_of};
@@ -35,7 +35,7 @@ pub(crate) struct LogWriter {
     form: Form,
     pub(super) end: LogEnd,
     durable: Seq,
-    pub(super) space: Space,
+    pub(super) space: LogSpace,
     epochs: Epochs,
     pub(super) deferred: Deferred,
     poison: Option<String>,
@@ -50,7 +50,7 @@ impl LogWriter {
         file: Arc<dyn File>,
         header: &Header,
         end: LogEnd,
-        space: Space,
+        space: LogSpace,
     ) -> Self {
         let gate = Arc::new(SyncGate::new(Arc::clone(&file)));
         Self {

@@ -51,8 +51,8 @@ impl MemDir {
         self.shared.names.lock()
     }
 
-    fn new_inode(&self, mode: Mode, bytes: Vec<u8>) -> Arc<Inode> {
-        Arc::new(Inode {
+    fn new_inode(&self, mode: Mode, bytes: Vec<u8>) -> Arc<MemInode> {
+        Arc::new(MemInode {
             identity: self.shared.next_identity.fetch_add(1, Ordering::Relaxed),
             mode: Mutex::new(mode),
             modified_us: AtomicI64::new(self.shared.clock.now_us()),
@@ -61,7 +61,7 @@ impl MemDir {
         })
     }
 
-    fn file(&self, inode: Arc<Inode>, writable: bool) -> Arc<dyn File> {
+    fn file(&self, inode: Arc<MemInode>, writable: bool) -> Arc<dyn File> {
         Arc::new(MemFile { inode, writable, clock: Arc::clone(&self.shared.clock) })
     }
 }
@@ -176,7 +176,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
 }
 
-type NameTable = BTreeMap<String, Arc<Inode>>;
+type NameTable = BTreeMap<String, Arc<MemInode>>;
 
 impl fmt::Debug for Shared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -184,7 +184,7 @@ impl fmt::Debug for Shared {
     }
 }
 
-struct Inode {
+struct MemInode {
     identity: u64,
     mode: Mutex<Mode>,
     modified_us: AtomicI64,
@@ -192,14 +192,14 @@ struct Inode {
     locks: Arc<LockTable>,
 }
 
-impl Inode {
+impl MemInode {
     fn len(&self) -> u64 {
         u64::try_from(self.bytes.lock().len()).unwrap_or(u64::MAX)
     }
 }
 
 struct MemFile {
-    inode: Arc<Inode>,
+    inode: Arc<MemInode>,
     writable: bool,
     clock: Arc<dyn Clock>,
 }

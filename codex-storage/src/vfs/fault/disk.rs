@@ -14,15 +14,15 @@ use crate::vfs::{Kind, Metadata, Mode, Open, not_found, taken};
 /// The number of a file. No number is used twice.
 pub(super) type Ino = u64;
 /// The names of a directory.
-pub(super) type Names = BTreeMap<Arc<str>, Ino>;
+pub(super) type NameMap = BTreeMap<Arc<str>, Ino>;
 
 /// All files and names of the simulated disk.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Disk {
     /// The names that callers see.
-    pub(super) names: Names,
+    pub(super) names: NameMap,
     /// The names that a power cut certainly leaves, apart from the effect of `name_changes`.
-    pub(super) durable_names: Names,
+    pub(super) durable_names: NameMap,
     /// The changes of names since then, in order.
     pub(super) name_changes: Vec<NameChange>,
     pub(super) inodes: BTreeMap<Ino, Inode>,
@@ -68,7 +68,7 @@ impl Space {
 }
 
 impl NameWhat {
-    pub(super) fn apply(&self, names: &mut Names) {
+    pub(super) fn apply(&self, names: &mut NameMap) {
         match self {
             Self::Add { name, ino } => {
                 names.insert(Arc::clone(name), *ino);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::FaultDir;
 use super::bytes::{Bytes, SECTOR};
-use super::disk::{Disk, Ino, NameChange, NameState, Names};
+use super::disk::{Disk, Ino, NameChange, NameMap, NameState};
 use super::inode::Inode;
 use crate::vfs::entropy::mix;
 use crate::vfs::{SeededEntropy, SimClock};
@@ -31,7 +31,7 @@ pub(super) enum Style {
 
 /// A disk at the time of the power cut, with the choices that it allows.
 pub(super) struct Base {
-    durable_names: Names,
+    durable_names: NameMap,
     name_changes: Vec<NameChange>,
     pub(super) name_units: usize,
     inodes: BTreeMap<Ino, Inode>,
@@ -61,7 +61,7 @@ struct DirtySector {
 
 /// A choice with its results: the names, the content of each file, and a hash of the whole disk.
 pub(super) struct Resolved {
-    names: Names,
+    names: NameMap,
     files: Vec<ResolvedFile>,
     pub(super) hash: u64,
 }
