@@ -1,5 +1,5 @@
-//! Images beside running writers: one at a time, abandoned if the store closes. And the keys of a
-//! store, of which a rekey is an image, too.
+//! Images that are written beside running writers. One is written at a time, and a close abandons
+//! it. Also changes of the key, because a rekey writes an image.
 
 use std::sync::{Arc, OnceLock};
 
@@ -17,36 +17,37 @@ use crate::locks::PersistGuard;
 use crate::map::{Image, Map, Ordered};
 use crate::rank::{self, Rank};
 
-/// Progress callback of an image: `(entries_done, entries_total)`, each entry counted twice, once
-/// written and once read back. Returns `false` to abandon the image.
+/// Progress callback of an image: `(entries_done, entries_total)`. Each entry counts twice, once
+/// when it is written and once when it is read back. Returns `false` to abandon the image.
 pub(crate) type ImageProgress<'a> = dyn Fn(u64, u64) -> bool + 'a;
 
 /// The outcome of beginning an image.
 enum Begun {
-    /// There is nothing to write.
+    /// There is no image to write.
     Nothing,
-    /// The image is in place already.
+    /// The image is already in place.
     Written,
-    /// The image is to be written beside the commits, of this state.
+    /// The image of this state is to be written beside the commits.
     Beside(Checkpoint, Ordered),
 }
 
 impl Engine {
-    /// Writes an image of the state beside running writers and drops the log that it replaces.
-    /// Returns the last commit that was made before. Nothing happens in forms that keep no log
-    /// beside an image.
+    /// Writes an image of the state beside running writers, and drops the log that it replaces.
+    /// Returns the last commit before it. Does nothing in forms that have no log beside an image.
     ///
     /// # Errors
-    /// Errors of the image: nothing was changed. `Closed`, `Poisoned`; `Abandoned` by a close.
+    /// The errors of the image, after which nothing was changed; `Closed`; `Poisoned`; `Abandoned`
+    /// if the store closes.
     pub fn checkpoint(&self) -> Result<Seq> {
         self.write_image(None, &|_, _| true)
     }
 
-    /// As [`flush`](Self::flush), and then, if a log continues an image, as
-    /// [`checkpoint`](Self::checkpoint): the main file holds all earlier commits by itself.
+    /// Makes all earlier commits durable in the main file alone: writes a
+    /// [`checkpoint`](Self::checkpoint) if the form has a log beside an image, and otherwise calls
+    /// [`flush`](Self::flush).
     ///
     /// # Errors
-    /// As those; `Abandoned` if `progress` returned `false`.
+    /// The errors of those two; `Abandoned` if `progress` returned `false`.
     pub(crate) fn settle(&self, form: Form, progress: &ImageProgress<'_>) -> Result<Seq> {
         match form {
             Form::Wal => self.write_image(None, progress),
@@ -54,7 +55,8 @@ impl Engine {
         }
     }
 
-    /// As [`flush`](Self::flush), with the progress of the image that it may need.
+    /// Does the same as [`flush`](Self::flush), and reports the progress of the image that it may
+    /// need.
     pub(super) fn flush_watched(&self, progress: &ImageProgress<'_>) -> Result<Seq> {
         let (seq, durable) = self.exclusive(Admission::WhileOpen, |disk| {
             if let Some(point) = disk.storage().sync_point()? {
@@ -66,14 +68,15 @@ impl Engine {
             let stats = disk.storage().stats();
             Ok((stats.seq, stats.durable))
         })?;
+        // Without a sync point, only an image makes the commits durable.
         if durable < seq { self.write_image(None, progress) } else { Ok(seq) }
     }
 
-    /// Writes memory as an image under the temporary name of the store `name` in the folder of
-    /// `to`. Works if the store is poisoned or its folder is gone.
+    /// Writes the state in memory as an image, under the temporary name of the store `name` in the
+    /// directory `to`. Works even if the store is poisoned or its own directory is gone.
     ///
     /// # Errors
-    /// Errors of the other folder; `Closed`; `Abandoned` if `progress` returned `false`.
+    /// The errors of the other directory; `Closed`; `Abandoned` if `progress` returned `false`.
     pub(crate) fn write_elsewhere(
         &self,
         to: &Vfs,
@@ -83,6 +86,8 @@ impl Engine {
         let (checkpoint, ordered) = {
             let disk = self.locks.persist();
             let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;
+            // Order: read the state while the disk is locked. It contains exactly the commits that
+            // the header of the image counts (promise 3).
             (storage.image_elsewhere(to, name)?, disk.read(Map::ordered))
         };
         let image = Image(ordered);
@@ -90,17 +95,17 @@ impl Engine {
         checkpoint.write(&image, &|done| progress(done, total))
     }
 
-    /// Calls `hook` after each checkpoint that wrote an image, on the thread that made it, while
-    /// that thread holds no lock. Only the first hook counts.
+    /// Sets the function that is called after each checkpoint that wrote an image, on the thread
+    /// that wrote it, while that thread holds no lock. Only the first call sets it.
     pub(crate) fn on_checkpoint(&self, hook: impl Fn() + Send + Sync + 'static) {
         self.on_checkpoint.set(hook);
     }
 
-    /// Lets `keys` open the store from now on, in place of the key before.
+    /// Makes `keys` open the store from now on, instead of the previous key.
     ///
     /// # Errors
-    /// `NotEncrypted`, `Seal`, errors of the disk: nothing was changed. `InDoubt`, `Poisoned`:
-    /// either key may open the store. `Closed`.
+    /// `NotEncrypted`, `Seal` or an error of the disk: nothing was changed. `InDoubt` or
+    /// `Poisoned`: either of the two keys may open the store. `Closed`.
     pub fn change_key(&self, keys: &dyn Keys) -> Result<()> {
         // Order: the checkpoint lock first. An image that is being written would bring the old
         // envelope back.
@@ -109,26 +114,26 @@ impl Engine {
         self.exclusive(Admission::WhileOpen, |disk| disk.storage().change_key(keys))
     }
 
-    /// Puts the store under a fresh root key, which `keys` wraps, beside running writers.
+    /// Encrypts the store under a new root key, which `keys` wraps, beside running writers.
     ///
     /// # Errors
-    /// As [`change_key`](Self::change_key); `Abandoned` by a close.
+    /// The errors of [`change_key`](Self::change_key); `Abandoned` if the store closes.
     pub fn rekey(&self, keys: &dyn Keys) -> Result<()> {
         self.write_image(Some(keys), &|_, _| true).map(|_| ())
     }
 
-    /// Returns the root key that the files are under now, or were under when the store was closed;
-    /// `None` if they are not encrypted. Waits for the group that is being written.
+    /// Returns the root key of the files, also after the close, or `None` if they are not
+    /// encrypted. Waits for the group that is being written.
     pub(crate) fn seal(&self) -> Option<Arc<dyn Seal>> {
         let disk = self.locks.persist();
         disk.storage.as_ref().map_or_else(|| disk.seal.clone(), |storage| storage.seal())
     }
 
-    /// Calls `f` with the root key of the files, and again after each rekey that ended meanwhile
-    /// if that made `f` fail.
+    /// Calls `f` with the root key of the files. If `f` fails and a rekey ended during the call,
+    /// calls it again with the new root key.
     ///
     /// # Errors
-    /// As `f`.
+    /// The errors of `f`.
     pub(crate) fn under_seal<R, E>(
         &self,
         mut f: impl FnMut(Option<Arc<dyn Seal>>) -> Result<R, E>,
@@ -136,6 +141,8 @@ impl Engine {
         let mut seal = self.seal();
         loop {
             let done = f(seal.clone());
+            // Order: read the key again after the call. If it is the same, the error of `f` is not
+            // due to a rekey.
             let now = self.seal();
             if done.is_ok() || now.as_ref().map(|it| it.root_id()) == seal.map(|it| it.root_id()) {
                 return done;
@@ -144,8 +151,8 @@ impl Engine {
         }
     }
 
-    /// Writes an image beside running writers, or begins a rekey under `keys`, which goes on like
-    /// one. Then calls the hook, if an image was written.
+    /// Writes an image beside running writers, or, with `keys`, runs a rekey, which also writes
+    /// one. Then calls the hook if an image was written.
     fn write_image(&self, keys: Option<&dyn Keys>, progress: &ImageProgress<'_>) -> Result<Seq> {
         let (seq, is_new) = self.write_image_alone(keys, progress)?;
         if is_new {
@@ -154,7 +161,8 @@ impl Engine {
         Ok(seq)
     }
 
-    /// As [`write_image`](Self::write_image), one at a time. Returns whether an image was written.
+    /// Does the work of [`write_image`](Self::write_image), one image at a time. Returns the last
+    /// commit, and whether an image was written.
     fn write_image_alone(
         &self,
         keys: Option<&dyn Keys>,
@@ -162,6 +170,7 @@ impl Engine {
     ) -> Result<(Seq, bool)> {
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
+        // Begin under the lock on the disk: take the state, and switch the log.
         let begun = self.exclusive(Admission::WhileOpen, |disk| self.begin_image(disk, keys));
         let (checkpoint, ordered) = match begun.inspect_err(|error| self.count_failure(error))? {
             Begun::Nothing => return Ok((self.stats().storage.seq, false)),
@@ -173,11 +182,11 @@ impl Engine {
         };
         let mut unfinished = Unfinished { engine: self, finished: false };
         let image = Image(ordered);
-        // Each entry is written, and read back.
+        // Write without the lock. Each entry is written once and read back once.
         let total = 2 * image.len();
         let go_on = |done| !self.abandon.load(Ordering::Relaxed) && progress(done, total);
         let written = checkpoint.write(&image, &go_on);
-        // Order: before the end. Writers copy the nodes that a view still holds.
+        // Order: drop the view before the end. Writers copy each node that a view still holds.
         drop(image);
         unfinished.finished = true;
         let failed = written.as_ref().err().cloned();
@@ -187,7 +196,7 @@ impl Engine {
             self.count_failure(error);
             return Err(error.clone());
         }
-        // Here, where no thread waits: closing large files takes long.
+        // Close the replaced files here, where no thread waits: closing large files takes long.
         drop(finished);
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok((seq, true))
@@ -199,8 +208,8 @@ impl Engine {
         disk: &mut PersistGuard<'_, Disk>,
         keys: Option<&dyn Keys>,
     ) -> Result<Begun> {
-        // Order: in the same hold of the disk. The image shows exactly the commits of the log
-        // that it replaces (promise 3).
+        // Order: read the state and begin the image in one hold of the disk. The image contains
+        // exactly the commits of the log that it replaces (promise 3).
         let ordered = disk.read(Map::ordered);
         let before = disk.storage().stats().images;
         let state = Image(ordered.clone());
@@ -214,6 +223,8 @@ impl Engine {
             disk.imaging = true;
             return Ok(Begun::Beside(checkpoint, ordered));
         }
+        // Without a checkpoint to write, the storage has either written the image itself or has
+        // nothing to do.
         if disk.storage().stats().images == before {
             return Ok(Begun::Nothing);
         }
@@ -221,12 +232,12 @@ impl Engine {
         Ok(Begun::Written)
     }
 
-    /// Ends the image that was begun. Returns the files that it replaced, to be closed without the
-    /// lock.
+    /// Ends an image. Returns the replaced files, which the caller closes without the lock.
     fn finish_image(&self, done: Result<Written>) -> Result<Option<Retired>> {
         self.exclusive(Admission::ToFinish, |disk| {
             disk.imaging = false;
-            // The storage may return no more than that it has noted a failure.
+            // For a failed image the storage may return `Ok`, because it has only recorded the
+            // failure.
             let failed = done.as_ref().err().cloned();
             let finished = disk.storage().finish_checkpoint(done);
             let failed = failed.as_ref().or(finished.as_ref().err());
@@ -235,6 +246,7 @@ impl Engine {
         })
     }
 
+    /// Counts a failed checkpoint. A close or a poisoned store is not one.
     fn count_failure(&self, error: &Error) {
         let is_failure = !matches!(
             error,
@@ -246,7 +258,8 @@ impl Engine {
     }
 }
 
-/// The function to call after each checkpoint: set once at most, before it matters.
+/// The function that is called after each checkpoint. Set at most once, before the first
+/// checkpoint.
 #[derive(Default)]
 pub(super) struct Hook(OnceLock<Box<dyn Fn() + Send + Sync>>);
 
@@ -262,7 +275,7 @@ impl Hook {
     }
 }
 
-/// Reports a checkpoint whose image panicked.
+/// Ends an image whose writer panicked.
 struct Unfinished<'a> {
     engine: &'a Engine,
     finished: bool,
@@ -272,7 +285,7 @@ impl Drop for Unfinished<'_> {
     fn drop(&mut self) {
         if !self.finished {
             let path = self.engine.path.clone();
-            // The panic that is under way has the cause.
+            // The error is ignored, because the panic that is unwinding has the cause.
             let _ = self.engine.finish_image(Err(Error::Abandoned { path }));
         }
     }

@@ -1,5 +1,5 @@
-//! The path of a commit: one thread at a time makes a group durable, then visible, then gives its
-//! members their outcomes.
+//! The path of a commit. One thread at a time makes a group of commits durable, then visible, then
+//! gives its members their outcomes.
 
 use std::mem;
 use std::sync::Arc;
@@ -17,20 +17,22 @@ use crate::commit::{Commit, Outcome};
 use crate::locks::PersistGuard;
 use crate::map::{Freed, Image};
 
-/// The state under the lock on the disk: the storage, and the buffers of a group.
+/// The state that the lock on the disk protects: the storage, and the buffers of a group.
 #[derive(Debug)]
 pub(super) struct Disk {
-    /// `None` once closed.
+    /// `None` after the close.
     pub(super) storage: Option<Box<dyn Storage>>,
-    /// The root key of the files, once the storage is closed.
+    /// The root key of the files, after the storage was closed.
     pub(super) seal: Option<Arc<dyn Seal>>,
     group: Group,
     plan: Plan,
-    /// An image is being written beside the commits.
+    /// Whether an image is being written beside the commits.
     pub(super) imaging: bool,
-    /// A leader has the disk. One that finds this set knows that the one before it unwound.
+    /// Whether a leader has the disk. A leader that finds this set knows that the previous one
+    /// unwound.
     is_led: bool,
-    /// A leader has unwound: the storage is in an unknown state and is not called again.
+    /// Whether a leader has unwound. The storage is then in an unknown state and is not called
+    /// again.
     pub(super) unwound: bool,
 }
 
@@ -38,35 +40,37 @@ impl Engine {
     /// Makes `commit` durable at the level of the store, then visible, and returns its outcome.
     ///
     /// # Errors
-    /// Errors of the storage, after which nothing was changed, or `InDoubt`; `Closed`, `Poisoned`,
-    /// `Record`.
+    /// The errors of the storage: nothing was changed, except after `InDoubt`, after which the
+    /// store refuses writes. `Closed`; `Poisoned`; `Record` if the commit exceeds a limit.
     pub fn submit(&self, commit: Commit) -> Result<Outcome> {
+        // Order: start the thread that syncs before the commit. Without the thread, the commit
+        // would be acknowledged and never synced.
         self.start_syncing()?;
 
-        // Enter the queue: lead if no thread does, else wait for an outcome or for the lead.
+        // Enter the queue: lead if no thread does, otherwise wait for an outcome or for the lead.
         let own = match self.enter(Admission::WhileOpen, Some(commit))? {
             Wake::Done(outcome) => return outcome,
             Wake::Lead(own) => own.expect("a commit is handed the lead with itself"),
         };
-        // Order: before the lock. A panic from here on poisons the store and answers every
+        // Order: begin before the lock. A panic after this line poisons the store and answers every
         // waiter (promise 5).
         let mut leader = Leader::begin(self);
         let mut freed = Freed::default();
 
-        // Lock the disk, then drain: as many waiting commits as fit in a group.
-        // Order: the lock before the drain. The log has the commits in the order in which they
-        // leave the queue (promise 3).
+        // Lock the disk, then drain: take as many waiting commits as fit in a group.
+        // Order: lock before the drain. The log has the commits in the order in which they leave
+        // the queue (promise 3).
         let mut disk = self.lock_disk();
         let mut part = self.drain(&mut leader, &disk, own);
 
         // One round, unless the group does not fit on the disk: then it is made in parts.
         while let Some(members) = part {
-            // Decide: test conditions and resolve removals, against memory and the members before.
+            // Decide: test conditions and resolve removals, against memory and the earlier members.
             Self::decide(&mut leader, &mut disk, members);
 
             // Log: one frame and one sync make the group durable, or nothing has changed.
-            // Order: log before apply. Readers see only what a crash cannot take back, and a
-            // write that failed is never visible (promises 4 and 5).
+            // Order: log before apply. Readers see only commits that a crash cannot take back, and
+            // a write that failed is never visible (promises 4 and 5).
             let logged = disk.log();
             if let Ok(first) = logged {
                 // Apply: swap the prepared group into memory, all of it at once (promise 2).
@@ -81,11 +85,11 @@ impl Engine {
 
         // Order: unlock before the lead is handed over, or the next leader waits for this one.
         let effects = Self::unlock_disk(disk, &mut leader);
-        // Order: hand over before the wake. The next group is at the disk while the members of
-        // this one wake up.
+        // Order: hand over before the wake. The next group is written while the members of this one
+        // wake up.
         leader.hand_over();
         let outcome = leader.wake();
-        // Order: last. No thread waits while the replaced entries are freed.
+        // Order: free last. No thread waits while the replaced entries are freed.
         drop(freed);
         self.notice(effects);
         outcome.expect("every member of a group has an outcome")
@@ -94,11 +98,12 @@ impl Engine {
     /// Locks the disk for a leader.
     pub(super) fn lock_disk(&self) -> PersistGuard<'_, Disk> {
         let mut disk = self.locks.persist();
+        // The flag is still set if the previous leader unwound before it unlocked the disk.
         disk.unwound |= mem::replace(&mut disk.is_led, true);
         disk
     }
 
-    /// Unlocks the disk at the end of a leader's work. Returns what its work has made due.
+    /// Unlocks the disk at the end of a leader's work. Returns the background work that is due now.
     pub(super) fn unlock_disk(
         mut disk: PersistGuard<'_, Disk>,
         leader: &mut Leader<'_>,
@@ -107,13 +112,14 @@ impl Engine {
         let Some(storage) = disk.storage.as_deref().filter(|_| !disk.unwound) else {
             return GroupEffects::default();
         };
+        // Take the statistics under the lock, so that they are those of the state after this group.
         let (stats, wants_checkpoint) = (storage.stats(), storage.wants_checkpoint());
         leader.saw(stats, wants_checkpoint, storage.poisoned());
         GroupEffects { wants_checkpoint, unsynced: stats.durable < stats.seq }
     }
 
-    /// Moves waiting commits into the group of `own`. Returns the members to make a group of;
-    /// `None` if they are refused.
+    /// Moves waiting commits into the group of `own`. Returns the part of the members to make
+    /// first, or `None` if all are refused.
     fn drain(&self, leader: &mut Leader<'_>, disk: &Disk, own: Commit) -> Option<Part> {
         let refused = leader.drain(own).map_err(|refusal| self.refused(refusal));
         let refused = refused.and_then(|()| match disk.storage {
@@ -127,8 +133,8 @@ impl Engine {
         }
         let overdue = self.queue.lock().overdue.refusal(|| self.now());
         if let Some(error) = overdue {
-            // Removals may make room for an image: they are made with one, as at `Sync`, unless
-            // one is being written, which has the temporary name.
+            // Removals can make room for an image. They are made with one, as at `Sync`, unless an
+            // image is being written, because it has the temporary name.
             leader.fail_puts(&error);
             if disk.imaging {
                 leader.fail(&error);
@@ -142,13 +148,14 @@ impl Engine {
     /// Decides the outcome of each member of `part`, in order, and encodes it, until the group is
     /// full. Prepares the apply.
     fn decide(leader: &mut Leader<'_>, disk: &mut PersistGuard<'_, Disk>, part: Part) {
-        // They leave the guard while memory is read through it. Nothing is lost if this unwinds:
-        // it poisons.
+        // The buffers leave the guard while memory is read through it. A panic that loses them also
+        // poisons the store.
         let mut plan = mem::take(&mut disk.plan);
         let mut group = mem::replace(&mut disk.group, Group::new(Layout::default()));
         disk.read(|map| {
             leader.decide(part, |commit| {
-                // By the encoded length: the size of a removal of a range is known only now.
+                // The limit applies to the encoded length, because the size of a removal of a range
+                // is known only now.
                 let takes = group.len() < GROUP_LEN_TARGET;
                 takes.then(|| plan.add(map, &mut group, commit))
             });
@@ -157,23 +164,28 @@ impl Engine {
         disk.plan = plan;
         disk.group = group;
         if part == Part::All {
+            // A full group leaves members undecided: they go to the next group.
             leader.put_back();
         }
     }
 
-    /// Makes the group visible, once it is durable.
+    /// Makes the group visible, after it is durable.
     fn apply(&self, leader: &mut Leader<'_>, disk: &mut PersistGuard<'_, Disk>, freed: &mut Freed) {
         if disk.plan.work.seq.is_none() {
             return;
         }
         let mut work = mem::take(&mut disk.plan.work);
         let from = self.now();
+        // Measured around the lock, so that the figure includes the wait for readers to finish.
         disk.write(|map| map.apply(&mut work));
         leader.held(self.now().saturating_sub(from));
+        // The entries are freed by the caller, after the lock is released and the waiters are
+        // awake.
         *freed = mem::take(&mut work.freed);
         disk.plan.work = work;
     }
 
+    /// Returns the outcome of a member of a group whose first commit has the number `first`.
     fn outcome(&self, decided: Decided, first: Seq) -> Result<Outcome> {
         match decided {
             Ok(Planned::Conflict) => Ok(Outcome::Conflict),
@@ -187,7 +199,7 @@ impl Engine {
 }
 
 impl Disk {
-    /// The disk under a replayed `storage`.
+    /// Returns the disk of a replayed `storage`.
     pub(super) fn new(storage: Box<dyn Storage>) -> Self {
         Self {
             group: storage.group(),
@@ -200,12 +212,12 @@ impl Disk {
         }
     }
 
-    /// The storage, for work that is only admitted while it is there.
+    /// Returns the storage, for work that is admitted only before the close.
     pub(super) fn storage(&mut self) -> &mut dyn Storage {
         &mut **self.storage.as_mut().expect("the storage is there until the close")
     }
 
-    /// Makes the group durable. Returns the number of its first commit; 0 if there is nothing to
+    /// Makes the group durable. Returns the number of its first commit, or 0 if there is nothing to
     /// write.
     fn log(&mut self) -> Result<Seq> {
         let Self { storage, group, plan, .. } = self;
@@ -213,12 +225,14 @@ impl Disk {
             return Ok(0);
         }
         let storage = storage.as_mut().expect("the storage is there until the close");
+        // A form that writes an image of each group gets the state with the group already applied.
         let image = plan.work.ordered.clone().map(Image);
         let numbers = storage.commit(group, image.as_ref().map(|image| image as _))?;
         plan.committed(numbers.end - 1);
         Ok(numbers.start)
     }
 
+    /// Empties the buffers for the next group.
     fn reset_group(&mut self) {
         self.group.reset();
         self.plan.reset();

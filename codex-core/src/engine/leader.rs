@@ -1,4 +1,4 @@
-//! One thread's time as the leader. However it ends, every member of its group gets an outcome,
+//! The work of one thread as the leader. However it ends, each member of its group gets an outcome,
 //! and another thread can lead.
 
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use super::plan::Decided;
 use super::queue::{Refusal, Ticket, Waiter, Wake};
 use crate::commit::{Commit, Outcome};
 
-/// The leader, from the moment that it has the lead until it hands it over. If it is dropped
-/// before that, as a panic does, it poisons the store and answers every waiter.
+/// The leader, from the moment at which it has the lead until it hands it over. If it is dropped
+/// before that, because of a panic, it poisons the store and answers every waiter.
 pub(super) struct Leader<'a> {
     engine: &'a Engine,
     /// The leader's own commit, the first of the group.
     own: Option<Member>,
     members: Vec<Member>,
-    /// Whether each group hands the storage an image of the state.
+    /// Whether each group passes an image of the state to the storage.
     pub(super) image: bool,
     /// The error of the whole group, if it did not fit on the disk and is made in parts.
     full: Option<Error>,
-    /// The storage after the group, and whether the log has outgrown the image.
+    /// The statistics of the storage after the group, and whether the log has outgrown the image.
     storage: Option<(StorageStats, bool)>,
     poisoned: Option<String>,
     commits: u64,
@@ -35,27 +35,28 @@ pub(super) struct Leader<'a> {
 
 /// A member of the group.
 struct Member {
-    /// Where the member waits; `None` for the leader's own commit.
+    /// The ticket at which the member waits; `None` for the leader's own commit.
     ticket: Option<Arc<Ticket>>,
-    /// Kept until the outcome is known: a group that does not fit is decided again in parts.
+    /// Kept until the outcome is known, because a group that does not fit is decided again in
+    /// parts.
     commit: Commit,
     decided: Option<Decided>,
     outcome: Option<Result<Outcome>>,
 }
 
-/// The members to make a group of, out of those without an outcome.
+/// The part of the members without an outcome that the next group consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Part {
-    /// All of them.
+    /// All members.
     All,
-    /// Those that only remove.
+    /// The members that only remove.
     Removals,
-    /// The first one.
+    /// The first member.
     First,
 }
 
 impl<'a> Leader<'a> {
-    /// Begins the time of the calling thread.
+    /// Begins the work of the calling thread as the leader.
     pub(super) fn begin(engine: &'a Engine) -> Self {
         Self {
             engine,
@@ -84,8 +85,8 @@ impl<'a> Leader<'a> {
         queue.poisoned().map_or(Ok(()), |reason| Err(Refusal::Poisoned(reason)))
     }
 
-    /// Has `decide` decide the commits of `part`, in order, until it returns `None`: the group is
-    /// full.
+    /// Calls `decide` for the commits of `part`, in order, until it returns `None` because the
+    /// group is full.
     pub(super) fn decide(
         &mut self,
         part: Part,
@@ -113,7 +114,7 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Turns what was decided for each member into its outcome.
+    /// Converts the decision for each member into its outcome.
     pub(super) fn complete(&mut self, outcome: impl Fn(Decided) -> Result<Outcome>) {
         for member in self.all() {
             if let Some(decided) = member.decided.take() {
@@ -122,20 +123,22 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Returns the members to make the next group of, after a group of `part` was `made`; `None`
-    /// if every member has its outcome.
+    /// Returns the part to make next, after a group of `part` was `made`, or `None` if every member
+    /// has its outcome.
     ///
     /// A group that does not fit on the disk has changed nothing. A member that would fit without
-    /// the others must not fail with them: first those that only remove, which may use the
-    /// reserve, then each by itself.
+    /// the others must not fail with them. So the members that only remove, which may use the
+    /// reserve, come first, and then each other member alone.
     pub(super) fn next_part(&mut self, part: Part, made: Result<Seq>) -> Option<Part> {
-        // A group that was not made is decided again: its members may rest on each other.
+        // A group that was not made is decided again, because its members may depend on each other.
         self.all().for_each(|member| member.decided = None);
         match (part, made) {
+            // Any other error is that of the whole group.
             (_, Err(error)) if !is_full(&error) => {
                 self.fail(&error);
                 None
             }
+            // The whole group is made.
             (Part::All, Ok(_)) => None,
             (Part::All, Err(full)) if self.pending().count() < 2 => {
                 self.fail(&full);
@@ -145,12 +148,13 @@ impl<'a> Leader<'a> {
                 self.full = Some(full);
                 Some(Part::Removals)
             }
-            // An image of the whole state is not tried once for each member.
+            // An image of the whole state is not tried again for each member.
             (Part::Removals, _) if self.image => {
                 let full = self.full.take().expect("parts are made of a group that did not fit");
                 self.fail(&full);
                 None
             }
+            // The member does not fit even alone: the error is its own.
             (Part::First, Err(full)) => {
                 let first = self.pending().next().expect("the group was made of it");
                 first.outcome = Some(Err(full));
@@ -160,30 +164,30 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Gives every member without an outcome the same error.
+    /// Gives every member without an outcome the error `error`.
     pub(super) fn fail(&mut self, error: &Error) {
         self.pending().for_each(|member| member.outcome = Some(Err(error.clone())));
     }
 
-    /// Gives the members that put something this error.
+    /// Gives the members that put an entry the error `error`.
     pub(super) fn fail_puts(&mut self, error: &Error) {
         let puts = self.pending().filter(|member| !member.commit.only_removes());
         puts.for_each(|member| member.outcome = Some(Err(error.clone())));
     }
 
-    /// Notes how long readers were kept out of memory.
+    /// Records for how long applying a group blocked readers.
     pub(super) fn held(&mut self, held: Duration) {
         self.held = self.held.max(held);
     }
 
-    /// Notes how many commits a group has.
+    /// Records the number of commits of a group.
     pub(super) fn made(&mut self, commits: usize) {
         let commits = u64::try_from(commits).expect("a count of commits fits in 64 bits");
         self.commits += commits;
         self.group_commits_max = self.group_commits_max.max(commits);
     }
 
-    /// Notes the state of the storage after the group.
+    /// Records the state of the storage after the group.
     pub(super) fn saw(
         &mut self,
         storage: StorageStats,
@@ -197,13 +201,16 @@ impl<'a> Leader<'a> {
     /// Hands the lead to the first waiter, or resigns if there is none.
     pub(super) fn hand_over(&mut self) {
         let next = self.resign();
+        // Order: mark before the successor wakes. From here on the lead belongs to the successor,
+        // and a panic of this thread must not take it back.
         self.handed_over = true;
         if let Some(Waiter { commit, ticket, .. }) = next {
             ticket.give(Wake::Lead(commit));
         }
     }
 
-    /// Notes the figures of the group, then looks for a waiter, and resigns if there is none.
+    /// Records the statistics of the group. Then returns the first waiter, or resigns if there is
+    /// none.
     fn resign(&mut self) -> Option<Waiter> {
         let mut queue = self.engine.queue.lock();
         let counters = &mut queue.counters;
@@ -220,13 +227,13 @@ impl<'a> Leader<'a> {
         if let Some(reason) = &self.poisoned {
             queue.poison(reason);
         }
-        // Order: within the same critical section. A request that enters after it finds no leader
-        // and leads; one that entered before it is found here.
+        // Order: in the same critical section. A request that enters after it finds no leader and
+        // leads; a request that entered before it is found here.
         queue.hand_over()
     }
 
     /// Gives the members their outcomes and wakes them. Returns the outcome of the leader's own
-    /// commit, if it came with one.
+    /// commit, if it has one.
     pub(super) fn wake(&mut self) -> Option<Result<Outcome>> {
         let unwound = || Err(self.engine.poison(UNWOUND));
         for member in self.members.drain(..) {
@@ -237,25 +244,30 @@ impl<'a> Leader<'a> {
         self.own.take()?.outcome
     }
 
+    /// Returns all members, the leader's own commit first.
     fn all(&mut self) -> impl Iterator<Item = &mut Member> {
         self.own.iter_mut().chain(&mut self.members)
     }
 
+    /// Returns the members without an outcome.
     fn pending(&mut self) -> impl Iterator<Item = &mut Member> {
         self.all().filter(|member| member.outcome.is_none())
     }
 
+    /// Returns the part of the first member without an outcome, if there is one.
     fn next_pending(&mut self) -> Option<Part> {
         self.pending().next().map(|_| Part::First)
     }
 }
 
-/// A leader that unwinds leaves the disk in an unknown state: nothing is written any more.
+/// A leader that unwinds leaves the disk in an unknown state, so no later write is allowed.
 impl Drop for Leader<'_> {
     fn drop(&mut self) {
         if self.handed_over {
             return;
         }
+        // Order: poison and resign in one critical section, before any waiter wakes. A waiter that
+        // tries again finds a poisoned store.
         let left = {
             let mut queue = self.engine.queue.lock();
             queue.poison(UNWOUND);
@@ -274,10 +286,10 @@ impl Member {
     }
 }
 
-/// Whether the disk was full for a group, which has changed nothing.
+/// Returns true if the disk was full for a group, which has changed nothing.
 fn is_full(error: &Error) -> bool {
     matches!(error, Error::NoSpace { .. })
 }
 
-/// Why a store refuses writes if a leader unwound.
+/// The reason why a store refuses writes after a leader unwound.
 pub(super) const UNWOUND: &str = "the thread that was committing panicked";

@@ -1,7 +1,8 @@
-//! The engine of a store: memory, the disk, the queue of writers and the background threads.
+//! The engine of a store: the state in memory, the disk, the queue of requests and the background
+//! threads.
 //!
-//! Everything that touches the disk waits for its turn in one queue. [`Engine::submit`] commits;
-//! all else runs as a closure in [`Engine::exclusive`].
+//! Each request that uses the disk waits for its turn in one queue. [`Engine::submit`] makes a
+//! commit; every other request runs as a closure in [`Engine::exclusive`].
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -41,35 +42,35 @@ use leader::{Leader, UNWOUND};
 use queue::{Admission, Queue, Refusal, Wake};
 use worker::{Signal, Threads};
 
-/// How to run an engine.
+/// The options of an engine.
 #[derive(Debug, Clone)]
 pub struct EngineOptions {
-    /// The store's path, for messages.
+    /// The path of the store, for error texts.
     pub path: PathBuf,
-    /// When a commit counts as done.
+    /// The durability that a commit must reach before its call returns.
     pub durability: Durability,
     /// The source of times.
     pub clock: Arc<dyn Clock>,
-    /// Whether threads of the engine sync by interval and checkpoint when the log has outgrown
-    /// the image. Otherwise the owner of the engine calls [`Engine::tick`] and
+    /// Whether threads of the engine sync by interval, and write a checkpoint if the log has
+    /// outgrown the image. If not, the owner of the engine calls [`Engine::tick`] and
     /// [`Engine::checkpoint`].
     pub background: bool,
 }
 
-/// A store's memory and disk, shared by all its handles and by the background threads.
+/// The memory and the disk of a store, shared by all its handles and by the background threads.
 ///
-/// The threads keep the engine alive: its owner must call [`close`](Engine::close), which ends
+/// The threads keep the engine alive, so its owner must call [`close`](Engine::close), which ends
 /// them.
 pub struct Engine {
     locks: Locks<Disk>,
     queue: Queue,
     path: PathBuf,
     clock: Arc<dyn Clock>,
-    /// Whether each commit hands the storage an image of the state.
+    /// Whether each group passes an image of the state to the storage.
     images: bool,
-    /// Held while a checkpoint runs: one at a time.
+    /// The lock of checkpoints: one runs at a time.
     checkpoint: Mutex<()>,
-    /// The store closes: a running image is to be abandoned.
+    /// Whether the store closes, so that a running image is abandoned.
     abandon: AtomicBool,
     checkpoints: AtomicU64,
     checkpoint_failures: AtomicU64,
@@ -77,53 +78,53 @@ pub struct Engine {
     signal: Signal,
     /// Whether there are background threads.
     background: bool,
-    /// The pause between syncs, if the durability level asks for them.
+    /// The pause before each sync, if the durability level syncs by interval.
     sync_pause: Option<Duration>,
     threads: Mutex<Threads>,
-    /// The thread that syncs was started.
+    /// Whether the thread that syncs was started.
     is_syncing: AtomicBool,
-    /// A handle for the threads that the engine starts.
+    /// A weak handle to this engine, for the threads that it starts.
     own: Weak<Self>,
 }
 
-/// A consistent view: all commits up to `seq`, and nothing else.
+/// A consistent view: all commits up to `seq`, and no later one.
 #[derive(Debug, Clone)]
 pub struct View {
-    /// The last commit it shows.
+    /// The last commit that the view contains.
     pub seq: Seq,
     /// The entries in key order.
     pub ordered: Ordered,
 }
 
-/// Figures of an engine since it was started.
+/// Statistics of an engine since it was started.
 #[derive(Debug, Clone)]
 pub struct EngineStats {
-    /// Figures of the storage, after the last group.
+    /// Statistics of the storage after the last group.
     pub storage: StorageStats,
-    /// Commits and other requests that wait in the queue.
+    /// The number of commits and other requests that wait in the queue.
     pub waiting: usize,
-    /// Commits that were written.
+    /// The number of commits that were written.
     pub commits: u64,
-    /// The most commits in one group.
+    /// The maximum number of commits in one group.
     pub group_commits_max: u64,
-    /// The longest time that an apply kept readers out of memory, in nanoseconds.
+    /// The longest time for which applying a group blocked readers, in nanoseconds.
     pub data_hold_ns_max: u64,
-    /// Checkpoints that wrote an image.
+    /// The number of checkpoints that wrote an image.
     pub checkpoints: u64,
-    /// Checkpoints that failed.
+    /// The number of checkpoints that failed.
     pub checkpoint_failures: u64,
-    /// Why the last image failed, if none has succeeded since.
+    /// The error of the last image, if it failed and none has succeeded since.
     pub image_error: Option<String>,
-    /// Why writes are refused, if they are.
+    /// The reason why writes are refused, if they are.
     pub poisoned: Option<String>,
 }
 
 /// The background work that a group has made due.
 #[derive(Debug, Clone, Copy, Default)]
 struct GroupEffects {
-    /// The log has outgrown the image.
+    /// Whether the log has outgrown the image.
     wants_checkpoint: bool,
-    /// There are commits that are not durable yet.
+    /// Whether there are commits that are not durable yet.
     unsynced: bool,
 }
 
@@ -134,9 +135,10 @@ impl Engine {
         let EngineOptions { path, durability, clock, background } = options;
         let writes_images = storage.form().writes_images();
         let (sync_pause, image_limit) = match durability {
-            // One image an interval, and no commit waits longer than that for one.
+            // One image per interval, and no commit waits longer than the interval for one.
             Durability::Interval(interval) if writes_images => (Some(interval), Some(interval)),
-            // A log is synced twice an interval, so that the time of the sync fits in.
+            // A log is synced twice per interval, so that a sync that takes up to half an interval
+            // still ends in time.
             Durability::Interval(interval) => (Some(interval / 2), None),
             Durability::Sync | Durability::Os => (None, None),
         };
@@ -161,26 +163,27 @@ impl Engine {
         })
     }
 
-    /// Calls `f` with memory, beside other readers. `f` takes handles and returns: it calls
-    /// neither the disk nor a user's code.
+    /// Calls `f` with the state in memory. Does not block other readers. `f` clones handles and
+    /// returns: it calls neither the disk nor user code.
     pub fn read<R>(&self, f: impl FnOnce(&Map) -> R) -> R {
         self.locks.read(f)
     }
 
-    /// Returns the state at a commit boundary; O(1).
+    /// Returns the state after the last commit. Takes O(1).
     pub fn view(&self) -> View {
         self.read(|map| View { seq: map.seq(), ordered: map.ordered() })
     }
 
-    /// Makes all earlier commits durable and returns the last of them.
+    /// Makes all earlier commits durable, and returns the number of the last one.
     ///
     /// # Errors
-    /// `InDoubt` if the sync failed; `Closed`, `Poisoned`; errors of the image, if one is needed.
+    /// `InDoubt` if the sync failed, after which the store refuses writes; `Closed`; `Poisoned`;
+    /// the errors of the image, if one is needed.
     pub fn flush(&self) -> Result<Seq> {
         self.flush_watched(&|_, _| true)
     }
 
-    /// Returns the last commit as an anchor.
+    /// Returns the anchor of the last commit.
     ///
     /// # Errors
     /// `Closed`, `Poisoned`.
@@ -188,10 +191,10 @@ impl Engine {
         self.exclusive(Admission::WhileOpen, |disk| Ok(disk.storage().anchor()))
     }
 
-    /// One step of syncing by interval: syncs beside the writers.
+    /// Runs one step of syncing by interval. Writers continue during the sync.
     ///
     /// # Errors
-    /// As [`flush`](Self::flush).
+    /// The errors of [`flush`](Self::flush).
     pub fn tick(&self) -> Result<()> {
         let (point, wants_image) = self.exclusive(Admission::WhileOpen, |disk| {
             let point = disk.storage().sync_point()?;
@@ -200,35 +203,39 @@ impl Engine {
             Ok((point, wants_image))
         })?;
         if let Some(point) = point {
-            // Order: without the lock on the disk. Writers go on while the sync runs.
+            // Order: the lock on the disk is released before the sync, and taken again after it to
+            // record the outcome. Writers continue during the sync.
             let outcome = point.sync();
             let failed = outcome.as_ref().err().cloned();
             self.exclusive(Admission::ToFinish, |disk| disk.storage().synced(outcome))?;
             failed.map_or(Ok(()), Err)?;
         }
+        // Without a sync point, only an image makes the commits durable.
         if wants_image {
             self.checkpoint()?;
         }
         Ok(())
     }
 
-    /// Begins a [`close`](Self::close): refuses later commits, abandons a running image.
+    /// Begins a [`close`](Self::close): refuses later commits and abandons a running image.
     pub(crate) fn begin_close(&self) {
         self.queue.lock().begin_close();
         self.abandon.store(true, Ordering::Relaxed);
         self.signal.stop();
     }
 
-    /// Closes the store: earlier commits are made, later ones get `Closed`, a running image is
-    /// abandoned, and the lock on the files is released last. Memory stays readable. Closing
-    /// again does nothing.
+    /// Closes the store. Earlier commits are made, later ones get `Closed`, a running image is
+    /// abandoned, and the lock on the files is released last. Memory stays readable. Closing again
+    /// does nothing.
     ///
     /// # Errors
-    /// Errors of the storage; it is closed all the same.
+    /// The errors of the storage. It is closed even if it returns one.
     pub fn close(&self) -> Result<()> {
         self.begin_close();
+        // Order: stop the threads before joining them, and join them before the storage is closed,
+        // so that no thread finds a closed storage in the middle of its work.
         self.join_threads();
-        // Order: the checkpoint lock before the close, so that a checkpoint of another thread
+        // Order: take the checkpoint lock before the close, so that a checkpoint of another thread
         // abandons its image and finishes first.
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
@@ -236,13 +243,15 @@ impl Engine {
             return Ok(());
         }
         self.exclusive(Admission::ToClose, |disk| {
+            // Order: close the storage before the queue. A thread that finds the queue closed knows
+            // that the files are unlocked.
             let closed = self.close_storage(disk);
             self.queue.lock().close();
             closed
         })
     }
 
-    /// Returns the figures since the start.
+    /// Returns the statistics since the start.
     pub fn stats(&self) -> EngineStats {
         let state = self.queue.lock();
         EngineStats {
@@ -258,25 +267,25 @@ impl Engine {
         }
     }
 
-    /// Returns why writes are refused, if they are.
+    /// Returns the reason why writes are refused, if they are.
     pub fn poisoned(&self) -> Option<String> {
         self.queue.lock().poisoned().map(|reason| reason.to_string())
     }
 
-    /// Returns how many requests wait for the thread that leads.
+    /// Returns the number of requests that wait for the leader.
     pub fn waiting(&self) -> usize {
         self.queue.lock().waiting()
     }
 
-    /// Whether the store has been closed.
+    /// Returns true if the store was closed.
     pub fn is_closed(&self) -> bool {
         self.queue.lock().is_closed()
     }
 
-    /// Waits for the caller's turn in the queue, then calls `work` with the disk locked.
+    /// Waits for the turn of the caller in the queue, then calls `work` with the disk locked.
     ///
     /// # Errors
-    /// The error of `work`; `Closed` or `Poisoned`, as `admission` demands.
+    /// The error of `work`; `Closed` or `Poisoned`, if `admission` requires an open store.
     fn exclusive<R>(
         &self,
         admission: Admission,
@@ -285,24 +294,28 @@ impl Engine {
         if let Wake::Done(outcome) = self.enter(admission, None)? {
             return Err(outcome.expect_err("a leader answers only commits, unless it unwinds"));
         }
-        // Order: before the lock. A panic from here on poisons the store (5).
+        // Order: begin before the lock. A panic after this line poisons the store (promise 5).
         let mut leader = Leader::begin(self);
         let mut disk = self.lock_disk();
+        // Check the admission again, because the state may have changed during the wait.
         let done = self.allow(admission, &disk).and_then(|()| work(&mut disk));
         let effects = Self::unlock_disk(disk, &mut leader);
+        // Order: unlock the disk before the lead is handed over, so that the next leader does not
+        // wait for the lock.
         leader.hand_over();
         leader.wake();
         self.notice(effects);
         done
     }
 
-    /// Waits until the calling thread leads, or until another one has made its commit.
+    /// Waits until the calling thread leads, or until another thread has made its commit.
     fn enter(&self, admission: Admission, commit: Option<Commit>) -> Result<Wake> {
         let enter = |parker: &_| self.queue.enter(admission, commit, parker, || self.now());
         with_parker(enter).map_err(|refusal| self.refused(refusal))
     }
 
-    /// Checks again what entering the queue checked: both may have changed in the wait.
+    /// Checks the admission again with the disk locked. The store may have been closed or poisoned
+    /// during the wait.
     fn allow(&self, admission: Admission, disk: &Disk) -> Result<()> {
         let refusal = match admission {
             Admission::ToClose => None,
@@ -317,7 +330,7 @@ impl Engine {
         refusal.map_or(Ok(()), |refusal| Err(self.refused(refusal)))
     }
 
-    /// Ends the storage and drops it, which releases the lock on the files.
+    /// Closes the storage and drops it, which releases the lock on the files.
     fn close_storage(&self, disk: &mut PersistGuard<'_, Disk>) -> Result<()> {
         if disk.unwound {
             // The storage is in an unknown state and is not called again.
@@ -330,16 +343,17 @@ impl Engine {
         storage.close(&state)
     }
 
-    /// Refuses writes from now on.
+    /// Makes the store refuse all later writes.
     fn refuse_writes(&self, reason: &str) {
         self.queue.lock().poison(reason);
     }
 
-    /// The monotonic time.
+    /// Returns the monotonic time.
     fn now(&self) -> Duration {
         self.clock.monotonic()
     }
 
+    /// Returns the error of a refused request.
     fn refused(&self, refusal: Refusal) -> Error {
         match refusal {
             Refusal::Closed => self.closed(),
@@ -348,10 +362,12 @@ impl Engine {
         }
     }
 
+    /// Returns the error of a closed store.
     fn closed(&self) -> Error {
         Error::Closed { path: self.path.clone() }
     }
 
+    /// Returns the error of a store that refuses writes for `reason`.
     fn poison(&self, reason: &str) -> Error {
         Error::Poisoned { path: self.path.clone(), reason: reason.to_owned() }
     }

@@ -1,38 +1,40 @@
-//! Commits that only an image makes durable, and writes that are refused while no image succeeds.
+//! Commits that only an image makes durable, and the refusal of writes while images fail.
 
 use std::time::Duration;
 
 use codex_storage::Error;
 
-/// How long commits have waited for an image, and why the last image failed.
+/// The time for which commits have waited for an image, and the error of the last image.
 ///
-/// At `Durability::Interval` a commit of the Snapshot form is acknowledged before it is durable,
-/// on the promise that an image follows within the interval. If an image fails and the promise of
-/// the oldest such commit is broken, no further promise is given until an image succeeds.
+/// At `Durability::Interval`, a commit of the Snapshot form is acknowledged before it is durable,
+/// because an image follows within the interval. If an image fails and the oldest such commit has
+/// waited longer than the interval, writes are refused until an image succeeds.
 #[derive(Debug, Default)]
 pub(super) struct Overdue {
-    /// How long a commit may wait for an image; `None` where none does.
+    /// The longest time for which a commit may wait for an image; `None` if commits do not wait for
+    /// images.
     limit: Option<Duration>,
-    /// When the oldest commit was made that is not durable, by the monotonic clock.
+    /// The time of the oldest commit that is not durable, by the monotonic clock.
     since: Option<Duration>,
-    /// When the image that is being written began.
+    /// The time at which the current image began.
     began: Option<Duration>,
-    /// Why the last image failed.
+    /// The error of the last image, if it failed.
     failed: Option<Error>,
 }
 
 impl Overdue {
-    /// Nothing waits yet; `limit` is how long a commit may wait for an image.
+    /// Returns the state without waiting commits. `limit` is the longest time for which a commit
+    /// may wait for an image.
     pub(super) fn new(limit: Option<Duration>) -> Self {
         Self { limit, ..Self::default() }
     }
 
-    /// Notes that an image begins `now`. It will show all commits that were made before.
+    /// Records that an image begins at the time `now`. It contains all earlier commits.
     pub(super) fn began(&mut self, now: Duration) {
         self.began = Some(now);
     }
 
-    /// Notes the outcome of an image. An abandoned image shows nothing about the disk.
+    /// Records the outcome of an image. An abandoned image does not change the state.
     pub(super) fn ended(&mut self, failed: Option<&Error>) {
         let began = self.began.take();
         match failed {
@@ -40,12 +42,14 @@ impl Overdue {
             Some(error) => self.failed = Some(error.clone()),
             None => {
                 self.failed = None;
+                // Commits after the begin of the image are not in it. The oldest of them is at
+                // least as late as the begin.
                 self.since = self.since.and(began);
             }
         }
     }
 
-    /// Notes whether all commits are durable after a group that was made `now`.
+    /// Records whether all commits are durable after a group that was made at the time `now`.
     pub(super) fn saw(&mut self, all_durable: bool, now: impl FnOnce() -> Duration) {
         if self.limit.is_none() {
             return;
@@ -58,12 +62,12 @@ impl Overdue {
         }
     }
 
-    /// Returns why the last image failed, if none has succeeded since.
+    /// Returns the error of the last image, if it failed and none has succeeded since.
     pub(super) fn failure(&self) -> Option<&Error> {
         self.failed.as_ref()
     }
 
-    /// Returns the error that a write gets `now`, if the promise of an earlier one is broken.
+    /// Returns the error for a write at the time `now`, if an earlier commit has waited too long.
     pub(super) fn refusal(&self, now: impl FnOnce() -> Duration) -> Option<Error> {
         let (error, limit, since) = (self.failed.as_ref()?, self.limit?, self.since?);
         (now().saturating_sub(since) >= limit).then(|| error.clone())

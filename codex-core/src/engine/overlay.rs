@@ -1,4 +1,4 @@
-//! The effect of the steps of a group, decided but not yet applied, on each key.
+//! The effect on each key of the steps of a group that are decided but not yet applied.
 
 use std::ops::Bound;
 
@@ -7,12 +7,12 @@ use hashbrown::HashTable;
 use crate::entry::Entry;
 use crate::map::{Step, StepKind};
 
-/// The latest step of each key, by hash. A single change needs no overlay, so steps are only
-/// entered if a later change looks at them.
+/// The latest step of each key, by hash. A group of one change needs no overlay, so steps are
+/// entered only if a later change reads them.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
     latest: HashTable<Latest>,
-    /// The steps before this one have been entered.
+    /// The number of steps that were entered or skipped.
     entered: usize,
 }
 
@@ -23,7 +23,7 @@ struct Latest {
 }
 
 impl Overlay {
-    /// Enters the steps that have not been entered yet.
+    /// Enters the steps that were not entered yet.
     pub(super) fn enter(&mut self, steps: &[Step]) {
         for (number, step) in steps.iter().enumerate().skip(self.entered) {
             let latest = Latest { hash: step.hash, step: number };
@@ -38,13 +38,13 @@ impl Overlay {
         self.entered = steps.len();
     }
 
-    /// The latest step of `key`, whose hash is `hash`.
+    /// Returns the latest step of `key`, whose hash is `hash`.
     pub(super) fn find<'a>(&self, steps: &'a [Step], hash: u64, key: &[u8]) -> Option<&'a Step> {
         let same_key = |latest: &Latest| steps[latest.step].entry.key() == key;
         self.latest.find(hash, same_key).map(|latest| &steps[latest.step])
     }
 
-    /// The entries within `bounds` that the steps put, in no order.
+    /// Returns the entries within `bounds` that the steps put, in no order.
     pub(super) fn puts_within<'a>(
         &self,
         steps: &'a [Step],
@@ -57,7 +57,7 @@ impl Overlay {
         })
     }
 
-    /// Forgets all steps, and those before the one numbered `from` for good.
+    /// Removes all steps. Those before the step `from` are not entered again.
     pub(super) fn clear(&mut self, from: usize) {
         self.latest.clear();
         self.entered = from;
@@ -67,7 +67,7 @@ impl Overlay {
 /// The ends of a range of keys.
 pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
 
-/// Whether no key can lie within.
+/// Returns true if no key can lie within the bounds.
 pub(super) fn is_empty((lower, upper): Bounds<'_>) -> bool {
     match (lower, upper) {
         (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
@@ -79,7 +79,7 @@ pub(super) fn is_empty((lower, upper): Bounds<'_>) -> bool {
     }
 }
 
-/// Whether `key` lies within.
+/// Returns true if `key` lies within the bounds.
 fn contains((lower, upper): Bounds<'_>, key: &[u8]) -> bool {
     let above = match lower {
         Bound::Included(lower) => lower <= key,

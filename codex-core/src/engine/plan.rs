@@ -1,5 +1,5 @@
-//! Deciding the effect of a group, before anything of it is written: checks are tested and removals
-//! resolved against memory plus an overlay of the earlier members of the group.
+//! The effect of a group, decided before anything of it is written. Checks are tested and removals
+//! are resolved against memory and an overlay of the earlier members of the group.
 
 use std::ops::Bound;
 
@@ -11,34 +11,35 @@ use crate::commit::{Change, Check, Commit};
 use crate::entry::Entry;
 use crate::map::{Map, Ordered, SHARDS, Step, StepKind, Table, Work, shard};
 
-/// The effect of a group on memory, as far as it has been decided.
+/// The effect on memory of the members of a group that are decided so far.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
-    /// The steps of all members so far, and the tables that applying them needs.
+    /// The steps of all members so far, and the tables that are needed to apply them.
     pub(super) work: Work,
-    /// The steps before this one are void: everything was cleared there.
+    /// The number of the first valid step, if a member cleared the store: the clear makes all
+    /// earlier steps void.
     cleared: Option<usize>,
     overlay: Overlay,
 }
 
-/// The outcome that was decided for one member.
+/// The decision for one member.
 #[derive(Debug)]
 pub(super) enum Planned {
-    /// A check does not hold.
+    /// A check does not hold, and nothing is changed.
     Conflict,
-    /// It is in the group.
+    /// The member is in the group.
     Done {
-        /// The index of its batch in the group; `None` if it writes nothing.
+        /// The index of its batch in the group, or `None` if it writes nothing.
         batch: Option<u64>,
         removed: u64,
         previous: Option<Entry>,
     },
 }
 
-/// The outcome that was decided for one member, or the reason why it cannot be a batch.
+/// The decision for one member, or the reason why it cannot be a batch.
 pub(super) type Decided = Result<Planned, RecordError>;
 
-/// The plan before a member, to return to if the member is refused.
+/// The state of the plan before a member, to be restored if the member is refused.
 struct Mark {
     steps: usize,
     cleared: Option<usize>,
@@ -55,23 +56,26 @@ struct Tally {
 type KeyBound = Bound<Box<[u8]>>;
 
 impl Plan {
-    /// Decides the effect of `commit` after all that was decided before, and encodes it.
+    /// Decides the effect of `commit` after the earlier members, and encodes it.
     ///
     /// # Errors
-    /// The commit is too large for a batch; nothing of it is in the group.
+    /// `BatchTooLarge` or `KeyTooLong`: nothing of the commit is in the group.
     pub(super) fn add(&mut self, map: &Map, group: &mut Group, commit: &Commit) -> Decided {
         if !commit.checks.as_slice().iter().all(|check| self.holds(map, check)) {
             return Ok(Planned::Conflict);
         }
+        // Make the changes one by one, so that each sees the effect of those before it.
         let mark = Mark { steps: self.work.steps.len(), cleared: self.cleared };
         let mut tally = Tally::default();
         let mut changes = commit.changes.as_slice().iter();
         let done = changes.try_for_each(|change| self.change(map, group, change, &mut tally));
         if let Err(error) = done {
+            // A commit that is too large leaves no trace in the group or in the plan.
             group.abandon();
             self.roll_back(&mark);
             return Err(error);
         }
+        // A commit that changes nothing writes no batch and gets no number.
         let batch = tally.writes.then(|| {
             group.finish();
             u64::try_from(group.batches() - 1).expect("a count of commits fits in 64 bits")
@@ -79,22 +83,29 @@ impl Plan {
         Ok(Planned::Done { batch, removed: tally.removed, previous: tally.previous })
     }
 
-    /// Prepares everything that applying the group to `map` needs, so that nothing grows there.
+    /// Prepares everything that is needed to apply the group to `map`, so that nothing grows during
+    /// the apply.
     pub(super) fn prepare(&mut self, map: &Map, image: bool) {
         let work = &mut self.work;
         work.clear = self.cleared.is_some();
+        // Drop the steps before the last clear, which have no effect.
         work.steps.drain(..self.cleared.unwrap_or(0));
+        // Large groups are applied to a copy of the hash index here, while readers continue. Small
+        // groups are applied in place, in tables with enough room.
         work.hash_done = is_bulk_of_hash(work.steps.len(), map.len());
         if work.hash_done {
             work.tables = map.hash().rebuilt(&work.steps, work.clear);
         } else {
             reserve(work, map);
         }
+        // The same for the ordered index. An image needs the state after the group before the
+        // apply.
         if image || work.steps.len() > BULK_OF_ORDERED {
             let mut ordered = if work.clear { Ordered::new() } else { map.ordered() };
             work.apply_to(&mut ordered);
             work.ordered = Some(ordered);
         }
+        // Reserve room for the entries that the apply removes: at most two for each step.
         if !work.hash_done {
             work.freed.entries.reserve(2 * work.steps.len());
         }
@@ -103,12 +114,12 @@ impl Plan {
         work.freed.ordered.reserve(2);
     }
 
-    /// Notes the number of the last commit.
+    /// Records the number of the last commit.
     pub(super) fn committed(&mut self, seq: Seq) {
         self.work.seq = Some(seq);
     }
 
-    /// Forgets everything, for the next group.
+    /// Empties the plan for the next group.
     pub(super) fn reset(&mut self) {
         self.work.clear = false;
         self.work.hash_done = false;
@@ -121,6 +132,7 @@ impl Plan {
         self.overlay.clear(0);
     }
 
+    /// Returns true if `check` holds after the earlier members.
     fn holds(&mut self, map: &Map, check: &Check) -> bool {
         match check {
             Check::Same { key, seen } => {
@@ -140,6 +152,7 @@ impl Plan {
         }
     }
 
+    /// Decides the effect of one change, adds its steps, and encodes its records.
     fn change(
         &mut self,
         map: &Map,
@@ -163,6 +176,7 @@ impl Plan {
                     self.remove(group, entry, hash, tally)?;
                 }
             }
+            // The log has no record for a range: each removed key gets a record of its own.
             Change::RemoveRange(lower, upper) => {
                 for entry in self.range(map, lower, upper) {
                     let hash = map.hash().hasher().hash(entry.key());
@@ -175,6 +189,7 @@ impl Plan {
                     group.push(Op::Clear)?;
                     tally.writes = true;
                     tally.removed += there;
+                    // No later change sees a step or an entry from before the clear.
                     self.cleared = Some(self.work.steps.len());
                     self.overlay.clear(self.work.steps.len());
                 }
@@ -183,6 +198,7 @@ impl Plan {
         Ok(())
     }
 
+    /// Adds the step that removes `entry`, and encodes it.
     fn remove(
         &mut self,
         group: &mut Group,
@@ -197,7 +213,7 @@ impl Plan {
         Ok(())
     }
 
-    /// The entry of `key` after all that was decided.
+    /// Returns the entry of `key` after the changes that are decided so far.
     fn current<'a>(&'a mut self, map: &'a Map, hash: u64, key: &[u8]) -> Option<&'a Entry> {
         self.enter_steps();
         match self.overlay.find(&self.work.steps, hash, key) {
@@ -208,9 +224,10 @@ impl Plan {
         }
     }
 
-    /// How many entries there are after all that was decided.
+    /// Returns the number of entries after the changes that are decided so far.
     fn len(&self, map: &Map) -> u64 {
         let from = self.cleared.unwrap_or(0);
+        // Count from the state before the group, or from an empty state after a clear.
         let before = if self.cleared.is_some() { 0 } else { map.len() };
         let steps = self.work.steps.iter().skip(from);
         let len = steps.fold(before, |len, step| match step.kind {
@@ -220,7 +237,8 @@ impl Plan {
         u64::try_from(len).expect("a count of entries fits in 64 bits")
     }
 
-    /// The entries within the bounds after all that was decided, in key order.
+    /// Returns the entries within the bounds after the changes that are decided so far, in key
+    /// order.
     fn range(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound) -> Vec<Entry> {
         self.enter_steps();
         let bounds = (lower.as_ref().map(|key| &**key), upper.as_ref().map(|key| &**key));
@@ -229,6 +247,7 @@ impl Plan {
         }
         let steps = &self.work.steps;
         let mut found = Vec::new();
+        // The entries of the map that no step of this group has changed.
         if self.cleared.is_none() {
             let hasher = map.hash().hasher();
             found.extend(
@@ -242,18 +261,22 @@ impl Plan {
                     .cloned(),
             );
         }
+        // Then the entries that steps have put, in no order.
         let unchanged = found.len();
         found.extend(self.overlay.puts_within(steps, bounds).cloned());
+        // The entries of the map are already in order.
         if found.len() > unchanged {
             found.sort_unstable();
         }
         found
     }
 
+    /// Adds the latest steps to the overlay.
     fn enter_steps(&mut self) {
         self.overlay.enter(&self.work.steps);
     }
 
+    /// Restores the plan to `mark`. The overlay is built again when it is needed next.
     fn roll_back(&mut self, mark: &Mark) {
         self.work.steps.truncate(mark.steps);
         self.cleared = mark.cleared;
@@ -261,8 +284,9 @@ impl Plan {
     }
 }
 
-/// Builds a larger table for each that has no room for its new entries.
+/// Builds a larger table for each hash table that has no room for its new entries.
 fn reserve(work: &mut Work, map: &Map) {
+    // Count the new entries of each table. A replaced entry needs no room.
     let mut new = [0_usize; SHARDS];
     for step in &work.steps {
         if step.kind == (StepKind::Put { new: true }) {
@@ -270,6 +294,7 @@ fn reserve(work: &mut Work, map: &Map) {
         }
     }
     for (shard, count) in new.into_iter().enumerate().filter(|(_, count)| *count > 0) {
+        // After a clear, the tables are empty and have no room.
         let table = if work.clear {
             Some(Table::with_capacity(count))
         } else {
@@ -279,15 +304,17 @@ fn reserve(work: &mut Work, map: &Map) {
     }
 }
 
-/// Whether a group of `steps` is better applied to a copy of the hash index of `len` entries,
-/// beside the readers: where that is no more than some times the work, or where applying it in
-/// place would keep them waiting for more than about 10 ms.
+/// Returns true if a group of `steps` steps is to be applied to a copy of the hash index of `len`
+/// entries, while readers continue. This holds if the copy takes at most a few times the work, or
+/// if an apply in place would block readers for more than about 10 ms.
 fn is_bulk_of_hash(steps: usize, len: usize) -> bool {
     steps > BULK_OF_HASH || (steps > BULK_OF_ORDERED && steps > len / 4)
 }
 
-/// A longer group is applied to a copy of the ordered index that shares the nodes which do not
-/// change: dearer for the writer, but readers do not wait for it.
+/// The maximum number of steps of a group that is applied to the ordered index in place. A longer
+/// group is applied to a copy, which shares the nodes that do not change. The copy costs the writer
+/// more, but readers do not wait for it.
 const BULK_OF_ORDERED: usize = 1024;
-/// A longer group is applied to a copy of the hash index, whatever that costs.
+/// The maximum number of steps of a group that is applied to the hash index in place, for any
+/// number of entries.
 const BULK_OF_HASH: usize = 32_768;

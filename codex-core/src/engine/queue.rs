@@ -1,4 +1,5 @@
-//! The queue of all that touches the disk: which thread leads, which ones wait, what is refused.
+//! The queue of all requests that use the disk: which thread leads, which threads wait, and which
+//! requests are refused.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -14,8 +15,8 @@ use super::overdue::Overdue;
 use crate::commit::{Commit, Outcome};
 use crate::rank::{self, Held, Rank};
 
-/// The queue. Everything that touches the disk enters it and has its turn in the order of
-/// entering, so that nothing starves. One mutex guards the waiters, the lead and the admission.
+/// The queue. Each request that uses the disk enters it and has its turn in the order of entering,
+/// so that no request starves. One mutex protects the waiters, the lead and the admission.
 pub(super) struct Queue {
     state: Mutex<State>,
 }
@@ -25,10 +26,10 @@ pub(super) struct Queue {
 pub(super) enum Admission {
     /// Refused if the store closes or is poisoned.
     WhileOpen,
-    /// The end of a sync or a checkpoint that has begun: refused only if the store is closed. The
-    /// storage knows what may still be written.
+    /// The end of a sync or a checkpoint that has begun. Refused only if the store is closed: the
+    /// storage decides which writes are still allowed.
     ToFinish,
-    /// The close itself: never refused by a poisoned store.
+    /// The close itself. A poisoned store does not refuse it.
     ToClose,
 }
 
@@ -36,28 +37,29 @@ pub(super) enum Admission {
 pub(super) enum Refusal {
     Closed,
     Poisoned(Arc<str>),
-    /// Earlier commits wait for an image, which failed with this error.
+    /// Earlier commits wait for an image, and the last image failed with this error.
     Overdue(Error),
 }
 
 /// The end of a wait in the queue.
 pub(super) enum Wake {
-    /// Another thread has led the commit; or it unwound, for every kind of request.
+    /// Another thread has made the commit, or has unwound, which ends the wait of every kind of
+    /// request.
     Done(Result<Outcome>),
-    /// The thread leads now, with its own commit, if it came with one.
+    /// The thread leads now. Contains its own commit, if it entered with one.
     Lead(Option<Commit>),
 }
 
 /// A request that waits for its turn.
 pub(super) struct Waiter {
-    /// `None` for a request that uses the disk alone.
+    /// `None` for a request that uses the disk without a commit.
     pub(super) commit: Option<Commit>,
     pub(super) ticket: Arc<Ticket>,
-    /// The encoded length of the commit.
+    /// The encoded length of the commit, in bytes.
     len: usize,
 }
 
-/// The state under the queue's mutex.
+/// The state that the mutex of the queue protects.
 #[derive(Default)]
 pub(super) struct State {
     waiting: VecDeque<Waiter>,
@@ -69,42 +71,44 @@ pub(super) struct State {
     pub(super) counters: Counters,
 }
 
-/// Figures that the leaders count.
+/// The statistics that the leaders collect.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Counters {
     pub(super) storage: StorageStats,
-    /// The log has outgrown the image.
+    /// Whether the log has outgrown the image.
     pub(super) wants_checkpoint: bool,
     pub(super) commits: u64,
     pub(super) group_commits_max: u64,
     pub(super) data_hold_ns_max: u64,
 }
 
-/// The queue's mutex, held.
+/// The locked state of the queue.
 pub(super) struct StateGuard<'a> {
     state: MutexGuard<'a, State>,
     _held: Held,
 }
 
 impl Queue {
-    /// Returns an open queue. `storage` is shown in the statistics until the first group; `limit`
-    /// is the longest time that a commit may wait for an image that makes it durable.
+    /// Returns an open queue. `storage` is the content of the statistics until the first group.
+    /// `limit` is the longest time for which a commit may wait for an image that makes it durable.
     pub(super) fn new(storage: StorageStats, limit: Option<Duration>) -> Self {
         let counters = Counters { storage, ..Counters::default() };
         let overdue = Overdue::new(limit);
         Self { state: Mutex::new(State { overdue, counters, ..State::default() }) }
     }
 
+    /// Locks the state.
     pub(super) fn lock(&self) -> StateGuard<'_> {
         let held = rank::take(Rank::Queue);
         StateGuard { state: self.state.lock(), _held: held }
     }
 
-    /// Enters the queue. Returns at once if no thread leads: the caller does. Otherwise waits with
-    /// `parker` until another leader has made the commit, or hands over the lead.
+    /// Enters the queue. Returns at once if no thread leads: the caller leads now. Otherwise waits
+    /// with `parker` until another leader has made the commit, or hands over the lead.
     ///
     /// # Errors
-    /// The refusal, if `admission` or commits that are overdue `now` demand one.
+    /// The refusal, if `admission` does not allow the request, or if earlier commits are overdue at
+    /// the time `now`.
     pub(super) fn enter(
         &self,
         admission: Admission,
@@ -114,6 +118,8 @@ impl Queue {
     ) -> Result<Wake, Refusal> {
         let len = commit.as_ref().map_or(0, Commit::encoded_len);
         let mut state = self.lock();
+        // Order: admit and enter in one critical section. No request enters after a close or a
+        // poisoning that it did not see.
         state.admit(admission, commit.as_ref(), now)?;
         if !state.leading {
             state.leading = true;
@@ -121,12 +127,14 @@ impl Queue {
         }
         let ticket = Arc::new(Ticket { wake: Mutex::new(None), unparker: parker.unparker() });
         state.waiting.push_back(Waiter { commit, ticket: ticket.clone(), len });
+        // Order: unlock before the wait, because the leader needs the lock to find the waiter.
         drop(state);
         Ok(ticket.wait(parker))
     }
 }
 
 impl State {
+    /// Refuses a request that `admission` does not allow, or a commit while others are overdue.
     fn admit(
         &self,
         admission: Admission,
@@ -140,7 +148,7 @@ impl State {
         if let Some(reason) = self.poisoned.as_ref().filter(|_| while_open) {
             return Err(Refusal::Poisoned(reason.clone()));
         }
-        // A commit that only removes can make room for the image: the leader tries.
+        // A commit that only removes can make room for the image, so the leader tries it.
         if commit.is_some_and(|commit| !commit.only_removes())
             && let Some(error) = self.overdue.refusal(now)
         {
@@ -149,10 +157,12 @@ impl State {
         Ok(())
     }
 
-    /// Gives `take` the commits at the head of the queue, up to the first other request, until
-    /// they and the `len` bytes of the leader's own commit fill a group.
+    /// Passes the commits at the head of the queue to `take`, up to the first request of another
+    /// kind, until they and the `len` bytes of the leader's own commit fill a group.
     pub(super) fn drain(&mut self, mut len: usize, mut take: impl FnMut(Arc<Ticket>, Commit)) {
         while len < GROUP_LEN_TARGET {
+            // Order: stop at the first request that is not a commit. A commit must not overtake a
+            // request that entered before it.
             let next = self.waiting.pop_front_if(|waiter| waiter.commit.is_some());
             let Some(Waiter { commit: Some(commit), ticket, len: more }) = next else { break };
             len = len.saturating_add(more);
@@ -160,7 +170,7 @@ impl State {
         }
     }
 
-    /// Puts commits back to the head of the queue, the last one first.
+    /// Puts commits back to the head of the queue, beginning with the last one.
     pub(super) fn put_back(&mut self, commits: impl Iterator<Item = (Arc<Ticket>, Commit)>) {
         for (ticket, commit) in commits {
             let len = commit.encoded_len();
@@ -168,26 +178,27 @@ impl State {
         }
     }
 
-    /// Hands the lead to the first waiter, or resigns if there is none.
+    /// Returns the first waiter, which leads from now on, or resigns if there is none.
     pub(super) fn hand_over(&mut self) -> Option<Waiter> {
         let next = self.waiting.pop_front();
         self.leading = next.is_some();
         next
     }
 
-    /// Resigns without a successor and takes all waiters.
+    /// Resigns without a successor, and returns all waiters.
     pub(super) fn abdicate(&mut self) -> Vec<Waiter> {
         self.leading = false;
         self.waiting.drain(..).collect()
     }
 
-    /// Refuses writes from now on. The first reason is kept.
+    /// Refuses all later writes. The first reason is kept.
     pub(super) fn poison(&mut self, reason: &str) {
         if self.poisoned.is_none() {
             self.poisoned = Some(reason.into());
         }
     }
 
+    /// Returns the reason why writes are refused, if they are.
     pub(super) fn poisoned(&self) -> Option<Arc<str>> {
         self.poisoned.clone()
     }
@@ -202,7 +213,7 @@ impl State {
         self.closed = true;
     }
 
-    /// Returns how many requests wait for a leader.
+    /// Returns the number of requests that wait for the leader.
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -212,26 +223,27 @@ impl State {
     }
 }
 
-/// The place where a waiter finds its outcome, or the lead.
+/// The place at which a waiter finds its outcome or the lead.
 pub(super) struct Ticket {
     wake: Mutex<Option<Wake>>,
     unparker: Unparker,
 }
 
 impl Ticket {
-    /// Waits for the end of the wait, with the parker that entered.
+    /// Waits for the outcome or the lead, with the parker with which the thread entered.
     fn wait(&self, parker: &Parker) -> Wake {
         loop {
             if let Some(wake) = self.wake.lock().take() {
                 return wake;
             }
+            // A wakeup without a result is possible, so the loop checks again.
             parker.park();
         }
     }
 
-    /// Ends the wait and wakes the waiter.
+    /// Ends the wait of the thread and wakes it.
     pub(super) fn give(&self, wake: Wake) {
-        // Order: before the unpark. A waiter that finds nothing parks again.
+        // Order: set before the unpark. A waiter that wakes and finds nothing parks again.
         *self.wake.lock() = Some(wake);
         self.unparker.unpark();
     }

@@ -1,5 +1,5 @@
-//! The background threads: one syncs by interval, one checkpoints when the log has outgrown the
-//! image. Each starts when there is work for it, and ends when the store closes.
+//! The background threads. One syncs by interval, and one writes a checkpoint if the log has
+//! outgrown the image. Each starts when there is work for it, and ends when the store closes.
 
 use std::io;
 use std::mem;
@@ -14,7 +14,7 @@ use codex_storage::{Error, Result};
 
 use super::{Engine, GroupEffects};
 
-/// The threads that were started.
+/// The handles of the started threads.
 #[derive(Debug, Default)]
 pub(super) struct Threads {
     sync: Option<JoinHandle<()>>,
@@ -22,18 +22,18 @@ pub(super) struct Threads {
 }
 
 impl Engine {
-    /// Wakes the threads for the work that a group has made due.
+    /// Wakes the threads for the work that is due after a group.
     pub(super) fn notice(&self, effects: GroupEffects) {
         if self.background && self.signal.notice(effects, &*self.clock) {
-            // If there is no room for a thread, the next commit tries again.
+            // If the system cannot start a thread, the next commit tries again.
             if self.start_thread(|threads| &mut threads.checkpoint, checkpoint_loop).is_err() {
                 self.signal.forget_outgrown();
             }
         }
     }
 
-    /// Starts the thread that syncs, before the first commit that needs it: without it the commit
-    /// would be acknowledged and never synced.
+    /// Starts the thread that syncs, before the first commit that needs it. Without the thread, the
+    /// commit would be acknowledged and never synced.
     pub(super) fn start_syncing(&self) -> Result<()> {
         let Some(pause) = self.sync_pause.filter(|_| self.background) else { return Ok(()) };
         if self.is_syncing.load(Ordering::Relaxed) {
@@ -52,11 +52,13 @@ impl Engine {
     pub(super) fn join_threads(&self) {
         let Threads { sync, checkpoint } = mem::take(&mut *self.threads.lock());
         for thread in sync.into_iter().chain(checkpoint) {
-            // The panic of a background thread has been printed; there is nothing left to undo.
+            // A panic of a background thread was already printed, and there is nothing left to
+            // undo.
             let _ = thread.join();
         }
     }
 
+    /// Starts a thread and stores its handle, if it was not started before and the store is open.
     fn start_thread(
         &self,
         slot: impl FnOnce(&mut Threads) -> &mut Option<JoinHandle<()>>,
@@ -65,7 +67,8 @@ impl Engine {
         let own = self.own.upgrade().expect("the caller has the engine");
         let mut threads = self.threads.lock();
         let slot = slot(&mut threads);
-        // Order: looked at under the lock. A close that has stopped the threads finds each.
+        // Order: check under the lock of the threads. A close sets the stop flag before it takes
+        // the handles, so it joins each thread that was started.
         if slot.is_none() && !self.signal.is_stopped() {
             *slot = Some(start(own)?);
         }
@@ -76,9 +79,9 @@ impl Engine {
 /// The flags that wake the background threads.
 #[derive(Default)]
 pub(super) struct Signal {
-    /// There are commits to sync.
+    /// Whether there are commits to sync.
     unsynced: AtomicBool,
-    /// The log has outgrown the image, or a checkpoint for that reason is running.
+    /// Whether the log has outgrown the image, or a checkpoint for that reason is running.
     outgrown: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
@@ -86,23 +89,25 @@ pub(super) struct Signal {
 
 #[derive(Default)]
 struct State {
-    /// The store closes.
+    /// Whether the store closes.
     stopped: bool,
-    /// When the oldest commit was made that the next sync is for.
+    /// The time of the oldest commit that is not durable, by the monotonic clock.
     unsynced_since: Duration,
 }
 
 impl Signal {
-    /// Passes on the work that is due; costs nothing if it has been passed on before. Returns
-    /// whether it is new that the log has outgrown the image.
+    /// Signals the work that is due. Does nothing if it was signalled before. Returns true if it is
+    /// new that the log has outgrown the image.
     fn notice(&self, effects: GroupEffects, clock: &dyn Clock) -> bool {
+        // Without the lock first, because this runs after each group and mostly finds nothing new.
         let news = |new: bool, flag: &AtomicBool| new && !flag.load(Ordering::Relaxed);
         let unsynced = news(effects.unsynced, &self.unsynced);
         let outgrown = news(effects.wants_checkpoint, &self.outgrown);
         if !unsynced && !outgrown {
             return false;
         }
-        // Order: under the lock. A thread between its look and its wait does not miss it.
+        // Order: set the flags under the lock. A thread between its check and its wait does not
+        // miss them.
         let mut state = self.state.lock();
         if unsynced && !self.unsynced.swap(true, Ordering::Relaxed) {
             state.unsynced_since = clock.monotonic();
@@ -112,24 +117,25 @@ impl Signal {
         outgrown
     }
 
-    /// Forgets that the log has outgrown the image, so that the next commit notices it again.
+    /// Clears the signal that the log has outgrown the image, so that the next commit sets it
+    /// again.
     fn forget_outgrown(&self) {
         self.outgrown.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the store closes.
+    /// Returns true if the store closes.
     fn is_stopped(&self) -> bool {
         self.state.lock().stopped
     }
 
-    /// Ends both threads.
+    /// Tells both threads to end.
     pub(super) fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_all();
     }
 
-    /// Waits until `flag` is set, without clearing it, and returns since when there have been
-    /// commits to sync; `None` if the store closes.
+    /// Waits until `flag` is set, without clearing it. Returns the time of the oldest commit that
+    /// is not durable, or `None` if the store closes.
     fn wait_for(&self, flag: &AtomicBool) -> Option<Duration> {
         let mut state = self.state.lock();
         while !state.stopped && !flag.load(Ordering::Relaxed) {
@@ -138,7 +144,7 @@ impl Signal {
         (!state.stopped).then_some(state.unsynced_since)
     }
 
-    /// Waits until `clock` shows `until`; returns false if the store closes.
+    /// Waits until `clock` shows `until`. Returns false if the store closes.
     fn wait_until(&self, until: Duration, clock: &dyn Clock) -> bool {
         let mut state = self.state.lock();
         loop {
@@ -154,27 +160,29 @@ impl Signal {
     }
 }
 
-/// Starts the thread that syncs `pause` after the oldest commit that is not durable was made.
+/// Starts the thread that syncs. It waits for `pause` after the oldest commit that is not durable.
 fn sync_loop(engine: Arc<Engine>, pause: Duration) -> io::Result<JoinHandle<()>> {
     thread::spawn("codexdb-sync", move || {
         let (signal, clock) = (&engine.signal, &*engine.clock);
         let mut unwinding = Unwinding { engine: &engine, ended: false };
         let mut retry = None;
         while let Some(since) = signal.wait_for(&signal.unsynced) {
-            // The interval counts from the commit, not from the end of the sync before: a late
-            // sync does not make the next one late.
+            // The interval counts from the commit, not from the end of the previous sync, so that a
+            // late sync does not delay the next one.
             let until = retry.map_or(since.saturating_add(pause), |retry| {
                 clock.monotonic().saturating_add(pause.min(retry))
             });
             if !signal.wait_until(until, clock) {
                 break;
             }
-            // Order: before the sync. A commit that is made from now on may not be part of it.
+            // Order: clear the flag before the sync. A commit that is made after this line may not
+            // be part of the sync.
             signal.unsynced.store(false, Ordering::Relaxed);
             retry = match engine.tick() {
-                // Writes are refused from now on, or there will be none.
+                // All later writes are refused, so there is nothing more to sync.
                 Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
-                // The image failed. Commits wait for it: try again soon, however long the interval.
+                // The image failed, and commits wait for it. Try again soon, even if the interval
+                // is long.
                 Err(_) => {
                     signal.unsynced.store(true, Ordering::Relaxed);
                     Some(retry_after(retry.unwrap_or_default()))
@@ -186,7 +194,7 @@ fn sync_loop(engine: Arc<Engine>, pause: Duration) -> io::Result<JoinHandle<()>>
     })
 }
 
-/// Starts the thread that checkpoints when the log has outgrown the image.
+/// Starts the thread that writes a checkpoint if the log has outgrown the image.
 fn checkpoint_loop(engine: Arc<Engine>) -> io::Result<JoinHandle<()>> {
     thread::spawn("codexdb-checkpoint", move || {
         let (signal, clock) = (&engine.signal, &*engine.clock);
@@ -194,15 +202,17 @@ fn checkpoint_loop(engine: Arc<Engine>) -> io::Result<JoinHandle<()>> {
         while signal.wait_for(&signal.outgrown).is_some()
             && signal.wait_until(clock.monotonic().saturating_add(pause), clock)
         {
+            // The flag stays set during the checkpoint, so that commits do not wake this thread
+            // again.
             pause = match engine.checkpoint() {
                 Err(Error::Poisoned { .. } | Error::InDoubt { .. } | Error::Closed { .. }) => break,
-                // A full disk stays full for a while.
+                // Wait before the next attempt: a full disk stays full for some time.
                 Err(_) => retry_after(pause),
                 Ok(_) => Duration::ZERO,
             };
             signal.outgrown.store(false, Ordering::Relaxed);
-            // Order: after that. The log may have outgrown the new image too, and a commit that
-            // found the flag set has woken no thread.
+            // Order: check the counter after the flag is cleared. The log may have outgrown the new
+            // image too, and a commit that found the flag set has not woken this thread.
             if engine.queue.lock().counters.wants_checkpoint {
                 signal.outgrown.store(true, Ordering::Relaxed);
             }
@@ -210,7 +220,8 @@ fn checkpoint_loop(engine: Arc<Engine>) -> io::Result<JoinHandle<()>> {
     })
 }
 
-/// Refuses writes if the thread that syncs unwinds: nothing would keep the promise of their level.
+/// Makes the store refuse writes if the thread that syncs unwinds, because later commits would
+/// never become durable.
 struct Unwinding<'a> {
     engine: &'a Engine,
     ended: bool,
@@ -224,14 +235,14 @@ impl Drop for Unwinding<'_> {
     }
 }
 
-/// The pause after another image that failed, `pause` after the one before.
+/// Returns the pause after a failed image, if the pause before it was `pause`.
 fn retry_after(pause: Duration) -> Duration {
     pause.saturating_mul(2).clamp(RETRY_FIRST, RETRY_LAST)
 }
 
-/// The pause after an image that failed; it doubles with each further one.
+/// The pause after the first failed image. It doubles after each further one.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// The longest pause between images that fail.
+/// The longest pause between attempts to write an image.
 const RETRY_LAST: Duration = Duration::from_mins(1);
-/// The longest single wait of a pause. Not every system can wait for ever.
+/// The longest single wait. Not every system can wait for an unlimited time.
 const WAIT_MAX: Duration = Duration::from_hours(1);
