@@ -11,13 +11,15 @@ use crate::error::Result;
 use crate::store::Store;
 use crate::value::RAW;
 
-/// Several changes that become one commit: after [`commit`](Batch::commit) readers see all of
-/// them, and after a crash all of them are there or none.
+/// Several changes that become one commit. After [`commit`](Batch::commit), readers see all of
+/// them. After a crash, all of them are there or none.
 ///
-/// Made by [`Store::batch`]. Values are encoded when they are given. Changes apply in the order
-/// in which they were given, so the last one to a key counts. A batch that is dropped changes
-/// nothing. A batch is a handle to its store: while one is kept, the store stays open (and locked)
-/// unless it is [closed](Store::close).
+/// [`Store::batch`] returns an empty batch. Values are encoded when they are added. The changes
+/// apply in the order in which they were added, so the last change of a key counts. The keys and
+/// values of a batch may take at most 256 MiB together. A batch that is dropped changes nothing.
+///
+/// A batch contains a handle of its store. The store stays open, and locked, while the batch is
+/// kept, unless it is [closed](Store::close).
 ///
 /// ```
 /// # use codex_core::Store;
@@ -35,24 +37,25 @@ use crate::value::RAW;
 pub struct Batch {
     store: Store,
     changes: Vec<Change>,
-    /// The encoded length of the changes.
+    /// The encoded length of the changes, in bytes.
     bytes: usize,
 }
 
 impl Store {
-    /// Returns an empty batch: several changes that become one commit. It holds a handle to the
-    /// store, so that the store stays open while the batch is kept.
+    /// Returns an empty batch, to collect several changes for one commit. It contains a handle of
+    /// the store, so the store stays open while the batch is kept.
     pub fn batch(&self) -> Batch {
         Batch { store: self.clone(), changes: Vec::new(), bytes: 0 }
     }
 }
 
 impl Batch {
-    /// Gives `key` the value `value`.
+    /// Adds a change that sets the value of `key` to `value`.
     ///
     /// # Errors
-    /// [`Error::Encode`](crate::Error::Encode); a key or batch beyond its limit. The batch is as
-    /// before then.
+    /// [`Error::Encode`](crate::Error::Encode) if the codec cannot represent the value. [Too
+    /// large](crate::Error::is_too_large) if the key has more than 65,535 bytes or the batch
+    /// exceeds 256 MiB. The batch is unchanged then.
     pub fn set<T>(&mut self, key: impl AsRef<[u8]>, value: &T) -> Result<&mut Self>
     where
         T: Serialize + ?Sized,
@@ -63,10 +66,11 @@ impl Batch {
         self.push(record_len(Op::Set { key, value: entry.value() }), Change::Put(entry))
     }
 
-    /// Gives `key` the bytes `value`, as they are.
+    /// Adds a change that sets the value of `key` to the bytes `value`, without encoding them.
     ///
     /// # Errors
-    /// A key or batch beyond its limit. The batch is as before then.
+    /// [Too large](crate::Error::is_too_large) if the key has more than 65,535 bytes or the batch
+    /// exceeds 256 MiB. The batch is unchanged then.
     pub fn set_bytes(
         &mut self,
         key: impl AsRef<[u8]>,
@@ -78,48 +82,50 @@ impl Batch {
         self.push(record_len(Op::Set { key, value: entry.value() }), Change::Put(entry))
     }
 
-    /// Removes `key`, where it is there.
+    /// Adds a change that removes `key`, if it has a value.
     ///
     /// # Errors
-    /// A key or batch beyond its limit. The batch is as before then.
+    /// [Too large](crate::Error::is_too_large) if the key has more than 65,535 bytes or the batch
+    /// exceeds 256 MiB. The batch is unchanged then.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<&mut Self> {
         let key = key.as_ref();
         self.store.check_key(key)?;
         self.push(record_len(Op::Remove { key }), Change::Remove(key.into()))
     }
 
-    /// Removes every key, those set earlier in this batch included.
+    /// Adds a change that removes all keys, including those that were set earlier in this batch.
     pub fn clear(&mut self) -> &mut Self {
+        // The earlier changes have no effect after the clear.
         self.changes.clear();
         self.changes.push(Change::Clear);
         self.bytes = record_len(Op::Clear);
         self
     }
 
-    /// How many changes the batch holds.
+    /// Returns the number of changes in the batch.
     pub fn len(&self) -> usize {
         self.changes.len()
     }
 
-    /// Whether the batch holds no change.
+    /// Returns true if the batch has no changes.
     pub fn is_empty(&self) -> bool {
         self.changes.is_empty()
     }
 
-    /// Commits the changes and returns the number of the commit. Where nothing is to be changed
-    /// (no change was given, or only keys that are not there are removed), nothing is written and
-    /// the number is that of the last commit.
+    /// Commits the changes and returns the number of the commit. If there is nothing to change,
+    /// because the batch is empty or only removes keys without a value, nothing is written, and the
+    /// number is that of the last commit.
     ///
     /// # Errors
-    /// Errors of the disk. Nothing of the batch is there then, unless the error
-    /// [is in doubt](crate::Error::is_in_doubt).
+    /// The errors of [`Store::set`], except `Encode`. No change of the batch is there then, unless
+    /// the error [is in doubt](crate::Error::is_in_doubt).
     pub fn commit(self) -> Result<Seq> {
         let commit = Commit { checks: SmallVec::None, changes: self.changes.into() };
         let made = self.store.inner.commit(commit)?;
         Ok(made.seq().unwrap_or_else(|| self.store.snapshot().seq()))
     }
 
-    /// Adds `change`, which encodes to `len` bytes.
+    /// Adds `change`, whose encoding has `len` bytes.
     fn push(&mut self, len: usize, change: Change) -> Result<&mut Self> {
         let bytes = self.bytes.saturating_add(len);
         self.store.check_batch(bytes)?;
@@ -129,7 +135,7 @@ impl Batch {
     }
 }
 
-/// Keys and values appear in no log.
+/// Shows neither keys nor values, because programs write `Debug` output to logs.
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")

@@ -1,4 +1,4 @@
-//! One commit: its conditions, its changes, its outcome.
+//! A commit: its conditions, its changes and its outcome.
 
 use std::fmt;
 use std::ops::Bound;
@@ -7,32 +7,32 @@ use codex_storage::batch::{Op, Seq, record_len};
 
 use crate::entry::Entry;
 
-/// Changes that become durable and visible together, provided that all checks hold.
+/// Changes that become durable and visible together, if all checks hold.
 #[derive(Debug, Default)]
 pub struct Commit {
-    /// The conditions: if one does not hold, nothing is changed.
+    /// The conditions. If one does not hold, nothing is changed.
     pub checks: SmallVec<Check>,
     /// The changes, in order.
     pub changes: SmallVec<Change>,
 }
 
 impl Commit {
-    /// One change without a condition.
+    /// Returns a commit of one change without a condition.
     pub fn one(change: Change) -> Self {
         Self { checks: SmallVec::None, changes: SmallVec::One(change) }
     }
 
-    /// One change, provided that `check` holds.
+    /// Returns a commit of one change, under the condition that `check` holds.
     pub fn checked(check: Check, change: Change) -> Self {
         Self { checks: SmallVec::One(check), changes: SmallVec::One(change) }
     }
 
-    /// Whether it puts no entry: it can only free memory.
+    /// Returns true if the commit puts no entry, so that it can only free memory.
     pub(crate) fn only_removes(&self) -> bool {
         !self.changes.as_slice().iter().any(|change| matches!(change, Change::Put(_)))
     }
 
-    /// About how many bytes it encodes to; bulk removals count as one.
+    /// Returns the approximate encoded length, in bytes. A removal of a range counts as one record.
     pub(crate) fn encoded_len(&self) -> usize {
         let len = |change: &Change| match change {
             Change::Put(entry) => record_len(Op::Set { key: entry.key(), value: entry.value() }),
@@ -45,20 +45,20 @@ impl Commit {
 
 /// A change of the store.
 pub enum Change {
-    /// The key of the entry has its value now.
+    /// The key of the entry gets its value.
     Put(Entry),
-    /// The key is gone; where it was not there, nothing is written.
+    /// The key is removed. If it has no value, nothing is written.
     Remove(Box<[u8]>),
-    /// Every key is gone; in an empty store, nothing is written.
+    /// All keys are removed. If there are none, nothing is written.
     Clear,
-    /// Every key within the bounds is gone.
+    /// All keys within the bounds are removed.
     ///
-    /// The leader looks for them while it holds `persist`, so that writers wait for it and readers
-    /// do not. The commit has one record a key.
+    /// The leader finds the keys while it holds `persist`, so writers wait for it and readers do
+    /// not. The commit has one record for each removed key.
     RemoveRange(Bound<Box<[u8]>>, Bound<Box<[u8]>>),
 }
 
-/// Keys and values appear in no log: only the kind of change.
+/// Shows only the kind of change, because programs write `Debug` output to logs.
 impl fmt::Debug for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -70,34 +70,35 @@ impl fmt::Debug for Change {
     }
 }
 
-/// A condition of a commit, tested in the order of commits.
+/// A condition of a commit. The leader tests it in the order of commits.
 pub enum Check {
-    /// The very entry that was read is still there, or there is still none.
+    /// The key still has the same entry as when it was read, or still has none. An equal entry that
+    /// was written since does not count.
     Same {
         /// The key that was read.
         key: Box<[u8]>,
         /// The entry that was read.
         seen: Option<Entry>,
     },
-    /// The stored value is equal to this one, or there is none.
+    /// The stored value of the key is equal to `value`, or there is none.
     Equals {
         /// The key.
         key: Box<[u8]>,
-        /// The stored value to be found.
+        /// The expected stored value.
         value: Option<Box<[u8]>>,
     },
-    /// The range holds the very entries that were read, and no others.
+    /// The range contains the same entries as when it was read, and no others.
     Unchanged {
-        /// The lower end of the range that was read.
+        /// The lower end of the range.
         lower: Bound<Box<[u8]>>,
-        /// Its upper end.
+        /// The upper end of the range.
         upper: Bound<Box<[u8]>>,
         /// The entries that were read, in key order.
         seen: Vec<Entry>,
     },
 }
 
-/// Keys and values appear in no log: only the kind of check.
+/// Shows only the kind of check, because programs write `Debug` output to logs.
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -111,16 +112,17 @@ impl fmt::Debug for Check {
 /// The outcome of a commit.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is durable at the level of the store, and visible.
+    /// The commit is durable at the level of the store, and visible.
     Done {
-        /// Its number; `None` when there was nothing to write.
+        /// The number of the commit, or `None` if there was nothing to write.
         seq: Option<Seq>,
-        /// How many keys were there and are gone.
+        /// The number of removed keys.
         removed: u64,
-        /// The entry that its last `Put` or `Remove` replaced.
+        /// The entry that the last `Put` or `Remove` of the commit replaced.
         previous: Option<Entry>,
     },
-    /// A check did not hold; nothing was changed. The state that it was tested against is durable.
+    /// A check did not hold, and nothing was changed. The state against which it was tested is
+    /// durable.
     Conflict,
 }
 
@@ -133,7 +135,7 @@ impl Outcome {
         }
     }
 
-    /// Returns how many keys were there and are gone.
+    /// Returns the number of removed keys.
     pub(crate) fn removed(&self) -> u64 {
         match self {
             Self::Done { removed, .. } => *removed,
@@ -142,20 +144,20 @@ impl Outcome {
     }
 }
 
-/// None, one or several, the first two without an allocation.
+/// Zero, one or several elements. Zero or one need no allocation.
 #[derive(Debug, Default)]
 pub enum SmallVec<T> {
-    /// None.
+    /// No element.
     #[default]
     None,
-    /// One.
+    /// One element.
     One(T),
-    /// Several.
+    /// Several elements.
     Many(Vec<T>),
 }
 
 impl<T> SmallVec<T> {
-    /// Returns all of them.
+    /// Returns all elements.
     pub fn as_slice(&self) -> &[T] {
         match self {
             Self::None => &[],

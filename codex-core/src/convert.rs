@@ -1,4 +1,4 @@
-//! A closed store in another form, or under another key, or under none.
+//! The conversion of a closed store to another form, another key or no key.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use crate::locate::locate;
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
 
-/// What a closed store is to become: another form, encrypted, under another key, or plain.
+/// A conversion of a closed store: to another form, to encryption, to another key, or to a plain
+/// store.
 ///
 /// ```no_run
 /// use codex_core::Conversion;
@@ -43,44 +44,45 @@ pub struct Conversion {
 }
 
 impl Conversion {
-    /// Keeps the form; keeps a plain store plain, and an encrypted one encrypted under its key.
+    /// Returns a conversion that keeps the form and the key. A plain store stays plain.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The form to give it.
+    /// Sets the new form. Default: the form of the store.
     pub fn form(mut self, form: Form) -> Self {
         self.form = Some(form);
         self
     }
 
-    /// How long to wait for another handle to let go of the store. Default: not at all.
+    /// Sets how long to wait until another handle closes the store. Default: zero, which does not
+    /// wait.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
         self
     }
 
-    /// The key that opens the store as it is.
+    /// Sets the key that opens the store now. Default: none.
     #[cfg(feature = "crypto")]
     pub fn key(mut self, key: Key) -> Self {
         self.key = Some(SharedKey::new(key));
         self
     }
 
-    /// Encrypts it, under a fresh root key that `key` opens; AES-256-GCM.
+    /// Encrypts the store with AES-256-GCM, under a new root key that `key` opens.
     #[cfg(feature = "crypto")]
     pub fn encrypt(self, key: Key) -> Self {
         self.encrypt_with(key, Cipher::default())
     }
 
-    /// As [`encrypt`](Self::encrypt), with a cipher of one's choice.
+    /// Does the same as [`encrypt`](Self::encrypt), with the cipher `cipher`.
     #[cfg(feature = "crypto")]
     pub fn encrypt_with(mut self, key: Key, cipher: Cipher) -> Self {
         self.to = To::Key(SharedKey::new(key), cipher);
         self
     }
 
-    /// Makes it a plain store.
+    /// Converts the store to a plain store.
     #[cfg(feature = "crypto")]
     pub fn decrypt(mut self) -> Self {
         self.to = To::Plain;
@@ -88,29 +90,30 @@ impl Conversion {
     }
 
     /// Converts the closed store at `path`. The new file is written beside the old one, read back,
-    /// and takes its place in one step: a crash leaves the store as it was, or converted. Needs
-    /// room for both, and the whole state in memory.
+    /// and takes its place in one step, so after a crash the store is either unchanged or
+    /// converted. Needs disk space for both files, and memory for the whole state.
     ///
-    /// The history digest goes on, so an [anchor](crate::Store::anchor) of the last commit stays
-    /// good. A ledger that stays one keeps every commit with its time; one that becomes another
-    /// form keeps the state alone.
+    /// The history digest continues, so an [anchor](crate::Store::anchor) of the last commit stays
+    /// valid. A ledger that stays a ledger keeps each commit with its time. A ledger that becomes
+    /// another form keeps only the state.
     ///
-    /// The old file is replaced, not overwritten: the file system, the disk and snapshots may keep
-    /// its bytes. Backups are left as they are: the report lists them.
+    /// The old file is replaced, not overwritten: the file system, the disk and snapshots of it may
+    /// keep its bytes. Backups are not converted; the result lists them.
     ///
     /// # Errors
-    /// As opening the store, and as writing it: it is as it was then, unless the very last step,
-    /// naming the new file, failed: then it is one or the other.
+    /// The errors of opening the store and of writing it. The store is unchanged then, except if
+    /// the last step failed, which names the new file: then it is either unchanged or converted.
     pub fn convert(&self, path: impl AsRef<Path>) -> Result<Converted> {
         let (vfs, name) = locate(path.as_ref())?;
         self.convert_in(&vfs, &name)
     }
 
-    /// As [`convert`](Self::convert), for the store `name` in the directory of `vfs`.
+    /// Does the same as [`convert`](Self::convert), for the store `name` in the directory of `vfs`.
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`convert`](Self::convert).
     pub fn convert_in(&self, vfs: &Vfs, name: &str) -> Result<Converted> {
+        // Order: finish an interrupted restore first, because it decides which file is the store.
         Backups::of_in(vfs, name).finish_restore(self.lock_timeout)?;
         let (from, to) = self.keys(vfs);
         let config = Config {
@@ -149,22 +152,22 @@ impl Conversion {
     }
 }
 
-/// What a conversion has made, and what it has left.
+/// The result of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Converted {
-    /// The form of the store now.
+    /// The new form of the store.
     pub form: Form,
-    /// Its last commit.
+    /// The last commit.
     pub anchor: Anchor,
-    /// Of a store that is encrypted now: its files that are not, backups and what a restore has
-    /// replaced. Delete them when you no longer need them.
+    /// If the store is encrypted now, its files that are not encrypted: backups, and files that a
+    /// restore has replaced. Delete them when they are no longer needed.
     pub plain: Vec<PathBuf>,
-    /// Of a store that is encrypted now: its files that only the earlier key opens.
+    /// If the store is encrypted now, its files that only the earlier key opens.
     pub under_other_keys: Vec<PathBuf>,
 }
 
-/// Encrypted or not.
+/// The key of the converted store.
 #[cfg(feature = "crypto")]
 #[derive(Debug, Clone, Default)]
 enum To {

@@ -1,4 +1,4 @@
-//! One key and its stored value in one shared allocation at a thin pointer.
+//! A key and its stored value in one shared allocation, with a thin pointer to it.
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -11,10 +11,10 @@ use std::fmt;
 
 use triomphe::ThinArc;
 
-/// A key and its stored value: immutable, shared by both indexes, by snapshots and by the handles
-/// that users hold. Cloning counts a reference.
+/// A key and its stored value. It is immutable, and shared by both indexes, by snapshots and by the
+/// handles of users. A clone increments a reference count.
 ///
-/// Entries compare and order by their keys alone; [`same`](Entry::same) compares identity.
+/// Entries are compared and ordered by their keys alone. [`same`](Entry::same) compares identity.
 #[derive(Clone)]
 pub struct Entry {
     /// The header is the length of the key; the bytes are the key, then the stored value.
@@ -27,24 +27,24 @@ impl Entry {
         Self::concat(key, [value, &[]])
     }
 
-    /// An entry whose stored value is `codec` and then `payload`.
+    /// Returns an entry whose stored value is the codec byte `codec`, then `payload`.
     pub fn from_parts(key: &[u8], codec: u8, payload: &[u8]) -> Self {
         Self::concat(key, [&[codec], payload])
     }
 
-    /// The key.
+    /// Returns the key.
     #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn key(&self) -> &[u8] {
         &self.shared.slice[..self.key_len()]
     }
 
-    /// The stored value.
+    /// Returns the stored value.
     #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn value(&self) -> &[u8] {
         &self.shared.slice[self.key_len()..]
     }
 
-    /// Whether both are the same allocation: the very entry that was read, not an equal one.
+    /// Returns true if both are the same allocation, which an equal entry is not.
     pub fn same(&self, other: &Self) -> bool {
         std::ptr::eq(self.shared.as_ptr(), other.shared.as_ptr())
     }
@@ -57,7 +57,8 @@ impl Entry {
     fn concat(key: &[u8], [first, second]: [&[u8]; 2]) -> Self {
         let parts = [key, first, second];
         let len = parts.iter().map(|part| part.len()).sum();
-        // The allocation is filled from one slice; small ones are put together on the stack.
+        // The allocation is filled from one slice. A short one is composed on the stack, which
+        // saves an allocation.
         let mut small = [0; SMALL];
         if let Some(bytes) = small.get_mut(..len) {
             let mut rest = bytes;
@@ -71,7 +72,7 @@ impl Entry {
         Self::from_bytes(key.len(), &parts.concat())
     }
 
-    /// An entry of `bytes`: a key of `key_len` bytes, then the stored value.
+    /// Returns an entry of `bytes`, which are a key of `key_len` bytes, then the stored value.
     pub(crate) fn from_bytes(key_len: usize, bytes: &[u8]) -> Self {
         assert!(key_len <= bytes.len(), "an entry begins with its whole key");
         let key_len = u32::try_from(key_len).expect("longer keys are refused before");
@@ -105,14 +106,14 @@ impl Borrow<[u8]> for Entry {
     }
 }
 
-/// Keys and values appear in no log: only their lengths.
+/// Shows only the lengths, because programs write `Debug` output to logs.
 impl fmt::Debug for Entry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Entry({} byte key, {} byte value)", self.key().len(), self.value().len())
     }
 }
 
-/// Entries of up to this many bytes are put together on the stack.
+/// The maximum length of an entry that is composed on the stack, in bytes.
 const SMALL: usize = 256;
 
 #[cfg(test)]

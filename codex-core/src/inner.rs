@@ -19,22 +19,22 @@ use crate::value::Codec;
 /// The state that all handles of a store share. Dropping it closes the store.
 pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
-    /// The backups of a store that is open for writing and has files.
+    /// The backups, if the store has files and is open for writing.
     pub(crate) backups: Option<BackupScheduler>,
     pub(crate) codec: Codec,
-    /// The canonical path; empty in memory.
+    /// The canonical path; empty for a store in memory.
     pub(crate) path: PathBuf,
-    /// `None` in memory.
+    /// The form of the files; `None` for a store in memory.
     pub(crate) form: Option<Form>,
     pub(crate) access: Access,
     pub(crate) recovered: Recovered,
-    /// `None` in memory.
+    /// The files; `None` for a store in memory.
     pub(crate) files: Option<Files>,
     /// The backup that replaced a damaged store.
     pub(crate) restored: Option<Restored>,
     /// The lock on the files, which the storage holds.
     pub(crate) lock: Option<Weak<StoreLock>>,
-    /// The process that opened the store: its threads and locks are of that process.
+    /// The id of the process that opened the store. Its threads and locks belong to that process.
     pub(crate) opened_by: u32,
 }
 
@@ -45,12 +45,14 @@ pub(crate) struct Files {
 }
 
 impl Inner {
-    /// Makes `commit`, if the store and its backups allow it.
+    /// Makes `commit`, if the store and its backups allow writes.
     pub(crate) fn commit(&self, commit: Commit) -> Result<Outcome> {
         self.check_writable()?;
         if let Some(refusal) = self.backups.as_ref().and_then(BackupScheduler::refusal) {
             return Err(refusal);
         }
+        // Order: find the updates of this thread before the commit is moved, and mark them only
+        // after it was made. An update fails only if its key was really written.
         let own = own::written_by(self.id(), &commit);
         let outcome = self.engine.submit(commit)?;
         if let Some(seq) = outcome.seq() {
@@ -62,11 +64,11 @@ impl Inner {
         Ok(outcome)
     }
 
-    /// Ends the backups and the engine.
+    /// Stops the backups and closes the engine.
     pub(crate) fn close(&self) -> Result<()> {
         if let Some(backups) = &self.backups {
-            // Order: before the engine is closed. A backup that is being made, and its checkpoint,
-            // are abandoned, so that the thread that makes them ends soon.
+            // Order: stop the backups before the engine is closed. A running backup and its
+            // checkpoint are abandoned, so that the thread that makes them ends soon.
             backups.begin_stop();
             self.engine.begin_close();
             backups.stop();
@@ -74,15 +76,17 @@ impl Inner {
         Ok(self.engine.close()?)
     }
 
-    /// The identity of the store among those that are open.
+    /// Returns a number that differs from those of all other open stores.
     pub(crate) fn id(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
+    /// Returns the entry of `key`.
     pub(crate) fn entry(&self, key: &[u8]) -> Option<Entry> {
         self.engine.read(|map| map.get(key))
     }
 
+    /// Refuses a read-only store and a forked child.
     pub(crate) fn check_writable(&self) -> Result<()> {
         if self.access == Access::ReadOnly {
             return Err(StorageError::ReadOnly { path: self.path.clone() }.into());
@@ -90,16 +94,18 @@ impl Inner {
         self.check_process()
     }
 
-    /// In a forked child, closes its copies of the locks, so that they end with the parent.
+    /// Closes the copies of the locks that a forked child has, so that the locks end with the
+    /// parent.
     pub(crate) fn abandon_lock(&self) {
         if let Some(lock) = self.lock.as_ref().and_then(Weak::upgrade) {
             lock.abandon();
         }
     }
 
-    /// Refuses a child made by `fork`, which has copies of the locks and none of the threads. It
-    /// has another process id, unless the first process of one pid namespace forks into
-    /// another one. `/proc` would tell, but is not read at every write for the sake of that case.
+    /// Refuses a process that `fork` created, which has copies of the locks but none of the
+    /// threads. Its process id differs, unless the first process of one pid namespace forks into
+    /// another namespace. `/proc` would show that case, but reading it at each write would cost too
+    /// much.
     pub(crate) fn check_process(&self) -> Result<()> {
         let used_by = std::process::id();
         if used_by == self.opened_by {
@@ -112,11 +118,11 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         if self.check_process().is_ok() {
-            // A caller that needs the error calls `close`.
+            // A caller that needs the error calls `close` before the drop.
             let _ = self.close();
         } else {
-            // In a forked child the threads, and the mutexes that they hold, are the parent's:
-            // none of them is touched.
+            // In a forked child, the threads and the mutexes that they hold belong to the parent,
+            // so the engine and the backups must not be dropped.
             self.abandon_lock();
             std::mem::forget(Arc::clone(&self.engine));
             std::mem::forget(self.backups.take());

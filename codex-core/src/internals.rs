@@ -1,4 +1,4 @@
-//! Types of the engine, for the tests in `tests/`: no part of the API.
+//! Types of the engine, for the tests in `tests/`. They are not part of the API.
 
 pub use crate::commit::{Change, Check, Commit, Outcome, SmallVec};
 pub use crate::engine::{Engine, EngineOptions, EngineStats, View};
@@ -6,8 +6,8 @@ pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};
 pub use crate::map::{Map, MapBuilder, Ordered};
 
-/// The same options for a store that neither syncs nor checkpoints by itself, so that the same
-/// calls make the same trace.
+/// Returns the same options for a store without background threads, so that the same calls make the
+/// same trace.
 pub fn without_threads(options: crate::OpenOptions) -> crate::OpenOptions {
     options.without_threads()
 }
@@ -15,7 +15,7 @@ pub fn without_threads(options: crate::OpenOptions) -> crate::OpenOptions {
 #[cfg(feature = "crypto")]
 pub use keyed::{change_key, keys, open, rekey};
 
-/// Stores under keys that a test wraps.
+/// Stores whose keys are wrapped by a test.
 #[cfg(feature = "crypto")]
 mod keyed {
     use std::sync::Arc;
@@ -27,15 +27,15 @@ mod keyed {
     use crate::seal::{SharedKey, UserKey};
     use crate::{OpenOptions, Result, Store};
 
-    /// A user's key in the form that storage takes.
+    /// Returns the key of a user in the form that the storage takes.
     pub fn keys(key: Key, cipher: Cipher, entropy: Arc<dyn Entropy>) -> Arc<dyn Keys> {
         Arc::new(UserKey::new(SharedKey::new(key), cipher, entropy))
     }
 
-    /// Opens the store `name` as `options` say, under these keys.
+    /// Opens the store `name` with `options` and these keys.
     ///
     /// # Errors
-    /// As [`OpenOptions::open_in`].
+    /// The errors of [`OpenOptions::open_in`].
     pub fn open(
         options: &OpenOptions,
         vfs: &Vfs,
@@ -45,18 +45,18 @@ mod keyed {
         options.open_with(vfs, name, keys)
     }
 
-    /// As [`Store::change_key`].
+    /// Does the same as [`Store::change_key`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Store::change_key`].
     pub fn change_key(store: &Store, keys: &dyn Keys) -> Result<()> {
         store.change_keys(keys)
     }
 
-    /// As [`Store::rekey`].
+    /// Does the same as [`Store::rekey`].
     ///
     /// # Errors
-    /// As there.
+    /// The errors of [`Store::rekey`].
     pub fn rekey(store: &Store, keys: &dyn Keys) -> Result<()> {
         store.rekey_with(keys)
     }

@@ -1,5 +1,5 @@
-//! An embedded key-value store for Rust programs whose data fits in memory: every read is served
-//! from memory, every acknowledged write is on disk.
+//! An embedded key-value store for Rust programs whose data fits in memory. Every read is served
+//! from memory, and every acknowledged write is on disk.
 //!
 //! ```
 //! use codex_core::Store;
@@ -42,54 +42,58 @@
 //!
 //! # The parts
 //!
-//! - [`Store`]: the handle. Clone it, send it to threads; 32 of them that write at once share one
-//!   sync.
-//! - [`OpenOptions`]: how to open: [`Form`], [`Durability`], [`Codec`], read-only, and more.
+//! - [`Store`]: the handle of an open store. Clone it and send it to threads. 32 threads that write
+//!   at the same time share one sync.
+//! - [`OpenOptions`]: the options of an opening: [`Form`], [`Durability`], [`Codec`], read-only,
+//!   and more.
 //! - [`Batch`]: several changes as one commit.
-//! - [`Snapshot`]: the store as it was at one commit; [`Read`] is what both can do.
-//! - [`Iter`], [`Keys`], [`Entry`], [`ValueRef`]: what reading gives: handles that own what they
-//!   show, borrow nothing and copy no bytes.
-//! - [`Error`]: what can go wrong, with the path, the offset and what to do next.
-//! - [`vfs`]: the directory that a store lives in, to be replaced by one in memory or, with the
-//!   feature `fault` of `codex-storage`, by a simulated disk that fails; see
+//! - [`Snapshot`]: the state of the store after one commit. [`Read`] has the methods that both a
+//!   store and a snapshot have.
+//! - [`Iter`], [`Keys`], [`Entry`], [`ValueRef`]: the results of reading. They are handles that own
+//!   their content, borrow nothing and copy no bytes.
+//! - [`Error`]: the cause of a failure, with the path, the offset and the next step.
+//! - [`vfs`]: the directory in which a store lives. It can be replaced by one in memory or, with
+//!   the feature `fault` of `codex-storage`, by a simulated disk that fails; see
 //!   [`OpenOptions::open_in`].
 //!
-//! # What a write survives
+//! # Durability of a write
 //!
 //! | level | killed process | power loss |
 //! |---|---|---|
 //! | [`Durability::Sync`], the default | every write | every write |
 //! | [`Durability::Interval`] | every write (*) | those older than the interval |
-//! | [`Durability::Os`] | every write | what the system had written by itself |
+//! | [`Durability::Os`] | every write | those that the system had already written |
 //!
-//! Of writes that returned `Ok`; (*) in the Snapshot form, those older than the interval.
+//! The table is about writes that returned `Ok`. (*) In the Snapshot form: those older than the
+//! interval.
 //!
-//! At every level the store is, after a crash, as it was after one of its commits: a batch is
-//! there wholly or not at all, and no commit without those before it. A write that returned an
-//! error is not there, unless the error [is in doubt](Error::is_in_doubt): then the store refuses
-//! further writes, and reopening it decides.
+//! At every level, the store is after a crash in the state after one of its commits: a batch is
+//! complete or absent, and no commit is there without the earlier ones. A write that returned an
+//! error is absent, unless the error [is in doubt](Error::is_in_doubt). Then the store refuses
+//! further writes, and recovery decides when it is opened again.
 //!
-//! # Good to know
+//! # Limits
 //!
-//! - All data is in memory: about 1.7 times keys and values for small ones.
-//! - Calls that write block. Under an async runtime, make them in its pool for blocking work.
-//! - A checkpoint writes the whole state beside the running store. Until it is in place, the disk
-//!   holds the old image, the log and the new image.
-//! - The lock that keeps a second process out is advisory, and network file systems may not have
+//! - All data is in memory. Small keys and values take about 1.7 times their size.
+//! - A call that writes blocks. Under an async runtime, make it in the pool for blocking work.
+//! - A checkpoint writes the whole state beside the running store. Until the image is in place, the
+//!   disk holds the old image, the log and the new image.
+//! - The lock that keeps out a second process is advisory, and network file systems may not support
 //!   it: keep stores on local disks.
-//! - Files that are removed or replaced while the store is open are noticed before the next write
-//!   at the level `Sync` is acknowledged, and by `flush`, `checkpoint` and `close` at every level:
-//!   the error [is in doubt](Error::is_in_doubt). `backup_to` then writes what is in memory
-//!   elsewhere. A log alone that was removed is written again by the next checkpoint.
-//! - One file mounted into a container cannot be replaced: mount its folder.
-//! - A handle is of no use in a child made by `fork`: what writes, syncs, reads files or waits for
-//!   a thread returns [`Error::ForkedChild`] there. Reads from memory are not checked, since that
-//!   would slow each, and may wait for ever. Open the store after forking.
-//! - Linux and macOS only: elsewhere it does not compile. Tested on Linux.
+//! - If files are removed or replaced while the store is open, the store notices it before the next
+//!   write at the level `Sync` is acknowledged, and in `flush`, `checkpoint` and `close` at every
+//!   level. The error [is in doubt](Error::is_in_doubt). `backup_to` can then write the state in
+//!   memory to another place. If only a log was removed, the next checkpoint writes it again.
+//! - A single file that is mounted into a container cannot be replaced: mount its directory.
+//! - A handle must not be used in a process that `fork` created. Each call that writes, syncs,
+//!   reads files or waits for a thread returns [`Error::ForkedChild`] there. Reads from memory are
+//!   not checked, because the check would slow each of them, and may wait forever. Open the store
+//!   after forking.
+//! - The crate compiles only on Linux and macOS, and is tested on Linux.
 //!
 //! # Features
 //!
-//! - `crypto`, on by default: encryption at rest, [`OpenOptions::key`].
+//! - `crypto`, on by default: encryption at rest, see [`OpenOptions::key`].
 //! - `json`, on by default: [`Codec::Json`].
 mod backup;
 mod batch;

@@ -1,4 +1,4 @@
-//! From a path to the directory that holds the store, and its name in it.
+//! The directory and the file name of a path.
 
 use std::io::ErrorKind;
 use std::path::Path;
@@ -9,10 +9,10 @@ use codex_storage::vfs::{Kind, OsDir, Vfs};
 
 use crate::error::Result;
 
-/// Returns the directory and the file name that `path` stands for.
+/// Returns the directory and the file name of `path`.
 ///
-/// All names of a store derive from this one, so a symbolic link is followed first: through it and
-/// around it, the same lock is taken.
+/// All names of a store derive from this name, so a symbolic link is followed first. A store that
+/// is opened through the link and directly then has the same lock.
 pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
     let (vfs, name) = split(path)?;
     let found = vfs.dir.metadata(&name).map_err(|source| io("look at", path, source))?;
@@ -22,14 +22,14 @@ pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
     let target = OsDir::resolve(path).map_err(|source| match source.kind() {
         ErrorKind::NotFound => StorageError::NotAFile {
             path: path.to_owned(),
-            what: "a symbolic link that leads nowhere",
+            what: "a symbolic link whose target does not exist",
         },
         _ => io("follow the symbolic link", path, source),
     })?;
     Ok(split(&target)?)
 }
 
-/// Returns the folder of `path`, open, and the last name of it.
+/// Opens the directory of `path`. Returns it, with the last name of `path`.
 fn split(path: &Path) -> Result<(Vfs, String), StorageError> {
     let bad = |why| StorageError::BadPath { path: path.to_owned(), why };
     let bytes = path.as_os_str().as_encoded_bytes();
@@ -44,12 +44,13 @@ fn split(path: &Path) -> Result<(Vfs, String), StorageError> {
     let vfs =
         Vfs::os(path.parent().unwrap_or(Path::new(""))).map_err(|source| match source.kind() {
             ErrorKind::NotFound => StorageError::NoFolder { path: path.to_owned() },
-            ErrorKind::NotADirectory => bad("what should be its folder is not a folder"),
+            ErrorKind::NotADirectory => bad("the parent of the file is not a folder"),
             _ => io("open the folder of", path, source),
         })?;
     Ok((vfs, name.to_owned()))
 }
 
+/// Returns the error of the system for `path`.
 fn io(action: &'static str, path: &Path, source: std::io::Error) -> StorageError {
     StorageError::Io { action, path: path.to_owned(), source: Arc::new(source) }
 }

@@ -1,8 +1,8 @@
-//! The two locks of a store, and the one order in which they may be taken.
+//! The two locks of a store, and the order in which they may be taken.
 //!
-//! `persist` guards the disk, `data` guards memory: **`persist` before `data`**. The types
-//! hold the order: memory is changed by a method of [`PersistGuard`], which only a holder of
-//! `persist` has, and memory is reached through closures, so that no guard escapes.
+//! `persist` protects the disk, `data` protects memory, and **`persist` is taken before `data`**.
+//! The types enforce the order. Only a method of [`PersistGuard`] changes memory, and only a holder
+//! of `persist` has that guard. Memory is accessed in closures, so that no guard escapes.
 //!
 //! ```
 //! use codex_core::internals::{Locks, Map};
@@ -19,7 +19,7 @@
 //! locks.write(|map| assert!(map.is_empty()));
 //! ```
 //!
-//! The map cannot be carried out of the lock on memory:
+//! The map cannot leave the closure that reads memory:
 //!
 //! ```compile_fail
 //! use codex_core::internals::{Locks, Map};
@@ -27,7 +27,7 @@
 //! let escaped = locks.read(|map| map);
 //! ```
 //!
-//! Nor can the lock on the disk be taken away while memory is being changed:
+//! The lock on the disk cannot be dropped while memory is being changed:
 //!
 //! ```compile_fail
 //! use codex_core::internals::{Locks, Map};
@@ -51,7 +51,7 @@ pub struct Locks<D> {
 }
 
 impl<D> Locks<D> {
-    /// Free locks.
+    /// Returns the locks, which nobody holds.
     pub fn new(disk: D, map: Map) -> Self {
         Self { persist: Mutex::new(disk), data: RwLock::new(map) }
     }
@@ -62,8 +62,8 @@ impl<D> Locks<D> {
         PersistGuard { disk: self.persist.lock(), data: &self.data, _held: held }
     }
 
-    /// Calls `f` with memory as it is, beside other readers; waits for an apply at most. `f` takes
-    /// handles and returns: it calls neither the disk nor a user's code.
+    /// Calls `f` with the state in memory. Does not block other readers, and waits at most for an
+    /// apply. `f` clones handles and returns: it calls neither the disk nor user code.
     pub fn read<R>(&self, f: impl FnOnce(&Map) -> R) -> R {
         let _held = rank::take(Rank::Data);
         let map = self.data.read();
@@ -77,7 +77,7 @@ impl<D> fmt::Debug for Locks<D> {
     }
 }
 
-/// The lock on the disk, held. It derefs to the disk, and it alone gives write access to memory.
+/// The held lock on the disk. It derefs to the disk, and only it gives write access to memory.
 #[must_use]
 pub struct PersistGuard<'a, D> {
     disk: MutexGuard<'a, D>,
@@ -86,14 +86,14 @@ pub struct PersistGuard<'a, D> {
 }
 
 impl<D> PersistGuard<'_, D> {
-    /// Calls `f` with memory, to read.
+    /// Calls `f` with the state in memory, to read it.
     pub fn read<R>(&self, f: impl FnOnce(&Map) -> R) -> R {
         let _held = rank::take(Rank::Data);
         f(&self.data.read())
     }
 
-    /// Calls `f` with memory to change, while no thread reads. `f` is short, cannot fail, and frees
-    /// nothing.
+    /// Calls `f` with the state in memory, to change it while no thread reads. `f` is short, cannot
+    /// fail, and frees nothing.
     pub fn write<R>(&mut self, f: impl FnOnce(&mut Map) -> R) -> R {
         let _held = rank::take(Rank::Data);
         f(&mut self.data.write())

@@ -1,4 +1,4 @@
-//! Opening: from files to a running store.
+//! Opening a store: the steps from the files to a running store.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -19,26 +19,26 @@ use crate::rank;
 use crate::store::Store;
 use crate::value::Codec;
 
-/// The files to open, and how to run the store.
+/// The files to open, and the options of the running store.
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     pub(crate) config: Config,
     pub(crate) codec: Codec,
-    /// Whether threads sync and checkpoint by themselves.
+    /// Whether background threads sync and write checkpoints.
     pub(crate) threads: bool,
     pub(crate) backups: BackupOptions,
-    /// Put the newest good backup in the place of a damaged store.
+    /// Whether the newest good backup replaces a damaged store.
     pub(crate) fall_back: bool,
 }
 
-/// Opens the files that `wanted` names and replays them into memory. On an error everything is
-/// dropped, the lock with it.
+/// Opens the files that `wanted` names and replays them into memory. After an error everything is
+/// dropped, including the lock.
 pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
     wanted.config.vfs = rank::watched(&wanted.config.vfs);
     let (loaded, restored) = load_or_restore(&wanted)?;
     let Loaded { storage, map, recovered } = loaded;
     let Config { vfs, name, access, durability, keys, .. } = wanted.config;
-    // The storage has the root key, and nothing asks for the user's any more.
+    // The storage has the root key, and the key of the user is not needed again.
     drop(keys);
     let path = vfs.dir.path(&name);
     let form = storage.form();
@@ -50,6 +50,7 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         background: access == Access::ReadWrite && wanted.threads,
     };
     let engine = Engine::start(storage, map, options);
+    // The store exists from here on, without backups: an error that drops it also closes it.
     let mut inner = Inner {
         engine,
         backups: None,
@@ -64,7 +65,8 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
         opened_by: std::process::id(),
     };
     if access == Access::ReadWrite {
-        // An error drops `inner`, which closes the store.
+        // Order: start the backups last. Their thread may run at once, and it needs the running
+        // engine.
         let options = wanted.backups;
         let backups = BackupScheduler::start(&vfs, &name, form, options, &inner.engine)?;
         inner.backups = Some(backups);
@@ -73,13 +75,14 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
     Ok(Store::new(inner))
 }
 
-/// A store's files, read.
+/// The files of a store, after they were read.
 struct Loaded {
     storage: Box<dyn Storage>,
     map: Map,
     recovered: Recovered,
 }
 
+/// Opens the files and replays them into a map.
 fn load(config: &Config) -> Result<Loaded> {
     let mut builder = MapBuilder::new();
     let (storage, recovered) = codex_storage::open(config, &mut |op| {
@@ -90,9 +93,9 @@ fn load(config: &Config) -> Result<Loaded> {
     Ok(Loaded { storage, map, recovered })
 }
 
-/// Reads the files of a store: after a restore that was interrupted is finished, and with its
-/// newest backup in its place where that is allowed and needed. A reader finishes nothing: the
-/// storage refuses the store then.
+/// Reads the files of a store. Before that, finishes a restore that was interrupted. If it is
+/// allowed and needed, restores the newest backup and reads that. A reader does not finish a
+/// restore: the storage refuses the store then.
 fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
     let config = &wanted.config;
     let mut restored = None;
@@ -100,12 +103,14 @@ fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
         let backups = Backups::of_in(&config.vfs, &config.name);
         restored = backups.finish_restore(config.lock_timeout)?;
     }
+    // A damaged store is read at most twice: another process may have repaired it meanwhile.
     for look in [Look::Again, Look::Once] {
         let error = match load(config) {
             Err(error) if wanted.fall_back && is_mended_by_a_backup(config, &error) => error,
             loaded => return Ok((loaded?, restored)),
         };
-        // A header that is lost at one end of an image costs no commit, and a backup does.
+        // First try to repair the header, which loses no commit. A backup loses all commits after
+        // it.
         if let Ok(true) = repair_header(&config.vfs, &config.name, config.keys.as_deref())
             && let Ok(loaded) = load(config)
         {
@@ -119,18 +124,20 @@ fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
     Ok((load(config)?, restored))
 }
 
-/// Whether a store that could not be read is looked at again before a backup takes its place.
+/// Whether a store that could not be read is verified again before a backup replaces it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Look {
     Again,
-    /// It was whole when it was looked at again, and yet it could not be opened.
+    /// No. It was intact when it was verified again, and still could not be opened.
     Once,
 }
 
-/// Puts the newest backup that `config` opens in the place of a store that failed to open with
-/// `error`, which is returned if there is none; or the error that a passphrase was not tried on
-/// all of them. Returns `None`, and has changed nothing, if the store is whole when it is looked at
-/// again.
+/// Replaces a store that failed to open with `error` by the newest backup that `config` opens.
+/// Returns `None`, and changes nothing, if the store is intact when it is verified again.
+///
+/// # Errors
+/// `error` if there is no such backup, or `TooManyEnvelopes` if the passphrase was not tried on all
+/// of them.
 fn fall_back(config: &Config, error: Error, look: Look) -> Result<Option<Restored>> {
     let backups = Backups::of_in(&config.vfs, &config.name).with_keys(config.keys.clone());
     let left_out = Cell::new(None);
@@ -142,7 +149,8 @@ fn fall_back(config: &Config, error: Error, look: Look) -> Result<Option<Restore
         opened => opened.is_ok(),
     };
     let is_mended = Cell::new(false);
-    // Another process may have mended the store since it was read, and have committed to it.
+    // Order: called under the lock of the store, after the files were read without it. Another
+    // process may have repaired the store since, and have committed to it.
     let is_lost = || {
         let (vfs, keys) = (&config.vfs, config.keys.as_deref());
         let is_whole = look == Look::Again && verify(vfs, &config.name, keys).is_ok();
@@ -156,8 +164,8 @@ fn fall_back(config: &Config, error: Error, look: Look) -> Result<Option<Restore
     Ok(restored)
 }
 
-/// Opens `backup` with these options as if it were in the place of the store: with this key, this
-/// form, this anchor. Reads every byte and changes nothing.
+/// Opens `backup` with these options as if it were the store: with the same key, form and anchor.
+/// Reads every byte and changes nothing.
 fn is_opened_by(config: &Config, backup: &str) -> Result<(), StorageError> {
     let (vfs, name) = (config.vfs.clone(), backup.to_owned());
     let (access, create) = (Access::ReadOnly, Create::Never);
@@ -167,8 +175,8 @@ fn is_opened_by(config: &Config, backup: &str) -> Result<(), StorageError> {
     Ok(())
 }
 
-/// Whether an older state may take the place of the files: not of whole ones that were demanded to
-/// be newer, and not where a new store was demanded.
+/// Returns true if an older state may replace the files. Returns false if they are intact but older
+/// than the anchor, or if the options demand a new store.
 fn is_mended_by_a_backup(config: &Config, error: &Error) -> bool {
     use StorageError::{AnchorMismatch, NotFound, OnlyBackups};
     let is_missing = matches!(error, Error::Storage(NotFound { .. } | OnlyBackups { .. }));
@@ -176,7 +184,7 @@ fn is_mended_by_a_backup(config: &Config, error: &Error) -> bool {
     config.create != Create::New && (is_missing || error.is_damage() && !is_newer)
 }
 
-/// A store without files.
+/// Returns a store without files.
 pub(crate) fn in_memory(codec: Codec) -> Store {
     let options = EngineOptions {
         path: PathBuf::from("(in memory)"),

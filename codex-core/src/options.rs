@@ -1,4 +1,4 @@
-//! The options of a store, validated once, before anything is touched.
+//! The options of a store. They are validated once, before any file is touched.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
 use crate::value::Codec;
 
-/// How to open a store; made by [`Store::options`].
+/// The options of an opening, from [`Store::options`].
 ///
-/// What is not set keeps its default. Options that contradict each other are an error of the call
-/// that opens ([`codex_storage::Error::Contradiction`]), never ignored.
+/// Each option that is not set has its default. If options contradict each other, the call that
+/// opens returns [`Contradiction`](codex_storage::Error::Contradiction); none is ignored.
 ///
 /// ```
 /// use codex_core::{Durability, Form, Store};
@@ -62,18 +62,18 @@ pub struct OpenOptions {
     cipher: Option<Cipher>,
 }
 
-/// Opening.
+/// Opening a store.
 impl Store {
-    /// Opens the store at `path`, creating it when it is missing. Its files are `path` itself and
-    /// some whose names begin with it.
+    /// Opens the store at `path`, and creates it if it is missing. Its files are `path` itself and
+    /// files in the same directory whose names begin with the name of `path`.
     ///
     /// # Errors
-    /// As [`OpenOptions::open`].
+    /// The errors of [`OpenOptions::open`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         OpenOptions::new().open(path)
     }
 
-    /// Makes a store that lives in memory only: for tests and for data that may go.
+    /// Returns a store that is only in memory, for tests and for data that may be lost.
     ///
     /// # Errors
     /// None today.
@@ -81,152 +81,158 @@ impl Store {
         OpenOptions::new().in_memory()
     }
 
-    /// Options to open with: read-only, another form, another durability.
+    /// Returns the default options, to be changed before opening: read-only, another form, another
+    /// durability, and more.
     pub fn options() -> OpenOptions {
         OpenOptions::new()
     }
 }
 
 impl OpenOptions {
-    /// The defaults: a store in the Wal form, created when missing, every commit on disk before
-    /// its call returns.
+    /// Returns the default options: a store in the Wal form, created if missing, in which every
+    /// commit is on disk before its call returns.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Whether a missing store is created. Default: yes, unless opened read-only or with an
-    /// [`anchor`](Self::anchor). A store that is
-    /// missing while backups of it are there is never created
-    /// ([`OnlyBackups`](codex_storage::Error::OnlyBackups)).
+    /// Sets whether a missing store is created. Default: yes, unless it is opened read-only or with
+    /// an [`anchor`](Self::anchor). A store that is missing while there are backups of it is never
+    /// created ([`OnlyBackups`](codex_storage::Error::OnlyBackups)).
     pub fn create(mut self, create: bool) -> Self {
         self.create = Some(create);
         self
     }
 
-    /// Whether the store must be a new one: an error where something already stands at the path.
-    /// Default: no.
+    /// Sets whether the store must be a new one. Opening fails if there is already a file at the
+    /// path. Default: no.
     pub fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
         self
     }
 
-    /// Whether to open for reading only. Any number of readers share a store, none while a writer
-    /// has it open; a reader repairs, creates and changes nothing. Default: no.
+    /// Sets whether the store is opened only for reading. Any number of readers can share a store,
+    /// but none while a writer has it open. A reader repairs, creates and changes nothing. Default:
+    /// no.
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
     }
 
-    /// The form of a new store, and the form to demand of an existing one. Default: a new store
-    /// is a [`Form::Wal`], an existing one may have any.
+    /// Sets the form of a new store, and the form that an existing store must have. Default: a new
+    /// store gets [`Form::Wal`], and an existing one may have any form.
     pub fn form(mut self, form: Form) -> Self {
         self.form = Some(form);
         self
     }
 
-    /// When a commit counts as done. Default: [`Durability::Sync`].
+    /// Sets how durable a commit is when its call returns. Default: [`Durability::Sync`].
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
         self
     }
 
-    /// How values are encoded from now on; what is stored already stays readable whatever it was
-    /// written with. Default: [`Codec::Bincode`].
+    /// Sets the codec of values that are written from now on. Stored values stay readable,
+    /// whichever codec they were written with. Default: [`Codec::Bincode`].
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
         self
     }
 
-    /// What to do with the end of a log that is neither intact nor shaped like a torn write.
-    /// Default: [`OnDamage::Refuse`]. Damage that is proven is refused either way.
+    /// Sets the treatment of the end of a log that is neither intact nor has the form of a torn
+    /// write. Default: [`OnDamage::Refuse`]. Proven damage is refused with either setting.
     pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
         self.on_damage = Some(on_damage);
         self
     }
 
-    /// How long to wait for another handle, in this process or another, to let go of the store.
-    /// Default: not at all.
+    /// Sets how long to wait until another handle, in this process or another one, closes the
+    /// store. Default: zero, which does not wait.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = Some(timeout);
         self
     }
 
-    /// When the Wal form writes an image and begins a new log. Default:
+    /// Sets when the Wal form writes an image and begins a new log. Default:
     /// [`CheckpointPolicy::default`].
     pub fn checkpoint(mut self, policy: CheckpointPolicy) -> Self {
         self.checkpoint = Some(policy);
         self
     }
 
-    /// A commit that the store must contain, noted earlier with [`Store::anchor`] and kept
-    /// elsewhere: opening fails when the files were rolled back or replaced, or are those of
-    /// another store, and a missing store is not created. Default: none.
+    /// Sets a commit that the store must contain, returned earlier by [`Store::anchor`] and kept at
+    /// another place. Opening fails if the files were rolled back or replaced, or belong to another
+    /// store. A missing store is not created. Default: none.
     ///
-    /// A Ledger tells of every commit. A Wal and a Snapshot tell of the commits in the log, and of
-    /// those for which an anchor was given or demanded before the last image, as long as it lists
-    /// them: the last 64, and some older ones. An anchor that they no longer tell of is an error
-    /// ([`AnchorUnknown`](codex_storage::Error::AnchorUnknown)) unless
+    /// A Ledger can prove each of its commits. A Wal and a Snapshot can prove the commits in the
+    /// log, and commits for which an anchor was taken or given before the last image, while the
+    /// image lists them: the last 64 and some older ones. For an older anchor, opening fails with
+    /// [`AnchorUnknown`](codex_storage::Error::AnchorUnknown), unless
     /// [`accept_unknown_anchor`](Self::accept_unknown_anchor) is set.
     pub fn anchor(mut self, anchor: Anchor) -> Self {
         self.anchor = Some(anchor);
         self
     }
 
-    /// Whether a store opens that is further on than the anchor and no longer tells whether it
-    /// contains the anchored commit: it may be another history of the same store.
-    /// [`Store::recovered`] says if it was so. Default: no.
+    /// Sets whether to open a store that is later than the anchor but can no longer prove that it
+    /// contains the anchored commit. Its history may be another one of the same store.
+    /// [`Store::recovered`] reports this case. Default: no.
     pub fn accept_unknown_anchor(mut self, accept: bool) -> Self {
         self.accept_unknown_anchor = Some(accept);
         self
     }
 
-    /// When to make backups, and how many to keep. Default: by hand only ([`Store::back_up`]),
-    /// keeping three.
+    /// Sets when to make backups, and how many to keep. Default: only by [`Store::back_up`], and
+    /// three are kept.
     ///
-    /// A backup is made beside running readers and writers, by a thread of its own; commits do not
-    /// wait for it. Several commits that come due while one is being made share the next.
+    /// A thread of its own makes each backup, beside running readers and writers, and commits do
+    /// not wait for it. Commits for which a backup becomes due while one is being made share the
+    /// next one.
     pub fn backups(mut self, policy: BackupPolicy) -> Self {
         self.backups.policy = Some(policy);
         self
     }
 
-    /// Whether writes are refused while the last backup has failed, until one succeeds: by the
-    /// policy's thread, which tries again every second, or by [`Store::back_up`]. Default: no; a
-    /// failure then shows in [`Store::stats`] and [`on_backup`](Self::on_backup) alone.
+    /// Sets whether writes are refused after a backup failed, until one succeeds. The thread of the
+    /// policy tries again every second, and [`Store::back_up`] tries at once. Default: no; a
+    /// failure is then only reported by [`Store::stats`] and [`on_backup`](Self::on_backup).
     pub fn require_backups(mut self, required: bool) -> Self {
         self.backups.required = required;
         self
     }
 
-    /// A function that hears of every backup that was made and of every attempt that failed. It is
-    /// called on the thread that made the backup, with no lock held: it may read, write and close
-    /// the store. It does not hear of backups that it makes itself. A panic in it is printed and
-    /// ends nothing.
+    /// Sets a function that is called after each backup that was made and each attempt that failed.
+    /// Default: none.
+    ///
+    /// The function runs on the thread that made the backup, while no lock is held: it may read,
+    /// write and close the store. It is not called for the backups that it makes itself. If it
+    /// panics, the panic is printed and has no other effect.
     pub fn on_backup(mut self, f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
         self.backups.on_event = Some(Callback::new(f));
         self
     }
 
-    /// Whether a store that is found damaged, incomplete or missing is replaced with the newest
-    /// backup that is good and that these options open: with this key, this form, this anchor. If
-    /// there is none, nothing is changed, and the error is that of the store. Never silently:
-    /// [`Store::restored`] tells what was put in place and where the damaged files are kept. A file
-    /// that only needs its header [repaired](crate::repair_header) is repaired, which loses no
-    /// commit. Not with [`create_new`](Self::create_new). Default: no.
+    /// Sets whether a store that is damaged, incomplete or missing is replaced by the newest good
+    /// backup that these options open: with this key, this form and this anchor. Default: no.
+    /// Contradicts [`create_new`](Self::create_new).
+    ///
+    /// If there is no such backup, nothing is changed, and opening returns the error of the store.
+    /// [`Store::restored`] reports the backup that was restored and the place of the damaged files.
+    /// A file that only needs its header [repaired](crate::repair_header) is repaired instead,
+    /// which loses no commit.
     pub fn fall_back_to_backup(mut self, fall_back: bool) -> Self {
         self.fall_back = fall_back;
         self
     }
 
-    /// The key of an encrypted store: needed to open one, and a new store opened with a key is
-    /// encrypted. Default: none.
+    /// Sets the key of an encrypted store. It is needed to open one, and a new store that is opened
+    /// with a key is encrypted. Default: none.
     #[cfg(feature = "crypto")]
     pub fn key(mut self, key: Key) -> Self {
         self.key = Some(SharedKey::new(key));
         self
     }
 
-    /// The cipher of a new encrypted store; an existing one has its own. Default:
+    /// Sets the cipher of a new encrypted store. An existing store keeps its own. Default:
     /// [`Cipher::Aes256Gcm`].
     #[cfg(feature = "crypto")]
     pub fn cipher(mut self, cipher: Cipher) -> Self {
@@ -234,31 +240,32 @@ impl OpenOptions {
         self
     }
 
-    /// Opens the store at `path`, as these options say.
+    /// Opens the store at `path` with these options.
     ///
     /// # Errors
-    /// One variant of [`codex_storage::Error`] for each thing that can be wrong with the path, the
-    /// lock, the files or the options; nothing was changed, and the lock is free again.
+    /// One variant of [`codex_storage::Error`] for each possible fault of the path, the lock, the
+    /// files or the options. Nothing was changed then, and the lock is released.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         let valid = self.validate()?;
         let (vfs, name) = locate(path.as_ref())?;
         open::open(valid.wanted(vfs, name))
     }
 
-    /// Opens the store `name` in the directory of `vfs`: a simulated disk, a directory in memory.
+    /// Opens the store `name` in the directory of `vfs`, which may be a directory in memory or a
+    /// simulated disk.
     ///
     /// # Errors
-    /// As [`open`](Self::open).
+    /// The errors of [`open`](Self::open).
     pub fn open_in(&self, vfs: &Vfs, name: &str) -> Result<Store> {
         let valid = self.validate()?;
         open::open(valid.wanted(vfs.clone(), name.to_owned()))
     }
 
-    /// Makes a store that lives in memory only; the same commits, without a disk. Of the options
-    /// only [`codec`](Self::codec) has a meaning here.
+    /// Returns a store that is only in memory. It makes the same commits, without a disk.
+    /// [`codec`](Self::codec) is the only option that may be set.
     ///
     /// # Errors
-    /// [`codex_storage::Error::Contradiction`] when another option is set.
+    /// [`Contradiction`](codex_storage::Error::Contradiction) if another option is set.
     pub fn in_memory(&self) -> Result<Store> {
         if *self != (Self { codec: self.codec, ..Self::default() }) {
             return contradiction("a store in memory has no files: set no option but `codec`");
@@ -286,12 +293,13 @@ impl OpenOptions {
         None
     }
 
-    /// Nothing happens by itself: the same calls make the same trace.
+    /// Starts no background threads, so that the same calls make the same trace.
     pub(crate) fn without_threads(mut self) -> Self {
         self.threads = Some(false);
         self
     }
 
+    /// Returns the options if no two of them contradict each other.
     fn validate(&self) -> Result<Valid<'_>> {
         let durability = self.durability.unwrap_or_default();
         let create = match (self.create, self.create_new, self.read_only) {
@@ -308,32 +316,35 @@ impl OpenOptions {
             (Some(false), ..) | (None, _, true) => Create::Never,
             (Some(true) | None, ..) => Create::IfMissing,
         };
+        // Options about an existing store.
         if self.anchor.is_some() && self.create_new {
-            return contradiction("an anchor demands an existing store and `create_new` a new one");
+            return contradiction("`anchor` needs an existing store and `create_new` a new one");
         }
         if self.anchor.is_none() && self.accept_unknown_anchor.is_some() {
-            return contradiction("there is no anchor that could be unknown: set `anchor` too");
+            return contradiction("`accept_unknown_anchor` needs an anchor: set `anchor` too");
         }
         if self.read_only && (self.durability.is_some() || self.checkpoint.is_some()) {
             return contradiction(
                 "`durability` and `checkpoint` are about writing, which `read_only` forbids",
             );
         }
+        // Options about durability.
         if self.form == Some(Form::Snapshot) && durability == Durability::Os {
             return contradiction(
                 "the Snapshot form syncs every image: use `Durability::Sync` or `Interval`",
             );
         }
         if durability == Durability::Interval(Duration::ZERO) {
-            return contradiction("an interval of zero never ends: use `Durability::Sync`");
+            return contradiction("the interval is zero: use `Durability::Sync`");
         }
         if self.read_only && (self.backups != BackupOptions::default() || self.fall_back) {
             return contradiction("backups are about writing, which `read_only` forbids");
         }
+        // Options about backups, keys and checkpoints.
         self.backups.check(self.form)?;
         #[cfg(feature = "crypto")]
         if self.cipher.is_some() && self.key.is_none() {
-            return contradiction("a cipher encrypts nothing without a key: set `key` too");
+            return contradiction("`cipher` needs a key: set `key` too");
         }
         if let Some(policy) = self.checkpoint {
             if self.form.is_some_and(|form| form != Form::Wal) {
@@ -347,7 +358,7 @@ impl OpenOptions {
     }
 }
 
-/// Options without a contradiction.
+/// Options that do not contradict each other.
 struct Valid<'a> {
     options: &'a OpenOptions,
     create: Create,

@@ -1,18 +1,19 @@
-//! The updates that a thread has in progress, to notice when the closure of one writes the key
-//! that it updates: the update could never succeed.
+//! The updates that the calling thread has in progress. They show whether the closure of an update
+//! writes the key that it updates, because such an update could never succeed.
 
 use std::cell::RefCell;
 use std::ops::Bound;
 
 use crate::commit::{Change, Commit, SmallVec};
 
-/// An update in progress on the calling thread. Dropping it ends it.
+/// An update in progress on the calling thread. Dropping it ends the update.
 pub(crate) struct Update {
-    /// How many were in progress before it.
+    /// The number of updates that were in progress before it.
     index: usize,
 }
 
-/// Notes that the calling thread begins to update `key` of the store with this identity.
+/// Records that the calling thread begins to update `key` of the store with the identity `store`.
+/// `is_there` is true if the key has a value.
 pub(crate) fn begin(store: usize, key: &[u8], is_there: bool) -> Update {
     let update = Noted { store, key: key.into(), is_there, written: false };
     let push = |updates: &RefCell<Vec<Noted>>| {
@@ -20,12 +21,12 @@ pub(crate) fn begin(store: usize, key: &[u8], is_there: bool) -> Update {
         updates.push(update);
         updates.len() - 1
     };
-    // A thread that is ending may have lost its list already.
+    // A thread that is ending may have dropped its list already.
     Update { index: UPDATES.try_with(push).unwrap_or(usize::MAX) }
 }
 
 impl Update {
-    /// Whether the thread wrote the key since the update began.
+    /// Returns true if the thread wrote the key since the update began.
     pub(crate) fn was_written(&self) -> bool {
         let written = |updates: &RefCell<Vec<Noted>>| {
             updates.borrow().get(self.index).is_some_and(|update| update.written)
@@ -40,7 +41,7 @@ impl Drop for Update {
     }
 }
 
-/// The updates in progress whose key `commit` writes.
+/// Returns the updates in progress whose key `commit` writes.
 pub(crate) fn written_by(store: usize, commit: &Commit) -> SmallVec<usize> {
     let find = |updates: &RefCell<Vec<Noted>>| {
         let updates = updates.borrow();
@@ -57,7 +58,7 @@ pub(crate) fn written_by(store: usize, commit: &Commit) -> SmallVec<usize> {
     UPDATES.try_with(find).unwrap_or(SmallVec::None)
 }
 
-/// Notes that the commit of [`written_by`] was made.
+/// Records that the commit was made for which [`written_by`] returned `written`.
 pub(crate) fn made(written: &SmallVec<usize>) {
     for &index in written.as_slice() {
         let _ = UPDATES.try_with(|updates| {
@@ -68,15 +69,17 @@ pub(crate) fn made(written: &SmallVec<usize>) {
     }
 }
 
+/// An update in progress.
 struct Noted {
     store: usize,
     key: Box<[u8]>,
-    /// Whether the key had a value, so that removing it is a change.
+    /// Whether the key had a value. If not, removing it changes nothing.
     is_there: bool,
     written: bool,
 }
 
 impl Noted {
+    /// Returns true if `change` writes the key.
     fn is_written_by(&self, change: &Change) -> bool {
         match change {
             Change::Put(entry) => entry.key() == &*self.key,

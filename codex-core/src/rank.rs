@@ -1,7 +1,7 @@
-//! The order of all locks, checked at every acquisition in debug builds.
+//! The order of all locks. Debug builds check it each time a lock is taken.
 //!
-//! A thread may only take a lock of a higher rank than all it holds. While it holds `data`, for
-//! reading or writing, it may neither call the disk nor run code of a user.
+//! A thread may take only a lock with a higher rank than all the locks it holds. While it holds
+//! `data`, for reading or writing, it must not call the disk or user code.
 
 #[cfg(all(debug_assertions, feature = "fault"))]
 use codex_storage::vfs::Observed;
@@ -10,19 +10,19 @@ use codex_storage::vfs::Vfs;
 /// The locks in the order in which a thread may take them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
-    /// One checkpoint at a time.
+    /// The lock of checkpoints: one runs at a time.
     Checkpoint,
-    /// One rotation of backups at a time.
+    /// The lock of backup rotations: one runs at a time.
     Rotation,
-    /// The disk.
+    /// The lock on the disk.
     Persist,
-    /// Memory.
+    /// The lock on memory.
     Data,
-    /// The queue of waiting commits, and the other leaves.
+    /// The lock of the queue of waiting commits, and other locks under which no lock is taken.
     Queue,
 }
 
-/// Notes that the calling thread holds a lock, until it is dropped.
+/// A record that the calling thread holds a lock. Dropping it removes the record.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Held {
@@ -30,10 +30,10 @@ pub(crate) struct Held {
     rank: Rank,
 }
 
-/// Notes that the calling thread is about to take a lock of rank `rank`.
+/// Records that the calling thread is about to take a lock of rank `rank`.
 ///
 /// # Panics
-/// In debug builds, when the thread holds a lock of this rank or a higher one.
+/// In debug builds, if the thread holds a lock of this rank or a higher one.
 pub(crate) fn take(rank: Rank) -> Held {
     #[cfg(debug_assertions)]
     {
@@ -47,23 +47,23 @@ pub(crate) fn take(rank: Rank) -> Held {
     }
 }
 
-/// The same world, which in debug builds with the feature `fault` asserts at each call to the disk
-/// that the calling thread does not hold memory.
+/// Returns the same world. In debug builds with the feature `fault`, each call to the disk asserts
+/// that the calling thread does not hold the lock on memory.
 #[cfg(all(debug_assertions, feature = "fault"))]
 pub(crate) fn watched(world: &Vfs) -> Vfs {
     Observed::vfs(world, |_| leave_memory("a call to the disk"))
 }
 
-/// The same world.
+/// Returns the same world.
 #[cfg(not(all(debug_assertions, feature = "fault")))]
 pub(crate) fn watched(world: &Vfs) -> Vfs {
     world.clone()
 }
 
-/// Notes that the calling thread is about to call the disk or a user's code.
+/// Records that the calling thread is about to call the disk or user code.
 ///
 /// # Panics
-/// In debug builds, when the thread holds `data` or a leaf lock.
+/// In debug builds, if the thread holds `data` or a lock of the rank `Queue`.
 pub(crate) fn leave_memory(what: &str) {
     #[cfg(debug_assertions)]
     checked::leave_memory(what);

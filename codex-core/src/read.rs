@@ -1,4 +1,4 @@
-//! Reading, the same for a store and a snapshot of it.
+//! The methods for reading, which a store and a snapshot share.
 
 use std::ops::RangeBounds;
 
@@ -8,9 +8,11 @@ use crate::cursor::{Iter, Keys};
 use crate::error::Result;
 use crate::value::ValueRef;
 
-/// Reading, the same for a [`Store`](crate::Store) and a [`Snapshot`](crate::Snapshot): for code
-/// that takes either. Both have these methods without the trait, too. Other types cannot implement
-/// it, so that it may grow.
+/// The methods for reading, for code that accepts a [`Store`](crate::Store) or a
+/// [`Snapshot`](crate::Snapshot).
+///
+/// Both types have these methods without the trait too. No type of another crate can implement it,
+/// so that methods can be added.
 ///
 /// ```
 /// use codex_core::{Read, Store};
@@ -27,58 +29,60 @@ use crate::value::ValueRef;
 /// # Ok::<(), codex_core::Error>(())
 /// ```
 pub trait Read: sealed::Sealed {
-    /// The value of `key`, as a handle to its bytes; `None` where there is none.
+    /// Returns a handle to the bytes of the value of `key`, or `None` if it has none. Copies no
+    /// bytes.
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef>;
-    /// How many keys there are.
+    /// Returns the number of keys.
     fn len(&self) -> usize;
-    /// The entries whose keys lie in `range`, ascending.
+    /// Returns the entries whose keys lie in `range`, in ascending order. Empty if the ends of the
+    /// range cross.
     fn range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Iter;
-    /// The entries whose keys begin with `prefix`, ascending.
+    /// Returns the entries whose keys begin with `prefix`, in ascending order.
     fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter;
 
-    /// The value of `key`, decoded; `None` where there is none.
+    /// Returns the decoded value of `key`, or `None` if it has none.
     ///
     /// # Errors
-    /// As [`ValueRef::decode`].
+    /// The errors of [`ValueRef::decode`].
     fn get<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
         self.get_bytes(key).map(|value| value.decode()).transpose()
     }
 
-    /// Whether there is a value for `key`.
+    /// Returns true if `key` has a value.
     fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
         self.get_bytes(key).is_some()
     }
 
-    /// Whether there is no key.
+    /// Returns true if there are no keys.
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All entries, keys ascending.
+    /// Returns all entries, in ascending order of the keys.
     fn iter(&self) -> Iter {
         self.prefix([])
     }
 
-    /// All keys, ascending.
+    /// Returns all keys, in ascending order.
     fn keys(&self) -> Keys {
         Keys::new(self.iter())
     }
 }
 
 pub(crate) mod sealed {
-    /// Kept from other crates.
+    /// A trait that other crates cannot name, so that they cannot implement [`Read`](super::Read).
     pub trait Sealed {}
 }
 
-/// The methods of [`Read`] as the type's own, so that reading needs no import of a trait.
+/// Defines the methods of [`Read`] as methods of the type, so that reading needs no import of the
+/// trait.
 macro_rules! inherent_reads {
     () => {
-        /// The value of `key`, decoded; `None` where there is none.
+        /// Returns the decoded value of `key`, or `None` if it has none.
         ///
         /// # Errors
-        /// [`Error::Decode`](crate::Error::Decode), [`Error::RawValue`](crate::Error::RawValue)
-        /// or [`Error::UnknownCodec`](crate::Error::UnknownCodec) when what was stored is not a
-        /// `T`.
+        /// [`Error::Decode`](crate::Error::Decode), [`Error::RawValue`](crate::Error::RawValue) or
+        /// [`Error::UnknownCodec`](crate::Error::UnknownCodec) if the stored value is not a `T`.
         pub fn get<T: serde::de::DeserializeOwned>(
             &self,
             key: impl AsRef<[u8]>,
@@ -86,35 +90,35 @@ macro_rules! inherent_reads {
             $crate::Read::get(self, key)
         }
 
-        /// The value of `key`, as a handle to its bytes; `None` where there is none. Nothing is
-        /// copied.
+        /// Returns a handle to the bytes of the value of `key`, or `None` if it has none. Copies no
+        /// bytes.
         pub fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<$crate::ValueRef> {
             $crate::Read::get_bytes(self, key)
         }
 
-        /// Whether there is a value for `key`.
+        /// Returns true if `key` has a value.
         pub fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
             $crate::Read::contains_key(self, key)
         }
 
-        /// How many keys there are.
+        /// Returns the number of keys.
         pub fn len(&self) -> usize {
             $crate::Read::len(self)
         }
 
-        /// Whether there is no key.
+        /// Returns true if there are no keys.
         pub fn is_empty(&self) -> bool {
             $crate::Read::is_empty(self)
         }
 
-        /// All entries, keys ascending by their bytes.
+        /// Returns all entries, in ascending order of the bytes of the keys.
         pub fn iter(&self) -> $crate::Iter {
             $crate::Read::iter(self)
         }
 
-        /// The entries whose keys lie in `range`, ascending; none where its ends cross.
-        /// `range("a".."c")` and `range(first..=last)` work for any key type; for an open range
-        /// name it: `range::<str>(..)`.
+        /// Returns the entries whose keys lie in `range`, in ascending order. Empty if the ends of
+        /// the range cross. `range("a".."c")` and `range(first..=last)` work for any key type. A
+        /// range without ends needs a type: `range::<str>(..)`.
         pub fn range<K: AsRef<[u8]> + ?Sized>(
             &self,
             range: impl std::ops::RangeBounds<K>,
@@ -122,12 +126,12 @@ macro_rules! inherent_reads {
             $crate::Read::range(self, range)
         }
 
-        /// The entries whose keys begin with `prefix`, ascending.
+        /// Returns the entries whose keys begin with `prefix`, in ascending order.
         pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> $crate::Iter {
             $crate::Read::prefix(self, prefix)
         }
 
-        /// All keys, ascending by their bytes.
+        /// Returns all keys, in ascending order of their bytes.
         pub fn keys(&self) -> $crate::Keys {
             $crate::Read::keys(self)
         }

@@ -1,4 +1,4 @@
-//! Another key for an open store.
+//! Changing the key of an open store.
 
 use std::sync::Arc;
 
@@ -11,35 +11,38 @@ use crate::inner::Files;
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
 
-/// Keys of an encrypted store.
+/// Changing the key of an encrypted store.
 impl Store {
-    /// Lets `key` open the store from now on, in place of the key or passphrase before, which the
-    /// store then refuses. Writers wait meanwhile; nothing is encrypted anew: the root key is
-    /// wrapped under the other key, and that alone is written (in the Wal and Snapshot forms with a
-    /// copy of the image's sealed blocks).
+    /// Makes `key` open the store from now on. The store then refuses the earlier key or
+    /// passphrase. Writers wait during the call.
     ///
-    /// Who has the old key and an old copy of the file still reads everything under that root key,
-    /// backups among it: only [`rekey`](Store::rekey) revokes.
+    /// No data is encrypted again: only the root key is wrapped under the new key and written, in
+    /// the Wal and Snapshot forms with a copy of the encrypted blocks of the image. A person with
+    /// the old key and an old copy of the file can still read all data under that root key,
+    /// including backups. Only [`rekey`](Store::rekey) revokes a key.
     ///
     /// # Errors
-    /// [`NotEncrypted`](codex_storage::Error::NotEncrypted) for a plain store:
-    /// [convert](crate::Conversion) it. What the disk says: nothing was changed, unless the store
-    /// is
-    /// [poisoned](Store::poisoned); then either key may open it.
+    /// [`NotEncrypted`](codex_storage::Error::NotEncrypted) if the store is plain:
+    /// [convert](crate::Conversion) it. Otherwise an error of the disk: nothing was changed, unless
+    /// the store is [poisoned](Store::poisoned) afterwards. Then either of the two keys may open
+    /// it.
     pub fn change_key(&self, key: Key) -> Result<()> {
         self.change_keys(&self.user_keys(key)?)
     }
 
-    /// Puts the store under a fresh root key that `key` opens, beside running readers and writers,
-    /// and returns when all that the store holds and will hold is under it: neither the key before
-    /// nor the old root key opens any of it. In the Wal form this is a checkpoint, in the Snapshot
-    /// form an image, in the Ledger form a copy of the whole history, with the same digests.
+    /// Encrypts the store again under a new root key that `key` opens, beside running readers and
+    /// writers. Returns after all current and later data of the store is under the new root key:
+    /// neither the earlier key nor the old root key opens any of it.
     ///
-    /// What was copied before (backups, snapshots of the file system, stolen files) opens as ever.
+    /// In the Wal form this is a checkpoint, in the Snapshot form an image, and in the Ledger form
+    /// a copy of the whole history with the same digests.
+    ///
+    /// Earlier copies (backups, snapshots of the file system, stolen files) still open with the
+    /// earlier key.
     ///
     /// # Errors
-    /// As [`change_key`](Store::change_key). A rekey that fails before its last step changes
-    /// nothing.
+    /// The errors of [`change_key`](Store::change_key). A rekey that fails before its last step
+    /// changes nothing.
     pub fn rekey(&self, key: Key) -> Result<()> {
         self.rekey_with(&self.user_keys(key)?)
     }
@@ -56,12 +59,14 @@ impl Store {
         Ok(self.inner.engine.rekey(keys)?)
     }
 
+    /// Returns `key` in the form that the storage takes.
     fn user_keys(&self, key: Key) -> Result<UserKey> {
         let entropy = Arc::clone(&self.files()?.vfs.entropy);
-        // The cipher of the store is kept whatever stands here.
+        // The cipher given here has no effect, because a store keeps its cipher.
         Ok(UserKey::new(SharedKey::new(key), Cipher::default(), entropy))
     }
 
+    /// Returns the files, or an error for a store in memory.
     fn files(&self) -> Result<&Files> {
         let what = "a store in memory has no files, and so no key";
         self.inner.files.as_ref().ok_or(StorageError::Contradiction(what).into())

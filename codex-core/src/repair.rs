@@ -1,4 +1,4 @@
-//! Mends a file of which one of the two headers was destroyed.
+//! The repair of a file that has lost one of its two headers.
 
 use std::path::Path;
 
@@ -7,28 +7,30 @@ use crate::locate::locate;
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
 
-/// Mends the closed store at `path` in the form Wal or Snapshot, or a backup of one, whose header
-/// was destroyed, as by a bad sector: such a file has a second one at its end. Opening it reports
-/// [`Damaged`](codex_storage::Error::Damaged) and names this function. An encrypted store needs
-/// `repair_header_with` (feature `crypto`).
+/// Repairs the closed store at `path`, in the form Wal or Snapshot, or a backup of one, if its
+/// header is destroyed, for example by a bad sector. Such a file has a second header at its end.
 ///
-/// The whole file is written again under another name, read back, and takes the place of the
-/// damaged one in one step. Returns whether there was something to mend.
+/// Opening the file reports [`Damaged`](codex_storage::Error::Damaged) and names this function. An
+/// encrypted store needs `repair_header_with` (feature `crypto`).
+///
+/// Writes the whole file again under another name, reads it back, and replaces the damaged file in
+/// one step. Returns true if the file was repaired, and false if it was intact.
 ///
 /// # Errors
-/// `Locked`: the store is open. `KeyRequired`: it is encrypted. The damage, where the file is a
-/// ledger, has no intact header, or is damaged elsewhere too: nothing was changed; restore a
-/// backup.
+/// `Locked` if the store is open. `KeyRequired` if it is encrypted. The damage itself if the file
+/// is a ledger, has no intact header, or is also damaged at another place: nothing was changed, so
+/// restore a backup.
 pub fn repair_header(path: impl AsRef<Path>) -> Result<bool> {
     let (vfs, name) = locate(path.as_ref())?;
     Ok(codex_storage::repair_header(&vfs, &name, None)?)
 }
 
-/// As [`repair_header`], of an encrypted store or backup: the intact header is authenticated with
-/// `key`.
+/// Does the same as [`repair_header`] for an encrypted store or backup. `key` authenticates the
+/// intact header.
 ///
 /// # Errors
-/// As there; `WrongKey`, `NotEncrypted`; `Tampered`: the other header is not the store's.
+/// The errors of [`repair_header`]; `WrongKey`; `NotEncrypted`; `Tampered` if the other header is
+/// not that of the store.
 #[cfg(feature = "crypto")]
 pub fn repair_header_with(path: impl AsRef<Path>, key: codex_crypto::Key) -> Result<bool> {
     let (vfs, name) = locate(path.as_ref())?;

@@ -1,4 +1,4 @@
-//! Where encryption joins storage: fills the traits of `codex_storage::seal` with codex-crypto.
+//! The traits of `codex_storage::seal`, implemented with codex-crypto.
 
 use std::any::Any;
 use std::fmt;
@@ -9,7 +9,7 @@ use codex_storage::seal::{self, ENVELOPE_LEN, HEADER_TAG_LEN, SealError};
 use codex_storage::sync::Mutex;
 use codex_storage::vfs::Entropy;
 
-/// A user's key as options hold it: two are equal if they are one and the same.
+/// The key of a user in the options. Two are equal if they are the same object.
 #[derive(Debug, Clone)]
 pub(crate) struct SharedKey(Arc<Key>);
 
@@ -25,11 +25,11 @@ impl PartialEq for SharedKey {
     }
 }
 
-/// The user's key, with what it needs to make an envelope, for one opening or one
+/// The key of a user and the parts that are needed to make an envelope, for one opening or one
 /// [`Backups`](crate::Backups).
 ///
-/// Files that somebody has planted can make a passphrase be derived, each for seconds: it is
-/// derived once for each envelope, and for at most [`ENVELOPES_MAX`] of them.
+/// Deriving a passphrase takes seconds, and files that an attacker has planted can request it. So
+/// it is derived once for each envelope, and for at most [`ENVELOPES_MAX`] of them.
 pub(crate) struct UserKey {
     key: SharedKey,
     cipher: Cipher,
@@ -38,21 +38,21 @@ pub(crate) struct UserKey {
 }
 
 impl UserKey {
-    /// `cipher` counts for new stores; an existing one names its own.
+    /// Returns the key. `cipher` is that of a new store; an existing store keeps its own.
     pub(crate) fn new(key: SharedKey, cipher: Cipher, entropy: Arc<dyn Entropy>) -> Self {
         Self { key, cipher, entropy, tried: Mutex::default() }
     }
 
-    /// Calls `open` for an envelope on which the passphrase was not tried yet; otherwise returns
-    /// the earlier outcome.
+    /// Calls `open` if the passphrase was not tried on this envelope before. Otherwise returns the
+    /// earlier outcome.
     fn once(
         &self,
         store_id: &[u8; 16],
         envelope: &[u8; ENVELOPE_LEN],
         open: impl FnOnce() -> Result<Arc<dyn seal::Seal>, SealError>,
     ) -> Result<Arc<dyn seal::Seal>, SealError> {
-        // Held while deriving, so that two threads neither try one envelope twice nor exceed the
-        // bound.
+        // Order: hold the lock during the derivation, so that two threads neither try one envelope
+        // twice nor exceed the limit.
         let mut tried = self.tried.lock();
         let before = tried.iter().find(|t| t.store_id == *store_id && *t.envelope == *envelope);
         if let Some(before) = before {
@@ -63,7 +63,8 @@ impl UserKey {
             return Err(SealError::TooManyEnvelopes { tried: count });
         }
         let outcome = open();
-        // Other errors, memory that is not there, come before the derivation.
+        // Other errors, such as a failed allocation, occur before the derivation, so they do not
+        // count.
         if matches!(outcome, Ok(_) | Err(SealError::WrongKey | SealError::Tampered)) {
             let (store_id, outcome) = (*store_id, outcome.clone());
             tried.push(Tried { store_id, envelope: Box::new(*envelope), outcome });
@@ -103,7 +104,7 @@ impl seal::Keys for UserKey {
         old: &seal::Envelope,
     ) -> Result<seal::Envelope, SealError> {
         let Some(root) = (root as &dyn Any).downcast_ref::<Root>() else {
-            return Err(SealError::Refused("the root key is of another library".into()));
+            return Err(SealError::Refused("the root key was made by another library".into()));
         };
         let mut entropy = source(&self.entropy);
         let envelope = Envelope::parse(&**old)
@@ -124,13 +125,15 @@ impl seal::Keys for UserKey {
         };
         match (parsed.key_kind(), self.key.0.kind()) {
             (KeyKind::Passphrase, KeyKind::Passphrase) => self.once(store_id, envelope, open),
-            // A raw key costs next to nothing, and a key of the other kind is refused.
+            // A raw key takes almost no time, and a key of the other kind is refused without a
+            // derivation.
             _ => open(),
         }
     }
 }
 
 impl UserKey {
+    /// Returns `key` as a root key of the storage.
     fn root(&self, key: RootKey) -> Arc<dyn seal::Seal> {
         Arc::new(Root { key, entropy: Arc::clone(&self.entropy) })
     }
@@ -190,7 +193,8 @@ impl fmt::Debug for Root {
     }
 }
 
-/// Hands out counters while it keeps the nonce that each stands for, so that none serves twice.
+/// A sealer that keeps the nonce of the counter that it has returned last, so that no nonce is used
+/// twice.
 #[derive(Debug)]
 struct Sealer {
     sealer: codex_crypto::Sealer,
@@ -220,20 +224,22 @@ impl seal::Sealer for Sealer {
         buf: &mut Vec<u8>,
         from: usize,
     ) -> Result<(), SealError> {
-        let nonce = self
-            .pending
-            .take()
-            .filter(|nonce| nonce.counter() == counter)
-            .ok_or_else(|| SealError::Refused("the counter was not handed out last".into()))?;
+        // Take the nonce, so that a second call with the same counter is refused.
+        let nonce =
+            self.pending.take().filter(|nonce| nonce.counter() == counter).ok_or_else(|| {
+                SealError::Refused("the counter is not the last one that was returned".into())
+            })?;
         self.sealer.seal(nonce, aad, buf, from).map_err(|error| refusal(&error))
     }
 }
 
+/// An opener of codex-crypto.
 struct Opener(codex_crypto::Opener);
 
 impl seal::Opener for Opener {
     fn open(&self, counter: u64, aad: &[u8], buf: &mut Vec<u8>) -> Result<(), SealError> {
         self.0.open(counter, aad, buf, 0).map_err(|error| {
+            // No unauthenticated plaintext is left in the buffer.
             buf.clear();
             refusal(&error)
         })
@@ -242,7 +248,7 @@ impl seal::Opener for Opener {
 
 codex_storage::opaque_debug!(Opener);
 
-/// The entropy of the vfs as crypto wants it.
+/// Returns the entropy of `entropy` in the form that codex-crypto takes.
 fn source(entropy: &Arc<dyn Entropy>) -> impl FnMut(&mut [u8]) -> codex_crypto::Result<()> + '_ {
     |out| {
         entropy
@@ -251,6 +257,7 @@ fn source(entropy: &Arc<dyn Entropy>) -> impl FnMut(&mut [u8]) -> codex_crypto::
     }
 }
 
+/// Converts an error of codex-crypto.
 fn refusal(error: &codex_crypto::Error) -> SealError {
     use codex_crypto::Error as E;
     match error {
@@ -263,9 +270,9 @@ fn refusal(error: &codex_crypto::Error) -> SealError {
     }
 }
 
-/// On how many envelopes one [`UserKey`] tries a passphrase: that of the store, those of backups
-/// from before changes of the key, and some to spare. At the caps of
-/// [`KdfCosts`](codex_crypto::KdfCosts) this is about 40 seconds.
+/// The maximum number of envelopes on which one [`UserKey`] tries a passphrase: that of the store,
+/// those of backups from before changes of the key, and a few more. At the limits of
+/// [`KdfCosts`](codex_crypto::KdfCosts) this takes about 40 seconds.
 const ENVELOPES_MAX: usize = 8;
 
 #[cfg(test)]

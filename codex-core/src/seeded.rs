@@ -1,8 +1,9 @@
-//! How the property tests inside this crate are run.
+//! The configuration of the property tests inside this crate.
 
 use proptest::test_runner::{Config, RngSeed};
 
-/// `cases` random values, times `CODEX_SCALE`, from the seed `CODEX_SEED` or a fixed one.
+/// Returns the configuration for `cases` random values, multiplied by `CODEX_SCALE`, with the seed
+/// `CODEX_SEED` or a fixed one.
 pub(crate) fn cases(cases: u32) -> Config {
     let variable = |name: &str| std::env::var(name).ok();
     let scale = variable("CODEX_SCALE").map_or(1.0, |text| text.parse::<f64>().unwrap_or(1.0));

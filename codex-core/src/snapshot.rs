@@ -1,4 +1,4 @@
-//! The store as it was at one commit.
+//! The state of the store after one commit.
 
 use std::fmt;
 use std::ops::RangeBounds;
@@ -10,11 +10,11 @@ use crate::engine::View;
 use crate::read::{Read, inherent_reads, sealed};
 use crate::value::ValueRef;
 
-/// The store as it was at one commit, for as long as the snapshot is kept.
+/// The state of the store after one commit, unchanged while the snapshot is kept.
 ///
-/// Taking one costs the same whatever the size of the store. It shares its entries with the
-/// store, so it costs memory only for what is replaced or removed while it lives, and it stays
-/// readable after the store is closed.
+/// [`Store::snapshot`](crate::Store::snapshot) takes O(1). A snapshot shares its entries with the
+/// store, so it takes memory only for entries that are replaced or removed while it is kept. It
+/// stays readable after the store is closed.
 #[derive(Clone)]
 pub struct Snapshot {
     view: View,
@@ -25,7 +25,7 @@ impl Snapshot {
         Self { view }
     }
 
-    /// The last commit that the snapshot contains.
+    /// Returns the number of the last commit that the snapshot contains; 0 before the first commit.
     pub fn seq(&self) -> Seq {
         self.view.seq
     }
@@ -62,7 +62,7 @@ impl IntoIterator for &Snapshot {
     }
 }
 
-/// Keys and values appear in no log.
+/// Shows neither keys nor values, because programs write `Debug` output to logs.
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Snapshot")

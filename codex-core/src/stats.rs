@@ -1,4 +1,4 @@
-//! The figures of an open store.
+//! The statistics of an open store.
 
 use codex_storage::storage::StorageStats;
 
@@ -6,35 +6,37 @@ use crate::backup::{BackupScheduler, BackupStats};
 use crate::engine::EngineStats;
 use crate::store::Store;
 
-/// Figures of a store since it was opened.
+/// Statistics of a store since it was opened, from [`Store::stats`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Figures of the files, after the last commit.
+    /// Statistics of the files after the last commit.
     pub storage: StorageStats,
-    /// How many commits and other requests wait for the group before theirs.
+    /// The number of commits and other requests that wait for the current group to end.
     pub waiting: usize,
-    /// Commits.
+    /// The number of commits.
     pub commits: u64,
-    /// The most commits in one group.
+    /// The maximum number of commits in one group.
     pub group_commits_max: u64,
-    /// The longest that readers were kept out of memory, in nanoseconds.
+    /// The longest time for which a commit group blocked readers, in nanoseconds.
     pub data_hold_ns_max: u64,
-    /// Checkpoints that wrote an image.
+    /// The number of checkpoints that wrote an image.
     pub checkpoints: u64,
-    /// Checkpoints that failed, which costs nothing but the room of the log.
+    /// The number of checkpoints that failed. The only effect of a failure is that the log keeps
+    /// its size.
     pub checkpoint_failures: u64,
-    /// Why the last image failed, if none has succeeded since. In the Snapshot form at `Interval`
-    /// writes get this error once an earlier one has waited longer than the interval.
+    /// The error of the last image, if it failed and none has succeeded since. In the Snapshot form
+    /// at `Interval`, writes return this error after an earlier write has waited longer than the
+    /// interval.
     pub image_error: Option<String>,
-    /// Why writes are refused, if they are.
+    /// The reason why writes are refused, if they are.
     pub poisoned: Option<String>,
-    /// Figures of the backups.
+    /// Statistics of the backups.
     pub backups: BackupStats,
 }
 
 impl Store {
-    /// Returns sizes, counts, waits, and the outcomes of the backups.
+    /// Returns sizes, counts, waiting times, and the outcomes of the backups. Reads no file.
     pub fn stats(&self) -> Stats {
         let EngineStats {
             storage,

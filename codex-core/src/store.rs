@@ -1,4 +1,4 @@
-//! The store: the handle that users hold.
+//! The handle of an open store.
 
 use std::fmt;
 use std::ops::RangeBounds;
@@ -22,17 +22,17 @@ use crate::read::{Read, inherent_reads, sealed};
 use crate::snapshot::Snapshot;
 use crate::value::{Codec, RAW, ValueRef};
 
-/// An embedded key-value store: every read is served from memory, every acknowledged write is on
-/// disk.
+/// An embedded key-value store. Every read is served from memory, and every acknowledged write is
+/// on disk.
 ///
-/// A `Store` is a handle. Clones are cheap and share the store; they may be used from any number
-/// of threads. Keys are anything that derefs to bytes, up to 65,535 of them; values are any
-/// [`serde`] type, or bytes. The store closes when its last handle is dropped, or by
-/// [`close`](Store::close), which returns the error.
+/// A `Store` is a handle. Clones are cheap, share the store, and may be used from any number of
+/// threads. A key is any type that derefs to bytes, with up to 65,535 bytes. A value is any
+/// [`serde`] type, or bytes. The store closes when its last handle is dropped, which ignores an
+/// error, or by [`close`](Store::close), which returns it.
 ///
-/// Calls that write block until the commit is durable (at the level of
-/// [`OpenOptions::durability`]); many threads that write at once share one sync. Under an async
-/// runtime, write from its blocking pool.
+/// A call that writes blocks until its commit is durable (at the level of
+/// [`OpenOptions::durability`]). Threads that write at the same time share one sync. Under an async
+/// runtime, write from its pool for blocking work.
 ///
 /// ```
 /// use codex_core::Store;
@@ -64,12 +64,14 @@ pub struct Store {
 impl Store {
     inherent_reads!();
 
-    /// Gives `key` the value `value`. Setting an equal value is a write like any other.
+    /// Sets the value of `key` to `value`. Setting an equal value is a write like any other.
     ///
     /// # Errors
-    /// [`Error::Encode`](crate::Error::Encode) if the codec cannot give the value back (see
-    /// [`Codec`]); a key or value beyond its limit; errors of the disk. The store is then as
-    /// before, unless the error [is in doubt](crate::Error::is_in_doubt).
+    /// [`Error::Encode`](crate::Error::Encode) if the codec cannot represent the value (see
+    /// [`Codec`]). [Too large](crate::Error::is_too_large) if the key has more than 65,535 bytes,
+    /// or key and value together exceed 256 MiB. [`Error::Storage`](crate::Error::Storage) if the
+    /// disk fails, or the store is read-only, closed or poisoned. The store is unchanged then,
+    /// unless the error [is in doubt](crate::Error::is_in_doubt).
     pub fn set<T>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<()>
     where
         T: Serialize + ?Sized,
@@ -79,11 +81,11 @@ impl Store {
         self.inner.commit(Commit::one(put)).map(|_| ())
     }
 
-    /// Gives `key` the bytes `value`, as they are; read them with
+    /// Sets the value of `key` to the bytes `value`, without encoding them. Read them with
     /// [`get_bytes`](Store::get_bytes).
     ///
     /// # Errors
-    /// As [`set`](Store::set).
+    /// The errors of [`set`](Store::set), except `Encode`.
     pub fn set_bytes(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let key = key.as_ref();
         self.check_key(key)?;
@@ -92,83 +94,87 @@ impl Store {
         self.inner.commit(Commit::one(Change::Put(entry))).map(|_| ())
     }
 
-    /// Removes `key` and returns whether it was there. If it was not, nothing is written.
+    /// Removes `key`, and returns true if it had a value. If it had none, nothing is written.
     ///
     /// # Errors
-    /// Errors of the disk. The key is still there then, unless the error
-    /// [is in doubt](crate::Error::is_in_doubt).
+    /// The errors of [`set`](Store::set), except `Encode`. The key still has its value then, unless
+    /// the error [is in doubt](crate::Error::is_in_doubt).
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let remove = self.removal(key.as_ref())?;
         Ok(self.inner.commit(Commit::one(remove))?.removed() > 0)
     }
 
-    /// Removes every key, in one commit.
+    /// Removes all keys, in one commit. If there are none, nothing is written.
     ///
     /// # Errors
-    /// Errors of the disk.
+    /// An error of the disk. No key was removed then, unless the error
+    /// [is in doubt](crate::Error::is_in_doubt).
     pub fn clear(&self) -> Result<()> {
         self.inner.commit(Commit::one(Change::Clear)).map(|_| ())
     }
 
-    /// Removes every key that begins with `prefix`, in one commit, and returns how many.
+    /// Removes all keys that begin with `prefix`, in one commit, and returns their number.
     ///
     /// # Errors
-    /// [Too large](crate::Error::is_too_large) if the keys exceed what one commit holds, 256 MiB;
-    /// errors of the disk. Nothing was removed then, unless the error
-    /// [is in doubt](crate::Error::is_in_doubt).
+    /// [Too large](crate::Error::is_too_large) if the removed keys together exceed 256 MiB, the
+    /// limit of one commit. Otherwise an error of the disk. Nothing was removed then, unless the
+    /// error [is in doubt](crate::Error::is_in_doubt).
     pub fn remove_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         self.remove_within(cursor::prefix_bounds(prefix.as_ref()))
     }
 
-    /// Removes every key in `range`, in one commit, and returns how many.
+    /// Removes all keys in `range`, in one commit, and returns their number.
     ///
     /// # Errors
-    /// [Too large](crate::Error::is_too_large) if the keys exceed what one commit holds, 256 MiB;
-    /// errors of the disk. Nothing was removed then, unless the error
-    /// [is in doubt](crate::Error::is_in_doubt).
+    /// [Too large](crate::Error::is_too_large) if the removed keys together exceed 256 MiB, the
+    /// limit of one commit. Otherwise an error of the disk. Nothing was removed then, unless the
+    /// error [is in doubt](crate::Error::is_in_doubt).
     pub fn remove_range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Result<u64> {
         self.remove_within(cursor::range_bounds(&range))
     }
 
-    /// The store as it is now, for as long as the snapshot is kept. Costs the same whatever the
-    /// size of the store.
+    /// Returns the current state of the store, which stays unchanged while the snapshot is kept.
+    /// Takes O(1).
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.inner.engine.view())
     }
 
-    /// Makes every commit so far durable, whatever the level, and returns the last one's number.
-    /// At the level `Sync` they already are.
+    /// Makes all earlier commits durable, at any durability level, and returns the number of the
+    /// last one. At the level `Sync` they are already durable.
     ///
     /// # Errors
-    /// Errors of the disk; a sync that failed leaves the store [poisoned](Store::poisoned).
+    /// An error of the disk. After a failed sync the store is [poisoned](Store::poisoned): it
+    /// refuses writes until it is opened again.
     pub fn flush(&self) -> Result<Seq> {
         self.inner.check_writable()?;
         Ok(self.inner.engine.flush()?)
     }
 
-    /// Writes an image of the state and begins a new log, beside running readers and writers, and
-    /// returns when it is in place. The Wal form does so by itself when the log has outgrown the
-    /// image; the other forms have nothing to do.
+    /// Writes an image of the state and begins a new log, beside running readers and writers.
+    /// Returns after the image is in place. The Wal form does this by itself if the log has
+    /// outgrown the image. In the other forms this does nothing.
     ///
-    /// Until the image is in place the disk holds the old one, the log and the new one.
+    /// Until the image is in place, the disk holds the old image, the log and the new image.
     ///
     /// # Errors
-    /// Errors of the disk. An image that could not be written changes nothing.
+    /// An error of the disk. An image that could not be written changes nothing.
     pub fn checkpoint(&self) -> Result<()> {
         self.inner.check_writable()?;
         self.inner.engine.checkpoint()?;
         Ok(())
     }
 
-    /// Reads every byte of the files again and checks it against every checksum, count and link
-    /// (and tag, if they are encrypted), beside running readers and writers; returns what was
-    /// read. Commits that are only in memory at a level below `Sync` are not in it:
+    /// Reads all files of the store and checks them, beside running readers and writers. Checks
+    /// every checksum, count and link, and, if the files are encrypted, every tag. Returns the
+    /// facts that it has read.
+    ///
+    /// Commits that are only in memory, at a level below `Sync`, are not checked: call
     /// [`flush`](Store::flush) first.
     ///
     /// # Errors
-    /// Damage, each kind by its own variant: the store in memory is still whole then, so a
-    /// [`checkpoint`](Store::checkpoint) or a copy by hand may save the data that is lost on the
-    /// disk.
+    /// One variant of [`StorageError`](crate::StorageError) for each kind of damage. The state in
+    /// memory is still intact then, so a [`checkpoint`](Store::checkpoint) or a copy made with
+    /// `backup_to` can save the data that is lost on the disk.
     pub fn verify(&self) -> Result<Verified> {
         self.inner.check_process()?;
         let Some(files) = &self.inner.files else {
@@ -183,53 +189,56 @@ impl Store {
         Ok(verified?)
     }
 
-    /// Returns the findings of the recovery when the store was opened, and the cut from the end of
-    /// the log, if there was one.
+    /// Returns the findings of the recovery at the opening, with the part that it cut off the end
+    /// of the log, if any.
     pub fn recovered(&self) -> &Recovered {
         &self.inner.recovered
     }
 
-    /// Why writes are refused, once an error has left the disk in doubt. Reads go on; reopening
-    /// decides.
+    /// Returns the reason why writes are refused, if they are: an error that is in doubt, or a
+    /// panic of a thread that was writing. Reads continue. Open the store again to write.
     pub fn poisoned(&self) -> Option<String> {
         self.inner.engine.poisoned()
     }
 
-    /// The last commit and a value that stands for all history up to it: kept elsewhere and given
-    /// to [`OpenOptions::anchor`], it shows whether the files were rolled back. It tells nothing of
-    /// the contents. Below the level `Sync`, call [`flush`](Store::flush) first: power loss
-    /// takes back commits that are not durable yet.
+    /// Returns the last commit, with a digest of the whole history up to it.
     ///
-    /// The images to come list the commit, so that the anchor can be compared later. A crash before
-    /// the next image forgets that it was given, unless the store is then opened with it.
+    /// Keep the anchor at another place and give it to [`OpenOptions::anchor`]: then a store whose
+    /// files were rolled back does not open. The anchor contains nothing of the keys and values.
+    /// Below the level `Sync`, call [`flush`](Store::flush) first, because power loss takes back
+    /// commits that are not durable.
+    ///
+    /// Later images list the commit, so that the anchor can still be compared after the log is
+    /// dropped. A crash before the next image loses this, unless the store is then opened with the
+    /// anchor.
     ///
     /// # Errors
-    /// The store is closed or poisoned.
+    /// [`is_closed`](crate::Error::is_closed) or [`is_poisoned`](crate::Error::is_poisoned).
     pub fn anchor(&self) -> Result<Anchor> {
         self.inner.check_process()?;
         Ok(self.inner.engine.anchor()?)
     }
 
-    /// The canonical path of the store; empty in memory.
+    /// Returns the canonical path of the store. Empty for a store in memory.
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 
-    /// The form of the files; `None` in memory.
+    /// Returns the form of the files, or `None` for a store in memory.
     pub fn form(&self) -> Option<Form> {
         self.inner.form
     }
 
-    /// Closes the store for all its handles: earlier writes are made durable, later ones are
-    /// refused, the lock is released. Reads go on from memory, with the state as it was closed,
-    /// until the last handle is dropped. Closing twice is fine.
+    /// Closes the store for all its handles. Earlier writes are made durable, later ones are
+    /// refused, and the lock is released. Reads continue from memory, with the state at the close,
+    /// until the last handle is dropped. Closing again does nothing.
     ///
-    /// In a child made by `fork`, the store is not the child's to close: closes the child's copies
-    /// of the locks, so that they end with the parent, and returns
-    /// [`ForkedChild`](crate::Error::ForkedChild). Dropping the last handle does the same.
+    /// In a process that `fork` created, this does not close the store of the parent. It closes the
+    /// child's copies of the locks, so that they end with the parent, and returns
+    /// [`ForkedChild`](crate::Error::ForkedChild). Dropping the last handle there does the same.
     ///
     /// # Errors
-    /// Errors of the disk. The store is closed all the same.
+    /// An error of the disk. The store is closed even then.
     pub fn close(&self) -> Result<()> {
         self.inner.check_process().inspect_err(|_| self.inner.abandon_lock())?;
         self.inner.close()
@@ -243,27 +252,29 @@ impl Store {
         self.inner.codec
     }
 
-    /// Refuses a key beyond its limit, before an entry is made of it.
+    /// Refuses a key that exceeds the limit, before an entry is made of it.
     pub(crate) fn check_key(&self, key: &[u8]) -> Result<()> {
         let (len, limit) = (key.len(), KEY_LEN_MAX);
         if len <= limit { Ok(()) } else { self.refuse(RecordError::KeyTooLong { len, limit }) }
     }
 
-    /// Refuses a batch of `bytes` beyond the limit.
+    /// Refuses a batch of `bytes` bytes if it exceeds the limit.
     pub(crate) fn check_batch(&self, bytes: usize) -> Result<()> {
         let limit = BATCH_LEN_MAX;
         if bytes <= limit { Ok(()) } else { self.refuse(RecordError::BatchTooLarge { limit }) }
     }
 
+    /// Returns the error of a record that exceeds a limit.
     fn refuse(&self, source: RecordError) -> Result<()> {
         Err(StorageError::Record { path: self.inner.path.clone(), source }.into())
     }
 
+    /// Refuses a single operation that exceeds the limit of a batch.
     fn check_one(&self, op: Op<'_>) -> Result<()> {
         self.check_batch(record_len(op))
     }
 
-    /// The change that gives `key` the value `value`.
+    /// Returns the change that sets the value of `key` to `value`.
     pub(crate) fn put<T: Serialize + ?Sized>(&self, key: &[u8], value: &T) -> Result<Change> {
         self.check_key(key)?;
         let entry = self.codec().entry(key, value)?;
@@ -271,13 +282,14 @@ impl Store {
         Ok(Change::Put(entry))
     }
 
-    /// The change that removes `key`.
+    /// Returns the change that removes `key`.
     pub(crate) fn removal(&self, key: &[u8]) -> Result<Change> {
         self.check_key(key)?;
         Ok(Change::Remove(key.into()))
     }
 
     fn remove_within(&self, (lower, upper): (KeyBound, KeyBound)) -> Result<u64> {
+        // A range whose bounds cross is empty: there is nothing to commit.
         if cursor::bounds(&lower, &upper).is_none() {
             return Ok(0);
         }
@@ -285,8 +297,8 @@ impl Store {
     }
 }
 
-// A panic in a user's code unwinds outside all locks, and a leader that unwinds poisons the
-// store, so that every handle stays consistent.
+// A panic in user code unwinds outside all locks, and a leader that unwinds poisons the store. So
+// each handle stays consistent.
 impl UnwindSafe for Store {}
 impl RefUnwindSafe for Store {}
 
@@ -298,7 +310,7 @@ impl Read for Store {
     }
 
     fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
-        // The caller's code runs before the lock is taken.
+        // Order: `as_ref` is code of the caller and must run before the lock on memory is taken.
         let key = key.as_ref();
         self.inner.engine.read(|map| map.find(key).is_some())
     }
@@ -325,7 +337,7 @@ impl IntoIterator for &Store {
     }
 }
 
-/// Keys and values appear in no log.
+/// Shows neither keys nor values, because programs write `Debug` output to logs.
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store")

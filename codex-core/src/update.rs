@@ -1,4 +1,5 @@
-//! Writes that depend on the present value: read, decide, and commit if nothing came in between.
+//! Writes that depend on the current value. They read, decide, and commit if the value is still the
+//! same.
 
 use codex_storage::sync::thread;
 use serde::Serialize;
@@ -13,11 +14,11 @@ use crate::store::Store;
 use crate::value;
 
 impl Store {
-    /// Replaces the value of `key` by the one that `change` returns, `None` meaning absent, and
-    /// returns the new value. Nothing another thread writes to the key in between is lost.
+    /// Replaces the value of `key` by the result of `change`, and returns the new value. `None`
+    /// means that the key has no value. No write of another thread in between is lost.
     ///
-    /// `change` runs outside all locks and may use the store, but not write `key` itself. It runs
-    /// again when the key changed meanwhile, so it should do nothing but compute.
+    /// `change` runs outside all locks and may use the store, but must not write `key` itself. It
+    /// runs again if the key has changed in the meantime, so it should have no side effects.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -28,10 +29,11 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`get`](Store::get) and [`set`](Store::set); [`Error::Contended`] when the key kept
-    /// changing; [`Error::Encode`] also when the new value, once encoded, does not decode;
-    /// [`Error::UpdatesItself`] when `change` writes `key`. The store is then as before, but for
-    /// what `change` wrote, unless the error [is in doubt](Error::is_in_doubt).
+    /// The errors of [`get`](Store::get) and [`set`](Store::set). [`Error::Contended`] if other
+    /// writers changed the key during each of 1,000 attempts. [`Error::Encode`] also if the encoded
+    /// new value does not decode. [`Error::UpdatesItself`] if `change` writes `key`. The store is
+    /// unchanged then, except for writes by `change`, unless the error [is in
+    /// doubt](Error::is_in_doubt).
     pub fn update<T, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>>
     where
         T: Serialize + DeserializeOwned,
@@ -40,11 +42,11 @@ impl Store {
         self.try_update(key, |value| Ok(change(value)))
     }
 
-    /// As [`update`](Store::update), with a `change` that may refuse: its error is returned, and
-    /// nothing is written.
+    /// Does the same as [`update`](Store::update), with a `change` that may fail. Its error is
+    /// returned, and nothing is written.
     ///
     /// # Errors
-    /// The error of `change`; and as `update`.
+    /// The error of `change`, and the errors of [`update`](Store::update).
     pub fn try_update<T, E, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>, E>
     where
         T: Serialize + DeserializeOwned,
@@ -64,14 +66,14 @@ impl Store {
         })
     }
 
-    /// Gives `key` the value `new` if it has the value `current` (`None` meaning absent, on both
-    /// sides), and returns whether it did.
+    /// Sets the value of `key` to `new` if it is `current`, and returns true if it was. `None`
+    /// means that the key has no value, in both arguments.
     ///
-    /// The stored bytes are compared: `current` is encoded as [`set`](Store::set) would
-    /// encode it now. So `NaN` equals itself and `0.0` differs from `-0.0`; a value that was
-    /// stored with another codec, or as raw bytes, differs from every `current`; and types without
-    /// an order of their own, like a `HashMap`, may encode differently each time: compare those
-    /// with [`update`](Store::update).
+    /// Compares the stored bytes with `current` as [`set`](Store::set) would encode it now. So
+    /// `NaN` equals itself, and `0.0` differs from `-0.0`. A value that was stored with another
+    /// codec, or as raw bytes, differs from every `current`. Types without an order of their own,
+    /// like a `HashMap`, may have another encoding each time: use [`update`](Store::update) for
+    /// them.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -83,7 +85,7 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// As [`set`](Store::set).
+    /// The errors of [`set`](Store::set).
     pub fn compare_exchange<T>(
         &self,
         key: impl AsRef<[u8]>,
@@ -104,10 +106,11 @@ impl Store {
         Ok(matches!(outcome, Outcome::Done { .. }))
     }
 
-    /// Removes `key` and returns its value. A value that does not decode as `T` stays.
+    /// Removes `key` and returns its value. If the value does not decode as a `T`, it is not
+    /// removed.
     ///
     /// # Errors
-    /// As [`get`](Store::get) and [`update`](Store::update).
+    /// The errors of [`get`](Store::get) and [`update`](Store::update).
     pub fn take<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
         let key = key.as_ref();
         self.retry(key, |seen| {
@@ -117,7 +120,7 @@ impl Store {
         })
     }
 
-    /// Returns the change that gives `key` the value `value`, which must decode as a `T`.
+    /// Returns the change that sets the value of `key` to `value`, which must decode as a `T`.
     fn put_decodable<T>(&self, key: &[u8], value: &T) -> Result<Change>
     where
         T: Serialize + DeserializeOwned,
@@ -129,8 +132,8 @@ impl Store {
         Ok(change)
     }
 
-    /// Reads the entry of `key`, asks `decide` for an answer and a change, and commits that change
-    /// if the entry is still the same; else begins again.
+    /// Reads the entry of `key`, calls `decide` for an answer and a change, and commits the change
+    /// if the entry is still the same. Otherwise tries again.
     fn retry<R, E: From<Error>>(
         &self,
         key: &[u8],
@@ -139,6 +142,8 @@ impl Store {
         self.inner.check_process()?;
         for round in 0..UPDATE_ROUNDS_MAX {
             let seen = self.inner.entry(key);
+            // A write of `key` by the closure itself would make every attempt fail, so it is
+            // detected.
             let own = own::begin(self.inner.id(), key, seen.is_some());
             let (answer, change) = decide(seen.as_ref())?;
             if own.was_written() {
@@ -146,9 +151,12 @@ impl Store {
             }
             drop(own);
             let Some(change) = change else { return Ok(answer) };
+            // The leader tests the condition in the order of commits, so no write comes in between.
             let check = Check::Same { key: key.into(), seen };
             match self.inner.commit(Commit::checked(check, change))? {
                 Outcome::Done { .. } => return Ok(answer),
+                // Let other threads run now and then, so that a slow closure is not overtaken
+                // forever.
                 Outcome::Conflict if round % 16 == 15 => thread::yield_now(),
                 Outcome::Conflict => {}
             }
@@ -161,5 +169,5 @@ fn decode_entry<T: DeserializeOwned>(entry: Option<&Entry>) -> Result<Option<T>>
     entry.map(|entry| value::decode(entry.key().len(), entry.value())).transpose()
 }
 
-/// How often an update that keeps losing is tried.
+/// The maximum number of attempts of an update.
 const UPDATE_ROUNDS_MAX: u32 = 1_000;

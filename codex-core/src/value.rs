@@ -1,4 +1,4 @@
-//! How values become bytes and come back: one codec byte, then what the codec makes of the value.
+//! The encoding of values: one codec byte, then the bytes of the codec.
 
 mod compound;
 mod guard;
@@ -22,46 +22,49 @@ use guard::Guard;
 use read::Bounded;
 use write::Checked;
 
-/// How [`set`](crate::Store::set) turns a value into bytes.
+/// The codec with which [`set`](crate::Store::set) encodes a value.
 ///
-/// Every stored value says which codec it was written with, so a store may change its codec at
-/// any time: values written before stay readable.
+/// Every stored value records its codec, so a store may change its codec at any time: values that
+/// were written before stay readable.
 ///
-/// What a codec would write without an error and not read back as the same value is refused when
-/// it is stored, and the value before stays. In both codecs a value is nested at most 126 levels
-/// deep: each `Some`, list, tuple, map, struct and enum variant with content is one, a variant with
-/// several fields two. Deeper values are refused both when stored and when read, so that no stored
-/// bytes can exhaust the stack.
+/// A value that a codec would write without an error, but would not read back as the same value, is
+/// refused when it is stored; the earlier value stays. Both codecs allow at most 126 nested levels:
+/// each `Some`, list, tuple, map, struct and enum variant with content is one level, and a variant
+/// with several fields is two. Deeper values are refused when they are stored and when they are
+/// read, so that no stored bytes can exhaust the stack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Codec {
-    /// The fixed-width little-endian layout of bincode 1.3: small and fast, and the default.
+    /// The fixed-width little-endian layout of bincode 1.3. It is small and fast, and the default.
     ///
-    /// Fields have no names in it. A struct that gains, loses or reorders a field no longer reads
-    /// what was stored before: mostly that is [`Error::Decode`], but two layouts of the same
-    /// length and shape cannot be told apart. Choose JSON for types that will grow, or store an
+    /// Fields have no names in it. If a struct gains, loses or reorders a field, it cannot read
+    /// earlier values. Most often the result is [`Error::Decode`], but two layouts of the same
+    /// length and shape cannot be distinguished. Use JSON for types that will change, or store an
     /// enum with one variant for each version.
     ///
-    /// Types that ask the data what it is need JSON: those with serde's `untagged`, `tag` or
-    /// `flatten`, and `serde_json::Value`. Where the encoder sees it, storing one is
+    /// Types whose `Deserialize` depends on the data need JSON: types with serde's `untagged`,
+    /// `tag` or `flatten`, and `serde_json::Value`. If the encoder can detect one, storing it is
     /// [`Error::Encode`]: a skipped field (`skip_serializing_if`), a map without a length
     /// (`flatten`), elements of different types in one list or map, an enum with `tag` and
-    /// `content`. A single value of an untagged or internally tagged type looks like any other to
-    /// the encoder: it is stored, and reading it is [`Error::Decode`], always.
-    /// ([`update`](crate::Store::update) can decode, and refuses it.) Nor does the encoder see that
-    /// a type does not read what it writes: `skip_serializing` or `skip_deserializing` alone,
-    /// `skip_serializing_if` in a tuple struct, `skip` on a variant before others. Do not use
-    /// these with bincode.
+    /// `content`.
+    ///
+    /// The encoder cannot detect a single value of an untagged or internally tagged type: it is
+    /// stored, and reading it is always [`Error::Decode`]. ([`update`](crate::Store::update) can
+    /// decode, and refuses it.) It also cannot detect a type that skips a field or a variant on one
+    /// side only: `skip_serializing` or `skip_deserializing` alone, `skip_serializing_if` in a
+    /// tuple struct, `skip` on a variant before others. Do not use these with bincode.
     #[default]
     Bincode,
-    /// JSON text: fields have names, so types may gain optional ones (`#[serde(default)]`), and
-    /// other tools can read it. The keys of its maps are strings, numbers, flags and unit variants.
+    /// JSON text. Fields have names, so types may gain optional ones (`#[serde(default)]`), and
+    /// other tools can read it. The keys of its maps are strings, numbers, booleans and unit
+    /// variants.
     ///
-    /// Refused with [`Error::Encode`], since they would not read back: `NaN` and infinities; a
-    /// `Some` whose content is `null` (`Some(None)`, `Some(())`); a name that comes twice in one
-    /// object. Not seen is what only reading could tell: a field that is skipped and has no
-    /// `#[serde(default)]`, an untagged enum whose variants look alike, a `u128` or a map with
-    /// numbers as keys inside a type that is `flatten`ed, tagged or untagged.
+    /// Storing a value that would not read back is [`Error::Encode`]: `NaN` and infinities; a
+    /// `Some` whose content is `null` (`Some(None)`, `Some(())`); a name that occurs twice in one
+    /// object. The encoder cannot detect faults that only appear when reading: a field that is
+    /// skipped and has no `#[serde(default)]`, an untagged enum whose variants have the same shape,
+    /// a `u128` or a map with numbers as keys inside a type that is `flatten`ed, tagged or
+    /// untagged.
     #[cfg(feature = "json")]
     Json,
 }
@@ -88,6 +91,7 @@ impl Codec {
         Ok(Entry::from_bytes(key.len(), &bytes))
     }
 
+    /// Appends the stored value to the buffer `to`.
     fn append<T>(self, to: &mut Vec<u8>, key_len: usize, value: &T) -> Result<()>
     where
         T: Serialize + ?Sized,
@@ -103,7 +107,7 @@ impl Codec {
         done.map_err(refused)
     }
 
-    /// The codec byte.
+    /// Returns the codec byte.
     fn id(self) -> u8 {
         match self {
             Self::Bincode => BINCODE,
@@ -112,6 +116,7 @@ impl Codec {
         }
     }
 
+    /// Returns the codec of a codec byte, or `None` for raw bytes and unknown codecs.
     fn from_id(id: u8) -> Option<Self> {
         match id {
             BINCODE => Some(Self::Bincode),
@@ -132,11 +137,11 @@ impl fmt::Display for Codec {
     }
 }
 
-/// A value as it is in memory: a handle that derefs to its bytes. Cloning copies no bytes.
+/// A value in memory. It is a handle that derefs to its bytes. Cloning it copies no bytes.
 ///
-/// It holds the value as it was when read; later writes do not change it. For a value stored with
-/// [`set_bytes`](crate::Store::set_bytes) the bytes are what was given, for any other they are
-/// what its codec made of it.
+/// It contains the value at the time at which it was read; later writes do not change it. For a
+/// value that [`set_bytes`](crate::Store::set_bytes) stored, the bytes are the given ones. For any
+/// other value they are the encoding by its codec.
 #[derive(Clone)]
 pub struct ValueRef {
     entry: Entry,
@@ -147,17 +152,18 @@ impl ValueRef {
         Self { entry }
     }
 
-    /// The codec that the value was stored with; `None` for raw bytes (and for the codec of a
-    /// newer build).
+    /// Returns the codec of the value, or `None` for raw bytes and for a codec that this build does
+    /// not know.
     pub fn codec(&self) -> Option<Codec> {
         self.entry.value().first().copied().and_then(Codec::from_id)
     }
 
-    /// Decodes the value.
+    /// Decodes the value as a `T`.
     ///
     /// # Errors
-    /// [`Error::Decode`], [`Error::RawValue`] or [`Error::UnknownCodec`] when what was stored is
-    /// not a `T`.
+    /// [`Error::Decode`] if the value does not decode as a `T`, most often because another type was
+    /// stored. [`Error::RawValue`] if it was stored with `set_bytes`. [`Error::UnknownCodec`] if
+    /// this build does not have its codec.
     pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
         decode(self.entry.key().len(), self.entry.value())
     }
@@ -177,19 +183,19 @@ impl AsRef<[u8]> for ValueRef {
     }
 }
 
-/// Values appear in no log: only the length.
+/// Shows only the length, because programs write `Debug` output to logs.
 impl fmt::Debug for ValueRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "ValueRef({} bytes)", self.len())
     }
 }
 
-/// What follows the codec byte.
+/// Returns the bytes after the codec byte.
 pub(crate) fn payload(stored: &[u8]) -> &[u8] {
     stored.get(1..).unwrap_or_default()
 }
 
-/// Decodes the stored bytes of a value, whatever codec they name.
+/// Decodes the stored bytes of a value with the codec that they name.
 pub(crate) fn decode<T: DeserializeOwned>(key_len: usize, stored: &[u8]) -> Result<T> {
     let type_name = type_name::<T>();
     let (codec_id, payload) = match stored.split_first() {
@@ -207,11 +213,12 @@ pub(crate) fn decode<T: DeserializeOwned>(key_len: usize, stored: &[u8]) -> Resu
     value.map_err(|why| Error::Decode { type_name, key_len, codec, why })
 }
 
-/// The room for a value in the buffer that it is encoded into; a larger one makes it grow.
+/// The initial room for a value in its encoding buffer, in bytes. A larger value makes the buffer
+/// grow.
 const ROOM_FOR_VALUE: usize = 128;
 
-/// Checks that `stored`, a `T` that was just encoded, decodes as one: the encoder cannot see that
-/// the type asks the data what it is, or does not read what it writes.
+/// Checks that `stored`, a `T` that was just encoded, decodes as a `T`. The encoder cannot detect a
+/// type whose `Deserialize` depends on the data, or differs from its `Serialize`.
 pub(crate) fn check_decodes<T: DeserializeOwned>(
     codec: Codec,
     key_len: usize,
@@ -225,15 +232,17 @@ pub(crate) fn check_decodes<T: DeserializeOwned>(
     }
 }
 
-/// One way to write a value. A refusal is a fixed phrase: what serde says may quote the value.
+/// A format for values. The reason of a refusal is a fixed text, because the texts of serde may
+/// quote a value.
 trait Serializer {
-    /// Encodes a value that [`decode`](Self::decode) gives back, or refuses.
+    /// Encodes a value so that [`decode`](Self::decode) returns the same value, or refuses it.
     fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), &'static str>;
-    /// Decodes a value that fills `bytes`.
+    /// Decodes a value. Refuses `bytes` that are longer than the value.
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str>;
 }
 
-/// The bytes of bincode 1.3.3; the tests pin them, so that the crate behind it can be replaced.
+/// The format of bincode 1.3.3. Tests pin its bytes, so that the crate that implements it can be
+/// replaced.
 struct Bincode;
 
 impl Serializer for Bincode {
@@ -257,8 +266,8 @@ impl Serializer for Bincode {
     }
 
     fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
-        // A length that lies can make the decoder allocate up to its limit, which is a constant;
-        // so the limit follows the length of the bytes in a few steps.
+        // A wrong length in the bytes can make the decoder allocate memory up to its limit. The
+        // limit is a constant, so it follows the length of the bytes in a few steps.
         match bytes.len() {
             0..=0xFFF => decode_bincode::<T, 0x1000>(bytes),
             0x1000..=0xFFFF => decode_bincode::<T, 0x1_0000>(bytes),
@@ -269,6 +278,7 @@ impl Serializer for Bincode {
     }
 }
 
+/// Decodes a value, with at most `LIMIT` bytes of memory for lengths that the bytes declare.
 fn decode_bincode<T: DeserializeOwned, const LIMIT: usize>(
     bytes: &[u8],
 ) -> Result<T, &'static str> {
@@ -282,11 +292,12 @@ fn decode_bincode<T: DeserializeOwned, const LIMIT: usize>(
     match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
         Ok((value, used)) if used == bytes.len() => Ok(value),
         Ok(_) => Err("bytes are left over after it"),
+        // The reason of the guard is more exact than the error that it caused.
         Err(_) if let Some(why) = guard.why() => Err(why),
         Err(E::UnexpectedEnd { .. } | E::LimitExceeded) => Err("the bytes end too early"),
         Err(E::UnexpectedVariant { .. }) => Err("no variant has the stored number"),
         Err(E::Utf8 { .. } | E::InvalidCharEncoding(_)) => Err("a text in it is not UTF-8"),
-        Err(E::InvalidBooleanValue(_)) => Err("a flag in it is neither 0 nor 1"),
+        Err(E::InvalidBooleanValue(_)) => Err("a boolean in it is neither 0 nor 1"),
         Err(E::Serde(AnyNotSupported | IdentifierNotSupported | IgnoredAnyNotSupported)) => {
             Err(SELF_DESCRIBING)
         }
@@ -302,7 +313,7 @@ impl Serializer for Json {
     fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), &'static str> {
         let guard = Guard::new(BATCH_LEN_MAX);
         serde_json::to_writer(into, &Checked::<T, true>::new(value, &guard)).map_err(|_| {
-            let other = "its Serialize implementation refused, or JSON has no form for it";
+            let other = "its Serialize implementation refused, or JSON cannot represent it";
             guard.why().unwrap_or(other)
         })
     }
@@ -324,11 +335,11 @@ impl Serializer for Json {
 
 const NO_LENGTH: &str = "it holds a sequence or map that does not know its length, as a struct \
                          with `flatten`; JSON can store it";
-const SELF_DESCRIBING: &str = "the type asks the data what it is (an untagged or internally \
-                               tagged enum, `serde_json::Value`), which only JSON can tell: such \
-                               values must be written with `Codec::Json`";
+const SELF_DESCRIBING: &str = "its decoding depends on the data (an untagged or internally \
+                               tagged enum, `serde_json::Value`), which only JSON supports: store \
+                               such values with `Codec::Json`";
 
-/// Codec byte of raw bytes.
+/// The codec byte of raw bytes.
 pub(crate) const RAW: u8 = 0;
 const BINCODE: u8 = 1;
 #[cfg(feature = "json")]

@@ -1,4 +1,4 @@
-//! Building a map from the operations that a storage replays.
+//! The construction of a map from the operations that a storage replays.
 
 use std::io;
 use std::mem;
@@ -12,32 +12,32 @@ use codex_storage::sync::thread::{self, JoinHandle};
 use super::{Hash, Map, Ordered};
 use crate::entry::Entry;
 
-/// Gathers replayed operations into a [`Map`].
+/// Collects replayed operations into a [`Map`].
 ///
-/// The two indexes know nothing of each other, so that each replays the operations on a thread of
-/// its own, beside the thread that reads them. A few operations are not worth the threads.
+/// The two indexes are independent, so a thread for each replays the operations, beside the thread
+/// that reads them. For a few operations no threads are started.
 #[derive(Default)]
 pub struct MapBuilder {
     batch: Vec<Replayed>,
     indexes: Indexes,
 }
 
-/// An operation on its way to both indexes.
+/// An operation to be applied to both indexes.
 enum Replayed {
     Set(Entry),
     Remove(Box<[u8]>),
     Clear,
 }
 
-/// The indexes of all batches that have been passed on.
+/// The indexes, with all batches that were passed on.
 #[derive(Default)]
 enum Indexes {
-    /// No batch has been passed on.
+    /// No batch was passed on yet.
     #[default]
     None,
-    /// Built by the thread that pushes.
+    /// The thread that calls `push` builds them.
     Here(Box<(Hash, Ordered)>),
-    /// Built by two threads.
+    /// Two threads build them.
     Elsewhere(Replay<Hash>, Replay<Ordered>),
 }
 
@@ -47,7 +47,7 @@ struct Replay<I> {
     thread: JoinHandle<I>,
 }
 
-/// What can replay an operation.
+/// An index that can replay operations.
 trait Index: Default + Send + 'static {
     fn replay(&mut self, op: &Replayed);
 
@@ -59,12 +59,12 @@ trait Index: Default + Send + 'static {
 }
 
 impl MapBuilder {
-    /// Nothing yet.
+    /// Returns a builder without operations.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Takes the next operation.
+    /// Adds the next operation.
     pub fn push(&mut self, op: Op<'_>) {
         self.batch.push(match op {
             Op::Set { key, value } => Replayed::Set(Entry::new(key, value)),
@@ -76,7 +76,7 @@ impl MapBuilder {
         }
     }
 
-    /// The map, which shows everything up to the commit `seq`.
+    /// Returns the map, which contains all commits up to `seq`.
     pub fn finish(mut self, seq: Seq) -> Map {
         if let Indexes::None = self.indexes {
             self.indexes = Indexes::Here(Box::default());
@@ -112,7 +112,7 @@ impl MapBuilder {
 }
 
 impl Indexes {
-    /// Two threads, or none where the system has no room for them.
+    /// Starts two threads, or none if the system cannot start them.
     fn start() -> Self {
         let threads = Replay::start("codexdb-hash").and_then(|hash| {
             let ordered = Replay::start("codexdb-order")?;
@@ -136,11 +136,13 @@ impl<I: Index> Replay<I> {
     }
 
     fn pass_on(&self, batch: Arc<[Replayed]>) {
-        // Only a thread that panicked takes no more: `finish` passes its panic on.
+        // Sending fails only if the thread panicked, and `finish` passes its panic on.
         let _ = self.batches.send(batch);
     }
 
     fn finish(self) -> I {
+        // Order: close the channel before the join. The thread ends when the channel is closed and
+        // empty.
         drop(self.batches);
         self.thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
     }
@@ -176,9 +178,9 @@ impl Index for Ordered {
 
 codex_storage::opaque_debug!(MapBuilder);
 
-/// How many operations are passed on at once.
+/// The number of operations in a batch.
 const BATCH: usize = 4096;
-/// How many batches may wait for a thread; they bound the memory of the passage.
+/// The maximum number of batches that wait for a thread. It limits the memory of the channel.
 const BATCHES_WAITING: usize = 8;
 
 #[cfg(test)]

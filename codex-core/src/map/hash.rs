@@ -1,4 +1,4 @@
-//! The hash index: a fixed number of tables, so that growing one is a small step.
+//! The hash index. It has a fixed number of tables, so that growing one of them takes little time.
 
 use std::hash::{BuildHasher, Hasher as _};
 
@@ -11,22 +11,23 @@ use crate::entry::Entry;
 /// One table of the index.
 pub(crate) type Table = HashTable<Entry>;
 
-/// Entries by the hash of their keys, spread over [`SHARDS`] tables by some of its bits.
+/// Entries by the hash of their keys, distributed over [`SHARDS`] tables by some bits of the hash.
 ///
-/// A table grows by being built anew beside the readers and swapped in; with one table that would
-/// hold up the writers for as long as it takes to copy all entries (137 ms for a million), with
-/// many it holds them up for that fraction of it.
+/// To grow, a table is built again beside the readers, and then replaces the old one. With one
+/// table, writers would wait until all entries are copied (137 ms for a million entries). With many
+/// tables, they wait for a fraction of that time.
 pub(crate) struct Hash {
     tables: [Table; SHARDS],
     hasher: Hasher,
 }
 
-/// The keyed hash of the index: nobody outside can make keys that collide.
+/// The keyed hash of the index. The key is random, so that no outsider can construct keys that
+/// collide.
 #[derive(Clone, Default)]
 pub(crate) struct Hasher(RandomState);
 
 impl Hasher {
-    /// The hash of `key`.
+    /// Returns the hash of `key`.
     pub(crate) fn hash(&self, key: &[u8]) -> u64 {
         let mut state = self.0.build_hasher();
         state.write(key);
@@ -37,49 +38,51 @@ impl Hasher {
 codex_storage::opaque_debug!(Hasher);
 
 impl Hash {
-    /// An empty index under a fresh key.
+    /// Returns an empty index with a new hash key.
     pub(crate) fn new() -> Self {
         Self::with_hasher(Hasher::default())
     }
 
-    /// An empty index that hashes with `hasher`.
+    /// Returns an empty index that uses `hasher`.
     pub(crate) fn with_hasher(hasher: Hasher) -> Self {
         Self { tables: std::array::from_fn(|_| Table::new()), hasher }
     }
 
-    /// The hash of this index.
+    /// Returns the hasher of this index.
     pub(crate) fn hasher(&self) -> &Hasher {
         &self.hasher
     }
 
-    /// The entry of `key`, whose hash is `hash`.
+    /// Returns the entry of `key`, whose hash is `hash`.
     pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
         self.tables.get(shard(hash))?.find(hash, |entry| entry.key() == key)
     }
 
-    /// Puts `entry`, whose key has the hash `hash`, in the place of one with its key, which is
-    /// returned, or in a free place. Grows where no place was reserved.
+    /// Inserts `entry`, whose key has the hash `hash`. Returns the entry with the same key that it
+    /// replaces. Grows the table if no room was reserved.
     pub(crate) fn insert(&mut self, hash: u64, entry: Entry) -> Option<Entry> {
         insert(self.tables.get_mut(shard(hash))?, &self.hasher, hash, entry)
     }
 
-    /// Takes out the entry of `key`, whose hash is `hash`.
+    /// Removes and returns the entry of `key`, whose hash is `hash`.
     pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
         remove(self.tables.get_mut(shard(hash))?, hash, key)
     }
 
-    /// All tables, to take the place of those here: with `steps` applied, in order; without what
-    /// is here if `clear`.
+    /// Returns copies of all tables, each with its number, to which `steps` are applied in order.
+    /// The copies begin empty if `clear` is true.
     pub(crate) fn rebuilt(&self, steps: &[Step], clear: bool) -> Vec<(usize, Table)> {
         let mut tables: Vec<(usize, Table)> = Vec::with_capacity(SHARDS);
         let mut of_shard = steps.iter().collect::<Vec<_>>();
-        // Stable: the steps of one key stay in order.
+        // The sort is stable, so the steps of one key stay in order.
         of_shard.sort_by_key(|step| shard(step.hash));
         let mut rest = of_shard.as_slice();
         for (number, table) in self.tables.iter().enumerate() {
+            // Split off the steps of this table.
             let count = rest.partition_point(|step| shard(step.hash) == number);
             let (here, others) = rest.split_at(count);
             rest = others;
+            // Apply them to a copy with enough room.
             let mut table = if clear { Table::new() } else { table.clone() };
             let new = here.iter().filter(|step| step.kind == StepKind::Put { new: true }).count();
             table.reserve(new, |entry| self.hasher.hash(entry.key()));
@@ -91,21 +94,22 @@ impl Hash {
                     StepKind::Remove => drop(remove(&mut table, step.hash, step.entry.key())),
                 }
             }
-            // Much was removed: what is left needs less room.
+            // After many removals, the remaining entries need less room.
             table.shrink_to(2 * table.len(), |entry| self.hasher.hash(entry.key()));
             tables.push((number, table));
         }
         tables
     }
 
-    /// A table to take the place of the one numbered `shard`, with the same entries and room for
-    /// `new` more; `None` when that one has the room.
+    /// Returns a replacement for the table `shard`, with the same entries and room for `new` more,
+    /// or `None` if the table has that room.
     pub(crate) fn grown(&self, shard: usize, new: usize) -> Option<Table> {
         let table = self.tables.get(shard)?;
         if table.capacity() - table.len() >= new {
             return None;
         }
-        // Removals leave marks that take up room: where those are to blame, as large as before.
+        // Removals leave marks that take up room. If they are the reason, the new table keeps the
+        // size.
         let full = table.num_buckets() / 8 * 7;
         let needed = table.len() + new;
         let wanted = if needed <= full / 2 { needed.max(full) } else { needed.max(full + 1) };
@@ -117,7 +121,7 @@ impl Hash {
         Some(grown)
     }
 
-    /// Puts `table` in the place of the one numbered `shard`, which is returned.
+    /// Replaces the table `shard` by `table`, and returns the old one.
     pub(crate) fn replace(&mut self, shard: usize, table: Table) -> Option<Table> {
         Some(std::mem::replace(self.tables.get_mut(shard)?, table))
     }
@@ -131,8 +135,9 @@ impl Default for Hash {
 
 codex_storage::opaque_debug!(Hash);
 
+/// Inserts `entry` into `table`, and returns the entry with the same key that it replaces.
 fn insert(table: &mut Table, hasher: &Hasher, hash: u64, entry: Entry) -> Option<Entry> {
-    // Not `entry()`: it makes room before it looks whether any is needed.
+    // `entry()` would reserve room before it checks whether any is needed.
     if let Some(present) = table.find_mut(hash, |present| present.key() == entry.key()) {
         return Some(std::mem::replace(present, entry));
     }
@@ -140,20 +145,21 @@ fn insert(table: &mut Table, hasher: &Hasher, hash: u64, entry: Entry) -> Option
     None
 }
 
+/// Removes the entry of `key` from `table`, and returns it.
 fn remove(table: &mut Table, hash: u64, key: &[u8]) -> Option<Entry> {
     let present = table.find_entry(hash, |entry| entry.key() == key).ok()?;
     Some(present.remove().0)
 }
 
-/// The number of the table for keys with the hash `hash`.
+/// Returns the number of the table for keys with the hash `hash`.
 ///
-/// A table looks at the low bits first and tags its entries with the highest seven: these are
-/// between them.
+/// A table selects a slot by the lowest bits and tags its entries with the highest seven. The bits
+/// used here are between them.
 pub(crate) fn shard(hash: u64) -> usize {
     usize::try_from(hash >> 48).unwrap_or(0) % SHARDS
 }
 
-/// How many tables there are.
+/// The number of tables.
 pub(crate) const SHARDS: usize = 64;
 
 #[cfg(test)]

@@ -177,10 +177,10 @@ fn a_relative_path_and_a_symbolic_link_lead_to_the_same_lock() {
     let (real, link) = (folder.path().join("real"), folder.path().join("link"));
     std::fs::create_dir(&real).unwrap();
     std::os::unix::fs::symlink(real.join("a.db"), &link).unwrap();
-    // The link leads nowhere yet.
+    // The target of the link does not exist yet.
     let error = refused_path(&link);
     assert!(matches!(error, E::NotAFile { .. }), "{error}");
-    assert!(error.to_string().contains("leads nowhere"), "{error}");
+    assert!(error.to_string().contains("whose target does not exist"), "{error}");
 
     let store = Store::open(real.join("a.db")).unwrap();
     store.set("k", &1).unwrap();
