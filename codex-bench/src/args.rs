@@ -1,4 +1,4 @@
-//! Flags of the form `--name value`, with defaults and a list for `--help`.
+//! Command line flags of the form `--name value`, with defaults and a list for `--help`.
 
 use std::fmt::Display;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use pico_args::Arguments;
 
 use crate::Outcome;
 
-/// The command line, taken apart as the program asks for its flags.
+/// The command line. The program parses it by asking for one flag after another.
 #[derive(Debug)]
 pub struct Args {
     rest: Arguments,
@@ -15,15 +15,15 @@ pub struct Args {
 }
 
 impl Args {
-    /// The given arguments.
+    /// Returns the parser of `rest`.
     pub fn new(rest: Arguments) -> Self {
         Self { rest, help: Vec::new() }
     }
 
-    /// The value of `--name`, or `default`; `what` is its line in the help.
+    /// Returns the value of `--name`, or `default`. `what` is its description in the help.
     ///
     /// # Errors
-    /// The value is missing or is not of the type.
+    /// An error if the value is missing or does not parse.
     pub fn value<T>(&mut self, name: &'static str, default: T, what: &str) -> Outcome<T>
     where
         T: FromStr<Err: Display> + Display,
@@ -32,24 +32,24 @@ impl Args {
         Ok(self.optional(name)?.unwrap_or(default))
     }
 
-    /// The value of `--name` if it is given; not listed in the help.
+    /// Returns the value of `--name`, if it is given. The help does not list it.
     ///
     /// # Errors
-    /// The value is missing or is not of the type.
+    /// An error if the value is missing or does not parse.
     pub fn optional<T: FromStr<Err: Display>>(&mut self, name: &'static str) -> Outcome<Option<T>> {
         self.rest.opt_value_from_str(name).map_err(|error| format!("{name}: {error}").into())
     }
 
-    /// Whether `--name` is given.
+    /// Returns true if `--name` is given.
     pub fn flag(&mut self, name: &'static str, what: &str) -> bool {
         self.help.push(format!("  {name:<18} {what}"));
         self.rest.contains(name)
     }
 
-    /// Ends the reading: prints the help and returns false if `--help` is given.
+    /// Ends the parsing. If `--help` is given, prints the help and returns false.
     ///
     /// # Errors
-    /// A word is left that no flag took.
+    /// An error if there is a word that is not a known flag.
     pub fn finish(mut self, what: &str) -> Outcome<bool> {
         if self.rest.contains("--help") {
             println!("{what}\n\n{}", self.help.join("\n"));

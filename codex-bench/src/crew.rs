@@ -1,4 +1,4 @@
-//! A crew of threads that share out numbered work and stop at the first error.
+//! Threads that share numbered work, and stop at the first error.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
-/// Runs `work(worker, number)` for each number below `count`, on `workers` threads; returns how
-/// long it took.
+/// Runs `work(worker, number)` for each number below `count`, on `workers` threads. Returns the
+/// elapsed time.
 ///
 /// # Errors
-/// The first error of a worker; the others stop at their next number.
+/// The first error of a worker. The other workers stop at their next number.
 pub fn share_out(
     workers: usize,
     count: u64,
@@ -31,7 +31,8 @@ pub fn share_out(
     })
 }
 
-/// Runs `work(worker)` on `workers` threads at once; returns how long the slowest took.
+/// Runs `work(worker)` on `workers` threads at the same time. Returns the elapsed time until the
+/// last one ends.
 ///
 /// # Errors
 /// The first error of a worker.

@@ -1,4 +1,4 @@
-//! What the disk can do by itself: the raw rate of small durable writes, to compare with.
+//! The rate of small durable writes of the disk alone, for comparison.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
-/// Writes of 256 bytes, each followed by fdatasync, into preallocated zeroed space, by one thread:
-/// how many of them a second in `budget`, as the median of ten slices.
+/// Measures durable writes by one thread for the time `budget`: 256 bytes each, followed by
+/// fdatasync, into preallocated zeroed space. Returns the writes per second, as the median of ten
+/// slices of the time.
 ///
 /// # Errors
-/// The file system refuses.
+/// An error of the file system.
 pub fn sync_rate(folder: &Path, budget: Duration) -> Outcome<u64> {
     let path = folder.join("raw-sync.tmp");
     let file = File::create(&path)?;

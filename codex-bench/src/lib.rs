@@ -1,4 +1,4 @@
-//! Workloads, peers and the demo of CodexDB: what the programs in `src/bin` share.
+//! The parts that the programs in `src/bin` share: workloads, peers and the demo of CodexDB.
 #![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
@@ -20,7 +20,8 @@ use std::process::ExitCode;
 use args::Args;
 use pico_args::Arguments;
 
-/// Runs a program with the arguments of this process; an error is printed behind its name.
+/// Runs a program with the arguments of this process. Prints an error after the name of the
+/// program.
 pub fn program(name: &str, run: impl FnOnce(Args) -> Outcome) -> ExitCode {
     match run(Args::new(Arguments::from_env())) {
         Ok(()) => ExitCode::SUCCESS,
@@ -31,5 +32,5 @@ pub fn program(name: &str, run: impl FnOnce(Args) -> Outcome) -> ExitCode {
     }
 }
 
-/// What a program of this crate returns: any error, printed as its message.
+/// The result of a program of this crate. Any error is printed as its text.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -1,15 +1,15 @@
-//! Numbers as people read them, and the statistics that the reports quote.
+//! The format of numbers in the reports, and their statistics.
 
 use std::time::Duration;
 
 use indicatif::HumanCount;
 
-/// `1234567` as `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 pub fn grouped(n: u64) -> String {
     HumanCount(n).to_string()
 }
 
-/// `count` in `elapsed` as a whole number a second.
+/// Returns `count` per second of `elapsed`, as a whole number.
 #[expect(
     clippy::cast_precision_loss,
     clippy::cast_possible_truncation,
@@ -20,7 +20,7 @@ pub fn rate(count: u64, elapsed: Duration) -> u64 {
     (count as f64 / elapsed.as_secs_f64().max(1e-9)) as u64
 }
 
-/// A duration with the unit that fits.
+/// Formats a duration with a suitable unit.
 pub fn span(duration: Duration) -> String {
     let us = duration.as_secs_f64() * 1e6;
     match us {
@@ -30,7 +30,7 @@ pub fn span(duration: Duration) -> String {
     }
 }
 
-/// `numerator / denominator` with one decimal; `-` when there is nothing to divide by.
+/// Formats `numerator / denominator` with one decimal, or `-` if the denominator is 0.
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people")]
 pub fn ratio(numerator: u64, denominator: u64) -> String {
     match denominator {
@@ -39,7 +39,7 @@ pub fn ratio(numerator: u64, denominator: u64) -> String {
     }
 }
 
-/// The value below which `part / whole` of the values lie.
+/// Returns the value below which `part / whole` of the values lie.
 pub fn quantile<T: Ord + Copy>(values: &[T], part: usize, whole: usize) -> Option<T> {
     let mut sorted = values.to_vec();
     sorted.sort_unstable();

@@ -1,12 +1,12 @@
-//! Folders for the files of a run: marked as this project's own, so that `cargo xtask purge` may
-//! remove them, and removed when the run went well.
+//! Directories for the files of a run. They are marked as part of this project, so that
+//! `cargo xtask purge` may remove them, and are removed after a successful run.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::Outcome;
 
-/// A folder of this run's own.
+/// The directory of a run.
 #[derive(Debug)]
 pub struct RunFolder {
     path: PathBuf,
@@ -14,11 +14,11 @@ pub struct RunFolder {
 }
 
 impl RunFolder {
-    /// A fresh folder for the program `name`, below `target/codexdb-runs` of the current folder
-    /// (a real disk, where a temporary folder may be memory), or below `base`.
+    /// Creates a new directory for the program `name`, below `base`, or below `target/codexdb-runs`
+    /// of the current directory. That is a real disk, while a temporary directory may be in memory.
     ///
     /// # Errors
-    /// The folder cannot be created.
+    /// An error if the directory cannot be created.
     pub fn new(name: &str, base: Option<PathBuf>) -> Outcome<Self> {
         let base = base.unwrap_or_else(|| PathBuf::from("target/codexdb-runs"));
         let path = base.join(format!("{name}-{}", std::process::id()));
@@ -31,17 +31,18 @@ impl RunFolder {
         Ok(Self { path, keep: true })
     }
 
-    /// The path of `name` in the folder.
+    /// Returns the path of `name` in the directory.
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// The folder.
+    /// Returns the path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The run went well: the folder goes when this value is dropped, unless `keep`.
+    /// Records that the run was successful. The directory is then removed when this value is
+    /// dropped, unless `keep` is true.
     pub fn done(&mut self, keep: bool) {
         self.keep = keep;
         if keep {
@@ -61,5 +62,5 @@ impl Drop for RunFolder {
     }
 }
 
-/// The file that marks a run's folder.
+/// The file that marks the directory of a run.
 const MARK: &str = ".codexdb-run";

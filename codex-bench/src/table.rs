@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
 
-/// A table with these column heads; the first column is flush left, the others flush right.
+/// Returns a table with these column heads. The first column is aligned left, the others right.
 pub fn new<const N: usize>(heads: [&str; N]) -> Table {
     let mut table = Table::new();
     let line = LineStyle::none().fill('-').junction('-');

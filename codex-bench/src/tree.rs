@@ -1,4 +1,4 @@
-//! Real input for the demo: the files of folder trees, each as a typed entry.
+//! Real input for the demo: the files of directory trees, each as a typed entry.
 
 use std::fs;
 use std::io::Read;
@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Outcome;
 
-/// What the demo stores of a file.
+/// The entry that the demo stores for a file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
     /// The path below its root.
@@ -19,13 +19,13 @@ pub struct FileEntry {
     pub bytes: u64,
     /// The time of its last change, in microseconds since 1970.
     pub modified_us: u64,
-    /// How many line ends it has.
+    /// The number of its line ends.
     pub lines: u64,
     /// The SHA-256 of its bytes.
     pub digest: [u8; 32],
 }
 
-/// A file to read: the key of its entry, and where it is.
+/// A file to read: its path, and the key of its entry.
 #[derive(Debug, Clone)]
 pub struct Found {
     /// `<name of the root>/<path below it>`.
@@ -34,11 +34,11 @@ pub struct Found {
     pub path: PathBuf,
 }
 
-/// The regular files below `root` in the order of their names, at most `limit`; version control and
-/// build folders are left out.
+/// Returns at most `limit` regular files below `root`, in the order of their names. Skips the
+/// directories of version control and builds.
 ///
 /// # Errors
-/// The root cannot be read; folders below it that cannot be are skipped.
+/// An error if the root cannot be read. Directories below it that cannot be read are skipped.
 pub fn files_below(root: &Path, name: &str, limit: usize) -> Outcome<Vec<Found>> {
     let mut found = Vec::new();
     fs::read_dir(root).map_err(|error| format!("cannot read {}: {error}", root.display()))?;
@@ -46,10 +46,10 @@ pub fn files_below(root: &Path, name: &str, limit: usize) -> Outcome<Vec<Found>>
     Ok(found)
 }
 
-/// Reads a file into its entry.
+/// Reads a file and returns its entry.
 ///
 /// # Errors
-/// The file cannot be read.
+/// An error if the file cannot be read.
 pub fn read_entry(found: &Found) -> Outcome<FileEntry> {
     let mut bytes = Vec::new();
     let mut file = fs::File::open(&found.path)?;
@@ -64,7 +64,7 @@ pub fn read_entry(found: &Found) -> Outcome<FileEntry> {
     })
 }
 
-/// The sources of dependencies that cargo has on this machine, where there are any.
+/// Returns the sources of dependencies that cargo has on this machine, if there are any.
 pub fn cargo_sources() -> Option<PathBuf> {
     let home = std::env::var_os("CARGO_HOME")
         .map(PathBuf::from)

@@ -1,6 +1,6 @@
-//! The main job on real input: one typed entry for each file of a folder tree, written by many
-//! threads, with rotating backups; the same by a child process that is killed half-way; every
-//! acknowledged write verified; a few queries.
+//! The main use on real input: one typed entry for each file of a directory tree, written by many
+//! threads, with rotating backups. Then the same by a child process that is killed half-way. Every
+//! acknowledged write is verified. Then a few queries.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use std::collections::BTreeMap;
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
     program("demo", demo)
 }
 
-/// What the demo was asked for.
+/// The arguments of the demo.
 struct Plan {
     tree: Option<PathBuf>,
     limit: usize,
@@ -38,7 +38,7 @@ fn demo(mut args: Args) -> Outcome {
         tree: args.optional("--tree")?,
         limit: args.value("--limit", 20_000, "files at most")?,
         workers: args.value("--workers", 32, "threads that write at once")?,
-        keep: args.flag("--keep", "leave the stores behind, to look at"),
+        keep: args.flag("--keep", "keep the stores after the run"),
     };
     let what = "demo [--tree FOLDER]: stores an entry for each file of a folder tree \
                 (default: this folder and the sources that cargo has downloaded)";
@@ -86,7 +86,8 @@ fn find_files(plan: &Plan) -> Outcome<Vec<Found>> {
     Ok(files)
 }
 
-/// Writes all entries, closes, opens again and compares with what was acknowledged.
+/// Writes all entries, closes the store, opens it again, and compares it with the acknowledged
+/// writes.
 fn write_here(
     path: &Path,
     run: &str,
@@ -123,8 +124,8 @@ fn write_here(
     Ok(lost)
 }
 
-/// Lets a child process write, kills it half-way, opens what it left and looks for every write that
-/// it had acknowledged.
+/// Runs a child process that writes, kills it half-way, opens its store, and checks every write
+/// that it acknowledged.
 fn kill_half_way(
     path: &Path,
     run: &str,
@@ -145,7 +146,7 @@ fn kill_half_way(
     let bar = bar(files.len() as u64, "a child writes, to be killed half-way");
     let mut word = [0; 4];
     let mut elapsed = None;
-    // What is in the pipe when the child dies was acknowledged too: read to the end.
+    // The pipe may still contain acknowledgements when the child dies, so it is read to the end.
     while pipe.read_exact(&mut word).is_ok() {
         acknowledged.push(usize::try_from(u32::from_le_bytes(word))?);
         bar.inc(1);
@@ -170,7 +171,7 @@ fn kill_half_way(
     Ok(lost)
 }
 
-/// The child's part: writes, and says so on its output once a write is acknowledged.
+/// Does the part of the child: writes, and reports each acknowledged write on its output.
 fn write_acknowledging(path: &Path, files: &[Found], workers: usize) -> Outcome {
     let store = open(path)?;
     let out = Mutex::new(std::io::stdout());
@@ -185,7 +186,8 @@ fn write_acknowledging(path: &Path, files: &[Found], workers: usize) -> Outcome 
         }
         Ok(())
     })?;
-    // Never ends by itself before it is killed: the parent waits for half of the writes.
+    // The child never ends by itself before it is killed, because the parent waits for half of the
+    // writes.
     Ok(())
 }
 
@@ -223,7 +225,7 @@ fn open(path: &Path) -> Outcome<Store> {
     Ok(if encrypted { options.key(Key::raw(&[0x42; 32])?) } else { options }.open(path)?)
 }
 
-/// Verifies every backup; how many there are.
+/// Verifies every backup, and returns their number.
 fn check_backups(path: &Path) -> Outcome<usize> {
     let backups = Backups::of(path)?;
     let listed = backups.list()?;

@@ -1,5 +1,5 @@
-//! Volume on every path at once: many writes with backups, mixed readers and writers, a ledger
-//! replayed, large records, and a rotation with every backup opened and checked.
+//! Volume on every path: many writes with backups, mixed readers and writers, a ledger that is
+//! replayed, large records, and a rotation in which every backup is opened and checked.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use std::path::Path;
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn high_volume(mut args: Args) -> Outcome {
-    let keep = args.flag("--keep", "leave the stores behind, to look at");
+    let keep = args.flag("--keep", "keep the stores after the run");
     if !args.finish("high_volume: five loads, plain and encrypted; every result is checked")? {
         return Ok(());
     }
@@ -42,7 +42,7 @@ fn high_volume(mut args: Args) -> Outcome {
     Ok(())
 }
 
-/// One pass over the loads.
+/// One run of all loads.
 struct Run {
     folder: std::path::PathBuf,
     encrypted: bool,
@@ -62,7 +62,7 @@ impl Reading {
 }
 
 impl Run {
-    /// 10,000 writes by 10 workers, a backup every 2,500 commits, three kept.
+    /// 10,000 writes by 10 workers, with a backup every 2,500 commits, of which three are kept.
     fn writes_with_backups(&self, table: &mut Table) -> Outcome {
         let path = self.folder.join("writes.db");
         let store =
@@ -87,7 +87,7 @@ impl Run {
         Ok(())
     }
 
-    /// 20 workers with 500 operations each, seven in ten of them reads.
+    /// 20 workers with 500 operations each, of which 70% are reads.
     fn mixed(&self, table: &mut Table) -> Outcome {
         let store = self.options()?.open(self.folder.join("mixed.db"))?;
         for index in 0..1_000_u64 {
@@ -118,7 +118,7 @@ impl Run {
         Ok(())
     }
 
-    /// 5,000 operations on a ledger by 10 workers, replayed and compared.
+    /// 5,000 operations on a ledger by 10 workers, then replayed and compared.
     fn ledger(&self, table: &mut Table) -> Outcome {
         let path = self.folder.join("ledger.db");
         let store = self.options()?.form(Form::Ledger).open(&path)?;
@@ -172,7 +172,8 @@ impl Run {
         Ok(())
     }
 
-    /// 100 updates, each followed by a rotation, five kept; each backup opened and checked.
+    /// 100 updates, each followed by a rotation, of which five are kept. Each backup is opened and
+    /// checked.
     fn rotations(&self, table: &mut Table) -> Outcome {
         let path = self.folder.join("rotations.db");
         let store = self.options()?.backups(BackupPolicy::keep(5)).open(&path)?;
@@ -197,7 +198,7 @@ impl Run {
         Ok(if self.encrypted { options.key(Key::raw(&[0x42; 32])?) } else { options })
     }
 
-    /// Opens every backup of `path` and reads all of it; how many there are.
+    /// Opens every backup of `path` and reads all of it. Returns their number.
     fn check_backups(&self, path: &Path) -> Outcome<usize> {
         let backups = Backups::of(path)?.list()?;
         for backup in &backups {
@@ -210,7 +211,7 @@ impl Run {
     }
 }
 
-/// A row of the report, taken when the load ended and added when its result is checked.
+/// A row of the report. It is made when the load ends, and added when its result is checked.
 struct Row {
     cells: [String; 6],
 }

@@ -1,5 +1,5 @@
-//! What a hot backup costs the writers beside it: how long durable writes take with one running and
-//! without, in turn, in one run.
+//! The cost of a hot backup for the writers beside it: the latency of durable writes during a
+//! backup and without one, alternating in one run.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use std::ops::ControlFlow;
@@ -78,7 +78,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// How long each write took while one backup was made, and how long that took.
+    /// Returns the latency of each write during one backup, and the duration of the backup.
     fn beside_a_backup(&self, copy: &std::path::Path) -> Outcome<(Vec<Duration>, Duration)> {
         let lasted = Mutex::new(Duration::ZERO);
         let writes = self.writes_beside(&|| {
@@ -90,7 +90,7 @@ impl Bench {
         Ok((writes, lasted.into_inner().map_err(|_| "poisoned")?))
     }
 
-    /// How long each write took for `time`.
+    /// Returns the latency of each write during `time`.
     fn writes_for(&self, time: Duration) -> Outcome<Vec<Duration>> {
         self.writes_beside(&|| {
             std::thread::sleep(time);
@@ -98,7 +98,7 @@ impl Bench {
         })
     }
 
-    /// How long each write took while `act` ran.
+    /// Returns the latency of each write while `act` runs.
     fn writes_beside(&self, act: &(dyn Fn() -> Outcome + Sync)) -> Outcome<Vec<Duration>> {
         let (stop, all) = (AtomicBool::new(false), Mutex::new(Vec::new()));
         crew::each(1 + self.writers, |worker| {
@@ -122,7 +122,7 @@ impl Bench {
     }
 }
 
-/// Writes the keys, many a commit, and settles the files.
+/// Writes the keys in large commits, then makes a checkpoint.
 fn fill(store: &Store, entries: u64) -> Outcome {
     let mut next = 0;
     while next < entries {
@@ -138,7 +138,7 @@ fn fill(store: &Store, entries: u64) -> Outcome {
     Ok(())
 }
 
-/// 17 bytes.
+/// Returns a key of 17 bytes.
 fn key(index: u64) -> String {
     format!("key{index:014}")
 }

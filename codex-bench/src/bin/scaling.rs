@@ -1,5 +1,5 @@
-//! How durable writes scale with the number of writers, in all three forms, beside the raw rate of
-//! the disk.
+//! The rate of durable writes by number of writers, in all three forms, and the rate of the disk
+//! alone.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ fn main() -> ExitCode {
 
 fn scaling(mut args: Args) -> Outcome {
     let sets: u64 = args.value("--sets", 1_000, "sets by each worker")?;
-    let keep = args.flag("--keep", "leave the stores behind, to look at");
+    let keep = args.flag("--keep", "keep the stores after the run");
     if !args.finish("scaling: 1 to 32 workers writing at once, in all three forms")? {
         return Ok(());
     }
@@ -64,7 +64,7 @@ fn scaling(mut args: Args) -> Outcome {
     Ok(())
 }
 
-/// Workers that set at once, each its own keys.
+/// Workers that write at the same time, each with its own keys.
 struct Run {
     label: String,
     workers: usize,
@@ -72,7 +72,8 @@ struct Run {
 }
 
 impl Run {
-    /// Sets a second, also as a row of the table beside the rate of a single worker.
+    /// Returns the writes per second. Adds them to the table, with their ratio to the rate of a
+    /// single worker.
     fn measure(&self, store: &Store, single: Option<u64>, table: &mut Table) -> Outcome<u64> {
         let elapsed = crew::each(self.workers, |worker| {
             for index in 0..self.sets {

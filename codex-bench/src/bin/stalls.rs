@@ -1,5 +1,5 @@
-//! Whether reads wait for a disk: point reads beside commits, images and checkpoints on a simulated
-//! disk whose every sync takes long.
+//! A check that reads do not wait for the disk: point reads beside commits, images and checkpoints
+//! on a simulated disk with slow syncs.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that prints")]
 
 use std::process::ExitCode;
@@ -61,7 +61,7 @@ struct Load {
 }
 
 impl Load {
-    /// How long each read took, and how many commits were made meanwhile.
+    /// Returns the latency of each read, and the number of commits in the same time.
     fn run(&self, sync: Duration) -> Outcome<(Vec<Duration>, u64)> {
         let is_slow = Arc::new(AtomicBool::new(false));
         let watched = Arc::clone(&is_slow);
