@@ -225,10 +225,11 @@ impl seal::Sealer for Sealer {
         from: usize,
     ) -> Result<(), SealError> {
         // Take the nonce, so that a second call with the same counter is refused.
-        let nonce =
-            self.pending.take().filter(|nonce| nonce.counter() == counter).ok_or_else(|| {
-                SealError::Refused("the counter is not the last one that was returned".into())
-            })?;
+        let nonce = self
+            .pending
+            .take()
+            .filter(|nonce| nonce.counter() == counter)
+            .ok_or_else(|| SealError::Refused("the counter is not the current one".into()))?;
         self.sealer.seal(nonce, aad, buf, from).map_err(|error| refusal(&error))
     }
 }

@@ -13,7 +13,7 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// The feature of codex-bench that brings in the other stores, some of which need a C compiler.
+/// The feature of codex-bench that adds the other stores. Some of them need a C compiler.
 const PEERS: &str = "peers";
 
 fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {

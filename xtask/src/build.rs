@@ -1,4 +1,4 @@
-//! `build`: the whole workspace.
+//! `build`: builds the whole workspace.
 
 use pico_args::Arguments;
 

@@ -1,4 +1,4 @@
-//! `check`: formatting, lints and documentation, with every warning an error.
+//! `check`: checks formatting, lints and documentation. Every warning is an error.
 
 use std::fmt::Write as _;
 
@@ -16,10 +16,12 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// Features that bring other stores, oracles and harnesses: not combined with the others.
+/// Features that add other stores, test oracles and harnesses. They are not combined with the other
+/// features.
 const HEAVY: &[&str] = &["peers", "oracle", "bench"];
 
-/// Up to this many features all their sets are checked; above it each alone, and all together.
+/// The maximum number of features of which all sets are checked. If a library has more, each
+/// feature is checked alone, and then all together.
 const POWERSET_MAX: usize = 4;
 
 fn run(workspace: &Workspace, words: Arguments) -> Outcome {
@@ -42,7 +44,7 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
         }
         let features = features_of_targets(&package);
         if !features.is_empty() {
-            let title = format!("clippy: {name} with what its tests and benches need");
+            let title = format!("clippy: {name} with the features of its tests and benches");
             let scope = format!("--package {name} --all-targets --features {features}");
             clippy(workspace, &title, &scope)?;
         }
@@ -75,7 +77,8 @@ fn need(workspace: &Workspace, subcommand: &str, component: &str) -> Outcome<()>
     ))
 }
 
-/// The libraries and their models, as the model checker builds them.
+/// Returns the arguments of cargo that select the libraries and their models, which are also built
+/// for the model checker.
 fn loom_scope(workspace: &Workspace) -> Outcome<String> {
     let mut scope = "--lib".to_owned();
     for package in workspace.members()? {
@@ -89,7 +92,8 @@ fn loom_scope(workspace: &Workspace) -> Outcome<String> {
     Ok(scope)
 }
 
-/// The features without which some tests and benchmarks are not built; other stores come later.
+/// Returns the features that some tests and benchmarks need to be built, except the feature that
+/// adds other stores.
 fn features_of_targets(package: &Package) -> String {
     let needed = package.targets.iter().flat_map(|target| &target.features);
     let mut needed: Vec<&str> =
@@ -99,13 +103,14 @@ fn features_of_targets(package: &Package) -> String {
     needed.join(",")
 }
 
-/// The sets of features to check a library with, as cargo takes them.
+/// Returns the sets of features with which a library is checked, as arguments of cargo.
 fn feature_sets(package: &Package) -> Vec<String> {
     let mut features = package.feature_names();
     features.retain(|feature| !HEAVY.contains(feature));
     if features.is_empty() || !package.has_lib() {
         return Vec::new();
     }
+    // Few features: every set of them, with a bit of a number for each feature.
     if features.len() <= POWERSET_MAX {
         let in_set = |set: usize, i: usize| set & (1 << i) != 0;
         let set_of = |set: usize| {
@@ -114,6 +119,7 @@ fn feature_sets(package: &Package) -> Vec<String> {
         };
         return (0..1 << features.len()).map(set_of).collect();
     }
+    // Many features: none, all together, and each alone.
     let mut sets = vec![String::new(), features.join(",")];
     sets.extend(features.iter().map(|feature| (*feature).to_owned()));
     sets

@@ -1,4 +1,4 @@
-//! `ci`: every step, its time, and one table at the end.
+//! `ci`: runs every step, and prints a table of their times at the end.
 
 use std::fmt::Write as _;
 use std::time::Instant;
@@ -15,8 +15,8 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// The steps, cheapest first. `layers` builds what `test --alone` then runs, and the tests that
-/// `mutants` would run unbroken have just passed.
+/// The steps, the fastest first. `layers` builds the programs that `test --alone` then runs, and
+/// `mutants` does not repeat the tests that have just passed.
 const STEPS: &[(&Command, &[&str])] = &[
     (&tidy::COMMAND, &[]),
     (&licences::COMMAND, &[]),
@@ -28,10 +28,10 @@ const STEPS: &[(&Command, &[&str])] = &[
     (&start::DEMO, &[]),
 ];
 
-/// The time that all steps together may take on two cores.
+/// The maximum time for all steps together, on two cores.
 const SECONDS_MAX: f64 = 1500.0;
 
-/// A step that has run.
+/// A step that was run.
 struct Row {
     name: &'static str,
     seconds: f64,

@@ -1,4 +1,5 @@
-//! `layers`: which crate may know which, that each stands alone, how many the library brings.
+//! `layers`: checks the dependencies between the crates of the workspace, that each crate builds
+//! alone, and the number of crates that the library depends on.
 
 use pico_args::Arguments;
 
@@ -13,7 +14,7 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// Each crate of the workspace and those it may depend on.
+/// Each crate of the workspace, with the crates that it may depend on.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("codex-crypto", &[]),
     ("codex-storage", &[]),
@@ -23,19 +24,20 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("xtask", &[]),
 ];
 
-/// The crate whose tree is counted.
+/// The crate whose dependencies are counted.
 const LIBRARY: &str = "codex-core";
 
-/// The feature of the library that brings encryption.
+/// The feature of the library that adds encryption.
 const ENCRYPTION: &str = "crypto";
 
-/// The most crates of the library's tree, itself included, with its default features.
+/// The maximum number of crates in the tree of the library with its default features, including
+/// itself.
 const CRATES_MAX: usize = 85;
 
-/// The same without encryption.
+/// The same maximum without encryption.
 const CRATES_WITHOUT_ENCRYPTION_MAX: usize = 60;
 
-/// A crate that builds C, or needs a C compiler's library: the library needs none of them.
+/// Crates that build C code or need a library of a C compiler. The library must not depend on them.
 const NEEDS_C: &[&str] = &["cc", "cmake", "bindgen", "pkg-config", "vcpkg", "autotools"];
 
 fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
@@ -62,7 +64,8 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
     Ok(plain)
 }
 
-/// Fails on an edge that no layer allows, of any kind: a test may not turn the layers round either.
+/// Fails if a crate depends on another one without permission. This includes dev-dependencies: a
+/// test must not reverse the layers.
 fn edges(members: &[Package]) -> Outcome<()> {
     let mut wrong = Vec::new();
     for package in members {
@@ -76,7 +79,7 @@ fn edges(members: &[Package]) -> Outcome<()> {
         };
         for (other, kind) in &package.dependencies {
             let member = members.iter().any(|member| member.name == *other);
-            // A crate may name itself among its dev-dependencies to turn its own features on.
+            // A crate may be its own dev-dependency, to enable its features in its tests.
             if member && !allowed.contains(&other.as_str()) && *other != package.name {
                 wrong.push(format!("{} may not depend on {other} ({kind})", package.name));
             }
@@ -85,7 +88,7 @@ fn edges(members: &[Package]) -> Outcome<()> {
     if wrong.is_empty() { Ok(()) } else { Err(wrong.join("\n")) }
 }
 
-/// Counts the crates of the library, with and without encryption.
+/// Counts the crates that the library depends on, with and without encryption.
 fn tree(workspace: &Workspace, members: &[Package]) -> Outcome {
     let library = members.iter().find(|package| package.name == LIBRARY);
     let default = library.and_then(|package| package.features.get("default"));
@@ -120,7 +123,7 @@ fn counted(workspace: &Workspace, args: &[&str], most: usize, what: &str) -> Out
     }
 }
 
-/// The distinct `name version` lines of `cargo tree`.
+/// Returns the distinct `name version` lines of `cargo tree`.
 fn unique(tree: &str) -> Vec<String> {
     let name = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
     let mut crates: Vec<String> = tree.lines().filter(|l| !l.is_empty()).map(name).collect();

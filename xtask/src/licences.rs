@@ -1,4 +1,4 @@
-//! `licences`: every dependency's licence against the list in `deny.toml`.
+//! `licences`: checks the licence of every dependency against the list in `deny.toml`.
 
 use pico_args::Arguments;
 use spdx::{Expression, Licensee, ParseMode};
@@ -14,7 +14,7 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// What `deny.toml` allows: licences for all, and more for some crates.
+/// The licences that `deny.toml` allows: for all packages, and in addition for single ones.
 #[derive(Debug, Default)]
 struct Allowed {
     all: Vec<Licensee>,
@@ -34,7 +34,7 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
     }
     let note = format!("{} crates", packages.len());
     if workspace.has("deny") {
-        // The advisories would need a network beyond the registry.
+        // The check of advisories needs a network connection to other hosts than the registry.
         workspace.cargo("deny check licenses bans sources").quiet()?;
         return Ok(format!("{note}, cargo-deny agrees"));
     }
@@ -42,7 +42,7 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
 }
 
 impl Allowed {
-    /// Reads the two lists of `[licenses]`; the rest of the file is cargo-deny's.
+    /// Reads the two lists of `[licenses]`. Only cargo-deny reads the rest of the file.
     fn read(text: &str) -> Outcome<Self> {
         let value = toml_span::parse(text).map_err(|e| e.to_string())?;
         let list = |path| value.pointer(path).and_then(|list| list.as_array());
@@ -57,13 +57,13 @@ impl Allowed {
         Ok(allowed)
     }
 
-    /// Why a package may not come in, if it may not.
+    /// Returns the reason why a package is refused, if it is.
     fn refuses(&self, package: &Package) -> Option<String> {
         let name = format!("{} {}", package.name, package.version);
         let Some(license) = &package.license else {
             return Some(format!("{name} names no licence"));
         };
-        // Lax: `MIT/Apache-2.0` is an old way to write OR.
+        // The lax parser accepts `MIT/Apache-2.0`, an old form of OR.
         let expression = match Expression::parse_mode(license, ParseMode::LAX) {
             Ok(expression) => expression,
             Err(error) => return Some(format!("{name} is `{license}`: {}", error.reason)),

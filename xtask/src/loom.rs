@@ -1,4 +1,5 @@
-//! `loom`: the model checker on the real lock and commit types, with a floor under its work.
+//! `loom`: runs the model checker on the real types for locks and commits, and checks the number of
+//! executions of each model against a minimum.
 
 use std::process;
 
@@ -15,19 +16,19 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// The packages that have a loom build.
+/// The packages that are built for loom.
 pub(crate) const PACKAGES: &[&str] = &["codex-core", "codex-storage"];
 
-/// The test program that holds a package's models.
+/// The test program that contains the models of a package.
 pub(crate) const TEST: &str = "loom";
 
-/// Fewer models than this and some were lost.
+/// The minimum number of models. If there are fewer, some were lost.
 const MODELS_MIN: usize = 17;
 
-/// With one of these set loom ends early and still reports success.
+/// Variables that make loom end early and still report success.
 const CUT_SHORT: &[&str] = &["LOOM_MAX_PERMUTATIONS", "LOOM_MAX_DURATION", "LOOM_MAX_BRANCHES"];
 
-/// What a model reports of itself: `loom-model NAME executions=N floor=M`.
+/// The line that a model prints: `loom-model NAME executions=N floor=M`.
 #[derive(Debug, PartialEq, Eq)]
 struct Model {
     name: String,
@@ -56,24 +57,27 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
     judge(&models)
 }
 
-/// Cargo with loom in place of the standard library's locks, in a target folder of its own.
+/// Returns a cargo command in which loom replaces the locks of the standard library, with a
+/// separate target directory.
 pub(crate) fn cargo(workspace: &Workspace, words: &str) -> Outcome<process::Command> {
     let mut cargo = workspace.cargo(words);
     cargo.env_flags("RUSTFLAGS", "--cfg loom");
     cargo.env("CARGO_TARGET_DIR", workspace.target()?.join("loom"));
-    // The models spend their time in loom itself; a thin LTO would only make the build longer.
+    // The models spend their time in loom itself, so thin LTO would only make the build longer.
     cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
     cargo.env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
     Ok(cargo)
 }
 
 fn judge(models: &[Model]) -> Outcome {
+    // A model with fewer executions than its floor does not check what it did before.
     if let Some(model) = models.iter().find(|model| model.executions < model.floor) {
         return Err(format!(
             "model {} explored {} executions, below its floor of {}: it lost some of its cover",
             model.name, model.executions, model.floor
         ));
     }
+    // A missing model would otherwise go unnoticed.
     if models.len() < MODELS_MIN {
         return Err(format!(
             "{} models reported, at least {MODELS_MIN} are expected: each prints \
@@ -81,7 +85,7 @@ fn judge(models: &[Model]) -> Outcome {
             models.len()
         ));
     }
-    // loom explores the same executions each time, so a floor can stand close to them.
+    // loom explores the same executions each time, so a floor can be close to them.
     if let Some(model) = models.iter().find(|model| model.floor < model.executions / 2) {
         return Err(format!(
             "model {} explores {} executions: its floor of {} would miss the loss of half of them",
@@ -94,7 +98,7 @@ fn judge(models: &[Model]) -> Outcome {
 
 impl Model {
     fn read(line: &str) -> Option<Self> {
-        // The runner may have printed something of its own on the same line before.
+        // The runner may have printed text of its own at the start of the line.
         let (_, report) = line.split_once("loom-model ")?;
         let mut words = report.split_whitespace();
         let name = words.next()?.to_owned();

@@ -1,4 +1,4 @@
-//! The tasks of the workspace: a file each, and a line in `COMMANDS`.
+//! The tasks of the workspace. Each has a file, and a line in `COMMANDS`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 
 mod bench;
@@ -24,7 +24,7 @@ use std::process::ExitCode;
 use pico_args::Arguments;
 use workspace::Workspace;
 
-/// Every command, in the order in which the list shows them.
+/// Every command, in the order of the list of commands.
 const COMMANDS: &[Command] = &[
     start::DEMO,
     test::COMMAND,
@@ -45,18 +45,18 @@ const COMMANDS: &[Command] = &[
     ci::COMMAND,
 ];
 
-/// What a command gives back: a note for its last line, or what went wrong and what to do next.
+/// The result of a command: a note for its last line, or the error with the next step.
 type Outcome<T = String> = Result<T, String>;
 
 /// One task.
 struct Command {
-    /// What the user types.
+    /// The name on the command line.
     name: &'static str,
-    /// The arguments it takes, as the list shows them.
+    /// The arguments, as the list of commands shows them.
     args: &'static str,
-    /// One line for the list.
+    /// The description in the list of commands, one line.
     about: &'static str,
-    /// What it does with the words after its name.
+    /// The function that runs the command with the words after its name.
     run: fn(&Workspace, Arguments) -> Outcome,
 }
 
@@ -91,13 +91,13 @@ fn main() -> ExitCode {
 }
 
 impl Command {
-    /// How it is called.
+    /// Returns the usage line.
     fn usage(&self) -> String {
         format!("cargo xtask {} {}", self.name, self.args).trim_end().to_owned()
     }
 
-    /// Refuses the words that the command has not taken: a mistyped flag must not pass for a check
-    /// that ran.
+    /// Refuses words that the command did not use. A mistyped flag must not look like a check that
+    /// ran.
     fn done(&self, words: Arguments) -> Outcome<()> {
         match words.finish().first() {
             None => Ok(()),
@@ -108,7 +108,7 @@ impl Command {
     }
 }
 
-/// The next word that is no flag. The flags with values must have been taken before.
+/// Returns the next word that is not a flag. The flags with values must be parsed before.
 fn free_word(words: &mut Arguments) -> Outcome<Option<String>> {
     words.subcommand().map_err(|e| e.to_string())
 }
@@ -119,6 +119,6 @@ fn list() {
         let usage = format!("{} {}", command.name, command.args);
         let _ = writeln!(text, "  {usage:<38} {}", command.about);
     }
-    // Whoever reads the list through `head` closes it early.
+    // The write fails if the reader is closed early, as by `head`.
     let _ = std::io::stdout().write_all(text.as_bytes());
 }

@@ -1,4 +1,4 @@
-//! Running other programs: quietly, in the open, or with a time limit.
+//! Runs other programs: quietly, with visible output, or with a time limit.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, PipeReader, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
@@ -8,46 +8,46 @@ use std::time::{Duration, Instant};
 
 use crate::Outcome;
 
-/// How a program ended, with everything it printed in the order it printed it.
+/// The end of a program, with its whole output in the order of printing.
 #[derive(Debug)]
 pub(crate) struct Ended {
-    /// `None` if the time ran out and it was killed.
+    /// The exit status; `None` if the program was killed because its time was over.
     pub(crate) status: Option<ExitStatus>,
-    /// Both of its streams.
+    /// Standard output and standard error.
     pub(crate) output: String,
 }
 
 impl Ended {
-    /// Whether it ended by itself and without an error.
+    /// Returns true if the program ended by itself and without an error.
     pub(crate) fn success(&self) -> bool {
         self.status.is_some_and(|status| status.success())
     }
 }
 
-/// Ways to run a [`Command`] that the standard library lacks.
+/// Methods to run a [`Command`] that the standard library does not have.
 pub(crate) trait Run {
-    /// Adds the words of a line, split at spaces.
+    /// Adds the words of a line as arguments. The line is split at spaces.
     fn words(&mut self, line: &str) -> &mut Self;
 
-    /// Adds to a variable whose value is a list of flags, such as `RUSTFLAGS`.
+    /// Appends to an environment variable whose value is a list of flags, such as `RUSTFLAGS`.
     fn env_flags(&mut self, name: &str, flags: &str) -> &mut Self;
 
-    /// Runs it with this terminal as its own.
+    /// Runs the command on this terminal.
     fn open(&mut self) -> Outcome<()>;
 
-    /// Runs it and returns its standard output.
+    /// Runs the command and returns its standard output.
     fn read(&mut self) -> Outcome<String>;
 
-    /// Runs it and returns both of its streams; an error has them too.
+    /// Runs the command and returns both of its streams. An error contains them too.
     fn quiet(&mut self) -> Outcome<String>;
 
-    /// Runs a build: with its progress on a terminal, quietly anywhere else.
+    /// Runs a build. Shows its progress on a terminal, and is quiet otherwise.
     fn progress(&mut self) -> Outcome<()> {
         if io::stderr().is_terminal() { self.open() } else { self.quiet().map(drop) }
     }
 
-    /// Runs it and keeps both of its streams, however it ends. It is killed after `limit`; with
-    /// `echo` each line is printed too.
+    /// Runs the command and returns both of its streams, even if it fails. Kills it after `limit`.
+    /// With `echo`, also prints each line.
     fn collect(&mut self, limit: Option<Duration>, echo: bool) -> Outcome<Ended>;
 }
 
@@ -84,16 +84,19 @@ impl Run for Command {
 
     fn collect(&mut self, limit: Option<Duration>, echo: bool) -> Outcome<Ended> {
         let pipe = |e: io::Error| format!("cannot make a pipe: {e}");
+        // One pipe for both streams keeps the order of their lines.
         let (reader, writer) = io::pipe().map_err(pipe)?;
         self.stdin(Stdio::null()).stdout(writer.try_clone().map_err(pipe)?).stderr(writer);
         let started = self.spawn().map_err(|e| not_started(self, &e));
-        // The command holds the writing ends: as long as it does, the reader sees no end.
+        // The command owns the writing ends of the pipe. The reader sees no end while they are
+        // open.
         self.stdout(Stdio::null()).stderr(Stdio::null());
         let mut child = started?;
         let lines = lines_of(reader);
         let end = limit.map(|limit| Instant::now() + limit);
         let mut output = String::new();
         loop {
+            // Wait for the next line, at most until the limit.
             let left = end.map(|end| end.saturating_duration_since(Instant::now()));
             match lines.recv_timeout(left.unwrap_or(Duration::MAX)) {
                 Ok(line) => {
@@ -116,7 +119,7 @@ impl Run for Command {
     }
 }
 
-/// Does one part of a command and prints its name and its time on one line.
+/// Runs one part of a command, and prints its name and its time on one line.
 pub(crate) fn part<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     print!("  {name:<56} ");
     let _ = io::stdout().flush();
@@ -126,7 +129,7 @@ pub(crate) fn part<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<
     done
 }
 
-/// As [`part`], beside others: the line is printed at the end.
+/// Does the same as [`part`] beside other parts: prints the line at the end.
 pub(crate) fn part_beside<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     let start = Instant::now();
     let done = work();
@@ -147,7 +150,8 @@ fn failed(command: &Command, status: ExitStatus, output: &str) -> String {
     format!("{} failed ({status})\n{output}", shown(command)).trim_end().to_owned()
 }
 
-/// The command as a user would type it: its program without the folder, its arguments.
+/// Returns the command as a user would type it: the program without its directory, and the
+/// arguments.
 fn shown(command: &Command) -> String {
     let program = std::path::Path::new(command.get_program()).file_name();
     let words = program.into_iter().chain(command.get_args());
@@ -155,7 +159,7 @@ fn shown(command: &Command) -> String {
     format!("`{}`", words.join(" "))
 }
 
-/// The lines that come out of a pipe, read by a thread, so that waiting for one can have a limit.
+/// The lines of a pipe. A thread reads them, so that waiting for a line can have a limit.
 fn lines_of(reader: PipeReader) -> mpsc::Receiver<String> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {
@@ -198,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_program_that_hangs_is_killed_and_its_output_kept() {
-        // Without a status: it was killed, and did not end by itself.
+        // There is no status, because the program was killed.
         let limit = Some(Duration::from_secs(2));
         let ended = shell("echo before; exec sleep 600").collect(limit, false).unwrap();
         assert!(ended.status.is_none() && !ended.success());

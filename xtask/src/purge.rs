@@ -1,4 +1,5 @@
-//! `purge`: removes what builds and this project's own runs produced, nothing else; rebuilds.
+//! `purge`: removes the files of builds and of runs of this project, and nothing else. Then builds
+//! again.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,17 +14,18 @@ use crate::{Command, Outcome};
 pub(crate) const COMMAND: Command = Command {
     name: "purge",
     args: "[--dry-run]",
-    about: "remove what builds and runs of this project left, never a store of yours",
+    about: "remove the files of builds and runs of this project, never a store of yours",
     run,
 };
 
-/// The file by which a program of this project marks a folder that it made for a run.
+/// The file with which a program of this project marks a directory that it made for a run.
 const RUN_MARK: &str = ".codexdb-run";
 
-/// The file that cargo puts into every target folder.
+/// The file that cargo writes into every target directory.
 const CARGO_MARK: &str = "CACHEDIR.TAG";
 
-/// The folder inside a target folder that cargo gives to tests: what lies there, tests made.
+/// The directory inside a target directory that cargo gives to tests. All of its content was made
+/// by tests.
 const TESTS_OWN: &str = "tmp";
 
 fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
@@ -36,7 +38,7 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
     Ok(format!("{folders} folders"))
 }
 
-/// Removes, or only names, what was found below `root`.
+/// Removes the directories found below `root`, or only lists them.
 fn clear(root: &Path, dry: bool) -> Outcome<usize> {
     let found = findings(root)?;
     for folder in &found {
@@ -49,12 +51,14 @@ fn clear(root: &Path, dry: bool) -> Outcome<usize> {
     Ok(found.len())
 }
 
-/// The folders to remove. An error, and nothing removed, if one of them holds what is not ours.
+/// Returns the directories to remove. Returns an error, so that nothing is removed, if one of them
+/// contains files that are not from this project.
 fn findings(root: &Path) -> Outcome<Vec<PathBuf>> {
     let mut found = Vec::new();
     search(root, &mut found)?;
     found.sort();
     for folder in &found {
+        // Check all directories before any is removed.
         let tracked = git(root, "ls-files --").arg(folder).read()?;
         if let Some(file) = tracked.lines().next() {
             return Err(format!(
@@ -75,7 +79,7 @@ fn findings(root: &Path) -> Outcome<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Finds target folders and marked ones below `folder`, following no link.
+/// Finds target directories and marked directories below `folder`. Follows no link.
 fn search(folder: &Path, found: &mut Vec<PathBuf>) -> Outcome<()> {
     for path in entries(folder)? {
         let is_folder = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
@@ -93,7 +97,7 @@ fn search(folder: &Path, found: &mut Vec<PathBuf>) -> Outcome<()> {
     Ok(())
 }
 
-/// A database inside a build folder, outside what tests and marked runs made there.
+/// Finds a database in a build directory that was made neither by tests nor by marked runs.
 fn foreign(folder: &Path) -> Outcome<Option<PathBuf>> {
     if is_run(folder) {
         return Ok(None);
@@ -136,7 +140,8 @@ mod tests {
     use super::{clear, findings, fs, git};
     use crate::program::Run;
 
-    /// A repository with a tracked file, a user's store, a build folder and the folder of a run.
+    /// Creates a repository with a tracked file, a store of a user, a build directory and the
+    /// directory of a run.
     fn repository() -> TempDir {
         let root = tempfile::tempdir().unwrap();
         for file in ["src/a.rs", "app.db", "mine/app.db", "demo-run/.codexdb-run", "demo-run/s.db"]

@@ -1,4 +1,4 @@
-//! `soak`: the tests of one file under running seeds, for tests that draw at random.
+//! `soak`: runs the tests of one file with one seed after another, for tests that draw at random.
 
 use std::time::{Duration, Instant};
 
@@ -11,24 +11,24 @@ use crate::{Command, Outcome, free_word};
 pub(crate) const COMMAND: Command = Command {
     name: "soak",
     args: "TEST [--minutes M] [--seed N]",
-    about: "run the tests of the file TEST under one seed after another, and count what they did",
+    about: "run the tests of the file TEST under one seed after another, and add up their counts",
     run,
 };
 
-/// The test program of a package that has most files of its tests folder as modules.
+/// The test program that contains most test files of a package as modules.
 const ALL: &str = "it";
 
-/// What the user asked for.
+/// The arguments of the command.
 #[derive(Debug, PartialEq, Eq)]
 struct Asked {
-    /// The file of a tests folder, without `.rs`.
+    /// The name of a file in a `tests` directory, without `.rs`.
     test: String,
     minutes: u64,
     /// The first seed.
     seed: u64,
 }
 
-/// What all runs together have done.
+/// The totals of all runs.
 #[derive(Debug, Default)]
 struct Tally {
     runs: u64,
@@ -38,6 +38,7 @@ struct Tally {
 fn run(workspace: &Workspace, words: Arguments) -> Outcome {
     let asked = Asked::read(words)?;
     let members = workspace.members()?;
+    // The tests are a program of their own, or a module of the program that has most test files.
     let is_module = |package: &&Package| {
         let file = format!("{}/tests/{ALL}/{}.rs", package.name, asked.test);
         workspace.root.join(file).is_file()
@@ -53,6 +54,7 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
             ));
         }
     };
+    // Build before the clock starts.
     let build = format!("test --release --package {} --test {program}", package.name);
     workspace.cargo(&build).words("--no-run").progress()?;
     let end = Instant::now() + Duration::from_secs(60 * asked.minutes);
@@ -89,7 +91,7 @@ impl Asked {
 }
 
 impl Tally {
-    /// Adds up each number in the lines that the tests have printed, by the word behind it.
+    /// Adds up the numbers in the lines that the tests have printed, by the word after each number.
     fn add(&mut self, output: &str) {
         self.runs += 1;
         let of_runner = |line: &&str| line.starts_with("running ") || line.starts_with("test ");
@@ -97,7 +99,7 @@ impl Tally {
             let words: Vec<&str> = line.split_whitespace().collect();
             for pair in words.windows(2) {
                 let [number, word] = pair else { continue };
-                // The runner prints a point for each test, at times in front of a line.
+                // The runner prints a dot for each test, sometimes at the start of a line.
                 let Ok(number) = number.trim_start_matches('.').parse::<u64>() else { continue };
                 let word = word.trim_end_matches([',', ':', ';', '.']);
                 if !word.is_empty() && word.chars().all(char::is_alphabetic) {

@@ -1,4 +1,4 @@
-//! `demo` and the `performance-` commands: the programs of codex-bench.
+//! `demo` and the `performance-` commands: start the programs of codex-bench.
 
 use pico_args::Arguments;
 

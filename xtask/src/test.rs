@@ -1,4 +1,4 @@
-//! `test`: every test and every doctest, with nextest where it is installed.
+//! `test`: runs every test and every doctest, with nextest if it is installed.
 
 use pico_args::Arguments;
 
@@ -13,7 +13,7 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// How many tests ran.
+/// The number of tests that ran.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 struct Counts {
     passed: u64,
@@ -45,25 +45,26 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
     }
 }
 
-/// The feature by which a crate compares itself with another implementation, which may need a C
-/// compiler: on when packages are tested alone, as CI does, and off in the newcomer's first run.
+/// The feature with which a crate compares itself with another implementation, which may need a C
+/// compiler. It is enabled when packages are tested alone, as in CI, and disabled in the first run
+/// of a newcomer.
 const ORACLE: &str = "oracle";
 
-/// The variable by which the tests that sample their cases by default run each of them.
+/// The environment variable that makes tests run all of their cases, instead of a sample.
 const WHOLE: &str = "CODEX_WHOLE";
 
-/// What to test at a time.
+/// The packages of one test run.
 struct Scope {
-    /// All packages, or one with its features, in cargo's words.
+    /// All packages, or one package with its features, as arguments of cargo.
     cargo: String,
-    /// Whether each case runs of the tests that sample them otherwise.
+    /// Whether tests run all of their cases, instead of a sample.
     is_whole: bool,
-    /// Whether it has a library, and so may have doctests.
+    /// Whether there is a library, which may have doctests.
     has_lib: bool,
 }
 
 impl Scope {
-    /// Tells the tests whether to look at samples of their cases or at each.
+    /// Tells the tests whether to run a sample of their cases or all of them.
     fn sample(&self, cargo: &mut std::process::Command) {
         if self.is_whole {
             cargo.env(WHOLE, "1");
@@ -73,7 +74,7 @@ impl Scope {
 
 type Runner = fn(&Workspace, &Scope, Option<&str>) -> Outcome<(Counts, bool)>;
 
-/// All packages together, or each with the features that it has by itself.
+/// Returns one run of all packages together, or one run for each package with its own features.
 fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<Scope>> {
     if !alone {
         return Ok(vec![Scope { cargo: "--workspace".to_owned(), is_whole: false, has_lib: true }]);
@@ -89,7 +90,7 @@ fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<Scope>> {
 
 fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
     let ended = if workspace.has("nextest") {
-        // Not the examples, which `check` compiles.
+        // Examples are left out, because `check` compiles them.
         workspace.cargo("nextest run --no-run --tests").words(&scope.cargo).progress()?;
         let mut cargo = workspace.cargo("nextest run --tests --cargo-quiet --no-tests pass");
         cargo.words("--no-fail-fast --status-level slow --final-status-level fail");
@@ -119,12 +120,12 @@ fn doctests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome
 }
 
 impl Counts {
-    /// Reads the closing lines of nextest (`Summary [..] 3 tests run: 2 passed, 1 failed`) and of
-    /// cargo's own runner (`test result: ok. 3 passed; 0 failed; ..`).
+    /// Reads the last lines of nextest (`Summary [..] 3 tests run: 2 passed, 1 failed`) and of the
+    /// runner of cargo (`test result: ok. 3 passed; 0 failed; ..`).
     fn of(output: &str) -> Self {
         let mut counts = Self::default();
         let lines = || output.lines().map(str::trim_start);
-        // nextest shows what a failed test has printed, its `test result:` too.
+        // nextest also prints the output of a failed test, including its `test result:` line.
         let by_nextest = lines().any(|line| line.starts_with("Summary ["));
         let closing = if by_nextest { "Summary [" } else { "test result: " };
         for line in lines() {

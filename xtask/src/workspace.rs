@@ -1,4 +1,4 @@
-//! The workspace as cargo sees it: its root, its packages, their edges, targets and features.
+//! The workspace as cargo describes it: its root, packages, dependencies, targets and features.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,43 +9,43 @@ use tinyjson::JsonValue as Json;
 use crate::Outcome;
 use crate::program::Run;
 
-/// The workspace that this program belongs to.
+/// The workspace to which this program belongs.
 #[derive(Debug)]
 pub(crate) struct Workspace {
-    /// The folder with the `Cargo.toml` of all.
+    /// The directory with the `Cargo.toml` of the workspace.
     pub(crate) root: PathBuf,
 }
 
-/// One package, of the workspace or from outside.
+/// A package of the workspace, or an external one.
 #[derive(Debug, Default)]
 pub(crate) struct Package {
-    /// Its name.
+    /// The name of the package.
     pub(crate) name: String,
-    /// Its version.
+    /// The version of the package.
     pub(crate) version: String,
-    /// Its licence expression.
+    /// The licence expression of the package.
     pub(crate) license: Option<String>,
-    /// What it depends on directly: a name, and `normal`, `dev` or `build`.
+    /// The direct dependencies: a name, and `normal`, `dev` or `build`.
     pub(crate) dependencies: Vec<(String, String)>,
-    /// Its programs, tests and libraries.
+    /// The programs, tests and libraries of the package.
     pub(crate) targets: Vec<Target>,
-    /// Its features, and what each turns on.
+    /// The features, with the features that each enables.
     pub(crate) features: BTreeMap<String, Vec<String>>,
 }
 
-/// One thing that cargo builds of a package.
+/// A target that cargo builds from a package.
 #[derive(Debug)]
 pub(crate) struct Target {
     /// `lib`, `bin`, `test`, `bench`, ...
     pub(crate) kind: String,
-    /// Its name.
+    /// The name of the target.
     pub(crate) name: String,
-    /// The features without which cargo does not build it.
+    /// The features that cargo requires to build it.
     pub(crate) features: Vec<String>,
 }
 
 impl Workspace {
-    /// Finds the workspace, asking cargo's environment first.
+    /// Finds the workspace. Reads the environment that cargo sets first.
     pub(crate) fn find() -> Outcome<Self> {
         let own = std::env::var("CARGO_MANIFEST_DIR")
             .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
@@ -56,29 +56,30 @@ impl Workspace {
         Err(format!("{} has no Cargo.toml: run `cargo xtask` in the repository", root.display()))
     }
 
-    /// The cargo that started this program, in the root, with the words of a line.
+    /// Returns a command of the cargo that started this program, in the root, with the words of
+    /// `line` as arguments.
     pub(crate) fn cargo(&self, words: &str) -> Command {
         let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.current_dir(&self.root).words(words);
         cargo
     }
 
-    /// Whether cargo has this subcommand (`fmt`, `clippy`, `nextest`, ...).
+    /// Returns true if cargo has this subcommand (`fmt`, `clippy`, `nextest`, ...).
     pub(crate) fn has(&self, subcommand: &str) -> bool {
         self.cargo(subcommand).words("--version").quiet().is_ok()
     }
 
-    /// The packages of the workspace.
+    /// Returns the packages of the workspace.
     pub(crate) fn members(&self) -> Outcome<Vec<Package>> {
         packages(&self.cargo("metadata --format-version 1 --no-deps").read()?)
     }
 
-    /// The packages of the workspace and everything below them, for every platform.
+    /// Returns the packages of the workspace and all their dependencies, for every platform.
     pub(crate) fn all_packages(&self) -> Outcome<Vec<Package>> {
         packages(&self.cargo("metadata --format-version 1 --locked").read()?)
     }
 
-    /// The folder that cargo builds into.
+    /// Returns the target directory of cargo.
     pub(crate) fn target(&self) -> Outcome<PathBuf> {
         let text = self.cargo("metadata --format-version 1 --no-deps").read()?;
         let target = text_of(field(&json(&text)?, "target_directory"));
@@ -88,7 +89,8 @@ impl Workspace {
         Ok(target.into())
     }
 
-    /// The files of the repository, also those not added yet: paths with `/`, sorted.
+    /// Returns the files of the repository, including those that are not added yet: sorted paths
+    /// with `/`.
     pub(crate) fn files(&self) -> Outcome<Vec<String>> {
         let list = "ls-files -z --cached --others --exclude-standard --deduplicate";
         let text = Command::new("git").words(list).current_dir(&self.root).read();
@@ -101,28 +103,28 @@ impl Workspace {
 }
 
 impl Package {
-    /// Whether it has a target of this kind and name.
+    /// Returns true if the package has a target of this kind and name.
     pub(crate) fn has_target(&self, kind: &str, name: &str) -> bool {
         self.targets.iter().any(|target| target.kind == kind && target.name == name)
     }
 
-    /// Whether it has a library.
+    /// Returns true if the package has a library.
     pub(crate) fn has_lib(&self) -> bool {
         self.targets.iter().any(|target| target.kind == "lib")
     }
 
-    /// The names of its features, but for `default`.
+    /// Returns the names of the features, except `default`.
     pub(crate) fn feature_names(&self) -> Vec<&str> {
         self.features.keys().map(String::as_str).filter(|name| *name != "default").collect()
     }
 }
 
-/// Reads what cargo printed.
+/// Parses the output of cargo.
 pub(crate) fn json(text: &str) -> Outcome<Json> {
     text.parse().map_err(|e| format!("cannot read the JSON that cargo printed: {e}"))
 }
 
-/// The field of an object; null if there is none.
+/// Returns a field of an object, or null if there is none.
 pub(crate) fn field<'a>(value: &'a Json, name: &str) -> &'a Json {
     match value {
         Json::Object(fields) => fields.get(name).unwrap_or(&Json::Null),
@@ -130,12 +132,12 @@ pub(crate) fn field<'a>(value: &'a Json, name: &str) -> &'a Json {
     }
 }
 
-/// The text of a string; empty for anything else.
+/// Returns the text of a string, or an empty text for any other value.
 pub(crate) fn text_of(value: &Json) -> String {
     value.get().cloned().unwrap_or_default()
 }
 
-/// The texts of a list of strings; none for anything else.
+/// Returns the texts of a list of strings, or an empty list for any other value.
 pub(crate) fn texts_of(value: &Json) -> Vec<String> {
     items(value).iter().map(text_of).collect()
 }

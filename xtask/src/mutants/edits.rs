@@ -1,24 +1,24 @@
-//! What each mutant changes in the sources, as `edits.txt` lists it.
+//! The changes of each mutant to the sources, from `edits.txt`.
 
 use std::sync::LazyLock;
 
-/// Lines of one source, and what stands in their place where the mutant runs.
+/// Lines of one source file, and the lines that replace them in the mutant.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Edit {
     pub(crate) mutant: &'static str,
     /// The path from the root, with `/`.
     pub(crate) file: &'static str,
-    /// Without indentation, like `replacement`.
+    /// The lines to replace, without indentation, like `replacement`.
     pub(crate) found: Vec<&'static str>,
     replacement: Vec<&'static str>,
 }
 
-/// Every edit, in the order in which they are made.
+/// Every edit, in the order of application.
 pub(crate) static EDITS: LazyLock<Vec<Edit>> =
     LazyLock::new(|| Edit::list(include_str!("edits.txt")));
 
 impl Edit {
-    /// The edits of a list such as `edits.txt`.
+    /// Parses a list of edits such as `edits.txt`.
     pub(crate) fn list(text: &'static str) -> Vec<Self> {
         let mut edits = Vec::<Edit>::new();
         for line in text.lines() {
@@ -43,14 +43,14 @@ impl Edit {
         edits
     }
 
-    /// How often its lines stand in `text`, in any indentation.
+    /// Returns the number of places at which `text` contains the lines, with any indentation.
     pub(crate) fn count(&self, text: &str) -> usize {
         let lines: Vec<&str> = text.lines().map(str::trim).collect();
         lines.windows(self.found.len().max(1)).filter(|lines| *lines == self.found).count()
     }
 
-    /// `text` with the replacement, which takes effect while this mutant is the chosen one; `None`
-    /// if its lines do not stand there exactly once.
+    /// Returns `text` with the replacement, which is active only while this mutant is selected.
+    /// Returns `None` if `text` does not contain the lines exactly once.
     pub(super) fn apply(&self, text: &str) -> Option<String> {
         if self.count(text) != 1 {
             return None;

@@ -1,4 +1,5 @@
-//! `mutants`: production code broken on purpose, which a test must notice and name.
+//! `mutants`: breaks production code on purpose, and checks that a test fails for the expected
+//! reason.
 
 mod edits;
 mod table;
@@ -28,13 +29,14 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// How many mutants are run beside each other: some wait more than they work.
+/// The number of mutants that run at the same time. Some of them wait more than they compute.
 const BESIDE: usize = 3;
 
-/// A test that takes longer than this hangs.
+/// The time after which a test is regarded as hanging.
 const LIMIT: Duration = Duration::from_mins(4);
 
-/// As [`LIMIT`], for the mutants that make a test hang: unbroken, it takes less than a second.
+/// The same limit for mutants that make a test hang. Without the mutant, the test takes less than a
+/// second.
 const HANGS: Duration = Duration::from_secs(30);
 
 fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
@@ -65,7 +67,7 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
     Err(format!("not caught as expected: {}", survivors.join(", ")))
 }
 
-/// Runs the tests of each mutant, some beside each other, and returns which are not caught.
+/// Runs the tests of each mutant, some at the same time. Returns the mutants that no test caught.
 fn survivors<'a>(workspace: &Workspace, programs: &Programs, chosen: &'a [Mutant]) -> Vec<&'a str> {
     let (next, survivors) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
@@ -82,7 +84,7 @@ fn survivors<'a>(workspace: &Workspace, programs: &Programs, chosen: &'a [Mutant
     survivors.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The first mutant of each set of tests.
+/// Returns the first mutant of each set of tests.
 fn without_repetition(mutants: &[Mutant]) -> Vec<&Mutant> {
     let mut seen = Vec::new();
     let new = |m: &&Mutant| {
@@ -99,32 +101,36 @@ fn passes_unbroken(workspace: &Workspace, programs: &Programs, mutant: &Mutant) 
     if !ended.success() {
         return Err(format!("the tests fail without any mutant:\n{}", ended.output));
     }
+    // A filter that matches no test would make the mutant pass for a survivor.
     if ended.output.contains("running 0 tests") {
         return Err(format!("no test matches {}", mutant.where_caught()));
     }
     Ok(())
 }
 
-/// Runs the tests of the mutant: they must fail, and say why.
+/// Runs the tests of the mutant. They must fail with the expected output.
 fn catch(workspace: &Workspace, programs: &Programs, mutant: &Mutant) -> Outcome<()> {
     let mut program = mutant.program(workspace, programs)?;
     let limit = if mutant.hangs { HANGS } else { LIMIT };
     let ended = program.env(tree::CHOSEN, mutant.name).collect(Some(limit), false)?;
     let output = tail(&ended.output);
     let place = mutant.where_caught();
+    // The tests passed, so the mutant survived.
     if ended.success() {
         let results =
             output.lines().rfind(|line| line.starts_with("test result")).unwrap_or_default();
         return Err(format!("{} survived: {place}: {results}", mutant.name));
     }
+    // The tests were killed. That counts only for a mutant that is expected to hang.
     if ended.status.is_none() && !mutant.hangs {
         let seconds = limit.as_secs();
         return Err(format!("{}: {place} still ran after {seconds} s\n{output}", mutant.name));
     }
+    // The tests failed. Their output must show the expected reason.
     match mutant.words.iter().find(|word| !ended.output.contains(**word)) {
         None => Ok(()),
         Some(missing) => Err(format!(
-            "{}: {place} failed, but not for the reason meant: no {missing:?} in\n{output}",
+            "{}: {place} failed, but not for the expected reason: no {missing:?} in\n{output}",
             mutant.name
         )),
     }
@@ -144,7 +150,7 @@ impl Mutant {
         format!("{}, {program}, {tests}", self.package)
     }
 
-    /// Its tests, to be run.
+    /// Returns the command that runs its tests.
     fn program(&self, workspace: &Workspace, programs: &Programs) -> Outcome<process::Command> {
         let program = programs.get(&(self.package.to_owned(), self.program.to_owned()));
         let program = program.ok_or_else(|| format!("{} was not built", self.where_caught()))?;

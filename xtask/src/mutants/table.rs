@@ -1,8 +1,8 @@
-//! Every mutant, the tests that must catch it, and the words by which they must say so.
+//! The table of all mutants, with the tests that must catch each, and the expected output.
 
 use crate::loom;
 
-/// Every mutant. What each changes stands in `edits.txt`.
+/// Every mutant. `edits.txt` contains the changes of each.
 pub(crate) const MUTANTS: &[Mutant] = &[
     // The commit path.
     modelled("lock_order", "", &["deadlock"]),
@@ -299,7 +299,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     ),
 ];
 
-/// Production code that is broken on purpose, and the tests that must catch it.
+/// A deliberate fault in production code, and the tests that must catch it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Mutant {
     /// The name in `edits.txt`.
@@ -308,17 +308,18 @@ pub(crate) struct Mutant {
     pub(super) package: &'static str,
     /// The test program, or "" for the tests inside the library.
     pub(super) program: &'static str,
-    /// The tests to run: those whose name contains this; all if empty.
+    /// The tests to run: those whose names contain this text, or all if it is empty.
     pub(super) tests: &'static str,
-    /// Whether it is built with `--cfg loom`.
+    /// Whether the mutant is built with `--cfg loom`.
     pub(super) loom: bool,
-    /// Whether the test waits for ever for what the mutant prevents.
+    /// Whether the test hangs, because it waits for an event that the mutant prevents.
     pub(super) hangs: bool,
-    /// All of these must stand in the output, so that the test failed for the reason meant.
+    /// Texts that must all occur in the output, to show that the test failed for the expected
+    /// reason.
     pub(super) words: &'static [&'static str],
 }
 
-/// A mutant of the commit path that the models of codex-core catch.
+/// Returns a mutant of the commit path that the models of codex-core catch.
 const fn modelled(
     name: &'static str,
     tests: &'static str,
@@ -328,7 +329,7 @@ const fn modelled(
     Mutant { name, package, program, tests, loom: true, hangs: false, words }
 }
 
-/// A mutant that ordinary tests catch.
+/// Returns a mutant that ordinary tests catch.
 const fn tested(
     name: &'static str,
     [package, program, tests]: [&'static str; 3],
@@ -337,8 +338,8 @@ const fn tested(
     Mutant { name, package, program, tests, loom: false, hangs: false, words }
 }
 
-/// A mutant that makes one ordinary test wait for ever.
+/// Returns a mutant that makes one ordinary test hang.
 const fn hanging(name: &'static str, place: [&'static str; 3]) -> Mutant {
-    // The words with which the program begins: it has that test.
+    // The first words of the program's output, which show that the program has the test.
     Mutant { hangs: true, ..tested(name, place, &["running 1 test\n"]) }
 }

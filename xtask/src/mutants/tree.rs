@@ -1,4 +1,5 @@
-//! The scratch copy of the workspace in which all mutants stand, and the programs built in it.
+//! The scratch copy of the workspace that contains all mutants, and the programs that are built in
+//! it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,10 +11,11 @@ use crate::program::Run;
 use crate::workspace::{Workspace, field, json, text_of, texts_of};
 use crate::{Outcome, loom};
 
-/// The variable that names the mutant that runs.
+/// The environment variable that selects the active mutant.
 pub(super) const CHOSEN: &str = "CODEX_MUTANT";
 
-/// What each library of the copy has in addition: whether a mutant is the one that runs.
+/// The code that each library of the copy has in addition. It tells whether a mutant is the active
+/// one.
 const SWITCH: &str = r#"
 #[allow(dead_code, clippy::all, missing_docs)]
 fn mutant(name: &str) -> bool {
@@ -23,22 +25,22 @@ fn mutant(name: &str) -> bool {
 }
 "#;
 
-/// The copy, with every mutant in it; none runs until its name is chosen.
+/// The copy with all mutants. None is active until its name is selected.
 #[derive(Debug)]
 pub(super) struct Tree {
     copy: Workspace,
     target: PathBuf,
 }
 
-/// The test programs that were built, by package and name ("" for a library's own tests).
+/// The test programs, by package and name ("" for the tests inside a library).
 pub(super) type Programs = BTreeMap<(String, String), PathBuf>;
 
 impl Tree {
-    /// Copies what git knows of the workspace and makes every edit. Files that are right already
-    /// stay untouched, so that cargo builds no more than it must.
+    /// Copies the files that git knows in the workspace, and makes every edit. Does not write files
+    /// that are already right, so that cargo builds only what has changed.
     pub(super) fn make(workspace: &Workspace) -> Outcome<Self> {
-        // A target folder of its own: cargo takes what it built of the copy for what it would build
-        // of the workspace, and would then run the workspace's tests as they were at that time.
+        // The copy needs its own target directory. Otherwise cargo would use the programs of the
+        // copy for the workspace, and would run outdated tests of the workspace.
         let target = workspace.target()?.join("mutants");
         let root = target.join("copy");
         let files = workspace.files()?;
@@ -46,6 +48,7 @@ impl Tree {
         for file in &files {
             let from = workspace.root.join(file);
             let bytes = fs::read(&from).map_err(|e| format!("{}: {e}", from.display()))?;
+            // A Rust file gets its edits.
             let bytes = if Path::new(file).extension().is_some_and(|ext| ext == "rs") {
                 mutated(file, String::from_utf8_lossy(&bytes).into_owned())?.into_bytes()
             } else {
@@ -65,7 +68,7 @@ impl Tree {
     }
 
     /// Builds the programs that catch these mutants: all that run without loom, or all that run
-    /// under it.
+    /// with it.
     pub(super) fn build(&self, mutants: &[Mutant]) -> Outcome<Programs> {
         let mut programs = Programs::new();
         for with_loom in [false, true] {
@@ -88,6 +91,8 @@ impl Tree {
         programs: &mut Programs,
     ) -> Outcome<()> {
         let words = "test --no-run --quiet --message-format json-render-diagnostics --package";
+        // The builds with and without loom have a target directory each, so that neither replaces
+        // the other.
         let (mut cargo, target) = if with_loom {
             (loom::cargo(&self.copy, words)?, self.target.join("loom"))
         } else {
@@ -114,7 +119,7 @@ impl Tree {
     }
 }
 
-/// The text of `file` with every edit that concerns it.
+/// Returns the text of `file` with all of its edits.
 fn mutated(file: &str, mut text: String) -> Outcome<String> {
     for edit in EDITS.iter().filter(|edit| edit.file == file) {
         let edited = edit.apply(&text).ok_or_else(|| {
@@ -128,7 +133,7 @@ fn mutated(file: &str, mut text: String) -> Outcome<String> {
     Ok(text)
 }
 
-/// Removes what an earlier copy had and the workspace has no more.
+/// Removes files of an earlier copy that the workspace does not have any more.
 fn remove_others(root: &Path, folder: &Path, files: &BTreeSet<PathBuf>) -> Outcome<()> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(()) };
     for entry in entries.flatten() {
@@ -142,7 +147,8 @@ fn remove_others(root: &Path, folder: &Path, files: &BTreeSet<PathBuf>) -> Outco
     Ok(())
 }
 
-/// Kind, name and path of the test programs among cargo's messages, one JSON object a line.
+/// Returns kind, name and path of the test programs in the messages of cargo, which are one JSON
+/// object per line.
 fn executables(messages: &str) -> Vec<(String, String, PathBuf)> {
     let built = |line| {
         let message = json(line).ok()?;

@@ -1,4 +1,5 @@
-//! Rules between sources, documents and xtask: mutants, commands, and tests named in documents.
+//! Rules that connect sources, documents and xtask: about mutants, commands, and tests that
+//! documents name.
 
 use super::source::Source;
 use super::{File, Finding};
@@ -15,7 +16,7 @@ pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// The lines that a mutant changes stand exactly once in their source: code that moves on takes its
+/// The source must contain the lines of each mutant exactly once, so that code that moves takes its
 /// mutants along.
 pub(super) fn mutants(sources: &[Source], edits: &[Edit]) -> Vec<Finding> {
     let finding = |edit: &Edit| {
@@ -30,7 +31,7 @@ pub(super) fn mutants(sources: &[Source], edits: &[Edit]) -> Vec<Finding> {
     edits.iter().filter_map(finding).collect()
 }
 
-/// Each `cargo xtask X` of a document is a command.
+/// Each `cargo xtask X` in a document must be a command.
 fn commands(file: &File) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (number, line) in (1..).zip(file.text().unwrap_or_default().lines()) {
@@ -47,8 +48,8 @@ fn commands(file: &File) -> Vec<Finding> {
     findings
 }
 
-/// Each `some_test_name` in a table of a document is a function of the sources, and each `name` in
-/// a column `mutants` is a mutant: nothing holds a promise whose test was renamed away.
+/// Each `some_test_name` in a table of a document must be a function of the sources, and each
+/// `name` in a column `mutants` must be a mutant. A promise whose test was renamed is not tested.
 fn tables(file: &File, sources: &[Source], mutants: &[&str]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut column = None;
@@ -76,8 +77,9 @@ fn tables(file: &File, sources: &[Source], mutants: &[&str]) -> Vec<Finding> {
     findings
 }
 
-/// Each promise of the README is the first cell of a row of TESTING.md that names a test, and each
-/// such row repeats a promise: a promise that is changed needs another look at its tests.
+/// Each promise of the README must be the first cell of a row of TESTING.md that names a test, and
+/// each such row must repeat a promise. After a promise has changed, its tests must be checked
+/// again.
 pub(super) fn promises(files: &[File], sources: &[Source]) -> Vec<Finding> {
     let text = |path: &str| {
         let file = files.iter().find(|file| file.path == path);
@@ -86,6 +88,7 @@ pub(super) fn promises(files: &[File], sources: &[Source]) -> Vec<Finding> {
     let made = promises_of(text("README.md"));
     let mut findings = Vec::new();
     let mut held = Vec::new();
+    // Each row of the table must name a test that exists.
     let rows = text(TESTING).lines().skip_while(|line| !line.starts_with(PROMISES_HEAD));
     for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
         let (promise, tests) = row.trim_matches('|').split_once(" | ").unwrap_or((row, ""));
@@ -95,6 +98,7 @@ pub(super) fn promises(files: &[File], sources: &[Source]) -> Vec<Finding> {
         }
         held.push(promise.trim().to_owned());
     }
+    // Compare both lists of promises, in both directions.
     let missing = made.iter().filter(|promise| !held.contains(promise));
     findings.extend(missing.map(|promise| {
         Finding::new("README.md", 0, format!("{TESTING} has no row for the promise: {promise}"))
@@ -106,8 +110,8 @@ pub(super) fn promises(files: &[File], sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// The promises of a README: each cell of the table of its section, as `row, column: cell`, and
-/// each part of its list, which end in semicolons.
+/// Returns the promises of a README: each cell of the table of its section, as `row, column: cell`,
+/// and each part of its list, separated by semicolons.
 fn promises_of(readme: &str) -> Vec<String> {
     let section = readme.lines().skip_while(|line| *line != "## Promises").skip(1);
     let (mut promises, mut columns, mut list) = (Vec::new(), Vec::new(), String::new());
@@ -133,7 +137,7 @@ fn promises_of(readme: &str) -> Vec<String> {
     promises
 }
 
-/// Whether `code` has the form of a test's name, and no function has it.
+/// Returns true if `code` has the form of a test name, and no function has that name.
 fn lacks_test(code: &str, sources: &[Source]) -> bool {
     const UNDERSCORES_OF_A_SENTENCE: usize = 3;
     let name = code.rsplit("::").next().unwrap_or_default();
@@ -148,9 +152,9 @@ fn has_function(name: &str, sources: &[Source]) -> bool {
 
 /// The document that names the tests.
 const TESTING: &str = "docs/TESTING.md";
-/// How the table of promises and their tests begins there.
+/// The beginning of the table of promises and their tests in it.
 const PROMISES_HEAD: &str = "| promise of the README |";
-/// The columns of the README's table that say which files a form has.
+/// The columns of the table in the README that list the files of each form.
 const COLUMNS_BEFORE_PROMISES: usize = 2;
-/// Where the edits of all mutants stand.
+/// The file with the edits of all mutants.
 const LIST: &str = "xtask/src/mutants/edits.txt";

@@ -1,4 +1,5 @@
-//! The format's document carries the hash of the code that defines it; golden files never change.
+//! The document of the file format contains a hash of the code that defines the format. Golden
+//! files never change.
 
 use std::fmt::Write as _;
 
@@ -7,10 +8,10 @@ use super::{File, Finding};
 use crate::Outcome;
 use crate::workspace::Workspace;
 
-/// The document, which has a line `sources: HASH`.
+/// The document, which contains a line `sources: HASH`.
 const DOCUMENT: &str = "docs/FORMAT.md";
 
-/// The sources that decide what bytes mean.
+/// The sources that define the meaning of bytes.
 pub(super) const SOURCES: &[&str] = &[
     "codex-storage/src/names.rs",
     "codex-storage/src/header.rs",
@@ -28,7 +29,7 @@ pub(super) const SOURCES: &[&str] = &[
     "codex-crypto/src/epoch.rs",
 ];
 
-/// The files of format version 1, and the list of their hashes among them.
+/// The golden files of format version 1, and the list of their hashes.
 const GOLDEN: &str = "codex-storage/testdata/v1/";
 const GOLDEN_LIST: &str = "codex-storage/testdata/v1/FNV";
 
@@ -42,7 +43,7 @@ pub(super) fn check(files: &[File], sources: &[Source]) -> Vec<Finding> {
 
 fn document(files: &[File], sources: &[Source]) -> Option<Finding> {
     let hash = hash_of_sources(sources)?;
-    // A source that was moved or removed would otherwise no longer be watched.
+    // A source that was moved or removed would no longer be part of the hash.
     if let Some(lost) = SOURCES.iter().find(|path| !sources.iter().any(|s| s.path == **path)) {
         return Some(Finding::new(
             lost,
@@ -74,7 +75,7 @@ fn golden(files: &[File]) -> Vec<Finding> {
         let text = match recorded {
             None => format!("not in {GOLDEN_LIST}: `cargo xtask tidy --bless-golden` adds it"),
             Some((hash, _)) if hash != fnv(&file.bytes) => {
-                "changed: a version-1 file stays readable for ever, so it is never made anew"
+                "changed: a version-1 file stays readable for ever, so it is never made again"
                     .to_owned()
             }
             Some(_) => continue,
@@ -113,7 +114,7 @@ pub(super) fn bless_sources(workspace: &Workspace, files: &[File]) -> Outcome<()
     write(workspace, DOCUMENT, &(lines.join("\n") + "\n"))
 }
 
-/// Adds new golden files to the list; what it already says stays.
+/// Adds new golden files to the list. Existing lines stay unchanged.
 pub(super) fn bless_golden(workspace: &Workspace, files: &[File]) -> Outcome<()> {
     let list = files.iter().find(|file| file.path == GOLDEN_LIST).and_then(File::text);
     let mut text = list.unwrap_or_default().to_owned();
@@ -138,7 +139,7 @@ fn entry(line: &str) -> Option<(&str, &str)> {
     line.split_once("  ")
 }
 
-/// One hash over what the sources mean: comments, layout and tests may change freely.
+/// Returns one hash over the meaning of the sources. Comments, layout and tests may change.
 fn hash_of_sources(sources: &[Source]) -> Option<String> {
     let mut all = String::new();
     for path in SOURCES {
@@ -149,7 +150,7 @@ fn hash_of_sources(sources: &[Source]) -> Option<String> {
     (!all.is_empty()).then(|| fnv(all.as_bytes()))
 }
 
-/// FNV-1a with 64 bits, in hex: against accidents, not against forgers.
+/// Returns the 64-bit FNV-1a hash in hex. It detects accidental changes, not forgeries.
 fn fnv(bytes: &[u8]) -> String {
     const BASIS: u64 = 0xCBF2_9CE4_8422_2325;
     const PRIME: u64 = 0x0100_0000_01B3;

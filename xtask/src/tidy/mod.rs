@@ -1,4 +1,5 @@
-//! `tidy`: what compilers and lints do not see: sizes, seams, the tree, documents, mutants.
+//! `tidy`: checks rules that compilers and lints cannot check: sizes, seams, the tree, documents,
+//! mutants.
 
 mod documents;
 mod format;
@@ -24,22 +25,22 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// More findings than this have one cause.
+/// The maximum number of findings to print. More than these have one cause.
 const SHOWN_MAX: usize = 100;
 
 /// A file of the repository.
 #[derive(Debug)]
 struct File {
-    /// Its path from the root, with `/`.
+    /// The path from the root, with `/`.
     path: String,
     bytes: Vec<u8>,
 }
 
-/// A place that breaks a rule.
+/// A place that violates a rule.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
     path: String,
-    /// Counted from 1; 0 for the file as a whole.
+    /// The line number, from 1; 0 for the whole file.
     line: usize,
     text: String,
 }
@@ -78,7 +79,7 @@ fn read(workspace: &Workspace) -> Outcome<Vec<File>> {
     workspace.files()?.into_iter().map(file).collect()
 }
 
-/// Every rule on every file.
+/// Applies every rule to every file.
 fn check(files: &[File]) -> Vec<Finding> {
     let sources: Vec<Source> = files.iter().filter_map(Source::of).collect();
     let mut findings = tree::check(files);
@@ -96,7 +97,7 @@ impl File {
         self.path.rsplit_once('.').is_some_and(|(_, found)| found == extension)
     }
 
-    /// Its text, unless it is binary.
+    /// Returns the text of the file, unless it is binary.
     fn text(&self) -> Option<&str> {
         std::str::from_utf8(&self.bytes).ok()
     }

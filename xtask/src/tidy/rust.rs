@@ -1,4 +1,4 @@
-//! Rules on one Rust file: how it opens, its size, its functions, its lines.
+//! Rules for one Rust file: its first line, its size, its functions, its lines.
 
 use super::Finding;
 use super::source::{Source, end_of_item};
@@ -20,7 +20,7 @@ fn opening(source: &Source) -> Option<Finding> {
     let first = source.text.lines().next().unwrap_or_default();
     let says = first.strip_prefix("//!").is_some_and(|rest| !rest.trim().is_empty());
     (!says)
-        .then(|| Finding::new(source.path, 1, "open with `//!` and one sentence of what it is for"))
+        .then(|| Finding::new(source.path, 1, "open with `//!` and one sentence about its purpose"))
 }
 
 fn size(source: &Source) -> Option<Finding> {
@@ -30,7 +30,8 @@ fn size(source: &Source) -> Option<Finding> {
     (lines > FILE_LINES_MAX).then(|| Finding::new(source.path, 0, text))
 }
 
-/// Clippy's `too_many_lines` leaves out comments and the signature, and so allows more than this.
+/// Checks the length of functions. `too_many_lines` of clippy ignores comments and the signature,
+/// and so allows longer functions.
 fn functions(source: &Source) -> Vec<Finding> {
     let lines: Vec<&str> = source.text.lines().collect();
     let starts = lines.iter().enumerate().filter(|(_, line)| is_function(line));
@@ -42,7 +43,7 @@ fn functions(source: &Source) -> Vec<Finding> {
     long.collect()
 }
 
-/// Whether a function with a name begins on this line.
+/// Returns true if a named function begins on this line.
 fn is_function(line: &str) -> bool {
     let before = line.trim_start().split("fn ").next().unwrap_or_default();
     let is_qualifier = |word: &str| {
@@ -55,7 +56,7 @@ fn lines(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (number, line) in (1..).zip(source.text.lines()) {
         let columns = line.chars().count();
-        // An address cannot be broken.
+        // A web address cannot be broken.
         if columns > COLUMNS_MAX && !line.contains("://") {
             let text = format!("{columns} columns, at most {COLUMNS_MAX}");
             findings.push(Finding::new(source.path, number, text));

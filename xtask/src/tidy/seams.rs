@@ -1,16 +1,16 @@
-//! The seams: one module for the disk, one for locks, threads and channels.
+//! The seams: one module for the disk, and one for locks, threads and channels.
 //!
-//! Clippy's lists in `clippy.toml` ban types and functions however they are imported. These rules
-//! hold the rest: whole modules and crates, what `sync.rs` passes on as it is, and the places at
-//! which clippy's bans may be lifted.
+//! The lists in `clippy.toml` forbid types and functions under any import. These rules forbid the
+//! rest: whole modules and crates, the items that `sync.rs` re-exports unchanged, and the places at
+//! which the lists of clippy may be disabled.
 
 use super::Finding;
 use super::source::Source;
 
-/// Words that only some files may have.
+/// Words that only some files may contain.
 struct Seam {
     words: &'static [&'static str],
-    /// Beginnings of the paths that the rule is for.
+    /// The beginnings of the paths to which the rule applies.
     files: &'static [&'static str],
     allowed: fn(&str) -> bool,
     instead: &'static str,
@@ -32,7 +32,7 @@ const SEAMS: &[Seam] = &[
     Seam {
         words: &["std::sync::atomic"],
         files: MODELLED,
-        // Under the models a call to the disk is one step.
+        // In the models, a call to the disk is one step.
         allowed: |path| is_sync(path) || path.starts_with(VFS),
         instead: "take atomics from sync.rs, so that the model checker sees them",
     },

@@ -1,7 +1,7 @@
-//! A Rust source as the rules see it: its lines, and which of them belong to tests.
+//! A Rust source for the rules: its lines, and which of them belong to tests.
 //!
-//! There is no parser: `check` holds the sources to the layout of rustfmt, by which an item ends at
-//! the first line that has the indentation of its first line and ends in `}`, `;` or `,`.
+//! There is no parser. `check` enforces the layout of rustfmt, in which an item ends at the first
+//! line that has the indentation of its first line and ends in `}`, `;` or `,`.
 
 use super::File;
 
@@ -15,7 +15,7 @@ pub(super) struct Source<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// The file as Rust source, if it is one.
+    /// Returns the file as a Rust source, if it is one.
     pub(super) fn of(file: &'a File) -> Option<Self> {
         let text = file.text().filter(|_| file.has_extension("rs"))?;
         let lines: Vec<&str> = text.lines().collect();
@@ -29,7 +29,8 @@ impl<'a> Source<'a> {
         Some(Self { path: &file.path, text, is_test })
     }
 
-    /// The lines outside tests that have code, with their numbers from 1, without comments.
+    /// Returns the lines outside tests that contain code, with their numbers from 1, without
+    /// comments.
     pub(super) fn code(&self) -> impl Iterator<Item = (usize, &'a str)> {
         let lines = (1..).zip(self.text.lines()).zip(&self.is_test);
         let outside = lines.filter(|(_, is_test)| !**is_test);
@@ -37,13 +38,13 @@ impl<'a> Source<'a> {
         code.filter(|(_, line)| !line.is_empty())
     }
 
-    /// What the code means: outside tests, without comments and layout, but with its literals.
+    /// Returns the code outside tests, with its literals, without comments and layout.
     pub(super) fn meaning(&self) -> String {
         let words = self.code().flat_map(|(_, line)| line.split_whitespace());
         words.collect::<Vec<_>>().join(" ")
     }
 
-    /// Whether the file is part of a library, and neither a test nor a program.
+    /// Returns true if the file is part of a library, and neither a test nor a program.
     pub(super) fn is_library(&self) -> bool {
         let inside = |name: &str| {
             let source = self.path.strip_prefix(name).and_then(|rest| rest.strip_prefix("/src/"));
@@ -53,10 +54,10 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The folders of the library crates.
+/// The directories of the library crates.
 const LIBRARIES: &[&str] = &["codex-core", "codex-storage", "codex-backup", "codex-crypto"];
 
-/// The index of the last line of the item whose first line, or first attribute, is `start`.
+/// Returns the index of the last line of the item whose first line, or first attribute, is `start`.
 pub(super) fn end_of_item(lines: &[&str], start: usize) -> usize {
     let indentation = |line: &str| line.len() - line.trim_start().len();
     let first = lines.get(start).map_or(0, |line| indentation(line));
@@ -74,7 +75,7 @@ fn is_test_file(path: &str) -> bool {
     file == "tests.rs" || parts.any(|part| ["tests", "benches", "examples", "fuzz"].contains(&part))
 }
 
-/// Whether a line is a `#[cfg(..)]` that asks for tests.
+/// Returns true if a line is a `#[cfg(..)]` for tests.
 fn names_test(line: &str) -> bool {
     let Some(condition) = line.trim_start().strip_prefix("#[cfg(") else { return false };
     let words: Vec<&str> = condition.split(|c: char| !c.is_alphanumeric() && c != '"').collect();
@@ -83,7 +84,7 @@ fn names_test(line: &str) -> bool {
     })
 }
 
-/// A `//` with a quote after it may stand inside a string, and stays.
+/// Removes a comment from a line. A `//` with a quote after it may be inside a string, so it stays.
 fn without_comment(line: &str) -> &str {
     match line.split_once("//") {
         Some((code, _)) if code.trim().is_empty() => "",

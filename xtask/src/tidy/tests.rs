@@ -1,4 +1,4 @@
-//! Each rule is seen to fire on a bad sample, and to leave a good one alone.
+//! Tests that each rule reports a bad sample and accepts a good one.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
 
 use super::source::Source;
@@ -13,7 +13,7 @@ fn shown(findings: &[Finding]) -> Vec<String> {
     findings.iter().map(ToString::to_string).collect()
 }
 
-/// What a rule says of one Rust source.
+/// Returns the findings of a rule in one Rust source.
 fn on_source(rule: fn(&Source) -> Vec<Finding>, path: &str, text: &str) -> Vec<String> {
     let file = file(path, text);
     shown(&rule(&Source::of(&file).unwrap()))
@@ -149,7 +149,7 @@ fn strangers_at_the_top_are_found() {
     assert!(tree_rules("docs/a/b.md", "").is_empty());
 }
 
-/// Whether a seam's rule fires on a line of code, in each of these files.
+/// Returns whether the rule of a seam reports a line of code, in each of these files.
 fn fires<const N: usize>(line: &str, files: [&str; N]) -> [bool; N] {
     files.map(|path| {
         let found = seam_rules(path, &format!("//! A.\n{line}\n"));
@@ -296,7 +296,7 @@ fn each_promise_of_the_readme_has_a_row_that_names_a_test() {
     assert!(found[0].contains("no test for: all"), "{found:?}");
 }
 
-/// A repository with the sources of the format, `code` among them, and one golden file.
+/// Returns a repository with the sources of the format, including `code`, and one golden file.
 fn format_files(code: &str, document: Option<&str>, list: &str) -> Vec<File> {
     let text = |path: &str| if path.ends_with("/frame.rs") { code } else { "//! A.\n" };
     let mut files: Vec<File> = format::SOURCES.iter().map(|path| file(path, text(path))).collect();
@@ -315,7 +315,7 @@ fn format_rules(files: &[File]) -> Vec<String> {
 
 const CODE: &str = "//! A frame.\nconst LEN: u32 = 64;\n";
 
-/// The hash that the document lacks, as the finding tells it.
+/// Returns the hash that the finding reports as missing in the document.
 fn hash_of(code: &str) -> String {
     let found = format_rules(&format_files(code, Some("# Format\n"), GOLDEN));
     found[0].split('`').nth(1).unwrap().to_owned()

@@ -1,8 +1,9 @@
-//! Rules on the tree: what stands at its top, and nothing that points out of it or is left undone.
+//! Rules for the tree: which files are at its top, and that no file refers to a place outside or to
+//! unfinished work.
 
 use super::{File, Finding};
 
-/// The folders at the top: six crates, the documents, and those of tools.
+/// The directories at the top: six crates, the documents, and those of tools.
 const FOLDERS: &[&str] = &[
     "codex-core",
     "codex-storage",
@@ -36,13 +37,14 @@ const FILES: &[&str] = &[
     "rustfmt.toml",
 ];
 
-/// A larger file is the output of a program.
+/// The maximum size of a file. A larger one is the output of a program.
 const BYTES_MAX: usize = 512 * 1024;
 
-/// Words for what is not done yet, put together here so that this file does not contain them.
+/// Words that mark unfinished work. They are composed here, so that this file does not contain
+/// them.
 const UNFINISHED: &[&str] = &[concat!("TO", "DO"), concat!("FIX", "ME"), concat!("X", "XX")];
 
-/// Places on one machine only: a file that names one is of no use to anybody else.
+/// Paths that exist on only one machine. A file that names one is of no use to others.
 const ELSEWHERE: &[&str] = &[
     concat!("..", "/shared"),
     concat!("/wo", "rk/"),
@@ -101,7 +103,8 @@ fn has_word(line: &str, word: &str) -> bool {
     })
 }
 
-/// A place counts at the start of a path only: the `home` of `docs/home/` is a folder of this tree.
+/// Finds a path of one machine, only at the beginning of a path: the `home` of `docs/home/` is a
+/// directory of this tree.
 fn names_place(line: &str, place: &str) -> bool {
     let inside = |c: char| c.is_alphanumeric() || "_-.*}".contains(c);
     line.match_indices(place).any(|(at, _)| {
