@@ -43,7 +43,7 @@ impl Filled {
         Self { keys, store, hash, tree }
     }
 
-    /// The keys in an order that no prefetcher follows.
+    /// Returns the keys in an order that no prefetcher follows.
     fn key(&self, number: u64) -> &[u8; 17] {
         let len = self.keys.len() as u64;
         let at = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 16;

@@ -74,7 +74,7 @@ fn main() {
     }
 }
 
-/// The median of how long sealing `len` bytes takes, in microseconds.
+/// Returns the median time for sealing `len` bytes, in microseconds.
 fn seal(cipher: Cipher, len: usize, rounds: usize) -> f64 {
     let (_, root) = Envelope::create(&key(), cipher, b"bench", &mut OsEntropy).unwrap();
     let sealer = root.sealer(EpochSalt::draw(&mut OsEntropy).unwrap(), b"bench");
@@ -112,7 +112,7 @@ fn compare(rounds: usize, what: &str, mut round: impl FnMut(bool, usize) -> f64)
     );
 }
 
-/// The values at a quarter, half and three quarters of all.
+/// Returns the values at a quarter, half and three quarters of all.
 fn quartiles(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     [1, 2, 3].map(|part| values.get(values.len() * part / 4).copied().unwrap_or_default())
@@ -143,7 +143,7 @@ fn sets(store: &Store, writers: u32, each: u32, round: usize) -> f64 {
     from.elapsed().as_secs_f64() * 1e6 / f64::from(each * writers)
 }
 
-/// A store that closes with its image.
+/// Returns a store that writes an image when it closes.
 fn fill(scale: Scale, path: &Path, sealed: bool) -> Result<()> {
     let store = options(sealed).open(path)?;
     for from in (0..scale.entries).step_by(10_000) {

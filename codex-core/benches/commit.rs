@@ -1,6 +1,6 @@
-//! Durable writes of 1, 8, 32 and 64 threads against a bare harness in the same run: a queue, a
-//! leader, one write and one fdatasync a group, and the waking of who waits; and the commit path
-//! over no disk at all. `cargo bench -p codex-core --bench commit`.
+//! The rate of durable writes of 1, 8, 32 and 64 threads, compared in the same run with a minimal
+//! harness: a queue, a leader, one write and one fdatasync per group, and wakeups of the waiters.
+//! Also the rate of the commit path without a disk. `cargo bench -p codex-core --bench commit`.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -57,7 +57,7 @@ fn open(folder: &Path, durability: Durability) -> Store {
     store
 }
 
-/// Calls `commit` from `writers` threads for a round; calls a second.
+/// Calls `commit` from `writers` threads for a round, and returns the calls per second.
 fn rate(writers: u64, commit: impl Fn(&[u8], &[u8]) + Sync) -> f64 {
     let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
     let from = Instant::now();
@@ -87,7 +87,7 @@ fn median(mut rates: Vec<f64>) -> f64 {
     rates[rates.len() / 2]
 }
 
-/// The least that a group commit can be.
+/// A minimal group commit.
 struct Bare {
     queue: Mutex<(VecDeque<Arc<Waiter>>, bool)>,
     file: Mutex<(File, u64)>,
@@ -103,7 +103,7 @@ struct Waiter {
 impl Bare {
     fn new(path: &Path) -> Self {
         let file = File::create(path).unwrap();
-        // Written and synced beforehand, so that the syncs need not allocate.
+        // The file is written and synced before, so that the syncs need not allocate.
         file.write_all_at(&vec![0; SPACE], 0).unwrap();
         file.sync_all().unwrap();
         Self { queue: Mutex::default(), file: Mutex::new((file, 0)) }

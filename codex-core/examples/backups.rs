@@ -9,7 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("app.db");
 
-    // A backup after every hundred commits, the last three kept; somebody hears of each.
+    // A backup after every hundred commits. The last three are kept, and a function is called for
+    // each.
     let options = Store::options().backups(BackupPolicy::keep(3).every_commits(100));
     let store = options.on_backup(|event| match event {
         BackupEvent::Made { seq } => println!("a backup of commit {seq} was made"),
@@ -22,14 +23,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     }
     store.back_up()?; // now, whatever the policy
 
-    // A copy elsewhere, beside readers and writers. `Break` would stop it.
+    // A copy at another place, beside readers and writers. `Break` would stop it.
     let copied = store.backup_to_watched(folder.path().join("copy.db"), &mut |progress| {
         println!("copy: {:?}, {} of {}", progress.phase, progress.done, progress.total);
         ControlFlow::Continue(())
     })?;
     println!("copied up to commit {copied}");
 
-    // A mistake, and the way back: the store is closed, the newest backup checked and put in place.
+    // After a mistake: close the store, then check the newest backup and put it in place.
     store.clear()?;
     store.close()?;
     drop(store);

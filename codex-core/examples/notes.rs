@@ -23,7 +23,7 @@ struct Note {
 fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
-        // As text: every error says what is wrong, where, and what to do next.
+        // The text of an error has the fault, the place and the next step.
         Err(error) => {
             eprintln!("notes: {error}");
             ExitCode::FAILURE
@@ -63,11 +63,11 @@ fn run() -> Result<(), Box<dyn Error>> {
         }
         _ => return Err("unknown command: add, list or remove".into()),
     }
-    // Dropping the store would close it, too; closing it says what went wrong.
+    // Dropping the store would close it too, but `close` returns the error.
     Ok(store.close()?)
 }
 
-/// Adds a note and its index entries in one commit; its number.
+/// Adds a note and its index entries in one commit, and returns its number.
 fn add(store: &Store, text: &str, tags: &[&str]) -> codex_core::Result<u64> {
     let number = store
         .update("last number", |last: Option<u64>| Some(last.unwrap_or(0) + 1))?
@@ -84,7 +84,7 @@ fn add(store: &Store, text: &str, tags: &[&str]) -> codex_core::Result<u64> {
     Ok(number)
 }
 
-/// Removes a note and its index entries in one commit; whether there was one.
+/// Removes a note and its index entries in one commit. Returns true if there was one.
 fn remove(store: &Store, number: u64) -> codex_core::Result<bool> {
     let Some(note) = store.get::<Note>(note_key(number))? else { return Ok(false) };
     let mut batch = store.batch();
@@ -100,7 +100,7 @@ fn print(key: &[u8], note: &Note) {
     println!("{}  {}  {}", String::from_utf8_lossy(key), note.text, note.tags.join(", "));
 }
 
-/// Padded, so that the order of keys is the order of numbers.
+/// Returns the padded number, so that the order of keys is the order of numbers.
 fn note_key(number: u64) -> String {
     format!("note/{number:08}")
 }

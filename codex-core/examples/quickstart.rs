@@ -17,23 +17,23 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => Store::in_memory()?,
     };
 
-    // One value: on disk when `set` returns.
+    // One value, which is on disk when `set` returns.
     let bern = City { name: "Bern".into(), people: 137_000, twin: None };
     store.set("city/bern", &bern)?;
     assert_eq!(store.get("city/bern")?, Some(bern));
 
-    // Several as one commit.
+    // Several changes as one commit.
     let mut batch = store.batch();
     batch.set("city/oslo", &City { name: "Oslo".into(), people: 724_000, twin: None })?;
     batch.set("city/riga", &City { name: "Riga".into(), people: 605_000, twin: None })?;
     println!("three cities, at commit {}", batch.commit()?);
 
-    // Read, change, write: an update never loses another thread's write.
+    // Read, change and write: an update never loses a write of another thread.
     store.update("city/oslo", |city: Option<City>| {
         city.map(|city| City { twin: Some("Bern".into()), ..city })
     })?;
 
-    // The store as it is now, whatever is written later.
+    // The current state of the store, which later writes do not change.
     let before = store.snapshot();
     store.remove("city/riga")?;
     println!("{} people before, {} after", people(&before)?, people(&store)?);
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("last by key: {}", last.value::<City>()?.name);
     }
 
-    // Set it only if it is not set yet.
+    // Set the value only if there is none.
     let won = store.compare_exchange("leader", None, Some("oslo"))?;
     println!("leader set: {won}");
 
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Works on a store and on a snapshot of it.
+/// Accepts a store or a snapshot.
 fn people(source: &impl Read) -> codex_core::Result<u64> {
     source.prefix("city/").map(|entry| Ok(entry.value::<City>()?.people)).sum()
 }

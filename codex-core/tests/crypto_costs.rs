@@ -1,5 +1,5 @@
-//! What a forged or truncated header can cost: never more than the caps. Alone in its program: it
-//! looks at the memory of the whole process.
+//! The cost of a forged or truncated header never exceeds the caps. This is a program of its own,
+//! because it measures the memory of the whole process.
 #![cfg(all(feature = "crypto", feature = "fault"))]
 #![allow(
     clippy::unwrap_used,
@@ -44,14 +44,14 @@ fn store(form: Form) -> Files {
     files(&vfs)
 }
 
-/// The files with another main file.
+/// Returns the files with another main file.
 fn with_main(files: &Files, main: Vec<u8>) -> Vfs {
     let mut files = files.clone();
     files.insert(NAME.to_owned(), main);
     disk(&files)
 }
 
-/// Makes the checksums of the envelope and of the header fit.
+/// Corrects the checksums of the envelope and of the header.
 fn resum(main: &mut [u8]) {
     let sum = sha256(&main[224..464]);
     main[464..480].copy_from_slice(&sum[..16]);
@@ -63,7 +63,7 @@ fn sha256(bytes: &[u8]) -> [u8; 32] {
     sha2::Sha256::digest(bytes).into()
 }
 
-/// The most memory that this process ever had, in bytes.
+/// Returns the maximum memory that this process ever had, in bytes.
 fn peak() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
@@ -128,7 +128,8 @@ fn a_forged_header_costs_no_more_than_the_caps_and_beyond_them_nothing() {
     }
     let grown = peak() - before;
     assert!(grown < 16 << 20, "refusing costs took {grown} bytes");
-    // Within the caps it costs what it says, and is refused by the commitment or the tag.
+    // Within the caps, the derivation takes the declared cost. Then the commitment or the tag
+    // refuses the header.
     let mut main = files[NAME].clone();
     main[240..244].copy_from_slice(&(256_u32 << 10).to_le_bytes());
     resum(&mut main);

@@ -1,10 +1,10 @@
-//! The model checker on the real locks and the real commit path, over a disk that knows what is
-//! durable. Run with `cargo xtask loom`.
+//! Models of the real locks and the real commit path, over a disk that records which commits are
+//! durable. Run them with `cargo xtask loom`.
 //!
 //! loom tries every order in which the threads of a model can take their steps, up to the stated
-//! number of preemptions (switches away from a thread that could go on); `None` is all of them.
-//! Each model counts its executions and asserts a floor: a model that explores less has lost some
-//! of its cover. `LOOM_MAX_PERMUTATIONS` and the like would cut a run short: never set them.
+//! number of preemptions (switches away from a thread that could continue); `None` means all. Each
+//! model counts its executions and asserts a minimum: a model with fewer executions checks less
+//! than before. Variables such as `LOOM_MAX_PERMUTATIONS` would end a run early: never set them.
 #![cfg(loom)]
 #![allow(
     clippy::unwrap_used,
@@ -29,8 +29,8 @@ use double::{
 };
 use loom::thread;
 
-/// Runs `body` in every order of its threads with at most `preemptions`, at least `floor` times:
-/// nine tenths of what the model explored when it was written.
+/// Runs `body` in every order of its threads with at most `preemptions`, and at least `floor`
+/// times, which is nine tenths of the executions when the model was written.
 fn model(
     name: &str,
     preemptions: Option<usize>,
@@ -55,7 +55,7 @@ fn wal() -> (Arc<Owner>, Probe) {
     engine(Form::Wal, Durability::Sync, false)
 }
 
-/// Submits one change and checks that its acknowledgement came after the disk.
+/// Submits one change, and checks that its acknowledgement comes after it is on the disk.
 fn submit(engine: &Engine, probe: &Probe, change: Change) -> Result<Outcome, Error> {
     let key = match &change {
         Change::Put(entry) => Some(entry.key().to_vec()),
@@ -238,8 +238,8 @@ fn a_refused_group_is_absent_and_writing_goes_on() {
         let memory = memory(&engine);
         assert_eq!(own, memory.contains_key(&b"a"[..]));
         assert_eq!(other, memory.contains_key(&b"b"[..]));
-        // One that is alone is told. Two that share the group are tried again one by one, and then
-        // there is room: each that is told `Ok` is a group of its own in the log.
+        // A commit that is alone gets the error. Two that share the group are tried again one by
+        // one, when there is room: each that gets `Ok` is a group of its own in the log.
         assert!(own || other, "a group that fits was refused");
         assert_eq!(probe.disk().groups.len(), usize::from(own) + usize::from(other));
         agree(&engine, &probe);

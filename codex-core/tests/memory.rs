@@ -1,4 +1,4 @@
-//! What a store takes of the heap. Alone in its program, whose allocator counts.
+//! Tests of the heap memory of a store. This is a program of its own, whose allocator counts.
 #![cfg(not(loom))]
 #![allow(
     clippy::unwrap_used,
@@ -21,17 +21,17 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// Held by the test that measures.
+/// The lock of the test that measures.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// Sets `count` keys, each `rounds` times, in batches; the keys are 17 bytes long.
+/// Sets `count` keys of 17 bytes, each `rounds` times, in batches.
 fn fill(store: &Store, count: u32, rounds: u32, value_len: usize) {
     let value = vec![7; value_len];
     for _ in 0..rounds {
         for from in (0..count).step_by(1_000) {
             let mut batch = store.batch();
             for n in from..(from + 1_000).min(count) {
-                // In no order.
+                // The keys are in no order.
                 let n = n.wrapping_mul(2_654_435_761);
                 batch.set_bytes(format!("key/{n:013}"), &value).unwrap();
             }
@@ -43,7 +43,7 @@ fn fill(store: &Store, count: u32, rounds: u32, value_len: usize) {
 #[test]
 fn memory_holds_small_entries_at_no_more_than_1_7_times_their_size() {
     let _alone = ALONE.lock();
-    // Between the sizes at which a part of the hash index grows, and behind them.
+    // Between and after the sizes at which a part of the hash index grows.
     for count in [20_000, 30_000, 40_000, 55_000, 80_000] {
         let before = HEAP.current_usage();
         let store = Store::in_memory().unwrap();
@@ -56,7 +56,7 @@ fn memory_holds_small_entries_at_no_more_than_1_7_times_their_size() {
     }
 }
 
-/// Files to open: how many keys, how often each was set, how long the values are.
+/// Files to open: the number of keys, the number of writes of each, and the length of the values.
 const FILLS: [(u32, u32, usize); 4] = [(0, 0, 0), (9_000, 1, 0), (900, 10, 100), (4, 1, 2_000_000)];
 
 #[test]
@@ -76,7 +76,7 @@ fn opening_takes_at_most_four_times_the_files_and_128_bytes_an_entry_and_a_mebib
     }
 }
 
-/// Opens a store as these options say, and looks at what that takes while it lasts.
+/// Opens a store with these options, and measures the memory during the opening.
 fn opening(options: &OpenOptions, (count, rounds, value_len): (u32, u32, usize)) {
     let vfs = Vfs::mem(1);
     let store = options.open_in(&vfs, "a.db").unwrap();

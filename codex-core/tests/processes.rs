@@ -1,6 +1,6 @@
-//! Several processes on one path: openers, started programs, a removed lock file, second names.
-//! A program of its own: a process holds the locks of the one that starts it until it runs its
-//! program.
+//! Tests of several processes on one path: openers, started programs, a removed lock file, other
+//! names. This is a program of its own, because a new process holds the locks of its parent until
+//! it runs its own program.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "a program of its own")]
@@ -14,7 +14,7 @@ use codex_core::{Error, Form, StorageError, Store};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 
-/// What the child does, in the test that starts it.
+/// The role of the child, in the test that starts it.
 const ROLE: &str = "CODEX_TEST_CHILD_ROLE";
 const PATH: &str = "CODEX_TEST_CHILD_PATH";
 
@@ -30,7 +30,7 @@ fn start(test: &str, role: &str, path: &Path) -> Child {
         .unwrap()
 }
 
-/// The role and the path of a child.
+/// Returns the role and the path of a child.
 fn role() -> Option<(String, std::path::PathBuf)> {
     Some((std::env::var(ROLE).ok()?, std::env::var_os(PATH)?.into()))
 }
@@ -116,8 +116,8 @@ fn readers_share_the_store_and_keep_writers_out_whatever_became_of_the_lock_file
     }
 }
 
-/// Each of four processes opens the store again and again and counts, while their parent removes
-/// the lock file: no count is lost.
+/// Each of four processes opens the store repeatedly and increments a count, while their parent
+/// removes the lock file. No increment is lost.
 #[test]
 fn processes_that_take_turns_lose_nothing_while_the_lock_file_is_removed() {
     const TEST: &str = "processes_that_take_turns_lose_nothing_while_the_lock_file_is_removed";
@@ -160,7 +160,7 @@ fn a_killed_process_leaves_the_store_free() {
         let store = open(&path).unwrap();
         store.set("k", &7_u64).unwrap();
         println!("open");
-        // Until the parent kills this process.
+        // Runs until the parent kills this process.
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         return;
     }

@@ -159,7 +159,7 @@ fn shown(command: &Command) -> String {
     format!("`{}`", words.join(" "))
 }
 
-/// The lines of a pipe. A thread reads them, so that waiting for a line can have a limit.
+/// Returns the lines of a pipe. A thread reads them, so that waiting for a line can have a limit.
 fn lines_of(reader: PipeReader) -> mpsc::Receiver<String> {
     let (send, receive) = mpsc::channel();
     thread::spawn(move || {

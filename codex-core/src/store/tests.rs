@@ -1,10 +1,10 @@
-//! What needs a handle that no user can make.
+//! Tests with a handle that users cannot create.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use super::*;
 use crate::Error;
 
-/// The store as a child process sees it that was forked off the one that opened it.
+/// Returns the store as a forked child of the opening process has it.
 fn forked(store: &Store) -> Store {
     let Inner { engine, codec, form, access, recovered, opened_by, .. } = &*store.inner;
     Store::new(Inner {

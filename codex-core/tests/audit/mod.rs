@@ -1,4 +1,5 @@
-//! Keys that note every seal of every store, so that a test sees a (key, nonce) pair come twice.
+//! Keys that record every seal of every store, so that a test detects a pair of key and nonce that
+//! is used twice.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(clippy::unwrap_used, clippy::disallowed_types, reason = "a test, run by std")]
 
@@ -15,19 +16,19 @@ use codex_storage::seal::{
 };
 use codex_storage::sync::Mutex;
 
-/// What was sealed and what was unlocked, by all the keys that share it.
+/// The record of all seals and unlocks, by all the keys that share it.
 #[derive(Debug, Default)]
 pub struct Book {
-    /// What each pair of key (root, salt and info) and counter has sealed, as a hash.
+    /// A hash of the text that each pair of key (root, salt and info) and counter has sealed.
     sealed: HashMap<(u64, u64), u64>,
-    /// The pairs that came twice, and whether with another text.
+    /// The pairs that were used twice, and whether with another text.
     pub repeated: Vec<bool>,
-    /// How often an envelope was opened, which is what a passphrase costs.
+    /// The number of opened envelopes, which determines the cost of a passphrase.
     pub unlocks: u64,
 }
 
 impl Book {
-    /// How many messages were sealed.
+    /// Returns the number of sealed messages.
     pub fn seals(&self) -> usize {
         self.sealed.len() + self.repeated.len()
     }
@@ -39,7 +40,7 @@ impl Book {
     }
 }
 
-/// A user's key that notes what is done with it.
+/// A key of a user that records its use.
 #[derive(Debug)]
 pub struct Audited {
     inner: Arc<dyn Keys>,
@@ -47,7 +48,8 @@ pub struct Audited {
 }
 
 impl Audited {
-    /// The raw key of 32 bytes `n`, as a store gets it from [`codex_core::OpenOptions::key`].
+    /// Returns the raw key of 32 bytes `n`, in the form that [`codex_core::OpenOptions::key`] gives
+    /// to a store.
     pub fn keys(n: u8, entropy: &Arc<dyn Entropy>, book: &Arc<Mutex<Book>>) -> Arc<dyn Keys> {
         let key = Key::raw(&[n; 32]).unwrap();
         let cipher = if n.is_multiple_of(2) { Cipher::Aes256Gcm } else { Cipher::ChaCha20Poly1305 };

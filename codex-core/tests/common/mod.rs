@@ -1,4 +1,5 @@
-//! What the tests of opening, recovery and the model share: directories as bytes, scale and seed.
+//! The functions that the tests of opening, recovery and the model share: directories as bytes,
+//! scale and seed.
 #![allow(dead_code, unreachable_pub, reason = "each test file uses its part")]
 #![allow(
     clippy::disallowed_types,
@@ -19,8 +20,8 @@ use std::sync::{Condvar, Mutex};
 use codex_core::vfs::{Mode, Open, Vfs};
 use codex_core::{Error, Form, OpenOptions, Store};
 
-/// Waits for what other threads are to bring about. A test that waits for ever is ended by its
-/// runner, which shows what it waited for.
+/// Waits until other threads have made `holds` true. If that never happens, the test runner ends
+/// the test and shows where it waited.
 pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     println!("waits until {what}");
     while !holds() {
@@ -28,7 +29,7 @@ pub fn until(what: &str, mut holds: impl FnMut() -> bool) {
     }
 }
 
-/// Paces threads that work beside a test: each takes as many steps as the test has allowed.
+/// Paces threads that run beside a test: each makes as many steps as the test has allowed.
 #[derive(Debug, Default)]
 pub struct Pace {
     state: Mutex<PaceState>,
@@ -42,12 +43,12 @@ struct PaceState {
 }
 
 impl Pace {
-    /// Allows each thread so many more steps.
+    /// Allows each thread this number of further steps.
     pub fn allow(&self, steps: u32) {
         self.change(|state| state.allowed += steps);
     }
 
-    /// Takes each step that is allowed, until the end.
+    /// Makes each step that is allowed, until the end.
     pub fn each(&self, mut step: impl FnMut(u32)) {
         for taken in 0.. {
             let idle = |state: &mut PaceState| taken >= state.allowed && !state.ended;
@@ -60,7 +61,7 @@ impl Pace {
         }
     }
 
-    /// Ends the threads when it is dropped, by a panic too.
+    /// Returns a guard that ends the threads when it is dropped, even by a panic.
     pub fn end(&self) -> EndOf<'_> {
         EndOf(self)
     }
@@ -89,15 +90,15 @@ pub fn open(vfs: &Vfs, form: Form) -> Store {
     options(form).open_in(vfs, "a.db").unwrap()
 }
 
-/// Options that ask for the form `form`.
+/// Returns options with the form `form`.
 pub fn options(form: Form) -> OpenOptions {
     Store::options().form(form)
 }
 
-/// Plain and encrypted, or plain alone in a build without encryption.
+/// Plain and encrypted stores, or only plain ones in a build without encryption.
 pub const SEALED: &[bool] = if cfg!(feature = "crypto") { &[false, true] } else { &[false] };
 
-/// The same options, for an encrypted store if `sealed`, one of [`SEALED`].
+/// Returns the same options, for an encrypted store if `sealed`, which is one of [`SEALED`].
 pub fn sealed(options: &OpenOptions, sealed: bool) -> OpenOptions {
     if sealed { keyed(options.clone()) } else { options.clone() }
 }
@@ -115,15 +116,15 @@ fn keyed(options: OpenOptions) -> OpenOptions {
 /// The files of a directory: names and bytes.
 pub type Files = BTreeMap<String, Vec<u8>>;
 
-/// The files of `vfs` as they are now, all at one moment: what a killed process leaves.
+/// Returns the files of `vfs` at one moment, as a killed process would leave them.
 pub fn files(vfs: &Vfs) -> Files {
     let look = || -> std::io::Result<Files> {
         let mut names = vfs.dir.list()?;
         names.retain(|name| name.rsplit('.').next() != Some("lock"));
         names.into_iter().map(|name| Ok((name.clone(), try_read(vfs, &name)?))).collect()
     };
-    // A checkpoint in the background may change names and bytes between two calls. What two looks
-    // agree on was there between them: no file id ever comes again.
+    // A checkpoint in the background may change names and bytes between two calls. Files on which
+    // two reads agree existed between them, because no file id is used again.
     for _ in 0..1_000 {
         if let (Ok(one), Ok(other)) = (look(), look())
             && one == other
@@ -134,7 +135,7 @@ pub fn files(vfs: &Vfs) -> Files {
     panic!("the files never stand still: {:?}", look());
 }
 
-/// A new directory in memory with these files.
+/// Returns a new directory in memory with these files.
 pub fn disk(files: &Files) -> Vfs {
     let vfs = Vfs::mem(seed());
     for (name, bytes) in files {
@@ -143,14 +144,14 @@ pub fn disk(files: &Files) -> Vfs {
     vfs
 }
 
-/// The files of a store of three commits that was closed.
+/// Returns the files of a closed store with three commits.
 pub fn closed(form: Form) -> Files {
     let vfs = Vfs::mem(seed());
     fill(&open(&vfs, form)).close().unwrap();
     files(&vfs)
 }
 
-/// The files of a store of three commits that was killed.
+/// Returns the files of a store with three commits whose process was killed.
 pub fn killed(form: Form) -> Files {
     let vfs = Vfs::mem(seed());
     let store = fill(&open(&vfs, form));
@@ -159,7 +160,7 @@ pub fn killed(form: Form) -> Files {
     files
 }
 
-/// Makes three commits; the same handle.
+/// Makes three commits, and returns the same handle.
 pub fn fill(store: &Store) -> Store {
     store.set("a", "first").unwrap();
     store.set("b", "second").unwrap();
@@ -167,7 +168,7 @@ pub fn fill(store: &Store) -> Store {
     store.clone()
 }
 
-/// The bytes of the file `name`.
+/// Returns the bytes of the file `name`.
 pub fn read(vfs: &Vfs, name: &str) -> Vec<u8> {
     try_read(vfs, name).unwrap()
 }
@@ -179,7 +180,7 @@ fn try_read(vfs: &Vfs, name: &str) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Makes the file `name` hold `bytes`.
+/// Replaces the content of the file `name` by `bytes`.
 pub fn write(vfs: &Vfs, name: &str, bytes: &[u8]) {
     if vfs.dir.metadata(name).unwrap().is_some() {
         vfs.dir.remove(name).unwrap();
@@ -190,12 +191,12 @@ pub fn write(vfs: &Vfs, name: &str, bytes: &[u8]) {
     vfs.dir.sync().unwrap();
 }
 
-/// All keys and values, as bytes.
+/// Returns all keys and values, as bytes.
 pub fn contents(store: &Store) -> BTreeMap<Vec<u8>, Vec<u8>> {
     store.iter().map(|entry| (entry.key().to_vec(), entry.bytes().to_vec())).collect()
 }
 
-/// The storage error in `error`.
+/// Returns the storage error in `error`.
 pub fn storage(error: Error) -> codex_storage::Error {
     match error {
         Error::Storage(error) => error,
@@ -203,7 +204,7 @@ pub fn storage(error: Error) -> codex_storage::Error {
     }
 }
 
-/// The name of the log that the last writes went to: the newest segment, or the ledger itself.
+/// Returns the name of the log with the last writes: the newest segment, or the ledger itself.
 pub fn log_name(files: &Files, form: Form) -> String {
     match form {
         Form::Wal => {
@@ -214,20 +215,20 @@ pub fn log_name(files: &Files, form: Form) -> String {
     }
 }
 
-/// `count` times the scale of this run, at least 1.
+/// Returns `count` times the scale of this run, at least 1.
 pub fn scaled(count: u32) -> u32 {
     #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
     let scaled = (f64::from(count) * scale()) as u32;
     scaled.max(1)
 }
 
-/// Every how many-th case is looked at: each in a whole run.
+/// Returns the stride of a sample of cases: `stride`, or 1 in a whole run (`CODEX_WHOLE`).
 pub fn stride(stride: usize) -> usize {
     if std::env::var_os("CODEX_WHOLE").is_some() { 1 } else { stride }
 }
 
-/// Samples one of `stride` cases, others for another `turn` and another seed: each of them in a
-/// run of everything (`CODEX_WHOLE`).
+/// Returns one of each `stride` cases, and other ones with another `turn` or seed. Returns each
+/// case in a whole run (`CODEX_WHOLE`).
 pub fn sampled(cases: Range<u64>, stride: usize, turn: usize) -> impl Iterator<Item = u64> {
     let stride = self::stride(stride);
     let first = usize::try_from(seed()).unwrap().wrapping_add(turn) % stride;
@@ -238,7 +239,7 @@ fn scale() -> f64 {
     std::env::var("CODEX_SCALE").map_or(1.0, |scale| scale.parse().unwrap())
 }
 
-/// The seed of this run (`CODEX_SEED`).
+/// Returns the seed of this run (`CODEX_SEED`).
 pub fn seed() -> u64 {
     std::env::var("CODEX_SEED").map_or(1, |seed| seed.parse().unwrap())
 }

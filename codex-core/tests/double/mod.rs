@@ -1,5 +1,5 @@
-//! A storage that keeps its log in memory, tells written from durable, and fails on demand: the one
-//! double that the tests of the engine share, under std and under loom.
+//! A storage that keeps its log in memory, distinguishes written from durable commits, and fails on
+//! demand. It is the only test double of the engine, for std and for loom.
 #![allow(
     dead_code,
     clippy::needless_pass_by_value,
@@ -33,21 +33,21 @@ use codex_storage::sync::atomic::{AtomicUsize, Ordering};
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, RecordError, Result};
 
-/// What a store holds.
+/// The contents of a store.
 pub(crate) type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What to do wrong.
+/// A fault to make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// A commit group is refused before a byte is written.
     NoSpace,
-    /// As `NoSpace`, for each group that puts an entry whose key begins with "large".
+    /// The same as `NoSpace`, for each group that puts an entry whose key begins with "large".
     NoSpaceForLarge,
     /// A commit group is written and its sync fails.
     Sync,
-    /// A commit group panics half-way.
+    /// Writing a commit group panics half-way.
     Panic,
-    /// A call that is no commit panics.
+    /// A call other than a commit panics.
     PanicAlone,
     /// A background sync fails.
     Background,
@@ -55,16 +55,16 @@ pub(crate) enum Fault {
     Image,
 }
 
-/// The disk under the double, which the test looks at.
+/// The disk of the double, which the test reads.
 #[derive(Debug, Default)]
 pub(crate) struct Disk {
-    /// The operations of each commit, and whether each is durable up to `durable`.
+    /// The operations of each commit. The first `durable` of them are durable.
     log: Vec<Vec<(Vec<u8>, Option<Vec<u8>>)>>,
-    /// How many commits are durable.
+    /// The number of durable commits.
     pub(crate) durable: usize,
     /// The number of commits in each group.
     pub(crate) groups: Vec<usize>,
-    /// Images in place: the commit they show, and their contents.
+    /// The images in place: the last commit of each, and its contents.
     pub(crate) images: Vec<(Seq, Contents)>,
     pub(crate) poisoned: bool,
     pub(crate) closed: bool,
@@ -72,16 +72,16 @@ pub(crate) struct Disk {
     /// A checkpoint has begun and not finished.
     pub(crate) checkpointing: bool,
     pub(crate) wants_checkpoint: bool,
-    /// Each commit outgrows the image.
+    /// Whether the log has outgrown the image after each commit.
     pub(crate) outgrows_each_time: bool,
     fault: Option<Fault>,
 }
 
-/// A key that stands for "everything was cleared" in the double's log.
+/// A key that means "everything was cleared" in the log of the double.
 const CLEAR: &[u8] = b"\xff\xffclear";
 
 impl Disk {
-    /// What a reader of the first `commits` commits finds.
+    /// Returns the contents after the first `commits` commits.
     pub(crate) fn replay(&self, commits: usize) -> Contents {
         let mut contents = Contents::new();
         for (key, value) in self.log[..commits].iter().flatten() {
@@ -94,17 +94,17 @@ impl Disk {
         contents
     }
 
-    /// What survives a power cut now.
+    /// Returns the contents that survive a power cut now.
     pub(crate) fn durable_state(&self) -> Contents {
         self.replay(self.durable)
     }
 
-    /// How many commits have been written.
+    /// Returns the number of written commits.
     pub(crate) fn written(&self) -> usize {
         self.log.len()
     }
 
-    /// Writes a group; the numbers of commits before and after it.
+    /// Writes a group. Returns the numbers of commits before and after it.
     fn append(&mut self, group: &Group) -> (usize, usize) {
         let first = self.log.len();
         self.log.resize(first + group.batches(), Vec::new());
@@ -130,7 +130,7 @@ impl Disk {
     }
 }
 
-/// The test's hand on the disk.
+/// The handle with which a test controls the disk.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Probe(Arc<Shared>);
 
@@ -140,8 +140,8 @@ struct Shared {
     /// does not see the mutex.
     accesses: AtomicUsize,
     disk: Mutex<Disk>,
-    /// The groups that reached the double, also those that wait for its disk. The model checker
-    /// need not see it.
+    /// The number of groups that reached the double, including those that wait for its disk. The
+    /// model checker need not see it.
     begun: std::sync::atomic::AtomicUsize,
     /// Whether a test waits for the work of a thread.
     is_watched: std::sync::atomic::AtomicBool,
@@ -162,13 +162,13 @@ impl fmt::Debug for Shared {
 }
 
 impl Probe {
-    /// To be called before the threads start whose work [`wait`](Self::wait) waits for.
+    /// Prepares [`wait`](Self::wait). Must be called before the threads start that it waits for.
     pub(crate) fn watch(&self) {
         self.0.is_watched.store(true, std::sync::atomic::Ordering::SeqCst);
     }
 
-    /// Waits until a background thread has brought the disk to this state. The model checker
-    /// reports a deadlock if none ever does.
+    /// Waits until a background thread has made `until` true for the disk. If that never
+    /// happens, the model checker reports a deadlock.
     pub(crate) fn wait(&self, until: impl Fn(&Disk) -> bool) {
         let mut work = self.0.work.lock();
         while !until(&self.untracked()) {
@@ -176,7 +176,7 @@ impl Probe {
         }
     }
 
-    /// Tells the test that waits.
+    /// Wakes the test that waits.
     fn worked(&self) {
         if self.0.is_watched.load(std::sync::atomic::Ordering::SeqCst) {
             drop(self.0.work.lock());
@@ -184,53 +184,53 @@ impl Probe {
         }
     }
 
-    /// Background syncs wait until the guard is dropped.
+    /// Makes background syncs wait until the guard is dropped.
     pub(crate) fn hold_syncs(&self) -> MutexGuard<'_, ()> {
         self.0.sync_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// How many background syncs have begun, those that are held included.
+    /// Returns the number of background syncs that have begun, including those that are held.
     pub(crate) fn syncs(&self) -> usize {
         self.0.syncs.load(std::sync::atomic::Ordering::SeqCst)
     }
 
-    /// Images wait until the guard is dropped.
+    /// Makes images wait until the guard is dropped.
     pub(crate) fn hold_images(&self) -> MutexGuard<'_, ()> {
         self.0.image_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// How many images have begun to be written, those that are held included.
+    /// Returns the number of images that have begun to be written, including those that are held.
     pub(crate) fn images(&self) -> usize {
         self.0.images.load(std::sync::atomic::Ordering::SeqCst)
     }
 
-    /// How many groups have reached the double.
+    /// Returns the number of groups that have reached the double.
     pub(crate) fn begun(&self) -> usize {
         self.0.begun.load(std::sync::atomic::Ordering::SeqCst)
     }
 
-    /// The disk as it is now. Nothing that the model checker sees may happen under it.
+    /// Locks the disk. While it is locked, nothing may happen that the model checker sees.
     pub(crate) fn disk(&self) -> MutexGuard<'_, Disk> {
         self.0.accesses.fetch_add(1, Ordering::SeqCst);
         self.untracked()
     }
 
-    /// Does `fault` at the next occasion, once.
+    /// Makes `fault` once, at the next opportunity.
     pub(crate) fn fail_next(&self, fault: Fault) {
         self.untracked().fault = Some(fault);
     }
 
-    /// How many commit groups have been handed over, those that wait for the disk included.
+    /// Returns the number of commit groups, including those that wait for the disk.
     pub(crate) fn handed(&self) -> usize {
         self.0.begun.load(std::sync::atomic::Ordering::SeqCst)
     }
 
-    /// Does nothing wrong from now on.
+    /// Makes no more faults.
     pub(crate) fn heal(&self) {
         self.untracked().fault = None;
     }
 
-    /// The disk, for accesses whose order the persist lock fixes.
+    /// Returns the disk, for accesses whose order the persist lock determines.
     fn untracked(&self) -> MutexGuard<'_, Disk> {
         self.0.disk.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -281,7 +281,7 @@ impl Storage for Double {
         let mut disk = self.probe.disk();
         if disk.take(Fault::Panic) {
             drop(disk);
-            // Without the message that a panic prints: it is meant.
+            // Unwinds without printing a message, because the panic is intended.
             std::panic::resume_unwind(Box::new("the double panics on demand"));
         }
         if disk.take(Fault::Sync) {
@@ -411,7 +411,7 @@ impl Drop for Double {
     }
 }
 
-/// A clock that stands still.
+/// A clock that never advances.
 #[derive(Debug)]
 struct StoppedClock;
 
@@ -427,7 +427,7 @@ impl Clock for StoppedClock {
     fn sleep(&self, _duration: Duration) {}
 }
 
-/// A key that the double does not look at.
+/// A key that the double ignores.
 #[derive(Debug)]
 pub(crate) struct AnyKey;
 
@@ -459,7 +459,7 @@ impl Keys for AnyKey {
     }
 }
 
-/// The owner of an engine: closes it when dropped, as the handle of a store does.
+/// The owner of an engine. It closes the engine when dropped, as the handle of a store does.
 #[derive(Debug)]
 pub(crate) struct Owner(Arc<Engine>);
 
@@ -477,12 +477,12 @@ impl Drop for Owner {
     }
 }
 
-/// An engine over a double.
+/// Returns an engine over a double.
 pub(crate) fn engine(form: Form, durability: Durability, background: bool) -> (Arc<Owner>, Probe) {
     engine_with(form, options(durability, background))
 }
 
-/// An engine over a double, with the time of `clock`.
+/// Returns an engine over a double, with the time of `clock`.
 pub(crate) fn engine_at(
     form: Form,
     durability: Durability,
@@ -499,7 +499,7 @@ fn engine_with(form: Form, options: EngineOptions) -> (Arc<Owner>, Probe) {
     (Arc::new(Owner(Engine::start(double, Map::new(), options))), probe)
 }
 
-/// An engine over the storage that keeps nothing.
+/// Returns an engine over the storage that stores nothing.
 pub(crate) fn in_memory() -> Arc<Owner> {
     let map = MapBuilder::new().finish(0);
     let options = options(Durability::Sync, false);
@@ -510,39 +510,39 @@ fn options(durability: Durability, background: bool) -> EngineOptions {
     EngineOptions { path: PATH.into(), durability, clock: Arc::new(StoppedClock), background }
 }
 
-/// `key` has `value` now.
+/// Sets the value of `key` to `value`.
 pub(crate) fn put(key: &str, value: &str) -> Change {
     Change::Put(Entry::new(key.as_bytes(), value.as_bytes()))
 }
 
-/// `key` is gone.
+/// Removes `key`.
 pub(crate) fn remove(key: &str) -> Change {
     Change::Remove(key.as_bytes().into())
 }
 
-/// Several changes in one commit.
+/// Makes several changes in one commit.
 pub(crate) fn batch(changes: Vec<Change>) -> Commit {
     Commit { changes: changes.into(), ..Commit::default() }
 }
 
-/// There is no `key`.
+/// Returns the condition that `key` has no value.
 pub(crate) fn absent(key: &str) -> Check {
     Check::Same { key: key.as_bytes().into(), seen: None }
 }
 
-/// What readers of `engine` find.
+/// Returns the contents that readers of `engine` see.
 pub(crate) fn memory(engine: &Engine) -> Contents {
     let view = engine.view();
     view.ordered.iter().map(|e| (e.key().to_vec(), e.value().to_vec())).collect()
 }
 
-/// The value of `key`, as text.
+/// Returns the value of `key` as text.
 pub(crate) fn value(engine: &Engine, key: &str) -> Option<String> {
     let entry = engine.read(|map| map.get(key.as_bytes()))?;
     Some(String::from_utf8(entry.value().to_vec()).unwrap())
 }
 
-/// The number of the commit; panics on a conflict.
+/// Returns the number of the commit. Panics after a conflict.
 pub(crate) fn number(outcome: Outcome) -> Option<Seq> {
     match outcome {
         Outcome::Done { seq, .. } => seq,

@@ -1,4 +1,4 @@
-//! Each method of the store, as a user sees it.
+//! Tests of each method of the store, as a user calls it.
 
 use std::ops::Bound;
 use std::time::Duration;
@@ -237,7 +237,7 @@ fn a_batch_without_effect_returns_the_last_commit() {
     assert!(!store.contains_key("k2"), "a dropped batch changes nothing");
 }
 
-/// The error of a record, and that its message has both numbers or the limit.
+/// Returns the error of a record. Checks that its text has both numbers, or the limit.
 fn record(error: &Error) -> &RecordError {
     let Error::Storage(codex_storage::Error::Record { source, .. }) = error else {
         panic!("not an error of a record: {error}")
@@ -290,7 +290,7 @@ fn a_key_of_65_535_bytes_is_taken_by_every_call_and_a_longer_one_by_none() {
         let expected = RecordError::KeyTooLong { len: 65_536, limit: 65_535 };
         assert_eq!(*record(&refused), expected, "call {call}");
     }
-    // Nothing is there, so nothing is wrong with looking for it.
+    // No key of this length can exist, so a lookup is not an error.
     assert_eq!(store.take::<u8>(&too_long).unwrap(), None);
     assert_eq!(store.get::<u8>(&too_long).unwrap(), None);
     assert_eq!(store.remove_prefix(&too_long).unwrap(), 0);
@@ -299,7 +299,7 @@ fn a_key_of_65_535_bytes_is_taken_by_every_call_and_a_longer_one_by_none() {
     assert_eq!(store.remove_range("c"..).unwrap(), 1);
 }
 
-/// The most bytes that the records of a commit take, and those of one without key and value.
+/// The maximum length of the records of a commit, and the lengths of records without key and value.
 const RECORDS_LEN_MAX: usize = 256 << 20;
 const RECORD_LEN: usize = 8;
 

@@ -1,4 +1,4 @@
-//! Backups of an open store and of a closed one: rotation, hot copies, restore, point in time.
+//! Tests of backups of open and closed stores: rotation, hot copies, restore, point in time.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ fn each_rotation_keeps_the_state_of_its_moment_in_every_form() {
             store.set("n", &n).unwrap();
             store.back_up().unwrap();
         }
-        // Nothing changed: nothing rotates.
+        // Nothing has changed, so nothing rotates.
         assert!(store.back_up().unwrap().method.is_none());
         let backups = Backups::of_in(&vfs, "a.db");
         let seqs: Vec<_> =
@@ -49,7 +49,7 @@ fn a_restored_store_has_the_old_state_and_what_it_replaced_is_kept() {
         store.set("n", &1_u64).unwrap();
         store.back_up().unwrap();
         store.set("n", &2_u64).unwrap();
-        // Not closed: its log is there, and its lock.
+        // The store is not closed, so its log and its lock are there.
         assert!(Backups::of_in(&vfs, "a.db").restore(1).unwrap_err().is_locked());
         drop(store);
         let restored = Backups::of_in(&vfs, "a.db").restore(1).unwrap();
@@ -91,7 +91,7 @@ fn a_ledger_goes_back_to_any_commit_even_inside_a_group() {
     let anchor = store.anchor().unwrap();
     drop(store);
     for seq in [7_u64, 20, 1] {
-        // Each time from the whole history, which the restore before this one kept.
+        // Each restore starts from the whole history, which the previous restore kept.
         let copy = Vfs::mem(5);
         let bytes = {
             let file = vfs.dir.open("a.db", codex_core::vfs::Open::Read).unwrap();
@@ -157,15 +157,15 @@ fn a_store_that_lost_only_its_first_header_is_repaired_and_no_backup_takes_its_p
     }
 }
 
-/// Before each call to the disk that a backup makes, a commit replaces the image: by its name, no
-/// two looks see the same one.
+/// Before each call of a backup to the disk, a commit replaces the image. If it is opened by name,
+/// no two calls see the same file.
 #[test]
 fn backups_and_hot_copies_succeed_beside_a_writer_that_never_pauses() {
     let store: Arc<OnceLock<Store>> = Arc::default();
     let writing = Arc::new(AtomicBool::new(false));
     let (writer, may_write) = (Arc::clone(&store), Arc::clone(&writing));
     let vfs = Observed::vfs(&Vfs::mem(7), move |call| {
-        // Not at a call that a commit makes itself: it holds the disk.
+        // A call of a commit itself is skipped, because the commit holds the disk.
         let of_the_store = &*call.name == "a.db" && call.kind == CallKind::Open;
         if of_the_store && may_write.swap(false, Ordering::SeqCst) {
             writer.get().unwrap().update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();

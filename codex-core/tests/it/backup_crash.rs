@@ -1,5 +1,5 @@
-//! Power cuts and failing calls at every call of a backup, a hot copy and a restore of a store:
-//! no good backup is lost, the store opens, nothing stray is left, errors name the file.
+//! Tests with power cuts and failing calls at every call of a backup, a hot copy and a restore. No
+//! good backup is lost, the store opens, no stray file is left, and errors name the file.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use codex_core::{
     StorageError, Store,
 };
 
-/// How a store is kept.
+/// The form of a store, and whether it is encrypted.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     form: Form,
@@ -36,7 +36,7 @@ impl Kept {
         let mut options =
             self.keyed(Store::options()).form(self.form).backups(BackupPolicy::keep(2));
         if self.form == Form::Wal {
-            // Its log stays when it closes: what a restore must move away.
+            // The log stays after the close, and a restore must move it away.
             let close_into_image_bytes_max = 0;
             let policy = CheckpointPolicy { close_into_image_bytes_max, ..Default::default() };
             options = options.checkpoint(policy);
@@ -67,13 +67,13 @@ impl Kept {
         backups
     }
 
-    /// The value of `n` in a file that is opened where it stands.
+    /// Returns the value of `n` in a file, opened at its place.
     fn value_in(self, vfs: &Vfs, name: &str) -> Option<u64> {
         let options = self.keyed(Store::options()).read_only(true);
         options.open_in(vfs, name).unwrap().get("n").unwrap()
     }
 
-    /// A disk with a closed store at commit 3, and with backups of its commits 2 and 1.
+    /// Returns a disk with a closed store at commit 3, and with backups of its commits 2 and 1.
     fn disk(self) -> FaultDir {
         let disk = FaultDir::new();
         let store = self.open(&world(&disk)).unwrap();
@@ -93,25 +93,25 @@ fn key() -> codex_core::crypto::Key {
     codex_core::crypto::Key::raw(&[7; 32]).unwrap()
 }
 
-/// The disk as a process sees it; no two processes draw the same random names.
+/// Returns the disk for a new process. No two processes draw the same random names.
 fn world(disk: &FaultDir) -> Vfs {
     disk.vfs(seed() + disk.calls())
 }
 
-/// A disk that cannot share blocks, as ext4 cannot.
+/// A disk that cannot share blocks, like ext4.
 fn no_reflinks(disk: &FaultDir) {
     let reflinks = Calls::of(CallKind::Reflink);
     disk.fail_on(reflinks, 1, Fault::Unsupported, Lasting::Sticky, Side::Before);
 }
 
-/// What a story told before it was cut or failed.
+/// The results of a story before it was cut or failed.
 #[derive(Default)]
 struct Told {
     store: Option<Store>,
     committed: bool,
     done: bool,
     error: Option<Error>,
-    /// How many changes of bytes and of names a power cut at its end can lose.
+    /// The number of changes of bytes and of names that a power cut at its end can lose.
     unsynced: (usize, usize),
 }
 
@@ -169,7 +169,7 @@ fn restore_until(disk: &FaultDir, kept: Kept) -> Told {
     })
 }
 
-/// The commits of the backups, each of which must be good, newest first.
+/// Returns the commits of the backups, the newest first. Each must be good.
 fn good(kept: Kept, vfs: &Vfs, context: &dyn std::fmt::Display) -> Vec<u64> {
     let backups = kept.backups(vfs);
     let verify = |index| backups.verify(index).unwrap_or_else(|e| panic!("{e}; {context}"));
@@ -177,7 +177,8 @@ fn good(kept: Kept, vfs: &Vfs, context: &dyn std::fmt::Display) -> Vec<u64> {
     listed.iter().map(|entry| verify(entry.index).facts.seq).collect()
 }
 
-/// Nothing but the store, its backups, the copy, what was replaced, and locks.
+/// Checks that there are no files except the store, its backups, the copy, replaced files, and
+/// locks.
 fn no_strays(vfs: &Vfs, context: &dyn std::fmt::Display) {
     for name in vfs.dir.list().unwrap() {
         let known =
@@ -191,8 +192,9 @@ fn no_strays(vfs: &Vfs, context: &dyn std::fmt::Display) {
     }
 }
 
-/// All subsets of the names and of the writes that no sync has made durable, up to eight of each:
-/// together where that makes few disks, else each with all and none of the others. Then samples.
+/// Returns all subsets of the names and writes that are not durable, up to eight of each. They are
+/// combined if that makes few disks; otherwise each is tried with all and none of the others.
+/// Beyond eight, returns samples.
 fn choice() -> CrashChoice {
     let samples = u64::from(scaled(16));
     CrashChoice {
@@ -204,7 +206,8 @@ fn choice() -> CrashChoice {
     }
 }
 
-/// The store opens with one of `fair`, its backups are good, and it goes on.
+/// Checks that the store opens with one of `fair`, that its backups are good, and that it can be
+/// written.
 fn goes_on(kept: Kept, disk: &FaultDir, fair: &[u64], context: &Mishap<'_>) -> Vec<u64> {
     let vfs = world(disk);
     let store = kept.open(&vfs).unwrap_or_else(|e| panic!("{e}; {context}"));
@@ -221,7 +224,7 @@ fn goes_on(kept: Kept, disk: &FaultDir, fair: &[u64], context: &Mishap<'_>) -> V
     found
 }
 
-/// Cuts the power at each call of `story`, and shows `check` every disk that this can leave.
+/// Cuts the power at each call of `story`, and calls `check` for every disk that this can leave.
 fn each_cut(
     kept: Kept,
     story: fn(&FaultDir, Kept) -> Told,
@@ -234,7 +237,7 @@ fn each_cut(
         check(mishap, disk, told);
     });
     println!("{kept:?}: {shown} disks, up to {bytes} writes and {names} names unsynced");
-    // Otherwise not all subsets of the names were shown.
+    // With more names, not all of their subsets would be tested.
     assert!((1..=8).contains(&names), "{names}");
     assert!(shown > 20, "{shown}");
 }
@@ -244,7 +247,7 @@ fn cut_in_a_backup(kept: Kept) {
         good(kept, &world(disk), mishap);
         let fair: &[u64] = if told.committed { &[4] } else { &[3, 4] };
         let found = goes_on(kept, disk, fair, mishap);
-        // One too many may be left, for the next rotation to remove.
+        // One backup too many may be left, which the next rotation removes.
         let newest_first = found == [4, 2] || found == [4, 2, 1];
         let fair = newest_first || (!told.done && found == [2, 1]);
         assert!(fair, "{kept:?}: backups of {found:?}; {mishap}");
@@ -270,7 +273,7 @@ fn cut_in_a_hot_copy(kept: Kept) {
     });
 }
 
-/// What a restore left: the store opens as before it or as restored, whole.
+/// Checks a disk after a restore: the store opens in the state before it or in the restored state.
 fn restored_or_not(kept: Kept, disk: &FaultDir, done: bool, new: u64, context: &Mishap<'_>) {
     let vfs = world(disk);
     good(kept, &vfs, context);
@@ -298,13 +301,13 @@ fn cut_in_a_restore(kept: Kept) {
         if kept.backups(&vfs).pending().unwrap().is_some() {
             let mut names = vfs.dir.list().unwrap();
             names.sort();
-            // Of the disks with equal names one is enough.
+            // One disk is enough of those with equal names.
             interrupted.entry(names).or_insert_with(|| disk.duplicate());
         }
         restored_or_not(kept, disk, told.done, 1, mishap);
     });
     assert!(interrupted.len() > 2, "{}", interrupted.len());
-    // The power goes again while the next open finishes the restore.
+    // The power is cut again while the next open finishes the restore.
     let mut shown = 0;
     for base in interrupted.values() {
         let act = |disk: &FaultDir| kept.open(&world(disk)).is_ok();
@@ -325,7 +328,7 @@ fn a_power_cut_on_the_way_to_an_earlier_commit_ends_in_the_old_ledger_or_the_new
     }
 }
 
-/// The tests of one way of keeping a store, apart from the others so that they run at once.
+/// Defines the tests of one kind of store, separate from the others so that they run in parallel.
 macro_rules! kept {
     ($($(#[$cfg:meta])? $name:ident: $kept:expr;)*) => {$(
         $(#[$cfg])?
@@ -376,7 +379,7 @@ kept! {
     #[cfg(feature = "crypto")] sealed_ledger: Kept::sealed(Form::Ledger);
 }
 
-/// After an error: the store that was open goes on, or it is poisoned; then it opens again.
+/// Checks a store after an error: the open store continues or is poisoned, and then opens again.
 fn survives(kept: Kept, disk: &FaultDir, told: &Told, mishap: &Mishap<'_>) {
     if let Some(error) = &told.error {
         let text = error.to_string();
@@ -388,7 +391,7 @@ fn survives(kept: Kept, disk: &FaultDir, told: &Told, mishap: &Mishap<'_>) {
         store.back_up().unwrap_or_else(|e| panic!("{e}; {mishap}"));
         assert_eq!(good(kept, &world(disk), mishap).len(), 2, "{mishap}");
     }
-    // The error that it reports was asserted to be known already.
+    // The reported error was checked before.
     let _ = store.close();
 }
 
@@ -398,7 +401,7 @@ fn error_in_a_backup(kept: Kept) {
     let act = |disk: &FaultDir| back_up(disk, kept);
     let runs = each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
         let found = good(kept, &world(disk), mishap);
-        // A name that was moved already leaves a gap, and the new one waits for its own.
+        // A name that was already moved leaves a gap, and the new backup waits for its name.
         let kept_all = found == [2, 1] || found == [4, 2] || found == [2];
         assert!(kept_all, "{kept:?}: backups of {found:?}; {mishap}");
         assert!(told.done || told.error.is_some(), "{mishap}");
@@ -422,7 +425,7 @@ fn error_in_a_hot_copy(kept: Kept) {
         survives(kept, disk, told, mishap);
         for name in vfs.dir.list().unwrap() {
             if name == "copy.db.bak.copy" {
-                // It could not be removed; the next copy to that name does it.
+                // The file could not be removed. The next copy with that name does it.
                 let store = kept.open(&vfs).unwrap();
                 let _ = vfs.dir.remove("copy.db");
                 let on = &mut |_| ControlFlow::Continue(());
@@ -470,7 +473,7 @@ fn three_failing_backups_on_a_full_disk_cost_none_of_the_three_there_are() {
                 store.set_bytes("n", n.to_le_bytes().repeat(2_000)).unwrap();
                 store.back_up().unwrap();
             }
-            // A larger image finds room, and a backup of it none.
+            // There is room for a larger image, but not for a backup of it.
             let room = if form == Form::Snapshot { 11 * 4096 } else { 0 };
             // A checkpoint that frees the log of a Wal would make room for a backup.
             let freed = if form == Form::Wal { 128 << 10 } else { 0 };
@@ -481,14 +484,14 @@ fn three_failing_backups_on_a_full_disk_cost_none_of_the_three_there_are() {
                     "n",
                     n.to_le_bytes().repeat(if n == 4 || room > 0 { 5_000 } else { 9 }),
                 );
-                // There is nothing to back up where the write found no room either.
+                // If the write found no room either, there is nothing to back up.
                 let failed = store.back_up();
                 assert!(failed.is_err() || written.is_err(), "{form} {late}: {failed:?}");
                 let backups = Backups::of_in(&vfs, "a.db");
                 let seqs = [1, 2, 3].map(|index| backups.verify(index).unwrap().facts.seq);
                 assert_eq!(seqs, [3, 2, 1], "{form} {late}");
             }
-            // A store that could write nothing has nothing to back up.
+            // A store that could not write has nothing to back up.
             if store.back_up().is_err() {
                 assert!(store.stats().backups.last_error.unwrap().contains("a.db"));
             } else {
@@ -510,7 +513,7 @@ fn three_failing_backups_on_a_full_disk_cost_none_of_the_three_there_are() {
     }
 }
 
-/// What the files take, in whole blocks, each once.
+/// Returns the disk space of the files, in whole blocks, counting each block once.
 fn used_bytes(vfs: &Vfs) -> u64 {
     let found = |name: &String| vfs.dir.metadata(name).unwrap().unwrap();
     let names = vfs.dir.list().unwrap();

@@ -1,4 +1,5 @@
-//! When an open store makes backups by itself, who hears of it, and what a failure does.
+//! Tests of the backups that an open store makes by itself: their times, their callback, and the
+//! effects of a failure.
 
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
 use std::time::Duration;
@@ -70,11 +71,11 @@ fn an_interval_makes_a_backup_of_what_changed_and_only_then() {
     let store = with(keep(5).every(Duration::from_mins(10))).open_in(&vfs, "a.db").unwrap();
     for n in 2..=4_u64 {
         clock.advance(Duration::from_hours(1));
-        // The interval is over long since: the commit itself makes it due.
+        // The interval ended long ago, so the commit itself makes a backup due.
         store.set("n", &n).unwrap();
         until("the change is backed up", || store.stats().backups.made == n - 1);
     }
-    // One a change, and no other, whatever time went by.
+    // One backup for each change, and no other, however much time has passed.
     assert_eq!(seqs(&vfs), [4, 3, 2, 1]);
     store.set("n", &5_u64).unwrap();
     store.close().unwrap();
@@ -90,7 +91,8 @@ fn an_interval_ends_by_itself_without_a_commit_to_end_it() {
     store.set("n", &1_u64).unwrap();
     store.back_up().unwrap();
     store.set("n", &2_u64).unwrap();
-    // The store's clock stands still: however often the thread looks, nothing is due.
+    // The clock of the store does not advance: no backup becomes due, however often the thread
+    // checks.
     assert_eq!(seqs(&vfs), [1]);
     disk.clock().advance(INTERVAL);
     until("the interval is over", || seqs(&vfs).first() == Some(&2));
@@ -184,7 +186,7 @@ fn a_failing_backup_fails_no_commit_shows_everywhere_and_is_tried_again() {
         }
         other => panic!("{other:?}"),
     }
-    // The store's clock stands still, so that the pause after the failure does not end.
+    // The clock of the store does not advance, so the pause after the failure does not end.
     for n in 1..=50_u64 {
         store.set("n", &n).unwrap();
     }
@@ -209,7 +211,7 @@ fn writes_are_refused_while_a_required_backup_fails() {
     let slot: Arc<OnceLock<Store>> = Arc::default();
     let in_callback = Arc::clone(&slot);
     let options = with(keep(3).every_commits(1)).require_backups(true);
-    // A callback that writes meets the same refusal, and nobody waits for anybody.
+    // A callback that writes gets the same refusal, and no thread waits for another.
     let options = options.on_backup(move |event| {
         let Some(store) = in_callback.get() else { return };
         let refused = store.set("heard", &1_u64);
@@ -243,7 +245,7 @@ fn a_required_backup_that_failed_by_hand_is_tried_again_without_one() {
     store.back_up().unwrap_err();
     assert!(matches!(store.set("n", &2_u64), Err(Error::BackupRequired { .. })));
     disk.clear_plan();
-    // No hundred commits, and no other backup by hand.
+    // There are fewer than a hundred commits, and no other backup was requested.
     until("writes go on", || {
         disk.clock().advance(SECOND);
         store.set("n", &3_u64).is_ok()
@@ -275,7 +277,7 @@ fn a_callback_may_close_the_store_or_drop_its_last_handle() {
             drop(writer);
         }
         is_done.recv().unwrap();
-        // The lock is free: the engine is gone.
+        // The lock is free, so the engine was dropped.
         until("the store opens again", || Store::options().open_in(&vfs, "a.db").is_ok());
         assert_eq!(seqs(&vfs), [1]);
     }
@@ -353,7 +355,7 @@ fn sixteen_writers_lose_nothing_with_a_backup_after_each_commit() {
                 });
             }
             if run % 2 == 1 {
-                // The process is killed somewhere on the way.
+                // The process is killed at some point.
                 let some = usize::try_from(run * 7 % 120).unwrap();
                 until("some are written", || acknowledged.lock().unwrap().len() >= some);
                 let _ = disk.crash_process();

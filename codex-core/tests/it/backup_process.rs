@@ -1,5 +1,6 @@
-//! Stores of several processes in one folder, with names that are prefixes of each other. A program
-//! of its own: a process holds the locks of the one that starts it until it runs its program.
+//! Tests of stores of several processes in one directory, with names that are prefixes of each
+//! other. This is a program of its own, because a new process holds the locks of its parent until
+//! it runs its own program.
 
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +14,7 @@ fn is_foreign(error: &Error) -> bool {
 const CHILD_FOLDER: &str = "CODEX_TEST_CHILD_FOLDER";
 const CHILD_NAME: &str = "CODEX_TEST_CHILD_NAME";
 
-/// Writes and rotates in the store that the environment names.
+/// Writes to and rotates the store that the environment names.
 fn write_and_rotate(folder: &Path, name: &str) {
     let policy = BackupPolicy::keep(2).every_commits(3);
     let store = Store::options().backups(policy).open(folder.join(name)).unwrap();
@@ -35,7 +36,7 @@ fn two_processes_with_stores_whose_names_are_prefixes_leave_each_others_backups_
         return write_and_rotate(Path::new(&folder), &name);
     }
     let folder = tempfile::tempdir().unwrap();
-    // A store that somebody gave the name of a backup, and a link to another one.
+    // A foreign store with the name of a backup, and a link to another store.
     let store = Store::open(folder.path().join("x.db")).unwrap();
     store.set("n", &1_u64).unwrap();
     store.close().unwrap();
@@ -55,7 +56,7 @@ fn two_processes_with_stores_whose_names_are_prefixes_leave_each_others_backups_
             .spawn()
             .unwrap()
     });
-    // This process is the one at the foreign backup.
+    // This process has the foreign backup open.
     ours.set("n", &1_u64).unwrap();
     for _ in 0..5 {
         let error = ours.back_up().unwrap_err();

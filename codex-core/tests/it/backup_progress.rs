@@ -1,4 +1,4 @@
-//! How far a hot copy has come, and what stopping it leaves: nothing, at whatever report.
+//! Tests of the progress of a hot copy. If it is stopped, at any report, no file is left.
 
 use std::ops::ControlFlow;
 
@@ -26,7 +26,7 @@ fn options(form: Form, encrypted: bool) -> OpenOptions {
     options
 }
 
-/// A store of some 400 KB, in several blocks and groups.
+/// Returns a store of about 400 KB, in several blocks and groups.
 fn filled(form: Form, encrypted: bool, vfs: &Vfs) -> Store {
     let store = options(form, encrypted).open_in(vfs, "a.db").unwrap();
     for at in 0..10_u64 {
@@ -35,7 +35,7 @@ fn filled(form: Form, encrypted: bool, vfs: &Vfs) -> Store {
     store
 }
 
-/// Copies the store, stopping at the report with this number, if there is one.
+/// Copies the store, and stops at the report with this number, if there is one.
 fn copy(store: &Store, to: &Vfs, stop_at: usize) -> (Result<Seq>, Vec<Progress>) {
     let mut reports = Vec::new();
     let copied = store.backup_to_in(to, "copy.db", &mut |progress| {
@@ -63,7 +63,7 @@ fn the_reports_of_a_hot_copy_rise_and_each_phase_ends_at_its_total() {
             [(Phase::Preparing, len, 5), (Phase::Copying, len, 2), (Phase::Verifying, len, 5)]
         {
             let reports = of(&reports, phase);
-            // An image is counted in entries, and that of a Snapshot is there already.
+            // The progress of an image counts entries, and a Snapshot already has an image.
             let (total, at_least) = match (form, phase) {
                 (Form::Wal, Phase::Preparing) => (20, at_least),
                 (Form::Snapshot, Phase::Preparing) => (0, 0),
@@ -89,7 +89,7 @@ fn a_hot_copy_stopped_at_any_report_leaves_nothing_and_the_store_goes_on() {
             let store = filled(form, encrypted, &vfs);
             for stop_at in 0..100 {
                 if form != Form::Ledger {
-                    // So that there is an image to be written.
+                    // Makes it necessary to write an image.
                     store.set("n", &stop_at).unwrap();
                 }
                 let (copied, reports) = copy(&store, &to, stop_at);
@@ -136,14 +136,14 @@ fn a_watch_may_use_the_store_and_even_close_it() {
         store.close().unwrap();
         ControlFlow::Continue(())
     });
-    // The image was given up for the close, or written before it.
+    // The image was abandoned by the close, or written before it.
     if let Err(error) = copied {
         assert!(error.to_string().contains("closing"), "{error}");
     }
     assert!(!vfs.dir.list().unwrap().iter().any(|name| name.contains(".tmp")));
 }
 
-/// A backup that is at a call like these when the store closes.
+/// Calls at which a backup can be when the store closes.
 struct Held {
     form: Form,
     calls: Calls,
@@ -153,10 +153,10 @@ struct Held {
 fn closing_gives_up_a_backup_whatever_it_is_at() {
     let held = |form, kind, name: &str| Held { form, calls: Calls::of(kind).on(name) };
     let all = [
-        // The image that it begins with: written, read back.
+        // The image at its beginning: written, read back.
         held(Form::Wal, CallKind::Write, "a.db.tmp.*"),
         held(Form::Wal, CallKind::Read, "a.db.tmp.*"),
-        // The ledger that tells its version when it is read.
+        // A ledger whose version is read first.
         held(Form::Ledger, CallKind::Read, "a.db"),
         // The copy: written, read back.
         held(Form::Wal, CallKind::Write, "a.db.bak.tmp"),
@@ -179,7 +179,8 @@ fn closing_gives_up_a_backup_whatever_it_is_at() {
             batch.set_bytes(at.to_string(), vec![1; 256 << 10]).unwrap();
         }
         batch.commit().unwrap();
-        // Far into the file: a new segment begins under such a name too, while others wait for it.
+        // At a large offset, because a new segment is also created under such a name while others
+        // wait for it.
         let gate = disk.hold(calls.clone().at(5 << 20..6 << 20));
         store.set_bytes("due", "1").unwrap();
         gate.wait_for(1);

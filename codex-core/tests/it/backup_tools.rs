@@ -1,5 +1,5 @@
-//! The tools for a closed store: point in time, keys, foreign files, symbolic links and copies by
-//! hand.
+//! Tests of the tools for a closed store: point in time, keys, foreign files, symbolic links and
+//! copies by hand.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -18,7 +18,7 @@ fn key() -> codex_core::crypto::Key {
     codex_core::crypto::Key::raw(&[7; 32]).unwrap()
 }
 
-/// Options with the key, where there is to be one.
+/// Returns options with the key, if there is one.
 fn keyed(encrypted: bool) -> OpenOptions {
     #[cfg(feature = "crypto")]
     if encrypted {
@@ -49,12 +49,12 @@ fn ways() -> impl Iterator<Item = bool> {
     [false].into_iter().chain(cfg!(feature = "crypto").then_some(true))
 }
 
-/// A ledger with groups of several commits in it.
+/// Returns a ledger that has groups of several commits.
 fn grouped_ledger(encrypted: bool) -> Vfs {
     let dir = FaultDir::new();
     let vfs = dir.vfs(seed());
     let store = keyed(encrypted).form(Form::Ledger).open_in(&vfs, "a.db").unwrap();
-    // The disk is held until all writers have gathered.
+    // The disk is held until all writers have entered the queue.
     let gate = dir.hold(Calls::of(CallKind::Sync));
     let until = |holds: &dyn Fn() -> bool| {
         while !holds() {
@@ -87,7 +87,7 @@ fn grouped_ledger(encrypted: bool) -> Vfs {
 
 type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// The contents and the anchor after each commit of the ledger.
+/// Returns the contents and the anchor after each commit of the ledger.
 fn history(vfs: &Vfs) -> Vec<(Contents, Anchor)> {
     use codex_storage::batch::Op;
     let (mut states, mut state) = (Vec::new(), Contents::new());
@@ -119,7 +119,7 @@ fn a_ledger_goes_back_to_each_commit_of_each_group_with_the_anchor_it_had() {
         let found = store.anchor().unwrap();
         assert_eq!((found.seq, found), (seq, *anchor));
         assert_eq!(store.len(), contents.len(), "commit {seq}");
-        // It goes on as a ledger does.
+        // It continues as a ledger.
         store.set("on", &1_u64).unwrap();
         store.close().unwrap();
         assert_eq!(
@@ -205,7 +205,7 @@ fn without_the_key_encrypted_backups_are_listed_checked_and_restored_and_with_it
     for encrypted in ways().filter(|encrypted| *encrypted) {
         for form in FORMS {
             let vfs = Vfs::mem(seed());
-            // Its log stays, so that the image is one that a log continues.
+            // The log stays, so that the image is continued by a log.
             let store = keyed(encrypted).form(form).open_in(&vfs, "a.db").unwrap();
             for n in 1..=2_u64 {
                 store.set("n", &n).unwrap();
@@ -316,7 +316,7 @@ fn a_hot_copy_never_takes_a_name_that_belongs_to_a_store() {
     let store = Store::options().open_in(&vfs, "a.db").unwrap();
     let on = &mut |_| std::ops::ControlFlow::Continue(());
     let side = ["a.db.wal.00000000000000000009", "a.db.lock", "a.db.tmp.image", "a.db"];
-    // A rotation would move and prune these.
+    // A rotation would move and remove these files.
     let rotating = ["a.db.bak.7", "b.db.bak.1", "a.db.bak.lock", "a.db.bak.restore"];
     for name in side.into_iter().chain(rotating) {
         let error = store.backup_to_in(&vfs, name, on).unwrap_err();
@@ -348,7 +348,7 @@ fn a_backup_copied_over_the_store_by_hand_changes_no_other_backup() {
             drop(store);
             let bytes = |index| std::fs::read(path(&format!("app.db.bak.{index}"))).unwrap();
             let before = [1, 2, 3].map(bytes);
-            // As `cp -f` does: into the file where that may be written, else in its place.
+            // The same as `cp -f`: writes into the file if that is allowed, otherwise replaces it.
             let (copied, to) = (bytes(2), path("app.db"));
             if std::fs::write(&to, &copied).is_err() {
                 std::fs::remove_file(&to).unwrap();
@@ -362,7 +362,7 @@ fn a_backup_copied_over_the_store_by_hand_changes_no_other_backup() {
                     store.set("n", &5_u64).unwrap();
                     store.back_up().unwrap();
                 }
-                // The log continues another image: an error by name, and nothing is lost.
+                // The log belongs to another image: the error names that, and nothing is lost.
                 Err(error) => {
                     assert!(form == Form::Wal && keeps_log && error.is_damage(), "{form}: {error}");
                     assert_eq!([1, 2, 3].map(bytes), before, "{form}");
@@ -375,7 +375,7 @@ fn a_backup_copied_over_the_store_by_hand_changes_no_other_backup() {
     }
 }
 
-/// The names and bytes below `folder` of the files whose names begin so.
+/// Returns the names and bytes of the files below `folder` whose names begin with `begins`.
 fn snapshot_of(folder: &Path, begins: &str) -> BTreeMap<String, Vec<u8>> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let named = entries.map(|path| (path.file_name().unwrap().to_str().unwrap().to_owned(), path));
@@ -403,7 +403,7 @@ fn symbolic_links_lead_to_the_backups_of_the_file_behind_them_and_are_never_repl
     other.set("n", &9_u64).unwrap();
     other.close().unwrap();
     drop(other);
-    // A link where a backup belongs, to somebody else's store.
+    // A link in place of a backup, to a foreign store.
     std::fs::remove_file(path("real.db.bak.1")).unwrap();
     std::os::unix::fs::symlink(path("other.db"), path("real.db.bak.1")).unwrap();
     let theirs = snapshot_of(folder.path(), "other.db");

@@ -1,5 +1,5 @@
-//! Many threads on one store, in each form: updates count exactly, batches keep what they promise
-//! in every snapshot, and disk and memory agree afterwards.
+//! Tests of many threads on one store, in each form. Updates count exactly, batches are atomic in
+//! every snapshot, and disk and memory agree afterwards.
 
 use std::ops::Bound;
 use std::sync::Barrier;
@@ -22,8 +22,8 @@ fn total(snapshot: &Snapshot) -> i64 {
     snapshot.prefix("account/").map(|entry| entry.value::<i64>().unwrap()).sum()
 }
 
-/// Takes from one account and gives to another in one batch, under a key that only one thread
-/// writes at a time: whoever moved `turn` on may transfer.
+/// Moves an amount between two accounts in one batch, under a key that only one thread writes at a
+/// time: the thread that advanced `turn` may transfer.
 fn transfer(store: &Store, thread: u32, round: u32) {
     let (from, to) = ((thread + round) % ACCOUNTS, (thread * 3 + round + 1) % ACCOUNTS);
     while !store.compare_exchange("turn", None, Some(&thread)).unwrap() {
@@ -39,8 +39,8 @@ fn transfer(store: &Store, thread: u32, round: u32) {
     assert!(store.compare_exchange("turn", Some(&thread), None).unwrap());
 }
 
-/// Writers of every kind, readers of every kind and checkpoints, all at once, while `tick` lets
-/// the time go by.
+/// Runs writers of every kind, readers of every kind and checkpoints at the same time, while `tick`
+/// advances the time.
 fn turmoil(store: &Store, tick: &dyn Fn()) {
     let (rounds, done) = (scaled(30), AtomicBool::new(false));
     for n in 0..ACCOUNTS {
@@ -223,7 +223,7 @@ fn of_many_takers_exactly_one_gets_the_value() {
     }
 }
 
-/// Each key is written once, so each is counted by one removal or left at the end.
+/// Each key is written once, so it is counted by one removal or is left at the end.
 #[test]
 fn ranges_that_are_removed_beside_writers_take_each_key_once() {
     const WRITERS: u32 = 4;

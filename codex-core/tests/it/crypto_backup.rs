@@ -1,4 +1,4 @@
-//! Keys and backups: each backup opens with the key that was the store's when it was made.
+//! Tests of keys and backups: each backup opens with the key that the store had when it was made.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -25,11 +25,11 @@ pub(crate) fn options(form: Form) -> OpenOptions {
     if form != Form::Wal {
         return options;
     }
-    // So that closing leaves a log.
+    // Makes the close leave a log.
     options.checkpoint(CheckpointPolicy { close_into_image_bytes_max: 0, ..Default::default() })
 }
 
-/// Which of the keys 1, 2 and 3 open the file `name`, and the value of `n` that it has then.
+/// Returns which of the keys 1, 2 and 3 open the file `name`, and the value of `n` in it.
 fn opened_by_any(vfs: &Vfs, name: &str, context: &dyn std::fmt::Display) -> Vec<(u8, u64)> {
     let tried = [1, 2, 3].map(|n| {
         let options = Store::options().read_only(true).key(key(n));
@@ -42,7 +42,7 @@ fn opened_by_any(vfs: &Vfs, name: &str, context: &dyn std::fmt::Display) -> Vec<
     tried.into_iter().flatten().collect()
 }
 
-/// As [`opened_by_any`], of a file that exactly one key opens.
+/// Does the same as [`opened_by_any`] for a file that exactly one key opens.
 fn opened_by(vfs: &Vfs, name: &str, context: &dyn std::fmt::Display) -> (u8, u64) {
     match *opened_by_any(vfs, name, context) {
         [one] => one,
@@ -50,7 +50,7 @@ fn opened_by(vfs: &Vfs, name: &str, context: &dyn std::fmt::Display) -> (u8, u64
     }
 }
 
-/// By which key each backup opens and what it holds, newest first.
+/// Returns the key that opens each backup, and its contents, the newest first.
 pub(crate) fn backups(vfs: &Vfs, context: &dyn std::fmt::Display) -> Vec<(u8, u64)> {
     let listed = Backups::of_in(vfs, NAME).list().unwrap();
     let names = listed.into_iter().map(|entry| {
@@ -99,7 +99,7 @@ fn after_a_rekey_or_a_change_of_key_the_next_backup_opens_with_the_new_key_alone
         assert_eq!(backups(&vfs, &form), all, "{form}");
         store.close().unwrap();
         drop(store);
-        // Opening again is no change of key, nor is a restore.
+        // Neither opening again nor a restore changes the key.
         let store = options(form).key(key(1)).open_in(&vfs, NAME).unwrap();
         assert!(store.back_up().unwrap().method.is_none(), "{form}: opened again");
         drop(store);
@@ -135,7 +135,8 @@ fn backups_beside_rekeys_and_writers_are_whole() {
     for form in FORMS {
         let vfs = Vfs::mem(3);
         for n in 0..3_u64 {
-            // Each open leaves frames in a ledger that a rekey does not copy, so offsets differ.
+            // Each opening leaves frames in a ledger that a rekey does not copy, so the offsets
+            // differ.
             let store = options(form).key(key(1)).open_in(&vfs, NAME).unwrap();
             store.set("n", &n).unwrap();
         }
@@ -146,7 +147,7 @@ fn backups_beside_rekeys_and_writers_are_whole() {
             scope.spawn(|| {
                 pace.each(|n| (0..5).for_each(|_| store.set("n", &u64::from(n)).unwrap()));
             });
-            // One a round: a backup begins again when the image is replaced, a few times.
+            // One per round: a backup begins again a few times if the image is replaced.
             scope.spawn(|| {
                 pace.each(|_| {
                     store.rekey(key(1)).unwrap();
@@ -172,14 +173,15 @@ fn backups_beside_rekeys_and_writers_are_whole() {
     }
 }
 
-/// How the key is replaced.
+/// The method of replacing the key.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum What {
     Change,
     Rekey,
 }
 
-/// A closed store under key 1 with a backup of its last commit and one before it.
+/// Returns a closed store under key 1 with a backup of its last commit and one of an earlier
+/// commit.
 fn base(form: Form) -> FaultDir {
     let disk = FaultDir::new();
     let store = options(form).key(key(1)).open_in(&disk.vfs(seed()), NAME).unwrap();
@@ -191,7 +193,7 @@ fn base(form: Form) -> FaultDir {
     disk.reboot(Survivors::Everything)
 }
 
-/// How far a story came before it was cut or failed.
+/// The progress of a story before it was cut or failed.
 #[derive(Default)]
 struct Told {
     replaced: bool,
@@ -213,13 +215,13 @@ fn story(disk: &FaultDir, form: Form, what: What) -> Told {
         told.done = true;
         store.close()
     };
-    // What failed shows in how far it came.
+    // The progress shows which step failed.
     drop(run(&mut told));
     told
 }
 
-/// Whatever was interrupted: one key opens the store, every backup opens with the key it was made
-/// under, none was lost, and the next backup opens with the key of the store.
+/// Checks a disk after any interruption. One key opens the store, each backup opens with the key
+/// under which it was made, none is lost, and the next backup opens with the key of the store.
 fn goes_on(disk: &FaultDir, form: Form, told: &Told, context: &Mishap<'_>) {
     let vfs = disk.vfs(seed() + disk.calls());
     let found = backups(&vfs, context);

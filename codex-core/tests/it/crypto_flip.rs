@@ -1,5 +1,5 @@
-//! An encrypted store whose files were changed, moved, or taken from elsewhere: an error by name,
-//! or the reported cut of the last group, which nothing proves.
+//! Tests of an encrypted store whose files were changed, moved or replaced. The result is a named
+//! error, or the reported cut of the last group, which nothing proves.
 
 mod sweep;
 
@@ -16,14 +16,14 @@ use crate::common::{FORMS, Files, contents, disk, files, sampled};
 
 const NAME: &str = "a.db";
 
-/// A store's files, and its contents after each commit.
+/// The files of a store, and its contents after each commit.
 struct Sample {
     form: Form,
     files: Files,
     states: Vec<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
-/// What opening changed files gave.
+/// The result of opening changed files.
 #[derive(Debug, Default)]
 struct Tally {
     errors: u64,
@@ -42,7 +42,8 @@ fn options(form: Form) -> OpenOptions {
 }
 
 impl Sample {
-    /// Two generations, and `tail` commits behind; `seed` makes it another store.
+    /// Returns a store with two generations, and `tail` commits after them. Another `seed` makes
+    /// another store.
     fn new(form: Form, seed: u64, tail: u32, clean: bool) -> Self {
         let vfs = Vfs::mem(seed);
         let mut states = vec![BTreeMap::new()];
@@ -68,7 +69,7 @@ impl Sample {
         Self { form, files: files(&vfs), states }
     }
 
-    /// Opens with other bytes in the file `name`, to read: nothing is repaired.
+    /// Opens the store read-only with other bytes in the file `name`. Nothing is repaired.
     fn open(&self, name: &str, bytes: Vec<u8>) -> Result<Store, StorageError> {
         let mut files = self.files.clone();
         files.insert(name.to_owned(), bytes);
@@ -81,8 +82,8 @@ impl Sample {
         options.open_in(&disk(files), NAME).map_err(crate::common::storage)
     }
 
-    /// The case must be an error, or where `cut_allowed`, exactly the state before the last group,
-    /// with the cut reported.
+    /// Checks that the result is an error or, if `cut_allowed`, exactly the state before the last
+    /// group with a reported cut.
     fn judge(
         &self,
         tally: &mut Tally,
@@ -115,7 +116,7 @@ impl Sample {
     }
 }
 
-/// The join of the seal and the storage. Each bit is flipped in the tests of codex-storage.
+/// The connection of the seal and the storage. The tests of codex-storage flip each bit.
 #[test]
 fn a_flipped_bit_is_an_error_or_the_reported_cut_of_the_last_group() {
     for (form, clean) in FORMS.into_iter().flat_map(|form| [(form, true), (form, false)]) {
@@ -124,7 +125,8 @@ fn a_flipped_bit_is_an_error_or_the_reported_cut_of_the_last_group() {
         let log = sample.files.iter().rfind(|(_, bytes)| is_log(bytes));
         let running = log.map(|(name, _)| name).filter(|_| !clean);
         for (name, bytes) in &sample.files {
-            // Where nothing proves the last group: there, and where the next one would begin.
+            // Nothing proves the last group: at its own place, and at the beginning of the next
+            // group.
             let last = (running == Some(name)).then(|| *frames(bytes).last().unwrap());
             let end = last.map_or(bytes.len(), |(_, end)| (end + 64).min(bytes.len()));
             for bit in (0..end * 8).step_by(37) {
@@ -142,10 +144,10 @@ fn a_flipped_bit_is_an_error_or_the_reported_cut_of_the_last_group() {
     }
 }
 
-/// Every how many-th bit is flipped, but for a whole run.
+/// The stride of the flipped bits. A whole run flips each.
 const STRIDE: usize = 11;
 
-/// As the disk can not, but a forger can: with every checksum made to fit.
+/// A change that a disk cannot make, but a forger can: with all checksums corrected.
 #[test]
 fn every_flipped_bit_under_checksums_that_fit_is_an_error() {
     for form in FORMS {
@@ -156,8 +158,8 @@ fn every_flipped_bit_under_checksums_that_fit_is_an_error() {
             let bits = sampled(0..bytes.len() as u64 * 8, STRIDE, 0).map(|bit| bit as usize);
             for bit in bits.filter(|bit| !(508 * 8..body * 8).contains(bit)) {
                 if form == Form::Ledger && (72..80).contains(&(bit / 8)) {
-                    // The named seq: copies change it without the key. Raised to a commit that is
-                    // there, it costs one more copy.
+                    // The named seq: copies change it without the key. Raising it to a commit that
+                    // exists costs one more copy.
                     continue;
                 }
                 let mut forged = bytes.clone();
@@ -175,12 +177,12 @@ fn every_flipped_bit_under_checksums_that_fit_is_an_error() {
                     resum_image(&mut forged);
                 }
                 if forged == *bytes {
-                    // The flip was in a checksum.
+                    // The flipped bit was in a checksum.
                     continue;
                 }
                 let opened = sample.open(name, forged);
-                // Who can forge checksums can make the last frame look torn, or cut it off: here
-                // the mark of the close, so that nothing is lost.
+                // A forger of checksums can make the last frame look torn, or cut it off. Here it
+                // is the mark of the close, so nothing is lost.
                 let last = if is_log(bytes) { frames(bytes).pop() } else { None };
                 let in_last = last.is_some_and(|(at, _)| bit / 8 >= at);
                 sample.judge(&mut tally, opened, in_last, &format!("{form} {name} bit {bit}"));
@@ -191,7 +193,7 @@ fn every_flipped_bit_under_checksums_that_fit_is_an_error() {
     }
 }
 
-/// The log of `file` with these frames, each of its own file.
+/// Returns the log of `file` with these frames, each of its own file.
 fn log_of(file: &[u8], parts: &[&[u8]]) -> Vec<u8> {
     let body = 512;
     let mut made = file[..body].to_vec();
@@ -205,7 +207,7 @@ fn log_of(file: &[u8], parts: &[&[u8]]) -> Vec<u8> {
 fn frames_that_were_swapped_dropped_doubled_or_taken_from_elsewhere_are_refused() {
     for form in [Form::Wal, Form::Ledger] {
         let sample = Sample::new(form, 1, 4, true);
-        // The same key, the same contents, another store; and another life of the same store.
+        // Another store with the same key and contents, and an earlier state of the same store.
         let twin = Sample::new(form, 2, 4, true);
         let log = |sample: &Sample| {
             let found = sample.files.iter().rfind(|(_, bytes)| is_log(bytes));
@@ -251,9 +253,10 @@ fn frames_that_were_swapped_dropped_doubled_or_taken_from_elsewhere_are_refused(
                 let place = format!("{form}: {what}, checksums fit: {fits}");
                 let opened = sample.open(&name, made);
                 match opened {
-                    // A ledger is one file: another store's is that other store.
+                    // A ledger is one file, so the file of another store is that other store.
                     Ok(store) if is_whole => assert_eq!(contents(&store), twin.states[6]),
-                    // The mark of the close alone: the log ends without it, and nothing is lost.
+                    // Only the mark of the close is missing: the log ends without it, and nothing
+                    // is lost.
                     Ok(store) if dropped_last => {
                         assert!(!store.recovered().clean, "{place}");
                         assert_eq!(contents(&store), *sample.states.last().unwrap(), "{place}");
@@ -400,7 +403,7 @@ fn a_plain_file_never_passes_in_an_encrypted_store() {
         let log = sample.files.keys().next_back().unwrap();
         for (name, bytes) in &plain {
             let name = if name == NAME { name } else { log };
-            // As it is, and as one that claims the ids of the encrypted store.
+            // Unchanged, and with the ids of the encrypted store.
             let mut claiming = bytes.clone();
             if let Some(own) = sample.files.get(name) {
                 claiming[16..64].copy_from_slice(&own[16..64]);
@@ -430,7 +433,7 @@ fn a_plain_file_never_passes_in_an_encrypted_store() {
     }
 }
 
-/// What the files alone can not show, an anchor does.
+/// An anchor detects changes that the files alone cannot show.
 #[test]
 fn an_anchor_detects_that_the_whole_folder_was_put_back() {
     for form in FORMS {
@@ -454,7 +457,7 @@ fn an_anchor_detects_that_the_whole_folder_was_put_back() {
             let anchor = store.anchor().unwrap();
             store.close().unwrap();
             for known in [earlier, anchor] {
-                // A checkpoint or a close may have made the history up to there one image.
+                // A checkpoint or a close may have merged the history up to there into one image.
                 drop(open(&vfs, Some(known)).unwrap());
             }
             let back = disk(&before);
@@ -474,8 +477,8 @@ fn an_anchor_detects_that_the_whole_folder_was_put_back() {
     }
 }
 
-/// What the files alone can not show either: SECURITY.md says so. Whoever writes to them puts the
-/// newest log back to any of its frames, the mark of a clean close or not.
+/// A change that the files alone cannot show, as SECURITY.md states: a person with write access can
+/// cut the newest log back to any of its frames, with or without the mark of a clean close.
 #[test]
 fn a_log_that_was_put_back_to_an_earlier_frame_is_not_clean_and_fails_its_anchor() {
     for form in [Form::Wal, Form::Ledger] {
@@ -502,7 +505,7 @@ fn a_log_that_was_put_back_to_an_earlier_frame_is_not_clean_and_fails_its_anchor
                 };
                 options.open_in(&disk(&folder), NAME).map_err(crate::common::storage)
             };
-            // The length still says that the log was closed.
+            // The length still shows that the log was closed.
             assert!(matches!(open(&cut, None), Err(StorageError::Damaged { .. })), "{form} {kept}");
             cut.truncate(end.next_multiple_of(512));
             cut.resize(end.next_multiple_of(512), 0);

@@ -1,4 +1,5 @@
-//! Another key, another root, another form: what opens the store afterwards, whatever interrupts.
+//! Tests of a new key, a new root key and a new form: which key opens the store afterwards, after
+//! any interruption.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ fn options(form: Form) -> OpenOptions {
     if form != Form::Wal {
         return options;
     }
-    // So that closing leaves a log.
+    // Makes the close leave a log.
     options.checkpoint(CheckpointPolicy {
         close_into_image_bytes_max: 0,
         ..CheckpointPolicy::default()
@@ -105,7 +106,7 @@ fn the_key_changes_and_the_root_is_renewed_beside_running_writers() {
     }
 }
 
-/// The costs in the envelope of the store.
+/// Returns the costs in the envelope of the store.
 fn costs_of(vfs: &Vfs) -> Option<(u32, u32, u32)> {
     let main = crate::common::read(vfs, NAME);
     let costs = Envelope::parse(&main[224..480]).unwrap().costs();
@@ -114,7 +115,7 @@ fn costs_of(vfs: &Vfs) -> Option<(u32, u32, u32)> {
 
 #[test]
 fn no_change_of_key_lowers_the_costs_of_a_passphrase_unless_asked_by_name() {
-    // As many passes as a strong one, over little memory, so that opening it is quick.
+    // The same number of passes as a strong key, but little memory, so that opening is fast.
     let (t, m_kib, p) = (5, 64, 2);
     let many = || {
         let costs = KdfCosts::new(t, m_kib, p).unwrap();
@@ -149,7 +150,8 @@ fn no_change_of_key_lowers_the_costs_of_a_passphrase_unless_asked_by_name() {
             assert_eq!(costs_of(&vfs), wanted, "{form}: {conversion:?}");
         }
         if form == Form::Wal {
-            // Under the same passphrase, in another form: the default counts unless it is lower.
+            // The same passphrase in another form: the default costs are used unless they are
+            // lower.
             let same = Key::passphrase("many passes").unwrap();
             let done = Conversion::new().key(same).form(Form::Ledger).convert_in(&vfs, NAME);
             assert_eq!(done.unwrap().form, Form::Ledger);
@@ -161,7 +163,7 @@ fn no_change_of_key_lowers_the_costs_of_a_passphrase_unless_asked_by_name() {
     }
 }
 
-/// A key of a kind: raw with 16, 24 or 32 bytes, or a passphrase.
+/// Returns a key of a kind: raw with 16, 24 or 32 bytes, or a passphrase.
 fn of_kind(kind: usize, n: u8) -> Key {
     if kind < 3 {
         return Key::raw(&vec![n; 16 + 8 * kind]).unwrap();
@@ -170,7 +172,8 @@ fn of_kind(kind: usize, n: u8) -> Key {
     Key::passphrase_costing_exactly(&format!("passphrase {n}"), costs).unwrap()
 }
 
-/// Which of the keys open the store. It holds all that was committed, and takes more.
+/// Returns which of the keys open the store. Checks that it contains all commits and can be
+/// written.
 fn opened_by(disk: &FaultDir, form: Form, kinds: [usize; 2], place: &str) -> [bool; 2] {
     let opened = [0, 1].map(|at: usize| {
         let vfs = disk.duplicate().vfs(7);
@@ -236,7 +239,7 @@ fn an_interrupted_change_between_keys_of_any_kinds_leaves_one_that_opens() {
     assert!(images > 3_000 && both.iter().all(|&count| count > 200), "{images}, {both:?}");
 }
 
-/// The root keys that the files are under, by name: of the store itself, or of its backups. `None`
+/// Returns the names of the root keys of the files: of the store itself, or of its backups. `None`
 /// for a file that a crash has left without a header.
 fn roots(vfs: &Vfs, of_backups: bool) -> BTreeMap<String, Option<[u8; 16]>> {
     let mut names = vfs.dir.list().unwrap();
@@ -295,7 +298,7 @@ fn after_a_rekey_only_backups_are_under_a_former_root_also_beside_what_a_crash_l
             let store = open(&vfs, 3).unwrap();
             assert_eq!(store.len(), 4, "{form}, call {call}");
             is_clean("is open again");
-            // What was copied before opens as ever.
+            // Earlier copies still open.
             let backup = Store::options().read_only(true).key(key(1));
             let backup = backup.open_in(&vfs, "app.db.bak.1").unwrap();
             assert_eq!(backup.len(), 2, "{form}, call {call}");
@@ -309,7 +312,7 @@ fn after_a_rekey_only_backups_are_under_a_former_root_also_beside_what_a_crash_l
     assert!(strays > 0);
 }
 
-/// Whether the key opens what is on the disk if the power is cut now.
+/// Returns true if the key opens the files that a power cut would leave now.
 fn opens_at(disk: &FaultDir, open: &dyn Fn(&Vfs, u8) -> codex_core::Result<Store>, n: u8) -> bool {
     open(&disk.reboot(Survivors::Nothing).vfs(3), n).is_ok()
 }
@@ -359,7 +362,7 @@ fn every_form_converts_to_every_form_plain_and_encrypted() {
                     assert!(done.plain.is_empty() && done.under_other_keys.is_empty());
                     let names: Vec<_> = vfs.dir.list().unwrap();
                     assert_eq!(names.len(), 2, "{names:?}");
-                    // The anchor of before is good, and so is that of the report.
+                    // The earlier anchor is valid, and so is the one in the report.
                     for anchor in [anchor, done.anchor] {
                         let options = options(to).anchor(anchor);
                         let options = if keyed { options.key(key(2)) } else { options };
@@ -388,7 +391,7 @@ fn a_conversion_reports_every_plain_file_that_stays() {
     for name in ["app.db.bak.1", "app.db.bak.2", "app.db.replaced.1", "other.db"] {
         vfs.dir.reflink(NAME, name, Mode::Frozen).unwrap();
     }
-    // What a crash left of a backup, its header lost.
+    // A backup whose header a crash has lost.
     let part = "app.db.bak.tmp";
     crate::common::write(&vfs, part, &[7; 1_000]);
     let done = Conversion::new().encrypt(key(1)).convert_in(&vfs, NAME).unwrap();
@@ -404,7 +407,8 @@ fn a_conversion_reports_every_plain_file_that_stays() {
     assert!(done.under_other_keys[0].ends_with("app.db.bak.1"));
 }
 
-/// The store as it was or as it was to be, never plain in part, and never less than it held.
+/// Checks that the store is either unchanged or completely converted, never partly plain, and never
+/// with less than its contents.
 fn one_or_the_other(vfs: &Vfs, from: Form, to: Form, place: &str) -> bool {
     let plain = options(from).open_in(vfs, NAME);
     let (store, converted) = match plain.map_err(storage_error) {
@@ -483,7 +487,7 @@ fn an_open_store_keeps_its_root_key_and_no_key_of_the_user() {
             change(&store, &*given).unwrap();
             drop(given);
             assert_eq!(alive.strong_count(), 0, "{form}: key {n}");
-            // The root key alone does all that an open store does.
+            // The root key alone is enough for all operations of an open store.
             store.set("key", &n).unwrap();
             assert!(store.verify().unwrap().authenticated, "{form}: key {n}");
             store.checkpoint().unwrap();

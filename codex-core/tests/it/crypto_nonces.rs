@@ -1,4 +1,4 @@
-//! No pair of key and nonce seals twice, whatever happens to the files.
+//! Tests that no pair of key and nonce is used for two seals, after any change of the files.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -19,11 +19,11 @@ use crate::store::Store;
 const NAME: &str = "a.db";
 const COPY: &str = "copy.db";
 
-/// One store, its disk, and what was saved of it.
+/// A store, its disk, and saved states of it.
 struct Bed {
     disk: FaultDir,
     form: Form,
-    /// The keys that may open it: the last first.
+    /// The keys that may open it, the last one first.
     keys: Vec<u8>,
     saved: Option<Saved>,
     opened: u64,
@@ -32,11 +32,11 @@ struct Bed {
 /// Files, and the keys that may open them.
 type Saved = (BTreeMap<String, Vec<u8>>, Vec<u8>);
 
-/// The whole run: the random choices, and the book of all seals.
+/// A run: its random choices, and the record of all seals.
 struct Run {
     random: SeededEntropy,
     book: Arc<Mutex<Book>>,
-    /// Each open gets random bytes that no other open gets.
+    /// Each opening gets random bytes that no other opening gets.
     seeds: u64,
     counts: BTreeMap<&'static str, u64>,
 }
@@ -68,13 +68,13 @@ impl Run {
         Bed { disk: FaultDir::new(), form, keys: vec![n], saved: None, opened: 0 }
     }
 
-    /// Opens the store with the first key that does; a fresh one where the files no longer make
-    /// one (after a rollback of one of them).
+    /// Opens the store with the first key that works. Creates a new store if the files are not a
+    /// store any more, after one of them was rolled back.
     fn open(&mut self, bed: &mut Bed) -> Option<(Store, Vfs)> {
         let vfs = self.world(&bed.disk);
         for n in bed.keys.clone() {
             let mut config = Config::new(vfs.clone(), NAME);
-            // Later it may be another: a conversion came between, or what it did was taken back.
+            // The key may change later, if a conversion happens or is rolled back.
             config.form = (bed.opened == 0).then_some(bed.form);
             config.keys = Some(Audited::keys(n, &vfs.entropy, &self.book));
             if self.one_in(3) {
@@ -95,7 +95,7 @@ impl Run {
         None
     }
 
-    /// Writes, checkpoints, changes keys; ends when something fails.
+    /// Writes, checkpoints and changes keys, until a call fails.
     fn work(&mut self, bed: &mut Bed, store: &mut Store, vfs: &Vfs) -> codex_storage::Result<()> {
         for step in 0..=self.random.below(6) {
             match self.random.below(12) {
@@ -132,7 +132,7 @@ impl Run {
         Ok(())
     }
 
-    /// Lets something go wrong in the calls to come.
+    /// Arms a fault for later calls.
     fn plan(&mut self, disk: &FaultDir) {
         let call = self.random.below(40);
         match self.random.below(5) {
@@ -158,7 +158,7 @@ impl Run {
         }
     }
 
-    /// What is done to the files of a closed store. What fails here was made to.
+    /// Works on the files of a closed store. Failures are intended.
     fn closed(&mut self, bed: &mut Bed) {
         if self.one_in(2) {
             self.plan(&bed.disk);
@@ -170,7 +170,7 @@ impl Run {
         }
     }
 
-    /// Backups of every kind, each of which is then a store that is written to.
+    /// Makes backups of every kind, each of which is then written to as a store.
     fn back_up(&mut self, bed: &Bed) -> codex_core::Result<()> {
         let vfs = self.world(&bed.disk);
         let store = self.application(bed, NAME)?;
@@ -205,7 +205,7 @@ impl Run {
         codex_core::internals::open(&options, &vfs, name, keys)
     }
 
-    /// The store under a fresh root key, in any form.
+    /// Converts the store to a new root key, in any form.
     fn convert(&mut self, bed: &mut Bed) -> codex_storage::Result<()> {
         let (vfs, n) = (self.world(&bed.disk), self.key());
         let form = self.form();
@@ -219,7 +219,7 @@ impl Run {
         Ok(())
     }
 
-    /// What happens to the files while nobody has the store open.
+    /// Changes the files while no handle has the store open.
     fn meddle(&mut self, bed: &mut Bed) -> Option<Bed> {
         let vfs = self.world(&bed.disk);
         match self.random.below(6) {
@@ -299,7 +299,7 @@ impl Run {
     }
 }
 
-/// Puts the whole folder back to what it was.
+/// Restores the whole directory to an earlier state.
 fn restore(vfs: &Vfs, saved: &BTreeMap<String, Vec<u8>>) {
     for name in files(vfs).keys() {
         vfs.dir.remove(name).unwrap();
@@ -340,13 +340,13 @@ fn no_pair_of_key_and_nonce_ever_comes_twice() {
 
 const BACKUPS: &[&str] = &["rotation", "hot copy", "restored backup"];
 
-/// The control: the book sees a pair that does come twice.
+/// The control: the record detects a pair that is used twice.
 #[test]
 fn the_book_notices_random_bytes_that_come_again() {
     let book = Arc::new(Mutex::new(Book::default()));
     let disk = FaultDir::new();
     for n in 0..3 {
-        // The same random bytes at each open, as a machine that was cloned while it ran has.
+        // Each opening gets the same random bytes, as on a machine that was cloned while it ran.
         let vfs = disk.vfs(if n == 0 { 1 } else { 2 });
         let mut config = Config::new(vfs.clone(), NAME);
         config.form = Some(Form::Ledger);

@@ -1,5 +1,5 @@
-//! Files that a person without the key plants, and files that rot: which backups count, which are
-//! restored, and what is left alone.
+//! Tests of files that a person without the key has planted, and of files that decay: which backups
+//! count, which are restored, and which are left unchanged.
 
 use crate::common::FORMS;
 use codex_core::vfs::Vfs;
@@ -7,7 +7,7 @@ use codex_core::{BackupPolicy, Backups, Form, StorageError, Store, Trust};
 
 use super::crypto_backup::{NAME, backups, key, options};
 
-/// A store with a backup of each of its two commits; at most two are kept.
+/// Returns a store with a backup of each of its two commits. At most two are kept.
 fn twice_backed_up(vfs: &Vfs, form: Form) -> Store {
     let options = options(form).backups(BackupPolicy::keep(2));
     let store = options.key(key(1)).open_in(vfs, NAME).unwrap();
@@ -18,20 +18,20 @@ fn twice_backed_up(vfs: &Vfs, form: Form) -> Store {
     store
 }
 
-/// What a person plants who can write files and has no key.
+/// A file that a person with write access, but without the key, plants.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Planted {
-    /// A file of this store's id that is not encrypted.
+    /// A file with the id of this store that is not encrypted.
     Plain,
-    /// One that is encrypted under their own key.
+    /// A file that is encrypted under the person's own key.
     OtherRoot,
-    /// The newest backup with a changed block, and checksums that are right.
+    /// The newest backup with a changed block and correct checksums.
     Altered,
 }
 
 const PLANTED: [Planted; 3] = [Planted::Plain, Planted::OtherRoot, Planted::Altered];
 
-/// The bytes of such a file, of the store's last commit.
+/// Returns the bytes of such a file, with the last commit of the store.
 fn planted(vfs: &Vfs, form: Form, what: Planted) -> Vec<u8> {
     let genuine = crate::common::read(vfs, "a.db.bak.1");
     if what == Planted::Altered {
@@ -56,7 +56,7 @@ fn planted(vfs: &Vfs, form: Form, what: Planted) -> Vec<u8> {
     bytes
 }
 
-/// The same file with a flipped bit in its last block or frame, below checksums that are right.
+/// Returns the same file with a flipped bit in its last block or frame, and correct checksums.
 fn altered(mut bytes: Vec<u8>, form: Form) -> Vec<u8> {
     let file_id = crc32c::crc32c(&bytes[32..48]);
     let repair = |bytes: &mut [u8], at: usize, len: usize| {
@@ -77,7 +77,7 @@ fn altered(mut bytes: Vec<u8>, form: Form) -> Vec<u8> {
     bytes
 }
 
-/// Every kind of planted file, in every form that has one.
+/// Returns every kind of planted file, in every form that has it.
 fn each_planted() -> impl Iterator<Item = (Form, Planted)> {
     let all = FORMS.into_iter().flat_map(|form| PLANTED.map(|what| (form, what)));
     all.filter(|case| *case != (Form::Ledger, Planted::Altered))
@@ -87,7 +87,7 @@ fn tools(vfs: &Vfs) -> Backups {
     Backups::of_in(vfs, NAME).key(key(1))
 }
 
-/// The values in the backups that the store's key opens, newest first.
+/// Returns the values in the backups that the key of the store opens, the newest first.
 fn genuine(vfs: &Vfs) -> Vec<u64> {
     let names = (1..20).map(|index| format!("{NAME}.bak.{index}"));
     let value = |name: String| {
@@ -97,7 +97,8 @@ fn genuine(vfs: &Vfs) -> Vec<u64> {
     names.filter_map(value).collect()
 }
 
-/// Damages the store's own header, of an image both: one would be repaired.
+/// Damages the header of the store, or both headers of an image, because a single one would be
+/// repaired.
 fn damage_main(vfs: &Vfs) {
     let mut bytes = crate::common::read(vfs, NAME);
     let second = bytes.len() - 512;
@@ -142,14 +143,15 @@ fn a_planted_backup_counts_for_nothing_where_the_key_is_known() {
         drop(store);
         let refused = tools(&vfs).restore(1).unwrap_err().to_string();
         assert!(refused.contains(why), "{case}: {refused}");
-        // A damaged store falls back to a genuine one, and to the older state if asked to.
+        // A damaged store falls back to a genuine backup, which has an older state if the options
+        // demand it.
         damage_main(&vfs);
         let falling = options(form).key(key(1)).fall_back_to_backup(true);
         let store = falling.open_in(&vfs, NAME).unwrap();
         assert_eq!(store.get::<u64>("n").unwrap(), Some(2), "{case}");
         assert_eq!(store.restored().unwrap().from.as_deref(), Some("a.db.bak.2"), "{case}");
         drop(store);
-        // A rotation: nothing is unchanged, and the planted one pushes no genuine one out.
+        // A rotation makes a new backup, and the planted file displaces no genuine one.
         let policy = BackupPolicy::keep(2);
         let store = options(form).backups(policy).key(key(1)).open_in(&vfs, NAME).unwrap();
         assert!(store.back_up().unwrap().method.is_some(), "{case}");
@@ -235,12 +237,12 @@ fn a_rotten_backup_is_not_taken_for_the_newest_version() {
             store.back_up().unwrap();
             assert!(store.back_up().unwrap().method.is_none(), "{form} {encrypted}");
             let mut bytes = crate::common::read(&vfs, "a.db.bak.1");
-            // In the first block of an image: behind its head, which the facts of a file show.
+            // In the first block of an image: after its header, which listing reads.
             bytes[512 + 40] ^= 1;
             crate::common::write(&vfs, "a.db.bak.1", &bytes);
             assert!(store.back_up().unwrap().method.is_some(), "{form} {encrypted}");
             assert!(store.back_up().unwrap().method.is_none(), "{form} {encrypted}");
-            // Nor does a rotten one take the place of a good one that waits for its name.
+            // A decayed backup does not displace a good one that waits for its name.
             drop(store);
             vfs.dir.rename("a.db.bak.1", "a.db.bak.new").unwrap();
             crate::common::write(&vfs, "a.db.bak.1", &bytes);

@@ -1,5 +1,6 @@
-//! Nothing of keys, passphrases, a store's keys or its values is in a file, a name, an error or a
-//! `Debug` output of an encrypted store; in those of a plain one there is.
+//! Tests that no part of keys, passphrases, keys of the store or values is in a file, a name, an
+//! error or a `Debug` output of an encrypted store. The control finds them in those of a plain
+//! store.
 
 mod digests;
 
@@ -25,7 +26,7 @@ const PASSPHRASE: &[u8] = b"correct horse battery staple";
 const RAW: [u8; 32] = *b"0123456789abcdefRAWKEY9876543210";
 const SECRETS: [&[u8]; 4] = [KEY, VALUE, PASSPHRASE, &RAW];
 
-/// What was searched, and what was found.
+/// The searched texts, and the findings.
 #[derive(Default)]
 struct Search {
     bytes: usize,
@@ -37,7 +38,7 @@ impl Search {
     fn look(&mut self, place: &str, bytes: &[u8]) {
         self.bytes += bytes.len();
         for secret in SECRETS {
-            // A part of a secret is one too.
+            // A part of a secret counts as a secret.
             for part in [&secret[..secret.len() / 2], &secret[secret.len() / 2..]] {
                 let hex = part.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
                 let list = format!("{part:?}");
@@ -52,7 +53,7 @@ impl Search {
 
     /// Every file of a disk, with its name.
     fn files(&mut self, disk: &FaultDir) {
-        // As callers see it, whether its power is on or not.
+        // The content that callers see, with or without power.
         let disk = disk.reboot(Survivors::Everything);
         for name in disk.list().unwrap() {
             self.look("a name", name.as_bytes());
@@ -90,7 +91,7 @@ fn contains(bytes: &[u8], needle: &[u8]) -> bool {
     false
 }
 
-/// As cheap as a passphrase can be.
+/// The lowest costs that a passphrase may have.
 fn passphrase() -> Key {
     Key::passphrase_costing_exactly(PASSPHRASE, KdfCosts::new(1, 8, 1).unwrap()).unwrap()
 }
@@ -112,7 +113,8 @@ fn options(form: Form, key: Option<Key>) -> OpenOptions {
     options.checkpoint(policy)
 }
 
-/// All that a store does to its files; each step's error is searched, and none ends it.
+/// Makes all operations of a store on its files. Searches the error of each step, and continues
+/// after it.
 fn story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search) {
     let vfs = disk.vfs(1);
     let opened = options(form, sealed.then(passphrase)).open_in(&vfs, NAME);
@@ -158,16 +160,16 @@ fn story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search) {
     }
 }
 
-/// What is done to a disk, in a form, encrypted or not, and what of it was seen.
+/// A story on a disk, in a form, encrypted or not, with its search results.
 type Story = fn(&FaultDir, Form, bool, &mut Search);
 
-/// The story, cut short and failed at its calls.
+/// Runs the story, with interruptions and failures at its calls.
 fn interrupted(story: Story, form: Form, sealed: bool, search: &mut Search) -> u64 {
     let disk = FaultDir::new();
     story(&disk, form, sealed, search);
     search.files(&disk);
     let calls = disk.calls();
-    // Each call of all stories is struck in a whole run.
+    // A whole run interrupts each call of all stories.
     for call in sampled(0..calls, 8, 0) {
         let disk = FaultDir::new();
         disk.cut_power_at(call, Side::After);
@@ -198,7 +200,8 @@ fn no_secret_is_in_any_file_name_error_or_debug_output() {
     assert!(bytes > 10_000_000 && texts > 1_000, "{bytes} bytes, {texts} texts");
 }
 
-/// All that happens to the backups of a store, from the first to the last that is pruned.
+/// Makes all operations on the backups of a store, from the first one to the last one that is
+/// removed.
 fn backups_story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search) {
     let vfs = disk.vfs(1);
     let heard = Arc::new(Mutex::new(Vec::new()));
@@ -220,7 +223,7 @@ fn backups_story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search)
         }
         let on = &mut |_| ControlFlow::Continue(());
         search.outcome(store.backup_to_in(&vfs, "copy.db", on));
-        // A name that is taken.
+        // A name that is already used.
         search.outcome(store.backup_to_in(&vfs, "copy.db", on));
         search.outcome(store.set_bytes(KEY, VALUE));
         search.shown(&store);
@@ -279,7 +282,7 @@ fn no_secret_is_in_any_file_name_error_or_debug_output_of_backups() {
     assert!(bytes > 10_000_000 && texts > 1_000, "{bytes} bytes, {texts} texts");
 }
 
-/// The control: a plain store's secrets are in each kind of file that backups leave.
+/// The control: the secrets of a plain store are in each kind of file that backups leave.
 #[test]
 fn the_search_finds_what_backups_of_a_plain_store_leave() {
     for form in FORMS {
@@ -319,7 +322,7 @@ fn the_search_finds_what_a_plain_store_writes() {
             let half = String::from_utf8_lossy(&secret[..secret.len() / 2]).into_owned();
             assert!(search.hits.iter().any(|hit| hit.ends_with(&half)), "{form}: no {half}");
         }
-        // And what is only on its way.
+        // And files that exist only for a short time.
         let mut hits = 0;
         for call in (0..disk.calls()).step_by(7) {
             let (disk, mut search) = (FaultDir::new(), Search::default());
@@ -332,7 +335,7 @@ fn the_search_finds_what_a_plain_store_writes() {
     }
 }
 
-/// A panic shows its message: none of ours has a secret in it.
+/// A panic prints its message, so no message contains a secret.
 #[test]
 fn a_panic_in_a_users_closure_shows_nothing() {
     let disk = FaultDir::new();

@@ -1,5 +1,5 @@
-//! The engine over the storage that keeps nothing, and over the double, which keeps a log and fails
-//! on demand.
+//! Tests of the engine over the storage that stores nothing, and over the double, which keeps a log
+//! and fails on demand.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -166,7 +166,7 @@ fn writers_that_wait_share_a_group() {
             let engine = &engine;
             move || engine.submit(Commit::one(put(&writer.to_string(), "1"))).unwrap()
         };
-        // The first leads and waits for the disk, and the others for its group.
+        // The first thread leads and waits for the disk, and the others wait for its group.
         scope.spawn(write(0));
         until("the first group is at the disk", || probe.begun() == 1);
         for writer in 1..32 {
@@ -190,7 +190,7 @@ fn a_leader_that_panics_answers_everybody_and_poisons() {
                 catch_unwind(AssertUnwindSafe(write))
             })
         };
-        // The first leads and is at the disk, and the others wait when it unwinds.
+        // The first thread leads and has the disk, and the others wait when it unwinds.
         let disk = probe.disk();
         let leader = write(0);
         until("the group is at the disk", || probe.begun() == 1);
@@ -322,7 +322,7 @@ fn the_log_that_has_outgrown_the_image_is_checkpointed_in_the_background() {
 
 #[test]
 fn what_is_written_at_interval_is_synced_in_the_background() {
-    // The double's clock stands still, so the interval is as good as none.
+    // The clock of the double does not advance, so the interval never ends.
     let (engine, probe) = engine(Form::Wal, Durability::Interval(Duration::ZERO), true);
     engine.submit(Commit::one(put("a", "1"))).unwrap();
     until("there is a sync in the background", || probe.disk().durable == 1);
@@ -334,7 +334,7 @@ fn what_is_written_at_interval_is_synced_in_the_background() {
     assert!(matches!(engine.flush(), Err(Error::Poisoned { .. })));
 }
 
-/// The interval counts from a commit, however late the sync before it ends.
+/// The interval begins at a commit, however late the previous sync ends.
 #[test]
 fn a_late_sync_does_not_make_the_next_one_late() {
     const INTERVAL: Duration = Duration::from_millis(20);
@@ -348,7 +348,7 @@ fn a_late_sync_does_not_make_the_next_one_late() {
     engine.submit(Commit::one(put("b", "1"))).unwrap();
     clock.advance(INTERVAL);
     drop(held);
-    // The clock stands still from here on.
+    // The clock does not advance from here on.
     until("both are durable", || probe.disk().durable == 2);
 }
 

@@ -1,5 +1,5 @@
-//! What every way into a store does first, beside `open` too: names, pending restores, backups of a
-//! store that is missing, and what an opening costs.
+//! Tests of the first steps of every way to open a store: names, pending restores, backups of a
+//! missing store, and the cost of an opening.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use codex_core::{
 };
 use codex_storage::vfs::Observed;
 
-/// Options of a store whose log stays when it closes.
+/// Returns the options of a store whose log stays after the close.
 fn options(form: Form) -> OpenOptions {
     let options = Store::options().form(form).backups(BackupPolicy::keep(3));
     if form != Form::Wal {
@@ -53,7 +53,7 @@ fn a_name_whose_files_would_be_taken_for_those_of_another_store_is_refused_every
         }
         assert_eq!(files(&vfs), there, "{name}");
     }
-    // Nothing in the folder of a store is mistaken for its own.
+    // No file in the directory of a store is regarded as part of another one.
     let vfs = Vfs::mem(seed());
     crate::common::write(&vfs, "a.db.tmp.notes", b"somebody's");
     options(Form::Wal).open_in(&vfs, "a.db").unwrap().close().unwrap();
@@ -83,8 +83,8 @@ fn a_store_under_the_longest_name_is_backed_up_restored_and_converted() {
     }
 }
 
-/// Disks whose store is at 3, with backups of 2 and 1, and a restore of 1 that was decided and
-/// interrupted, in all the ways that leave other names.
+/// Returns disks whose store is at 3, with backups of 2 and 1, and with a restore of 1 that was
+/// decided and interrupted, one for each set of names that this can leave.
 fn interrupted(form: Form) -> Vec<FaultDir> {
     let base = FaultDir::new();
     let store = options(form).open_in(&base.vfs(seed()), "a.db").unwrap();
@@ -120,7 +120,7 @@ fn interrupted(form: Form) -> Vec<FaultDir> {
 /// A call that writes, by its name.
 type Entry<'a> = (&'static str, &'a dyn Fn(&Vfs));
 
-/// The ways into a store that write.
+/// Returns the calls that open a store for writing.
 fn entries() -> [Entry<'static>; 5] {
     [
         ("open", &|vfs| drop(Store::options().open_in(vfs, "a.db").unwrap())),
@@ -129,7 +129,7 @@ fn entries() -> [Entry<'static>; 5] {
             to.convert_in(vfs, "a.db").unwrap();
         }),
         ("restore", &|vfs| {
-            // What the finished restore has put in place is replaced in its turn.
+            // The store that the finished restore has put in place is replaced again.
             Backups::of_in(vfs, "a.db").restore(2).unwrap();
             assert!(vfs.dir.metadata("a.db.replaced.2").unwrap().is_some());
         }),
@@ -162,8 +162,8 @@ fn every_entry_that_writes_finishes_a_restore_that_was_interrupted() {
     }
 }
 
-/// The same directory; each call that changes the file of the store or one of its segments must
-/// find that nobody else can open it. Counts these calls.
+/// Returns the same directory. Each call that changes the file of the store or one of its segments
+/// checks that no one else can open it. Counts these calls.
 fn locked_while_it_changes(inner: &Vfs, calls: &Arc<AtomicU64>) -> Vfs {
     let (other, calls) = (inner.clone(), Arc::clone(calls));
     Observed::vfs(inner, move |call| {
@@ -216,7 +216,7 @@ fn every_entry_that_only_reads_refuses_a_store_whose_restore_was_interrupted() {
                 assert!(is_pending, "{entry} {form}: {refused}");
             }
             assert_eq!(files(&vfs), there, "{form}");
-            // A restore moves no backups, and whoever cannot finish it needs them.
+            // A restore moves no backups, because a process that cannot finish it needs them.
             let backups = Backups::of_in(&vfs, "a.db");
             let seqs = [1, 2].map(|index| backups.verify(index).unwrap().facts.seq);
             assert_eq!(seqs, [2, 1], "{form}");
@@ -224,7 +224,7 @@ fn every_entry_that_only_reads_refuses_a_store_whose_restore_was_interrupted() {
     }
 }
 
-/// A store at 3 with backups of 2 and 1, closed.
+/// Makes a closed store at 3 with backups of 2 and 1.
 fn backed_up(options: &OpenOptions, vfs: &Vfs) {
     let store = options.open_in(vfs, "a.db").unwrap();
     for n in 1..=3_u64 {
@@ -236,7 +236,7 @@ fn backed_up(options: &OpenOptions, vfs: &Vfs) {
     store.close().unwrap();
 }
 
-/// Takes away the store, and leaves its backups.
+/// Removes the store, and leaves its backups.
 fn lose(vfs: &Vfs) {
     for name in vfs.dir.list().unwrap() {
         if name == "a.db" || name.starts_with("a.db.wal.") {
@@ -269,7 +269,7 @@ fn no_empty_store_takes_the_place_of_one_whose_backups_are_there() {
         let missing = Store::options().create(false).open_in(&vfs, "a.db").unwrap_err();
         assert!(matches!(crate::common::storage(missing), StorageError::NotFound { .. }));
         assert_eq!(files(&vfs), there, "{form}");
-        // Both ways out.
+        // Both solutions.
         let fallen = crate::common::disk(&there);
         let store = falling.create(false).open_in(&fallen, "a.db").unwrap();
         assert_eq!(store.get::<u64>("n").unwrap(), Some(2), "{form}");
@@ -280,7 +280,7 @@ fn no_empty_store_takes_the_place_of_one_whose_backups_are_there() {
     }
 }
 
-/// A new store was demanded: neither a damaged one nor its backup is that.
+/// With the option for a new store, neither a damaged store nor its backup is opened.
 #[test]
 fn a_new_store_is_never_made_of_a_backup_whatever_stands_at_its_name() {
     for form in FORMS {
@@ -308,7 +308,7 @@ fn a_restore_replaces_an_unrelated_store_only_when_asked() {
         let vfs = Vfs::mem(seed());
         backed_up(&options(form), &vfs);
         lose(&vfs);
-        // Another store under the name, as a copy by hand makes it.
+        // Another store with this name, as after a copy by hand.
         let other = options(form).open_in(&vfs, "b.db").unwrap();
         other.set("n", &9_u64).unwrap();
         other.backup_to_in(&vfs, "c.db", &mut |_| ControlFlow::Continue(())).unwrap();
@@ -364,8 +364,8 @@ fn damage(vfs: &Vfs) {
     crate::common::write(vfs, "a.db", &bytes[..600]);
 }
 
-/// That these options open neither the damaged or missing store nor any of its backups, and that
-/// nothing was changed.
+/// Checks that these options open neither the damaged or missing store nor any of its backups, and
+/// that nothing was changed.
 fn stays(vfs: &Vfs, options: &OpenOptions, what: &str) {
     for missing in [false, true] {
         let vfs = crate::common::disk(&files(vfs));
@@ -408,7 +408,7 @@ fn a_plain_backup_never_takes_the_place_of_an_encrypted_store() {
         Conversion::new().encrypt(key(1)).convert_in(&vfs, "a.db").unwrap();
         let options = options(form).key(key(1));
         stays(&vfs, &options, "backups from before the encryption");
-        // The newest that these options open, though newer ones are good as files.
+        // The newest backup that these options open, although there are newer intact files.
         let store = options.open_in(&vfs, "a.db").unwrap();
         store.set("n", &4_u64).unwrap();
         store.back_up().unwrap();
@@ -453,7 +453,7 @@ fn an_open_without_a_policy_looks_at_a_few_names_and_reads_no_backup() {
     }
 }
 
-/// Options whose policy tells of each backup.
+/// Returns options whose policy reports each backup.
 fn telling(options: OpenOptions) -> (OpenOptions, Receiver<BackupEvent>) {
     let (told, events) = channel();
     let told = std::sync::Mutex::new(told);
@@ -461,7 +461,7 @@ fn telling(options: OpenOptions) -> (OpenOptions, Receiver<BackupEvent>) {
     (options.on_backup(tell), events)
 }
 
-/// The clock of a process that has just begun.
+/// The clock of a process that has just started.
 #[derive(Debug)]
 struct Restarted {
     now_us: i64,
@@ -507,7 +507,7 @@ fn a_commit_of_another_history_with_an_equal_number_is_backed_up() {
     for form in FORMS {
         let vfs = Vfs::mem(seed());
         backed_up(&options(form), &vfs);
-        // Back to 1, and on to another 2.
+        // Back to 1, and from there to another 2.
         Backups::of_in(&vfs, "a.db").restore(2).unwrap();
         let store = options(form).open_in(&vfs, "a.db").unwrap();
         store.set("n", &22_u64).unwrap();

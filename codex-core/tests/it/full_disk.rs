@@ -1,5 +1,5 @@
-//! Stores on disks that fill: a small simulated one, and a real one of 3 MB where the test may
-//! mount it; and options at the ends of their ranges.
+//! Tests of stores on full disks: a small simulated one, and a real one of 3 MB if the test may
+//! mount it. Also tests of options with extreme values.
 
 use std::process::Command;
 use std::time::Duration;
@@ -13,7 +13,7 @@ fn is_full<T>(result: &Result<T, Error>) -> bool {
     matches!(result, Err(Error::Storage(StorageError::NoSpace { .. })))
 }
 
-/// Sets values of this length until the disk is full; how many.
+/// Sets values of this length until the disk is full, and returns their number.
 fn fill(store: &Store, len: usize) -> u32 {
     let value = vec![0x5A; len];
     for n in 0.. {
@@ -26,7 +26,7 @@ fn fill(store: &Store, len: usize) -> u32 {
     0
 }
 
-/// The story of a disk that a store's own log has filled: what is removed can be freed.
+/// The story of a disk that the log of a store has filled: removals free space.
 fn fill_and_free(open: &dyn Fn() -> Store, settle: &dyn Fn(), used: &dyn Fn() -> u64) {
     let store = open();
     let mut sets = fill(&store, 10_000);
@@ -37,7 +37,7 @@ fn fill_and_free(open: &dyn Fn() -> Store, settle: &dyn Fn(), used: &dyn Fn() ->
         assert!(checkpoint.is_ok() || is_full(&checkpoint), "{checkpoint:?}");
         assert!(store.remove(format!("key {}", 2 * n)).unwrap(), "after {n} checkpoints");
     }
-    // Beside writers that fail, removals do not.
+    // Removals succeed beside writers that fail.
     std::thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
@@ -74,7 +74,7 @@ fn a_simulated_disk_that_the_log_has_filled_is_freed_by_a_clear_and_a_checkpoint
     let free = || disk.available_bytes().unwrap().unwrap();
     fill_and_free(
         &|| OpenOptions::new().open_in(&disk.vfs(1), "app.db").unwrap(),
-        // The simulated disk frees a removed file once its name is durably gone.
+        // The simulated disk frees a removed file after the removal of its name is durable.
         &|| disk.sync().unwrap(),
         &|| (3 << 20) - free(),
     );

@@ -1,5 +1,5 @@
-//! What the members of one commit group have to do with each other: an error of one is its own;
-//! and what commits that wait for an image have to do with those that come later.
+//! Tests of the members of one commit group, where an error concerns only its own member, and of
+//! commits that wait for an image, in relation to later ones.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -20,8 +20,8 @@ use codex_storage::batch::{GROUP_LEN_TARGET, KEY_LEN_MAX};
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::{Clock, SimClock};
 
-/// Submits `commits` so that they wait together in this order, behind a first commit that has the
-/// disk: all but that one make one group. Returns their outcomes.
+/// Submits `commits` so that they wait together, in this order, after a first commit that has the
+/// disk. All but the first make one group. Returns their outcomes.
 fn together(
     engine: &Arc<Owner>,
     probe: &Probe,
@@ -30,7 +30,7 @@ fn together(
     together_until(engine, probe, commits, || {})
 }
 
-/// As [`together`], and calls `last` while all of them wait.
+/// Does the same as [`together`], and calls `last` while all of them wait.
 fn together_until(
     engine: &Arc<Owner>,
     probe: &Probe,
@@ -41,7 +41,7 @@ fn together_until(
         let handed = probe.handed();
         let disk = probe.disk();
         let submit = |commit| scope.spawn(|| engine.submit(commit));
-        // This one leads a group of its own, which waits for the disk of the double.
+        // This commit leads a group of its own, which waits for the disk of the double.
         let first = submit(Commit::one(put("first", "1")));
         while probe.handed() == handed {
             thread::yield_now();
@@ -87,7 +87,7 @@ fn on_a_full_disk_removals_do_not_fail_with_the_sets_they_wait_with() {
             vec![
                 Commit::one(put("large 1", "1")),
                 Commit::one(remove("a")),
-                // Rests on a member that fails.
+                // This depends on a member that fails.
                 Commit::one(remove("large 1")),
                 Commit::one(all(b"large")),
                 batch(vec![remove("b"), put("large 2", "1")]),
@@ -152,7 +152,7 @@ fn a_commit_that_cannot_be_encoded_fails_alone() {
     assert_eq!(memory(&engine), probe.disk().durable_state());
 }
 
-/// Whatever the refused member has done to the group by the time it is refused.
+/// The refused member leaves no change, whichever changes it had made to the group before.
 #[test]
 fn a_refused_member_of_a_group_reaches_neither_memory_nor_the_log() {
     let long = "k".repeat(KEY_LEN_MAX + 1);
@@ -215,8 +215,8 @@ fn a_refused_member_of_a_group_reaches_neither_memory_nor_the_log() {
     }
 }
 
-/// The number of the commit, how much it removed and what it replaced; `None` for one that cannot
-/// be encoded.
+/// Returns the number of the commit, the number of removed keys and the replaced entry, or `None`
+/// for a commit that cannot be encoded.
 fn answer(outcome: &Result<Outcome, Error>) -> Option<(u64, u64, Option<String>)> {
     match outcome {
         Err(Error::Record { .. }) => None,
@@ -231,7 +231,8 @@ fn answer(outcome: &Result<Outcome, Error>) -> Option<(u64, u64, Option<String>)
 #[test]
 fn a_group_is_bounded_by_what_its_removals_of_ranges_come_to() {
     let (engine, probe) = wal();
-    // Each range holds an eighth of a group in keys alone; a removal of one counts as nothing.
+    // The keys of each range take an eighth of a group, but the removal of a range counts as no
+    // bytes.
     let pad = "k".repeat(60_000);
     let keys = GROUP_LEN_TARGET / 8 / pad.len() + 1;
     let ranges: Vec<String> = (b'A'..=b'X').map(|c| char::from(c).to_string()).collect();
@@ -259,8 +260,8 @@ fn a_group_is_bounded_by_what_its_removals_of_ranges_come_to() {
     assert_eq!(memory(&engine), probe.disk().durable_state());
 }
 
-/// Has `first` wait for the sync of its commit and the others, in this order, behind it in the
-/// queue; then lets the disk go on.
+/// Makes `first` wait for the sync of its commit, and the others wait after it in the queue, in
+/// this order. Then lets the disk continue.
 fn behind_a_sync(store: &Store, disk: &FaultDir, first: Act<'_>, others: Vec<Act<'_>>) {
     thread::scope(|scope| {
         let gate = disk.hold(Calls::of(CallKind::Sync));
@@ -345,7 +346,7 @@ fn an_anchor_is_taken_between_the_groups_and_one_inside_a_group_opens_nothing() 
                 opened.map(|store| store.recovered().anchor).map_err(crate::common::storage)
             };
             for anchor in [taken, last] {
-                // An image alone lists those that were taken before it was written.
+                // Only an image lists those that were taken before it was written.
                 let found = opened(anchor).unwrap();
                 assert_eq!(found, Some(AnchorFound::Compared), "{form} {sealed}: {anchor:?}");
             }
@@ -378,7 +379,7 @@ fn a_range_takes_what_earlier_members_of_its_group_have_put_within_its_bounds() 
         .flat_map(|lower| bounds("d").into_iter().map(move |upper| (lower.clone(), upper)));
     for range in ranges {
         let (engine, probe) = wal();
-        // In memory, put once more, and put for the first time.
+        // A key in memory, a key that is put again, and a new key.
         engine.submit(batch(["a", "b", "d"].map(|key| put(key, "0")).into())).unwrap();
         let puts = ["b", "c", "d", "e"].map(|key| Commit::one(put(key, "1")));
         let removal = Commit::one(Change::RemoveRange(range.0.clone(), range.1.clone()));
@@ -404,8 +405,8 @@ fn a_range_takes_what_earlier_members_of_its_group_have_put_within_its_bounds() 
     }
 }
 
-/// Calls `f` with `engine` on a thread of its own and returns what it returns; fails if it waits
-/// for something that the caller holds.
+/// Calls `f` with `engine` on a thread of its own and returns its result. Fails if it waits for
+/// something that the caller holds.
 fn at_once<R: Send + 'static>(
     engine: &Arc<Owner>,
     f: impl FnOnce(&Engine) -> R + Send + 'static,
@@ -450,7 +451,7 @@ fn readers_go_on_while_the_disk_has_a_group_or_an_image() {
             thread::yield_now();
         }
         assert_eq!(at_once(&engine, reads), (1, 1, Some("0".to_owned()), 1));
-        // Nor do writers wait for it.
+        // Writers do not wait for it either.
         at_once(&engine, |engine| engine.submit(Commit::one(put("a", "1")))).unwrap();
         assert_eq!(at_once(&engine, reads), (2, 1, Some("1".to_owned()), 1));
         drop(image);
@@ -458,7 +459,7 @@ fn readers_go_on_while_the_disk_has_a_group_or_an_image() {
     });
 }
 
-/// A clock of which each look is a microsecond after the one before.
+/// A clock that advances by a microsecond at each reading.
 #[derive(Debug, Default)]
 struct CountingClock(AtomicU64);
 
@@ -480,7 +481,7 @@ fn the_longest_wait_for_memory_is_that_of_one_group_and_told_in_nanoseconds() {
     let (engine, probe) = engine_at(Form::Wal, Durability::Sync, clock.clone(), false);
     for group in 1..=3 {
         engine.submit(batch(vec![put("a", "1"), put("b", "1"), remove("a")])).unwrap();
-        // One look before memory is taken, and one after.
+        // One reading before the lock on memory is taken, and one after.
         assert_eq!(clock.0.load(Ordering::SeqCst), 2 * group);
         assert_eq!(engine.stats().data_hold_ns_max, 1_000);
     }
@@ -488,10 +489,10 @@ fn the_longest_wait_for_memory_is_that_of_one_group_and_told_in_nanoseconds() {
 }
 
 const INTERVAL: Duration = Duration::from_secs(10);
-/// Longer than anything takes: what has not come by then never will.
+/// A time limit that is longer than any operation takes.
 const HANGS: Duration = Duration::from_secs(40);
 
-/// A Snapshot store at an interval, whose time the test sets.
+/// Returns a Snapshot store at an interval, whose time the test sets.
 fn lazy() -> (Arc<Owner>, Probe, SimClock) {
     let clock = SimClock::new();
     let time = Arc::new(clock.clone());
@@ -506,7 +507,7 @@ fn writes_get_the_error_of_the_image_once_one_is_overdue_until_an_image_succeeds
     engine.submit(Commit::one(put("a", "1"))).unwrap();
     clock.advance(INTERVAL.saturating_sub(Duration::from_secs(1)));
     assert!(matches!(engine.tick(), Err(Error::NoSpace { .. })));
-    // The promise is not broken yet.
+    // No commit has waited too long yet.
     engine.submit(Commit::one(put("b", "1"))).unwrap();
     assert!(engine.stats().image_error.is_some());
     clock.advance(Duration::from_secs(1));
@@ -551,7 +552,7 @@ fn the_age_counts_from_the_oldest_commit_that_no_image_shows() {
     assert!(is_full(&engine.submit(Commit::one(put("a", "3")))));
 }
 
-/// An image shows what was committed before it began, and nothing of what came beside it.
+/// An image contains the commits before its begin, and none that were made beside it.
 #[test]
 fn the_age_of_what_was_committed_beside_an_image_counts_from_its_begin() {
     let (engine, probe, clock) = lazy();
@@ -582,7 +583,7 @@ fn a_removal_makes_room_for_the_image_that_is_overdue() {
     probe.fail_next(Fault::Image);
     clock.advance(INTERVAL);
     assert!(matches!(engine.tick(), Err(Error::NoSpace { .. })));
-    // It is tried, and gets the error of its own image.
+    // The commit is tried, and gets the error of its own image.
     assert!(is_full(&engine.submit(Commit::one(remove("a")))));
     assert_eq!(memory(&engine).len(), 2, "a removal that failed is not visible");
     probe.heal();
@@ -626,7 +627,7 @@ fn an_interval_without_end_syncs_at_a_flush_and_ends_at_the_close() {
         let (engine, probe) =
             engine_at(form, Durability::Interval(Duration::MAX), clock.clone(), true);
         engine.submit(Commit::one(put("a", "1"))).unwrap();
-        // Until the thread that syncs has reckoned when its interval ends.
+        // Wait until the thread that syncs has computed the end of its interval.
         while clock.asked.load(Ordering::SeqCst) == 0 && engine.poisoned().is_none() {
             thread::yield_now();
         }
@@ -639,8 +640,8 @@ fn an_interval_without_end_syncs_at_a_flush_and_ends_at_the_close() {
     }
 }
 
-/// A clock that stands still, a second after its zero, and counts how often the thread that syncs
-/// has asked it.
+/// A clock that always shows one second after its zero, and counts the readings by the thread that
+/// syncs.
 #[derive(Debug, Default)]
 struct LateClock {
     asked: AtomicUsize,

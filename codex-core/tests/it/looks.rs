@@ -1,5 +1,5 @@
-//! What was seen before a lock was taken is looked at again under it. Between the look and the lock
-//! somebody else acts: at a call to the disk, so that it happens each time.
+//! Tests that a check before a lock is taken is repeated under the lock. Between the check and the
+//! lock another process acts: at a call to the disk, so that it happens each time.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
@@ -10,8 +10,8 @@ use codex_core::vfs::{Call, CallKind, Vfs};
 use codex_core::{BackupPolicy, Backups, CheckpointPolicy, Form, OpenOptions, Store};
 use codex_storage::vfs::Observed;
 
-/// The same directory; before the call number `nth` (from 1) of those that `is_it` picks, `act` is
-/// called once.
+/// Returns the same directory. Calls `act` once, before the call number `nth` (from 1) of those
+/// that `is_it` selects.
 fn before_call(
     inner: &Vfs,
     nth: usize,
@@ -31,7 +31,7 @@ fn is_lock(call: &Call) -> bool {
     call.kind == CallKind::TryLock && &*call.name == "a.db.lock"
 }
 
-/// Options of a store whose log stays when it closes.
+/// Returns the options of a store whose log stays after the close.
 fn options(form: Form) -> OpenOptions {
     let options = Store::options().form(form).backups(BackupPolicy::keep(3));
     if form != Form::Wal {
@@ -40,7 +40,7 @@ fn options(form: Form) -> OpenOptions {
     options.checkpoint(CheckpointPolicy { close_into_image_bytes_max: 0, ..Default::default() })
 }
 
-/// A store at 2, with a backup of 1, closed.
+/// Returns a closed store at 2, with a backup of 1.
 fn backed_up(form: Form) -> Vfs {
     let vfs = Vfs::mem(seed());
     let store = options(form).open_in(&vfs, "a.db").unwrap();
@@ -56,7 +56,7 @@ fn value(vfs: &Vfs, name: &str) -> Option<u64> {
     store.get("n").unwrap()
 }
 
-/// As [`backed_up`], and a restore of 1 was decided and interrupted.
+/// Returns the same as [`backed_up`], with a restore of 1 that was decided and interrupted.
 fn pending(form: Form) -> Vfs {
     let base = FaultDir::new();
     for (name, bytes) in files(&backed_up(form)) {
@@ -75,13 +75,14 @@ fn pending(form: Form) -> Vfs {
     unreachable!("a restore ends")
 }
 
-/// The commits of the backups, newest first.
+/// Returns the commits of the backups, the newest first.
 fn seqs(vfs: &Vfs) -> Vec<u64> {
     let listed = Backups::of_in(vfs, "a.db").list().unwrap();
     listed.into_iter().map(|entry| entry.facts.unwrap().seq).collect()
 }
 
-/// How often an opening that falls back to a backup takes the lock of the store.
+/// Returns the number of times that an opening that falls back to a backup takes the lock of the
+/// store.
 fn locks_of_a_fall_back(form: Form) -> usize {
     let vfs = backed_up(form);
     vfs.dir.remove("a.db").unwrap();
@@ -100,7 +101,7 @@ fn a_store_that_another_process_has_mended_meanwhile_is_not_replaced_with_a_back
     for form in FORMS {
         let locks = locks_of_a_fall_back(form);
         assert!(locks >= 2, "{form}: to replace it, and to read what took its place");
-        // The store is found lost, and is there again when the lock is taken once more.
+        // The store is missing at first, and is there again when the lock is taken again.
         for nth in 1..=locks {
             let vfs = backed_up(form);
             vfs.dir.remove("a.db").unwrap();
@@ -130,7 +131,7 @@ fn a_backup_of_an_earlier_commit_does_not_become_the_newest() {
     let watched = Observed::vfs(&vfs, move |call| {
         let is_it = call.kind == CallKind::Open && &*call.name == "a.db";
         let Some(store) = store.get().filter(|_| is_it) else { return };
-        // The ledger is opened, settled, and opened again to see that it has its name still.
+        // The ledger is opened, settled, and opened again to check that it still has its name.
         if !acting.load(Ordering::SeqCst) && opens.fetch_add(1, Ordering::SeqCst) == 1 {
             acting.store(true, Ordering::SeqCst);
             store.set("n", &3_u64).unwrap();
@@ -144,11 +145,11 @@ fn a_backup_of_an_earlier_commit_does_not_become_the_newest() {
     assert_eq!(store.stats().backups.last_seq, Some(3));
 }
 
-/// A restore that is pending when it is looked for is finished by somebody else.
+/// Another process finishes a restore that was pending at the first check.
 #[test]
 fn a_restore_that_another_process_has_finished_meanwhile_is_not_finished_again() {
     for form in FORMS {
-        // To be opened, and to be pruned.
+        // For opening, and for removing backups.
         type Enter = fn(&Vfs);
         let entries: [Enter; 2] = [
             |vfs| drop(Store::options().open_in(vfs, "a.db").unwrap()),
@@ -171,7 +172,7 @@ fn a_restore_that_another_process_has_finished_meanwhile_is_not_finished_again()
     }
 }
 
-/// What is to be kept, the log of a Wal store included, is what is there under the lock.
+/// The files to keep, including the log of a Wal store, are determined under the lock.
 #[test]
 fn a_restore_keeps_what_was_written_until_it_had_the_lock() {
     for form in FORMS {

@@ -1,5 +1,6 @@
-//! Files that lose their name while the store is open: a removed folder, a removed or replaced main
-//! file, a removed log. Nothing is acknowledged that no opening finds, and memory can be saved.
+//! Tests of files that lose their name while the store is open: a removed directory, a removed or
+//! replaced main file, a removed log. No write is acknowledged that a later opening does not find,
+//! and the state in memory can be saved.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ struct World {
     store: Store,
 }
 
-/// A store in a folder of its own with one acknowledged commit.
+/// Returns a store in its own directory with one acknowledged commit.
 fn world(options: OpenOptions) -> World {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("home")).unwrap();
@@ -32,7 +33,7 @@ impl World {
         self.folder.path().join("home")
     }
 
-    /// What is acknowledged can be saved, and only that.
+    /// Checks that the acknowledged commits can be saved, and no others.
     fn save(&self, options: OpenOptions) {
         let copy = self.folder.path().join("copy.db");
         let seq = self.store.backup_to(&copy).unwrap();
@@ -110,7 +111,7 @@ fn no_write_beside_a_removed_or_replaced_main_file_is_acknowledged() {
             world.save(Store::options());
         }
     }
-    // A snapshot replaces its own file only.
+    // A Snapshot replaces only its own file.
     let world = world(Store::options().form(Form::Snapshot));
     mishaps[2](&world.path);
     world.store.set("lost", &2_u64).unwrap_err();
@@ -125,7 +126,8 @@ fn a_store_whose_log_was_removed_heals_at_the_next_flush_or_close() {
         ("checkpoint", Store::checkpoint),
         ("close", Store::close),
     ];
-    // With and without a commit after the log was removed, and too large to close into one image.
+    // With and without a commit after the log was removed, and with too much data for the close to
+    // write an image.
     for (commits, close_into) in [(1_usize, u64::MAX), (0, u64::MAX), (1, 0)] {
         for (name, act) in acts {
             let policy = CheckpointPolicy {
@@ -172,7 +174,7 @@ fn each_file_that_replaces_another_takes_over_its_permissions_and_its_owner() {
     ] {
         let World { folder, path, store } = world(Store::options().form(form));
         set_mode(&path, given);
-        // Only the superuser may give a file away.
+        // Only the superuser may change the owner of a file.
         let given_away = std::os::unix::fs::chown(&path, Some(4_321), Some(1_234)).is_ok();
         let check = |when: &str| {
             assert_eq!(mode(&path), given, "{form} {when}");

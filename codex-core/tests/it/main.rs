@@ -1,5 +1,5 @@
-//! The tests of stores, one module a subject. Those that need a process of their own stand beside
-//! it.
+//! The tests of stores, one module for each subject. Tests that need a process of their own are
+//! separate programs.
 #![allow(
     clippy::cast_possible_truncation,
     clippy::disallowed_methods,

@@ -1,5 +1,5 @@
-//! The store against a `BTreeMap`: any sequence of operations, reopened, killed and copied in
-//! between, in memory and in each form, plain and encrypted.
+//! Tests of the store against a `BTreeMap`: any sequence of operations, with reopening, killing and
+//! copying, in memory and in each form, plain and encrypted.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -18,8 +18,8 @@ enum Act {
     Append(Vec<u8>, u8),
     Exchange(Vec<u8>, Option<Vec<u8>>, Option<Vec<u8>>),
     Batch(Vec<Act>),
-    /// What is too large for its record, by each call that takes a key, and in a batch between what
-    /// is not.
+    /// Operations that exceed the limit of a record: by each call that takes a key, and in a batch
+    /// between valid ones.
     TooLarge(Vec<Act>),
     RemovePrefix(Vec<u8>),
     RemoveRange(Range),
@@ -29,7 +29,7 @@ enum Act {
     Checkpoint,
     /// Closes and opens again.
     Reopen,
-    /// Goes on with a copy of the files as a killed process leaves them.
+    /// Continues with a copy of the files as a killed process leaves them.
     Kill,
 }
 
@@ -44,7 +44,7 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Every pair of bounds, crossed ones and those of a single key among them.
+/// Returns every pair of bounds, including crossed ones and those of a single key.
 fn range() -> impl Strategy<Value = Range> {
     let bound = |key: Vec<u8>| {
         prop_oneof![
@@ -60,7 +60,8 @@ fn range() -> impl Strategy<Value = Range> {
     keys.prop_flat_map(move |(from, to)| (bound(from), bound(to)))
 }
 
-/// Whether `key` lies in `range`, by what the bounds say and no code of ours or of std's.
+/// Returns true if `key` lies in `range`, by the definition of the bounds, without code of this
+/// crate or of std.
 fn is_in((from, to): &Range, key: &Vec<u8>) -> bool {
     let is_above = match from {
         Bound::Included(from) => key >= from,
@@ -111,7 +112,7 @@ type Range = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 struct Run {
     store: Store,
     model: Model,
-    /// Where the files are, and how they are opened; `None` in memory.
+    /// The directory of the files and the options; `None` in memory.
     files: Option<(Vfs, OpenOptions)>,
     /// Whether commits are in no file until an image is written.
     lazy_images: bool,

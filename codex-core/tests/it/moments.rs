@@ -1,4 +1,4 @@
-//! Going back in a ledger that was converted from another form.
+//! Tests of a restore to an earlier commit of a ledger that was converted from another form.
 
 use crate::common::seed;
 use codex_core::crypto::Key;

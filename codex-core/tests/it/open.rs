@@ -1,4 +1,5 @@
-//! Everything that can be at the path, each with its own typed error or its documented success.
+//! Tests of every kind of file that can be at the path, each with its own typed error or its
+//! documented success.
 
 use crate::common::{
     FORMS, Files, closed, contents, disk, files, fill, killed, log_name, open, options, read,
@@ -8,7 +9,7 @@ use codex_core::vfs::{LockKind, Vfs};
 use codex_core::{Durability, Form, OnDamage, OpenOptions, Store};
 use codex_storage::Error as E;
 
-/// Why opening failed, after checking that it changed no file and left no lock behind.
+/// Returns the error of opening, after checking that it changed no file and left no lock.
 fn refusal(vfs: &Vfs, options: &OpenOptions, name: &str) -> E {
     let before = files(vfs);
     let error = storage(options.open_in(vfs, name).unwrap_err());
@@ -31,7 +32,7 @@ fn a_new_store_is_created_and_found_again_in_each_form() {
         let before = contents(&fill(&store));
         store.close().unwrap();
         drop(store);
-        // No form asked for: whatever is there.
+        // Without a requested form, any form opens.
         let store = Store::options().open_in(&vfs, "a.db").unwrap();
         assert_eq!(store.form(), Some(form));
         assert_eq!(contents(&store), before);
@@ -137,8 +138,8 @@ fn a_closed_file_cut_at_any_length_is_a_typed_error_or_a_prefix_that_was_not_clo
             cut.get_mut("a.db").unwrap().truncate(len);
             match options(form).open_in(&disk(&cut), "a.db") {
                 Err(error) => assert!(error.is_damage(), "{form} at {len}: {error}"),
-                // An image has a footer. A ledger that is cut between two frames shows no trace
-                // of it but the missing mark of its close; an anchor would.
+                // An image has a footer. A ledger that is cut between two frames shows the cut only
+                // by the missing mark of its close; an anchor would detect it.
                 Ok(store) => {
                     assert_eq!(form, Form::Ledger, "an image cut at {len} opened");
                     assert_prefix(&store);
@@ -150,7 +151,7 @@ fn a_closed_file_cut_at_any_length_is_a_typed_error_or_a_prefix_that_was_not_clo
     }
 }
 
-/// The commits of [`fill`] up to some, and the right number of them.
+/// Checks that the store has the commits of [`fill`] up to some number, and that number.
 fn assert_prefix(store: &Store) {
     let keys: Vec<_> = store.keys().map(|key| key.to_vec()).collect();
     assert!([b"a", b"b", b"c"].iter().zip(&keys).all(|(ours, key)| key == ours), "{keys:?}");
@@ -172,7 +173,7 @@ fn a_killed_log_cut_at_any_length_gives_a_prefix_of_the_commits_or_a_typed_error
                 Ok(store) => {
                     assert_prefix(&store);
                     assert!(store.len() < 3, "{form} {len}: the last frame is not whole");
-                    // Writing goes on behind the cut, and is there afterwards.
+                    // Writing continues after the cut, and the new data is there afterwards.
                     let expected = contents(&fill(&store));
                     drop(store);
                     assert_eq!(contents(&open(&vfs, form)), expected, "{form} {len}");
@@ -189,7 +190,7 @@ fn a_tail_that_no_torn_write_leaves_is_suspect_and_cut_only_on_request() {
         let log = log_name(&files, form);
         let end = files[&log].iter().rposition(|byte| *byte != 0).unwrap() + 1;
         let behind = end.next_multiple_of(64);
-        // Behind the last frame, and in it.
+        // After the last frame, and in it.
         for from in [behind, end - 10] {
             let mut odd = files.clone();
             odd.get_mut(&log).unwrap()[from..from + 300].fill(0xFF);
@@ -343,7 +344,7 @@ fn an_anchor_shows_that_the_files_were_rolled_back() {
 /// The forms that keep a log.
 const LOGS: [Form; 2] = [Form::Wal, Form::Ledger];
 
-/// Where the log of these files ends: after its last byte that is not zero.
+/// Returns the end of the log in these files: after its last byte that is not zero.
 fn end(log: &[u8]) -> usize {
     log.iter().rposition(|byte| *byte != 0).unwrap() + 1
 }

@@ -1,4 +1,5 @@
-//! Paths and locks: what leads to a store, who may have it open, and who has to wait.
+//! Tests of paths and locks: which paths lead to a store, which handles may have it open, and which
+//! have to wait.
 
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -15,7 +16,7 @@ use codex_core::vfs::{
 };
 use codex_storage::Error as E;
 
-/// Why opening the path failed.
+/// Returns the error of opening the path.
 fn refused_path(path: &Path) -> E {
     storage(Store::open(path).unwrap_err())
 }
@@ -31,7 +32,7 @@ fn a_second_writer_is_refused_until_the_first_is_gone() {
         let error = storage(reader.open_in(&vfs, "a.db").unwrap_err());
         assert!(matches!(error, E::Locked { .. }), "{error}");
         first.close().unwrap();
-        // Closing lets go of the lock, though a handle lives on.
+        // The close releases the lock, although a handle still exists.
         let second = open(&vfs, form);
         second.set("d", "fourth").unwrap();
         assert!(first.set("e", "fifth").unwrap_err().is_closed());
@@ -150,7 +151,7 @@ fn a_missing_folder_and_an_unwritable_one_are_told_apart() {
     std::fs::write(folder.path().join("file"), "").unwrap();
     let error = refused_path(&folder.path().join("file/a.db"));
     assert!(matches!(error, E::BadPath { .. }), "{error}");
-    // Nobody, not even the superuser, creates files there.
+    // No user, not even the superuser, creates files there.
     let error = refused_path(Path::new("/proc/a.db"));
     assert!(matches!(error, E::Io { .. }), "{error}");
     assert!(error.to_string().contains("/proc/a.db"), "{error}");
@@ -222,7 +223,7 @@ fn a_reader_in_an_unwritable_folder_locks_the_main_file_alone_or_nothing_and_say
     }
 }
 
-/// A folder without write permission, which a superuser cannot have.
+/// A simulated directory without write permission. A real one would not restrict the superuser.
 #[derive(Debug)]
 struct ReadOnlyDir {
     dir: Arc<dyn Dir>,
@@ -285,12 +286,12 @@ fn a_backup_copied_by_hand_says_that_it_is_read_only() {
         store.back_up().unwrap();
         store.close().unwrap();
         let backup = crate::common::files(&vfs).remove("a.db.bak.1").unwrap();
-        // As `cp` makes it: with the mode of the file that it copies.
+        // The same as by `cp`: with the mode of the copied file.
         let file = vfs.dir.open("new.db", Open::CreateNew(Mode::Frozen)).unwrap();
         file.write_all_at(&backup, 0).unwrap();
         drop(file);
         match options(form).open_in(&vfs, "new.db") {
-            // An image is only ever replaced, so a copy of one serves.
+            // An image is only replaced, never changed, so a copy of it can be used.
             Ok(store) => {
                 assert_ne!(form, codex_core::Form::Ledger);
                 assert_eq!(store.get("k").unwrap(), Some(1));

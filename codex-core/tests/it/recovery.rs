@@ -1,7 +1,7 @@
-//! Power cuts and failing calls at every call to the disk, through the whole store: what was
-//! acknowledged is there, what failed is not, what is in doubt is said to be. Of the sequences of
-//! each form every other one runs encrypted; with the next seed, the others. One call in four is
-//! struck, with the next seed the next ones, and each in a whole run.
+//! Tests of whole stores with power cuts and failing calls at every call to the disk. Acknowledged
+//! commits are there, failed ones are not, and those in doubt are reported as in doubt. Every other
+//! sequence of each form runs encrypted; the next seed encrypts the others. A run interrupts one
+//! call in four, the next seed interrupts the next ones, and a whole run interrupts each call.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,7 @@ impl Step {
             Flush => store.flush().map(|_| ()),
             Checkpoint => store.checkpoint(),
             Reopen => {
-                // A store that could not close cleanly is closed all the same.
+                // A store that could not close cleanly is still closed.
                 let closed = store.close();
                 *store = open()?;
                 closed
@@ -75,13 +75,13 @@ impl Step {
         }
     }
 
-    /// Whether all commits before it are durable once it has succeeded, at any level.
+    /// Returns true if all earlier commits are durable after the step has succeeded, at any level.
     fn settles(self, form: Form) -> bool {
         matches!(self, Flush | Reopen) || (matches!(self, Checkpoint) && form == Form::Wal)
     }
 }
 
-/// How a store is kept.
+/// The form and the options of a store.
 #[derive(Debug, Clone, Copy)]
 struct Kept {
     form: Form,
@@ -100,7 +100,7 @@ impl Kept {
         FORMS.into_iter().map(kept).chain([marked]).filter(lazy_image)
     }
 
-    /// Every other sequence encrypted, where that is built in.
+    /// Returns the options. Every other sequence is encrypted, if the build has encryption.
     fn running(self, sequence: usize) -> Self {
         let turn = seed().wrapping_add(u64::try_from(sequence).unwrap());
         Self { encrypted: cfg!(feature = "crypto") && turn.is_multiple_of(2), ..self }
@@ -119,14 +119,14 @@ impl Kept {
     }
 }
 
-/// What became of a sequence.
+/// The result of a sequence.
 #[derive(Debug, Default)]
 struct Ran {
     /// The states after each commit, from the empty one on.
     history: Vec<Model>,
-    /// Up to this one they are durable.
+    /// The index of the last state that is durable.
     durable: usize,
-    /// What a commit in doubt would lead to.
+    /// The state after a commit in doubt.
     doubt: Option<Model>,
 }
 
@@ -135,13 +135,13 @@ impl Ran {
         self.history.last().unwrap()
     }
 
-    /// The states that a power cut may leave.
+    /// Returns the states that a power cut may leave.
     fn possible(&self) -> Vec<&Model> {
         self.history.iter().skip(self.durable).chain(&self.doubt).collect()
     }
 }
 
-/// Runs `steps` until one fails; what failed was in flight.
+/// Runs `steps` until one fails, whose commit was then in progress.
 fn run_until_cut(dir: &FaultDir, kept: Kept, steps: &[Step]) -> Ran {
     let open = || kept.options().open_in(&dir.vfs(seed()), "a.db");
     let mut ran = Ran { history: vec![Model::new()], ..Ran::default() };
@@ -172,7 +172,8 @@ fn run_until_cut(dir: &FaultDir, kept: Kept, steps: &[Step]) -> Ran {
     ran
 }
 
-/// Opens what a power cut left, demands one of the possible states, writes and reopens.
+/// Opens the files that a power cut left, requires one of the possible states, writes, and opens
+/// again.
 fn check(dir: &FaultDir, kept: Kept, possible: &[&Model], what: &str) {
     let open = |dir: &FaultDir| {
         let opened = kept.options().open_in(&dir.vfs(seed()), "a.db");
@@ -181,7 +182,7 @@ fn check(dir: &FaultDir, kept: Kept, possible: &[&Model], what: &str) {
     let store = open(dir);
     let found = contents(&store);
     assert!(possible.contains(&&found), "{what}: {} keys is no possible state", found.len());
-    // What was read once is there for good, whether it was proven durable before or not.
+    // A state that was read once stays, whether it was durable before or not.
     let again = dir.reboot(Survivors::Nothing);
     let reopened = open(&again);
     assert_eq!(contents(&reopened), found, "{what}: recovered twice");
@@ -190,7 +191,7 @@ fn check(dir: &FaultDir, kept: Kept, possible: &[&Model], what: &str) {
     let mut expected = found;
     expected.insert("written afterwards".into(), "6".into());
     assert_eq!(contents(&open(&again.reboot(Survivors::Nothing))), expected, "{what}");
-    // A checkpoint may be running beside it; closing gives it up and cleans up behind it.
+    // A checkpoint may be running. The close abandons it and removes its files.
     reopened.close().unwrap_or_else(|error| panic!("{what}: {error}"));
     let strays: Vec<_> = crate::common::files(&again.vfs(1)).into_keys().collect();
     assert!(strays.iter().all(|name| !name.contains(".tmp.")), "{what}: {strays:?}");
@@ -205,10 +206,10 @@ fn choice(images_max: u32, salt: u64) -> CrashChoice {
     }
 }
 
-/// Every how many-th call is struck, but for a whole run.
+/// The stride of the interrupted calls. A whole run interrupts each.
 const STRIDE: usize = 4;
 
-/// How many calls the sequence makes on a healthy disk.
+/// Returns the number of calls of the sequence on a healthy disk.
 fn calls(kept: Kept, steps: &[Step]) -> u64 {
     let dir = FaultDir::new();
     let ran = run_until_cut(&dir, kept, steps);
@@ -216,20 +217,20 @@ fn calls(kept: Kept, steps: &[Step]) -> u64 {
     dir.calls()
 }
 
-/// How many cases a test ran, and how many disks it checked.
+/// The number of cases that a test ran, and of disks that it checked.
 #[derive(Debug, Default)]
 struct Counts {
     cases: usize,
     images: usize,
-    /// Sequences that were cut short while a commit was in flight.
+    /// The sequences that were interrupted during a commit.
     doubts: usize,
 }
 
 impl Counts {
-    /// Fails if fewer were run than there are when each call is interrupted.
+    /// Fails if fewer cases were run than there are interrupted calls.
     fn at_least(&self, cases: usize, images: usize, doubts: usize) {
         println!("{self:?}");
-        // A sample is not exactly its part of all.
+        // The size of a sample is not exactly its share of all cases.
         let (stride, part) = match crate::common::stride(STRIDE) {
             1 => (1, 1),
             stride => (stride * 4, 3),
@@ -267,7 +268,7 @@ fn cut_at_every_call(
     counts
 }
 
-/// Checks what a power cut may have left, and returns how many disks these are.
+/// Checks the disks that a power cut may have left, and returns their number.
 fn check_images(dir: &FaultDir, choice: &CrashChoice, kept: Kept, ran: &Ran, what: &str) -> usize {
     let mut images = dir.crash_images(choice);
     let mut count = 0;
@@ -298,7 +299,7 @@ fn at_the_level_os_a_power_cut_leaves_a_prefix_of_the_commits() {
 fn a_power_cut_during_recovery_costs_nothing_more() {
     let mut turn = 0_u32;
     let counts = cut_at_every_call(Durability::Sync, |dir, kept, ran, what| {
-        // One crash of several, in turn, each cut again at every call of its recovery.
+        // One crash of several, in turn, with a second crash at every call of its recovery.
         turn += 1;
         if !turn.is_multiple_of(13) {
             return 0;
@@ -332,7 +333,8 @@ fn assert_caused(error: &codex_core::Error, fault: Fault, what: &str) {
     assert!(text.contains(cause), "{what}: not by the fault: {text}");
 }
 
-/// Runs all `steps` on a disk that may fail: what failed must not be there, unless it is in doubt.
+/// Runs all `steps` on a disk that may fail. A failed commit must not be there, unless it is in
+/// doubt.
 fn run_on_failing_disk(
     dir: &FaultDir,
     kept: Kept,
@@ -356,8 +358,8 @@ fn run_on_failing_disk(
         let writes = next != *ran.now();
         let poisoned = store.poisoned();
         match step.run(&mut store, &open) {
-            // Reopening decides what was in doubt. What failed may have been the closing or the
-            // opening; whether another store is open, a write tells.
+            // Reopening decides about a commit in doubt. The failed step may have been the close or
+            // the opening; a write shows whether another store is open.
             reopened if matches!(step, Reopen) => {
                 if let Err(error) = &reopened {
                     is_planned(error);
@@ -417,7 +419,7 @@ fn fail_at_every_call(durability: Durability, faults: &[(Fault, Lasting, Side)])
                     counts.doubts += usize::from(ran.doubt.is_some());
                     counts.images += 2;
                     dir.clear_plan();
-                    // What a sync failed on is gone, whatever a later sync said.
+                    // Data on which a sync failed is lost, even if a later sync succeeded.
                     check(&dir.reboot(Survivors::Nothing), kept, &ran.possible(), &what);
                     // In the same boot the cache shows bytes that may not be on the disk; a killed
                     // process has lost nothing.

@@ -1,4 +1,4 @@
-//! The code of users: closures, encodings and keys run under no lock and may use the store.
+//! Tests that user code (closures, encodings and keys) runs under no lock and may use the store.
 
 use crate::common::{FORMS, open};
 use codex_core::vfs::Vfs;
@@ -6,7 +6,7 @@ use codex_core::{Error, Store};
 
 #[test]
 fn user_code_runs_under_no_lock() {
-    /// A value whose encoding and decoding use the store, as a user's may.
+    /// A value whose encoding and decoding use the store, which user code may do.
     #[derive(Debug, PartialEq)]
     struct Nosy(u32);
 
@@ -31,7 +31,7 @@ fn user_code_runs_under_no_lock() {
         }
     }
 
-    /// A key that does so when it is asked for its bytes.
+    /// A key whose conversion to bytes uses the store.
     struct NosyKey(&'static str);
     impl AsRef<[u8]> for NosyKey {
         fn as_ref(&self) -> &[u8] {
@@ -142,7 +142,7 @@ fn an_update_whose_closure_writes_its_own_key_is_an_error_at_once() {
         assert!(matches!(error, Error::UpdatesItself { key_len: 1 }), "{error}");
         assert!(error.to_string().contains("writes the key"), "{error}");
         assert_eq!(rounds, 1);
-        // Nothing of it is left behind.
+        // No record of the update is left.
         store.update("k", |n: Option<u32>| Some(n.unwrap_or(0) + 1)).unwrap();
     }
 }
@@ -153,7 +153,7 @@ fn an_update_whose_closure_writes_other_keys_or_another_store_goes_on() {
     let updated = store.update("k", |n: Option<u32>| {
         store.set("a", &1_u32).unwrap();
         other.set("k", &2_u32).unwrap();
-        // Removing what is not there changes nothing.
+        // Removing a missing key changes nothing.
         assert!(!store.remove("k").unwrap());
         store.update("b", |_: Option<u32>| Some(3)).unwrap();
         Some(n.unwrap_or(0) + 1)

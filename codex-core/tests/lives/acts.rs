@@ -1,4 +1,4 @@
-//! The steps on an open store, each with what the model says of it.
+//! The steps on an open store, each with its effect on the model.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use crate::step::{Level, Step};
 use crate::words::{class, key, said};
 
 impl Run<'_> {
-    /// The store, where it is open for writing.
+    /// Returns the store, if it is open for writing.
     fn writable(&self) -> Option<Store> {
         let open = self.open.as_ref()?;
         (!open.read_only).then(|| open.store.clone())
@@ -70,7 +70,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// What a step on an open store came to that changes no contents: an error has a cause.
+    /// Checks the result of a step on an open store that changes no contents: an error must have a
+    /// cause.
     fn outcome<T>(
         &mut self,
         what: &'static str,
@@ -90,7 +91,7 @@ impl Run<'_> {
         Ok(Some((result, poisons)))
     }
 
-    /// Whether an error needs no other cause.
+    /// Returns true if an error needs no other cause.
     fn excused(&self, before_poisoned: bool) -> bool {
         before_poisoned || self.limited || self.is_off || self.is_killed
     }
@@ -177,7 +178,8 @@ impl Run<'_> {
                 } else if !self.baks.iter().any(|bak| is_unchanged(&bak.kept, &made.kept)) {
                     return broken("a backup is made of what changed", format!("{rotated:?}"));
                 }
-                // Those under an earlier root go once as many new ones are there.
+                // Backups under an earlier root key are removed after the same number of new ones
+                // exists.
                 let is_encrypted = self.now().key.is_some();
                 self.keep_newest(self.plan.keep as usize, is_encrypted);
                 (self.cleared_up, self.names_last) = (true, true);
@@ -202,7 +204,7 @@ impl Run<'_> {
         self.baks.iter().filter(|bak| bak.sure).count()
     }
 
-    /// Notes that all but the newest `keep` backups are gone, or may be.
+    /// Records that all but the newest `keep` backups are removed, or may be.
     pub fn keep_newest(&mut self, keep: usize, perhaps: bool) {
         let mut sure = 0;
         let mut kept = Vec::new();
@@ -229,7 +231,7 @@ impl Run<'_> {
         let excused = disturbed || self.excused(poisoned);
         let mut made = vec![Some(kept.clone())];
         if poisoned {
-            // What is rescued from a poisoned store is an image of memory.
+            // A poisoned store is saved as an image of memory.
             made.push(Some(Kept { form: Form::Wal, ..kept.clone() }));
         }
         let may = &mut self.copies[which];
@@ -276,7 +278,8 @@ impl Run<'_> {
     }
 }
 
-/// Nothing rotates for the same state under the same key.
+/// Returns true if the backup would be of the same state under the same key, so that nothing
+/// rotates.
 fn is_unchanged(newest: &Kept, now: &Kept) -> bool {
     Kept { form: now.form, ..newest.clone() }.looks_like(now)
 }
@@ -316,7 +319,7 @@ fn text(value: &[u8]) -> String {
     String::from_utf8(value.to_vec()).expect("text")
 }
 
-/// What the step makes of the contents.
+/// Applies the step to the contents.
 fn apply(step: Step, seed: u64, contents: &mut Contents) {
     match step {
         Step::Set { key, len } => drop(contents.insert(name(key), value(seed, len))),

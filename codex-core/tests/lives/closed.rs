@@ -1,4 +1,4 @@
-//! The steps on the files of a store that is closed, and the looks at them.
+//! The steps on the files of a closed store, and the checks of these files.
 
 use std::path::Path;
 
@@ -23,7 +23,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Converts with one key; whether it did.
+    /// Converts with one key. Returns true if it succeeded.
     fn convert_with(&mut self, given: Option<u8>, form: Option<Form>, to: To) -> Held<bool> {
         let (conversion, new_key) = conversion(given, form, to);
         let vfs = self.vfs();
@@ -85,7 +85,7 @@ impl Run<'_> {
         }
     }
 
-    /// Beside an encrypted store, what is plain has a name that says so.
+    /// Checks that plain files beside an encrypted store have a name that marks them as plain.
     pub fn nothing_plain_stays(&self) -> Held {
         if self.now().key.is_none() {
             return Ok(());
@@ -120,7 +120,7 @@ impl Run<'_> {
 
     // Backups.
 
-    /// Holds the backups against the model.
+    /// Compares the backups with the model.
     pub fn look(&mut self) -> Held {
         let twin = self.disk.duplicate();
         twin.set_space(Space::Unlimited);
@@ -168,7 +168,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Which backup of the model each one is that was found; none where they do not agree.
+    /// Returns the backup of the model for each backup that was found, or `None` if they do not
+    /// match.
     fn assign(
         &self,
         vfs: &Vfs,
@@ -209,7 +210,7 @@ impl Run<'_> {
         self.floor = self.floor.min(keep);
         match result {
             Ok(_) => {
-                // One that has no name yet is not counted, and may come up later.
+                // A backup without a name yet is not counted, and may appear later.
                 self.keep_newest(keep, true);
                 let mut sure = 0;
                 self.baks.retain(|bak| {
@@ -281,7 +282,7 @@ impl Run<'_> {
         }
     }
 
-    /// The only backup, which has not got its name yet.
+    /// Returns the only backup, which does not have its name yet.
     fn waiting(&self) -> Option<Kept> {
         let twin = self.disk.duplicate();
         twin.set_space(Space::Unlimited);
@@ -299,7 +300,7 @@ impl Run<'_> {
         (self.anchor, self.seen, self.closed_cleanly) = (None, None, false);
     }
 
-    /// An interrupted restore was not decided, or is pending, or is done.
+    /// Records an interrupted restore, which was not decided, is pending, or is done.
     fn may_be_restored(&mut self, restored: impl Fn(&Kept) -> Option<Kept>) {
         (self.anchor, self.seen, self.closed_cleanly) = (None, None, false);
         for world in self.worlds.clone() {
@@ -313,7 +314,7 @@ impl Run<'_> {
         let Some(kept) = self.worlds.last().and_then(|world| world.finished()).cloned() else {
             return Ok(());
         };
-        // At the base of a ledger that was converted there is no state to restore.
+        // At the base of a converted ledger there is no state to restore.
         let first = kept.history.first().map_or(0, |(seq, _)| if *seq == 0 { 0 } else { seq + 1 });
         let range = (kept.seq() + 2).saturating_sub(first).max(1);
         let seq = first + u64::from(at) % range;
@@ -326,8 +327,8 @@ impl Run<'_> {
         self.counts.done("restore until", &result, disturbed);
         self.note(|| format!("    {}", said(&result)));
         let is_open = self.open.is_some();
-        // A ledger that has this commit; the state of no commit is known at the base of one that
-        // was converted.
+        // The ledger has this commit. At the base of a converted ledger, no state of a commit is
+        // known.
         let until = |kept: &Kept| {
             let base = kept.history.first().map_or(0, |(seq, _)| *seq);
             let known = (seq > base || base == 0) && seq <= kept.seq();
@@ -409,7 +410,7 @@ impl Run<'_> {
     }
 }
 
-/// The conversion, and the key that it leads to.
+/// Returns the conversion, and the new key.
 fn conversion(given: Option<u8>, form: Option<Form>, to: To) -> (Conversion, Option<u8>) {
     let mut conversion = Conversion::new();
     if let Some(form) = form {

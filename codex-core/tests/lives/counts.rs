@@ -1,8 +1,8 @@
-//! What the histories did, counted.
+//! The counts of the steps and events of the histories.
 
 use std::collections::BTreeMap;
 
-/// How often a kind of step succeeded, was refused, and was struck by a fault.
+/// The numbers of steps of a kind that succeeded, were refused, and were interrupted by a fault.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outcomes {
     pub done: u64,
@@ -58,7 +58,7 @@ impl Counts {
         self.steps.iter().map(|(step, outcomes)| (*step, *outcomes))
     }
 
-    /// What there is too little of in so many histories, for whom something was to be tested.
+    /// Returns the events and steps that occurred too rarely for this number of histories.
     pub fn missing(&self, histories: u64) -> Vec<String> {
         let floor = |per_1000: u64| per_1000 * histories / 1_000;
         let events = EVENTS.iter().filter(|(event, per_1000)| self.of(event) < floor(*per_1000));
@@ -72,7 +72,7 @@ impl Counts {
     }
 }
 
-/// Of each event at least so many in 1,000 histories: about half of what there is.
+/// The minimum number of each event in 1,000 histories: about half of the usual number.
 const EVENTS: &[(&str, u64)] = &[
     ("lives", 3_000),
     ("power cuts", 1_500),
@@ -86,7 +86,8 @@ const EVENTS: &[(&str, u64)] = &[
     ("copies opened", 5),
 ];
 
-/// Of each step so many that succeeded, and so many that a fault struck, in 1,000 histories.
+/// The minimum numbers of each step that succeeded and that a fault interrupted, in 1,000
+/// histories.
 const STEPS: &[(&str, u64, u64)] = &[
     ("open", 2_000, 350),
     ("open to read", 180, 15),

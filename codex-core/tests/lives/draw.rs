@@ -1,4 +1,4 @@
-//! How histories are drawn: which steps, in what order, and what goes wrong.
+//! The random choice of histories: their steps, their order, and their faults.
 
 use codex_core::Form;
 use codex_core::vfs::fault::{Fault, Lasting, Side};
@@ -8,7 +8,7 @@ use crate::step::{
     Aim, AnchorPick, Create, End, KEYS, Level, Opening, Pick, Plan, Planned, Step, Strike, To,
 };
 
-/// What a history is mostly about.
+/// The subject of most steps of a history.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Theme {
     Keys,
@@ -19,7 +19,7 @@ enum Theme {
 }
 
 impl Plan {
-    /// The history that `seed` determines.
+    /// Returns the history that `seed` determines.
     pub fn draw(seed: u64) -> Self {
         let mut draw = Draw {
             random: SeededEntropy::new(seed),
@@ -50,7 +50,7 @@ impl Plan {
             }
             draw.life(theme, lazy);
         }
-        // The last word is a reader's.
+        // A reader checks the end of the history.
         draw.push(Step::Look);
         draw.push(Step::Open(Opening { ..Opening::plain() }));
         draw.push(Step::Verify);
@@ -62,10 +62,10 @@ impl Plan {
 struct Draw {
     random: SeededEntropy,
     steps: Vec<Planned>,
-    /// What happens to which step in one life after the other: the second interruption of a kind
-    /// finds what the first one left.
+    /// The step to interrupt, and the interruption, in one life after another: the second
+    /// interruption of a kind finds the files that the first one left.
     refrain: Option<(Step, Step)>,
-    /// Whether the lives consist of little else.
+    /// Whether the lives have few other steps.
     terse: bool,
 }
 
@@ -106,7 +106,7 @@ impl Draw {
         self.small(u64::from(KEYS))
     }
 
-    /// The right key, most of the time.
+    /// Returns the right key in most cases.
     fn pick(&self) -> Pick {
         let other = Pick::Other(self.small(u64::from(KEYS)) + 1);
         self.weighted(&[(44, Pick::Earlier), (44, Pick::Later), (8, other), (4, Pick::None)])
@@ -152,7 +152,7 @@ impl Draw {
         Step::Arm(aim, strike)
     }
 
-    /// A call that changes the disk is the last one of the process, or of all.
+    /// Ends the process, or the machine, at a call that changes the disk.
     fn interruption(&self) -> Step {
         let kind = self.weighted(&[
             (5, CallKind::Write),
@@ -171,7 +171,7 @@ impl Draw {
         Step::Arm(Aim::Kind(kind, nth), strike)
     }
 
-    /// The step that a theme is about.
+    /// Returns the step of a theme.
     fn special(&self, theme: Theme) -> Step {
         match theme {
             Theme::Keys if self.percent(70) => Step::ChangeKey(self.key()),
@@ -228,10 +228,10 @@ impl Draw {
         let opening = self.opening(lazy);
         self.push(Step::Open(opening));
         if !opening.read_only && self.percent(25) {
-            // What failed above may work now.
+            // A step that failed before may succeed now.
             self.push(Step::Open(Opening { key: Pick::Earlier, ..Opening::plain() }));
         }
-        // What was never written to is a case of its own.
+        // A store that was never written to is a separate case.
         let none = if self.steps.len() < 3 { 8 } else { 3 };
         let count = self.weighted(&[(none, 0), (3, 2), (3, 4), (3, 8)]);
         for _ in 0..count {
@@ -317,7 +317,7 @@ impl Draw {
         self.push(step);
     }
 
-    /// What happens while the store is closed.
+    /// Draws the steps while the store is closed.
     fn between(&mut self, theme: Theme) {
         if self.terse {
             return self.repeat(false);

@@ -1,6 +1,6 @@
-//! Whole lives of stores: histories of openings, writes, changes of keys, conversions, backups and
-//! restores, with power cuts, kills and errors between and inside them, judged by a model of what
-//! was acknowledged.
+//! Tests of whole lives of stores: histories of openings, writes, changes of keys, conversions,
+//! backups and restores, with power cuts, kills and errors between and inside them. A model of the
+//! acknowledged writes checks each step.
 #![cfg(all(feature = "crypto", feature = "fault"))]
 #![allow(
     unreachable_pub,
@@ -42,12 +42,12 @@ use run::Broken;
 use shrink::{judge, shrink};
 use step::Plan;
 
-/// The history with this number.
+/// Returns the history with this number.
 fn history(number: u64) -> Plan {
     Plan::draw(SeededEntropy::new(seed().wrapping_mul(1 << 32).wrapping_add(number)).next_u64())
 }
 
-/// The story of a failure.
+/// Returns the description of a failure.
 fn story(number: u64, plan: &Plan, broken: &Broken) -> String {
     let mut text = format!(
         "CODEX_SEED={} CODEX_HISTORY={number}: not kept: {}\n{}\n",
@@ -76,14 +76,14 @@ fn story(number: u64, plan: &Plan, broken: &Broken) -> String {
     text
 }
 
-/// The first history that broke a promise, and how many did.
+/// The first history that broke a promise, and the number of those that did.
 struct Failure {
     number: u64,
     broken: Broken,
     histories: u64,
 }
 
-/// What one thread, or all of them, have found.
+/// The findings of one thread, or of all.
 #[derive(Default)]
 struct Found {
     counts: Counts,
@@ -118,7 +118,7 @@ impl Found {
         other.failures.into_values().for_each(|failure| self.add(failure));
     }
 
-    /// Panics with a story for each promise that was not kept.
+    /// Panics with a description of each broken promise.
     fn tell(&self) {
         let told = self.failures.values().map(|failure| {
             let told = story(failure.number, &history(failure.number), &failure.broken);
@@ -129,7 +129,7 @@ impl Found {
     }
 }
 
-/// Lives the histories with these numbers, on all processors.
+/// Runs the histories with these numbers, on all processors.
 fn live(count: u64) -> Found {
     let next = AtomicU64::new(0);
     let work = || {
@@ -200,7 +200,7 @@ fn print(counts: &Counts) {
     }
 }
 
-/// Words of the faults that are known and not mended yet: counted, and no failure.
+/// Words of known faults that are not corrected yet. They are counted, and are no failure.
 const KNOWN: &[&str] = &[];
 
 const HISTORIES: u32 = 3_200;

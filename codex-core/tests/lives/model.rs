@@ -1,5 +1,5 @@
-//! The model: the worlds that the disk may hold, after everything that was acknowledged, and after
-//! everything that was interrupted.
+//! The model: the worlds that the disk may contain, after all acknowledged and all interrupted
+//! steps.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,16 +9,17 @@ use codex_core::Form;
 /// All keys and values of a store.
 pub type Contents = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// A store as it is kept: its form, its key, and the states it went through.
+/// A store: its form, its key, and its earlier states.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     pub form: Form,
     /// The number of the key that opens it; `None` for a plain store.
     pub key: Option<u8>,
-    /// The state after each commit, the last one being the state now. Of a ledger it is the whole
-    /// history, from the base on; of the other forms as far back as a power cut may lead.
+    /// The state after each commit; the last one is the current state. For a ledger this is the
+    /// whole history from its base. For the other forms it begins with the earliest state to which
+    /// a power cut may lead.
     pub history: Vec<(u64, Arc<Contents>)>,
-    /// The index of the state before which a power cut cannot lead.
+    /// The index of the earliest state to which a power cut may lead.
     pub durable: usize,
 }
 
@@ -35,14 +36,14 @@ impl Kept {
         &self.history.last().expect("a history is never empty").1
     }
 
-    /// The state after one more commit.
+    /// Adds the state after one more commit.
     pub fn committed(&self, seq: u64, contents: Arc<Contents>) -> Self {
         let mut next = self.clone();
         next.history.push((seq, contents));
         next
     }
 
-    /// The same store with everything durable.
+    /// Returns the same store with all commits durable.
     pub fn settled(&self) -> Self {
         let mut next = self.clone();
         if next.form != Form::Ledger {
@@ -56,7 +57,7 @@ impl Kept {
         Self { key: Some(key), ..self.clone() }
     }
 
-    /// The stores that a power cut may leave.
+    /// Returns the stores that a power cut may leave.
     fn after_cut(&self) -> Vec<Self> {
         let cut = |last: usize| {
             let history = self.history.iter().take(last + 1).cloned().collect();
@@ -65,7 +66,7 @@ impl Kept {
         (self.durable..self.history.len()).map(cut).collect()
     }
 
-    /// The same store after a conversion.
+    /// Returns the same store after a conversion.
     pub fn converted(&self, form: Option<Form>, key: Option<u8>) -> Self {
         let form = form.unwrap_or(self.form);
         let mut next = Self { form, key, ..self.settled() };
@@ -76,24 +77,24 @@ impl Kept {
         next.settled()
     }
 
-    /// The ledger as it was after the commit `seq`, which lies after its base.
+    /// Returns the ledger after the commit `seq`, which is later than its base.
     pub fn until(&self, seq: u64) -> Self {
         let history = self.history.iter().take_while(|(at, _)| *at <= seq).cloned().collect();
         Self { history, ..self.clone() }.settled()
     }
 
-    /// Whether readers see the same of both.
+    /// Returns true if readers see the same contents of both.
     pub fn looks_like(&self, other: &Self) -> bool {
         (self.form, self.key, self.seq()) == (other.form, other.key, other.seq())
             && self.contents() == other.contents()
     }
 }
 
-/// What the disk may hold at the name of the store.
+/// The possible content of the disk at the name of the store.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct World {
     pub store: Option<Kept>,
-    /// What a restore that was decided will put in its place.
+    /// The store that a decided restore will put in its place.
     pub pending: Option<Kept>,
 }
 
@@ -102,13 +103,13 @@ impl World {
         Self { store: Some(kept), pending: None }
     }
 
-    /// What an opening for writing finds.
+    /// Returns the store that an opening for writing finds.
     pub fn finished(&self) -> Option<&Kept> {
         self.pending.as_ref().or(self.store.as_ref())
     }
 }
 
-/// The worlds after a power cut.
+/// Returns the worlds after a power cut.
 pub fn after_cut(worlds: &[World]) -> Vec<World> {
     let mut cut = Vec::new();
     for world in worlds {
@@ -123,19 +124,19 @@ pub fn after_cut(worlds: &[World]) -> Vec<World> {
     cut
 }
 
-/// Adds a world that is not there yet.
+/// Adds a world, if it is new.
 pub fn add(worlds: &mut Vec<World>, world: World) {
     if !worlds.contains(&world) {
         worlds.push(world);
     }
 }
 
-/// A backup that is, or may be, on the disk.
+/// A backup that is on the disk, or may be.
 #[derive(Debug, Clone)]
 pub struct Bak {
     pub kept: Kept,
     /// Whether it must be there.
     pub sure: bool,
-    /// What it says of itself, where the last look found it.
+    /// Its facts, as the last listing found them.
     pub facts: Option<String>,
 }

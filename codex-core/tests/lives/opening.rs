@@ -1,4 +1,4 @@
-//! Openings: which one succeeds, and with what.
+//! The openings of a history: which succeed, and with which result.
 
 use std::time::Duration;
 
@@ -42,7 +42,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The keys to try, in their order.
+    /// Returns the keys to try, in order.
     pub fn picked(&self, pick: Pick) -> Vec<Option<u8>> {
         let mut keys: Vec<Option<u8>> = Vec::new();
         for world in &self.worlds {
@@ -75,7 +75,7 @@ impl Run<'_> {
             Create::New => options.create_new(true),
         };
         match (opening.anchor, self.anchor) {
-            // A history may forget that it gave the anchor, by a crash or as a ledger.
+            // A crash or a ledger may lose the record that the anchor was given.
             (AnchorPick::Noted, Some(anchor)) => {
                 options = options.anchor(anchor).accept_unknown_anchor(true);
             }
@@ -102,7 +102,7 @@ impl Run<'_> {
         options.fall_back_to_backup(opening.fall_back)
     }
 
-    /// Opens with one key; whether it did.
+    /// Opens with one key. Returns true if it succeeded.
     fn open_with(
         &mut self,
         opening: Opening,
@@ -146,7 +146,7 @@ impl Run<'_> {
         broken(promise, format!("{error}\n{}", self.possible()))
     }
 
-    /// An opening that failed may have created the store, or finished a restore.
+    /// Records a failed opening, which may still have created the store or finished a restore.
     fn may_have_begun(&mut self, opening: Opening, key: Option<u8>) {
         let form = opening.form.unwrap_or(self.plan.form);
         for world in self.worlds.clone() {
@@ -189,7 +189,7 @@ impl Run<'_> {
             return broken("what is opened is a state that was acknowledged", what);
         };
         for (who, other) in [("a reader", self.seen.as_ref()), ("a peek", peeked)] {
-            // Where a key is being changed, both may open the store.
+            // While a key is being changed, both keys may open the store.
             let same = |other: &&Kept| Kept { key, ..(**other).clone() }.looks_like(&found);
             if let Some(other) = other.filter(|other| !same(other)) {
                 let what = format!("{who} saw {}, now {}", describe(other), describe(&found));
@@ -221,7 +221,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// A power cut now, without any luck, changes nothing.
+    /// Checks that a power cut now, in which all unsynced data is lost, changes nothing.
     fn reopens_the_same(&mut self, key: Option<u8>) -> Held {
         let disk = self.disk.duplicate().reboot(Survivors::Nothing);
         disk.set_space(Space::Unlimited);
@@ -237,7 +237,7 @@ impl Run<'_> {
         }
     }
 
-    /// A second handle.
+    /// Opens a second handle, which must be refused unless both handles only read.
     fn open_again(&mut self, opening: Opening) -> Held {
         let both_read = opening.read_only && self.open.as_ref().is_some_and(|open| open.read_only);
         let before = self.before();
@@ -250,12 +250,13 @@ impl Run<'_> {
         match result {
             Ok(_) if both_read => Ok(()),
             Ok(_) => broken("a second handle is refused", ""),
-            // Where the key changed, or a restore is pending, another error may come first.
+            // If the key has changed or a restore is pending, another error may come first.
             Err(_) => Ok(()),
         }
     }
 
-    /// What a reader sees, on a twin of the disk.
+    /// Returns the contents that a reader sees, on a copy of the disk, after comparing them with
+    /// the model.
     fn peek(&mut self) -> Held<Option<Kept>> {
         let twin = self.disk.duplicate();
         let opening = Opening { read_only: true, ..Opening::plain() };
@@ -291,7 +292,7 @@ impl Run<'_> {
     }
 }
 
-/// Why an opening of this world fails; nothing where it succeeds.
+/// Returns the reasons why an opening of this world fails. Empty if it succeeds.
 fn problems(world: &World, opening: Opening, key: Option<u8>) -> Vec<&'static str> {
     let mut found = Vec::new();
     if opening.read_only && world.pending.is_some() {
@@ -327,5 +328,5 @@ fn problems(world: &World, opening: Opening, key: Option<u8>) -> Vec<&'static st
     found
 }
 
-/// So long that the clock of a history never comes there: no thread syncs beside it.
+/// An interval that the clock of a history never reaches, so that no thread syncs beside it.
 const HOUR: Duration = Duration::from_hours(1);

@@ -1,4 +1,4 @@
-//! Runs a history on a simulated disk, and holds each step against the model.
+//! Runs a history on a simulated disk, and compares each step with the model.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::words::{contents, describe, said, shown};
 pub const NAME: &str = "a.db";
 /// The names of hot copies.
 pub const COPIES: [&str; 2] = ["copy-0.db", "copy-1.db"];
-/// Every value begins with this, so that plain text is found in files.
+/// The beginning of every value, so that plain text can be found in files.
 pub const MARK: &[u8] = b"PLAINTEXT";
 
-/// A promise that was not kept.
+/// A broken promise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Broken {
-    /// Which promise, in words that are the same for each case.
+    /// The promise, in words that are the same in each case.
     pub promise: &'static str,
     pub what: String,
 }
@@ -43,17 +43,17 @@ pub struct Run<'a> {
     pub plan: &'a Plan,
     pub disk: FaultDir,
     pub open: Option<OpenStore>,
-    /// What the disk may hold. While a store is open, the first is what memory shows.
+    /// The possible contents of the disk. While a store is open, the first is that of memory.
     pub worlds: Vec<World>,
-    /// What a reader saw since the last change.
+    /// The contents that a reader has seen since the last change.
     pub seen: Option<Kept>,
     pub baks: Vec<Bak>,
-    /// How many backups there must be once an interrupted rotation was cleared up.
+    /// The number of backups that must exist after an interrupted rotation was cleared up.
     pub floor: usize,
     pub cleared_up: bool,
     /// Whether the names of the backups are durable as they are seen.
     pub names_last: bool,
-    /// What each hot copy may be.
+    /// The possible contents of each hot copy.
     pub copies: [Vec<Option<Kept>>; 2],
     pub anchor: Option<Anchor>,
     /// Whether the last life ended with a close that succeeded, and nothing came after it.
@@ -61,7 +61,7 @@ pub struct Run<'a> {
     pub is_off: bool,
     /// Whether the disk has a limit.
     pub limited: bool,
-    /// What the armed fault does when it strikes, beyond an error.
+    /// The effect of the armed fault in addition to an error.
     strikes: Strikes,
     /// Whether the process was killed inside a step.
     pub is_killed: bool,
@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
             Step::Restore(index) => return self.restore(u32::from(index)),
             Step::RestoreUntil(at) => return self.restore_until(at),
             Step::Evict => {
-                // What a sync failed on is gone from the cache too.
+                // Data on which a sync failed is lost from the cache too.
                 self.disk.evict_clean_pages();
                 self.worlds = after_cut(&self.worlds);
                 self.seen = None;
@@ -191,7 +191,7 @@ impl<'a> Run<'a> {
             Strike::Kill(side) => self.disk.kill_process_on(calls, nth, side),
             Strike::Cut(side) => self.disk.cut_power_on(calls, nth, side),
             Strike::Fail(fault, lasting, side) => {
-                // An error that stays strikes other calls too.
+                // A permanent error affects other calls too.
                 let stays = lasting == Lasting::Sticky;
                 let calls = if stays { Calls::any() } else { calls };
                 self.disk.fail_on(calls, nth, fault, lasting, side);
@@ -223,7 +223,7 @@ impl<'a> Run<'a> {
         Before { fired: self.disk.faults_fired(), calls: self.disk.calls() }
     }
 
-    /// Whether what was done since may fail for what was done to the disk.
+    /// Returns true if the steps since may fail because of the faults of the disk.
     pub fn disturbed(&mut self, before: &Before) -> Held<bool> {
         let fired = self.disk.faults_fired() > before.fired;
         let calls = self.disk.calls() - before.calls;
@@ -248,7 +248,7 @@ impl<'a> Run<'a> {
             }
             _ => {}
         }
-        // A file system whose journal cannot be written gives up.
+        // A file system whose journal cannot be written refuses all further writes.
         if self.disk.has_doomed_names() && !self.is_off {
             self.disk.cut_power();
             self.is_off = true;
@@ -256,7 +256,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Goes on with another process, on the same running machine.
+    /// Continues with another process, on the same running machine.
     fn kill(&mut self) {
         let lazy = self.open.as_ref().is_some_and(|open| open.level == Level::Interval);
         self.disk = self.disk.crash_process();
@@ -294,7 +294,7 @@ impl<'a> Run<'a> {
         (self.is_off, self.is_killed, self.strikes) = (false, false, Strikes::Errors);
     }
 
-    /// Lets go of the store without a look at what that does.
+    /// Drops the store without checking the effects.
     fn leave(&mut self) {
         self.open = None;
         self.closed_cleanly = false;
@@ -356,9 +356,9 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    // What memory shows.
+    // The contents of memory.
 
-    /// The store that is open, as it is in memory.
+    /// Returns the model of the open store in memory.
     pub fn now(&self) -> &Kept {
         let world = self.worlds.first().and_then(|world| world.store.as_ref());
         world.expect("a store that is open is there")

@@ -1,10 +1,10 @@
-//! Makes a failing history short: whatever step it fails without is left out.
+//! Shortens a failing history: removes each step without which it still fails.
 
 use crate::counts::Counts;
 use crate::run::{Broken, Run};
 use crate::step::Plan;
 
-/// Runs a history; the promise that it found broken, if any.
+/// Runs a history, and returns the promise that it broke, if any.
 pub fn judge(plan: &Plan, counts: &mut Counts, log: Option<&mut Vec<String>>) -> Option<Broken> {
     let asked = log.is_some();
     let mut run = Run::new(plan, counts, asked);
@@ -15,7 +15,8 @@ pub fn judge(plan: &Plan, counts: &mut Counts, log: Option<&mut Vec<String>>) ->
     match result {
         Ok(held) => held.err(),
         Err(panic) => {
-            // What is left of it may be half-done; a handle that cannot close must not stop us.
+            // The rest of the history may be half-done, and a handle that cannot close must not end
+            // the test.
             let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(run)));
             let what = panic.downcast_ref::<String>().cloned();
             let what = what.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
@@ -24,7 +25,7 @@ pub fn judge(plan: &Plan, counts: &mut Counts, log: Option<&mut Vec<String>>) ->
     }
 }
 
-/// The shortest history found that breaks the same promise.
+/// Returns the shortest history found that breaks the same promise.
 pub fn shrink(plan: &Plan, broken: &Broken) -> Plan {
     let mut best = plan.clone();
     let mut size = best.steps.len().div_ceil(2).max(1);

@@ -4,7 +4,7 @@ use codex_core::Form;
 use codex_core::vfs::CallKind;
 use codex_core::vfs::fault::{Fault, Lasting, Side};
 
-/// One step, with the seed of whatever it leaves to chance.
+/// A step, with the seed of its random choices.
 #[derive(Debug, Clone, Copy)]
 pub struct Planned {
     pub step: Step,
@@ -13,9 +13,9 @@ pub struct Planned {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Step {
-    /// Something will go wrong at a later call.
+    /// A fault will occur at a later call.
     Arm(Aim, Strike),
-    /// The disk has so many bytes left from now on, or no limit any more.
+    /// The disk has this number of bytes left from now on, or no limit any more.
     Room(Option<u64>),
     Open(Opening),
     Set {
@@ -48,14 +48,14 @@ pub enum Step {
         to: To,
     },
     Restore(u8),
-    /// Restores the ledger to one of its commits, or one around them.
+    /// A restore of the ledger to one of its commits, or to a number near them.
     RestoreUntil(u8),
     /// Memory pressure: clean pages leave the cache.
     Evict,
     End(End),
 }
 
-/// The call that is to be struck, counted from now.
+/// The call to interrupt, counted from now.
 #[derive(Debug, Clone, Copy)]
 pub enum Aim {
     Call(u64),
@@ -79,7 +79,7 @@ pub struct Opening {
     pub keeps_log: bool,
     pub fall_back: bool,
     pub anchor: AnchorPick,
-    /// What is asked of a store that is missing, and of one that is there.
+    /// The option for a missing store and an existing one.
     pub create: Create,
 }
 
@@ -101,18 +101,18 @@ pub enum Level {
 pub enum AnchorPick {
     None,
     Noted,
-    /// One of a commit that there never was.
+    /// The anchor of a commit that never existed.
     Beyond,
 }
 
-/// Which key is given.
+/// The key that is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pick {
-    /// The one that opens the store; the earlier one first where either may.
+    /// The key that opens the store; the earlier one first if both may.
     Earlier,
     /// The same, the later one first.
     Later,
-    /// Another one, so much further in the row of keys; for a plain store any key.
+    /// Another key, by its distance in the list of keys; any key for a plain store.
     Other(u8),
     None,
 }
@@ -133,15 +133,15 @@ pub enum End {
     PowerCut,
 }
 
-/// How many keys there are: half of them raw, half passphrases.
+/// The number of keys: half of them raw, half passphrases.
 pub const KEYS: u8 = 6;
 
-/// A history, and what holds for all of its lives.
+/// A history, and the settings for all of its lives.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub form: Form,
     pub key: Option<u8>,
-    /// How many backups the store keeps.
+    /// The number of backups that the store keeps.
     pub keep: u32,
     pub steps: Vec<Planned>,
 }

@@ -1,4 +1,4 @@
-//! Histories that broke a promise once, each as short as it was found.
+//! Histories that once broke a promise, each in the shortest form that was found.
 
 use codex_core::Form;
 use codex_core::vfs::CallKind;
@@ -8,7 +8,7 @@ use crate::counts::Counts;
 use crate::shrink::judge;
 use crate::step::{Aim, Create, End, Opening, Pick, Plan, Planned, Step, Strike, To};
 
-/// A history of these steps, under some seeds for what is left to chance.
+/// Runs a history of these steps with some seeds for the random choices.
 fn kept(form: Form, key: Option<u8>, steps: &[Step]) {
     for seed in 1..=64_u64 {
         let planned = |(at, step): (usize, &Step)| {

@@ -1,4 +1,4 @@
-//! Keys by their numbers, and stores, states and errors in words.
+//! The keys by number, and descriptions of stores, states and errors.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use codex_core::{Error, OpenOptions, Store};
 use crate::model::{Contents, Kept};
 use crate::run::MARK;
 
-/// Why the key `given` does not open a store under `key`.
+/// Returns the reason why the key `given` does not open a store under `key`.
 pub fn key_problem(key: Option<u8>, given: Option<u8>) -> Option<&'static str> {
     match (key, given) {
         (None, Some(_)) => Some("NotEncrypted"),
@@ -21,7 +21,8 @@ pub fn key_problem(key: Option<u8>, given: Option<u8>) -> Option<&'static str> {
     }
 }
 
-/// The key with this number: raw ones of each length, then passphrases, as cheap as they can be.
+/// Returns the key with this number: raw keys of each length, then passphrases with the lowest
+/// costs.
 pub fn key(n: u8) -> Key {
     match n {
         0 => Key::raw(&[1; 16]),
@@ -42,14 +43,14 @@ pub fn keyed(options: OpenOptions, key: Option<u8>) -> OpenOptions {
     }
 }
 
-/// What a store shows right after it was opened.
+/// Returns the contents of a store directly after it was opened.
 pub fn observed(store: &Store, key: Option<u8>) -> Kept {
     let form = store.form().expect("a store with files");
     let history = vec![(store.recovered().seq, Arc::new(contents(store)))];
     Kept { form, key, history, durable: 0 }
 }
 
-/// All keys and values; those of keys that begin with `u` are text.
+/// Returns all keys and values. Values of keys that begin with `u` are text.
 pub fn contents(store: &Store) -> Contents {
     let read = |entry: codex_core::Entry| {
         let key = entry.key().to_vec();
@@ -82,7 +83,7 @@ pub fn said<T>(result: &codex_core::Result<T>) -> String {
     }
 }
 
-/// The name of the variant.
+/// Returns the name of the variant.
 pub fn class(error: &Error) -> String {
     let whole = match error {
         Error::Storage(error) => format!("{error:?}"),

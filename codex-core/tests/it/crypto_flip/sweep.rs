@@ -1,10 +1,12 @@
-//! Every byte of every file that a folder of a store can hold, changed as it is and below checksums
-//! that fit again: the files of closed and killed stores, backups, receipts, and what interrupted
-//! checkpoints, backups, restores, changes of key and conversions leave.
+//! Tests that change every byte of every file that the directory of a store can contain, unchanged
+//! otherwise and with corrected checksums: the files of closed and killed stores, backups,
+//! receipts, and the files that interrupted checkpoints, backups, restores, changes of key and
+//! conversions leave.
 //!
-//! Whatever is opened, listed, verified or restored then is a state that the store had, or refuses
-//! by a typed error; no file that an untouched folder keeps is lost. In a plain store a change
-//! below checksums that fit is a forgery that nothing can show: there nothing may panic.
+//! The result of opening, listing, verifying or restoring is then a state that the store had, or a
+//! typed error. No file that an unchanged directory keeps is lost. In a plain store, a change with
+//! corrected checksums is a forgery that cannot be detected: there the test only requires that
+//! nothing panics.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -29,7 +31,7 @@ use crate::common::{FORMS, contents};
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
 type Folder = BTreeMap<String, Vec<u8>>;
 
-/// One folder: a form, plain or encrypted, and how its store ended.
+/// A directory: a form, plain or encrypted, and the way in which its store ended.
 struct Sample {
     form: Form,
     sealed: bool,
@@ -38,9 +40,9 @@ struct Sample {
     files: Folder,
     /// The contents after each commit.
     states: Vec<State>,
-    /// The commit that opening the untouched folder gives.
+    /// The commit that opening the unchanged directory returns.
     seq: usize,
-    /// The files that opening the untouched folder leaves, and those that writing leaves too.
+    /// The files that are left after opening the unchanged directory, and after writing too.
     opened: BTreeSet<String>,
     written: BTreeSet<String>,
 }
@@ -71,7 +73,7 @@ fn options(form: Form, sealed: Option<u8>) -> OpenOptions {
         options = options.key(key(n));
     }
     if form == Form::Wal {
-        // So that closing leaves a log.
+        // Makes the close leave a log.
         let policy = CheckpointPolicy { close_into_image_bytes_max: 0, ..Default::default() };
         options = options.checkpoint(policy);
     }
@@ -88,8 +90,8 @@ fn folder(vfs: &Vfs) -> Folder {
     vfs.dir.list().unwrap().into_iter().map(read).collect()
 }
 
-/// A store with an image, a log and two verified backups, open or closed; its contents after each
-/// commit.
+/// Returns a store with an image, a log and two verified backups, open or closed, and its contents
+/// after each commit.
 fn begin(form: Form, sealed: bool, closed: bool) -> (FaultDir, Vec<State>) {
     let disk = FaultDir::new();
     let vfs = disk.vfs(1);
@@ -119,7 +121,7 @@ fn begin(form: Form, sealed: bool, closed: bool) -> (FaultDir, Vec<State>) {
     (killed, states)
 }
 
-/// A Wal whose last image could not be written, so that it ends in two logs.
+/// Returns a Wal store whose last image could not be written, so that it ends in two logs.
 fn two_logs(sealed: bool, closed: bool) -> (FaultDir, Vec<State>) {
     let (disk, mut states) = begin(Form::Wal, sealed, true);
     let store = options(Form::Wal, sealed.then_some(3)).open_in(&disk.vfs(2), NAME).unwrap();
@@ -139,7 +141,7 @@ fn two_logs(sealed: bool, closed: bool) -> (FaultDir, Vec<State>) {
     (disk.crash_process(), states)
 }
 
-/// What is interrupted: each call of it, in a folder of [`begin`].
+/// The interrupted operation: each of its calls, in a directory of [`begin`].
 type Act = fn(&Vfs, Form, bool);
 
 const ACTS: [(&str, Act); 6] = [
@@ -172,8 +174,8 @@ const ACTS: [(&str, Act); 6] = [
     }),
 ];
 
-/// All folders of a form: closed, killed, and one for each set of names that an interruption
-/// leaves.
+/// Returns all directories of a form: closed, killed, and one for each set of names that an
+/// interruption leaves.
 fn samples(form: Form, sealed: bool) -> Vec<Sample> {
     let mut made = Vec::new();
     for (closed, what) in [(true, "closed"), (false, "killed")] {
@@ -239,7 +241,7 @@ impl Sample {
         sample
     }
 
-    /// Opens for writing with the key of before or that of after.
+    /// Opens for writing with the earlier or the later key.
     fn open(&self, vfs: &Vfs) -> Result<Store, Error> {
         match options(self.form, self.sealed.then_some(3)).open_in(vfs, NAME) {
             Err(Error::Storage(StorageError::WrongKey { .. })) => {
@@ -254,7 +256,7 @@ impl Sample {
         &self.states[seq.min(self.states.len() - 1)]
     }
 
-    /// Where the bytes of a file are changed: of space that holds nothing, some.
+    /// Returns the positions of the bytes to change. Of unused space, only some.
     fn places(&self, name: &str, step: usize, first: usize) -> Vec<usize> {
         let bytes = &self.files[name];
         let used = bytes.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
@@ -263,7 +265,8 @@ impl Sample {
     }
 }
 
-/// Whether a file of this name is a copy, or not whole yet: what is removed when in doubt.
+/// Returns true if a file of this name is a copy or incomplete, so that it is removed in case of
+/// doubt.
 fn is_temporary(name: &str) -> bool {
     [".tmp", ".stage", ".copy", ".new"].iter().any(|part| name.contains(part))
 }
@@ -276,10 +279,10 @@ fn is_in(folder: &Folder, bytes: &[u8]) -> bool {
     folder.values().any(|found| found == bytes)
 }
 
-/// Makes the checksums of a file fit after the byte `at` was changed, as one without a key can.
+/// Corrects the checksums of a file after the byte `at` was changed, which needs no key.
 fn repair(name: &str, file: &mut [u8], at: usize) {
     if name.ends_with(".bak.restore") {
-        // The checksum is the last field, and that of the text without it.
+        // The checksum is the last field, over the text without it.
         let digits = file.len() - 12..file.len() - 4;
         let unsigned = [&file[..digits.start], &file[digits.end..]].concat();
         let sum = format!("{:08x}", crc32c::crc32c(&unsigned));
@@ -289,7 +292,7 @@ fn repair(name: &str, file: &mut [u8], at: usize) {
             *sum = crc32c::crc32c(body).to_le_bytes();
         }
     } else if file.len() < 512 || !file[1..].starts_with(b"CDXDB\r\n") {
-        // The lock, or a part of a file.
+        // The lock file, or a part of a file.
     } else if at < 512 {
         let is_segment = is_log(file) && file[11] == 1;
         if file[12] != 0 && !is_segment && (224..464).contains(&at) {
@@ -314,7 +317,8 @@ fn repair(name: &str, file: &mut [u8], at: usize) {
 }
 
 impl Case<'_> {
-    /// The folder with the byte changed, and the changed file; `None` where nothing changes.
+    /// Returns the directory with the changed byte, and the changed file, or `None` if nothing
+    /// changes.
     fn disk(&self) -> Option<(Vfs, Vec<u8>)> {
         let mut bytes = self.sample.files[self.name].clone();
         bytes[self.at] ^= 1 << (self.at % 8);
@@ -342,7 +346,7 @@ impl Case<'_> {
         let mut wanted = self.sample.files.clone();
         wanted.insert(self.name.to_owned(), bytes.clone());
         let mut left = folder(&vfs);
-        // The receipts of what was verified are in a lock file.
+        // The receipts of verifications are in a lock file.
         wanted.retain(|name, _| !is_lock(name));
         left.retain(|name, _| !is_lock(name));
         if left != wanted {
@@ -357,12 +361,13 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// Nothing shows a forgery in a plain store.
+    /// Returns true if a forgery cannot be detected, as in a plain store.
     fn is_forgery(&self) -> bool {
         self.fits && !self.sample.sealed
     }
 
-    /// What is opened must be a state that the store had, and what is missing must be reported.
+    /// Checks that the opened state is one that the store had, and that missing commits are
+    /// reported.
     fn judge(&self, store: &Store, whole: bool, what: &str) -> Result<(), String> {
         if self.is_forgery() {
             return Ok(());
@@ -397,7 +402,7 @@ impl Case<'_> {
         if self.sample.sealed { backups.key(key(n)) } else { backups }
     }
 
-    /// Lists and verifies; what passes with the key opens as a state that the store had.
+    /// Lists and verifies. A file that passes with the key must open in a state that the store had.
     fn look(&self, vfs: &Vfs, tally: &mut Tally) -> Result<(), String> {
         let backups = self.backups(vfs, 3);
         let Ok(listed) = backups.list() else { return Ok(()) };
@@ -488,7 +493,7 @@ impl Case<'_> {
         }
     }
 
-    /// Puts the main file back under the one of its headers that is intact and authentic.
+    /// Restores the main file under the one of its headers that is intact and authentic.
     fn repair(&self, tally: &mut Tally) -> Result<(), String> {
         let Some((vfs, _)) = self.disk() else { return Ok(()) };
         for n in [3, 4] {
@@ -529,7 +534,7 @@ struct Tally {
     errors: u64,
 }
 
-/// Sweeps one form; every `step`-th byte of each file, from another one in each folder.
+/// Sweeps one form: every `step`-th byte of each file, beginning at another byte in each directory.
 fn sweep(form: Form, sealed: bool) {
     let step = step();
     let mut tally = Tally::default();
@@ -558,7 +563,7 @@ fn sweep(form: Form, sealed: bool) {
     assert!(tally.opened > 0 && tally.errors > 0, "{tally:?}");
 }
 
-/// Of each kind of what is broken, one.
+/// Keeps one example of each kind of failure.
 fn shown(broken: &[String]) -> Vec<&String> {
     let kind =
         |text: &str| -> String { text.chars().filter(|letter| !letter.is_ascii_digit()).collect() };
@@ -566,7 +571,7 @@ fn shown(broken: &[String]) -> Vec<&String> {
     broken.iter().filter(|text| seen.insert(kind(text))).take(100).collect()
 }
 
-/// One byte in how many is changed: `CODEX_SCALE=128` changes each.
+/// The stride of the changed bytes. `CODEX_SCALE=128` changes each.
 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
 fn step() -> usize {
     let scale = std::env::var("CODEX_SCALE").map_or(1.0, |scale| scale.parse::<f64>().unwrap());

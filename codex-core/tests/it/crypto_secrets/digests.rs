@@ -1,6 +1,6 @@
-//! No function of the plaintext leaves the ciphertext without a key: a short secret cannot be
-//! found by trying all of them against the clear bytes, and stores that differ in one value differ
-//! in nothing but ciphertext, checksums of it and values under a key.
+//! Tests that no function of the plaintext is readable without a key. A short secret cannot be
+//! found by comparing all candidates with the plain bytes, and stores that differ in one value
+//! differ only in ciphertext, checksums of it, and values that depend on a key.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
@@ -14,12 +14,12 @@ use sha2::{Digest, Sha256};
 
 use super::{FORMS, NAME, options, passphrase, raw};
 
-/// How many PINs there are.
+/// The number of PINs.
 const PINS: u32 = 2_000;
 const PIN: u32 = 1711;
 const PIN_KEY: &[u8] = b"pin";
 
-/// The bytes of all files, as they were at several moments.
+/// The bytes of all files at several moments.
 type Files = BTreeMap<String, Vec<u8>>;
 
 fn pin(n: u32) -> Vec<u8> {
@@ -33,8 +33,8 @@ fn collect(disk: &FaultDir, at: &str, files: &mut Files) {
     }
 }
 
-/// A store in which the first commit sets the PIN, between two backups; then all that writes its
-/// files again. Collects every file after each step.
+/// Makes a store in which the first commit sets the PIN, between two backups, and then makes all
+/// operations that write its files again. Collects every file after each step.
 fn story(form: Form, key: Option<fn() -> Key>, value: &[u8]) -> Files {
     let disk = FaultDir::new();
     let (vfs, mut files) = (disk.vfs(1), Files::new());
@@ -84,8 +84,8 @@ fn story(form: Form, key: Option<fn() -> Key>, value: &[u8]) -> Files {
     files
 }
 
-/// The digests of a history whose first commit, at `time_us`, sets the PIN: of a Wal or a Snapshot,
-/// and of a ledger.
+/// Returns the digests of a history whose first commit, at `time_us`, sets the PIN: of a Wal or a
+/// Snapshot, and of a ledger.
 fn digests(before: &[u8], time_us: i64, pin: &[u8]) -> [[u8; 32]; 2] {
     let mut record = vec![1, 0];
     record.extend(u16::try_from(PIN_KEY.len()).unwrap().to_le_bytes());
@@ -99,8 +99,8 @@ fn digests(before: &[u8], time_us: i64, pin: &[u8]) -> [[u8; 32]; 2] {
     [image, ledger].map(|bytes| Sha256::digest(bytes).into())
 }
 
-/// Tries all PINs with every value of 32 bytes in a header as the digest before, and looks for the
-/// first 8 bytes of the digest after in all of the bytes.
+/// Tries all PINs, with every 32 bytes of a header as the earlier digest, and searches all of the
+/// bytes for the first 8 bytes of the later digest.
 fn attack(files: &Files, everywhere: bool) -> Option<u32> {
     let (mut seen, mut times, mut before) = (HashSet::new(), HashSet::new(), HashSet::new());
     for bytes in files.values().filter(|bytes| bytes.len() >= 512) {
@@ -133,7 +133,7 @@ fn a_pin_is_not_found_by_trying_all_of_them_against_the_files() {
     }
 }
 
-/// The control: the headers of a plain store tell it.
+/// The control: the headers of a plain store reveal the PIN.
 #[test]
 fn the_search_for_a_pin_finds_it_in_the_headers_of_a_plain_store() {
     for form in FORMS {
@@ -163,8 +163,8 @@ fn stores_that_differ_in_one_value_differ_in_ciphertext_and_keyed_values_alone()
     }
 }
 
-/// The clear bytes of a file that are no function of the plaintext: without the masked digest, the
-/// checksums of ciphertext, and the tags.
+/// Returns the plain bytes of a file that do not depend on the plaintext: all except the masked
+/// digest, the checksums of ciphertext, and the tags.
 fn clear(bytes: &[u8]) -> Vec<Range<usize>> {
     let number = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
     let is_segment = bytes[10..12] == [2, 1];
