@@ -127,6 +127,8 @@ impl Batch {
 
     /// Adds `change`, whose encoding has `len` bytes.
     fn push(&mut self, len: usize, change: Change) -> Result<&mut Self> {
+        // Check the limit before the change is added, so that a refused change leaves the batch
+        // unchanged.
         let bytes = self.bytes.saturating_add(len);
         self.store.check_batch(bytes)?;
         self.changes.push(change);

@@ -116,6 +116,7 @@ impl Conversion {
         // Order: finish an interrupted restore first, because it decides which file is the store.
         Backups::of_in(vfs, name).finish_restore(self.lock_timeout)?;
         let (from, to) = self.keys(vfs);
+        // Open with the current key, write with the new one.
         let config = Config {
             keys: from,
             lock_timeout: self.lock_timeout,

@@ -55,6 +55,7 @@ impl Inner {
         // after it was made. An update fails only if its key was really written.
         let own = own::written_by(self.id(), &commit);
         let outcome = self.engine.submit(commit)?;
+        // Order: tell the backups after the commit, so that a backup that becomes due contains it.
         if let Some(seq) = outcome.seq() {
             own::made(&own);
             if let Some(backups) = &self.backups {

@@ -16,6 +16,7 @@ use crate::error::Result;
 pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
     let (vfs, name) = split(path)?;
     let found = vfs.dir.metadata(&name).map_err(|source| io("look at", path, source))?;
+    // A path that is not a link is used as it is, even if there is no file yet.
     if found.is_none_or(|found| found.kind != Kind::Symlink) {
         return Ok((vfs, name));
     }
@@ -32,6 +33,7 @@ pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
 /// Opens the directory of `path`. Returns it, with the last name of `path`.
 fn split(path: &Path) -> Result<(Vfs, String), StorageError> {
     let bad = |why| StorageError::BadPath { path: path.to_owned(), why };
+    // A trailing `/` or `/.` names a directory. `file_name` would ignore it.
     let bytes = path.as_os_str().as_encoded_bytes();
     if bytes.is_empty() {
         return Err(bad("the path is empty; name a file"));

@@ -58,6 +58,8 @@ impl<D> Locks<D> {
 
     /// Waits for the lock on the disk and takes it.
     pub fn persist(&self) -> PersistGuard<'_, D> {
+        // Order: check the rank before the wait. A forbidden order panics instead of blocking
+        // forever.
         let held = rank::take(Rank::Persist);
         PersistGuard { disk: self.persist.lock(), data: &self.data, _held: held }
     }
@@ -65,6 +67,7 @@ impl<D> Locks<D> {
     /// Calls `f` with the state in memory. Does not block other readers, and waits at most for an
     /// apply. `f` clones handles and returns: it calls neither the disk nor user code.
     pub fn read<R>(&self, f: impl FnOnce(&Map) -> R) -> R {
+        // Order: check the rank before the wait, as above.
         let _held = rank::take(Rank::Data);
         let map = self.data.read();
         f(&map)

@@ -34,6 +34,7 @@ pub(crate) struct Wanted {
 /// Opens the files that `wanted` names and replays them into memory. After an error everything is
 /// dropped, including the lock.
 pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
+    // Order: watch the disk before anything is opened, so that each call to it is checked.
     wanted.config.vfs = rank::watched(&wanted.config.vfs);
     let (loaded, restored) = load_or_restore(&wanted)?;
     let Loaded { storage, map, recovered } = loaded;

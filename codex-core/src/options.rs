@@ -302,6 +302,7 @@ impl OpenOptions {
     /// Returns the options if no two of them contradict each other.
     fn validate(&self) -> Result<Valid<'_>> {
         let durability = self.durability.unwrap_or_default();
+        // Options about creating the store.
         let create = match (self.create, self.create_new, self.read_only) {
             (_, true, true) => {
                 return contradiction("`create_new` writes and `read_only` forbids it: drop one");

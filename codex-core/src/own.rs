@@ -48,6 +48,7 @@ pub(crate) fn written_by(store: usize, commit: &Commit) -> SmallVec<usize> {
         if updates.is_empty() {
             return SmallVec::None;
         }
+        // Updates can be nested, so more than one can be in progress.
         let writes = |update: &Noted| {
             update.store == store
                 && commit.changes.as_slice().iter().any(|change| update.is_written_by(change))

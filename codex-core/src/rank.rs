@@ -104,6 +104,7 @@ mod checked {
     pub(super) fn release(rank: Rank) {
         let _ = HELD.try_with(|held| {
             let mut held = held.borrow_mut();
+            // Locks may be released in any order.
             if let Some(at) = held.iter().rposition(|&other| other == rank) {
                 held.remove(at);
             }

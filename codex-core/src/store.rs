@@ -181,6 +181,7 @@ impl Store {
             let what = "a store in memory has no files to verify";
             return Err(StorageError::Contradiction(what).into());
         };
+        // A rekey during the check replaces the root key; then the files are read again.
         let verified = self.inner.engine.under_seal(|seal| {
             let root = seal.map(Unlocked::new);
             let keys = root.as_ref().map(|root| root as &dyn Keys);

@@ -198,6 +198,7 @@ pub(crate) fn payload(stored: &[u8]) -> &[u8] {
 /// Decodes the stored bytes of a value with the codec that they name.
 pub(crate) fn decode<T: DeserializeOwned>(key_len: usize, stored: &[u8]) -> Result<T> {
     let type_name = type_name::<T>();
+    // The first byte names the codec. Raw bytes have no type.
     let (codec_id, payload) = match stored.split_first() {
         Some((&RAW, _)) | None => return Err(Error::RawValue { type_name, key_len }),
         Some((&id, payload)) => (id, payload),
@@ -289,6 +290,7 @@ fn decode_bincode<T: DeserializeOwned, const LIMIT: usize>(
     let config = bincode::config::legacy().with_limit::<LIMIT>();
     let guard = Guard::new(bytes.len());
     let seed = Bounded::new(PhantomData::<T>, &guard);
+    // The value must use all of the bytes.
     match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
         Ok((value, used)) if used == bytes.len() => Ok(value),
         Ok(_) => Err("bytes are left over after it"),
@@ -323,6 +325,7 @@ impl Serializer for Json {
         let guard = Guard::new(bytes.len());
         let seed = Bounded::new(PhantomData::<T>, &guard);
         let mut from = serde_json::Deserializer::from_slice(bytes);
+        // Text after the value is an error.
         let value = seed.deserialize(&mut from).and_then(|value| from.end().map(|()| value));
         value.map_err(|error| match error.classify() {
             _ if let Some(why) = guard.why() => why,

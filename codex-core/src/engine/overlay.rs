@@ -29,6 +29,7 @@ impl Overlay {
             let latest = Latest { hash: step.hash, step: number };
             let same_key = |other: &Latest| steps[other.step].entry.key() == step.entry.key();
             match self.latest.find_mut(step.hash, same_key) {
+                // A later step of the same key replaces the earlier one.
                 Some(present) => *present = latest,
                 None => {
                     self.latest.insert_unique(step.hash, latest, |latest| latest.hash);

@@ -85,6 +85,7 @@ pub(super) struct Counters {
 /// The locked state of the queue.
 pub(super) struct StateGuard<'a> {
     state: MutexGuard<'a, State>,
+    // Order: declared last, so that the mutex is released before the record of it.
     _held: Held,
 }
 
@@ -99,6 +100,8 @@ impl Queue {
 
     /// Locks the state.
     pub(super) fn lock(&self) -> StateGuard<'_> {
+        // Order: check the rank before the wait. A forbidden order panics instead of blocking
+        // forever.
         let held = rank::take(Rank::Queue);
         StateGuard { state: self.state.lock(), _held: held }
     }

@@ -103,6 +103,7 @@ impl MapBuilder {
                 indexes.1.replay_all(&batch);
             }
             Indexes::Elsewhere(hash, ordered) => {
+                // Both threads share the batch and its entries.
                 let batch: Arc<[Replayed]> = batch.into();
                 hash.pass_on(batch.clone());
                 ordered.pass_on(batch);
