@@ -107,7 +107,6 @@ impl Backups {
             from: self.dir(),
             to: self.dir(),
             to_name,
-            same_dir: true,
             mode,
             inspect: &*self.inspect,
             about,

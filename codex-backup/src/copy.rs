@@ -12,34 +12,21 @@ use codex_storage::vfs::{Dir, File, Kind, LockGuard, LockKind, Mode, Open, Vfs};
 
 use crate::backups::names_of;
 use crate::error::{Cause, Error, Named, Result};
-use crate::inspect::{Facts, Inspect, Prefix};
+use crate::inspect::{Facts, Inspect};
 use crate::job::Job;
 use crate::meter::Meter;
 
 /// The source of the bytes of a copy.
 pub enum Source<'a> {
-    /// A file that is only replaced, never changed in place. Its blocks may be shared.
-    Frozen {
-        /// The name of the file.
-        name: &'a str,
-    },
-    /// A file that grows at its end. Its first bytes are copied, never shared. Use it also for a
-    /// plain file that may be changed in place, with the current length.
-    Growing {
-        /// The name of the file.
-        name: &'a str,
-        /// The number of bytes to copy.
-        upto: u64,
-    },
-    /// The first bytes of an open file. They are read from this file even if another file takes its
-    /// name during the copy. They are copied, never shared.
-    Opened {
-        /// The name of the file, for messages.
+    /// An open file. It is the source even if another file takes its name during the copy. Its
+    /// blocks are shared if the file system can share them ([`Dir::reflink`]). Of a file that may
+    /// change in place or grow, pass the [`Prefix`](crate::Prefix) of a length: its bytes are
+    /// copied, never shared.
+    File {
+        /// The name of the file, for messages and for the record of a restore.
         name: &'a str,
         /// The open file.
-        file: &'a Arc<dyn File>,
-        /// The number of bytes to copy.
-        upto: u64,
+        file: Arc<dyn File>,
     },
     /// Bytes that the caller produces. This crate writes and syncs them.
     Write {
@@ -131,7 +118,8 @@ pub struct Copied {
     pub method: Method,
 }
 
-/// Copies `source`, a file in `from`, atomically to `name` in `to`, where no file may exist.
+/// Copies `source`, a file of the directory `from`, atomically to `name` in `to`, where no file may
+/// exist.
 ///
 /// After a crash either no file is at `name`, or the whole copy, synced and verified. A crash may
 /// also leave one temporary file. The next copy to that name, or the next
@@ -144,8 +132,9 @@ pub struct Copied {
 ///   [`Error::Busy`] if another call holds the lock. In these cases nothing was written.
 /// - [`Error::NoSpace`] if the copy does not fit. It is returned before anything is written if the
 ///   file system reports its free space.
-/// - [`Error::Changed`] if the copy does not have the expected version, and [`Error::Stopped`] if
-///   `watch` returned `Break`.
+/// - [`Error::Changed`] if the copy does not have the expected version: the source was changed in
+///   place, or its bytes contradict [`CopyOptions::about`].
+/// - [`Error::Stopped`] if `watch` returned `Break`.
 ///
 /// After any error no file is at `name`, with one exception: if the last sync of the directory
 /// fails, either no file or the whole copy is there.
@@ -182,7 +171,6 @@ pub fn copy_to(
         from: &*from.dir,
         to: &*to.dir,
         to_name: &temporary,
-        same_dir: Arc::ptr_eq(&from.dir, &to.dir),
         mode: options.mode,
         inspect,
         about: about.as_ref(),
@@ -209,23 +197,10 @@ pub(crate) fn source_facts(
     inspect: &dyn Inspect,
     watch: &mut Watch<'_>,
 ) -> Result<Option<Facts>> {
-    let open = |name| {
-        if !is_file(from, name)? {
-            return Err(not_a_file(from, name, name));
-        }
-        from.open(name, Open::Read).named("open", from, name)
-    };
-    let (name, file): (&str, Arc<dyn File>) = match *source {
-        Source::Frozen { name } => (name, open(name)?),
-        Source::Growing { name, upto } => (name, Arc::new(Prefix::new(open(name)?, upto))),
-        Source::Opened { name, file, upto } => {
-            (name, Arc::new(Prefix::new(Arc::clone(file), upto)))
-        }
-        Source::Write { .. } => return Ok(None),
-    };
+    let Source::File { name, file } = source else { return Ok(None) };
     let len = file.len().named("look at", from, name)?;
     let mut meter = Meter::new(watch, Phase::Preparing, len);
-    let facts = inspect.facts(&file, &mut |done| meter.reach(done));
+    let facts = inspect.facts(file, &mut |done| meter.reach(done));
     let facts = facts.map_err(|error| Error::from_inspect(from.path(name), error))?;
     meter.end(&from.path(name))?;
     Ok(Some(facts))
@@ -263,13 +238,25 @@ pub(crate) fn kind_in_words(kind: Kind) -> &'static str {
     }
 }
 
-impl Source<'_> {
+impl<'a> Source<'a> {
+    /// Opens the file `name` in `from`, which is only replaced, never changed in place.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Missing`]; [`Error::Foreign`] if it is not a regular file; [`Error::Io`].
+    pub fn open(from: &Vfs, name: &'a str) -> Result<Self> {
+        let dir = &*from.dir;
+        if !is_file(dir, name)? {
+            return Err(not_a_file(dir, name, name));
+        }
+        let file = dir.open(name, Open::Read).named("open", dir, name)?;
+        Ok(Self::File { name, file })
+    }
+
     /// Returns the path of the source, or `None` if it has no name.
     pub(crate) fn path(&self, dir: &dyn Dir) -> Option<PathBuf> {
         match self {
-            Self::Frozen { name } | Self::Growing { name, .. } | Self::Opened { name, .. } => {
-                Some(dir.path(name))
-            }
+            Self::File { name, .. } => Some(dir.path(name)),
             Self::Write { .. } => None,
         }
     }
@@ -278,13 +265,7 @@ impl Source<'_> {
 impl fmt::Debug for Source<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Frozen { name } => f.debug_struct("Frozen").field("name", name).finish(),
-            Self::Growing { name, upto } => {
-                f.debug_struct("Growing").field("name", name).field("upto", upto).finish()
-            }
-            Self::Opened { name, upto, .. } => {
-                f.debug_struct("Opened").field("name", name).field("upto", upto).finish()
-            }
+            Self::File { name, .. } => f.debug_struct("File").field("name", name).finish(),
             Self::Write { size, .. } => f.debug_struct("Write").field("size", size).finish(),
         }
     }

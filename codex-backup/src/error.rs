@@ -105,8 +105,9 @@ pub enum Error {
         /// The reason.
         what: String,
     },
-    /// The copy is complete, but not of the requested version: the source changed during the copy.
-    /// The copy was removed.
+    /// The copy is complete, but not of the requested version: the source was changed in place
+    /// during the copy, or its bytes contradict the version that the caller gave. The copy was
+    /// removed.
     #[error(
         "{path}: changed while it was copied (expected {expected}, copied {found}); \
          try again while nobody writes to it"

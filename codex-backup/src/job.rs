@@ -19,8 +19,6 @@ pub(crate) struct Job<'a> {
     pub(crate) to: &'a dyn Dir,
     /// The name of the copy. No file has this name.
     pub(crate) to_name: &'a str,
-    /// Whether source and copy are in one directory, so that blocks can be shared.
-    pub(crate) same_dir: bool,
     pub(crate) mode: Mode,
     pub(crate) inspect: &'a dyn Inspect,
     /// The version that the copy must have, if it is known.
@@ -59,37 +57,24 @@ impl Job<'_> {
 
     /// Creates the copy and fills it, by the cheapest allowed method.
     fn place(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Method> {
-        let (name, upto) = match source {
+        let (name, file) = match source {
             Source::Write { size, write } => return self.write_out(size, write, watch),
-            Source::Opened { name, file, upto } => {
-                self.copy_bytes(name, &**file, upto, watch)?;
-                return Ok(Method::Copy);
-            }
-            Source::Growing { name, upto } => (name, upto),
-            Source::Frozen { name } => {
-                let found = self.from.metadata(name).named("look at", self.from, name)?;
-                let len = found.map_or(0, |found| found.len);
-                // Only a source that never changes in place may share its blocks.
-                if self.share(name)? {
-                    let mut meter = Meter::new(watch, Phase::Copying, len);
-                    let _ = meter.reach(len);
-                    meter.end(&self.to.path(self.to_name))?;
-                    return Ok(Method::Reflink);
-                }
-                (name, len)
-            }
+            Source::File { name, file } => (name, file),
         };
-        let input = self.from.open(name, Open::Read).named("open", self.from, name)?;
-        self.copy_bytes(name, &*input, upto, watch)?;
+        let len = file.len().named("look at", self.from, name)?;
+        if self.share(name, &file)? {
+            let mut meter = Meter::new(watch, Phase::Copying, len);
+            let _ = meter.reach(len);
+            meter.end(&self.to.path(self.to_name))?;
+            return Ok(Method::Reflink);
+        }
+        self.copy_bytes(name, &*file, len, watch)?;
         Ok(Method::Copy)
     }
 
     /// Shares the blocks of the source. Returns false if the file system cannot.
-    fn share(&self, name: &str) -> Result<bool> {
-        if !self.same_dir {
-            return Ok(false);
-        }
-        match self.from.reflink(name, self.to_name, self.mode) {
+    fn share(&self, name: &str, file: &Arc<dyn File>) -> Result<bool> {
+        match self.to.reflink(file, self.to_name, self.mode) {
             Ok(()) => Ok(true),
             Err(error) if cannot(&error) => Ok(false),
             Err(error) => Err(error).named("share the blocks of", self.from, name),

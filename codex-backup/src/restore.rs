@@ -46,7 +46,8 @@ impl Backups {
         watch: &mut Watch<'_>,
     ) -> Result<Restored> {
         let name = self.names.backup(index);
-        self.restore_from(Source::Frozen { name: &name }, None, sidecars, watch)
+        let source = Source::open(&self.vfs, &name)?;
+        self.restore_from(source, None, sidecars, watch)
     }
 
     /// Like [`restore`](Self::restore), from any source: a file in the same directory, or bytes
@@ -86,13 +87,7 @@ impl Backups {
         }
         // Only a backup can be named in the record, from which the staged file can be made again.
         let origin = match &source {
-            Source::Frozen { name }
-            | Source::Growing { name, .. }
-            | Source::Opened { name, .. }
-                if is_backup(&self.names, name) =>
-            {
-                (*name).to_owned()
-            }
+            Source::File { name, .. } if is_backup(&self.names, name) => (*name).to_owned(),
             _ => String::new(),
         };
         let moves = self.moves(sidecars)?;
@@ -294,10 +289,10 @@ impl Backups {
         if intent.origin.is_empty() {
             return Err(self.broken("the staged file is gone or damaged"));
         }
-        let source = Source::Frozen { name: &intent.origin };
         let mode = mode_of(Some(&intent.facts));
-        let job = self.job(&staged, mode, Some(&intent.facts));
-        match (Job { pace: None, ..job }).run(source, &mut copy::unwatched) {
+        let job = Job { pace: None, ..self.job(&staged, mode, Some(&intent.facts)) };
+        let source = Source::open(&self.vfs, &intent.origin);
+        match source.and_then(|source| job.run(source, &mut copy::unwatched)) {
             // Order: the name of the staged file is durable before the caller moves the first file.
             Ok(_) => {
                 self.sync()?;

@@ -52,8 +52,9 @@ impl Backups {
     /// - [`Error::NoSpace`] if the copy does not fit.
     /// - [`Error::Busy`] if another call holds the lock, and [`Error::RestorePending`] if a restore
     ///   must be finished first.
-    /// - [`Error::Changed`] if the source changed during the copy, [`Error::Source`] if the code of
-    ///   the caller failed, and [`Error::Stopped`] if `watch` returned `Break`.
+    /// - [`Error::Changed`] if the source was changed in place during the copy, or contradicts
+    ///   `about`; [`Error::Source`] if the caller's code failed; [`Error::Stopped`] if `watch`
+    ///   returned `Break`.
     /// - [`Error::Io`] if the disk reports an error.
     ///
     /// After any error each backup is unchanged, or has moved by one index.

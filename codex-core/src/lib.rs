@@ -127,7 +127,7 @@ mod store;
 mod update;
 mod value;
 
-pub use backup::{BackupEvent, BackupStats, Backups, Moment};
+pub use backup::{BackupEvent, BackupStats, Backups};
 pub use batch::Batch;
 pub use codex_backup::{
     Entry as BackupEntry, Error as BackupError, NewestGood, Phase, Policy as BackupPolicy,
@@ -139,7 +139,9 @@ pub use codex_storage::batch::Seq;
 pub use codex_storage::storage::{
     Anchor, AnchorFound, Cut, Durability, Form, Recovered, StorageStats,
 };
-pub use codex_storage::{CheckpointPolicy, Error as StorageError, OnDamage, Verified, vfs};
+pub use codex_storage::{
+    CheckpointPolicy, Error as StorageError, OnDamage, RestorePoint, Verified, vfs,
+};
 pub use convert::{Conversion, Converted};
 pub use cursor::{Entry, Iter, Key, Keys};
 pub use error::{Error, Result};

@@ -238,6 +238,12 @@ impl<'a> BatchRef<'a> {
         self.count
     }
 
+    /// Returns the length of the encoded batch, in bytes.
+    pub(crate) fn encoded_len(&self) -> usize {
+        let lengths = 2 * size_of::<u32>();
+        lengths + self.extra.len() + self.records.len()
+    }
+
     /// Returns the operations in order. The iterator ends after the first error.
     pub fn ops(&self) -> Records<'a> {
         Records { rest: self.records, left: self.count, failed: false }

@@ -341,6 +341,14 @@ pub enum Error {
         /// The anchored commit.
         seq: Seq,
     },
+    /// The ledger does not have the state at the requested point.
+    #[error("{path}: the ledger has the states after the commits {states:?}; name one of these")]
+    NotInHistory {
+        /// The ledger.
+        path: PathBuf,
+        /// The commits after which it has the state; 0 stands for the empty ledger.
+        states: std::ops::RangeInclusive<Seq>,
+    },
     /// Two options, or an option and a form, contradict each other.
     #[error("{0}")]
     Contradiction(&'static str),

@@ -2,14 +2,14 @@
 
 mod key;
 mod past;
+mod restore_point;
 mod rewrite;
-mod upto;
 
 use std::ops::Range;
 use std::sync::Arc;
 
 pub use past::{LedgerCommit, LedgerCut, read_commits};
-pub use upto::ledger_upto;
+pub use restore_point::{EarlierLedger, RestorePoint, ledger_at};
 
 pub(crate) use rewrite::{Rewrite, install, write_ledger};
 
@@ -22,6 +22,7 @@ use crate::header::{Found, Header};
 use crate::history::{AnchorWatch, History, Position};
 use crate::lock::StoreLock;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
+use crate::main_file::MainFile;
 use crate::names::Temporary;
 use crate::read_only::ReadOnly;
 use crate::seal::{Keys, Seal};
@@ -241,6 +242,12 @@ impl Storage for Ledger {
         };
         self.write_state.close();
         closed
+    }
+
+    fn main_file(&mut self) -> Result<MainFile> {
+        let file = MainFile::open(&self.files.vfs, self.files.names.main())?;
+        let LogEnd { seq, offset, .. } = *self.writer()?.end();
+        Ok(file.upto(seq, offset))
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {

@@ -50,12 +50,9 @@ mod write_state;
 pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use convert::{Conversion, Converted, convert};
 pub use error::{Error, RecordError, Result};
-pub use ledger::{LedgerCommit, LedgerCut, ledger_upto, read_commits};
+pub use ledger::{EarlierLedger, LedgerCommit, LedgerCut, RestorePoint, ledger_at, read_commits};
 pub use lock::StoreLock;
-pub use main_file::{
-    FileFacts, check_name, file_authenticate, file_facts, file_id, file_root_id, file_store_id,
-    segments, verify_file, write_whole,
-};
+pub use main_file::{FileFacts, MainFile, check_name, segments};
 pub use null::null;
 pub use open::{open, open_staged};
 pub use repair::repair_header;

@@ -1,154 +1,234 @@
-//! One main file by itself, without the files beside it: the facts that a backup needs.
+//! One main file without the files beside it: its facts, and the bytes of a copy of it.
 
-use std::io;
-use std::path::Path;
+mod view;
+
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
 use crate::batch::Seq;
-use crate::codec::u64_of;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::header::{FileKind, Found, HEADER_LEN, Header};
+use crate::header::{FileKind, Found, Header};
 use crate::image::ImageReader;
-use crate::log::LogReader;
+use crate::log::{LogReader, UNIT};
 use crate::names::{Names, Role};
 use crate::seal::{Keys, Seal};
 use crate::storage::Form;
 use crate::sync::thread;
-use crate::vfs::{File, PIECE_BYTES, Vfs, in_pieces};
+use crate::vfs::{File, Open, PIECE_BYTES, Vfs};
+use view::View;
 
-/// The facts that one file has about itself.
+/// The open main file of a store, or a backup of one: an image or a ledger.
+///
+/// It is the file that was opened, even if another file has taken its name since.
+#[derive(Debug)]
+pub struct MainFile {
+    file: Arc<dyn File>,
+    path: PathBuf,
+    found: Found,
+    /// The last commit of a ledger that may grow, and the offset at which that commit ends.
+    end: Option<(Seq, u64)>,
+}
+
+/// The facts of one main file, read without its key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FileFacts {
     /// The form of its store.
     pub form: Form,
-    /// The same in all files of the store and in its backups.
+    /// The id of the store, the same in all its files and backups.
     pub store_id: [u8; 16],
-    /// The last commit in it.
+    /// The last commit in the file.
     pub seq: Seq,
-    /// Tells two histories that reached the same seq apart: of an image the history digest, of a
-    /// ledger the chain value of its last frame. Tells one history under two keys apart too: of an
-    /// encrypted file it is SHA-256 over that and the envelope. None of it needs the key.
+    /// A value that differs between two histories that reached the same seq: of an image the
+    /// history digest, of a ledger the chain value of its last frame. It also differs between two
+    /// keys of one history: in an encrypted file it is SHA-256 over that value and the envelope.
     pub mark: Vec<u8>,
-    /// When it was made, in microseconds since 1970 (UTC).
+    /// The time at which the file was made, in microseconds since 1970 (UTC).
     pub created_us: i64,
-    /// Whether its contents are encrypted.
+    /// Whether the contents are encrypted.
     pub encrypted: bool,
-    /// Whether it is only ever replaced (an image), never appended to (a ledger).
+    /// Whether the file is only replaced (an image), never appended to (a ledger).
     pub frozen: bool,
-    /// Whether it is an image that a log continues.
-    pub continued: bool,
-    /// How long it is, in bytes.
+    /// The length in bytes.
     pub bytes: u64,
 }
 
-/// The id of the store that `file` belongs to: reads its header and nothing else.
-///
-/// # Errors
-/// As reading a header: `NotADatabase`, `EmptyFile`, `NewerVersion`, `Damaged`.
-pub fn file_store_id(file: &dyn File, path: &Path) -> Result<[u8; 16]> {
-    Ok(main_header(file, path)?.header.store_id)
-}
-
-/// The id of this very file: a file with another one takes its place with each image, and where a
-/// ledger is copied. Reads its header and nothing else.
-///
-/// # Errors
-/// As [`file_store_id`].
-pub fn file_id(file: &dyn File, path: &Path) -> Result<Vec<u8>> {
-    let header = main_header(file, path)?.header;
-    // A ledger that is copied under the same root key keeps the id that its frames are bound to.
-    Ok([header.file_id.as_slice(), &header.slot_counter.to_le_bytes()].concat())
-}
-
-/// The public name of the root key that `file` is encrypted under; `None` for a plain one. Reads
-/// its header and nothing else, and does not authenticate it.
-///
-/// # Errors
-/// As [`file_store_id`].
-pub fn file_root_id(file: &dyn File, path: &Path) -> Result<Option<[u8; 16]>> {
-    let header = main_header(file, path)?.header;
-    Ok(Some(header.root_id).filter(|_| header.cipher != 0))
-}
-
-/// Authenticates the header of `file` with `keys`: reads nothing else.
-///
-/// # Errors
-/// As [`file_store_id`]; `NotEncrypted`, `WrongKey`, `Tampered`, `Seal`.
-pub fn file_authenticate(file: &dyn File, path: &Path, keys: &dyn Keys) -> Result<()> {
-    main_header(file, path)?.unlock(Some(keys), path).map(drop)
-}
-
-/// Returns the facts of `file`, without its key: those of an image from its header, those of a
-/// ledger from the headers and checksums of all its frames, which means reading it. `go_on` is the
-/// progress callback: it gets the bytes read so far and returns `false` to stop.
-///
-/// # Errors
-/// As reading a header; of a ledger, damage by its own variant; `Abandoned`.
-pub fn file_facts(
-    file: &Arc<dyn File>,
-    path: &Path,
-    go_on: &mut dyn FnMut(u64) -> bool,
-) -> Result<FileFacts> {
-    let found = main_header(&**file, path)?;
-    if found.header.kind == FileKind::Log {
-        return ledger_facts(file, path, &found.header, None, go_on);
+impl MainFile {
+    /// Opens the file `name` and reads its header.
+    ///
+    /// # Errors
+    /// `Io`; `NotADatabase`, `EmptyFile`, `NewerVersion`, `Damaged`, `Unsupported`; `BadPath` for a
+    /// log segment.
+    pub fn open(vfs: &Vfs, name: &str) -> Result<Self> {
+        let path = vfs.dir.path(name);
+        let file = vfs.dir.open(name, Open::Read).map_err(|e| Error::io("open", &path, e))?;
+        Self::new(file, &path)
     }
-    let (header, bytes) = (found.header.clone(), found.bytes().to_vec());
-    let image = ImageReader::new(Arc::clone(file), path, header, bytes, None)?;
-    image.check_end()?;
-    Ok(image_facts(&image, found.state()))
-}
 
-/// Reads every byte of `file`: checksums, counts, and with `keys` every tag and the whole contents.
-/// `go_on` is the progress callback: it gets the bytes read so far and returns `false` to stop.
-///
-/// # Errors
-/// Damage by its own variant; `WrongKey`, `NotEncrypted`, `Tampered`; `Abandoned`.
-pub fn verify_file(
-    file: &Arc<dyn File>,
-    path: &Path,
-    keys: Option<&dyn Keys>,
-    go_on: &mut dyn FnMut(u64) -> bool,
-) -> Result<FileFacts> {
-    let found = main_header(&**file, path)?;
-    let blind = found.header.cipher != 0 && keys.is_none();
-    let (state, bytes) = (found.state().to_vec(), found.bytes().to_vec());
-    let (header, seal) = if blind { (found.header, None) } else { found.unlock(keys, path)? };
-    if header.kind == FileKind::Log {
-        return ledger_facts(file, path, &header, seal, go_on);
+    /// Reads the header of the open file `file`. Messages name it `path`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn new(file: Arc<dyn File>, path: &Path) -> Result<Self> {
+        let found = main_header(&*file, path)?;
+        Ok(Self { file, path: path.to_owned(), found, end: None })
     }
-    let image = ImageReader::new(Arc::clone(file), path, header, bytes, seal)?;
-    image.check(&mut |bytes, _| go_on(bytes))?;
-    Ok(image_facts(&image, &state))
-}
 
-/// Produces the bytes of the image in `from` as one that is whole by itself: the same blocks, under
-/// a header that names no log. Needs no key. `to` writes bytes at an offset, one piece after the
-/// other.
-///
-/// # Errors
-/// As reading a header; `Io`.
-pub fn write_whole(
-    from: &Arc<dyn File>,
-    path: &Path,
-    to: &mut dyn FnMut(&[u8], u64) -> io::Result<()>,
-) -> Result<()> {
-    let found = main_header(&**from, path)?;
-    let (header, bytes) = (found.without_link(), found.bytes().to_vec());
-    let image = ImageReader::new(Arc::clone(from), path, found.header, bytes, None)?;
-    let mut write =
-        |bytes: &[u8], at| to(bytes, at).map_err(|e| Error::io("write the copy of", path, e));
-    write(&header, 0)?;
-    let end = image.len() - u64_of(HEADER_LEN);
-    in_pieces(u64_of(HEADER_LEN)..end, |piece, at| {
-        image.read_raw(piece, at)?;
-        write(piece, at)
-    })?;
-    write(&header, end)
+    /// The same ledger up to the commit `seq`, which ends at the offset `end`.
+    pub(crate) fn upto(self, seq: Seq, end: u64) -> Self {
+        Self { end: Some((seq, end)), ..self }
+    }
+
+    /// Returns the id of the store.
+    pub fn store_id(&self) -> [u8; 16] {
+        self.found.header.store_id
+    }
+
+    /// Returns the public name of the root key, or `None` if the file is not encrypted. The header
+    /// is not authenticated.
+    pub fn root_id(&self) -> Option<[u8; 16]> {
+        Some(self.found.header.root_id).filter(|_| self.found.header.cipher != 0)
+    }
+
+    /// Authenticates the header with `keys`.
+    ///
+    /// # Errors
+    /// `NotEncrypted`, `WrongKey`, `Tampered`, `Seal`.
+    pub fn authenticate(&self, keys: &dyn Keys) -> Result<()> {
+        self.found.clone().unlock(Some(keys), &self.path).map(drop)
+    }
+
+    /// Returns the facts of the file, which need no key. Of an image the header and the end are
+    /// read; of a ledger every frame header and checksum, which means the whole file. `go_on` is
+    /// called with the bytes read so far, and returns whether to go on.
+    ///
+    /// # Errors
+    /// Damage by its own variant; `Abandoned` if `go_on` returned `false`.
+    pub fn facts(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<FileFacts> {
+        if self.found.header.kind == FileKind::Log {
+            return self.ledger_facts(&self.found.header, None, go_on);
+        }
+        let image = self.image(self.found.header.clone(), None)?;
+        image.check_end()?;
+        Ok(self.image_facts(&image))
+    }
+
+    /// Reads every byte and checks it: checksums and counts, and with `keys` every tag and the
+    /// whole contents. `go_on` is called with the bytes read so far, and returns whether to go on.
+    ///
+    /// # Errors
+    /// Damage by its own variant; `WrongKey`, `NotEncrypted`, `Tampered`; `Abandoned` if `go_on`
+    /// returned `false`.
+    pub fn verify(
+        &self,
+        keys: Option<&dyn Keys>,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<FileFacts> {
+        let found = self.found.clone();
+        let is_blind = found.header.cipher != 0 && keys.is_none();
+        let (header, seal) =
+            if is_blind { (found.header, None) } else { found.unlock(keys, &self.path)? };
+        if header.kind == FileKind::Log {
+            return self.ledger_facts(&header, seal, go_on);
+        }
+        let image = self.image(header, seal)?;
+        image.check(&mut |bytes, _| go_on(bytes))?;
+        Ok(self.image_facts(&image))
+    }
+
+    /// Returns the bytes of a copy that is a store of its own, and its facts if they are known.
+    ///
+    /// An image that names no log is the copy itself, so a copy may share its blocks. An image that
+    /// names one has the same blocks between headers that name none. A ledger ends with its last
+    /// commit, which its header names as the last one.
+    ///
+    /// # Errors
+    /// As [`facts`](Self::facts).
+    pub fn to_copy(&self) -> Result<(Arc<dyn File>, Option<FileFacts>)> {
+        if let Some((seq, end)) = self.end {
+            return Ok((self.ledger_view(seq, end)?, None));
+        }
+        let facts = self.facts(&mut |_| true)?;
+        let header = &self.found.header;
+        let file = if header.is_ledger() {
+            self.ledger_view(facts.seq, facts.bytes)?
+        } else if header.next_generation == 0 {
+            Arc::clone(&self.file)
+        } else {
+            let head = self.found.without_link();
+            Arc::new(View::image(Arc::clone(&self.file), head, facts.bytes))
+        };
+        Ok((file, Some(facts)))
+    }
+
+    /// Returns the first `end` bytes of this ledger, which end with the commit `seq`. The length is
+    /// that of a log in service, unless it is all of a closed one.
+    fn ledger_view(&self, seq: Seq, end: u64) -> Result<Arc<dyn File>> {
+        let file_len = self.file.len().map_err(|e| Error::io("look at", &self.path, e))?;
+        let len = if file_len == end { end } else { end.next_multiple_of(UNIT) };
+        let head = self.found.for_copy_upto(seq);
+        Ok(Arc::new(View::ledger(Arc::clone(&self.file), head, end, len)))
+    }
+
+    fn image(&self, header: Header, seal: Option<Arc<dyn Seal>>) -> Result<ImageReader> {
+        let bytes = self.found.bytes().to_vec();
+        ImageReader::new(Arc::clone(&self.file), &self.path, header, bytes, seal)
+    }
+
+    fn image_facts(&self, image: &ImageReader) -> FileFacts {
+        let header = image.header();
+        FileFacts {
+            form: header.form,
+            store_id: header.store_id,
+            seq: header.base_seq,
+            mark: mark(self.found.state(), header),
+            created_us: header.created_us,
+            encrypted: header.cipher != 0,
+            frozen: true,
+            bytes: image.len(),
+        }
+    }
+
+    fn ledger_facts(
+        &self,
+        header: &Header,
+        seal: Option<Arc<dyn Seal>>,
+        go_on: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<FileFacts> {
+        let file = Arc::clone(&self.file);
+        let mut reader = LogReader::new(file, &self.path, header, seal, 0, OnDamage::Refuse)?;
+        // The chain value after the last group. The mark of a close, which may follow, makes no
+        // other version.
+        let mut chain = reader.end().chain;
+        let mut told = 0;
+        while let Some(group) = reader.next()? {
+            group.for_each(&mut |_| Ok(()))?;
+            chain = reader.end().chain;
+            let offset = reader.end().offset;
+            // Groups are small, so not each is reported.
+            if offset - told >= PIECE_BYTES {
+                told = offset;
+                thread::yield_now();
+                if !go_on(offset) {
+                    return Err(Error::Abandoned { path: self.path.clone() });
+                }
+            }
+        }
+        let state = reader.finish();
+        Ok(FileFacts {
+            form: header.form,
+            store_id: header.store_id,
+            seq: state.end.seq,
+            mark: mark(&chain.to_le_bytes(), header),
+            created_us: header.created_us,
+            encrypted: header.cipher != 0,
+            frozen: false,
+            bytes: state.file_len,
+        })
+    }
 }
 
 /// Whether `name` can name a store in the directory of `vfs`, or a backup of one.
@@ -172,72 +252,23 @@ pub fn segments(vfs: &Vfs, name: &str) -> Result<Vec<String>> {
     Ok(listed.into_iter().filter(is_segment).collect())
 }
 
-/// The header, of a main file only.
+/// Reads the header of a main file.
+///
+/// # Errors
+/// As [`Found::read`]; `BadPath` for a log segment.
 pub(crate) fn main_header(file: &dyn File, path: &Path) -> Result<Found> {
     let found = Found::read(file, path)?;
     let header = &found.header;
     if header.kind == FileKind::Log && header.form == Form::Wal {
-        let why = "this is a log segment, not the main file of a store";
+        let why = "this is a log segment under another name; open the store it belongs to";
         return Err(Error::BadPath { path: path.to_owned(), why });
     }
     Ok(found)
 }
 
-fn image_facts(image: &ImageReader, state: &[u8]) -> FileFacts {
-    let header = image.header();
-    FileFacts {
-        form: header.form,
-        store_id: header.store_id,
-        seq: header.base_seq,
-        mark: mark(state, header),
-        created_us: header.created_us,
-        encrypted: header.cipher != 0,
-        frozen: true,
-        continued: header.next_generation != 0,
-        bytes: image.len(),
-    }
-}
-
-fn ledger_facts(
-    file: &Arc<dyn File>,
-    path: &Path,
-    header: &Header,
-    seal: Option<Arc<dyn Seal>>,
-    go_on: &mut dyn FnMut(u64) -> bool,
-) -> Result<FileFacts> {
-    let mut reader = LogReader::new(Arc::clone(file), path, header, seal, 0, OnDamage::Refuse)?;
-    // After the last group, so that the mark of a close makes no other version.
-    let mut chain = reader.end().chain;
-    let mut told = 0;
-    while let Some(group) = reader.next()? {
-        group.for_each(&mut |_| Ok(()))?;
-        chain = reader.end().chain;
-        let offset = reader.end().offset;
-        // Groups are small.
-        if offset - told >= PIECE_BYTES {
-            told = offset;
-            thread::yield_now();
-            if !go_on(offset) {
-                return Err(Error::Abandoned { path: path.to_owned() });
-            }
-        }
-    }
-    let state = reader.finish();
-    Ok(FileFacts {
-        form: header.form,
-        store_id: header.store_id,
-        seq: state.end.seq,
-        mark: mark(&chain.to_le_bytes(), header),
-        created_us: header.created_us,
-        encrypted: header.cipher != 0,
-        frozen: false,
-        continued: false,
-        bytes: state.file_len,
-    })
-}
-
-/// A new envelope makes another version of the same history: after a change of the key or of the
-/// root key, the next backup has to open with the new key, and only with that.
+/// Returns the mark of a history under the envelope in `header`. A new envelope makes another
+/// version of the same history: after a change of the key or of the root key, the next backup must
+/// open with the new key alone.
 fn mark(history: &[u8], header: &Header) -> Vec<u8> {
     match &header.envelope {
         Some(envelope) => Sha256::new()

@@ -66,8 +66,8 @@ pub enum Temporary {
     Rekey,
     /// The result of a conversion.
     Convert,
-    /// A ledger that ends at an earlier time.
-    Moment,
+    /// A ledger that ends at an earlier point.
+    Earlier,
 }
 
 /// A temporary file of backups. Each kind has one name, which the lock of rotations protects.
@@ -87,7 +87,7 @@ pub enum BackupTemporary {
 impl Temporary {
     /// All kinds.
     pub const ALL: [Self; 6] =
-        [Self::Image, Self::Ledger, Self::Segment, Self::Rekey, Self::Convert, Self::Moment];
+        [Self::Image, Self::Ledger, Self::Segment, Self::Rekey, Self::Convert, Self::Earlier];
 
     const fn word(self) -> &'static str {
         match self {
@@ -96,7 +96,7 @@ impl Temporary {
             Self::Segment => "segment",
             Self::Rekey => "rekey",
             Self::Convert => "convert",
-            Self::Moment => "moment",
+            Self::Earlier => "earlier",
         }
     }
 }

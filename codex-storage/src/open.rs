@@ -17,6 +17,7 @@ use crate::history::{AnchorWatch, History};
 use crate::image::ImageReader;
 use crate::ledger::Ledger;
 use crate::lock::StoreLock;
+use crate::main_file::main_header;
 use crate::names::{BackupTemporary, Names, Role, Temporary};
 use crate::snapshot::Snapshot;
 use crate::storage::{Durability, EntrySink, Form, OpSink, Recovered, State, Storage};
@@ -259,12 +260,7 @@ type Main = (Arc<dyn File>, Found);
 pub(crate) fn read_main(vfs: &Vfs, names: &Names, path: &Path) -> Result<Option<Main>> {
     refuse_pending(vfs, names, path)?;
     let Some(file) = open_regular(vfs, names, path)? else { return Ok(None) };
-    let found = Found::read(&*file, path)?;
-    let header = &found.header;
-    if header.kind == FileKind::Log && header.form == Form::Wal {
-        let why = "this is a log segment under another name; open the store it belongs to";
-        return Err(Error::BadPath { path: path.to_owned(), why });
-    }
+    let found = main_header(&*file, path)?;
     Ok(Some((file, found)))
 }
 

@@ -9,6 +9,7 @@ use crate::files::StoreFiles;
 use crate::header::Header;
 use crate::history::History;
 use crate::lock::StoreLock;
+use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
 use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
 use crate::vfs::Vfs;
@@ -85,6 +86,10 @@ impl Storage for ReadOnly {
     fn close(&mut self, _state: &dyn State) -> Result<()> {
         self.closed = true;
         Ok(())
+    }
+
+    fn main_file(&mut self) -> Result<MainFile> {
+        self.refuse()
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {

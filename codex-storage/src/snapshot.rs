@@ -15,6 +15,7 @@ use crate::header::{Header, NUMBER_MAX, following, fresh_id};
 use crate::history::{History, Position};
 use crate::image::{ImageReader, ImageSpec, discard, in_blocks};
 use crate::lock::StoreLock;
+use crate::main_file::MainFile;
 use crate::open::replay_image;
 use crate::read_only::ReadOnly;
 use crate::seal::{Keys, Seal};
@@ -342,6 +343,11 @@ impl Storage for Snapshot {
             self.write_state.close();
         }
         done
+    }
+
+    fn main_file(&mut self) -> Result<MainFile> {
+        self.write_state.check()?;
+        MainFile::open(&self.files.vfs, self.files.names.main())
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {

@@ -8,6 +8,7 @@ use crate::batch::{Group, Op, Seq};
 use crate::error::{Error, Result};
 pub use crate::history::History;
 use crate::lock::StoreLock;
+use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
 use crate::vfs::Vfs;
 
@@ -105,6 +106,15 @@ pub trait Storage: fmt::Debug + Send {
     /// - `NoSpace` or `Io` if the clean end is not marked. The same commits are durable as before.
     fn close(&mut self, state: &dyn State) -> Result<()>;
 
+    /// Hands out the open main file, to be copied without the lock: of a ledger up to the last
+    /// commit, of other forms the image in place. A file that takes its name later is another one.
+    ///
+    /// # Errors
+    /// As [`MainFile::open`]; `Poisoned`, `Closed`; the storage has no files.
+    fn main_file(&mut self) -> Result<MainFile> {
+        Err(Error::Contradiction(NO_FILES))
+    }
+
     /// Returns the writing of an image of the state at the last commit. The image is a separate
     /// store with the same keys, under the temporary name of the store `name` in the directory of
     /// `to`. No file of this storage is used, so this works even if the storage is poisoned or its
@@ -114,7 +124,7 @@ pub trait Storage: fmt::Debug + Send {
     /// `BadPath` if no store may have the name; `Contradiction` if this storage has no files.
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
         let _ = (to, name);
-        Err(Error::Contradiction("this storage has no files to copy"))
+        Err(Error::Contradiction(NO_FILES))
     }
 
     /// Returns the lock on the store, which this storage holds until it is dropped.
@@ -381,4 +391,5 @@ impl Retired {
     }
 }
 
+const NO_FILES: &str = "this storage has no files to copy";
 const NO_KEY: &str = "this storage has no files, and so no key";

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use codex_backup::vfs::{Dir, File, Mode, Open, Vfs};
 use codex_backup::{
-    Backups, Depth, Error, Facts, Inspect, InspectError, Options, Reading, Source, unwatched,
+    Backups, Depth, Error, Facts, Inspect, InspectError, Options, Prefix, Reading, Source,
+    unwatched,
 };
 
 /// The inspector of a card: `CARD`, id 4 bytes, seq u64, body length u32, body, CRC-32C of all.
@@ -138,14 +139,20 @@ pub fn backups(vfs: &Vfs, name: &str, keep: u32) -> Backups {
 }
 
 /// Returns the live file as a source.
-pub fn main_of(name: &str) -> Source<'_> {
-    Source::Frozen { name }
+pub fn main_of<'a>(vfs: &Vfs, name: &'a str) -> Source<'a> {
+    Source::open(vfs, name).unwrap()
+}
+
+/// Returns the first `len` bytes of a file that may change in place as a source.
+pub fn prefix_of<'a>(vfs: &Vfs, name: &'a str, len: u64) -> Source<'a> {
+    let file = vfs.dir.open(name, Open::Read).unwrap();
+    Source::File { name, file: Arc::new(Prefix::new(file, len)) }
 }
 
 /// Gives the store a new version, then rotates.
 pub fn advance(backups: &Backups, vfs: &Vfs, seq: u64) -> Result<codex_backup::Rotated, Error> {
     replace(&*vfs.dir, backups.name(), &card(OURS, seq, 40));
-    backups.rotate(main_of(backups.name()), None, &mut unwatched)
+    backups.rotate(main_of(vfs, backups.name()), None, &mut unwatched)
 }
 
 /// Returns the versions of the complete backups with their index, newest first.

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use codex_backup::vfs::fault::{CrashChoice, FaultDir, Side};
 use codex_backup::vfs::{Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
-use codex_backup::{Backups, Depth, Inspect, Options, Rotated, Source, Watch, WriteAt, unwatched};
+use codex_backup::{
+    Backups, Depth, Inspect, Options, Prefix, Rotated, Source, Watch, WriteAt, unwatched,
+};
 
 use super::{Card, OURS, bytes, card, put};
 
@@ -88,8 +90,11 @@ pub fn rotate_watched(
         Ok(to(&contents[300..], 300)?)
     };
     let source = match way {
-        Way::Reflink | Way::Copy => Source::Frozen { name: "a.db" },
-        Way::Grown => Source::Growing { name: "a.db", upto: contents.len() as u64 },
+        Way::Reflink | Way::Copy => Source::open(vfs, "a.db")?,
+        Way::Grown => {
+            let Source::File { name, file } = Source::open(vfs, "a.db")? else { unreachable!() };
+            Source::File { name, file: Arc::new(Prefix::new(file, contents.len() as u64)) }
+        }
         // An estimate of zero bytes, so that a full disk is detected while writing.
         Way::Write => Source::Write { size: 0, write: &mut write },
     };
@@ -207,7 +212,7 @@ pub fn count_of(base: f64) -> usize {
 pub struct NoReflink(pub Arc<dyn Dir>);
 
 impl Dir for NoReflink {
-    fn reflink(&self, _: &str, _: &str, _: Mode) -> std::io::Result<()> {
+    fn reflink(&self, _: &Arc<dyn File>, _: &str, _: Mode) -> std::io::Result<()> {
         Err(std::io::ErrorKind::Unsupported.into())
     }
     fn open(&self, name: &str, how: Open) -> std::io::Result<Arc<dyn File>> {

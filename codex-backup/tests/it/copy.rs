@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use std::ops::ControlFlow;
 
-use crate::common::{Card, OURS, THEIRS, bytes, card, main_of, names, put};
-use codex_backup::vfs::{File, Mode, Open, PIECE_BYTES, Vfs};
+use crate::common::sim::NoReflink;
+use crate::common::{Card, OURS, THEIRS, bytes, card, main_of, names, prefix_of, put, replace};
+use codex_backup::vfs::{Dir, File, Mode, Open, PIECE_BYTES, Vfs};
 use codex_backup::{
     CopyOptions, Error, Facts, Inspect, Method, Phase, Progress, Source, Whole, WriteAt, copy_to,
     unwatched,
@@ -22,7 +23,8 @@ fn a_copy_is_the_source_and_nothing_else_is_left() {
         ControlFlow::Continue(())
     };
     let options = CopyOptions::default();
-    let copied = copy_to(&from, main_of("a.db"), &to, "b.db", &Card, &options, &mut watch).unwrap();
+    let copied =
+        copy_to(&from, main_of(&from, "a.db"), &to, "b.db", &Card, &options, &mut watch).unwrap();
     assert_eq!((copied.facts.seq, copied.method), (7, Method::Copy));
     assert_eq!(bytes(&*to.dir, "b.db"), card(OURS, 7, 1_000_000));
     assert_eq!(names(&*to.dir), ["b.db"]);
@@ -43,7 +45,7 @@ fn a_copy_in_the_same_folder_is_a_file_of_its_own() {
     let vfs = Vfs::os(folder.path()).unwrap();
     put(&*vfs.dir, "a.db", &card(OURS, 7, 100));
     let options = CopyOptions { mode: Mode::Private, ..CopyOptions::default() };
-    copy_to(&vfs, main_of("a.db"), &vfs, "b.db", &Card, &options, &mut unwatched).unwrap();
+    copy_to(&vfs, main_of(&vfs, "a.db"), &vfs, "b.db", &Card, &options, &mut unwatched).unwrap();
     let file = vfs.dir.open("b.db", Open::Write).unwrap();
     file.write_all_at(b"X", 0).unwrap();
     assert_eq!(bytes(&*vfs.dir, "a.db"), card(OURS, 7, 100));
@@ -56,11 +58,30 @@ fn what_stands_at_the_destination_is_never_replaced() {
     for there in [&card(OURS, 3, 40)[..], &card(THEIRS, 9, 40), b"my thesis", b""] {
         put(&*vfs.dir, "b.db", there);
         let options = CopyOptions::default();
-        let copied = copy_to(&vfs, main_of("a.db"), &vfs, "b.db", &Card, &options, &mut unwatched);
+        let copied =
+            copy_to(&vfs, main_of(&vfs, "a.db"), &vfs, "b.db", &Card, &options, &mut unwatched);
         assert!(matches!(copied, Err(Error::Exists { .. })), "{copied:?}");
         assert_eq!(bytes(&*vfs.dir, "b.db"), there);
     }
     assert_eq!(names(&*vfs.dir), ["a.db", "b.db"]);
+}
+
+#[test]
+fn a_copy_is_of_the_open_file_even_if_another_takes_its_name() {
+    let options = CopyOptions::default();
+    for (shares, method) in [(true, Method::Reflink), (false, Method::Copy)] {
+        let vfs = Vfs::mem(1);
+        put(&*vfs.dir, "a.db", &card(OURS, 7, 300_000));
+        let source = main_of(&vfs, "a.db");
+        replace(&*vfs.dir, "a.db", &card(OURS, 8, 300_000));
+        let dir: Arc<dyn Dir> =
+            if shares { Arc::clone(&vfs.dir) } else { Arc::new(NoReflink(Arc::clone(&vfs.dir))) };
+        let to = Vfs { dir, ..vfs.clone() };
+        let copied = copy_to(&vfs, source, &to, "b.db", &Card, &options, &mut unwatched).unwrap();
+        assert_eq!((copied.facts.seq, copied.method), (7, method));
+        assert_eq!(bytes(&*vfs.dir, "b.db"), card(OURS, 7, 300_000));
+        assert_eq!(names(&*vfs.dir), ["a.db", "b.db"]);
+    }
 }
 
 #[test]
@@ -70,12 +91,12 @@ fn a_growing_file_is_copied_up_to_a_length() {
     let upto = log.len() as u64;
     log.extend(b"appended since");
     put(&*vfs.dir, "a.log", &log);
-    let source = Source::Growing { name: "a.log", upto };
+    let source = prefix_of(&vfs, "a.log", upto);
     let options = CopyOptions::default();
     copy_to(&vfs, source, &vfs, "b.log", &Card, &options, &mut unwatched).unwrap();
     assert_eq!(bytes(&*vfs.dir, "b.log"), card(OURS, 7, 40));
 
-    let source = Source::Growing { name: "a.log", upto: upto + 100 };
+    let source = prefix_of(&vfs, "a.log", upto + 100);
     let copied = copy_to(&vfs, source, &vfs, "c.log", &Whole, &options, &mut unwatched);
     assert!(matches!(copied, Err(Error::Io { .. })), "{copied:?}");
     assert_eq!(names(&*vfs.dir), ["a.log", "b.log"]);
@@ -113,7 +134,7 @@ fn a_source_that_changes_while_it_is_copied_is_found() {
         }
         ControlFlow::Continue(())
     };
-    let source = Source::Growing { name: "notes", upto: 600_000 };
+    let source = prefix_of(&vfs, "notes", 600_000);
     let other = Vfs::mem(2);
     let options = CopyOptions::default();
     let copied = copy_to(&vfs, source, &other, "copy", &Whole, &options, &mut watch);
@@ -127,7 +148,7 @@ fn a_copy_that_is_stopped_or_fails_in_its_callers_code_leaves_nothing() {
     put(&*vfs.dir, "a.db", &card(OURS, 7, 1_000_000));
     let mut stop = |_: Progress| ControlFlow::Break(());
     let options = CopyOptions::default();
-    let copied = copy_to(&vfs, main_of("a.db"), &to, "b.db", &Card, &options, &mut stop);
+    let copied = copy_to(&vfs, main_of(&vfs, "a.db"), &to, "b.db", &Card, &options, &mut stop);
     assert!(matches!(copied, Err(Error::Stopped { .. })));
 
     let mut write = |to: &mut WriteAt<'_>| {
@@ -148,7 +169,7 @@ fn the_next_copy_removes_what_a_crash_left_of_the_last() {
     put(&*vfs.dir, "b.db.bak.copy-notes", b"somebody's");
     put(&*vfs.dir, "bb.db.bak.copy", b"another's");
     let options = CopyOptions::default();
-    copy_to(&vfs, main_of("a.db"), &vfs, "b.db", &Card, &options, &mut unwatched).unwrap();
+    copy_to(&vfs, main_of(&vfs, "a.db"), &vfs, "b.db", &Card, &options, &mut unwatched).unwrap();
     let left = ["a.db", "b.db", "b.db.bak.copy-notes", "bb.db.bak.copy"];
     assert_eq!(names(&*vfs.dir), left);
 }
@@ -160,11 +181,12 @@ fn of_two_copies_to_one_name_at_once_one_is_refused_and_the_other_is_whole() {
     let options = CopyOptions::default();
     let mut refused = Vec::new();
     let mut watch = |_: Progress| {
-        let second = copy_to(&vfs, main_of("a.db"), &to, "b.db", &Card, &options, &mut unwatched);
+        let second =
+            copy_to(&vfs, main_of(&vfs, "a.db"), &to, "b.db", &Card, &options, &mut unwatched);
         refused.push(matches!(second, Err(Error::Busy { .. })));
         ControlFlow::Continue(())
     };
-    copy_to(&vfs, main_of("a.db"), &to, "b.db", &Card, &options, &mut watch).unwrap();
+    copy_to(&vfs, main_of(&vfs, "a.db"), &to, "b.db", &Card, &options, &mut watch).unwrap();
     assert!(refused.len() > 4 && refused.iter().all(|refused| *refused), "{refused:?}");
     assert_eq!(bytes(&*to.dir, "b.db"), card(OURS, 7, 1_000_000));
     assert_eq!(names(&*to.dir), ["b.db"]);

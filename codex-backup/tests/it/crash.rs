@@ -8,11 +8,11 @@ use crate::common::sim::{
     KEEP, LOG, WAYS, Way, backups_of, disk, each_power_cut, good, no_strays, nothing_lost, rotate,
     store_is, world,
 };
-use crate::common::{Card, OURS, bytes, card, main_of, names};
+use crate::common::{Card, OURS, bytes, card, names};
 use codex_backup::vfs::fault::FaultDir;
 use codex_backup::vfs::{File, Vfs};
 use codex_backup::{
-    CopyOptions, Depth, Facts, Inspect, InspectError, Reading, Trust, copy_to, unwatched,
+    CopyOptions, Depth, Facts, Inspect, InspectError, Reading, Source, Trust, copy_to, unwatched,
 };
 
 /// The backups before a rotation: none, some, a gap, the number to keep, more than that.
@@ -126,7 +126,9 @@ fn a_power_cut_in_a_copy_leaves_the_whole_copy_or_nothing() {
     let options = CopyOptions::default();
     let copy = |disk: &FaultDir| {
         let vfs = disk.vfs(1);
-        copy_to(&vfs, main_of("a.db"), &vfs, "copy", &Card, &options, &mut unwatched).is_ok()
+        Source::open(&vfs, "a.db")
+            .and_then(|source| copy_to(&vfs, source, &vfs, "copy", &Card, &options, &mut unwatched))
+            .is_ok()
     };
     let images = each_power_cut(&base, &copy, &mut |image, acknowledged, context| {
         let vfs = image.vfs(2);
@@ -253,7 +255,7 @@ impl Inspect for Keyed {
 fn a_power_cut_in_a_rotation_beside_planted_files_costs_no_authentic_backup() {
     let rotate = |vfs: &Vfs| {
         let keyed = backups_of(vfs).with_inspect(Arc::new(Keyed));
-        keyed.rotate(main_of("a.db"), None, &mut unwatched)
+        Source::open(vfs, "a.db").and_then(|source| keyed.rotate(source, None, &mut unwatched))
     };
     let authentic = |vfs: &Vfs, context: &dyn Fn() -> String| {
         let mut found = good(&*vfs.dir, context);

@@ -5,10 +5,10 @@ use crate::common::sim::{
     Check, KEEP, LOG, WAYS, Way, backups_of, calls_of, count_of, disk, good, no_strays,
     nothing_lost, rotate, seed, store_is, story, world,
 };
-use crate::common::{Card, OURS, bytes, card, main_of};
+use crate::common::{Card, OURS, bytes, card};
 use codex_backup::vfs::Dir;
 use codex_backup::vfs::fault::{CrashChoice, Fault, FaultDir, Lasting, Side, Space};
-use codex_backup::{CopyOptions, Error, copy_to, unwatched};
+use codex_backup::{CopyOptions, Error, Source, copy_to, unwatched};
 
 const FAULTS: [Fault; 4] = [Fault::Eio, Fault::Enospc, Fault::Eintr, Fault::ShortWrite(100)];
 const LASTINGS: [Lasting; 2] = [Lasting::Once, Lasting::Sticky];
@@ -114,7 +114,8 @@ fn an_error_at_any_call_of_a_copy_leaves_the_whole_copy_or_nothing() {
     let options = CopyOptions::default();
     let act = |disk: &FaultDir| {
         let vfs = disk.vfs(1);
-        copy_to(&vfs, main_of("a.db"), &vfs, "copy", &Card, &options, &mut unwatched)
+        Source::open(&vfs, "a.db")
+            .and_then(|source| copy_to(&vfs, source, &vfs, "copy", &Card, &options, &mut unwatched))
     };
     let cases = each_error(&base, &act, &mut |disk, result, context| {
         let vfs = disk.vfs(2);

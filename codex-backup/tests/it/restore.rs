@@ -257,7 +257,7 @@ impl Dir for StuckMain {
     fn open(&self, name: &str, how: Open) -> std::io::Result<Arc<dyn File>> {
         self.0.open(name, how)
     }
-    fn reflink(&self, from: &str, to: &str, mode: Mode) -> std::io::Result<()> {
+    fn reflink(&self, from: &Arc<dyn File>, to: &str, mode: Mode) -> std::io::Result<()> {
         self.0.reflink(from, to, mode)
     }
     fn remove(&self, name: &str) -> std::io::Result<()> {

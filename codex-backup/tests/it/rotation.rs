@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::common::sim::{self, WAYS};
 use crate::common::{
-    Card, OURS, THEIRS, advance, backups, bytes, card, main_of, names, put, versions,
+    Card, OURS, THEIRS, advance, backups, bytes, card, main_of, names, prefix_of, put, versions,
 };
 use codex_backup::vfs::fault::FaultDir;
 use codex_backup::vfs::{CallKind, Dir, LockKind, Mode, Observed, Open, Vfs};
@@ -33,7 +33,7 @@ fn a_version_that_is_backed_up_already_rotates_nothing() {
     let backups = backups(&vfs, "a.db", 3);
     advance(&backups, &vfs, 1).unwrap();
     advance(&backups, &vfs, 2).unwrap();
-    let again = backups.rotate(main_of("a.db"), None, &mut unwatched).unwrap();
+    let again = backups.rotate(main_of(&vfs, "a.db"), None, &mut unwatched).unwrap();
     assert_eq!(again.method, None);
     assert_eq!(versions(&vfs, "a.db"), [(1, 2), (2, 1)]);
 }
@@ -44,7 +44,7 @@ fn the_same_seq_with_other_contents_is_another_version() {
     let backups = backups(&vfs, "a.db", 3);
     advance(&backups, &vfs, 5).unwrap();
     put(&*vfs.dir, "a.db", &card(OURS, 5, 41));
-    assert!(backups.rotate(main_of("a.db"), None, &mut unwatched).unwrap().method.is_some());
+    assert!(backups.rotate(main_of(&vfs, "a.db"), None, &mut unwatched).unwrap().method.is_some());
     assert_eq!(versions(&vfs, "a.db"), [(1, 5), (2, 5)]);
 }
 
@@ -287,7 +287,7 @@ fn stores_whose_names_are_prefixes_of_each_other_keep_apart() {
     let (inner, outer) = (backups(&vfs, "a.db.bak.x", 2), backups(&vfs, "a.db", 2));
     for seq in 1..=3 {
         put(&*vfs.dir, "a.db.bak.x", &card(THEIRS, seq, 40));
-        inner.rotate(main_of("a.db.bak.x"), None, &mut unwatched).unwrap();
+        inner.rotate(main_of(&vfs, "a.db.bak.x"), None, &mut unwatched).unwrap();
     }
     advance(&outer, &vfs, 1).unwrap();
     assert_eq!(outer.prune(0).unwrap(), ["a.db.bak.1"]);
@@ -297,7 +297,7 @@ fn stores_whose_names_are_prefixes_of_each_other_keep_apart() {
 
     let shorter = backups(&vfs, "a", 2);
     put(&*vfs.dir, "a", &card(OURS, 1, 40));
-    shorter.rotate(main_of("a"), None, &mut unwatched).unwrap();
+    shorter.rotate(main_of(&vfs, "a"), None, &mut unwatched).unwrap();
     assert_eq!(versions(&vfs, "a"), [(1, 1)]);
     assert_eq!(versions(&vfs, "a.db.bak.x"), [(1, 3), (2, 2)]);
 }
@@ -313,7 +313,8 @@ fn a_second_rotation_waits_for_the_lock_and_then_says_who_holds_it() {
     assert!(error.to_string().contains("a.db.bak.lock"), "{error}");
     assert_eq!(vfs.clock.monotonic(), start + Duration::from_secs(10), "as long as it says");
     assert!(matches!(backups.prune(0), Err(Error::Busy { .. })));
-    assert!(matches!(backups.restore(1, &[], &mut unwatched), Err(Error::Busy { .. })));
+    let restored = backups.restore_from(main_of(&vfs, "a.db"), None, &[], &mut unwatched);
+    assert!(matches!(restored, Err(Error::Busy { .. })), "{restored:?}");
     assert_eq!(backups.list().unwrap().len(), 0, "looking needs no lock");
     drop(other_process);
     advance(&backups, &vfs, 1).unwrap();
@@ -485,7 +486,7 @@ fn a_time_of_verification_is_forgotten_rather_than_wrong() {
     file.write_all_at(b"somebody's notes", 0).unwrap();
     let other = backups(&vfs, "b.db", 3);
     vfs.dir.rename("a.db", "b.db").unwrap();
-    other.rotate(main_of("b.db"), None, &mut unwatched).unwrap();
+    other.rotate(main_of(&vfs, "b.db"), None, &mut unwatched).unwrap();
     assert_eq!(bytes(&*vfs.dir, "b.db.bak.lock"), b"somebody's notes");
 }
 
@@ -532,7 +533,7 @@ fn any_plain_file_can_be_rotated() {
         }
         let file = vfs.dir.open("notes", Open::CreateNew(Mode::Private)).unwrap();
         file.write_all_at(text.as_bytes(), 0).unwrap();
-        let source = Source::Growing { name: "notes", upto: file.len().unwrap() };
+        let source = prefix_of(&vfs, "notes", file.len().unwrap());
         notes.rotate(source, None, &mut unwatched).unwrap();
     }
     assert_eq!(bytes(&*vfs.dir, "notes.bak.1"), b"");
@@ -546,8 +547,9 @@ fn a_plain_file_that_decayed_since_it_was_verified_is_found() {
     let path = folder.path().join("notes.bak.1");
     let vfs = Vfs::os(folder.path()).unwrap();
     std::fs::write(folder.path().join("notes"), "some text").unwrap();
-    let notes = Backups::new(vfs, "notes", Arc::new(Whole), crate::common::options(2)).unwrap();
-    let source = Source::Growing { name: "notes", upto: 9 };
+    let notes =
+        Backups::new(vfs.clone(), "notes", Arc::new(Whole), crate::common::options(2)).unwrap();
+    let source = prefix_of(&vfs, "notes", 9);
     notes.rotate(source, None, &mut unwatched).unwrap();
     // Bit rot does not change the time of change.
     let before = std::fs::metadata(&path).unwrap().modified().unwrap();
@@ -569,10 +571,10 @@ fn a_source_that_is_damaged_or_missing_rotates_nothing() {
     damaged[40] ^= 1;
     put(&*vfs.dir, "a.db", &damaged);
     let before = names(&*vfs.dir);
-    let error = ours.rotate(main_of("a.db"), None, &mut unwatched).unwrap_err();
+    let error = ours.rotate(main_of(&vfs, "a.db"), None, &mut unwatched).unwrap_err();
     assert!(matches!(error, Error::Damaged { .. }), "{error}");
     vfs.dir.remove("a.db").unwrap();
-    let error = ours.rotate(main_of("a.db"), None, &mut unwatched).unwrap_err();
+    let error = Source::open(&vfs, "a.db").unwrap_err();
     assert!(matches!(error, Error::Missing { .. }), "{error}");
     assert_eq!(versions(&vfs, "a.db"), [(1, 2), (2, 1)]);
     assert_eq!(names(&*vfs.dir), before[1..]);
@@ -605,7 +607,7 @@ fn the_wait_for_a_lock_ends_when_the_rotation_is_stopped() {
         looks += 1;
         if looks == 3 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let stopped = backups(&vfs, "a.db", 2).rotate(main_of("a.db"), None, &mut watch);
+    let stopped = backups(&vfs, "a.db", 2).rotate(main_of(&vfs, "a.db"), None, &mut watch);
     assert!(matches!(stopped, Err(Error::Stopped { .. })), "{stopped:?}");
     assert_eq!(looks, 3);
 }

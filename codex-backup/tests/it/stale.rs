@@ -131,7 +131,7 @@ fn a_restore_and_a_rotation_are_refused_beside_one_that_was_decided_meanwhile() 
 fn a_copy_does_not_replace_one_that_another_process_made_meanwhile() {
     let base = disk(9, &[]);
     let copy = |vfs: &Vfs| {
-        let source = Source::Frozen { name: "a.db" };
+        let source = Source::open(vfs, "a.db")?;
         let options = CopyOptions::default();
         copy_to(vfs, source, vfs, "copy.db", &Card, &options, &mut unwatched)
     };

@@ -1,18 +1,13 @@
-//! What a backup has to know of a store's files, and where the bytes of one come from.
+//! The inspector of main files for codex-backup, and the source of a backup.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use codex_backup::{Cause, Depth, Facts, Inspect, InspectError, Reading, Source, Trust, WriteAt};
-use codex_storage::batch::Seq;
+use codex_backup::{Depth, Facts, Inspect, InspectError, Reading, Source, Trust};
 use codex_storage::seal::{Keys, Seal, Unlocked};
-use codex_storage::storage::Form;
-use codex_storage::vfs::{File, Open, Vfs};
-use codex_storage::{
-    Error as StorageError, FileFacts, file_authenticate, file_facts, file_id, file_root_id,
-    file_store_id, ledger_upto, verify_file,
-};
+use codex_storage::vfs::File;
+use codex_storage::{Error as StorageError, FileFacts, MainFile};
 
 use crate::error::Result;
 
@@ -22,10 +17,10 @@ pub(crate) struct StoreFile {
     opens: Opens,
 }
 
-/// What authenticates the files.
+/// The key that authenticates the files.
 #[derive(Debug, Clone, Default)]
 enum Opens {
-    /// Nothing: checksums alone speak for them.
+    /// No key: only checksums are checked.
     #[default]
     Nothing,
     /// A user's key, which may open files under several roots.
@@ -35,26 +30,28 @@ enum Opens {
 }
 
 impl StoreFile {
-    /// For a caller that has this key, if any.
+    /// Returns the inspector for a caller that has this key, if any.
     pub(crate) fn with_key(keys: Option<Arc<dyn Keys>>) -> Self {
         Self { opens: keys.map_or(Opens::Nothing, Opens::Key) }
     }
 
-    /// For an open store whose root key, if it is encrypted, is `seal`.
+    /// Returns the inspector for an open store whose root key is `seal`, if it is encrypted.
     pub(crate) fn under(seal: Option<Arc<dyn Seal>>) -> Self {
         Self { opens: seal.map_or(Opens::Nothing, Opens::Root) }
     }
 
     /// Authenticates the header of `file`, if there is a key.
     fn authenticate(&self, file: &Arc<dyn File>) -> Result<Trust, StorageError> {
-        let (file, path) = (&**file, Path::new(LABEL));
         match &self.opens {
             Opens::Nothing => return Ok(Trust::Unchecked),
-            Opens::Key(keys) => file_authenticate(file, path, &**keys)?,
-            Opens::Root(seal) => match file_root_id(file, path)? {
-                Some(root) if root != seal.root_id() => return Ok(Trust::OtherKey),
-                _ => file_authenticate(file, path, &Unlocked::new(Arc::clone(seal)))?,
-            },
+            Opens::Key(keys) => main_file(file)?.authenticate(&**keys)?,
+            Opens::Root(seal) => {
+                let file = main_file(file)?;
+                if file.root_id().is_some_and(|root| root != seal.root_id()) {
+                    return Ok(Trust::OtherKey);
+                }
+                file.authenticate(&Unlocked::new(Arc::clone(seal)))?;
+            }
         }
         Ok(Trust::Authentic)
     }
@@ -80,7 +77,7 @@ impl StoreFile {
 
 impl Inspect for StoreFile {
     fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
-        file_store_id(&**file, Path::new(LABEL)).map(Vec::from).map_err(inspect_error)
+        main_file(file).map(|file| file.store_id().to_vec()).map_err(inspect_error)
     }
 
     fn trust(&self, file: &Arc<dyn File>) -> Result<Trust, InspectError> {
@@ -100,7 +97,8 @@ impl Inspect for StoreFile {
         reading: &mut Reading<'_>,
     ) -> Result<Facts, InspectError> {
         let mut go_on = |bytes| reading(bytes).is_continue();
-        file_facts(file, Path::new(LABEL), &mut go_on).map(facts).map_err(inspect_error)
+        let found = main_file(file).and_then(|file| file.facts(&mut go_on));
+        found.map(facts).map_err(inspect_error)
     }
 
     fn verify(
@@ -110,15 +108,15 @@ impl Inspect for StoreFile {
         reading: &mut Reading<'_>,
     ) -> Result<Facts, InspectError> {
         self.refuse(file)?;
-        let (path, mut go_on) = (Path::new(LABEL), |bytes| reading(bytes).is_continue());
-        let mut verify =
-            |keys| verify_file(file, path, keys, &mut go_on).map(facts).map_err(inspect_error);
+        let file = main_file(file).map_err(inspect_error)?;
+        let mut go_on = |bytes| reading(bytes).is_continue();
+        let mut verify = |keys| file.verify(keys, &mut go_on).map(facts).map_err(inspect_error);
         match (depth, &self.opens) {
             (Depth::Checksums, _) => verify(None),
             (Depth::Full, Opens::Key(keys)) => verify(Some(&**keys)),
             (Depth::Full, Opens::Root(seal)) => verify(Some(&Unlocked::new(Arc::clone(seal)))),
             (Depth::Full, Opens::Nothing) => {
-                if file_root_id(&**file, path).map_err(inspect_error)?.is_some() {
+                if file.root_id().is_some() {
                     return Err(InspectError::NeedsKey { what: "the key of the store".to_owned() });
                 }
                 verify(None)
@@ -134,119 +132,11 @@ impl Inspect for StoreFile {
     }
 }
 
-/// A ledger up to a commit: the open file, which keeps these bytes whatever takes its name.
-#[derive(Debug)]
-pub(crate) struct Grown {
-    file: Arc<dyn File>,
-    seq: Seq,
-}
-
-impl Grown {
-    /// The commit.
-    pub(crate) fn seq(&self) -> Seq {
-        self.seq
-    }
-
-    /// Whether its root key is `seal`; `None` for a file that is not encrypted. `path` stands in
-    /// errors.
-    pub(crate) fn is_under(&self, seal: Option<&dyn Seal>, path: &Path) -> Result<bool> {
-        Ok(file_root_id(&*self.file, path)? == seal.map(Seal::root_id))
-    }
-}
-
-/// Settles a ledger by `settle`, which makes it durable and says how long it is then, and which
-/// commit is the last.
-///
-/// A change of the key or a rekey may put a copy in the ledger's place at any moment, which grows
-/// instead of it: so the file is opened first, and if it has its name afterwards, the length is of
-/// it.
-pub(crate) fn settle_ledger(
-    vfs: &Vfs,
-    name: &str,
-    settle: impl Fn() -> Result<(u64, Seq)>,
-) -> Result<Grown> {
-    let path = vfs.dir.path(name);
-    loop {
-        let file = open(vfs, name)?;
-        let (upto, seq) = settle()?;
-        let replaced = file_id(&*file, &path)? != file_id(&*open(vfs, name)?, &path)?;
-        if !replaced {
-            return Ok(Grown { file: ledger_upto(file, &path, upto, seq)?, seq });
-        }
-    }
-}
-
-/// Which state of a main file a backup takes, and how.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Take<'a> {
-    /// The image, or the closed ledger, that has the name now.
-    Named,
-    /// The same, by its bytes alone: for an image that is replaced again and again.
-    Bytes,
-    /// A ledger that goes on growing, up to here.
-    Grown(&'a Grown),
-}
-
-impl<'a> Take<'a> {
-    /// What to take after `rounds` in which another image took the name between the look and the
-    /// copy.
-    pub(crate) fn after(rounds: u32, grown: Option<&'a Grown>) -> Self {
-        match grown {
-            Some(grown) => Self::Grown(grown),
-            None if rounds > 0 => Self::Bytes,
-            None => Self::Named,
-        }
-    }
-}
-
-/// Calls `f` with the source of a backup of the main file `name`, and what that file says of
-/// itself: one state of it, whatever takes its name meanwhile.
-pub(crate) fn with_source<R>(
-    vfs: &Vfs,
-    name: &str,
-    take: Take<'_>,
-    f: impl FnOnce(Source<'_>, Option<&Facts>) -> R,
-) -> Result<R> {
-    let whole = |file: &Arc<dyn File>| {
-        file.len().map_err(|source| StorageError::Io {
-            action: "look at",
-            path: vfs.dir.path(name),
-            source: Arc::new(source),
-        })
-    };
-    if let Take::Grown(Grown { file, .. }) = take {
-        return Ok(f(Source::Opened { name, file, upto: whole(file)? }, None));
-    }
-    let path = vfs.dir.path(name);
-    let file = open(vfs, name)?;
-    let found = file_facts(&file, &path, &mut |_| true)?;
-    let upto = found.bytes;
-    if found.form == Form::Ledger {
-        let file = &ledger_upto(file, &path, upto, found.seq)?;
-        return Ok(f(Source::Opened { name, file, upto: whole(file)? }, None));
-    }
-    let about = facts(found.clone());
-    if found.continued {
-        let mut write = |to: &mut WriteAt<'_>| {
-            let written = codex_storage::write_whole(&file, &path, to);
-            written.map_err(|error| Cause::from(error.to_string()))
-        };
-        return Ok(f(Source::Write { size: upto, write: &mut write }, Some(&about)));
-    }
-    let source = match take {
-        Take::Named => Source::Frozen { name },
-        _ => Source::Opened { name, file: &file, upto },
-    };
-    Ok(f(source, Some(&about)))
-}
-
-fn open(vfs: &Vfs, name: &str) -> Result<Arc<dyn File>> {
-    let opened = vfs.dir.open(name, Open::Read).map_err(|source| StorageError::Io {
-        action: "open",
-        path: vfs.dir.path(name),
-        source: Arc::new(source),
-    });
-    Ok(opened?)
+/// Returns a copy of `main` as the source of a backup, under the name `name`, and its facts if they
+/// are known.
+pub(crate) fn source<'a>(main: &MainFile, name: &'a str) -> Result<(Source<'a>, Option<Facts>)> {
+    let (file, found) = main.to_copy()?;
+    Ok((Source::File { name, file }, found.map(facts)))
 }
 
 pub(crate) fn facts(found: FileFacts) -> Facts {
@@ -290,39 +180,10 @@ fn inspect_error(error: StorageError) -> InspectError {
     }
 }
 
-/// Stands for the path in messages that name it themselves.
-const LABEL: &str = "the file";
-
-#[cfg(all(test, feature = "crypto", not(loom)))]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use std::cell::Cell;
-
-    use codex_crypto::Key;
-
-    use super::*;
-    use crate::store::Store;
-
-    #[test]
-    fn a_ledger_that_a_rekey_replaces_before_its_length_is_known_is_opened_again() {
-        let vfs = Vfs::mem(1);
-        let key = |n| Key::raw(&[n; 32]).unwrap();
-        let options = Store::options().form(Form::Ledger).key(key(1));
-        let store = options.open_in(&vfs, "a.db").unwrap();
-        store.set("key", &1).unwrap();
-        let rounds = Cell::new(0);
-        let grown = settle_ledger(&vfs, "a.db", || {
-            if rounds.replace(rounds.get() + 1) == 0 {
-                store.rekey(key(2)).unwrap();
-            }
-            let stats = store.stats().storage;
-            Ok((stats.log_bytes, stats.seq))
-        });
-        let grown = grown.unwrap();
-        let path = Path::new("a.db");
-        let now = file_id(&*open(&vfs, "a.db").unwrap(), path).unwrap();
-        assert_eq!(file_id(&*grown.file, path).unwrap(), now, "the file that was replaced");
-        assert_eq!(rounds.get(), 2);
-    }
+/// Reads the header of an open file, for a caller whose messages name the path.
+fn main_file(file: &Arc<dyn File>) -> Result<MainFile, StorageError> {
+    MainFile::new(Arc::clone(file), Path::new(LABEL))
 }
+
+/// The name of a file in errors whose caller adds the path.
+const LABEL: &str = "the file";

@@ -3,9 +3,7 @@
 
 mod elsewhere;
 mod join;
-mod moment;
 mod scheduler;
-mod settle;
 mod store;
 mod tools;
 mod watch;
@@ -19,7 +17,6 @@ use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::storage::Form;
 
-pub use moment::Moment;
 pub(crate) use scheduler::BackupScheduler;
 pub use tools::Backups;
 

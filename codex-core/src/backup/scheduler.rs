@@ -11,11 +11,10 @@ use codex_storage::storage::Form;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::{Mutex, thread};
-use codex_storage::vfs::{Clock, Open, Vfs};
-use codex_storage::{Error as StorageError, file_facts};
+use codex_storage::vfs::{Clock, Vfs};
+use codex_storage::{Error as StorageError, MainFile};
 
-use super::join::{self, StoreFile, Take};
-use super::settle::{Settled, is_outrun, settle};
+use super::join::{self, StoreFile};
 use super::watch::{self, Wakeups};
 use super::{BackupEvent, BackupOptions, BackupStats};
 use crate::engine::Engine;
@@ -43,9 +42,8 @@ pub(super) struct Shared {
     /// Read without the key; see [`Shared::backups`].
     unkeyed: codex_backup::Backups,
     options: BackupOptions,
-    /// Held while a rotation runs: one at a time. The last commit of which one has made or found a
-    /// backup.
-    rotating: Mutex<Seq>,
+    /// Held while a rotation runs: one at a time.
+    rotating: Mutex<()>,
     state: Mutex<BackupStats>,
     last: Mutex<Option<Last>>,
     /// From this commit on the thread is to be woken.
@@ -91,7 +89,7 @@ impl BackupScheduler {
             form,
             unkeyed: backups,
             options,
-            rotating: Mutex::new(0),
+            rotating: Mutex::new(()),
             state: Mutex::default(),
             last: Mutex::new(None),
             due_at: AtomicU64::new(u64::MAX),
@@ -255,36 +253,17 @@ impl Shared {
     }
 
     fn try_rotate(&self, engine: &Engine) -> Result<Rotated> {
-        let mut rounds = 0;
-        loop {
-            let progress = |_, _| !self.is_stopping();
-            let settled = settle(engine, &self.vfs, &self.name, self.form, &progress)?;
-            let Settled { grown, seal } = settled;
-            self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
-            let mut watch = |_| self.go_on();
-            let take = Take::after(rounds, grown.as_ref());
-            let _rank = rank::take(Rank::Rotation);
-            let mut newest = self.rotating.lock();
-            // Order: under the lock. A rotation of a later commit may have come in between, and the
-            // backup of an earlier one would take its place as the newest.
-            if grown.as_ref().is_some_and(|grown| grown.seq() < *newest) {
-                continue;
-            }
-            let backups = self.backups(seal.clone());
-            let done = join::with_source(&self.vfs, &self.name, take, |source, about| {
-                backups.rotate(source, about, &mut watch)
-            })?;
-            match done {
-                Err(e) if rounds < ROUNDS_MAX && is_outrun(&e, engine, seal.as_deref()) => {
-                    rounds += 1;
-                }
-                done => {
-                    let done = done?;
-                    *newest = done.facts.seq;
-                    return Ok(done);
-                }
-            }
-        }
+        engine.settle(self.form, &|_, _| !self.is_stopping())?;
+        let _rank = rank::take(Rank::Rotation);
+        let _one = self.rotating.lock();
+        // Order: the count before the file. The file holds these checkpoints at least.
+        self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
+        // Order: after the lock. A file that was taken before it may be older than the backup that
+        // another rotation has just made.
+        let (main, seal) = engine.main_file()?;
+        let (source, about) = join::source(&main, &self.name)?;
+        let mut watch = |_| self.go_on();
+        Ok(self.backups(seal).rotate(source, about.as_ref(), &mut watch)?)
     }
 
     /// Notes the outcome of a rotation, for the policy, the statistics and the callback. No lock
@@ -352,10 +331,8 @@ impl Shared {
         if facts.seq != seq || self.form == Form::Ledger {
             return facts.seq < seq;
         }
-        let path = self.vfs.dir.path(&self.name);
-        let main = self.vfs.dir.open(&self.name, Open::Read).ok();
-        let main = main.and_then(|file| file_facts(&file, &path, &mut |_| true).ok());
-        main.is_some_and(|main| join::facts(main).same_version(facts))
+        let main = MainFile::open(&self.vfs, &self.name).and_then(|main| main.facts(&mut |_| true));
+        main.is_ok_and(|main| join::facts(main).same_version(facts))
     }
 
     fn go_on(&self) -> ControlFlow<()> {
@@ -374,5 +351,3 @@ fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
 
 /// A hundred years before the process began.
 const CLOCK_OFFSET: Duration = Duration::from_hours(100 * 365 * 24);
-/// How often a rotation begins again because the image was replaced meanwhile.
-const ROUNDS_MAX: u32 = 10;

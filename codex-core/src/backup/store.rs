@@ -8,19 +8,18 @@ use std::sync::Arc;
 use codex_backup::{
     CopyOptions, Phase, Progress, Restored, Rotated, Watch, check_destination, copy_to, unwatched,
 };
-use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::names::Names;
+use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
 use codex_storage::sync::channel::unbounded;
 use codex_storage::sync::thread;
 use codex_storage::vfs::{Mode, Vfs};
+use codex_storage::{Error as StorageError, MainFile};
 
-use super::join::{self, StoreFile, Take};
-use super::settle::{Settled, is_outrun, settle};
+use super::join::{self, StoreFile};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::inner::Files;
 use crate::locate::locate;
 use crate::store::Store;
 
@@ -60,8 +59,8 @@ impl Store {
     /// As [`backup_to`](Self::backup_to); `watch` is called with the progress and may stop it: then
     /// nothing stays of the copy. In the Wal form an image of the store is written first
     /// ([`Phase::Preparing`]); then the bytes are copied, then read back and checked. `watch` is
-    /// called by this thread, while no lock is held, so it may use the store. Should another image
-    /// replace the one that is copied, the copy begins again, and so do the reports.
+    /// called by this thread, while no lock is held, so it may use the store. The copy is of the
+    /// main file as it is after [`Phase::Preparing`], even if another file replaces that meanwhile.
     ///
     /// # Errors
     /// As [`backup_to`](Self::backup_to);
@@ -98,30 +97,19 @@ impl Store {
         let form = self.form().ok_or(NO_FILES)?;
         // Images are only ever replaced; a ledger goes on growing where it is opened.
         let mode = if form == Form::Ledger { Mode::Private } else { Mode::Frozen };
-        let mut rounds = 0;
-        loop {
-            let engine = &self.inner.engine;
-            let settled = settle_watched(engine, home, form, &to.dir.path(name), watch);
-            let Settled { grown, seal } = match settled {
-                // Its files may be gone, and are not written any more: memory is whole.
-                Err(_) if engine.poisoned().is_some() => {
-                    return self.write_memory_to(to, name, watch);
-                }
-                settled => settled?,
-            };
-            let take = Take::after(rounds, grown.as_ref());
-            let inspect = StoreFile::under(seal.clone());
-            let copied = join::with_source(&home.vfs, &home.name, take, |source, about| {
-                let options = CopyOptions { mode, about: about.cloned() };
-                copy_to(&home.vfs, source, to, name, &inspect, &options, watch)
-            })?;
-            match copied {
-                Err(error) if rounds < ROUNDS_MAX && is_outrun(&error, engine, seal.as_deref()) => {
-                    rounds += 1;
-                }
-                copied => return Ok(copied?.facts.seq),
+        let engine = &self.inner.engine;
+        let (main, seal) = match settle(engine, form, &path, watch) {
+            // Its files may be gone, and are not written any more: memory is whole.
+            Err(_) if engine.poisoned().is_some() => {
+                return self.write_memory_to(to, name, watch);
             }
-        }
+            settled => settled?,
+        };
+        let (source, about) = join::source(&main, &home.name)?;
+        let inspect = StoreFile::under(seal);
+        let options = CopyOptions { mode, about };
+        let copied = copy_to(&home.vfs, source, to, name, &inspect, &options, watch)?;
+        Ok(copied.facts.seq)
     }
 
     /// Returns the backup that opening put in the place of a damaged store, if
@@ -131,21 +119,21 @@ impl Store {
     }
 }
 
-/// As [`settle`], for a copy to `path`. Another thread writes the image, so that `watch` runs while
-/// this one holds no lock: no call that it makes waits for a thread that waits for it.
-fn settle_watched(
+/// Brings the main file up to the last commit and returns it, for a copy to `path`, with the root
+/// key that it is under. Another thread writes the image, so that `watch` runs while this one holds
+/// no lock: no call that it makes waits for a thread that waits for it.
+fn settle(
     engine: &Arc<Engine>,
-    home: &Files,
     form: Form,
     path: &Path,
     watch: &mut Watch<'_>,
-) -> Result<Settled> {
+) -> Result<(MainFile, Option<Arc<dyn Seal>>)> {
     let (report, reports) = unbounded();
     let working = Arc::clone(engine);
-    let (vfs, name) = (home.vfs.clone(), home.name.clone());
     let work = move || {
         let progress = |done, total| report.send((done, total)).is_ok();
-        settle(&working, &vfs, &name, form, &progress)
+        working.settle(form, &progress)?;
+        working.main_file()
     };
     let worker = thread::spawn("codexdb-copy", work).map_err(|source| StorageError::Io {
         action: "start a thread for",
@@ -162,10 +150,8 @@ fn settle_watched(
     if stopped {
         return Err(codex_backup::Error::Stopped { path: path.to_owned() }.into());
     }
-    settled
+    Ok(settled?)
 }
 
 const NO_FILES: Error =
     Error::Storage(StorageError::Contradiction("a store in memory has no files to back up"));
-/// How often a copy begins again because the image was replaced meanwhile.
-const ROUNDS_MAX: u32 = 10;

@@ -5,18 +5,15 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::{
-    Cause, Depth, Entry, NewestGood, Options, Pending, Restored, Source, Verification, WriteAt,
-    unwatched,
-};
+use codex_backup::{Depth, Entry, NewestGood, Options, Pending, Restored, Verification, unwatched};
 use codex_storage::names::{Names, Role};
 use codex_storage::seal::Keys;
 use codex_storage::vfs::Vfs;
-use codex_storage::{Access, Error as StorageError, StoreLock, segments};
+use codex_storage::{
+    Access, Error as StorageError, MainFile, RestorePoint, StoreLock, ledger_at, segments,
+};
 
-use super::join::StoreFile;
-use super::join::{self, Take};
-use super::moment::{self, Moment};
+use super::join::{self, StoreFile};
 use crate::error::Result;
 use crate::locate::locate;
 
@@ -146,19 +143,18 @@ impl Backups {
         self.restore_locked(index)
     }
 
-    /// Puts the ledger in the state that it had at `moment`: commits behind it are not there, and
-    /// what was there is kept as with [`restore`](Self::restore).
+    /// Puts the ledger in the state that it had at `point`, without the commits after it. The
+    /// replaced file is kept as with [`restore`](Self::restore).
     ///
     /// # Errors
-    /// As [`restore`](Self::restore); the store is no ledger; an encrypted one needs its key.
-    pub fn restore_until(&self, moment: Moment) -> Result<Restored> {
+    /// As [`restore`](Self::restore); `WrongForm` if the store is not a ledger; `KeyRequired` if it
+    /// is encrypted and no key is given; `NotInHistory` if it does not have the state.
+    pub fn restore_until(&self, point: RestorePoint) -> Result<Restored> {
         let _lock = self.settled(Duration::ZERO)?;
-        let staged = moment::stage(&self.vfs, &self.name, self.keys.as_ref(), moment)?;
-        let mut write =
-            |to: &mut WriteAt<'_>| staged.write(to).map_err(|error| Cause::from(error.to_string()));
-        let source = Source::Write { size: staged.len(), write: &mut write };
+        let earlier = ledger_at(&self.vfs, &self.name, self.keys.as_deref(), point)?;
+        let (source, about) = join::source(earlier.main_file(), earlier.name())?;
         let sidecars = self.sidecars()?;
-        Ok(self.inner()?.restore_from(source, None, &sidecars, &mut unwatched)?)
+        Ok(self.inner()?.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?)
     }
 
     /// Removes all but the newest `keep` backups; the names removed. With the [key](Self::key),
@@ -233,10 +229,8 @@ impl Backups {
         }
         let inner = self.inner()?;
         // A continued image is written whole by itself: its log is not there any more.
-        let done = join::with_source(&self.vfs, &name, Take::Named, |source, about| {
-            inner.restore_from(source, about, &sidecars, &mut unwatched)
-        })?;
-        let mut restored = done?;
+        let (source, about) = join::source(&MainFile::open(&self.vfs, &name)?, &name)?;
+        let mut restored = inner.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?;
         restored.from.get_or_insert(name);
         Ok(restored)
     }

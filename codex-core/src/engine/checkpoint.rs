@@ -8,7 +8,7 @@ use codex_storage::seal::{Keys, Seal};
 use codex_storage::storage::{Checkpoint, Form, Retired, State, Written};
 use codex_storage::sync::atomic::Ordering;
 use codex_storage::vfs::Vfs;
-use codex_storage::{Error, Result};
+use codex_storage::{Error, MainFile, Result};
 
 use super::Engine;
 use super::commit::Disk;
@@ -53,6 +53,18 @@ impl Engine {
             Form::Wal => self.write_image(None, progress),
             Form::Snapshot | Form::Ledger => self.flush_watched(progress),
         }
+    }
+
+    /// Returns the open main file, to be copied while the store goes on, and the root key that it
+    /// is under. Of a ledger it ends with the last commit.
+    ///
+    /// # Errors
+    /// As [`Storage::main_file`](codex_storage::storage::Storage::main_file).
+    pub(crate) fn main_file(&self) -> Result<(MainFile, Option<Arc<dyn Seal>>)> {
+        self.exclusive(Admission::WhileOpen, |disk| {
+            let file = disk.storage().main_file()?;
+            Ok((file, disk.storage().seal()))
+        })
     }
 
     /// Does the same as [`flush`](Self::flush), and reports the progress of the image that it may

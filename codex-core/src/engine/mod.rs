@@ -36,7 +36,6 @@ use crate::locks::{Locks, PersistGuard};
 use crate::map::{Image, Map, Ordered};
 use crate::rank::{self, Rank};
 use checkpoint::Hook;
-pub(crate) use checkpoint::ImageProgress;
 use commit::Disk;
 use leader::{Leader, UNWOUND};
 use queue::{Admission, Queue, Refusal, Wake};

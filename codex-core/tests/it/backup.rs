@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use codex_core::vfs::{CallKind, Observed, Vfs};
-use codex_core::{BackupPolicy, Backups, Form, Moment, OpenOptions, Store};
+use codex_core::{BackupPolicy, Backups, Form, OpenOptions, RestorePoint, Store};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 
@@ -104,7 +104,7 @@ fn a_ledger_goes_back_to_any_commit_even_inside_a_group() {
             .open("a.db", codex_core::vfs::Open::CreateNew(codex_core::vfs::Mode::Private))
             .unwrap();
         file.write_all_at(&bytes, 0).unwrap();
-        Backups::of_in(&copy, "a.db").restore_until(Moment::Seq(seq)).unwrap();
+        Backups::of_in(&copy, "a.db").restore_until(RestorePoint::Seq(seq)).unwrap();
         let store = Store::options().open_in(&copy, "a.db").unwrap();
         assert_eq!(store.get::<u64>("n").unwrap(), Some(seq));
         assert_eq!(store.anchor().unwrap().seq, seq);
@@ -112,8 +112,8 @@ fn a_ledger_goes_back_to_any_commit_even_inside_a_group() {
             assert_eq!(store.anchor().unwrap(), anchor, "the same history has the same digest");
         }
     }
-    let refused = Backups::of_in(&vfs, "a.db").restore_until(Moment::Seq(21)).unwrap_err();
-    assert!(refused.to_string().contains("commit 20 is the last one"), "{refused}");
+    let refused = Backups::of_in(&vfs, "a.db").restore_until(RestorePoint::Seq(21)).unwrap_err();
+    assert!(refused.to_string().contains("commits 0..=20;"), "{refused}");
 }
 
 #[test]
@@ -160,34 +160,41 @@ fn a_store_that_lost_only_its_first_header_is_repaired_and_no_backup_takes_its_p
 /// Before each call of a backup to the disk, a commit replaces the image. If it is opened by name,
 /// no two calls see the same file.
 #[test]
-fn backups_and_hot_copies_succeed_beside_a_writer_that_never_pauses() {
+fn backups_and_hot_copies_are_of_the_file_that_was_handed_out_when_they_began() {
     let store: Arc<OnceLock<Store>> = Arc::default();
     let writing = Arc::new(AtomicBool::new(false));
     let (writer, may_write) = (Arc::clone(&store), Arc::clone(&writing));
+    let add_one = |store: &Store| {
+        store.update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
+    };
     let vfs = Observed::vfs(&Vfs::mem(7), move |call| {
-        // A call of a commit itself is skipped, because the commit holds the disk.
-        let of_the_store = &*call.name == "a.db" && call.kind == CallKind::Open;
-        if of_the_store && may_write.swap(false, Ordering::SeqCst) {
-            writer.get().unwrap().update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
-            may_write.store(true, Ordering::SeqCst);
+        // The commit puts another image in the place of the one that is about to be shared.
+        let begins = &*call.name == "a.db" && call.kind == CallKind::Reflink;
+        if begins && may_write.swap(false, Ordering::SeqCst) {
+            add_one(writer.get().unwrap());
         }
     });
     let options = options(Form::Snapshot).backups(BackupPolicy::keep(2));
     let store = store.get_or_init(|| options.open_in(&vfs, "a.db").unwrap());
     store.set("n", &1_u64).unwrap();
     let elsewhere = Vfs::mem(8);
-    let mut last = 1;
+    let now = || store.get::<u64>("n").unwrap().unwrap();
     for round in 0..5 {
-        let name = format!("copy.{round}");
+        let (before, seq) = (now(), store.stats().storage.seq);
         writing.store(true, Ordering::SeqCst);
-        let rotated = store.back_up();
-        let copied = store.backup_to_in(&elsewhere, &name, &mut |_| ControlFlow::Continue(()));
-        writing.store(false, Ordering::SeqCst);
-        assert!(rotated.unwrap().method.is_some());
-        copied.unwrap();
-        let value = value_in(&elsewhere, &name, "n").unwrap();
-        assert!(value > last, "{value} after {last}");
-        last = value;
+        let rotated = store.back_up().unwrap();
+        assert_eq!((rotated.facts.seq, now()), (seq, before + 1));
+        assert_eq!(value_in(&vfs, "a.db.bak.1", "n"), Some(before));
+        let (name, mut reports) = (format!("copy.{round}"), 0);
+        let copied = store.backup_to_in(&elsewhere, &name, &mut |_| {
+            reports += 1;
+            add_one(store);
+            ControlFlow::Continue(())
+        });
+        assert_eq!(copied.unwrap(), seq + 1);
+        assert_eq!(value_in(&elsewhere, &name, "n"), Some(before + 1));
+        assert_eq!(now(), before + 1 + reports);
+        assert!(reports > 0);
     }
     store.close().unwrap();
 }

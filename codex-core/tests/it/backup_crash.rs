@@ -11,7 +11,7 @@ use codex_core::vfs::fault::{
 };
 use codex_core::vfs::{CallKind, Vfs};
 use codex_core::{
-    BackupPolicy, Backups, CheckpointPolicy, Error, Form, Moment, OpenOptions, Result,
+    BackupPolicy, Backups, CheckpointPolicy, Error, Form, OpenOptions, RestorePoint, Result,
     StorageError, Store,
 };
 
@@ -163,7 +163,7 @@ fn restore(disk: &FaultDir, kept: Kept) -> Told {
 
 fn restore_until(disk: &FaultDir, kept: Kept) -> Told {
     Told::of(|told| {
-        kept.backups(&world(disk)).restore_until(Moment::Seq(2))?;
+        kept.backups(&world(disk)).restore_until(RestorePoint::Seq(2))?;
         told.done = true;
         Ok(())
     })

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::common::{Pace, until};
 use codex_core::crypto::{Cipher, Envelope, KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
-use codex_core::vfs::{Mode, Vfs};
+use codex_core::vfs::{Mode, Open, Vfs};
 use codex_core::{
     Anchor, BackupPolicy, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store,
     internals,
@@ -388,8 +388,9 @@ fn every_form_converts_to_every_form_plain_and_encrypted() {
 fn a_conversion_reports_every_plain_file_that_stays() {
     let vfs = FaultDir::new().vfs(1);
     filled(&vfs, Form::Snapshot, false);
+    let plain = vfs.dir.open(NAME, Open::Read).unwrap();
     for name in ["app.db.bak.1", "app.db.bak.2", "app.db.replaced.1", "other.db"] {
-        vfs.dir.reflink(NAME, name, Mode::Frozen).unwrap();
+        vfs.dir.reflink(&plain, name, Mode::Frozen).unwrap();
     }
     // A backup whose header a crash has lost.
     let part = "app.db.bak.tmp";
@@ -401,7 +402,8 @@ fn a_conversion_reports_every_plain_file_that_stays() {
     let done = Conversion::new().key(key(1)).convert_in(&vfs, NAME).unwrap();
     assert_eq!((done.plain.len(), done.under_other_keys.len()), (3, 0));
     vfs.dir.remove("app.db.bak.1").unwrap();
-    vfs.dir.reflink(NAME, "app.db.bak.1", Mode::Frozen).unwrap();
+    let sealed = vfs.dir.open(NAME, Open::Read).unwrap();
+    vfs.dir.reflink(&sealed, "app.db.bak.1", Mode::Frozen).unwrap();
     let done = Conversion::new().key(key(1)).encrypt(key(2)).convert_in(&vfs, NAME).unwrap();
     assert_eq!((done.plain.len(), done.under_other_keys.len()), (2, 1));
     assert!(done.under_other_keys[0].ends_with("app.db.bak.1"));

@@ -13,8 +13,8 @@ use codex_core::crypto::{KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Dir, Open};
 use codex_core::{
-    BackupEvent, BackupPolicy, Backups, CheckpointPolicy, Conversion, Form, Moment, OpenOptions,
-    Store,
+    BackupEvent, BackupPolicy, Backups, CheckpointPolicy, Conversion, Form, OpenOptions,
+    RestorePoint, Store,
 };
 use codex_storage::sync::Mutex;
 
@@ -249,7 +249,7 @@ fn backups_story(disk: &FaultDir, form: Form, sealed: bool, search: &mut Search)
         }
         let good = search.outcome(backups.newest_good());
         search.shown(&good);
-        let until = search.outcome(backups.restore_until(Moment::Seq(2)));
+        let until = search.outcome(backups.restore_until(RestorePoint::Seq(2)));
         search.shown(&until);
         let restored = search.outcome(backups.restore(2));
         search.shown(&restored);

@@ -11,8 +11,8 @@ use crate::common::{FORMS, files, seed};
 use codex_core::vfs::fault::{FaultDir, Side, Survivors};
 use codex_core::vfs::{CallKind, Clock, LockKind, Vfs};
 use codex_core::{
-    BackupEvent, BackupPolicy, Backups, CheckpointPolicy, Conversion, Error, Form, Moment,
-    OpenOptions, StorageError, Store,
+    BackupEvent, BackupPolicy, Backups, CheckpointPolicy, Conversion, Error, Form, OpenOptions,
+    RestorePoint, StorageError, Store,
 };
 use codex_storage::vfs::Observed;
 
@@ -137,7 +137,7 @@ fn entries() -> [Entry<'static>; 5] {
             assert_eq!(Backups::of_in(vfs, "a.db").prune(1).unwrap(), ["a.db.bak.2"]);
         }),
         ("restore until", &|vfs| {
-            let until = Backups::of_in(vfs, "a.db").restore_until(Moment::Seq(1));
+            let until = Backups::of_in(vfs, "a.db").restore_until(RestorePoint::Seq(1));
             let is_ledger = !matches!(until, Err(Error::Storage(StorageError::WrongForm { .. })));
             assert!(until.is_ok() || !is_ledger, "{until:?}");
         }),

@@ -1,8 +1,8 @@
 //! Tests that a check before a lock is taken is repeated under the lock. Between the check and the
 //! lock another process acts: at a call to the disk, so that it happens each time.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use crate::common::{FORMS, files, seed};
 use codex_core::vfs::fault::{FaultDir, Side, Survivors};
@@ -75,12 +75,6 @@ fn pending(form: Form) -> Vfs {
     unreachable!("a restore ends")
 }
 
-/// Returns the commits of the backups, the newest first.
-fn seqs(vfs: &Vfs) -> Vec<u64> {
-    let listed = Backups::of_in(vfs, "a.db").list().unwrap();
-    listed.into_iter().map(|entry| entry.facts.unwrap().seq).collect()
-}
-
 /// Returns the number of times that an opening that falls back to a backup takes the lock of the
 /// store.
 fn locks_of_a_fall_back(form: Form) -> usize {
@@ -119,30 +113,6 @@ fn a_store_that_another_process_has_mended_meanwhile_is_not_replaced_with_a_back
             assert_eq!(value(&vfs, "a.db"), Some(3), "{form}: at lock {nth}");
         }
     }
-}
-
-/// A ledger is settled before the lock of the rotations is taken.
-#[test]
-fn a_backup_of_an_earlier_commit_does_not_become_the_newest() {
-    let vfs = backed_up(Form::Ledger);
-    let (opened, acting) = (Arc::new(OnceLock::<Store>::new()), AtomicBool::new(false));
-    let store = Arc::clone(&opened);
-    let opens = AtomicUsize::new(0);
-    let watched = Observed::vfs(&vfs, move |call| {
-        let is_it = call.kind == CallKind::Open && &*call.name == "a.db";
-        let Some(store) = store.get().filter(|_| is_it) else { return };
-        // The ledger is opened, settled, and opened again to check that it still has its name.
-        if !acting.load(Ordering::SeqCst) && opens.fetch_add(1, Ordering::SeqCst) == 1 {
-            acting.store(true, Ordering::SeqCst);
-            store.set("n", &3_u64).unwrap();
-            assert_eq!(store.back_up().unwrap().facts.seq, 3);
-        }
-    });
-    let store = options(Form::Ledger).open_in(&watched, "a.db").unwrap();
-    assert!(opened.set(store.clone()).is_ok());
-    assert_eq!(store.back_up().unwrap().facts.seq, 3);
-    assert_eq!(seqs(&vfs), [3, 1]);
-    assert_eq!(store.stats().backups.last_seq, Some(3));
 }
 
 /// Another process finishes a restore that was pending at the first check.

@@ -3,7 +3,7 @@
 use crate::common::seed;
 use codex_core::crypto::Key;
 use codex_core::vfs::Vfs;
-use codex_core::{Backups, Conversion, Form, Moment, Store};
+use codex_core::{Backups, Conversion, Form, RestorePoint, Store};
 
 fn tools(vfs: &Vfs) -> Backups {
     Backups::of_in(vfs, "a.db").key(Key::raw(&[1; 32]).unwrap())
@@ -37,15 +37,18 @@ fn a_converted_ledger_goes_back_to_what_it_was_converted_from_and_no_further() {
         store.set("7", &7_u32).unwrap();
         store.close().unwrap();
         drop(store);
-        for moment in (0..6).map(Moment::Seq).chain([Moment::TimeUs(0), Moment::TimeUs(i64::MIN)]) {
+        for moment in (0..6)
+            .map(RestorePoint::Seq)
+            .chain([RestorePoint::TimeUs(0), RestorePoint::TimeUs(i64::MIN)])
+        {
             let refused = tools(&vfs).restore_until(moment).unwrap_err().to_string();
-            assert!(refused.contains("commit 6 is the first"), "{form} {moment:?}: {refused}");
+            assert!(refused.contains("commits 6..=8;"), "{form} {moment:?}: {refused}");
             assert_eq!(keys_of(&vfs), [0, 1, 2, 3, 4, 6, 7]);
         }
         // Before the rekey, and to the first state there is.
-        tools(&vfs).restore_until(Moment::Seq(7)).unwrap();
+        tools(&vfs).restore_until(RestorePoint::Seq(7)).unwrap();
         assert_eq!(keys_of(&vfs), [0, 1, 2, 3, 4, 6]);
-        tools(&vfs).restore_until(Moment::Seq(6)).unwrap();
+        tools(&vfs).restore_until(RestorePoint::Seq(6)).unwrap();
         assert_eq!(keys_of(&vfs), [0, 1, 2, 3, 4]);
         let store = open();
         store.set("8", &8_u32).unwrap();
@@ -63,6 +66,6 @@ fn a_ledger_that_began_empty_goes_back_to_nothing() {
     store.set("1", &1_u32).unwrap();
     store.close().unwrap();
     drop(store);
-    tools(&vfs).restore_until(Moment::Seq(0)).unwrap();
+    tools(&vfs).restore_until(RestorePoint::Seq(0)).unwrap();
     assert_eq!(keys_of(&vfs), [0; 0]);
 }

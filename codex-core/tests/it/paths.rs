@@ -242,7 +242,7 @@ impl Dir for ReadOnlyDir {
     fn rename(&self, _: &str, _: &str) -> io::Result<()> {
         denied()
     }
-    fn reflink(&self, _: &str, _: &str, _: Mode) -> io::Result<()> {
+    fn reflink(&self, _: &Arc<dyn File>, _: &str, _: Mode) -> io::Result<()> {
         denied()
     }
     fn remove(&self, _: &str) -> io::Result<()> {

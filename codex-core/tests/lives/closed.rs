@@ -4,7 +4,7 @@ use std::path::Path;
 
 use codex_core::vfs::fault::Space;
 use codex_core::vfs::{Dir, Vfs};
-use codex_core::{BackupEntry, Backups, Conversion, Form, Moment, Store};
+use codex_core::{BackupEntry, Backups, Conversion, Form, RestorePoint, Store};
 
 use crate::model::{Bak, Kept, World, add};
 use crate::run::{Broken, COPIES, Held, MARK, NAME, Run, broken};
@@ -322,7 +322,7 @@ impl Run<'_> {
         let given = kept.key;
         let vfs = self.vfs();
         let before = self.before();
-        let result = backups(&vfs, given).restore_until(Moment::Seq(seq));
+        let result = backups(&vfs, given).restore_until(RestorePoint::Seq(seq));
         let disturbed = self.disturbed(&before)?;
         self.counts.done("restore until", &result, disturbed);
         self.note(|| format!("    {}", said(&result)));

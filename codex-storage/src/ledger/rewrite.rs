@@ -112,10 +112,10 @@ fn copy_frames(files: &StoreFiles, end: u64, temporary: &str) -> io::Result<Arc<
     if dir.metadata(temporary)?.is_some() {
         dir.remove(temporary)?;
     }
-    if dir.reflink(files.names.main(), temporary, Mode::Private).is_ok() {
+    let from = dir.open(files.names.main(), Open::Read)?;
+    if dir.reflink(&from, temporary, Mode::Private).is_ok() {
         return dir.open(temporary, Open::Write);
     }
-    let from = dir.open(files.names.main(), Open::Read)?;
     let to = dir.open(temporary, Open::CreateNew(Mode::Private))?;
     in_pieces(0..end, |piece, at| {
         from.read_exact_at(piece, at)?;

@@ -184,9 +184,9 @@ impl LogPosition {
 }
 
 impl LogWriter {
-    /// Appends a group of another log, which ends at `end` there, with the same digest and time.
-    /// The group is not durable yet.
-    fn copy(&mut self, payload: &[u8], batches: u32, end: &LogEnd) -> Result<()> {
+    /// Appends a group of another log, or its first `batches` commits, which end at `end` there,
+    /// with the same digest and time. They are not durable yet.
+    pub(crate) fn copy(&mut self, payload: &[u8], batches: u32, end: &LogEnd) -> Result<()> {
         let mut buf = self.control_buffer(payload);
         self.frame(GROUP, LAZY, batches, &mut buf, false)?;
         self.end.seq += u64::from(batches);

@@ -21,7 +21,8 @@ pub(crate) struct GroupRef<'a> {
     pub(crate) count: u32,
     /// The offset of its frame.
     pub(crate) offset: u64,
-    pub(super) payload: &'a [u8],
+    /// Its batches.
+    pub(crate) payload: &'a [u8],
     pub(super) batch_extra: usize,
     pub(super) path: &'a Path,
 }

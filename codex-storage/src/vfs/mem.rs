@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{
     Clock, Dir, File, Kind, LockGuard, LockKind, LockTable, Metadata, Mode, Open, SeededEntropy,
-    SimClock, Vfs, check_name, check_names, handle_is_read_only, not_found, range_end, taken,
+    SimClock, Vfs, check_name, check_names, handle_is_read_only, not_found, range_end, same_system,
+    taken,
 };
 use crate::sync::{Mutex, MutexGuard};
 
@@ -62,7 +63,7 @@ impl MemDir {
     }
 
     fn file(&self, inode: Arc<MemInode>, writable: bool) -> Arc<dyn File> {
-        Arc::new(MemFile { inode, writable, clock: Arc::clone(&self.shared.clock) })
+        Arc::new(MemFile { inode, writable, shared: Arc::clone(&self.shared) })
     }
 }
 
@@ -99,13 +100,17 @@ impl Dir for MemDir {
         Ok(())
     }
 
-    fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
-        check_names(from, to)?;
+    fn reflink(&self, from: &Arc<dyn File>, to: &str, mode: Mode) -> io::Result<()> {
+        check_name(to)?;
+        let from: &MemFile = same_system(from)?;
+        if !Arc::ptr_eq(&from.shared, &self.shared) {
+            return Err(ErrorKind::Unsupported.into());
+        }
         let mut names = self.names();
-        let bytes = names.get(from).ok_or_else(|| not_found(from))?.bytes.lock().clone();
         if names.contains_key(to) {
             return Err(taken(to));
         }
+        let bytes = from.inode.bytes.lock().clone();
         names.insert(to.to_owned(), self.new_inode(mode, bytes));
         Ok(())
     }
@@ -201,7 +206,7 @@ impl MemInode {
 struct MemFile {
     inode: Arc<MemInode>,
     writable: bool,
-    clock: Arc<dyn Clock>,
+    shared: Arc<Shared>,
 }
 
 impl MemFile {
@@ -214,7 +219,7 @@ impl MemFile {
         if end > LEN_MAX {
             return Err(ErrorKind::FileTooLarge.into());
         }
-        self.inode.modified_us.store(self.clock.now_us(), Ordering::Relaxed);
+        self.inode.modified_us.store(self.shared.clock.now_us(), Ordering::Relaxed);
         let end = usize::try_from(end).map_err(|_| ErrorKind::FileTooLarge)?;
         Ok((self.inode.bytes.lock(), end))
     }

@@ -21,6 +21,7 @@ mod observed;
 mod os;
 mod paced;
 
+use std::any::Any;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -52,9 +53,10 @@ pub trait Dir: fmt::Debug + Send + Sync {
     /// Renames the file `from` to `to`, atomically for observers. A file with the name `to` is
     /// replaced. Durable only after [`Dir::sync`].
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-    /// Makes `to` a copy of `from` that shares its blocks. `to` must not exist. Returns
-    /// `Unsupported`, and creates nothing, if the file system cannot do this.
-    fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()>;
+    /// Creates the file `to`, whose name must be free, as a copy of the open file `from` that
+    /// shares its blocks. Returns `Unsupported`, and creates nothing, if the file system cannot
+    /// share blocks, or if `from` is not a file of this file system.
+    fn reflink(&self, from: &Arc<dyn File>, to: &str, mode: Mode) -> io::Result<()>;
     /// Removes the name `name`.
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Returns the names in this directory, in no order. Names that are not UTF-8 are left out.
@@ -85,7 +87,7 @@ pub trait Dir: fmt::Debug + Send + Sync {
 }
 
 /// The bytes of one open file. Every call has an explicit offset.
-pub trait File: fmt::Debug + Send + Sync {
+pub trait File: Any + fmt::Debug + Send + Sync {
     /// Returns the length in bytes.
     fn len(&self) -> io::Result<u64>;
     /// Returns whether the file has no bytes.
@@ -274,6 +276,12 @@ fn check_names(from: &str, to: &str) -> io::Result<()> {
 fn range_end(offset: u64, len: usize) -> io::Result<u64> {
     let len = u64::try_from(len).map_err(|_| ErrorKind::FileTooLarge)?;
     offset.checked_add(len).ok_or_else(|| ErrorKind::FileTooLarge.into())
+}
+
+/// Returns the file as the type that this directory opens, or `Unsupported` for any other.
+fn same_system<F: File>(file: &Arc<dyn File>) -> io::Result<&F> {
+    let file: &dyn Any = &**file;
+    file.downcast_ref().ok_or_else(|| ErrorKind::Unsupported.into())
 }
 
 /// Returns the error of a missing file.

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::call::open_kind;
-use super::{Call, CallKind, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs};
+use super::{
+    Call, CallKind, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs, same_system,
+};
 use crate::sync::{Mutex, MutexGuard};
 
 /// A wrapper around a directory that calls an observer before each call, in the thread of the call.
@@ -84,9 +86,11 @@ impl Dir for Observed {
         Ok(())
     }
 
-    fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
-        self.see_pair(CallKind::Reflink, from, to);
-        self.dir.reflink(from, to, mode)
+    fn reflink(&self, from: &Arc<dyn File>, to: &str, mode: Mode) -> io::Result<()> {
+        let from: &ObservedFile = same_system(from)?;
+        let name = Arc::clone(&from.label.lock());
+        self.see_pair(CallKind::Reflink, &name, to);
+        self.dir.reflink(&from.file, to, mode)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

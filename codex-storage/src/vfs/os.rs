@@ -15,7 +15,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::{
     Dir, File, Kind, LockGuard, LockKind, Metadata, Mode, Open, OsClock, OsEntropy, Vfs,
-    check_name, check_names, range_end,
+    check_name, check_names, range_end, same_system,
 };
 
 impl Vfs {
@@ -162,11 +162,11 @@ impl Dir for OsDir {
         })
     }
 
-    fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
-        check_names(from, to)?;
-        let source = self.open_existing(from, OFlags::RDONLY)?;
+    fn reflink(&self, from: &Arc<dyn File>, to: &str, mode: Mode) -> io::Result<()> {
+        check_name(to)?;
+        let from: &OsFile = same_system(from)?;
         let copy = self.create(to, mode)?;
-        share_blocks(&copy, &source).inspect_err(|_| self.forget(to))
+        share_blocks(&copy, &from.file).inspect_err(|_| self.forget(to))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -18,6 +18,7 @@ use crate::header::Header;
 use crate::history::History;
 use crate::lock::StoreLock;
 use crate::log::{LogCounts, LogPlace, LogWriter, SharedLogCopy, layout};
+use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, Retired, State, Storage, StorageStats, SyncPoint, Written,
@@ -273,6 +274,11 @@ impl Storage for Wal {
             self.write_state.close();
         }
         done
+    }
+
+    fn main_file(&mut self) -> Result<MainFile> {
+        self.write_state.check()?;
+        MainFile::open(&self.files.vfs, self.files.names.main())
     }
 
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {

@@ -392,7 +392,7 @@ fn companions_of_a_store_are_no_stores(bed: &Bed) {
 
 fn temporary_files_are_removed_by_a_writer_only(bed: &Bed) {
     Store::open(bed.config()).unwrap().close().unwrap();
-    let mine = ["image", "ledger", "segment", "rekey", "convert", "moment"];
+    let mine = ["image", "ledger", "segment", "rekey", "convert", "earlier"];
     let mine = mine.map(|what| format!("app.db.tmp.{what}"));
     let others = ["app.db.tmp.notes", "app.db.bak.tmp", "app.dbtmp", "other.db.tmp.image"];
     let others = others.map(str::to_owned);

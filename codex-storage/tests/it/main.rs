@@ -31,6 +31,7 @@ mod image;
 mod io_error;
 mod ledger;
 mod limits;
+mod main_file;
 mod open;
 mod power;
 #[cfg(feature = "fault")]

@@ -6,7 +6,7 @@ use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::fault::{
     Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Space, Survivors,
 };
-use codex_storage::vfs::{CallKind, Mode};
+use codex_storage::vfs::{CallKind, Dir, Mode, Open};
 use codex_storage::{Access, Error};
 
 use crate::common::store::Store;
@@ -152,7 +152,7 @@ fn an_image_never_changes_in_place_so_a_copy_of_it_is_a_store() {
     let bed = Bed::mem(Form::Snapshot, false);
     let mut store = Store::open(bed.config()).unwrap();
     store.set("a", "1").unwrap();
-    bed.vfs.dir.reflink(NAME, "copy.db", Mode::Frozen).unwrap();
+    reflink(&*bed.vfs.dir, NAME, "copy.db");
     store.set("a", "2").unwrap();
     let mut config = bed.config();
     config.name = "copy.db".to_owned();
@@ -168,7 +168,7 @@ fn a_backup_is_read_in_place_without_a_lock_and_refused_for_writing() {
         let mut store = Store::open(bed.config()).unwrap();
         store.set("a", "1").unwrap();
         store.checkpoint().unwrap();
-        bed.vfs.dir.reflink(NAME, "app.db.bak.1", Mode::Frozen).unwrap();
+        reflink(&*bed.vfs.dir, NAME, "app.db.bak.1");
         let mut config = bed.config();
         config.name = "app.db.bak.1".to_owned();
         let refused = Store::open(config.clone());
@@ -182,4 +182,10 @@ fn a_backup_is_read_in_place_without_a_lock_and_refused_for_writing() {
         let names = bed.vfs.dir.list().unwrap();
         assert!(!names.contains(&"app.db.bak.1.lock".to_owned()), "{names:?}");
     }
+}
+
+/// Copies the file `from` to the name `to`.
+fn reflink(dir: &dyn Dir, from: &str, to: &str) {
+    let from = dir.open(from, Open::Read).unwrap();
+    dir.reflink(&from, to, Mode::Frozen).unwrap();
 }

@@ -235,10 +235,10 @@ fn with_delayed_allocation_the_disk_is_full_only_at_the_sync() {
 #[test]
 fn a_file_system_without_reflinks_says_so_and_makes_none() {
     let disk = FaultDir::new();
-    durable(&disk, "a", b"abc");
+    let file = durable(&disk, "a", b"abc");
     let reflinks = Calls::of(CallKind::Reflink);
     disk.fail_on(reflinks, 1, Fault::Unsupported, Lasting::Sticky, Side::Before);
-    let refused = disk.reflink("a", "b", Mode::Frozen);
+    let refused = disk.reflink(&file, "b", Mode::Frozen);
     assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
     assert_eq!(disk.list().unwrap(), ["a"]);
 }
@@ -440,7 +440,7 @@ fn an_observer_sees_each_call_before_it_happens_with_the_present_name() {
     file.set_len(2).unwrap();
     file.allocate(0, 10).unwrap();
     observed.metadata("a").unwrap().unwrap();
-    observed.reflink("a", "b", Mode::Frozen).unwrap();
+    observed.reflink(&file, "b", Mode::Frozen).unwrap();
     observed.remove("b").unwrap();
     observed.list().unwrap();
     observed.available_bytes().unwrap();

@@ -1,11 +1,9 @@
 //! Images, segments and anchors that do not belong together. Each is refused with its own error.
 
-use std::path::Path;
-
 use codex_storage::batch::Op;
 use codex_storage::storage::{Anchor, AnchorFound, Form};
-use codex_storage::vfs::{Open, Vfs};
-use codex_storage::{Access, Config, Conversion, Create, Error, Result};
+use codex_storage::vfs::Vfs;
+use codex_storage::{Access, Config, Conversion, Create, Error, MainFile, Result};
 
 use crate::common::store::Store;
 use crate::common::{Bed, NAME, bytes, files, keys, put};
@@ -306,14 +304,9 @@ fn an_anchor_survives_changes_of_keys_conversions_and_copies() {
             assert!(anchored(&bed, done.anchor, false).is_ok());
             compared(&bed, "after a conversion");
         }
-        let image = bed.vfs.dir.open(NAME, Open::Read).unwrap();
-        let mut copied = Vec::new();
-        codex_storage::write_whole(&image, Path::new(NAME), &mut |bytes, at| {
-            assert_eq!(at, copied.len() as u64);
-            copied.extend_from_slice(bytes);
-            Ok(())
-        })
-        .unwrap();
+        let (image, _) = MainFile::open(&bed.vfs, NAME).unwrap().to_copy().unwrap();
+        let mut copied = vec![0; usize::try_from(image.len().unwrap()).unwrap()];
+        image.read_exact_at(&mut copied, 0).unwrap();
         put(&bed.vfs, NAME, &copied);
         compared(&bed, "after a copy");
         // A ledger that is made from it begins after the positions that the image lists.

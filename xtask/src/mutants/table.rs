@@ -238,9 +238,9 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         &["a change of key alone"],
     ),
     tested(
-        "ledger_by_name",
-        ["codex-core", "", "a_rekey_replaces"],
-        &["the file that was replaced"],
+        "copy_grows",
+        ["codex-storage", "it", "a_copy_of_the_file_handed_out"],
+        &["ledger Commit"],
     ),
     tested(
         "restore_leaves_the_log",

@@ -1,7 +1,7 @@
 //! The traits of the vfs for a simulated disk. Each call passes through the plan of faults.
 
 use std::fmt;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::{CallKind, FaultDir};
 use crate::vfs::call::open_kind;
 use crate::vfs::{
     Clock, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, check_name, check_names,
-    handle_is_read_only, range_end,
+    handle_is_read_only, range_end, same_system,
 };
 
 impl Dir for FaultDir {
@@ -37,9 +37,14 @@ impl Dir for FaultDir {
         self.on_pair(CallKind::Rename, from, to, |disk| disk.rename(from, to))
     }
 
-    fn reflink(&self, from: &str, to: &str, mode: Mode) -> io::Result<()> {
-        let now_us = self.machine.clock.now_us();
-        self.on_pair(CallKind::Reflink, from, to, |disk| disk.reflink(from, to, mode, now_us))
+    fn reflink(&self, from: &Arc<dyn File>, to: &str, mode: Mode) -> io::Result<()> {
+        let from: &FaultFile = same_system(from)?;
+        if !Arc::ptr_eq(&from.machine, &self.machine) {
+            return Err(ErrorKind::Unsupported.into());
+        }
+        let (name, now_us) = (from.label(), self.machine.clock.now_us());
+        let effect = |disk: &mut Disk| disk.reflink(from.ino, to, mode, now_us);
+        self.on_pair(CallKind::Reflink, &name, to, effect)
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

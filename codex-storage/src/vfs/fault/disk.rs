@@ -155,12 +155,12 @@ impl Disk {
 
     pub(super) fn reflink(
         &mut self,
-        from: &str,
+        from: Ino,
         to: &str,
         mode: Mode,
         now_us: i64,
     ) -> io::Result<()> {
-        let source = self.inode(self.ino(from)?)?.cached.clone();
+        let source = self.inode(from)?.cached.clone();
         let len = usize::try_from(source.len()).map_err(|_| ErrorKind::FileTooLarge)?;
         let copy = self.create(to, mode, now_us)?;
         let mut bytes = vec![0; len];

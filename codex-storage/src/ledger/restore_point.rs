@@ -1,0 +1,148 @@
+//! A ledger as it was at an earlier point: its groups up to there, copied to a file of its own.
+
+use super::{log_place, open_main};
+use crate::batch::Seq;
+use crate::config::OnDamage;
+use crate::digest::Stamp;
+use crate::error::{Error, Result};
+use crate::files::StoreFiles;
+use crate::header::{Header, following, fresh_id};
+use crate::log::{LogEnd, LogReader, LogWriter, NewLog, not_as_written, of_the_copy};
+use crate::main_file::MainFile;
+use crate::names::{Names, Temporary};
+use crate::open::refuse_pending;
+use crate::seal::Keys;
+use crate::storage::{Durability, Form};
+use crate::vfs::Vfs;
+
+/// A point in the history of a ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RestorePoint {
+    /// After the commit with this number.
+    Seq(Seq),
+    /// After the last commit at or before this time, in microseconds since 1970 (UTC).
+    TimeUs(i64),
+}
+
+/// A ledger up to an earlier point, in a temporary file that is removed when this value is dropped.
+#[derive(Debug)]
+pub struct EarlierLedger {
+    vfs: Vfs,
+    temporary: String,
+    main: MainFile,
+}
+
+impl EarlierLedger {
+    /// Returns the file, which ends at the point.
+    pub fn main_file(&self) -> &MainFile {
+        &self.main
+    }
+
+    /// Returns the temporary name of the file.
+    pub fn name(&self) -> &str {
+        &self.temporary
+    }
+}
+
+impl Drop for EarlierLedger {
+    fn drop(&mut self) {
+        // If this fails, the next open for writing removes the temporary file.
+        let _ = self.vfs.dir.remove(&self.temporary);
+    }
+}
+
+/// Writes the ledger `name` as it was at `point` to a temporary file, with the same commits, times
+/// and digests. The caller holds the lock of the store.
+///
+/// # Errors
+/// As [`read_commits`](crate::read_commits); `NotInHistory` if the ledger does not have the state
+/// at `point`; `NoSpace`, `Io`.
+pub fn ledger_at(
+    vfs: &Vfs,
+    name: &str,
+    keys: Option<&dyn Keys>,
+    point: RestorePoint,
+) -> Result<EarlierLedger> {
+    let path = vfs.dir.path(name);
+    let names = Names::staged(name);
+    refuse_pending(vfs, &names, &path)?;
+    let (file, found) = open_main(vfs, name)?;
+    if found.header.form != Form::Ledger {
+        let (found, wanted) = (found.header.form, Form::Ledger);
+        return Err(Error::WrongForm { path, found, wanted });
+    }
+    let (header, seal) = found.unlock(keys, &path)?;
+    let files = StoreFiles { vfs: vfs.clone(), names, seal, lock: None };
+    let reader = LogReader::new(file, &path, &header, files.seal.clone(), 0, OnDamage::Refuse)?;
+    let temporary = files.names.temporary(Temporary::Earlier);
+    let end = write_upto(&files, &header, reader, point, &temporary);
+    let main = end.and_then(|end| {
+        let main = MainFile::open(vfs, &temporary)?;
+        Ok(main.upto(end.seq, end.offset))
+    });
+    let main = main.inspect_err(|_| drop(vfs.dir.remove(&temporary)))?;
+    Ok(EarlierLedger { vfs: vfs.clone(), temporary, main })
+}
+
+/// Copies the commits up to `point` to the file `temporary` and reads them back. Returns the end of
+/// the copy.
+fn write_upto(
+    files: &StoreFiles,
+    header: &Header,
+    mut from: LogReader,
+    point: RestorePoint,
+    temporary: &str,
+) -> Result<LogEnd> {
+    let path = files.path();
+    // Order: a fresh file id, so that no frame of the copy is sealed like one of the ledger.
+    let header = Header {
+        file_id: fresh_id(&files.vfs, &path)?,
+        slot_counter: following(header.slot_counter, &path)?,
+        ..header.clone()
+    };
+    let log = log_place(files, Durability::Os);
+    let (mut to, file) = NewLog::write(log, header.clone(), temporary.to_owned())?.unnamed();
+    while copy_group(&mut from, &mut to, point)? {}
+    let end = *to.end();
+    let past_the_end = matches!(point, RestorePoint::Seq(seq) if seq > end.seq);
+    if past_the_end || end.seq < header.oldest_seq {
+        while from.next()?.is_some() {}
+        let states = header.oldest_seq..=from.end().seq;
+        return Err(Error::NotInHistory { path, states });
+    }
+    to.sync().map_err(of_the_copy)?;
+    let header = to.finish_copy(&header)?;
+    let seal = files.seal.clone();
+    let mut check = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
+    while check.next()?.is_some() {}
+    if *check.end() == end { Ok(end) } else { Err(not_as_written(&path, check.end().offset)) }
+}
+
+/// Copies the commits of the next group that lie at or before `point`. Returns whether a later
+/// group may have more of them.
+fn copy_group(from: &mut LogReader, to: &mut LogWriter, point: RestorePoint) -> Result<bool> {
+    let mut end = *to.end();
+    let Some(group) = from.next()? else { return Ok(false) };
+    // A commit that lies after the point ends the copy, if need be inside a group: each commit of a
+    // ledger has its own time and digest.
+    let (mut count, mut len) = (0_u32, 0_usize);
+    group.for_each_commit(&mut |commit| {
+        let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);
+        let is_in = match point {
+            RestorePoint::Seq(seq) => commit.seq <= seq,
+            RestorePoint::TimeUs(limit_us) => time_us <= limit_us,
+        };
+        if is_in {
+            count = count.saturating_add(1);
+            len = len.saturating_add(commit.batch.encoded_len());
+            end = LogEnd { seq: commit.seq, digest, time_us, ..end };
+        }
+        Ok(())
+    })?;
+    let is_whole = count == group.count;
+    if count > 0 {
+        let payload = group.payload.get(..len).unwrap_or_default();
+        to.copy(payload, count, &end).map_err(of_the_copy)?;
+    }
+    Ok(is_whole)
+}

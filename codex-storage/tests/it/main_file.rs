@@ -1,0 +1,97 @@
+//! The main file that an open storage hands out, and the copy that is made of it later.
+
+use codex_storage::storage::Form;
+use codex_storage::vfs::{File, Open, Vfs};
+use codex_storage::{Access, MainFile};
+
+use crate::common::store::Store;
+use crate::common::{Bed, NAME, keys, put};
+
+/// The storage is changed in this way after it has handed out its main file.
+#[derive(Debug, Clone, Copy)]
+enum Then {
+    Commit,
+    Checkpoint,
+    ChangeKey,
+    Rekey,
+    Close,
+}
+
+#[test]
+fn a_copy_of_the_file_handed_out_is_of_that_state_whatever_is_done_to_the_store() {
+    let mut count = 0;
+    for form in [Form::Wal, Form::Snapshot, Form::Ledger] {
+        for then in [Then::Commit, Then::Checkpoint, Then::ChangeKey, Then::Rekey, Then::Close] {
+            let bed = Bed::mem(form, true);
+            let mut store = Store::open(bed.config()).unwrap();
+            for n in 0..3 {
+                store.set(&n.to_string(), "before").unwrap();
+            }
+            store.checkpoint().unwrap();
+            let main = store.storage.main_file().unwrap();
+            let (map, anchor) = (store.map.clone(), store.storage.anchor());
+            store.set("3", "after").unwrap();
+            change(store, then);
+            // After the changes, as a copy reads while the store goes on.
+            let (file, _) = main.to_copy().unwrap();
+            let copy = Bed { vfs: copied(&*file), ..bed.clone() };
+            let facts = MainFile::open(&copy.vfs, NAME).unwrap().verify(None, &mut |_| true);
+            assert_eq!(facts.unwrap().seq, 3, "{form} {then:?}");
+            let mut store =
+                Store::open(codex_storage::Config { access: Access::ReadOnly, ..copy.config() })
+                    .unwrap();
+            assert_eq!(store.map, map, "{form} {then:?}");
+            assert_eq!(store.storage.anchor(), anchor, "{form} {then:?}");
+            count += 1;
+        }
+    }
+    assert_eq!(count, 15);
+}
+
+/// Changes the store so that another file takes the name of its main file, or that file grows.
+fn change(mut store: Store, then: Then) {
+    match then {
+        Then::Commit => {}
+        Then::Checkpoint => _ = store.checkpoint().unwrap(),
+        Then::ChangeKey => store.storage.change_key(&*keys("another")).unwrap(),
+        Then::Rekey => {
+            let begun = store.storage.rekey(&*keys("another"), &store.map).unwrap();
+            if let Some(rekey) = begun {
+                let written = rekey.write(&store.map, &|_| true);
+                store.storage.finish_checkpoint(written).unwrap();
+            }
+        }
+        Then::Close => store.close().unwrap(),
+    }
+}
+
+/// Returns a directory with a copy of `file` as the main file of a store.
+fn copied(file: &dyn File) -> Vfs {
+    let mut bytes = Vec::new();
+    // Pieces that begin and end inside both headers of an image.
+    let (len, mut at) = (file.len().unwrap(), 0);
+    while at < len {
+        let mut piece = vec![0; usize::try_from(len - at).unwrap().min(200)];
+        file.read_exact_at(&mut piece, at).unwrap();
+        at += piece.len() as u64;
+        bytes.extend(piece);
+    }
+    let vfs = Vfs::mem(7);
+    put(&vfs, NAME, &bytes);
+    vfs
+}
+
+#[test]
+fn only_a_file_with_headers_of_its_own_can_share_its_blocks() {
+    for (form, shares) in [(Form::Wal, false), (Form::Snapshot, true), (Form::Ledger, false)] {
+        let bed = Bed::mem(form, false);
+        let mut store = Store::open(bed.config()).unwrap();
+        store.set("a", "1").unwrap();
+        store.checkpoint().unwrap();
+        store.set("a", "2").unwrap();
+        let (file, _) = store.storage.main_file().unwrap().to_copy().unwrap();
+        let shared = bed.vfs.dir.reflink(&file, "copy.db", codex_storage::vfs::Mode::Frozen);
+        assert_eq!(shared.is_ok(), shares, "{form}");
+        assert_eq!(bed.vfs.dir.open("copy.db", Open::Read).is_ok(), shares, "{form}");
+    }
+}
