@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use codex_backup::Restored;
+use codex_storage::batch::Seq;
 use codex_storage::seal::SealError;
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::OsClock;
-use codex_storage::{Access, Config, Create, Error as StorageError, repair_header, verify};
+use codex_storage::{
+    Access, Config, Create, Error as StorageError, repair_header, verify, verify_open,
+};
 
 use crate::backup::{BackupOptions, BackupScheduler, Backups};
 use crate::engine::{Engine, EngineOptions};
@@ -154,7 +157,8 @@ fn fall_back(config: &Config, error: Error, look: Look) -> Result<Option<Restore
     // process may have repaired the store since, and have committed to it.
     let is_lost = || {
         let (vfs, keys) = (&config.vfs, config.keys.as_deref());
-        let is_whole = look == Look::Again && verify(vfs, &config.name, keys).is_ok();
+        let is_whole =
+            look == Look::Again && verify_open(vfs, &config.name, keys, Seq::MAX, &|| true).is_ok();
         is_mended.set(is_whole);
         !is_whole
     };

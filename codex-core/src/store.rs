@@ -181,13 +181,17 @@ impl Store {
             let what = "a store in memory has no files to verify";
             return Err(StorageError::Contradiction(what).into());
         };
-        // A rekey during the check replaces the root key; then the files are read again.
-        let verified = self.inner.engine.under_seal(|seal| {
+        let (engine, vfs, name) = (&self.inner.engine, &files.vfs, &files.name);
+        if self.inner.check_writable().is_err() || engine.is_closed() {
+            let root = engine.seal().map(Unlocked::new);
+            let keys = root.as_ref().map(|root| root as &dyn Keys);
+            return Ok(codex_storage::verify(vfs, name, keys)?);
+        }
+        Ok(engine.with_files_held(|seal, seq, go_on| {
             let root = seal.map(Unlocked::new);
             let keys = root.as_ref().map(|root| root as &dyn Keys);
-            codex_storage::verify(&files.vfs, &files.name, keys)
-        });
-        Ok(verified?)
+            codex_storage::verify_open(vfs, name, keys, seq, go_on)
+        })?)
     }
 
     /// Returns the findings of the recovery at the opening, with the part that it cut off the end

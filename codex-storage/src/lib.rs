@@ -56,7 +56,7 @@ pub use main_file::{FileFacts, MainFile, check_name, segments};
 pub use null::null;
 pub use open::{open, open_staged};
 pub use repair::repair_header;
-pub use verify::{Verified, verify};
+pub use verify::{Verified, verify, verify_open};
 
 // The tests in this crate use the test doubles of those outside, which use the name of the crate.
 #[cfg(test)]

@@ -1,22 +1,21 @@
-//! Re-reads every byte of a store or of a backup, beside running use, and changes nothing.
+//! Reads every byte of a store or of a backup again and changes nothing.
 
-use std::io::ErrorKind;
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use crate::batch::Seq;
-use crate::config::OnDamage;
+use crate::config::{Access, OnDamage};
 use crate::error::{Error, Result};
 use crate::files::StoreFiles;
-use crate::header::Header;
 use crate::history::Position;
 use crate::image::ImageReader;
+use crate::lock::StoreLock;
 use crate::log::{LogReader, LogState};
 use crate::names::Names;
 use crate::open::read_main;
-use crate::seal::{Keys, Seal};
+use crate::seal::Keys;
 use crate::storage::{Anchor, Form};
-use crate::vfs::{File, Vfs};
+use crate::vfs::Vfs;
 use crate::wal;
 
 /// The facts that [`verify`] has read without finding fault.
@@ -55,55 +54,56 @@ impl Verified {
     }
 }
 
-/// Reads the store or backup `name` from its first byte to its last and checks every checksum,
-/// count and link, with the key of an encrypted one also every tag. A backup is read by itself,
-/// a store with its logs.
-///
-/// Takes no lock. A store that is being written is read up to a commit that was made before the
-/// end of this call; where a checkpoint or a commit gets in the way of reading, it reads again.
+/// Reads every byte of the store or backup `name` and checks every checksum, count and link; with
+/// the key of an encrypted one also every tag. A backup is read by itself, a store with its logs.
+/// The store must not be open for writing: it is read under the lock of a reader.
 ///
 /// # Errors
-/// As opening read-only: damage by its own variant, `WrongKey`, `NotFound`. `KeyRequired` never:
-/// without their key the checksums alone speak for encrypted files.
+/// As opening read-only: `Locked` if a writer has the store open; damage by its own variant,
+/// `WrongKey`, `NotFound`. Without the key of an encrypted store only checksums are checked, so
+/// `KeyRequired` is never returned.
 pub fn verify(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified> {
-    let (mut last, mut repeated) = (String::new(), 0);
-    for _ in 1..ATTEMPTS_MAX {
-        let error = match verify_once(vfs, name, keys) {
-            Err(e) if may_pass(&e) => e,
-            done => return done,
-        };
-        // Damage stays where it is; the work of a writer is elsewhere the next time.
-        let text = error.to_string();
-        repeated = if text == last { repeated + 1 } else { 0 };
-        if repeated == REPEATED_MAX {
-            return Err(error);
-        }
-        last = text;
-        vfs.clock.sleep(PAUSE * 4_u32.pow(repeated));
-    }
-    verify_once(vfs, name, keys)
-}
-
-/// Whether a writer that is at work may have caused the error.
-fn may_pass(error: &Error) -> bool {
-    match error {
-        // A segment was removed, or its unused space was cut off.
-        Error::Io { source, .. } => {
-            matches!(source.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof)
-        }
-        Error::LogMissing { .. }
-        | Error::ForeignLog { .. }
-        | Error::Gap { .. }
-        | Error::TailSuspect { .. }
-        | Error::Damaged { .. }
-        | Error::Tampered { .. } => true,
-        _ => false,
-    }
-}
-
-fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified> {
     let path = vfs.dir.path(name);
     let names = Names::new(name, &path)?;
+    // Order: before the lock, which would create a file beside something that is no store.
+    let found = read_main(vfs, &names, &path)?;
+    if found.is_none() {
+        return Err(Error::NotFound { path });
+    }
+    let _lock = if names.is_backup() {
+        None
+    } else {
+        Some(StoreLock::take(vfs, &names, Access::ReadOnly, Duration::ZERO)?)
+    };
+    verify_upto(vfs, names, keys, Seq::MAX, &|| true)
+}
+
+/// As [`verify`], of a store whose lock the caller holds. If it is open for writing, `upto` is a
+/// commit that was made before, up to which the logs are read beside later commits; meanwhile the
+/// caller lets no checkpoint, no change of the key and no close run. Otherwise `upto` is
+/// [`Seq::MAX`]. `go_on` is asked after each block and group.
+///
+/// # Errors
+/// As [`verify`], except for `Locked`; `Abandoned` if `go_on` returned `false`.
+pub fn verify_open(
+    vfs: &Vfs,
+    name: &str,
+    keys: Option<&dyn Keys>,
+    upto: Seq,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Verified> {
+    let names = Names::new(name, &vfs.dir.path(name))?;
+    verify_upto(vfs, names, keys, upto, go_on)
+}
+
+fn verify_upto(
+    vfs: &Vfs,
+    names: Names,
+    keys: Option<&dyn Keys>,
+    upto: Seq,
+    go_on: &dyn Fn() -> bool,
+) -> Result<Verified> {
+    let path = vfs.dir.path(names.main());
     let Some((file, main)) = read_main(vfs, &names, &path)? else {
         return Err(Error::NotFound { path });
     };
@@ -127,40 +127,41 @@ fn verify_once(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verifie
         authenticated: files.seal.is_some(),
     };
     if header.form == Form::Ledger {
-        verify_ledger(&files, &header, file, &mut found)?;
+        let seal = files.seal.clone();
+        let reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
+        verify_ledger(reader, &path, upto, go_on, &mut found)?;
         return Ok(found);
     }
     let image = ImageReader::new(file, &path, header, bytes, files.seal.clone())?;
     found.bytes = image.len();
-    found.entries = image.check(&mut |_, _| true)?;
-    if image.header().form == Form::Wal && !files.names.is_backup() {
-        wal::verify(&files, image.header(), &mut found)?;
+    found.entries = image.check(&mut |_, _| go_on())?;
+    let is_wal = image.header().form == Form::Wal && !files.names.is_backup();
+    // The first commit after an image that names no log gives it another header. So beside a writer
+    // this image has all commits up to `upto`, and a later log belongs to another file.
+    let names_no_log = image.header().next_generation == 0;
+    if is_wal && !(names_no_log && upto < Seq::MAX) {
+        wal::verify(&files, image.header(), upto, go_on, &mut found)?;
     }
     Ok(found)
 }
 
 fn verify_ledger(
-    files: &StoreFiles,
-    header: &Header,
-    file: Arc<dyn File>,
+    mut reader: LogReader,
+    path: &Path,
+    upto: Seq,
+    go_on: &dyn Fn() -> bool,
     found: &mut Verified,
 ) -> Result<()> {
-    let path = files.path();
-    let seal: Option<Arc<dyn Seal>> = files.seal.clone();
-    let mut reader = LogReader::new(file, &path, header, seal, 0, OnDamage::Refuse)?;
-    while let Some(group) = reader.next()? {
+    while reader.end().seq < upto {
+        let Some(group) = reader.next()? else { break };
         found.commits += u64::from(group.count);
         group.for_each(&mut |_| Ok(()))?;
+        if !go_on() {
+            return Err(Error::Abandoned { path: path.to_owned() });
+        }
     }
     let state = reader.finish();
     found.goes_on(&state);
     found.bytes = state.file_len;
     Ok(())
 }
-
-/// The first wait before reading again; four times as long where the error was the same again.
-const PAUSE: Duration = Duration::from_millis(1);
-/// How often the same error has to come again until it counts as the file's own.
-const REPEATED_MAX: u32 = 3;
-/// How often a store is read at most, however much goes on in it.
-const ATTEMPTS_MAX: u32 = 100;

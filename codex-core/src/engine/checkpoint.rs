@@ -141,26 +141,23 @@ impl Engine {
         disk.storage.as_ref().map_or_else(|| disk.seal.clone(), |storage| storage.seal())
     }
 
-    /// Calls `f` with the root key of the files. If `f` fails and a rekey ended during the call,
-    /// calls it again with the new root key.
+    /// Calls `f` with the root key of the files, the last commit, and a function that returns
+    /// whether to go on. No checkpoint, no change of the key and no close runs meanwhile.
     ///
     /// # Errors
-    /// The errors of `f`.
-    pub(crate) fn under_seal<R, E>(
+    /// As `f`; `Closed`.
+    pub(crate) fn with_files_held<R>(
         &self,
-        mut f: impl FnMut(Option<Arc<dyn Seal>>) -> Result<R, E>,
-    ) -> Result<R, E> {
-        let mut seal = self.seal();
-        loop {
-            let done = f(seal.clone());
-            // Order: read the key again after the call. If it is the same, the error of `f` is not
-            // due to a rekey.
-            let now = self.seal();
-            if done.is_ok() || now.as_ref().map(|it| it.root_id()) == seal.map(|it| it.root_id()) {
-                return done;
-            }
-            seal = now;
-        }
+        f: impl FnOnce(Option<Arc<dyn Seal>>, Seq, &dyn Fn() -> bool) -> Result<R>,
+    ) -> Result<R> {
+        let _rank = rank::take(Rank::Checkpoint);
+        let _one = self.checkpoint.lock();
+        let (seal, seq) = {
+            let disk = self.locks.persist();
+            let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;
+            (storage.seal(), storage.stats().seq)
+        };
+        f(seal, seq, &|| !self.abandon.load(Ordering::Relaxed))
     }
 
     /// Writes an image beside running writers, or, with `keys`, runs a rekey, which also writes

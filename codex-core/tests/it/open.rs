@@ -1,11 +1,14 @@
 //! Tests of every kind of file that can be at the path, each with its own typed error or its
 //! documented success.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+
 use crate::common::{
     FORMS, Files, closed, contents, disk, files, fill, killed, log_name, open, options, read,
     storage,
 };
-use codex_core::vfs::{LockKind, Vfs};
+use codex_core::vfs::{CallKind, LockKind, Observed, Vfs};
 use codex_core::{Durability, Form, OnDamage, OpenOptions, Store};
 use codex_storage::Error as E;
 
@@ -294,6 +297,41 @@ fn temporary_files_of_a_crash_are_removed_and_those_of_others_are_not() {
         assert!(vfs.dir.metadata("a.db.tmp.image").unwrap().is_none());
         assert_eq!(read(&vfs, "b.db.tmp.image"), b"another's");
         assert_eq!(read(&vfs, "a.db2"), b"another's");
+    }
+}
+
+#[test]
+fn verifying_reads_the_files_once_up_to_the_last_commit_before_it() {
+    for form in FORMS {
+        let opened = Arc::new(OnceLock::<Store>::new());
+        let (writer, acting) = (Arc::clone(&opened), Arc::new(AtomicBool::new(false)));
+        let (acts, opens) = (Arc::clone(&acting), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&opens);
+        let vfs = Observed::vfs(&Vfs::mem(crate::common::seed()), move |call| {
+            let is_main = &*call.name == "a.db";
+            counted
+                .fetch_add(usize::from(is_main && call.kind == CallKind::Open), Ordering::SeqCst);
+            // A commit while the files are read. In the Snapshot form it replaces the main file.
+            if is_main && call.kind == CallKind::Read && acts.swap(false, Ordering::SeqCst) {
+                writer.get().unwrap().set("later", &4_u32).unwrap();
+            }
+        });
+        let store = opened.get_or_init(|| open(&vfs, form));
+        fill(store);
+        if form == Form::Wal {
+            store.checkpoint().unwrap();
+        }
+        let anchor = store.anchor().unwrap();
+        opens.store(0, Ordering::SeqCst);
+        acting.store(true, Ordering::SeqCst);
+        let verified = store.verify().unwrap();
+        assert_eq!((verified.seq, verified.anchor), (3, Some(anchor)), "{form}");
+        assert_eq!(opens.load(Ordering::SeqCst), 1, "{form}");
+        assert_eq!(store.stats().storage.seq, 4, "{form}");
+        let locked = codex_storage::verify(&vfs, "a.db", None);
+        assert!(matches!(locked, Err(E::Locked { .. })), "{form}: {locked:?}");
+        store.close().unwrap();
+        assert_eq!(codex_storage::verify(&vfs, "a.db", None).unwrap().seq, 4, "{form}");
     }
 }
 

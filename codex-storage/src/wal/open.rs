@@ -31,7 +31,7 @@ impl Wal {
         // Order: the image, then the segments from the oldest on, as they were committed.
         let (mut history, mut watch) = replay_image(config, &path, image, sink)?;
         segments.begin_at(&files, header)?;
-        let mut replay = Replay { sink, watch: &mut watch, store: &path, commits: 0 };
+        let mut replay = Replay::new(sink, &mut watch, &path);
         let mut states = segments.read(&files, config.on_damage, &mut replay)?;
         // Only the last segment can have a tail to cut, so its findings are those of the store.
         let replayed = replay.commits;

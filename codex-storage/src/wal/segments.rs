@@ -234,7 +234,10 @@ impl Segment {
             None => (self.header.base_seq, on_damage),
         };
         let mut reader = self.reader(files, proven, on_damage)?;
-        while let Some(group) = reader.next()? {
+        // A segment that another one continues has ended, and is read to its end.
+        let upto = if next.is_some() { Seq::MAX } else { replay.upto };
+        while reader.end().seq < upto {
+            let Some(group) = reader.next()? else { break };
             // Order: the group is applied before the anchor is checked. If the check fails, the
             // opening returns an error and its caller discards the state.
             group.for_each(replay.sink)?;
@@ -310,8 +313,21 @@ pub(super) struct Replay<'a> {
     pub(super) watch: &'a mut AnchorWatch,
     /// The path of the store, for messages.
     pub(super) store: &'a Path,
+    /// The commit up to which the last segment is read.
+    pub(super) upto: Seq,
     /// The number of commits that were replayed.
     pub(super) commits: u64,
+}
+
+impl<'a> Replay<'a> {
+    /// Reads the segments to their end.
+    pub(super) fn new(
+        sink: &'a mut OpSink<'a>,
+        watch: &'a mut AnchorWatch,
+        store: &'a Path,
+    ) -> Self {
+        Self { sink, watch, store, upto: Seq::MAX, commits: 0 }
+    }
 }
 
 /// Returns the generations of the segments around the image of generation `image`. The first list
