@@ -9,8 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{
     Clock, Dir, File, Kind, LockGuard, LockKind, LockTable, Metadata, Mode, Open, SeededEntropy,
-    SimClock, Vfs, check_name, check_names, handle_is_read_only, not_found, range_end, same_system,
-    taken,
+    SimClock, Vfs, check_name, check_names, range_end, same_system,
 };
 use crate::sync::{Mutex, MutexGuard};
 
@@ -285,3 +284,18 @@ impl File for MemFile {
 /// The maximum length of a file, in bytes. It makes a wrong offset an error, and not an exhausted
 /// memory.
 const LEN_MAX: u64 = 1 << 36;
+
+/// Returns the error of a missing file.
+pub(super) fn not_found(name: &str) -> io::Error {
+    io::Error::new(ErrorKind::NotFound, format!("there is no file {name}"))
+}
+
+/// Returns the error of a name that exists already.
+pub(super) fn taken(name: &str) -> io::Error {
+    io::Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
+}
+
+/// Returns the error of a write through a handle for reading.
+pub(super) fn handle_is_read_only() -> io::Error {
+    io::Error::new(ErrorKind::PermissionDenied, "the file was opened for reading only")
+}

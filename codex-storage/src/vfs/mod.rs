@@ -284,20 +284,5 @@ fn same_system<F: File>(file: &Arc<dyn File>) -> io::Result<&F> {
     file.downcast_ref().ok_or_else(|| ErrorKind::Unsupported.into())
 }
 
-/// Returns the error of a missing file.
-fn not_found(name: &str) -> io::Error {
-    io::Error::new(ErrorKind::NotFound, format!("there is no file {name}"))
-}
-
-/// Returns the error of a name that exists already.
-fn taken(name: &str) -> io::Error {
-    io::Error::new(ErrorKind::AlreadyExists, format!("the name {name} is taken"))
-}
-
-/// Returns the error of a write through a handle for reading.
-fn handle_is_read_only() -> io::Error {
-    io::Error::new(ErrorKind::PermissionDenied, "the file was opened for reading only")
-}
-
 /// The longest name that ext4, XFS, Btrfs, APFS and NTFS all allow, in bytes.
 const NAME_LEN_MAX: usize = 255;

@@ -9,9 +9,10 @@ use super::disk::{Disk, Ino};
 use super::machine::{Limits, Machine, Request};
 use super::{CallKind, FaultDir};
 use crate::vfs::call::open_kind;
+use crate::vfs::mem::handle_is_read_only;
 use crate::vfs::{
     Clock, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, check_name, check_names,
-    handle_is_read_only, range_end, same_system,
+    range_end, same_system,
 };
 
 impl Dir for FaultDir {

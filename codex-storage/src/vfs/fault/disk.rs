@@ -9,7 +9,8 @@ use super::bytes::LEN_MAX;
 use super::inode::{BLOCK, Inode};
 use super::plan::Fault;
 use crate::vfs::entropy::mix;
-use crate::vfs::{Kind, Metadata, Mode, Open, not_found, taken};
+use crate::vfs::mem::{not_found, taken};
+use crate::vfs::{Kind, Metadata, Mode, Open};
 
 /// The number of a file. No number is used twice.
 pub(super) type Ino = u64;
