@@ -239,7 +239,8 @@ pub(crate) fn kind_in_words(kind: Kind) -> &'static str {
 }
 
 impl<'a> Source<'a> {
-    /// Opens the file `name` in `from`, which is only replaced, never changed in place.
+    /// Opens the file `name` in `from`. The file must be one that is only replaced, never changed
+    /// in place, because its blocks may be shared.
     ///
     /// # Errors
     ///

@@ -210,8 +210,8 @@ impl Backups {
         self.sync()
     }
 
-    /// Returns [`Error::Foreign`] if the file `name` is none of `slots` but was put there since
-    /// the scan: another program's file is neither moved nor replaced.
+    /// Returns [`Error::Foreign`] if the file `name` is not one of `slots`, because another program
+    /// put it there since the scan. Such a file is neither moved nor replaced.
     fn refuse_stranger(&self, name: &str, slots: &[Slot]) -> Result<()> {
         let seen = slots.iter().find(|slot| slot.name == name).map(|slot| slot.found);
         let now = self.dir().metadata(name).named("look at", self.dir(), name)?;
@@ -365,7 +365,7 @@ impl Backups {
             if good >= keep {
                 match self.refuse_stranger(&slot.name, &ours) {
                     Ok(()) => {}
-                    // What was put there since the scan is left alone.
+                    // A file that was put there since the scan is not removed.
                     Err(Error::Foreign { .. }) => continue,
                     Err(error) => return Err(error),
                 }

@@ -168,13 +168,17 @@ impl Store {
     /// every checksum, count and link, and, if the files are encrypted, every tag. Returns the
     /// facts that it has read.
     ///
+    /// Reads and commits continue. Checkpoints, automatic ones too, rekeys and changes of the key
+    /// wait until the call returns. A [`close`](Store::close) ends the call.
+    ///
     /// Commits that are only in memory, at a level below `Sync`, are not checked: call
     /// [`flush`](Store::flush) first.
     ///
     /// # Errors
     /// One variant of [`StorageError`](crate::StorageError) for each kind of damage. The state in
     /// memory is still intact then, so a [`checkpoint`](Store::checkpoint) or a copy made with
-    /// `backup_to` can save the data that is lost on the disk.
+    /// `backup_to` can save the data that is lost on the disk. `Abandoned` if the store was closed
+    /// during the call.
     pub fn verify(&self) -> Result<Verified> {
         self.inner.check_process()?;
         let Some(files) = &self.inner.files else {

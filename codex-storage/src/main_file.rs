@@ -60,8 +60,8 @@ impl MainFile {
     /// Opens the file `name` and reads its header.
     ///
     /// # Errors
-    /// `Io`; `NotADatabase`, `EmptyFile`, `NewerVersion`, `Damaged`, `Unsupported`; `BadPath` for a
-    /// log segment.
+    /// `Io`; `NotADatabase`, `EmptyFile`, `NewerVersion`, `Damaged`, `Unsupported`; `BadPath` if
+    /// the file is a log segment.
     pub fn open(vfs: &Vfs, name: &str) -> Result<Self> {
         let path = vfs.dir.path(name);
         let file = vfs.dir.open(name, Open::Read).map_err(|e| Error::io("open", &path, e))?;
@@ -77,7 +77,7 @@ impl MainFile {
         Ok(Self { file, path: path.to_owned(), found, end: None })
     }
 
-    /// The same ledger up to the commit `seq`, which ends at the offset `end`.
+    /// Returns the same ledger up to the commit `seq`, which ends at the offset `end`.
     pub(crate) fn upto(self, seq: Seq, end: u64) -> Self {
         Self { end: Some((seq, end)), ..self }
     }
@@ -101,12 +101,12 @@ impl MainFile {
         self.found.clone().unlock(Some(keys), &self.path).map(drop)
     }
 
-    /// Returns the facts of the file, which need no key. Of an image the header and the end are
-    /// read; of a ledger every frame header and checksum, which means the whole file. `go_on` is
-    /// called with the bytes read so far, and returns whether to go on.
+    /// Returns the facts of the file, which need no key. If it is an image, the header and the end
+    /// are read; if it is a ledger, the whole file, with every frame header and checksum. `go_on`
+    /// is called with the number of bytes read so far, and returns whether to continue.
     ///
     /// # Errors
-    /// Damage by its own variant; `Abandoned` if `go_on` returned `false`.
+    /// One variant for each kind of damage; `Abandoned` if `go_on` returned `false`.
     pub fn facts(&self, go_on: &mut dyn FnMut(u64) -> bool) -> Result<FileFacts> {
         if self.found.header.kind == FileKind::Log {
             return self.ledger_facts(&self.found.header, None, go_on);
@@ -117,11 +117,12 @@ impl MainFile {
     }
 
     /// Reads every byte and checks it: checksums and counts, and with `keys` every tag and the
-    /// whole contents. `go_on` is called with the bytes read so far, and returns whether to go on.
+    /// whole contents. `go_on` is called with the number of bytes read so far, and returns whether
+    /// to continue.
     ///
     /// # Errors
-    /// Damage by its own variant; `WrongKey`, `NotEncrypted`, `Tampered`; `Abandoned` if `go_on`
-    /// returned `false`.
+    /// One variant for each kind of damage; `WrongKey`, `NotEncrypted`, `Tampered`; `Abandoned` if
+    /// `go_on` returned `false`.
     pub fn verify(
         &self,
         keys: Option<&dyn Keys>,
@@ -164,8 +165,9 @@ impl MainFile {
         Ok((file, Some(facts)))
     }
 
-    /// Returns the first `end` bytes of this ledger, which end with the commit `seq`. The length is
-    /// that of a log in service, unless it is all of a closed one.
+    /// Returns the first `end` bytes of this ledger, which end with the commit `seq`. If the file
+    /// ends there, it was closed, and the copy has the same length. Otherwise zeros follow, up to a
+    /// whole unit of the log.
     fn ledger_view(&self, seq: Seq, end: u64) -> Result<Arc<dyn File>> {
         let file_len = self.file.len().map_err(|e| Error::io("look at", &self.path, e))?;
         let len = if file_len == end { end } else { end.next_multiple_of(UNIT) };
@@ -200,15 +202,15 @@ impl MainFile {
     ) -> Result<FileFacts> {
         let file = Arc::clone(&self.file);
         let mut reader = LogReader::new(file, &self.path, header, seal, 0, OnDamage::Refuse)?;
-        // The chain value after the last group. The mark of a close, which may follow, makes no
-        // other version.
+        // The chain value after the last group. The mark of a close may follow the group, but does
+        // not make another version.
         let mut chain = reader.end().chain;
         let mut told = 0;
         while let Some(group) = reader.next()? {
             group.for_each(&mut |_| Ok(()))?;
             chain = reader.end().chain;
             let offset = reader.end().offset;
-            // Groups are small, so not each is reported.
+            // Groups are small, so progress is reported once per piece and not for each group.
             if offset - told >= PIECE_BYTES {
                 told = offset;
                 thread::yield_now();
@@ -231,19 +233,19 @@ impl MainFile {
     }
 }
 
-/// Whether `name` can name a store in the directory of `vfs`, or a backup of one.
+/// Checks that a store in the directory of `vfs`, or a backup of one, may have the name `name`.
 ///
 /// # Errors
-/// `BadPath`.
+/// `BadPath` if it may not.
 pub fn check_name(vfs: &Vfs, name: &str) -> Result<()> {
     Names::new(name, &vfs.dir.path(name)).map(drop)
 }
 
-/// The names of the log segments beside the store `name`, which a restored image must not be
-/// opened with.
+/// Returns the names of the log segments of the store `name`. They must not stay beside a restored
+/// image, because they belong to another history.
 ///
 /// # Errors
-/// `BadPath`; `Io` when the directory cannot be listed.
+/// `BadPath`; `Io` if the directory cannot be listed.
 pub fn segments(vfs: &Vfs, name: &str) -> Result<Vec<String>> {
     let path = vfs.dir.path(name);
     let names = Names::new(name, &path)?;
@@ -255,7 +257,7 @@ pub fn segments(vfs: &Vfs, name: &str) -> Result<Vec<String>> {
 /// Reads the header of a main file.
 ///
 /// # Errors
-/// As [`Found::read`]; `BadPath` for a log segment.
+/// As [`Found::read`]; `BadPath` if the file is a log segment.
 pub(crate) fn main_header(file: &dyn File, path: &Path) -> Result<Found> {
     let found = Found::read(file, path)?;
     let header = &found.header;

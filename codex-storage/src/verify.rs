@@ -1,4 +1,4 @@
-//! Reads every byte of a store or of a backup again and changes nothing.
+//! Verification: every byte of a store or a backup is read and checked. No file is changed.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,34 +18,34 @@ use crate::storage::{Anchor, Form};
 use crate::vfs::Vfs;
 use crate::wal;
 
-/// The facts that [`verify`] has read without finding fault.
+/// The facts that [`verify`] returns if it finds no fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Verified {
     /// The form of the store.
     pub form: Form,
-    /// The same in all files of the store and in its backups.
+    /// The id of the store, the same in all its files and backups.
     pub store_id: [u8; 16],
     /// The last commit that was read.
     pub seq: Seq,
-    /// That commit as an anchor; `None` for an encrypted store without its key.
+    /// The anchor of that commit, or `None` if the store is encrypted and no key was given.
     pub anchor: Option<Anchor>,
-    /// The entries of the image; 0 for a ledger.
+    /// The number of entries in the image; 0 if the store is a ledger.
     pub entries: u64,
-    /// The commits read from logs.
+    /// The number of commits that were read from logs.
     pub commits: u64,
-    /// How many bytes the files have.
+    /// The total length of the files, in bytes.
     pub bytes: u64,
-    /// When the main file was made, in microseconds since 1970 (UTC).
+    /// The time at which the main file was made, in microseconds since 1970 (UTC).
     pub created_us: i64,
     /// Whether the store is encrypted.
     pub encrypted: bool,
-    /// Whether encrypted contents were opened and authenticated: not so without the key.
+    /// Whether encrypted contents were decrypted and authenticated, which needs the key.
     pub authenticated: bool,
 }
 
 impl Verified {
-    /// Notes the end of a log.
+    /// Moves the last commit and the anchor to the end of a log.
     pub(crate) fn goes_on(&mut self, log: &LogState) {
         let end = &log.end;
         self.seq = end.seq;
@@ -54,18 +54,20 @@ impl Verified {
     }
 }
 
-/// Reads every byte of the store or backup `name` and checks every checksum, count and link; with
-/// the key of an encrypted one also every tag. A backup is read by itself, a store with its logs.
-/// The store must not be open for writing: it is read under the lock of a reader.
+/// Reads every byte of the store or backup `name` and checks every checksum, count and link. If the
+/// files are encrypted and `keys` is given, every tag is checked too. A backup is one file; a store
+/// is read with its logs. The store must not be open for writing, because it is read under the lock
+/// of a reader.
 ///
 /// # Errors
-/// As opening read-only: `Locked` if a writer has the store open; damage by its own variant,
-/// `WrongKey`, `NotFound`. Without the key of an encrypted store only checksums are checked, so
-/// `KeyRequired` is never returned.
+/// The errors of a read-only opening: `Locked` if a writer has the store open; one variant for each
+/// kind of damage; `WrongKey`, `NotFound`. `KeyRequired` is never returned: without the key of an
+/// encrypted store, only checksums are checked.
 pub fn verify(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified> {
     let path = vfs.dir.path(name);
     let names = Names::new(name, &path)?;
-    // Order: before the lock, which would create a file beside something that is no store.
+    // Order: the file is read before the lock is taken. Taking the lock may create the lock file,
+    // which must not appear beside a file that is not a store.
     let found = read_main(vfs, &names, &path)?;
     if found.is_none() {
         return Err(Error::NotFound { path });
@@ -78,10 +80,12 @@ pub fn verify(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Verified
     verify_upto(vfs, names, keys, Seq::MAX, &|| true)
 }
 
-/// As [`verify`], of a store whose lock the caller holds. If it is open for writing, `upto` is a
-/// commit that was made before, up to which the logs are read beside later commits; meanwhile the
-/// caller lets no checkpoint, no change of the key and no close run. Otherwise `upto` is
-/// [`Seq::MAX`]. `go_on` is asked after each block and group.
+/// As [`verify`], for a store whose lock the caller holds.
+///
+/// If the store is open for writing, `upto` is a commit that is already made. The logs are read up
+/// to it, while later commits continue. During the call the caller must not let a checkpoint, a
+/// change of the key or a close run. If the store is not open for writing, `upto` is [`Seq::MAX`].
+/// `go_on` is called after each block and group, and returns whether to continue.
 ///
 /// # Errors
 /// As [`verify`], except for `Locked`; `Abandoned` if `go_on` returned `false`.
@@ -96,6 +100,7 @@ pub fn verify_open(
     verify_upto(vfs, names, keys, upto, go_on)
 }
 
+/// Verifies the store or backup up to the commit `upto`, without a lock.
 fn verify_upto(
     vfs: &Vfs,
     names: Names,
@@ -136,8 +141,9 @@ fn verify_upto(
     found.bytes = image.len();
     found.entries = image.check(&mut |_, _| go_on())?;
     let is_wal = image.header().form == Form::Wal && !files.names.is_backup();
-    // The first commit after an image that names no log gives it another header. So beside a writer
-    // this image has all commits up to `upto`, and a later log belongs to another file.
+    // The first commit after an image that names no log gives the image another header. So if a
+    // writer has the store open, this image has all commits up to `upto`. A log that exists by now
+    // has only later commits, and is not read.
     let names_no_log = image.header().next_generation == 0;
     if is_wal && !(names_no_log && upto < Seq::MAX) {
         wal::verify(&files, image.header(), upto, go_on, &mut found)?;
@@ -145,6 +151,7 @@ fn verify_upto(
     Ok(found)
 }
 
+/// Reads the groups of a ledger up to the commit `upto`, and adds the findings to `found`.
 fn verify_ledger(
     mut reader: LogReader,
     path: &Path,

@@ -1,4 +1,4 @@
-//! A copy of memory to another folder, for a store whose own files can not be copied any more.
+//! A copy of the state in memory to another folder, for a store whose own files cannot be copied.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -13,8 +13,12 @@ use crate::error::Result;
 use crate::store::Store;
 
 impl Store {
-    /// Writes all that is acknowledged from memory to the file `name` in the folder of `to`, as an
-    /// image with the same keys.
+    /// Writes all acknowledged commits from memory to the file `name` in the directory of `to`, as
+    /// an image under the same key. Returns the last of them.
+    ///
+    /// # Errors
+    /// `Exists` if a file has the name; `Stopped` if `watch` returned `Break`; the errors of the
+    /// other directory. The temporary file is removed if possible.
     pub(super) fn write_memory_to(
         &self,
         to: &Vfs,
@@ -45,10 +49,12 @@ impl Store {
             }
             written => written?,
         };
+        // Order: look at the name again after the long write, just before the rename that would
+        // replace a file there.
         let named: Result<()> = refuse_taken().and_then(|()| {
             Ok(to.dir.rename(&written.temporary, name).map_err(io("give its name to"))?)
         });
-        // The first error says more, and the temporary file is worth nothing.
+        // If the removal fails too, the first error is returned, because it names the cause.
         named.inspect_err(|_| drop(to.dir.remove(&written.temporary)))?;
         to.dir.sync().map_err(io("sync the folder of"))?;
         Ok(written.seq)

@@ -1,4 +1,4 @@
-//! The inspector of main files for codex-backup, and the source of a backup.
+//! The inspector with which codex-backup reads main files, and the source of a backup.
 
 use std::io;
 use std::path::Path;
@@ -40,7 +40,8 @@ impl StoreFile {
         Self { opens: seal.map_or(Opens::Nothing, Opens::Root) }
     }
 
-    /// Authenticates the header of `file`, if there is a key.
+    /// Authenticates the header of `file`, if there is a key. A wrong key, a changed header and a
+    /// file that is not encrypted are errors here; [`trust`](Inspect::trust) translates them.
     fn authenticate(&self, file: &Arc<dyn File>) -> Result<Trust, StorageError> {
         match &self.opens {
             Opens::Nothing => return Ok(Trust::Unchecked),
@@ -56,7 +57,7 @@ impl StoreFile {
         Ok(Trust::Authentic)
     }
 
-    /// Refuses a file that does not count.
+    /// Returns an error if the file does not [count](Trust::counts) as a backup, with the reason.
     fn refuse(&self, file: &Arc<dyn File>) -> Result<(), InspectError> {
         let what = match self.trust(file)? {
             Trust::Plain => "it is not encrypted, and the store is",
@@ -84,7 +85,7 @@ impl Inspect for StoreFile {
         match self.authenticate(file) {
             Ok(trust) => Ok(trust),
             Err(StorageError::NotEncrypted { .. }) => Ok(Trust::Plain),
-            // Not tried, or an envelope that this build does not know.
+            // `Seal`: the key could not be tried, or this build does not know the envelope.
             Err(StorageError::WrongKey { .. } | StorageError::Seal { .. }) => Ok(Trust::OtherKey),
             Err(StorageError::Tampered { .. }) => Ok(Trust::Forged),
             Err(error) => Err(inspect_error(error)),
@@ -132,13 +133,14 @@ impl Inspect for StoreFile {
     }
 }
 
-/// Returns a copy of `main` as the source of a backup, under the name `name`, and its facts if they
-/// are known.
+/// Returns the source of a backup of the store `name`, and its facts if they are known. The bytes
+/// are those of a copy of `main` that is a store of its own.
 pub(crate) fn source<'a>(main: &MainFile, name: &'a str) -> Result<(Source<'a>, Option<Facts>)> {
     let (file, found) = main.to_copy()?;
     Ok((Source::File { name, file }, found.map(facts)))
 }
 
+/// Translates the facts of a main file into those of codex-backup.
 pub(crate) fn facts(found: FileFacts) -> Facts {
     let mut facts = Facts::new(found.store_id, found.seq);
     facts.mark = found.mark;
@@ -150,6 +152,7 @@ pub(crate) fn facts(found: FileFacts) -> Facts {
     facts
 }
 
+/// Translates an error. The caller adds the path, so the path in `error` is dropped.
 fn inspect_error(error: StorageError) -> InspectError {
     match error {
         StorageError::Io { source, .. } => {
@@ -180,10 +183,10 @@ fn inspect_error(error: StorageError) -> InspectError {
     }
 }
 
-/// Reads the header of an open file, for a caller whose messages name the path.
+/// Reads the header of an open file. The caller adds the path to the errors.
 fn main_file(file: &Arc<dyn File>) -> Result<MainFile, StorageError> {
     MainFile::new(Arc::clone(file), Path::new(LABEL))
 }
 
-/// The name of a file in errors whose caller adds the path.
+/// The name of a file in an error to which the caller adds the path.
 const LABEL: &str = "the file";

@@ -1,4 +1,4 @@
-//! Where backups join the store: rotation beside running writers, hot copies, and the tools for a
+//! The backups of a store: rotations and hot copies beside running writers, and the tools for a
 //! store that is closed.
 
 mod elsewhere;
@@ -22,17 +22,19 @@ pub use tools::Backups;
 
 use crate::error::Error;
 
-/// How an open store keeps its backups.
+/// The options for the backups of an open store.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct BackupOptions {
+    /// The policy of automatic backups. If `None`, backups are made only on request.
     pub(crate) policy: Option<codex_backup::Policy>,
-    /// Refuse writes while the last backup failed.
+    /// Whether writes are refused after a failed backup, until one succeeds.
     pub(crate) required: bool,
+    /// The function that is called with the outcome of each backup.
     pub(crate) on_event: Option<Callback>,
 }
 
 impl BackupOptions {
-    /// Refuses what contradicts itself, or `form` where that is known.
+    /// Returns `Contradiction` if the options contradict each other, or `form` if that is known.
     pub(crate) fn check(&self, form: Option<Form>) -> Result<(), StorageError> {
         let Some(policy) = self.policy else { return Ok(()) };
         if !(1..=KEEP_MAX).contains(&policy.keep) {
@@ -49,44 +51,46 @@ impl BackupOptions {
     }
 }
 
-/// What became of a backup that was due; see
+/// The outcome of a backup of an open store; see
 /// [`OpenOptions::on_backup`](crate::OpenOptions::on_backup).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum BackupEvent {
-    /// The newest backup is of this commit.
+    /// There is a new backup, or, after an attempt that failed, the newest one was found to be up
+    /// to date.
     Made {
-        /// The commit.
+        /// The last commit in the backup.
         seq: Seq,
     },
-    /// No backup was made; every older one is as good as before. It is tried again.
+    /// No backup was made. The older backups are not affected. An automatic backup is tried again.
     Failed {
-        /// Why.
+        /// The reason.
         error: Error,
     },
 }
 
-/// Figures of the backups of an open store, part of [`Stats`](crate::Stats).
+/// The counters of the backups of an open store, part of [`Stats`](crate::Stats).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupStats {
-    /// Backups made since opening.
+    /// The number of backups that were made since the opening.
     pub made: u64,
-    /// Attempts that failed since opening.
+    /// The number of attempts that failed since the opening.
     pub failed: u64,
-    /// The commit of the newest backup made or found unchanged since opening.
+    /// The last commit in the newest backup, if a backup was made since the opening, or was found
+    /// to have the last commit already.
     pub last_seq: Option<Seq>,
-    /// Why the last attempt failed; `None` when it did not.
+    /// The error of the last attempt, or `None` if it succeeded or none was made.
     pub last_error: Option<String>,
 }
 
 codex_storage::sync::thread_local! {
-    /// Whether this thread is in a user's function that hears of backups.
+    /// Whether this thread runs the callback of a user.
     #[allow(clippy::missing_const_for_thread_local, reason = "loom's macro takes no const")]
     static CALLING: Cell<bool> = Cell::new(false);
 }
 
-/// A user's function that hears of backups.
+/// The function of a user that is called with the outcome of each backup.
 #[derive(Clone)]
 pub(crate) struct Callback(Arc<dyn Fn(&BackupEvent) + Send + Sync>);
 
@@ -95,12 +99,13 @@ impl Callback {
         Self(Arc::new(f))
     }
 
-    /// Calls the function. It does not hear of what it causes itself, nor take down who calls it.
+    /// Calls the function. It is not called for a backup that it makes itself, and a panic in it
+    /// does not reach the caller.
     fn call(&self, event: &BackupEvent) {
         if CALLING.with(|calling| calling.replace(true)) {
             return;
         }
-        // The panic has been printed.
+        // The panic hook has already printed a panic.
         let _ = panic::catch_unwind(AssertUnwindSafe(|| (self.0)(event)));
         CALLING.with(|calling| calling.set(false));
     }
@@ -118,5 +123,5 @@ impl PartialEq for Callback {
     }
 }
 
-/// The most backups that a policy may keep.
+/// The maximum number of backups that a policy may keep.
 const KEEP_MAX: u32 = 9_999;

@@ -1,4 +1,4 @@
-//! The backups of an open store: rotates when the policy asks for it, on a thread of its own.
+//! The automatic backups of an open store, made on a thread of their own when the policy asks.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,49 +24,52 @@ use crate::rank::{self, Rank};
 /// Schedules and makes the backups of one open store.
 pub(crate) struct BackupScheduler {
     shared: Arc<Shared>,
-    /// `None` where the policy asks for nothing by itself.
+    /// `None` if the policy asks for no automatic backups, or after the thread was stopped.
     thread: Mutex<Option<Running>>,
 }
 
+/// The thread of the automatic backups.
 struct Running {
-    /// Nothing is sent here: the thread ends when it is dropped.
+    /// Nothing is sent on this channel. The thread ends when the sender is dropped.
     open: Sender<()>,
     handle: thread::JoinHandle<()>,
 }
 
-/// The state that the thread shares with the handles. The thread owns no handle.
+/// The state that the thread shares with the handles of the store. The thread has no handle.
 pub(super) struct Shared {
     vfs: Vfs,
     name: String,
     form: Form,
-    /// Read without the key; see [`Shared::backups`].
+    /// The backups, read without the key. [`Shared::backups`] adds the key.
     unkeyed: codex_backup::Backups,
     options: BackupOptions,
-    /// Held while a rotation runs: one at a time.
+    /// Held while a rotation runs, so that only one runs at a time.
     rotating: Mutex<()>,
     state: Mutex<BackupStats>,
+    /// The newest backup, if one is known.
     last: Mutex<Option<Last>>,
-    /// From this commit on the thread is to be woken.
+    /// The first commit that wakes the thread.
     due_at: AtomicU64,
-    /// Wakes the thread, where there is one.
+    /// Wakes the thread, if there is one.
     wake: Sender<()>,
-    /// The thread was woken and has not looked yet.
+    /// Whether the thread was woken and has not taken the wake-up yet.
     woken: AtomicBool,
-    /// The checkpoints up to this count are in a backup, or older than one.
+    /// The number of checkpoints whose state is in a backup.
     checkpoints_seen: AtomicU64,
-    /// The last rotation failed and the options refuse writes until one succeeds.
+    /// Whether writes are refused: the last rotation failed, and the options require a backup.
     refusing: AtomicBool,
+    /// Whether the store closes, so that a running rotation gives up.
     stopping: AtomicBool,
 }
 
 impl BackupScheduler {
-    /// Starts keeping the backups of the store `name`, which is open for writing as `engine`.
+    /// Starts the backups of the store `name`, which `engine` has open for writing.
     ///
-    /// An error of the backups that are there already costs no more than one of the next:
-    /// it shows in the statistics and is told to the callback.
+    /// An error in the existing backups does not fail this call. It is counted in the statistics
+    /// and passed to the callback, like the error of a later backup.
     ///
     /// # Errors
-    /// A policy that the form cannot follow; `Io` when the system has no room for a thread.
+    /// `Contradiction` if the policy does not suit the form; `Io` if no thread could be started.
     pub(crate) fn start(
         vfs: &Vfs,
         name: &str,
@@ -99,7 +102,7 @@ impl BackupScheduler {
             refusing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         });
-        // A verified backup that a crash kept from its name gets it. Costs a look at a few names.
+        // A verified backup that a crash left without a number gets it. This looks at a few names.
         if let Err(error) = shared.backups(engine.seal()).adopt() {
             shared.note(&Err(error.into()));
         }
@@ -124,8 +127,7 @@ impl BackupScheduler {
         Ok(scheduler)
     }
 
-    /// Notes that commits up to `seq` were made. Costs a look, but for the one commit that wakes
-    /// the thread.
+    /// Wakes the thread if the commit `seq` makes a backup due. Otherwise this is one atomic load.
     pub(crate) fn committed(&self, seq: Seq) {
         let shared = &self.shared;
         if seq >= shared.due_at.load(Ordering::SeqCst) {
@@ -133,7 +135,8 @@ impl BackupScheduler {
         }
     }
 
-    /// Why a write is refused, where failing backups are to stop writes.
+    /// Returns the error with which a write is refused, if the options require a backup and the
+    /// last one failed.
     pub(crate) fn refusal(&self) -> Option<Error> {
         if !self.shared.refusing.load(Ordering::Relaxed) {
             return None;
@@ -142,39 +145,40 @@ impl BackupScheduler {
         Some(Error::BackupRequired { path: self.shared.vfs.dir.path(&self.shared.name), why })
     }
 
-    /// Rotates now.
+    /// Makes a backup now, unless the newest one has the current state.
     pub(crate) fn rotate(&self, engine: &Engine) -> Result<Rotated> {
         let done = self.shared.rotate(engine);
-        // The thread waits for a commit or a time that an older backup made due.
+        // The thread waits for a commit or a time that it computed from an older backup.
         self.shared.wake();
         done
     }
 
+    /// Returns the counters since the opening.
     pub(crate) fn stats(&self) -> BackupStats {
         self.shared.state.lock().clone()
     }
 
-    /// Has a copy in progress given up: the store is about to close.
+    /// Begins the stop: a running backup is given up, because the store is about to close.
     pub(crate) fn begin_stop(&self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
     }
 
-    /// Ends the thread and waits for it, unless it is the one that calls: then the callback
-    /// closes the store, or drops its last handle, and the thread ends when that returns.
+    /// Stops the thread and waits for its end. A call on the thread itself, from the callback of
+    /// the user, does not wait: the thread ends after the callback returns.
     pub(crate) fn stop(&self) {
         self.begin_stop();
         let Some(Running { open, handle }) = self.thread.lock().take() else { return };
         drop(open);
         if handle.thread().id() != thread::current().id() {
-            // The panic of the thread has been printed; no caller waits for it.
+            // The panic hook has already printed a panic of the thread.
             let _ = handle.join();
         }
     }
 }
 
 impl Shared {
-    /// The backups, of which only those count that are authentic under the root key `seal`, where
-    /// there is one.
+    /// Returns the backups, read with the root key `seal`. If there is one, only backups that are
+    /// authentic under it count.
     fn backups(&self, seal: Option<Arc<dyn Seal>>) -> codex_backup::Backups {
         self.unkeyed.with_inspect(Arc::new(StoreFile::under(seal)))
     }
@@ -187,6 +191,7 @@ impl Shared {
         &*self.vfs.clock
     }
 
+    /// Returns whether the options require a backup to succeed.
     pub(super) fn is_required(&self) -> bool {
         self.options.required
     }
@@ -195,79 +200,88 @@ impl Shared {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Lets the thread look again.
+    /// Wakes the thread, so that it looks again whether a backup is due.
     fn wake(&self) {
         if !self.woken.swap(true, Ordering::AcqRel) {
-            // Full: a wake-up that has not been taken yet serves as well. Disconnected: there is
-            // no thread, or it has ended, as it does when the store closes.
+            // If the channel is full, the thread is about to take an earlier wake-up, which is
+            // enough. If it is disconnected, there is no thread, or it has ended with the store.
             let _ = self.wake.try_send(());
         }
     }
 
-    /// Whether writes wait for a backup to succeed, also if the one that failed was made by hand.
+    /// Returns whether writes are refused until a backup succeeds. A failed backup on request
+    /// counts like an automatic one.
     fn is_refusing(&self) -> bool {
         self.refusing.load(Ordering::Relaxed)
     }
 
-    /// Takes the wake-up: a commit that is made from now on wakes the thread again.
+    /// Takes the wake-up. A later commit wakes the thread again.
     pub(super) fn awake(&self) {
         self.woken.swap(false, Ordering::AcqRel);
     }
 
-    /// Whether a checkpoint was made of which no backup knows.
+    /// Returns whether the policy asks for a backup after each checkpoint, and one was made since
+    /// the last backup.
     pub(super) fn has_new_checkpoint(&self, engine: &Engine) -> bool {
         self.policy().is_some_and(|policy| policy.on_checkpoint)
             && engine.stats().checkpoints > self.checkpoints_seen.load(Ordering::Relaxed)
     }
 
+    /// Makes a backup if the policy asks for one at `event`, or if writes wait for one. Returns
+    /// `None` if neither holds.
     pub(super) fn rotate_if_due(&self, engine: &Engine, event: Event) -> Option<Result<Rotated>> {
         let due = self.policy()?.due(self.state(engine, event));
         (due || self.is_refusing()).then(|| self.rotate(engine))
     }
 
-    /// How long the thread may sleep if no commit wakes it.
+    /// Returns the time after which the thread must look again, or `None` if only a commit can make
+    /// a backup due. Sets the commit that wakes the thread.
     pub(super) fn wait(&self, engine: &Engine, policy: Policy) -> Option<Duration> {
         let tick = || self.state(engine, Event::Tick);
         let unchanged = policy.wait(tick()).is_none();
         self.due_at.store(due_after(policy, *self.last.lock(), unchanged), Ordering::SeqCst);
-        // Order: looked again after the note. A commit between the two wakes no thread.
+        // Order: the state is read again after `due_at` is set. A commit before that may have
+        // compared itself with the old value, and has not woken the thread.
         let now = tick();
         if policy.due(now) { Some(Duration::ZERO) } else { policy.wait(now) }
     }
 
+    /// Returns the state with which the policy decides.
     fn state(&self, engine: &Engine, event: Event) -> State {
         let storage = engine.stats().storage;
         let last = *self.last.lock();
         State { event, seq: storage.seq, last, now: self.now() }
     }
 
-    /// Makes a backup of the state now, unless the newest one is of that state.
+    /// Makes a backup of the current state, unless the newest one has it, and notes the outcome.
     fn rotate(&self, engine: &Engine) -> Result<Rotated> {
         let done = self.try_rotate(engine);
         if done.is_err() && self.is_stopping() {
-            // Given up for the close: nothing failed.
+            // The backup was given up because the store closes. This is not counted as a failure.
             return Err(StorageError::Closed { path: self.vfs.dir.path(&self.name) }.into());
         }
         self.note(&done);
         done
     }
 
+    /// Makes a backup of the current state, unless the newest one has it.
     fn try_rotate(&self, engine: &Engine) -> Result<Rotated> {
         engine.settle(self.form, &|_, _| !self.is_stopping())?;
         let _rank = rank::take(Rank::Rotation);
         let _one = self.rotating.lock();
-        // Order: the count before the file. The file holds these checkpoints at least.
+        // Order: the count is read before the file is taken, so that the file has at least the
+        // state of these checkpoints.
         self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
-        // Order: after the lock. A file that was taken before it may be older than the backup that
-        // another rotation has just made.
+        // Order: the file is taken after the lock. A file that was taken before may be older than
+        // the backup that another rotation has just made.
         let (main, seal) = engine.main_file()?;
         let (source, about) = join::source(&main, &self.name)?;
         let mut watch = |_| self.go_on();
         Ok(self.backups(seal).rotate(source, about.as_ref(), &mut watch)?)
     }
 
-    /// Notes the outcome of a rotation, for the policy, the statistics and the callback. No lock
-    /// is held while the callback runs.
+    /// Notes the outcome of a rotation for the policy and the statistics, and calls the callback.
+    /// No lock is held while the callback runs.
     fn note(&self, done: &Result<Rotated>) {
         let mut stats = self.state.lock();
         let news = match done {
@@ -288,12 +302,14 @@ impl Shared {
                 Some(BackupEvent::Failed { error: error.clone() })
             }
         };
+        // Order: the lock is released before the callback, which may read the statistics.
         drop(stats);
         if let (Some(callback), Some(event)) = (&self.options.on_event, news) {
             callback.call(&event);
         }
     }
 
+    /// Sets the newest backup, and the commit that makes the next one due.
     fn set_last(&self, last: Last) {
         *self.last.lock() = Some(last);
         if let Some(policy) = self.policy() {
@@ -301,17 +317,18 @@ impl Shared {
         }
     }
 
-    /// The time on a clock that does not run backwards and began long before this process: the
-    /// newest backup may be older than that.
+    /// Returns the time on a monotonic clock. The clock has an offset, so that the time of a backup
+    /// from before this process is not negative.
     fn now(&self) -> Duration {
         CLOCK_OFFSET.saturating_add(self.clock().monotonic())
     }
 
-    /// Finds the newest backup that an earlier handle made. Called by the thread of the policy: of
-    /// a ledger, this reads that backup.
+    /// Finds the newest backup that an earlier handle made. The thread calls this, and not the
+    /// opening, because in the form Ledger the whole backup is read.
     pub(super) fn look_back(&self, engine: &Engine) {
         let mut watch = |_| self.go_on();
-        // One that is no good counts as none: the next rotation reports it if it is in the way.
+        // A backup that is not good counts as none. The next rotation reports it if it blocks a
+        // name.
         let newest = self.backups(engine.seal()).newest(&mut watch);
         let Ok(Some((facts, made_us))) = newest else { return };
         let age_us = self.vfs.clock.now_us().saturating_sub(made_us);
@@ -319,14 +336,15 @@ impl Shared {
         let (seq, at) = (facts.seq, self.now().saturating_sub(age));
         let diverged = !self.is_in_the_history(&facts, engine.stats().storage.seq);
         let mut last = self.last.lock();
-        // One may have been made by hand meanwhile.
+        // A backup may have been made on request since, which is newer.
         if last.is_none() {
             *last = Some(Last { seq, at, diverged });
         }
     }
 
-    /// Whether the backup of `facts` is of a commit in the history of the store, which is at `seq`.
-    /// An earlier number is enough: later commits never have it again.
+    /// Returns whether the backup with these facts has a state of this store, whose last commit is
+    /// `seq`. An earlier commit is enough, because no later commit can have the same number. At the
+    /// same number the contents are compared, or, if the store is a ledger, `false` is returned.
     fn is_in_the_history(&self, facts: &Facts, seq: Seq) -> bool {
         if facts.seq != seq || self.form == Form::Ledger {
             return facts.seq < seq;
@@ -335,13 +353,15 @@ impl Shared {
         main.is_ok_and(|main| join::facts(main).same_version(facts))
     }
 
+    /// The progress callback of a rotation, which ends it if the store closes.
     fn go_on(&self) -> ControlFlow<()> {
         if self.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 }
 
-/// From which commit on the thread is to be woken: from the one that makes a rotation due, or,
-/// while nothing has changed since the `last`, from the first, which lets an interval run.
+/// Returns the first commit that wakes the thread. This is the commit that makes a rotation due. If
+/// nothing has changed since the `last` backup and the policy has an interval, it is the next
+/// commit, because the interval counts only if there is a change.
 fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
     let lets_run = policy.every.filter(|_| unchanged).map(|_| 1);
     let enough = policy.every_commits.map(|commits| commits.max(1));
@@ -349,5 +369,5 @@ fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
     last.map_or(0, |last| last.seq).saturating_add(commits)
 }
 
-/// A hundred years before the process began.
+/// The offset of the clock: a hundred years.
 const CLOCK_OFFSET: Duration = Duration::from_hours(100 * 365 * 24);

@@ -24,47 +24,52 @@ use crate::locate::locate;
 use crate::store::Store;
 
 impl Store {
-    /// Makes a backup now, beside running readers and writers: complete, synced and verified before
-    /// it becomes `.bak.1` and the older ones move up. Nothing rotates when the newest backup is
-    /// of the last commit already, and under the key that the store has now: it is read whole to
-    /// be sure. Of an encrypted store, files that are not authentic under its root key count as no
-    /// backups: they push no other out, and those of before a rekey go as new ones are made.
+    /// Makes a backup now, beside running readers and writers. The backup is complete, synced and
+    /// verified before it becomes `.bak.1` and the older ones move up.
+    ///
+    /// If the newest backup already has the last commit, under the current key of the store, it is
+    /// read completely and verified, and no new one is made. If the store is encrypted, a file that
+    /// is not authentic under its root key does not count as a backup. It does not replace one that
+    /// counts. Backups from before a rekey are removed as new ones are made.
     ///
     /// # Errors
-    /// Of the disk and of the files at the backups' names; every older backup is as good as before.
-    /// A store in memory has no files: a contradiction.
+    /// An error of the disk, or of a file that has the name of a backup. The older backups are not
+    /// affected. `Contradiction` if the store is in memory, because it has no files.
     pub fn back_up(&self) -> Result<Rotated> {
         self.inner.check_writable()?;
         let backups = self.inner.backups.as_ref().ok_or(NO_FILES)?;
         backups.rotate(&self.inner.engine)
     }
 
-    /// Copies the store to `path`, a file of its own, beside running readers and writers: the state
-    /// after some commit at or after this call, whole and verified before it has its name. Nothing
-    /// may be at `path`, nor any file beside it that a store of that name would take for its own,
-    /// such as the log segments of an earlier one.
+    /// Copies the store to the file `path`, beside running readers and writers. Returns the last
+    /// commit in the copy. The copy has all commits that were acknowledged before this call. It is
+    /// complete and verified before it gets its name. No file may be at `path`, and no file beside
+    /// it that belongs to a store of that name, such as the log segments of an earlier store.
     ///
-    /// Works for a [poisoned](Store::poisoned) store too, and for one whose folder was removed:
-    /// all that is acknowledged is then written from memory, as an image with the same keys (a
-    /// ledger becomes a store of the form Wal).
+    /// The call also works if the store is [poisoned](Store::poisoned), or if its folder was
+    /// removed. In that case all acknowledged commits are written from memory, as an image under
+    /// the same key. The copy of a ledger then has the form Wal.
     ///
     /// # Errors
     /// [`BackupError::Exists`](codex_backup::Error::Exists) if there is a file already, and
-    /// [`BadPath`](codex_storage::Error::BadPath) for a name that no store may have, before
-    /// anything is written; of the disk. The destination is as it was.
+    /// [`BadPath`](codex_storage::Error::BadPath) if no store may have the name. Both are returned
+    /// before anything is written. Otherwise an error of the disk. No file is at `path` then,
+    /// unless the last sync of its folder failed.
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Seq> {
         self.backup_to_watched(path, &mut unwatched)
     }
 
-    /// As [`backup_to`](Self::backup_to); `watch` is called with the progress and may stop it: then
-    /// nothing stays of the copy. In the Wal form an image of the store is written first
-    /// ([`Phase::Preparing`]); then the bytes are copied, then read back and checked. `watch` is
-    /// called by this thread, while no lock is held, so it may use the store. The copy is of the
-    /// main file as it is after [`Phase::Preparing`], even if another file replaces that meanwhile.
+    /// As [`backup_to`](Self::backup_to), with a progress callback. If `watch` returns `Break`, the
+    /// call ends and the copy is removed.
+    ///
+    /// In the Wal form an image of the store is written first ([`Phase::Preparing`]). Then its
+    /// bytes are copied, and then they are read back and checked. The image is the source of the
+    /// copy even if another one replaces it during the copy. `watch` is called by this thread,
+    /// while no lock of the store is held, so it may use the store.
     ///
     /// # Errors
     /// As [`backup_to`](Self::backup_to);
-    /// [`BackupError::Stopped`](codex_backup::Error::Stopped) where `watch` broke.
+    /// [`BackupError::Stopped`](codex_backup::Error::Stopped) if `watch` returned `Break`.
     pub fn backup_to_watched(
         &self,
         path: impl AsRef<Path>,
@@ -74,10 +79,11 @@ impl Store {
         self.backup_to_in(&to, &name, watch)
     }
 
-    /// As [`backup_to_watched`](Self::backup_to_watched), into a directory that may be simulated.
+    /// As [`backup_to_watched`](Self::backup_to_watched), to the file `name` in the directory of
+    /// `to`, which may be simulated.
     ///
     /// # Errors
-    /// As [`backup_to`](Self::backup_to).
+    /// As [`backup_to_watched`](Self::backup_to_watched).
     pub fn backup_to_in(
         &self,
         to: &Vfs,
@@ -91,15 +97,17 @@ impl Store {
                        choose another for a copy that is to stay";
             return Err(StorageError::BadPath { path, why }.into());
         }
-        // Before an image is written for it.
+        // Order: the destination is checked before an image is written for the copy.
         check_destination(to, name)?;
         let home = self.inner.files.as_ref().ok_or(NO_FILES)?;
         let form = self.form().ok_or(NO_FILES)?;
-        // Images are only ever replaced; a ledger goes on growing where it is opened.
+        // An image is only replaced, so its copy is read-only. The copy of a ledger may be opened
+        // and appended to.
         let mode = if form == Form::Ledger { Mode::Private } else { Mode::Frozen };
         let engine = &self.inner.engine;
         let (main, seal) = match settle(engine, form, &path, watch) {
-            // Its files may be gone, and are not written any more: memory is whole.
+            // A poisoned store writes its files no more, and they may be gone. Memory still has all
+            // acknowledged commits.
             Err(_) if engine.poisoned().is_some() => {
                 return self.write_memory_to(to, name, watch);
             }
@@ -119,9 +127,11 @@ impl Store {
     }
 }
 
-/// Brings the main file up to the last commit and returns it, for a copy to `path`, with the root
-/// key that it is under. Another thread writes the image, so that `watch` runs while this one holds
-/// no lock: no call that it makes waits for a thread that waits for it.
+/// Brings the main file up to the last commit. Returns the file and its root key. Messages name
+/// `path`, the destination of the copy.
+///
+/// Another thread writes the image, so that this thread holds no lock while `watch` runs. Otherwise
+/// a call of `watch` to the store could wait for a lock that this thread holds.
 fn settle(
     engine: &Arc<Engine>,
     form: Form,

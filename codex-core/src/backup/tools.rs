@@ -1,4 +1,4 @@
-//! The backups of a store that is not open: list, verify, restore, prune.
+//! The backups of a store that is not open: listing, verifying, restoring and pruning them.
 
 use std::fmt;
 use std::path::Path;
@@ -17,7 +17,7 @@ use super::join::{self, StoreFile};
 use crate::error::Result;
 use crate::locate::locate;
 
-/// The backups of the store at a path, as files: nothing here opens the store.
+/// The backups of the store at a path. No call opens the store.
 ///
 /// ```
 /// use codex_core::{Backups, Store};
@@ -35,7 +35,7 @@ use crate::locate::locate;
 /// let newest = backups.verify(1)?;
 /// assert_eq!(newest.facts.seq, 1);
 /// for (_, kept_as) in backups.restore(1)?.replaced {
-///     println!("what was there is kept as {kept_as}");
+///     println!("the replaced file is kept as {kept_as}");
 /// }
 /// assert_eq!(Store::open(&path)?.get::<String>("greeting")?.as_deref(), Some("hello"));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -48,15 +48,16 @@ pub struct Backups {
     replace_unrelated: bool,
 }
 
-// Holds names alone; each call reads the files afresh.
+// The value has only names and options. Each call reads the files again.
 impl std::panic::UnwindSafe for Backups {}
 impl std::panic::RefUnwindSafe for Backups {}
 
 impl Backups {
-    /// The backups of the store at `path`. Touches nothing.
+    /// Returns the backups of the store at `path`. No file is read or changed.
     ///
     /// # Errors
-    /// The path cannot name a store, or its folder is missing.
+    /// `BadPath` if the path is not allowed for a store; `IsBackup` if it is the path of a backup;
+    /// `NoFolder` if its folder does not exist.
     pub fn of(path: impl AsRef<Path>) -> Result<Self> {
         let (vfs, name) = locate(path.as_ref())?;
         let backups = Self::of_in(&vfs, &name);
@@ -64,29 +65,29 @@ impl Backups {
         Ok(backups)
     }
 
-    /// The backups of the store `name` in the directory of `vfs`.
+    /// Returns the backups of the store `name` in the directory of `vfs`.
     pub fn of_in(vfs: &Vfs, name: &str) -> Self {
         Self { vfs: vfs.clone(), name: name.to_owned(), keys: None, replace_unrelated: false }
     }
 
-    /// With the key of the store: only backups that are authentic under it count then, which are
-    /// encrypted and not changed, and [`verify`](Self::verify) reads their contents. Of a backup
-    /// under an earlier key or root the list [says so](codex_backup::Trust), and this key neither
-    /// verifies nor restores it.
+    /// Sets the key of the store. With it, only backups that are authentic under it count: they are
+    /// encrypted and were not changed. [`verify`](Self::verify) then reads their contents too. A
+    /// backup under an earlier key or root key is marked in the list
+    /// ([`Trust`](codex_backup::Trust)), and is neither verified nor restored with this key.
     #[cfg(feature = "crypto")]
     #[must_use]
     pub fn key(self, key: codex_crypto::Key) -> Self {
         let entropy = Arc::clone(&self.vfs.entropy);
         let key = crate::seal::SharedKey::new(key);
-        // The cipher is that of the file; this one would be a new store's.
+        // The header of a file names its cipher. This one is only for new stores.
         let cipher = codex_crypto::Cipher::default();
         let keys = Arc::new(crate::seal::UserKey::new(key, cipher, entropy));
         self.with_keys(Some(keys))
     }
 
-    /// Whether [`restore`](Self::restore) replaces a store at the path that is another one than
-    /// that of the backup, as it is where the store was lost and another one took its name. What
-    /// is replaced is kept, as ever. Default: no.
+    /// Sets whether [`restore`](Self::restore) may replace a store at the path to which the backup
+    /// does not belong, for example a new one that was created after the store was lost. The
+    /// replaced store is kept, as with each restore. Default: no.
     #[must_use]
     pub fn replace_unrelated(mut self, replace: bool) -> Self {
         self.replace_unrelated = replace;
@@ -97,58 +98,60 @@ impl Backups {
         Self { keys, ..self }
     }
 
-    /// What backups there are, newest first, the damaged and foreign ones with their error.
+    /// Returns the backups, newest first. A damaged file and a file of another origin have an error
+    /// in place of the facts.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// An error of the disk if the folder cannot be read.
     pub fn list(&self) -> Result<Vec<Entry>> {
         Ok(self.inner()?.list()?)
     }
 
-    /// Reads every byte of the backup with this index, 1 being the newest. Encrypted contents are
-    /// authenticated too where the [key](Self::key) is given.
+    /// Reads and checks every byte of the backup `index`; 1 is the newest. If the
+    /// [key](Self::key) is set, encrypted contents are authenticated too.
     ///
     /// # Errors
-    /// What is wrong with it, with the offset.
+    /// The fault of the backup, with its offset if it has one.
     pub fn verify(&self, index: u32) -> Result<Verification> {
         Ok(self.inner()?.verify(index, self.depth_of(index)?)?)
     }
 
-    /// The newest backup that is good, and why newer ones are not.
+    /// Returns the newest good backup, and the errors of the newer ones. Reads every byte of each.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// An error of the disk if the folder cannot be read.
     pub fn newest_good(&self) -> Result<NewestGood> {
         let depth = if self.keys.is_some() { Depth::Full } else { Depth::Checksums };
         Ok(self.inner()?.newest_good(depth)?)
     }
 
-    /// Puts a copy of the backup with this index in the place of the store, which nobody may have
-    /// open. A restore that was interrupted is finished first. What was there, its log included, is
-    /// kept under the names that are returned. A crash on the way leaves the old store whole, or a
-    /// restore that the next open for writing finishes.
+    /// Replaces the store by a copy of the backup `index`. The store must not be open. A restore
+    /// that was interrupted is finished first. The replaced files, including the log, are kept
+    /// under the names that are returned. A crash leaves the old store complete, or a restore that
+    /// the next opening for writing finishes.
     ///
     /// # Errors
-    /// The store is open elsewhere; the backup is no good, or the [key](Self::key) given does not
-    /// open it; the store is [another one](Self::replace_unrelated); the disk. Nothing was changed,
-    /// unless
-    /// [`pending`](Self::pending) says that the restore was decided already.
+    /// `Locked` if the store is open; an error of the backup if it is not good, or if the
+    /// [key](Self::key) does not open it; `Unrelated` if it belongs to
+    /// [another store](Self::replace_unrelated); an error of the disk. Nothing was changed, unless
+    /// [`pending`](Self::pending) returns the restore, which is finished in that case.
     pub fn restore(&self, index: u32) -> Result<Restored> {
         let _lock = self.settled(Duration::ZERO)?;
         if !self.has_numbered()? {
-            // A crash may have kept the only one from its name. Beside others, that would give
-            // each of them another number than the one that the caller has seen.
+            // The only backup may have no number yet because of a crash, and gets it here. If there
+            // are others, it stays as it is, because it would shift the numbers that the caller
+            // saw.
             self.inner()?.adopt()?;
         }
         self.restore_locked(index)
     }
 
-    /// Puts the ledger in the state that it had at `point`, without the commits after it. The
-    /// replaced file is kept as with [`restore`](Self::restore).
+    /// Replaces the ledger by the state that it had at `point`, without the later commits. The
+    /// replaced file is kept, as with [`restore`](Self::restore).
     ///
     /// # Errors
     /// As [`restore`](Self::restore); `WrongForm` if the store is not a ledger; `KeyRequired` if it
-    /// is encrypted and no key is given; `NotInHistory` if it does not have the state.
+    /// is encrypted and no key is set; `NotInHistory` if the ledger does not have the state.
     pub fn restore_until(&self, point: RestorePoint) -> Result<Restored> {
         let _lock = self.settled(Duration::ZERO)?;
         let earlier = ledger_at(&self.vfs, &self.name, self.keys.as_deref(), point)?;
@@ -157,26 +160,29 @@ impl Backups {
         Ok(self.inner()?.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?)
     }
 
-    /// Removes all but the newest `keep` backups; the names removed. With the [key](Self::key),
-    /// only those count that are authentic under it, and what is older than the last of them goes.
+    /// Removes all but the newest `keep` good backups. Returns the names of the removed files. With
+    /// the [key](Self::key), only backups that are authentic under it count. Each backup that is
+    /// older than the last one that is kept is removed, whether it counts or not.
     ///
     /// # Errors
-    /// The disk.
+    /// `Locked` if an interrupted restore must be finished first and the store is open; `Busy` if a
+    /// backup is being made; an error of the disk.
     pub fn prune(&self, keep: u32) -> Result<Vec<String>> {
         self.finish_restore(Duration::ZERO)?;
         Ok(self.inner()?.prune(keep)?)
     }
 
-    /// A restore that was interrupted; the next open for writing finishes it.
+    /// Returns the restore that was interrupted, if there is one. The next opening for writing
+    /// finishes it.
     ///
     /// # Errors
-    /// The record of it cannot be read.
+    /// An error if the record of the restore cannot be read.
     pub fn pending(&self) -> Result<Option<Pending>> {
         Ok(self.inner()?.pending_restore()?)
     }
 
-    /// Finishes an interrupted restore, if there is one; waits up to `timeout` for the lock. Every
-    /// entry that writes begins with this.
+    /// Finishes an interrupted restore, if there is one. Waits up to `timeout` for the lock. Each
+    /// call that writes to the store begins with this one.
     pub(crate) fn finish_restore(&self, timeout: Duration) -> Result<Option<Restored>> {
         if self.pending()?.is_none() {
             return Ok(None);
@@ -185,16 +191,16 @@ impl Backups {
         Ok(self.unkeyed()?.finish_restore()?)
     }
 
-    /// The lock of the store, with no restore pending.
+    /// Takes the lock of the store, and finishes an interrupted restore.
     fn settled(&self, timeout: Duration) -> Result<StoreLock> {
         let lock = self.lock(timeout)?;
         self.unkeyed()?.finish_restore()?;
         Ok(lock)
     }
 
-    /// Restores the newest backup that `opens` accepts by its name, if the store, which nobody else
-    /// has open by then, `is_lost`. Returns `None` if it is not, or if `opens` accepts none: then
-    /// nothing was changed.
+    /// Restores the newest backup whose name `opens` accepts, if `is_lost` returns `true` under the
+    /// lock of the store. Returns `None` if the store is not lost, or if `opens` accepts no backup.
+    /// In both cases no backup was restored.
     pub(crate) fn restore_newest(
         &self,
         timeout: Duration,
@@ -202,24 +208,27 @@ impl Backups {
         opens: &dyn Fn(&str) -> bool,
     ) -> Result<Option<Restored>> {
         let _lock = self.settled(timeout)?;
-        // Order: under the lock, which the caller did not have when it read the store.
+        // Order: the store is read again under the lock. The caller read it without the lock, and
+        // another process may have repaired it since.
         if !is_lost() {
             return Ok(None);
         }
         let inner = self.inner()?;
-        // One that has not got its name yet is the newest. What is wrong with it shows in the list.
+        // A backup that has no number yet is the newest. An error of this call is ignored, because
+        // the older backups in the list can still be restored.
         let _ = inner.adopt();
         let listed = inner.list().unwrap_or_default();
         let good = listed.iter().find(|entry| entry.facts.is_ok() && opens(&entry.name));
         good.map(|good| self.restore_locked(good.index)).transpose()
     }
 
+    /// Restores the backup `index`. The caller holds the lock of the store.
     fn restore_locked(&self, index: u32) -> Result<Restored> {
         let sidecars = self.sidecars()?;
         let name = self.names()?.backup(index);
         let missing = || codex_backup::Error::Missing { path: self.vfs.dir.path(&name) };
-        // Something else than the file of a store may stand at the name. No key: a passphrase is
-        // tried on this backup alone.
+        // The name may belong to a file that is not a backup of a store. The list is read without
+        // the key, so that the slow check of a passphrase runs on this backup alone.
         let any = Self { replace_unrelated: true, ..self.clone() };
         let unkeyed = Self { keys: None, ..any.clone() };
         let entry = unkeyed.list()?.into_iter().find(|entry| entry.index == index);
@@ -228,13 +237,14 @@ impl Backups {
             any.verify(index)?;
         }
         let inner = self.inner()?;
-        // A continued image is written whole by itself: its log is not there any more.
+        // An image that names a log is copied as one that names none, since a backup has no log.
         let (source, about) = join::source(&MainFile::open(&self.vfs, &name)?, &name)?;
         let mut restored = inner.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?;
         restored.from.get_or_insert(name);
         Ok(restored)
     }
 
+    /// Returns whether a file has the name of a backup with a number.
     fn has_numbered(&self) -> Result<bool> {
         let (names, path) = (self.names()?, self.vfs.dir.path(&self.name));
         let listed = self.vfs.dir.list().map_err(|source| StorageError::Io {
@@ -245,10 +255,13 @@ impl Backups {
         Ok(listed.iter().any(|name| matches!(names.role(name), Some(Role::Backup(_)))))
     }
 
+    /// Returns the names of the log segments, which a restore moves away.
     fn sidecars(&self) -> Result<Vec<String>> {
         Ok(segments(&self.vfs, &self.name)?)
     }
 
+    /// Returns the depth at which the backup `index` can be verified: `Full`, unless it is
+    /// encrypted and no key is set.
     fn depth_of(&self, index: u32) -> Result<Depth> {
         if self.keys.is_some() {
             return Ok(Depth::Full);
@@ -260,11 +273,12 @@ impl Backups {
         Ok(if sealed { Depth::Checksums } else { Depth::Full })
     }
 
-    /// The lock of the store, as an opening takes it.
+    /// Takes the lock of the store, as an opening for writing does.
     fn lock(&self, timeout: Duration) -> Result<StoreLock> {
         Ok(StoreLock::take(&self.vfs, &self.names()?, Access::ReadWrite, timeout)?)
     }
 
+    /// Returns the file names of the store. The names of a backup are refused.
     fn names(&self) -> Result<Names> {
         let path = self.vfs.dir.path(&self.name);
         let names = Names::new(&self.name, &path)?;
@@ -274,20 +288,21 @@ impl Backups {
         Ok(names)
     }
 
+    /// Returns the backups, read with the key if it is set.
     fn inner(&self) -> Result<codex_backup::Backups> {
         self.names()?;
         self.read_by(StoreFile::with_key(self.keys.clone()))
     }
 
-    /// For finishing a restore, which was decided when it began: whoever does that may have
-    /// another key than the backup.
+    /// Returns the backups, read without the key, for finishing a restore. Its backup was checked
+    /// when the restore began, and the caller may have another key.
     fn unkeyed(&self) -> Result<codex_backup::Backups> {
         self.read_by(StoreFile::default())
     }
 
     fn read_by(&self, inspect: StoreFile) -> Result<codex_backup::Backups> {
         self.names()?;
-        // Keeping plays no part here: only a rotation prunes by itself.
+        // `keep` has no effect here, because only a rotation prunes by itself.
         Ok(codex_backup::Backups::new(
             self.vfs.clone(),
             &self.name,

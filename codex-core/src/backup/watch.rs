@@ -11,13 +11,13 @@ use crate::engine::Engine;
 
 /// The wake-ups of the thread.
 pub(super) struct Wakeups {
-    /// A commit or a checkpoint was made that it waits for.
+    /// Receives a message if a commit or a checkpoint was made that the thread waits for.
     pub(super) woken: Receiver<()>,
-    /// Disconnected when the store closes.
+    /// Is disconnected when the store closes.
     pub(super) closed: Receiver<()>,
 }
 
-/// Whether a policy asks for backups that are not made by hand.
+/// Returns whether the policy asks for automatic backups.
 pub(super) fn acts_by_itself(policy: Policy) -> bool {
     policy.every_commits.is_some()
         || policy.every.is_some()
@@ -25,20 +25,24 @@ pub(super) fn acts_by_itself(policy: Policy) -> bool {
         || policy.on_open
 }
 
-/// Rotates whenever the policy asks for it, until the store closes.
+/// Makes a backup each time the policy asks for one, until the store closes. The body of the
+/// thread.
 pub(super) fn run(shared: &Shared, engine: &Engine, wakeups: &Wakeups) {
     let Some(policy) = shared.policy() else { return };
     shared.look_back(engine);
+    // The first look counts as the opening. Later events come from the channels.
     let mut event = Event::Open;
     let mut pause = RETRY_FIRST;
     loop {
+        // Order: the wake-up is taken before the look, so that a commit after the look wakes the
+        // thread again.
         shared.awake();
         if event != Event::Open && shared.has_new_checkpoint(engine) {
             event = Event::Checkpoint;
         }
         if let Some(Err(_)) = shared.rotate_if_due(engine, event) {
-            // What was due stays due, and no commit hurries it: the next attempt would cost as
-            // much and most likely fail as well.
+            // The backup stays due. A commit does not shorten the pause, because the next attempt
+            // would cost as much, and is likely to fail too.
             if !wakeups.sleep(pause, shared.clock()) {
                 return;
             }
@@ -56,7 +60,7 @@ pub(super) fn run(shared: &Shared, engine: &Engine, wakeups: &Wakeups) {
 }
 
 impl Wakeups {
-    /// Waits until `pause` is over by `clock`; returns false if the store closes.
+    /// Waits until `pause` has passed on `clock`. Returns `false` if the store closes.
     fn sleep(&self, pause: Duration, clock: &dyn Clock) -> bool {
         let until = clock.monotonic().saturating_add(pause);
         loop {
@@ -64,13 +68,14 @@ impl Wakeups {
             if left.is_zero() {
                 return true;
             }
+            // A timeout of the channel is not the end: a simulated clock may have another speed.
             if self.closed.recv_timeout(left) == Err(RecvTimeoutError::Disconnected) {
                 return false;
             }
         }
     }
 
-    /// Returns the first event; `None` if the store closes.
+    /// Waits for the next event, or until `wait` has passed. Returns `None` if the store closes.
     fn next(&self, wait: Option<Duration>) -> Option<Event> {
         let over = wait.map_or_else(never, after);
         select! {
@@ -81,11 +86,11 @@ impl Wakeups {
     }
 }
 
-/// The shortest sleep: a clock that stands still would keep the thread running.
+/// The minimum wait. Without it, a clock that does not advance would keep the thread busy.
 const WAIT_MIN: Duration = Duration::from_millis(1);
-/// The first wait after a failed rotation; each further one is twice as long.
+/// The first pause after a failed rotation. Each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
-/// The longest wait after a failed rotation.
+/// The maximum pause after a failed rotation.
 const RETRY_LAST: Duration = Duration::from_mins(1);
-/// The longest one while writes are refused until a backup succeeds.
+/// The maximum pause if writes are refused until a backup succeeds.
 const RETRY_LAST_REQUIRED: Duration = Duration::from_secs(1);

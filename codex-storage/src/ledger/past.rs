@@ -1,4 +1,4 @@
-//! Reading the past of a ledger: its commits with their times, and where it can be cut.
+//! The past of a ledger: its commits with their times, and the places at which it can be cut.
 
 use super::open_main;
 use crate::batch::{Records, Seq};
@@ -17,13 +17,13 @@ use crate::vfs::Vfs;
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct LedgerCommit<'a> {
-    /// Its number.
+    /// The number of the commit.
     pub seq: Seq,
-    /// When it was made, in microseconds since 1970 (UTC); never before the one before it.
+    /// The time of the commit, in microseconds since 1970 (UTC). It never decreases.
     pub time_us: i64,
-    /// Its anchor.
+    /// The anchor of the commit.
     pub anchor: Anchor,
-    /// Its operations in order; each has been decoded once already, so none is an error.
+    /// The operations in order. Each was decoded before, so none is an error.
     pub ops: Records<'a>,
 }
 
@@ -31,22 +31,24 @@ pub struct LedgerCommit<'a> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LedgerCut {
-    /// The last commit before the cut, at most the one asked for: a group is not divided.
+    /// The last commit before the cut. It may be earlier than the requested commit, because a
+    /// group is not divided.
     pub seq: Seq,
     /// The length of the file up to the cut, in bytes.
     pub offset: u64,
     /// The anchor of that commit.
     pub anchor: Anchor,
-    /// The first commit after which the ledger can show the state of the store: 0 for one that
-    /// began empty. One that was converted from another form begins with the state that it had.
+    /// The earliest state that the ledger can show, as a commit. It is 0 if the ledger began empty.
+    /// A ledger that was converted from another form begins with the state at the conversion.
     pub oldest: Seq,
 }
 
-/// Reads the commits of the ledger `name` in order, each checked against the chain, up to and
-/// including `upto`, and returns where the last group that was wholly handed out ends.
+/// Reads the commits of the ledger `name` in order, up to and including `upto`, and passes each to
+/// `sink`. Each is checked against the chain. Returns the end of the last group whose commits were
+/// all passed.
 ///
-/// Takes no lock and changes nothing. Beside a writer it is safe up to a commit that the writer
-/// has acknowledged as durable.
+/// Takes no lock and changes nothing. If a writer has the ledger open, `upto` must be a commit that
+/// the writer has acknowledged as durable.
 ///
 /// A ledger is a log that serves alone, without the store of codex-core above it:
 ///
@@ -78,8 +80,8 @@ pub struct LedgerCut {
 /// ```
 ///
 /// # Errors
-/// `RestorePending`, `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`, and damage, each by its
-/// own variant; the errors of `sink`.
+/// `RestorePending`, `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`; one variant for each kind
+/// of damage; the errors of `sink`.
 pub fn read_commits(
     vfs: &Vfs,
     name: &str,
@@ -105,12 +107,14 @@ pub fn read_commits(
                 return Ok(());
             }
             let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);
+            // The operations are decoded once here, so that `sink` meets no error in them.
             for op in commit.batch.ops() {
                 op.map_err(|source| Error::Record { path: path.clone(), source })?;
             }
             let anchor = Position { seq: commit.seq, digest }.anchor(store_id);
             sink(LedgerCommit { seq: commit.seq, time_us, anchor, ops: commit.batch.ops() })
         })?;
+        // The group has commits after `upto`, so the cut stays at the end of the previous group.
         if reader.end().seq > upto {
             break;
         }

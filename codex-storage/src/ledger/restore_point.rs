@@ -1,4 +1,4 @@
-//! A ledger as it was at an earlier point: its groups up to there, copied to a file of its own.
+//! A ledger as it was at an earlier point: its commits up to the point, copied to another file.
 
 use super::{log_place, open_main};
 use crate::batch::Seq;
@@ -94,7 +94,7 @@ fn write_upto(
     temporary: &str,
 ) -> Result<LogEnd> {
     let path = files.path();
-    // Order: a fresh file id, so that no frame of the copy is sealed like one of the ledger.
+    // The copy has a fresh file id, so that no frame of it is sealed like one of the ledger.
     let header = Header {
         file_id: fresh_id(&files.vfs, &path)?,
         slot_counter: following(header.slot_counter, &path)?,
@@ -106,10 +106,12 @@ fn write_upto(
     let end = *to.end();
     let past_the_end = matches!(point, RestorePoint::Seq(seq) if seq > end.seq);
     if past_the_end || end.seq < header.oldest_seq {
+        // The error names all states of the ledger, so the rest is read to find the last one.
         while from.next()?.is_some() {}
         let states = header.oldest_seq..=from.end().seq;
         return Err(Error::NotInHistory { path, states });
     }
+    // Order: the groups are durable before the header that names the last of them.
     to.sync().map_err(of_the_copy)?;
     let header = to.finish_copy(&header)?;
     let seal = files.seal.clone();
@@ -123,8 +125,8 @@ fn write_upto(
 fn copy_group(from: &mut LogReader, to: &mut LogWriter, point: RestorePoint) -> Result<bool> {
     let mut end = *to.end();
     let Some(group) = from.next()? else { return Ok(false) };
-    // A commit that lies after the point ends the copy, if need be inside a group: each commit of a
-    // ledger has its own time and digest.
+    // The first commit after the point ends the copy. This may be inside a group, because each
+    // commit of a ledger has its own time and digest.
     let (mut count, mut len) = (0_u32, 0_usize);
     group.for_each_commit(&mut |commit| {
         let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);

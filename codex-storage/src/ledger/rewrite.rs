@@ -1,4 +1,4 @@
-//! Writing a whole ledger again: a copy under another key, or a new ledger from a state.
+//! Writing a whole ledger: a copy under another key, or a new ledger from a state.
 
 use std::io;
 use std::path::Path;
@@ -86,7 +86,7 @@ pub(super) fn copy_under(
     let len = end.next_multiple_of(UNIT);
     let copied = copy_frames(files, end, temporary)
         .and_then(|file| {
-            // Cut, then extended, so that only zeros follow the frames.
+            // The file is cut and then extended, so that only zeros follow the frames.
             file.set_len(end)?;
             file.set_len(len)?;
             file.write_all_at(&header.encode(files.seal.as_deref()), 0)?;
@@ -106,7 +106,7 @@ pub(super) fn copy_under(
     checked.inspect_err(|_| drop(files.vfs.dir.remove(temporary)))
 }
 
-/// Shares the blocks where the disk can, else copies the bytes.
+/// Creates the copy. Shares the blocks if the file system can, and otherwise copies the bytes.
 fn copy_frames(files: &StoreFiles, end: u64, temporary: &str) -> io::Result<Arc<dyn File>> {
     let dir = &files.vfs.dir;
     if dir.metadata(temporary)?.is_some() {
@@ -124,7 +124,7 @@ fn copy_frames(files: &StoreFiles, end: u64, temporary: &str) -> io::Result<Arc<
     Ok(to)
 }
 
-/// Reads the header and the last frames of a copy again.
+/// Reads the header and the last piece of a copy, and compares them with the ledger.
 fn read_back(
     files: &StoreFiles,
     copy: &dyn File,
@@ -182,6 +182,6 @@ pub(crate) fn write_ledger(
     Ok(writer)
 }
 
-/// Fills groups, and passes on each group that is full.
+/// A function that fills the group, and passes it to its second argument each time it is full.
 pub(crate) type Fill<'a> =
     dyn FnMut(&mut Group, &mut dyn FnMut(&mut Group) -> Result<()>) -> Result<()> + 'a;

@@ -24,13 +24,13 @@ impl View {
         Self { file, head, end, len, second: None }
     }
 
-    /// Returns the image of `len` bytes in `file`.
+    /// Returns the image of `len` bytes in `file`, with `head` in place of both its headers.
     pub(super) fn image(file: Arc<dyn File>, head: Vec<u8>, len: u64) -> Self {
         Self { file, head, end: len, len, second: Some(len.saturating_sub(u64_of(HEADER_LEN))) }
     }
 
-    /// Copies the part of the header that lies in `buf`, which begins at `offset`, if the header
-    /// begins at `at`.
+    /// Copies the header, whose place is the offset `at`, into `buf`, whose place is `offset`, as
+    /// far as the two overlap.
     fn lay_over(&self, buf: &mut [u8], offset: u64, at: u64) {
         let skipped = |from: u64, to: u64| usize::try_from(to.saturating_sub(from)).ok();
         let (Some(in_buf), Some(in_head)) = (skipped(offset, at), skipped(at, offset)) else {
@@ -51,6 +51,7 @@ impl File for View {
         if offset.saturating_add(u64_of(buf.len())) > self.len {
             return Err(ErrorKind::UnexpectedEof.into());
         }
+        // The bytes before `end` are read. The rest of `buf` is zeros.
         let there = usize::try_from(self.end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let (bytes, zeros) = buf.split_at_mut(there.min(buf.len()));
         if !bytes.is_empty() {

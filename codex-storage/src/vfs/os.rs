@@ -19,7 +19,7 @@ use super::{
 };
 
 impl Vfs {
-    /// The existing directory `path` of the operating system, with its clock and entropy.
+    /// Returns the existing directory `path` of the operating system, with its clock and entropy.
     ///
     /// # Errors
     ///
@@ -33,11 +33,11 @@ impl Vfs {
     }
 }
 
-/// A directory of the operating system, held open: a handle stays with its directory when that is
-/// renamed or when another takes its path.
+/// A directory of the operating system, held open. If the directory is renamed, or another one
+/// takes its path, the handle still refers to the directory that was opened.
 ///
-/// Interrupted calls are repeated; other errors keep the number of the operating system, unless
-/// there is more to say.
+/// Interrupted calls are repeated. Other errors have the number of the operating system, unless a
+/// message replaces it.
 #[derive(Debug)]
 pub struct OsDir {
     fd: StdFile,
@@ -45,7 +45,7 @@ pub struct OsDir {
 }
 
 impl OsDir {
-    /// Opens the existing directory `path`; an empty path is the working directory.
+    /// Opens the existing directory `path`. An empty path is the working directory.
     ///
     /// # Errors
     ///
@@ -60,23 +60,26 @@ impl OsDir {
         Ok(Self { fd: StdFile::from(fd), path })
     }
 
-    /// The path behind `path` once every symbolic link is followed, one at its end included.
+    /// Follows every symbolic link in `path`, including one at its end. Returns the path to which
+    /// they lead.
     ///
     /// # Errors
     ///
-    /// `NotFound` where one leads nowhere; other errors with the number of the operating system.
+    /// `NotFound` if a link leads to no file; other errors with the number of the operating system.
     pub fn resolve(path: impl AsRef<Path>) -> io::Result<PathBuf> {
         #[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
         let path = std::fs::canonicalize(path)?;
         Ok(path)
     }
 
-    /// Opens `name` itself, whatever it is; waits for nobody at the other end of a FIFO.
+    /// Opens `name` and follows no symbolic link. Does not wait for the other end of a FIFO.
     fn open_at(&self, name: &str, flags: OFlags, mode: fs::Mode) -> io::Result<StdFile> {
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
         Ok(StdFile::from(retry_on_intr(|| fs::openat(&self.fd, name, flags, mode))?))
     }
 
+    /// Opens an existing regular file. Returns an error if `name` is of another kind, or if it
+    /// would be opened for writing and its mode is read-only.
     fn open_existing(&self, name: &str, flags: OFlags) -> io::Result<StdFile> {
         let file = self.open_at(name, flags, fs::Mode::empty())?;
         let metadata = file.metadata()?;
@@ -87,20 +90,22 @@ impl OsDir {
         if !metadata.is_file() {
             return refused(ErrorKind::InvalidInput, "not a regular file");
         }
-        // The superuser may open it all the same, and would write into what is only ever replaced.
+        // The operating system lets the superuser open a read-only file for writing. Such a file is
+        // only replaced, so it must not be written to.
         if flags.contains(OFlags::RDWR) && metadata.mode() & 0o200 == 0 {
             return refused(ErrorKind::PermissionDenied, "read-only");
         }
         Ok(file)
     }
 
+    /// Creates the file `name`, which must not exist, with exactly this mode.
     fn create(&self, name: &str, mode: Mode) -> io::Result<StdFile> {
         let mode = match mode {
             Mode::Private => fs::Mode::RUSR | fs::Mode::WUSR,
             Mode::Frozen => fs::Mode::RUSR,
         };
         let file = self.open_at(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL, mode)?;
-        // The umask may have taken bits away.
+        // The umask may have removed bits of the mode, so it is set again.
         if let Err(error) = retry_on_intr(|| fs::fchmod(&file, mode)) {
             self.forget(name);
             return Err(error.into());
@@ -108,8 +113,8 @@ impl OsDir {
         Ok(file)
     }
 
-    /// Opens the lock file, made when missing. A reader of a directory in which it may not write
-    /// can still share a lock that exists.
+    /// Opens the lock file, and creates it if it does not exist. A reader without write permission
+    /// can still share a lock whose file exists.
     fn open_lock(&self, name: &str, kind: LockKind) -> io::Result<StdFile> {
         let created = loop {
             match self.create(name, Mode::Private) {
@@ -117,7 +122,7 @@ impl OsDir {
                 created => break created,
             }
             match self.open_existing(name, OFlags::RDWR) {
-                // Another process has removed it between the two calls.
+                // Another process removed the file between the two calls. Try again.
                 Err(error) if error.kind() == ErrorKind::NotFound => {}
                 opened => break opened,
             }
@@ -130,7 +135,8 @@ impl OsDir {
         }
     }
 
-    /// Removes what a failed call has created; if that fails too, the first error tells more.
+    /// Removes a file that a failed call created. An error is ignored, because the caller returns
+    /// the first one.
     fn forget(&self, name: &str) {
         let _ = fs::unlinkat(&self.fd, name, AtFlags::empty());
     }
@@ -152,7 +158,7 @@ impl Dir for OsDir {
         retry_on_intr(|| fs::renameat(&self.fd, from, &self.fd, to)).map_err(|errno| {
             let error = io::Error::from(errno);
             match errno {
-                // So it is with one file that is mounted into a container.
+                // The target is a mount point: a single file was mounted into a container.
                 Errno::BUSY | Errno::XDEV => {
                     let why = format!("{to} is mounted by itself: mount its folder ({errno})");
                     io::Error::new(error.kind(), why)
@@ -208,7 +214,8 @@ impl Dir for OsDir {
     fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
         check_name(name)?;
         self.lock_named(name, kind, || self.open_existing(name, OFlags::RDONLY)).map_err(|error| {
-            // A network file system may lock exclusively only what is open for writing.
+            // A network file system may require a file that is open for writing to lock it
+            // exclusively.
             match Errno::from_io_error(&error) {
                 Some(errno @ Errno::BADF) => unsupported("lock on a file open for reading", errno),
                 Some(Errno::LOOP) => ErrorKind::InvalidInput.into(),
@@ -225,7 +232,7 @@ impl Dir for OsDir {
 
     fn available_bytes(&self) -> io::Result<Option<u64>> {
         match retry_on_intr(|| fs::fstatvfs(&self.fd)) {
-            // No blocks at all: a file system without a limit, or one that does not count.
+            // A file system without blocks has no limit, or does not report one.
             Ok(found) if found.f_blocks == 0 => Ok(None),
             Ok(found) => Ok(Some(found.f_bavail.saturating_mul(found.f_frsize))),
             Err(Errno::NOSYS | Errno::OPNOTSUPP) => Ok(None),
@@ -238,6 +245,7 @@ impl Dir for OsDir {
     }
 }
 
+/// An open file of the operating system.
 #[derive(Debug)]
 struct OsFile {
     file: StdFile,
@@ -270,8 +278,8 @@ impl File for OsFile {
 }
 
 impl OsFile {
-    /// Allocates by `reserve`, or by writing zeros where that is not supported; the length is as
-    /// before where neither works.
+    /// Allocates with `reserve`, or by writing zeros if `reserve` returns `Unsupported`. If neither
+    /// works, the length is the same as before.
     fn allocate_by(
         &self,
         reserve: impl FnOnce(&StdFile, u64, u64, u64) -> io::Result<()>,
@@ -295,7 +303,7 @@ impl OsFile {
         done
     }
 
-    /// Zeros from `offset` to `end`, for file systems that cannot reserve space.
+    /// Writes zeros from `offset` to `end`, for file systems that cannot reserve space.
     fn write_zeros(&self, mut offset: u64, end: u64) -> io::Result<()> {
         static ZEROS: [u8; 1 << 16] = [0; 1 << 16];
         while offset < end {
@@ -308,9 +316,9 @@ impl OsFile {
     }
 }
 
-/// Reserves space with fallocate; `Unsupported` where the file system has none.
+/// Reserves space with fallocate. Returns `Unsupported` if the file system does not have it.
 fn reserve(file: &StdFile, offset: u64, len: u64, len_before: u64) -> io::Result<()> {
-    // Inside the file, Apple's call would cut it off.
+    // On macOS, fallocate on a range within the file would cut the file.
     if cfg!(target_os = "macos") && offset.saturating_add(len) <= len_before {
         return Ok(());
     }
@@ -336,6 +344,7 @@ fn share_blocks(_copy: &StdFile, _source: &StdFile) -> io::Result<()> {
     Err(ErrorKind::Unsupported.into())
 }
 
+/// Returns an error of the kind `Unsupported` that names the operation.
 fn unsupported(what: &str, errno: Errno) -> io::Error {
     let message = format!("the file system refuses a {what} ({errno})");
     io::Error::new(ErrorKind::Unsupported, message)
