@@ -168,9 +168,9 @@ impl Store {
     /// every checksum, count and link, and, if the files are encrypted, every tag. Returns the
     /// facts that it has read.
     ///
-    /// Reads and commits continue. Checkpoints wait until the call returns, including automatic ones
-    /// and those that a backup or a [`flush`](Store::flush) needs, as do rekeys and changes of the
-    /// key. A [`close`](Store::close) ends the call.
+    /// Reads and commits continue. Checkpoints wait until the call returns, including automatic
+    /// ones and those that a backup or a [`flush`](Store::flush) needs, as do rekeys and changes of
+    /// the key. A [`close`](Store::close) ends the call.
     ///
     /// Commits that are only in memory, at a level below `Sync`, are not checked: call
     /// [`flush`](Store::flush) first.
