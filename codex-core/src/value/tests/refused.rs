@@ -281,6 +281,6 @@ fn json_refuses_what_would_not_be_json() {
         assert_refused(Codec::Json, &by(kind, Some(1), 0), "another number of parts");
     }
     assert_refused(Codec::Json, &by("text", None, 0), "failed to become text");
-    assert_refused(Codec::Json, &BTreeMap::from([(vec![1], 1)]), "JSON has no form");
-    assert_refused(Codec::Json, &BTreeMap::from([(None::<u8>, 1)]), "JSON has no form");
+    assert_refused(Codec::Json, &BTreeMap::from([(vec![1], 1)]), "JSON cannot represent it");
+    assert_refused(Codec::Json, &BTreeMap::from([(None::<u8>, 1)]), "JSON cannot represent it");
 }
