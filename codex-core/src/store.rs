@@ -30,9 +30,9 @@ use crate::value::{Codec, RAW, ValueRef};
 /// [`serde`] type, or bytes. The store closes when its last handle is dropped, which ignores an
 /// error, or by [`close`](Store::close), which returns it.
 ///
-/// A call that writes blocks until its commit is durable (at the level of
-/// [`OpenOptions::durability`]). Threads that write at the same time share one sync. Under an async
-/// runtime, write from its pool for blocking work.
+/// A call that writes blocks until its commit is durable, at the level of
+/// [`OpenOptions::durability`](crate::OpenOptions::durability). Threads that write at the same time
+/// share one sync. Under an async runtime, write from its pool for blocking work.
 ///
 /// ```
 /// use codex_core::Store;
@@ -213,10 +213,10 @@ impl Store {
 
     /// Returns the last commit, with a digest of the whole history up to it.
     ///
-    /// Keep the anchor at another place and give it to [`OpenOptions::anchor`]: then a store whose
-    /// files were rolled back does not open. The anchor contains nothing of the keys and values.
-    /// Below the level `Sync`, call [`flush`](Store::flush) first, because power loss takes back
-    /// commits that are not durable.
+    /// Keep the anchor at another place and give it to
+    /// [`OpenOptions::anchor`](crate::OpenOptions::anchor): then a store whose files were rolled back
+    /// does not open. The anchor contains nothing of the keys and values. Below the level `Sync`, call
+    /// [`flush`](Store::flush) first, because power loss takes back commits that are not durable.
     ///
     /// Later images list the commit, so that the anchor can still be compared after the log is
     /// dropped. A crash before the next image loses this, unless the store is then opened with the
