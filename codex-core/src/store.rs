@@ -214,9 +214,10 @@ impl Store {
     /// Returns the last commit, with a digest of the whole history up to it.
     ///
     /// Keep the anchor at another place and give it to
-    /// [`OpenOptions::anchor`](crate::OpenOptions::anchor): then a store whose files were rolled back
-    /// does not open. The anchor contains nothing of the keys and values. Below the level `Sync`, call
-    /// [`flush`](Store::flush) first, because power loss takes back commits that are not durable.
+    /// [`OpenOptions::anchor`](crate::OpenOptions::anchor): then a store whose files were rolled
+    /// back does not open. The anchor contains nothing of the keys and values. Below the level
+    /// `Sync`, call [`flush`](Store::flush) first, because power loss takes back commits that are
+    /// not durable.
     ///
     /// Later images list the commit, so that the anchor can still be compared after the log is
     /// dropped. A crash before the next image loses this, unless the store is then opened with the
