@@ -79,6 +79,10 @@ impl Backups {
                 Ok(()) => slots::facts(self.dir(), &slot.name, &*self.inspect, &mut to_the_end),
                 Err(error) => Err(error),
             };
+            // A rotation may rename the file after the scan. Then it is no damaged backup.
+            if matches!(facts, Err(Error::Missing { .. })) {
+                continue;
+            }
             entries.push(Entry {
                 index: slot.index,
                 path: self.dir().path(&slot.name),

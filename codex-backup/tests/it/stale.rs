@@ -70,6 +70,35 @@ fn an_adoption_leaves_what_another_one_has_adopted() {
     assert_eq!(versions(&vfs, "a.db"), [(1, 9), (2, 8), (3, 7)]);
 }
 
+/// A list takes no lock, so that a rotation can come between any two of its calls.
+#[test]
+fn a_list_beside_a_rotation_has_no_backup_that_is_missing() {
+    let mut call = 0;
+    loop {
+        let base = disk(9, &[(1, 8), (2, 7)]);
+        let (other, counted) = (base.clone(), Mutex::new(0));
+        let vfs = Observed::vfs(&base.vfs(100), move |_| {
+            let mut counted = counted.lock().unwrap();
+            if *counted == call {
+                // The oldest backups leave their names, and no new one takes the first name.
+                let dir = other.vfs(7).dir;
+                dir.rename("a.db.bak.2", "a.db.bak.3").unwrap();
+                dir.rename("a.db.bak.1", "a.db.bak.2").unwrap();
+            }
+            *counted += 1;
+        });
+        for entry in backups_of(&vfs).list().unwrap() {
+            let facts = entry.facts.unwrap_or_else(|error| panic!("call {call}: {error}"));
+            assert!([8, 7].contains(&facts.seq), "call {call}");
+        }
+        if base.vfs(7).dir.metadata("a.db.bak.1").unwrap().is_some() {
+            break; // The list made fewer calls.
+        }
+        call += 1;
+    }
+    assert!(call > 6, "only {call} calls were tried");
+}
+
 /// A disk with a restore of version 2 that was decided and cut off before its first move.
 fn pending() -> FaultDir {
     let base = disk(9, &[(1, 3), (2, 2)]);
