@@ -1,7 +1,7 @@
 //! Most of the API on one page: `cargo run --example quickstart [PATH]`.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
-use codex_core::{Read, Store};
+use codex_core::{Readable, Store};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -53,6 +53,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 /// Accepts a store or a snapshot.
-fn people(source: &impl Read) -> codex_core::Result<u64> {
+fn people(source: &impl Readable) -> codex_core::Result<u64> {
     source.prefix("city/").map(|entry| Ok(entry.value::<City>()?.people)).sum()
 }

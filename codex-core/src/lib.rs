@@ -47,7 +47,7 @@
 //! - [`OpenOptions`]: the options of an opening: [`Form`], [`Durability`], [`Codec`], read-only,
 //!   and more.
 //! - [`Batch`]: several changes as one commit.
-//! - [`Snapshot`]: the state of the store after one commit. [`Read`] has the methods that both a
+//! - [`Snapshot`]: the state of the store after one commit. [`Readable`] has the methods that both a
 //!   store and a snapshot have.
 //! - [`Iter`], [`Keys`], [`Entry`], [`ValueRef`]: the results of reading. They are handles that own
 //!   their content, borrow nothing and copy no bytes.
@@ -146,7 +146,7 @@ pub use convert::{Conversion, Converted};
 pub use cursor::{Entry, Iter, Key, Keys};
 pub use error::{Error, Result};
 pub use options::OpenOptions;
-pub use read::Read;
+pub use read::Readable;
 pub use repair::repair_header;
 #[cfg(feature = "crypto")]
 pub use repair::repair_header_with;

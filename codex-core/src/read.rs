@@ -15,9 +15,9 @@ use crate::value::ValueRef;
 /// so that methods can be added.
 ///
 /// ```
-/// use codex_core::{Read, Store};
+/// use codex_core::{Readable, Store};
 ///
-/// fn total(source: &impl Read) -> codex_core::Result<u64> {
+/// fn total(source: &impl Readable) -> codex_core::Result<u64> {
 ///     source.prefix("visits:").map(|entry| entry.value::<u64>()).sum()
 /// }
 ///
@@ -28,7 +28,7 @@ use crate::value::ValueRef;
 /// assert_eq!((total(&store)?, total(&before)?), (7, 3));
 /// # Ok::<(), codex_core::Error>(())
 /// ```
-pub trait Read: sealed::Sealed {
+pub trait Readable: sealed::Sealed {
     /// Returns a handle to the bytes of the value of `key`, or `None` if it has none. Copies no
     /// bytes.
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef>;
@@ -70,12 +70,13 @@ pub trait Read: sealed::Sealed {
 }
 
 pub(crate) mod sealed {
-    /// A trait that other crates cannot name, so that they cannot implement [`Read`](super::Read).
+    /// A trait that other crates cannot name, so that they cannot implement
+    /// [`Readable`](super::Readable).
     pub trait Sealed {}
 }
 
-/// Defines the methods of [`Read`] as methods of the type, so that reading needs no import of the
-/// trait.
+/// Defines the methods of [`Readable`] as methods of the type, so that reading needs no import of
+/// the trait.
 macro_rules! inherent_reads {
     () => {
         /// Returns the decoded value of `key`, or `None` if it has none.
@@ -87,33 +88,33 @@ macro_rules! inherent_reads {
             &self,
             key: impl AsRef<[u8]>,
         ) -> $crate::Result<Option<T>> {
-            $crate::Read::get(self, key)
+            $crate::Readable::get(self, key)
         }
 
         /// Returns a handle to the bytes of the value of `key`, or `None` if it has none. Copies no
         /// bytes.
         pub fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<$crate::ValueRef> {
-            $crate::Read::get_bytes(self, key)
+            $crate::Readable::get_bytes(self, key)
         }
 
         /// Returns true if `key` has a value.
         pub fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
-            $crate::Read::contains_key(self, key)
+            $crate::Readable::contains_key(self, key)
         }
 
         /// Returns the number of keys.
         pub fn len(&self) -> usize {
-            $crate::Read::len(self)
+            $crate::Readable::len(self)
         }
 
         /// Returns true if there are no keys.
         pub fn is_empty(&self) -> bool {
-            $crate::Read::is_empty(self)
+            $crate::Readable::is_empty(self)
         }
 
         /// Returns all entries, in ascending order of the bytes of the keys.
         pub fn iter(&self) -> $crate::Iter {
-            $crate::Read::iter(self)
+            $crate::Readable::iter(self)
         }
 
         /// Returns the entries whose keys lie in `range`, in ascending order. Empty if the ends of
@@ -123,17 +124,17 @@ macro_rules! inherent_reads {
             &self,
             range: impl std::ops::RangeBounds<K>,
         ) -> $crate::Iter {
-            $crate::Read::range(self, range)
+            $crate::Readable::range(self, range)
         }
 
         /// Returns the entries whose keys begin with `prefix`, in ascending order.
         pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> $crate::Iter {
-            $crate::Read::prefix(self, prefix)
+            $crate::Readable::prefix(self, prefix)
         }
 
         /// Returns all keys, in ascending order of their bytes.
         pub fn keys(&self) -> $crate::Keys {
-            $crate::Read::keys(self)
+            $crate::Readable::keys(self)
         }
     };
 }

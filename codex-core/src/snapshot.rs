@@ -7,7 +7,7 @@ use codex_storage::batch::Seq;
 
 use crate::cursor::{self, Iter};
 use crate::engine::View;
-use crate::read::{Read, inherent_reads, sealed};
+use crate::read::{Readable, inherent_reads, sealed};
 use crate::value::ValueRef;
 
 /// The state of the store after one commit, unchanged while the snapshot is kept.
@@ -35,7 +35,7 @@ impl Snapshot {
 
 impl sealed::Sealed for Snapshot {}
 
-impl Read for Snapshot {
+impl Readable for Snapshot {
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
         self.view.ordered.get(key.as_ref()).cloned().map(ValueRef::new)
     }

@@ -18,7 +18,7 @@ use crate::entry::Entry;
 use crate::error::Result;
 use crate::inner::Inner;
 use crate::map::Map;
-use crate::read::{Read, inherent_reads, sealed};
+use crate::read::{Readable, inherent_reads, sealed};
 use crate::snapshot::Snapshot;
 use crate::value::{Codec, RAW, ValueRef};
 
@@ -315,7 +315,7 @@ impl RefUnwindSafe for Store {}
 
 impl sealed::Sealed for Store {}
 
-impl Read for Store {
+impl Readable for Store {
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
         self.inner.entry(key.as_ref()).map(ValueRef::new)
     }
@@ -331,11 +331,11 @@ impl Read for Store {
     }
 
     fn range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Iter {
-        Read::range(&self.snapshot(), range)
+        Readable::range(&self.snapshot(), range)
     }
 
     fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Read::prefix(&self.snapshot(), prefix)
+        Readable::prefix(&self.snapshot(), prefix)
     }
 }
 

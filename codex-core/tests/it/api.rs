@@ -6,7 +6,8 @@ use std::time::Duration;
 use crate::common::contents;
 use codex_core::vfs::Vfs;
 use codex_core::{
-    Anchor, Batch, CheckpointPolicy, Codec, Durability, Error, Form, OnDamage, Read, Result, Store,
+    Anchor, Batch, CheckpointPolicy, Codec, Durability, Error, Form, OnDamage, Readable, Result,
+    Store,
 };
 use codex_storage::RecordError;
 use serde::{Deserialize, Serialize};
@@ -410,7 +411,7 @@ fn snapshots_and_cursors_show_the_store_as_it_was() {
 
 #[test]
 fn a_store_and_its_snapshot_read_alike() {
-    fn sum(source: &impl Read) -> u32 {
+    fn sum(source: &impl Readable) -> u32 {
         source.iter().map(|entry| entry.value::<u32>().unwrap()).sum::<u32>()
             + source.get::<u32>("a").unwrap().unwrap()
             + u32::try_from(source.keys().count() + source.len()).unwrap()
