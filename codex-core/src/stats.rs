@@ -2,19 +2,17 @@
 
 use codex_storage::storage::StorageStats;
 
-use crate::backup::{BackupScheduler, BackupStats};
-use crate::engine::EngineStats;
-use crate::store::Store;
+use crate::backup::BackupStats;
 
-/// Statistics of a store since it was opened, from [`Store::stats`].
+/// Statistics of a store since it was opened, from [`Store::stats`](crate::Store::stats).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Statistics of the files after the last commit.
+    /// Statistics of the files after the last commit group.
     pub storage: StorageStats,
     /// The number of commits and other requests that wait for the current group to end.
     pub waiting: usize,
-    /// The number of commits.
+    /// The number of commits that were written.
     pub commits: u64,
     /// The maximum number of commits in one group.
     pub group_commits_max: u64,
@@ -33,33 +31,4 @@ pub struct Stats {
     pub poisoned: Option<String>,
     /// Statistics of the backups.
     pub backups: BackupStats,
-}
-
-impl Store {
-    /// Returns sizes, counts, waiting times, and the outcomes of the backups. Reads no file.
-    pub fn stats(&self) -> Stats {
-        let EngineStats {
-            storage,
-            waiting,
-            commits,
-            group_commits_max,
-            data_hold_ns_max,
-            checkpoints,
-            checkpoint_failures,
-            image_error,
-            poisoned,
-        } = self.inner.engine.stats();
-        Stats {
-            storage,
-            waiting,
-            commits,
-            group_commits_max,
-            data_hold_ns_max,
-            checkpoints,
-            checkpoint_failures,
-            image_error,
-            poisoned,
-            backups: self.inner.backups.as_ref().map(BackupScheduler::stats).unwrap_or_default(),
-        }
-    }
 }

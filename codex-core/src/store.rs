@@ -12,6 +12,7 @@ use codex_storage::storage::{Anchor, Form, Recovered};
 use codex_storage::{Error as StorageError, RecordError, Verified};
 use serde::Serialize;
 
+use crate::backup::BackupScheduler;
 use crate::commit::{Change, Commit};
 use crate::cursor::{self, Iter, KeyBound};
 use crate::entry::Entry;
@@ -20,6 +21,7 @@ use crate::inner::Inner;
 use crate::map::Map;
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::snapshot::Snapshot;
+use crate::stats::Stats;
 use crate::value::{Codec, RAW, ValueRef};
 
 /// An embedded key-value store. Every read is served from memory, and every acknowledged write is
@@ -197,6 +199,12 @@ impl Store {
             let keys = root.as_ref().map(|root| root as &dyn Keys);
             codex_storage::verify_open(vfs, name, keys, seq, go_on)
         })?)
+    }
+
+    /// Returns sizes, counts, waiting times, and the outcomes of the backups. Reads no file.
+    pub fn stats(&self) -> Stats {
+        let backups = self.inner.backups.as_ref().map(BackupScheduler::stats).unwrap_or_default();
+        Stats { backups, ..self.inner.engine.stats() }
     }
 
     /// Returns the findings of the recovery at the opening, with the part that it cut off the end

@@ -25,16 +25,18 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use codex_storage::batch::Seq;
-use codex_storage::storage::{Anchor, Durability, Storage, StorageStats};
+use codex_storage::storage::{Anchor, Durability, Storage};
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::sync::{Mutex, with_parker};
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
+use crate::backup::BackupStats;
 use crate::commit::Commit;
 use crate::locks::{Locks, PersistGuard};
 use crate::map::{Image, Map, Ordered};
 use crate::rank::{self, Rank};
+use crate::stats::Stats;
 use checkpoint::Hook;
 use commit::Disk;
 use leader::{Leader, UNWOUND};
@@ -93,29 +95,6 @@ pub struct View {
     pub seq: Seq,
     /// The entries in key order.
     pub ordered: Ordered,
-}
-
-/// Statistics of an engine since it was started.
-#[derive(Debug, Clone)]
-pub struct EngineStats {
-    /// Statistics of the storage after the last group.
-    pub storage: StorageStats,
-    /// The number of commits and other requests that wait in the queue.
-    pub waiting: usize,
-    /// The number of commits that were written.
-    pub commits: u64,
-    /// The maximum number of commits in one group.
-    pub group_commits_max: u64,
-    /// The longest time for which applying a group blocked readers, in nanoseconds.
-    pub data_hold_ns_max: u64,
-    /// The number of checkpoints that wrote an image.
-    pub checkpoints: u64,
-    /// The number of checkpoints that failed.
-    pub checkpoint_failures: u64,
-    /// The error of the last image, if it failed and none has succeeded since.
-    pub image_error: Option<String>,
-    /// The reason why writes are refused, if they are.
-    pub poisoned: Option<String>,
 }
 
 /// The background work that a group has made due.
@@ -250,10 +229,10 @@ impl Engine {
         })
     }
 
-    /// Returns the statistics since the start.
-    pub fn stats(&self) -> EngineStats {
+    /// Returns the statistics since the start. An engine makes no backups, so their part is empty.
+    pub fn stats(&self) -> Stats {
         let state = self.queue.lock();
-        EngineStats {
+        Stats {
             storage: state.counters.storage,
             waiting: state.waiting(),
             commits: state.counters.commits,
@@ -263,6 +242,7 @@ impl Engine {
             checkpoint_failures: self.checkpoint_failures.load(Ordering::Relaxed),
             image_error: state.overdue.failure().map(ToString::to_string),
             poisoned: state.poisoned().map(|reason| reason.to_string()),
+            backups: BackupStats::default(),
         }
     }
 
