@@ -1,4 +1,8 @@
 //! Opening a store: the steps from the files to a running store.
+//!
+//! Three types carry the parameters of an open. [`OpenOptions`] is filled in by the caller and is
+//! validated as a whole. [`Config`] is its part for the storage, with the location of the files.
+//! [`EngineOptions`] is the part for the running store, which exists without files too.
 
 use std::cell::Cell;
 use std::path::PathBuf;
@@ -13,52 +17,40 @@ use codex_storage::{
     Access, Config, Create, Error as StorageError, repair_header, verify, verify_open,
 };
 
-use crate::backup::{BackupOptions, BackupScheduler, Backups};
+use crate::backup::{BackupScheduler, Backups};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Result};
 use crate::inner::{Files, Inner};
 use crate::map::{Map, MapBuilder};
+use crate::options::OpenOptions;
 use crate::rank;
 use crate::store::Store;
 use crate::value::Codec;
 
-/// The files to open, and the options of the running store.
-#[derive(Debug, Clone)]
-pub(crate) struct Wanted {
-    pub(crate) config: Config,
-    pub(crate) codec: Codec,
-    /// Whether background threads sync and write checkpoints.
-    pub(crate) threads: bool,
-    pub(crate) backups: BackupOptions,
-    /// Whether the newest good backup replaces a damaged store.
-    pub(crate) fall_back: bool,
-}
-
-/// Opens the files that `wanted` names and replays them into memory. After an error everything is
-/// dropped, including the lock.
-pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
+/// Opens the files of `config`, which was made of `options`, and replays them into memory. After an
+/// error everything is dropped, including the lock.
+pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
     // Order: watch the disk before anything is opened, so that each call to it is checked.
-    wanted.config.vfs = rank::watched(&wanted.config.vfs);
-    let (loaded, restored) = load_or_restore(&wanted)?;
-    let Loaded { storage, map, recovered } = loaded;
-    let Config { vfs, name, access, durability, keys, .. } = wanted.config;
+    config.vfs = rank::watched(&config.vfs);
+    let ((storage, map, recovered), restored) = load_or_restore(&config, options.fall_back)?;
+    let Config { vfs, name, access, durability, keys, .. } = config;
     // The storage has the root key, and the key of the user is not needed again.
     drop(keys);
     let path = vfs.dir.path(&name);
     let form = storage.form();
     let lock = storage.lock().as_ref().map(Arc::downgrade);
-    let options = EngineOptions {
+    let running = EngineOptions {
         path: path.clone(),
         durability,
         clock: Arc::clone(&vfs.clock),
-        background: access == Access::ReadWrite && wanted.threads,
+        background: access == Access::ReadWrite && options.threads.unwrap_or(true),
     };
-    let engine = Engine::start(storage, map, options);
+    let engine = Engine::start(storage, map, running);
     // The store exists from here on, without backups: an error that drops it also closes it.
     let mut inner = Inner {
         engine,
         backups: None,
-        codec: wanted.codec,
+        codec: options.codec,
         path,
         form: Some(form),
         access,
@@ -71,20 +63,16 @@ pub(crate) fn open(mut wanted: Wanted) -> Result<Store> {
     if access == Access::ReadWrite {
         // Order: start the backups last. Their thread may run at once, and it needs the running
         // engine.
-        let options = wanted.backups;
-        let backups = BackupScheduler::start(&vfs, &name, form, options, &inner.engine)?;
+        let backups = options.backups.clone();
+        let backups = BackupScheduler::start(&vfs, &name, form, backups, &inner.engine)?;
         inner.backups = Some(backups);
     }
     inner.files = Some(Files { vfs, name });
     Ok(Store::new(inner))
 }
 
-/// The files of a store, after they were read.
-struct Loaded {
-    storage: Box<dyn Storage>,
-    map: Map,
-    recovered: Recovered,
-}
+/// The open storage, the state that was read from its files, and the findings of the recovery.
+type Loaded = (Box<dyn Storage>, Map, Recovered);
 
 /// Opens the files and replays them into a map.
 fn load(config: &Config) -> Result<Loaded> {
@@ -94,14 +82,13 @@ fn load(config: &Config) -> Result<Loaded> {
         Ok(())
     })?;
     let map = builder.finish(recovered.seq);
-    Ok(Loaded { storage, map, recovered })
+    Ok((storage, map, recovered))
 }
 
 /// Reads the files of a store. Before that, finishes a restore that was interrupted. If it is
 /// allowed and needed, restores the newest backup and reads that. A reader does not finish a
 /// restore: the storage refuses the store then.
-fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
-    let config = &wanted.config;
+fn load_or_restore(config: &Config, falls_back: bool) -> Result<(Loaded, Option<Restored>)> {
     let mut restored = None;
     if config.access == Access::ReadWrite {
         let backups = Backups::of_in(&config.vfs, &config.name);
@@ -110,7 +97,7 @@ fn load_or_restore(wanted: &Wanted) -> Result<(Loaded, Option<Restored>)> {
     // A damaged store is read at most twice: another process may have repaired it meanwhile.
     for look in [Look::Again, Look::Once] {
         let error = match load(config) {
-            Err(error) if wanted.fall_back && is_mended_by_a_backup(config, &error) => error,
+            Err(error) if falls_back && is_mended_by_a_backup(config, &error) => error,
             loaded => return Ok((loaded?, restored)),
         };
         // First try to repair the header, which loses no commit. A backup loses all commits after

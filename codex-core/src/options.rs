@@ -15,7 +15,7 @@ use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageEr
 use crate::backup::{BackupEvent, BackupOptions, Callback};
 use crate::error::Result;
 use crate::locate::locate;
-use crate::open::{self, Wanted};
+use crate::open;
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
@@ -47,15 +47,16 @@ pub struct OpenOptions {
     read_only: bool,
     form: Option<Form>,
     durability: Option<Durability>,
-    codec: Codec,
+    pub(crate) codec: Codec,
     on_damage: Option<OnDamage>,
     lock_timeout: Option<Duration>,
     checkpoint: Option<CheckpointPolicy>,
     anchor: Option<Anchor>,
     accept_unknown_anchor: Option<bool>,
-    threads: Option<bool>,
-    backups: BackupOptions,
-    fall_back: bool,
+    /// Whether background threads sync and write checkpoints. Default: yes.
+    pub(crate) threads: Option<bool>,
+    pub(crate) backups: BackupOptions,
+    pub(crate) fall_back: bool,
     #[cfg(feature = "crypto")]
     key: Option<SharedKey>,
     #[cfg(feature = "crypto")]
@@ -246,9 +247,9 @@ impl OpenOptions {
     /// One variant of [`codex_storage::Error`] for each possible fault of the path, the lock, the
     /// files or the options. Nothing was changed then, and the lock is released.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
-        let valid = self.validate()?;
+        let create = self.validate()?;
         let (vfs, name) = locate(path.as_ref())?;
-        open::open(valid.wanted(vfs, name))
+        open::open(self.config(create, vfs, name), self)
     }
 
     /// Opens the store `name` in the directory of `vfs`, which may be a directory in memory or a
@@ -257,8 +258,8 @@ impl OpenOptions {
     /// # Errors
     /// The errors of [`open`](Self::open).
     pub fn open_in(&self, vfs: &Vfs, name: &str) -> Result<Store> {
-        let valid = self.validate()?;
-        open::open(valid.wanted(vfs.clone(), name.to_owned()))
+        let create = self.validate()?;
+        open::open(self.config(create, vfs.clone(), name.to_owned()), self)
     }
 
     /// Returns a store that is only in memory. It makes the same commits, without a disk.
@@ -275,9 +276,8 @@ impl OpenOptions {
 
     #[cfg(feature = "crypto")]
     pub(crate) fn open_with(&self, vfs: &Vfs, name: &str, keys: Arc<dyn Keys>) -> Result<Store> {
-        let mut wanted = self.validate()?.wanted(vfs.clone(), name.to_owned());
-        wanted.config.keys = Some(keys);
-        open::open(wanted)
+        let config = self.config(self.validate()?, vfs.clone(), name.to_owned());
+        open::open(Config { keys: Some(keys), ..config }, self)
     }
 
     #[cfg(feature = "crypto")]
@@ -299,8 +299,9 @@ impl OpenOptions {
         self
     }
 
-    /// Returns the options if no two of them contradict each other.
-    fn validate(&self) -> Result<Valid<'_>> {
+    /// Checks that no two options contradict each other. Returns whether a missing store is
+    /// created.
+    fn validate(&self) -> Result<Create> {
         let durability = self.durability.unwrap_or_default();
         // Options about creating the store.
         let create = match (self.create, self.create_new, self.read_only) {
@@ -355,41 +356,22 @@ impl OpenOptions {
                 return contradiction("the ratio of a checkpoint policy is a number above zero");
             }
         }
-        Ok(Valid { options: self, create, durability })
-    }
-}
-
-/// Options that do not contradict each other.
-struct Valid<'a> {
-    options: &'a OpenOptions,
-    create: Create,
-    durability: Durability,
-}
-
-impl Valid<'_> {
-    fn wanted(&self, vfs: Vfs, name: String) -> Wanted {
-        Wanted {
-            config: self.config(vfs, name),
-            codec: self.options.codec,
-            threads: self.options.threads.unwrap_or(true),
-            backups: self.options.backups.clone(),
-            fall_back: self.options.fall_back,
-        }
+        Ok(create)
     }
 
-    fn config(&self, vfs: Vfs, name: String) -> Config {
-        let options = self.options;
+    /// Returns the options of the storage at `name`. They are checked.
+    fn config(&self, create: Create, vfs: Vfs, name: String) -> Config {
         Config {
-            form: options.form,
-            create: self.create,
-            access: if options.read_only { Access::ReadOnly } else { Access::ReadWrite },
-            durability: self.durability,
-            on_damage: options.on_damage.unwrap_or(OnDamage::Refuse),
-            lock_timeout: options.lock_timeout.unwrap_or(Duration::ZERO),
-            checkpoint: options.checkpoint.unwrap_or_default(),
-            anchor: options.anchor,
-            accept_unknown_anchor: options.accept_unknown_anchor.unwrap_or(false),
-            keys: options.keys(&vfs),
+            form: self.form,
+            create,
+            access: if self.read_only { Access::ReadOnly } else { Access::ReadWrite },
+            durability: self.durability.unwrap_or_default(),
+            on_damage: self.on_damage.unwrap_or(OnDamage::Refuse),
+            lock_timeout: self.lock_timeout.unwrap_or(Duration::ZERO),
+            checkpoint: self.checkpoint.unwrap_or_default(),
+            anchor: self.anchor,
+            accept_unknown_anchor: self.accept_unknown_anchor.unwrap_or(false),
+            keys: self.keys(&vfs),
             ..Config::new(vfs, name)
         }
     }
