@@ -183,7 +183,7 @@ mod tests {
 
     #[test]
     fn an_interval_is_due_only_when_it_has_passed_and_something_changed() {
-        let policy = Policy::keep(3).every(Duration::from_mins(1));
+        let policy = Policy::keep(3).every(Duration::from_secs(60));
         assert!(!policy.due(state(Event::Tick, 8, Some((7, 100)), 159)));
         assert!(policy.due(state(Event::Tick, 8, Some((7, 100)), 160)));
         assert!(!policy.due(state(Event::Tick, 7, Some((7, 100)), 160)));

@@ -124,7 +124,7 @@ fn processes_that_take_turns_lose_nothing_while_the_lock_file_is_removed() {
     const ROUNDS: u64 = 25;
     if let Some((_, path)) = role() {
         for _ in 0..ROUNDS {
-            let options = Store::options().create(false).lock_timeout(Duration::from_mins(5));
+            let options = Store::options().create(false).lock_timeout(Duration::from_secs(300));
             let store = options.open(&path).unwrap();
             store.update("n", |n: Option<u64>| Some(n.unwrap_or(0) + 1)).unwrap();
             store.close().unwrap();
@@ -190,7 +190,7 @@ fn a_store_that_only_waits_has_no_thread() {
     if let Some((_, path)) = role() {
         let before = tasks();
         let threads = || tasks() - before;
-        let interval = codex_core::Durability::Interval(Duration::from_hours(1));
+        let interval = codex_core::Durability::Interval(Duration::from_secs(3600));
         let small = codex_core::CheckpointPolicy { floor_bytes: 0, ..Default::default() };
         let lazy = || Store::options().durability(interval);
         let stores: Vec<_> = FORMS

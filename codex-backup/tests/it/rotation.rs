@@ -449,7 +449,7 @@ fn a_list_says_what_each_backup_is_and_when_it_was_verified() {
     let ours = backups(&vfs, "a.db", 3);
     for seq in 1..=2 {
         advance(&ours, &vfs, seq).unwrap();
-        vfs.clock.sleep(Duration::from_mins(1));
+        vfs.clock.sleep(Duration::from_secs(60));
     }
     put(&*vfs.dir, "a.db.bak.3", &card(OURS, 1, 40)[..30]);
     put(&*vfs.dir, "a.db.bak.4", &card(THEIRS, 1, 40));

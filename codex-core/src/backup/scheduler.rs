@@ -370,4 +370,4 @@ fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
 }
 
 /// The offset of the clock: a hundred years.
-const CLOCK_OFFSET: Duration = Duration::from_hours(100 * 365 * 24);
+const CLOCK_OFFSET: Duration = Duration::from_secs(100 * 365 * 24 * 3600);

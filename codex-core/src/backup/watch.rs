@@ -91,6 +91,6 @@ const WAIT_MIN: Duration = Duration::from_millis(1);
 /// The first pause after a failed rotation. Each further one is twice as long.
 const RETRY_FIRST: Duration = Duration::from_millis(500);
 /// The maximum pause after a failed rotation.
-const RETRY_LAST: Duration = Duration::from_mins(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
 /// The maximum pause if writes are refused until a backup succeeds.
 const RETRY_LAST_REQUIRED: Duration = Duration::from_secs(1);

@@ -166,7 +166,8 @@ impl State {
         while len < GROUP_LEN_TARGET {
             // Order: stop at the first request that is not a commit. A commit must not overtake a
             // request that entered before it.
-            let next = self.waiting.pop_front_if(|waiter| waiter.commit.is_some());
+            let is_commit = self.waiting.front().is_some_and(|waiter| waiter.commit.is_some());
+            let next = is_commit.then(|| self.waiting.pop_front()).flatten();
             let Some(Waiter { commit: Some(commit), ticket, len: more }) = next else { break };
             len = len.saturating_add(more);
             take(ticket, commit);

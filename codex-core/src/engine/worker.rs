@@ -243,6 +243,6 @@ fn retry_after(pause: Duration) -> Duration {
 /// The pause after the first failed image. It doubles after each further one.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause between attempts to write an image.
-const RETRY_LAST: Duration = Duration::from_mins(1);
+const RETRY_LAST: Duration = Duration::from_secs(60);
 /// The longest single wait. Not every system can wait for an unlimited time.
-const WAIT_MAX: Duration = Duration::from_hours(1);
+const WAIT_MAX: Duration = Duration::from_secs(3600);

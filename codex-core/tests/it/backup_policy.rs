@@ -68,9 +68,9 @@ fn an_interval_makes_a_backup_of_what_changed_and_only_then() {
     store.back_up().unwrap();
     store.close().unwrap();
     drop(store);
-    let store = with(keep(5).every(Duration::from_mins(10))).open_in(&vfs, "a.db").unwrap();
+    let store = with(keep(5).every(Duration::from_secs(600))).open_in(&vfs, "a.db").unwrap();
     for n in 2..=4_u64 {
-        clock.advance(Duration::from_hours(1));
+        clock.advance(Duration::from_secs(3600));
         // The interval ended long ago, so the commit itself makes a backup due.
         store.set("n", &n).unwrap();
         until("the change is backed up", || store.stats().backups.made == n - 1);

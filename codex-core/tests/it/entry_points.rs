@@ -479,7 +479,7 @@ impl Clock for Restarted {
 
 #[test]
 fn a_policy_by_time_knows_the_age_of_a_backup_of_an_earlier_process() {
-    let day = Duration::from_hours(24);
+    let day = Duration::from_secs(24 * 3600);
     for form in FORMS {
         let disk = FaultDir::new();
         // The newest backup is of 2, the store is at 3.

@@ -308,7 +308,9 @@ impl LogReader {
         let last = header.last_seq().unwrap_or(self.end.seq);
         // The frame proves earlier commits durable up to its `durable`: the writer had synced them.
         let is_proven = |frame: &Unproven| frame.proven_by <= header.durable;
-        while self.unproven.pop_front_if(|frame| is_proven(frame)).is_some() {}
+        while self.unproven.front().is_some_and(is_proven) {
+            self.unproven.pop_front();
+        }
         self.unproven.push_back(Unproven {
             // A resume or the mark of a close has no commit, and is proven together with the next
             // one.

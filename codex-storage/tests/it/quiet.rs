@@ -71,7 +71,7 @@ fn opening_and_closing_without_a_write_leaves_every_file_as_it_was() {
             let disk = disk(form, past);
             let before = all_of(&disk);
             for _ in 0..3 {
-                disk.clock().advance(Duration::from_mins(1));
+                disk.clock().advance(Duration::from_secs(60));
                 let mut store = Store::open(config(&disk.vfs(2), form, past)).unwrap();
                 assert_eq!(store.map.0.len(), if past == Past::Empty { 0 } else { 2 });
                 store.flush().unwrap();

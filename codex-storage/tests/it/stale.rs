@@ -105,7 +105,7 @@ fn what_a_handle_did_while_its_lock_was_waited_for_is_read() {
                 theirs.set("third", "value").unwrap();
                 theirs.close().unwrap();
             });
-            let lock_timeout = std::time::Duration::from_hours(1);
+            let lock_timeout = std::time::Duration::from_secs(3600);
             let store = Store::open(Config { access, lock_timeout, ..config(vfs, form) }).unwrap();
             assert_eq!(keys_of(&store), ["first", "second", "third"], "{form} {access:?}");
         }

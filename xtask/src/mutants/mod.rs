@@ -33,7 +33,7 @@ pub(crate) const COMMAND: Command = Command {
 const BESIDE: usize = 3;
 
 /// The time after which a test is regarded as hanging.
-const LIMIT: Duration = Duration::from_mins(4);
+const LIMIT: Duration = Duration::from_secs(240);
 
 /// The same limit for mutants that make a test hang. Without the mutant, the test takes less than a
 /// second.
