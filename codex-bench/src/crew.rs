@@ -39,7 +39,7 @@ pub fn share_out(
 pub fn each(workers: usize, work: impl Fn(usize) -> Outcome + Sync) -> Outcome<Duration> {
     let failure = Mutex::new(None);
     let start = Instant::now();
-    crossbeam::thread::scope(|scope| {
+    crossbeam_utils::thread::scope(|scope| {
         for worker in 0..workers {
             let (work, failure) = (&work, &failure);
             scope.spawn(move |_| {

@@ -32,5 +32,10 @@ pub fn program(name: &str, run: impl FnOnce(Args) -> Outcome) -> ExitCode {
     }
 }
 
+/// Compiles the examples of the first page of the repository, which no published package contains.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod page {}
+
 /// The result of a program of this crate. Any error is printed as its text.
 pub type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;

@@ -155,11 +155,7 @@ pub use stats::Stats;
 pub use store::Store;
 pub use value::{Codec, ValueRef};
 
-/// Compiles the examples of the pages that a newcomer reads first.
+/// Compiles the examples of the page of the package.
 #[cfg(doctest)]
-mod pages {
-    #[doc = include_str!("../../README.md")]
-    mod workspace {}
-    #[doc = include_str!("../README.md")]
-    mod core {}
-}
+#[doc = include_str!("../README.md")]
+mod page {}

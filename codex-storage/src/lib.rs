@@ -58,6 +58,11 @@ pub use open::{open, open_staged};
 pub use repair::repair_header;
 pub use verify::{Verified, verify, verify_open};
 
+/// The example of the README, compiled as a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 // The tests in this crate use the test doubles of those outside, which use the name of the crate.
 #[cfg(test)]
 extern crate self as codex_storage;

@@ -24,7 +24,7 @@ use std::sync as imp;
 use loom::sync as imp;
 
 #[cfg(not(loom))]
-use crossbeam::sync::{
+use crossbeam_utils::sync::{
     ShardedLock as ReadMostly, ShardedLockReadGuard as ReadMostlyReadGuard,
     ShardedLockWriteGuard as ReadMostlyWriteGuard,
 };
@@ -88,7 +88,7 @@ pub mod thread {
 
 /// Channels between threads. loom has none: they are crossbeam's in the models too, where no thread
 /// waits for one.
-pub use crossbeam::channel;
+pub use crossbeam_channel as channel;
 
 /// A lock for mutual exclusion.
 pub struct Mutex<T>(imp::Mutex<T>);
@@ -201,7 +201,7 @@ pub use parking::{Parker, Unparker, with_parker};
 mod parking {
     use std::rc::Rc;
 
-    use crossbeam::sync::{Parker as Imp, Unparker as ImpUnparker};
+    use crossbeam_utils::sync::{Parker as Imp, Unparker as ImpUnparker};
 
     std::thread_local! {
         static PARKER: Rc<Parker> = Rc::new(Parker(Imp::new()));

@@ -262,7 +262,7 @@ fn the_frame_in_the_document_is_what_this_build_makes() {
     let (head, _) = header.encode(&log, 512, crc32c::crc32c(payload));
     let mut frame = [head.as_slice(), payload, &[0xA5]].concat();
     frame.resize(128, 0);
-    let shown = include_str!("../../../docs/FORMAT.md").lines().filter_map(|line| {
+    let shown = include_str!("../../FORMAT.md").lines().filter_map(|line| {
         let (at, bytes) = line.split_once(": ")?;
         (at.len() == 2 && at.ends_with('0')).then_some(bytes)
     });
