@@ -47,8 +47,8 @@
 //! - [`OpenOptions`]: the options of an opening: [`Form`], [`Durability`], [`Codec`], read-only,
 //!   and more.
 //! - [`Batch`]: several changes as one commit.
-//! - [`Snapshot`]: the state of the store after one commit. [`Readable`] has the methods that both a
-//!   store and a snapshot have.
+//! - [`Snapshot`]: the state of the store after one commit. [`Readable`] has the methods that both
+//!   a store and a snapshot have.
 //! - [`Iter`], [`Keys`], [`Entry`], [`ValueRef`]: the results of reading. They are handles that own
 //!   their content, borrow nothing and copy no bytes.
 //! - [`Error`]: the cause of a failure, with the path, the offset and the next step.
