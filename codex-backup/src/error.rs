@@ -17,7 +17,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// The errors of the crate. After any error there are at least as many good backups as before the
 /// call.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The disk reported an error. The file that the call was about to replace is still there.
@@ -189,7 +189,45 @@ pub enum Error {
     },
 }
 
+codex_storage::debug_as_display!(
+    Error: Io, NoSpace, Foreign, Unrelated, Damaged, Alien, NeedsKey, Unauthentic, Changed, Busy,
+    Missing, Exists, RestorePending, RestoreBroken, Invalid, Source, Stopped
+);
+
+/// The kind is [`Error::io_kind`], and [`io::Error::get_ref`] returns this error.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.io_kind(), error)
+    }
+}
+
 impl Error {
+    /// Returns the kind of the [`io::Error`] that this error converts to. It is never
+    /// `Interrupted`, on which callers would make the same call again.
+    pub fn io_kind(&self) -> io::ErrorKind {
+        use io::ErrorKind as Kind;
+        match self {
+            Self::Io { source, .. } if source.kind() != Kind::Interrupted => source.kind(),
+            Self::NoSpace { .. } => Kind::StorageFull,
+            Self::Foreign { .. } | Self::Unrelated { .. } | Self::Invalid { .. } => {
+                Kind::InvalidInput
+            }
+            Self::Damaged { .. } | Self::Alien { .. } | Self::Unauthentic { .. } => {
+                Kind::InvalidData
+            }
+            Self::NeedsKey { .. } => Kind::PermissionDenied,
+            Self::Busy { .. } => Kind::WouldBlock,
+            Self::Missing { .. } => Kind::NotFound,
+            Self::Exists { .. } => Kind::AlreadyExists,
+            Self::Io { .. }
+            | Self::Changed { .. }
+            | Self::RestorePending { .. }
+            | Self::RestoreBroken { .. }
+            | Self::Source { .. }
+            | Self::Stopped { .. } => Kind::Other,
+        }
+    }
+
     /// Returns the file that the error concerns, or `None` if the error concerns a setting.
     pub fn path(&self) -> Option<&Path> {
         match self {

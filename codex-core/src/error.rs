@@ -1,5 +1,6 @@
 //! The errors of a store. An error names the cause, the place and the next step.
 
+use std::io;
 use std::path::PathBuf;
 
 use crate::value::Codec;
@@ -11,7 +12,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 ///
 /// No variant contains a key or a value, or the message of a decoder, which may quote a value:
 /// programs write errors to logs.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An error of the disk, the files or the options. [`codex_storage::Error`] has one variant for
@@ -126,6 +127,40 @@ pub enum Error {
     },
 }
 
+codex_storage::debug_as_display!(
+    Error: Encode, Decode, RawValue, UnknownCodec, UpdatesItself, Contended, BackupRequired,
+    ForkedChild; Storage, Backup
+);
+
+/// The kind is that of the cause: `NotFound`, `WouldBlock` for a store that is open elsewhere,
+/// `StorageFull`, `PermissionDenied` for a wrong key or a read-only store, `InvalidData` for damage
+/// and for a value of another type. It is never `Interrupted`. [`io::Error::get_ref`] returns the
+/// error itself.
+///
+/// ```
+/// fn titles() -> std::io::Result<usize> {
+///     let store = codex_core::Store::in_memory()?;
+///     Ok(store.prefix("title/").count())
+/// }
+/// # titles().unwrap();
+/// ```
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        use io::ErrorKind as Kind;
+        let kind = match &error {
+            Error::Storage(source) => source.io_kind(),
+            Error::Backup(source) => source.io_kind(),
+            Error::Encode { .. } | Error::UpdatesItself { .. } => Kind::InvalidInput,
+            Error::Decode { .. } | Error::RawValue { .. } | Error::UnknownCodec { .. } => {
+                Kind::InvalidData
+            }
+            Error::Contended { .. } => Kind::ResourceBusy,
+            Error::BackupRequired { .. } | Error::ForkedChild { .. } => Kind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
 impl From<codex_backup::Error> for Error {
     fn from(error: codex_backup::Error) -> Self {
         Self::Backup(std::sync::Arc::new(error))
@@ -151,9 +186,38 @@ impl Error {
         matches!(self, Self::Storage(codex_storage::Error::Closed { .. }))
     }
 
-    /// Returns true if another handle has the store open.
+    /// Returns true if another handle has the store open. The error text names the process that
+    /// holds it, if it is a writer: see [`LockHolder`](crate::vfs::LockHolder).
     pub fn is_locked(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::Locked { .. }))
+    }
+
+    /// Returns true if there is no store at the path, or no folder for it. If there are backups of
+    /// a store, [`Backups::restore`](crate::Backups::restore) puts one in its place. Also true if a
+    /// requested backup does not exist.
+    pub fn is_not_found(&self) -> bool {
+        use codex_storage::Error as E;
+        match self {
+            Self::Storage(E::NotFound { .. } | E::OnlyBackups { .. } | E::NoFolder { .. }) => true,
+            Self::Backup(error) => matches!(**error, codex_backup::Error::Missing { .. }),
+            _ => false,
+        }
+    }
+
+    /// Returns true if the store or backup is encrypted under another key or passphrase than the
+    /// given one.
+    pub fn is_wrong_key(&self) -> bool {
+        matches!(self, Self::Storage(codex_storage::Error::WrongKey { .. }))
+    }
+
+    /// Returns true if the store was opened for reading only, or if it is a backup or a file whose
+    /// mode forbids writing.
+    pub fn is_read_only(&self) -> bool {
+        use codex_storage::Error as E;
+        matches!(
+            self,
+            Self::Storage(E::ReadOnly { .. } | E::FileReadOnly { .. } | E::IsBackup { .. })
+        )
     }
 
     /// Returns true if the disk is full. Nothing was changed.

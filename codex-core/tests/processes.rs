@@ -10,6 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use codex_core::vfs::LockHolder;
 use codex_core::{Error, Form, StorageError, Store};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
@@ -175,10 +176,61 @@ fn a_killed_process_leaves_the_store_free() {
         told.read_exact(&mut byte).unwrap();
         seen.push(byte[0]);
     }
-    assert!(is_locked(&open(&path)));
+    assert_eq!(holder(&path), LockHolder::Process(child.id()));
+    let id = child.id();
     child.kill().unwrap();
     child.wait().unwrap();
-    assert_eq!(open(&path).unwrap().get::<u64>("k").unwrap(), Some(7));
+    // The killed process has left its id in the lock file, and holds nothing any more.
+    let reader = Store::options().read_only(true).open(&path).unwrap();
+    assert_eq!(signer(&path)[..4], id.to_le_bytes());
+    assert_eq!(holder(&path), LockHolder::Readers);
+    drop(reader);
+    let store = open(&path).unwrap();
+    assert_eq!(store.get::<u64>("k").unwrap(), Some(7));
+    assert_eq!(holder(&path), LockHolder::ThisProcess);
+    assert_eq!(signer(&path)[..4], std::process::id().to_le_bytes());
+    store.close().unwrap();
+    assert_eq!(signer(&path), [0; 12], "a close removes the id");
+}
+
+/// Each container has a process 1. A process with the id of this one is not this one.
+#[test]
+fn another_process_with_the_same_id_is_another_process() {
+    use std::os::unix::fs::FileExt;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let _store = Store::open(&path).unwrap();
+    let lock = std::fs::OpenOptions::new().write(true).open(path.with_extension("db.lock"));
+    lock.unwrap().write_all_at(&[7; 8], 20).unwrap();
+    assert_eq!(holder(&path), LockHolder::Process(std::process::id()));
+}
+
+#[test]
+fn a_snapshot_keeps_its_note_beside_the_id_of_its_process() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a.db");
+    let note = || std::fs::read(path.with_extension("db.lock")).unwrap()[..16].to_vec();
+    let store = Store::options().form(Form::Snapshot).open(&path).unwrap();
+    store.set("k", &7_u64).unwrap();
+    store.close().unwrap();
+    let noted = note();
+    assert_ne!(noted, [0; 16]);
+    let _store = open(&path).unwrap();
+    assert_eq!(note(), noted);
+}
+
+/// Returns the holder that the refusal of a writer names.
+fn holder(path: &Path) -> LockHolder {
+    match open(path) {
+        Err(Error::Storage(StorageError::Locked { holder, .. })) => holder,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Returns the signature in the lock file.
+fn signer(path: &Path) -> Vec<u8> {
+    std::fs::read(path.with_extension("db.lock")).unwrap()[16..].to_vec()
 }
 
 /// A thread starts when there is work for it, so that a program may open many stores.

@@ -1,5 +1,8 @@
 //! The error type of the crate.
 
+use std::fmt;
+use std::io;
+
 use crate::epoch::{MESSAGE_LEN_MAX, MESSAGES_MAX, SEALED_BYTES_MAX};
 use crate::kdf::KdfCosts;
 use crate::key::{KeyKind, PASSPHRASE_LEN_MAX};
@@ -9,7 +12,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// The errors of the crate. No error message contains a secret.
 #[non_exhaustive]
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The key does not open the envelope. Detected before any decryption.
     #[error(
@@ -180,4 +183,66 @@ pub enum Error {
         /// Length of the failed allocation, in bytes.
         bytes: usize,
     },
+}
+
+/// The name of the variant, then the text of `Display`. A program whose `main` returns the error
+/// prints that text.
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        macro_rules! name {
+            ($($variant:ident),*) => {
+                match self { $(Self::$variant { .. } => stringify!($variant),)* }
+            };
+        }
+        let name = name!(
+            WrongKey,
+            WrongKeyKind,
+            Tampered,
+            NotAnEnvelope,
+            EnvelopeLength,
+            EnvelopeDamaged,
+            UnsupportedVersion,
+            UnsupportedCipher,
+            UnsupportedKdf,
+            KdfTooExpensive,
+            KdfTooCheap,
+            KdfCosts,
+            KeyLength,
+            PassphraseLength,
+            Exhausted,
+            ForeignNonce,
+            MessageTooLong,
+            BufferRange,
+            Entropy,
+            OutOfMemory
+        );
+        write!(f, "{name}: {self}")
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        use io::ErrorKind as Kind;
+        let kind = match &error {
+            Error::WrongKey | Error::WrongKeyKind { .. } => Kind::PermissionDenied,
+            Error::Tampered
+            | Error::NotAnEnvelope
+            | Error::EnvelopeLength { .. }
+            | Error::EnvelopeDamaged { .. } => Kind::InvalidData,
+            Error::UnsupportedVersion { .. }
+            | Error::UnsupportedCipher { .. }
+            | Error::UnsupportedKdf { .. } => Kind::Unsupported,
+            Error::KdfTooExpensive { .. }
+            | Error::KdfTooCheap { .. }
+            | Error::KdfCosts { .. }
+            | Error::KeyLength { .. }
+            | Error::PassphraseLength { .. }
+            | Error::ForeignNonce
+            | Error::MessageTooLong { .. }
+            | Error::BufferRange { .. } => Kind::InvalidInput,
+            Error::OutOfMemory { .. } => Kind::OutOfMemory,
+            Error::Exhausted | Error::Entropy { .. } => Kind::Other,
+        };
+        Self::new(kind, error)
+    }
 }

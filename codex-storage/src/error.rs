@@ -1,19 +1,22 @@
 //! The errors of this crate. An error names the file, the offset if there is one, and the next
 //! step.
 
+mod kind;
+
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::batch::Seq;
 use crate::seal::SealError;
 use crate::storage::Form;
+use crate::vfs::LockHolder;
 
 /// The result of each fallible function of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The reason for which an operation of a storage failed.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// A call of the operating system failed. No part of a commit was written to a file.
@@ -206,12 +209,14 @@ pub enum Error {
     },
     /// Another handle has the store open.
     #[error(
-        "{path} is open elsewhere (waited {waited_ms} ms); close the other handle, or set a \
+        "{path} is open {holder} (waited {waited_ms} ms); close the other handle, or set a \
          longer `lock_timeout`"
     )]
     Locked {
         /// The store.
         path: PathBuf,
+        /// The process that holds the lock, as far as it is known.
+        holder: LockHolder,
         /// The time that was spent waiting for the lock, in milliseconds.
         waited_ms: u64,
     },
@@ -355,7 +360,7 @@ pub enum Error {
 }
 
 /// The fault of a record.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
     /// The key is longer than a record can hold.
@@ -381,20 +386,4 @@ pub enum RecordError {
     /// The lengths or counts of the record contradict each other.
     #[error("malformed record: {0}")]
     Malformed(&'static str),
-}
-
-impl Error {
-    /// Returns the error of a failed attempt to open an existing file for writing: `FileReadOnly`
-    /// if permission was denied, otherwise `Io`.
-    pub(crate) fn not_writable(path: &Path, source: io::Error) -> Self {
-        match source.kind() {
-            io::ErrorKind::PermissionDenied => Self::FileReadOnly { path: path.to_owned() },
-            _ => Self::io("open for writing", path, source),
-        }
-    }
-
-    /// Wraps the error of a call that wrote no part of a commit.
-    pub(crate) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
-        Self::Io { action, path: path.to_owned(), source: Arc::new(source) }
-    }
 }

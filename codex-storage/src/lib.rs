@@ -18,6 +18,29 @@ macro_rules! opaque_debug {
     };
 }
 
+/// The `Debug` output of an error: the name of its variant, then the text of `Display`. A program
+/// whose `main` returns the error prints that text.
+///
+/// A variant after the semicolon wraps an error, whose own `Debug` output takes the place of the
+/// text.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! debug_as_display {
+    ($type:ident: $($variant:ident),* $(,)? $(; $($wrapper:ident),*)?) => {
+        impl ::std::fmt::Debug for $type {
+            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
+                let name = match self {
+                    $(Self::$variant { .. } => ::std::stringify!($variant),)*
+                    $($(Self::$wrapper(inner) => {
+                        return ::std::write!(f, "{}: {inner:?}", ::std::stringify!($wrapper));
+                    })*)?
+                };
+                ::std::write!(f, "{name}: {self}")
+            }
+        }
+    };
+}
+
 pub mod batch;
 mod codec;
 mod config;

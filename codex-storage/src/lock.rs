@@ -1,13 +1,14 @@
 //! The advisory lock of a store: one writer, or any number of readers.
 
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Access;
 use crate::error::{Error, Result};
 use crate::names::Names;
 use crate::sync::Mutex;
-use crate::vfs::{Dir, LockGuard, LockKind, Metadata, Vfs};
+use crate::vfs::{Dir, LockGuard, LockHolder, LockKind, Metadata, Vfs};
 
 /// The held lock of a store. Dropping it releases the lock.
 ///
@@ -17,9 +18,33 @@ use crate::vfs::{Dir, LockGuard, LockKind, Metadata, Vfs};
 /// file is locked before it takes the name of the store.
 #[derive(Debug)]
 pub struct StoreLock {
+    /// The lock file that a writer has signed. Order: fields are dropped from first to last, and
+    /// the signature of this process must not outlive its lock.
+    signed: Option<Signed>,
     /// `None` for a reader that may not write in the directory.
     name: Option<Box<dyn LockGuard>>,
     main: Mutex<MainLock>,
+}
+
+/// The record of this process in the lock file, for the error of a handle that is refused. Dropping
+/// it removes the record.
+#[derive(Debug)]
+struct Signed {
+    dir: Arc<dyn Dir>,
+    lock: String,
+}
+
+impl Signed {
+    fn new(dir: &Arc<dyn Dir>, lock: String) -> Self {
+        dir.sign_lock(&lock, true);
+        Self { dir: Arc::clone(dir), lock }
+    }
+}
+
+impl Drop for Signed {
+    fn drop(&mut self) {
+        self.dir.sign_lock(&self.lock, false);
+    }
 }
 
 /// The lock on the main file.
@@ -54,7 +79,30 @@ impl StoreLock {
         let attempt = || Self::try_take(&*vfs.dir, names, access);
         let (lock, waited) = vfs.clock.wait_for(timeout, attempt)?;
         let waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-        lock.ok_or_else(|| Error::Locked { path: vfs.dir.path(names.main()), waited_ms })
+        let Some(mut lock) = lock else {
+            let holder = Self::holder(&*vfs.dir, names);
+            return Err(Error::Locked { path: vfs.dir.path(names.main()), holder, waited_ms });
+        };
+        if access == Access::ReadWrite {
+            lock.signed = Some(Signed::new(&vfs.dir, names.lock()));
+        }
+        Ok(lock)
+    }
+
+    /// Returns the holder of a lock that was refused, for the error text. Only a writer signs the
+    /// lock file, and one that crashed leaves its signature. So the signature counts only if the
+    /// file is locked exclusively.
+    fn holder(dir: &dyn Dir, names: &Names) -> LockHolder {
+        let is_free = |tried: io::Result<Option<_>>| matches!(tried, Ok(Some(_)));
+        let lock = names.lock();
+        if !is_free(dir.try_lock(&lock, LockKind::Shared)) {
+            return dir.lock_signer(&lock).unwrap_or(LockHolder::Unknown);
+        }
+        // The main file is locked exclusively by a handle that was opened through another name.
+        if !is_free(dir.lock_existing(names.main(), LockKind::Shared)) {
+            return LockHolder::Unknown;
+        }
+        LockHolder::Readers
     }
 
     /// Tries to take both locks. Returns `None` if another handle holds one of them.
@@ -82,7 +130,8 @@ impl StoreLock {
             Err(e) if is_no_lockable_file(e.kind()) => LockedFile::Unlockable,
             Err(e) => return Err(Error::io("lock", &dir.path(main), e)),
         };
-        Ok(Some(Self { name, main: Mutex::new(MainLock { file, next: None }) }))
+        let main = Mutex::new(MainLock { file, next: None });
+        Ok(Some(Self { signed: None, name, main }))
     }
 
     /// Returns whether any lock is held. None is held by a reader in a read-only directory whose

@@ -13,7 +13,7 @@ use crate::lock::StoreLock;
 use crate::names::{BackupTemporary, Names};
 use crate::open::{open_regular, refuse_pending};
 use crate::seal::Keys;
-use crate::vfs::{File, LockGuard, LockKind, Vfs};
+use crate::vfs::{File, LockGuard, LockHolder, LockKind, Vfs};
 
 /// Repairs a closed store, or a backup, if its main file is an image and one of its two headers is
 /// destroyed, for example by a bad sector.
@@ -133,7 +133,7 @@ impl RepairLock {
         let (name, path) = (store.backup_lock(), vfs.dir.path(names.main()));
         match vfs.dir.try_lock(&name, LockKind::Exclusive) {
             Ok(Some(guard)) => Ok(Self::Backups { store, _guard: guard }),
-            Ok(None) => Err(Error::Locked { path, waited_ms: 0 }),
+            Ok(None) => Err(Error::Locked { path, holder: LockHolder::Unknown, waited_ms: 0 }),
             Err(e) => Err(Error::io("lock", &vfs.dir.path(&name), e)),
         }
     }

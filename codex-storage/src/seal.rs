@@ -141,7 +141,7 @@ pub trait Opener: fmt::Debug + Send + Sync {
 }
 
 /// The reason for which encryption or decryption was refused.
-#[derive(Debug, Clone, thiserror::Error)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
     /// The key does not open this envelope.
@@ -168,3 +168,5 @@ pub enum SealError {
     #[error("sealing is not possible: {0}")]
     Refused(String),
 }
+
+crate::debug_as_display!(SealError: WrongKey, Tampered, Envelope, TooManyEnvelopes, Refused);

@@ -49,6 +49,7 @@ mod crypto_secrets;
 #[cfg(not(loom))]
 mod engine;
 mod entry_points;
+mod errors;
 mod full_disk;
 #[cfg(not(loom))]
 mod group;

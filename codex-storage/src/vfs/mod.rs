@@ -74,6 +74,18 @@ pub trait Dir: fmt::Debug + Send + Sync {
     /// `NotFound` if the file does not exist, and `Unsupported` if such a file cannot be locked.
     /// The lock belongs to the file and stays with it when it is renamed.
     fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>>;
+    /// Records in the lock file `name`, whose exclusive lock the caller holds, that this process
+    /// holds it, or no longer does. The record only serves error texts, so errors are ignored. A
+    /// directory that has no other processes records nothing.
+    fn sign_lock(&self, name: &str, is_held: bool) {
+        let _ = (name, is_held);
+    }
+    /// Returns the process that [signed](Dir::sign_lock) the lock file `name`, if there is one. The
+    /// record of a process that crashed stays: only the lock itself tells whether it is held.
+    fn lock_signer(&self, name: &str) -> Option<LockHolder> {
+        let _ = name;
+        None
+    }
     /// Gives the file `to` the owner, the group and the permissions of the file `from`, which it
     /// will replace. If the two files are of different kinds, `mode` adds or removes the permission
     /// to write, as for a new file. An owner or group that this process may not assign is left out,
@@ -119,6 +131,33 @@ pub trait LockGuard: fmt::Debug + Send + Sync {
     /// In a forked child, closes its copy of the lock, which could otherwise outlive the parent.
     /// Does nothing in the process that took the lock.
     fn abandon(&self) {}
+}
+
+/// The process that holds the lock of a store, for error texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LockHolder {
+    /// This process, through another handle.
+    ThisProcess,
+    /// A writer in another process, with the id that it sees itself under. A process in another
+    /// container has its own ids.
+    Process(u32),
+    /// One or more handles that are open for reading, which record no id.
+    Readers,
+    /// Not known: the file was locked under another path, or by a process that could not record its
+    /// id.
+    Unknown,
+}
+
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ThisProcess => f.write_str("in this process"),
+            Self::Process(id) => write!(f, "in another process (id {id}, as it sees itself)"),
+            Self::Readers => f.write_str("for reading, through another handle"),
+            Self::Unknown => f.write_str("elsewhere"),
+        }
+    }
 }
 
 /// The mode of [`Dir::open`].

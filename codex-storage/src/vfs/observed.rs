@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::call::open_kind;
 use super::{
-    Call, CallKind, Dir, File, LockGuard, LockKind, Metadata, Mode, Open, Vfs, same_system,
+    Call, CallKind, Dir, File, LockGuard, LockHolder, LockKind, Metadata, Mode, Open, Vfs,
+    same_system,
 };
 use crate::sync::{Mutex, MutexGuard};
 
@@ -123,6 +124,15 @@ impl Dir for Observed {
     fn lock_existing(&self, name: &str, kind: LockKind) -> io::Result<Option<Box<dyn LockGuard>>> {
         self.see(CallKind::LockExisting, name);
         self.dir.lock_existing(name, kind)
+    }
+
+    // Not passed to the observer: the record serves error texts, and no promise depends on it.
+    fn sign_lock(&self, name: &str, is_held: bool) {
+        self.dir.sign_lock(name, is_held);
+    }
+
+    fn lock_signer(&self, name: &str) -> Option<LockHolder> {
+        self.dir.lock_signer(name)
     }
 
     fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> io::Result<()> {

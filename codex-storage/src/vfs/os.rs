@@ -14,8 +14,8 @@ use rustix::fs::{self, AtFlags, FileType, OFlags};
 use rustix::io::{Errno, retry_on_intr};
 
 use super::{
-    Dir, File, Kind, LockGuard, LockKind, Metadata, Mode, Open, OsClock, OsEntropy, Vfs,
-    check_name, check_names, range_end, same_system,
+    Dir, File, Kind, LockGuard, LockHolder, LockKind, Metadata, Mode, Open, OsClock, OsEntropy,
+    Vfs, check_name, check_names, range_end, same_system,
 };
 
 impl Vfs {
@@ -222,6 +222,14 @@ impl Dir for OsDir {
                 _ => error,
             }
         })
+    }
+
+    fn sign_lock(&self, name: &str, is_held: bool) {
+        let _ = self.sign(name, is_held);
+    }
+
+    fn lock_signer(&self, name: &str) -> Option<LockHolder> {
+        self.signer(name).ok().flatten()
     }
 
     fn inherit(&self, from: &str, to: &str, mode: Option<Mode>) -> io::Result<()> {

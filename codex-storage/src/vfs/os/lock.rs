@@ -2,11 +2,14 @@
 
 use std::fs::{File as StdFile, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::sync::OnceLock;
+
+use rustix::fs::OFlags;
 
 use super::OsDir;
 use crate::sync::Mutex;
-use crate::vfs::{Dir, LockGuard, LockKind};
+use crate::vfs::{Dir, Entropy, LockGuard, LockHolder, LockKind, OsEntropy};
 
 impl OsDir {
     /// Locks the open file `file`, and checks that it still has the name `name`.
@@ -47,6 +50,61 @@ impl OsDir {
         }
     }
 }
+
+/// The signature of a process in a lock file: see `docs/FORMAT.md`, "Files".
+impl OsDir {
+    /// Writes the signature of this process into the lock file `name`, or removes it.
+    pub(super) fn sign(&self, name: &str, is_held: bool) -> io::Result<()> {
+        let file = self.open_existing(name, OFlags::RDWR)?;
+        let own = own_signature();
+        if is_held {
+            return file.write_all_at(&own, SIGNATURE_AT);
+        }
+        // A forked child has copies of the locks, and must not remove the signature of its parent.
+        if read_signature(&file)? == own {
+            file.write_all_at(&[0; SIGNATURE_LEN], SIGNATURE_AT)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the process whose signature is in the lock file `name`.
+    pub(super) fn signer(&self, name: &str) -> io::Result<Option<LockHolder>> {
+        let found = read_signature(&self.open_existing(name, OFlags::RDONLY)?)?;
+        let [a, b, c, d, ..] = found;
+        Ok(match u32::from_le_bytes([a, b, c, d]) {
+            _ if found == own_signature() => Some(LockHolder::ThisProcess),
+            0 => None,
+            id => Some(LockHolder::Process(id)),
+        })
+    }
+}
+
+/// The signature of this process: its id, and random bytes. The id alone does not identify it,
+/// because each container has a process 1.
+fn own_signature() -> [u8; SIGNATURE_LEN] {
+    static RANDOM: OnceLock<[u8; 8]> = OnceLock::new();
+    let random = RANDOM.get_or_init(|| {
+        let mut random = [0; 8];
+        // Without entropy the id alone has to do: the signature only serves error texts.
+        let _ = OsEntropy.fill(&mut random);
+        random
+    });
+    let mut own = [0; SIGNATURE_LEN];
+    let (id, rest) = own.split_at_mut(4);
+    id.copy_from_slice(&std::process::id().to_le_bytes());
+    rest.copy_from_slice(random);
+    own
+}
+
+fn read_signature(file: &StdFile) -> io::Result<[u8; SIGNATURE_LEN]> {
+    let mut found = [0; SIGNATURE_LEN];
+    file.read_exact_at(&mut found, SIGNATURE_AT)?;
+    Ok(found)
+}
+
+/// The offset of the signature, which begins after the note of a Snapshot.
+const SIGNATURE_AT: u64 = 16;
+const SIGNATURE_LEN: usize = 12;
 
 /// The result of locking an open file.
 #[derive(Debug)]
