@@ -64,7 +64,8 @@ pub enum Error {
     /// A value was stored with a codec that this build does not know.
     #[error(
         "the value of a key of {key_len} bytes was stored with codec {codec_id}, which this build \
-         cannot decode as {type_name}; enable the feature `json` for codec 2, or use a newer build"
+         cannot decode as {type_name}; enable the feature `bincode` for codec 1 or `json` for \
+         codec 2, or use a newer build"
     )]
     UnknownCodec {
         /// The requested type.

@@ -94,7 +94,15 @@
 //! # Features
 //!
 //! - `crypto`, on by default: encryption at rest, see [`OpenOptions::key`].
-//! - `json`, on by default: [`Codec::Json`].
+//! - `bincode`, on by default: the codec [`Codec::Bincode`].
+//! - `json`, on by default: the codec [`Codec::Json`].
+//!
+//! One of the two codecs must be on. The default codec is bincode if it is on. Another crate of the
+//! program can turn it on, so a program that relies on JSON names it ([`OpenOptions::codec`]).
+
+#[cfg(not(any(feature = "bincode", feature = "json")))]
+compile_error!("codex-core needs a codec for values: enable the feature `bincode` or `json`");
+
 mod backup;
 mod batch;
 mod commit;

@@ -133,7 +133,8 @@ impl OpenOptions {
     }
 
     /// Sets the codec of values that are written from now on. Stored values stay readable,
-    /// whichever codec they were written with. Default: [`Codec::Bincode`].
+    /// whichever codec they were written with. Default: bincode, or JSON
+    /// if the feature `bincode` is off.
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
         self

@@ -53,11 +53,12 @@ pub enum Codec {
     /// decode, and refuses it.) It also cannot detect a type that skips a field or a variant on one
     /// side only: `skip_serializing` or `skip_deserializing` alone, `skip_serializing_if` in a
     /// tuple struct, `skip` on a variant before others. Do not use these with bincode.
+    #[cfg(feature = "bincode")]
     #[default]
     Bincode,
     /// JSON text. Fields have names, so types may gain optional ones (`#[serde(default)]`), and
     /// other tools can read it. The keys of its maps are strings, numbers, booleans and unit
-    /// variants.
+    /// variants. The default if the feature `bincode` is off.
     ///
     /// Storing a value that would not read back is [`Error::Encode`]: `NaN` and infinities; a
     /// `Some` whose content is `null` (`Some(None)`, `Some(())`); a name that occurs twice in one
@@ -66,6 +67,7 @@ pub enum Codec {
     /// a `u128` or a map with numbers as keys inside a type that is `flatten`ed, tagged or
     /// untagged.
     #[cfg(feature = "json")]
+    #[cfg_attr(not(feature = "bincode"), default)]
     Json,
 }
 
@@ -98,6 +100,7 @@ impl Codec {
     {
         to.push(self.id());
         let done = match self {
+            #[cfg(feature = "bincode")]
             Self::Bincode => Bincode::encode(value, to),
             #[cfg(feature = "json")]
             Self::Json => Json::encode(value, to),
@@ -110,6 +113,7 @@ impl Codec {
     /// Returns the codec byte.
     fn id(self) -> u8 {
         match self {
+            #[cfg(feature = "bincode")]
             Self::Bincode => BINCODE,
             #[cfg(feature = "json")]
             Self::Json => JSON,
@@ -119,6 +123,7 @@ impl Codec {
     /// Returns the codec of a codec byte, or `None` for raw bytes and unknown codecs.
     fn from_id(id: u8) -> Option<Self> {
         match id {
+            #[cfg(feature = "bincode")]
             BINCODE => Some(Self::Bincode),
             #[cfg(feature = "json")]
             JSON => Some(Self::Json),
@@ -130,6 +135,7 @@ impl Codec {
 impl fmt::Display for Codec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            #[cfg(feature = "bincode")]
             Self::Bincode => "bincode",
             #[cfg(feature = "json")]
             Self::Json => "JSON",
@@ -207,6 +213,7 @@ pub(crate) fn decode<T: DeserializeOwned>(key_len: usize, stored: &[u8]) -> Resu
         return Err(Error::UnknownCodec { type_name, key_len, codec_id });
     };
     let value = match codec {
+        #[cfg(feature = "bincode")]
         Codec::Bincode => Bincode::decode(payload),
         #[cfg(feature = "json")]
         Codec::Json => Json::decode(payload),
@@ -244,8 +251,10 @@ trait Serializer {
 
 /// The format of bincode 1.3.3. Tests pin its bytes, so that the crate that implements it can be
 /// replaced.
+#[cfg(feature = "bincode")]
 struct Bincode;
 
+#[cfg(feature = "bincode")]
 impl Serializer for Bincode {
     fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), &'static str> {
         use bincode::error::EncodeError as E;
@@ -280,6 +289,7 @@ impl Serializer for Bincode {
 }
 
 /// Decodes a value, with at most `LIMIT` bytes of memory for lengths that the bytes declare.
+#[cfg(feature = "bincode")]
 fn decode_bincode<T: DeserializeOwned, const LIMIT: usize>(
     bytes: &[u8],
 ) -> Result<T, &'static str> {
@@ -336,17 +346,21 @@ impl Serializer for Json {
     }
 }
 
+#[cfg(feature = "bincode")]
 const NO_LENGTH: &str = "it holds a sequence or map that does not know its length, as a struct \
                          with `flatten`; JSON can store it";
+#[cfg(feature = "bincode")]
 const SELF_DESCRIBING: &str = "its decoding depends on the data (an untagged or internally \
                                tagged enum, `serde_json::Value`), which only JSON supports: store \
                                such values with `Codec::Json`";
 
 /// The codec byte of raw bytes.
 pub(crate) const RAW: u8 = 0;
+#[cfg(feature = "bincode")]
 const BINCODE: u8 = 1;
 #[cfg(feature = "json")]
 const JSON: u8 = 2;
 
-#[cfg(test)]
+// The tests compare both codecs, or need the one that keeps every value.
+#[cfg(all(test, feature = "bincode"))]
 mod tests;

@@ -115,13 +115,13 @@ fn feature_sets(package: &Package) -> Vec<String> {
         let in_set = |set: usize, i: usize| set & (1 << i) != 0;
         let set_of = |set: usize| {
             let chosen = features.iter().enumerate().filter(move |(i, _)| in_set(set, *i));
-            chosen.map(|(_, feature)| *feature).collect::<Vec<_>>().join(",")
+            package.buildable(chosen.map(|(_, feature)| *feature).collect())
         };
         return (0..1 << features.len()).map(set_of).collect();
     }
     // Many features: none, all together, and each alone.
-    let mut sets = vec![String::new(), features.join(",")];
-    sets.extend(features.iter().map(|feature| (*feature).to_owned()));
+    let mut sets = vec![package.buildable(Vec::new()), features.join(",")];
+    sets.extend(features.iter().map(|feature| package.buildable(vec![feature])));
     sets
 }
 
@@ -148,6 +148,16 @@ mod tests {
         let sets = feature_sets(&package(&["default", "a", "b", "peers"]));
         assert_eq!(sets, ["", "a", "b", "a,b"]);
         assert!(feature_sets(&package(&["default"])).is_empty());
+    }
+
+    #[test]
+    fn each_set_has_one_of_the_codecs() {
+        let sets = feature_sets(&package(&["bincode", "crypto", "json"]));
+        let few = ["json", "bincode", "crypto,json", "bincode,crypto", "json", "bincode,json"];
+        assert_eq!(sets[..few.len()], few);
+        let sets = feature_sets(&package(&["a", "b", "bincode", "crypto", "json"]));
+        let many = ["json", "a,b,bincode,crypto,json", "a,json", "b,json", "bincode"];
+        assert_eq!(sets[..many.len()], many);
     }
 
     #[test]

@@ -113,11 +113,24 @@ impl Package {
         self.targets.iter().any(|target| target.kind == "lib")
     }
 
+    /// Returns a set of features as an argument of cargo. A library with codecs does not build
+    /// without one, so its set gets one.
+    pub(crate) fn buildable(&self, mut set: Vec<&str>) -> String {
+        let has_codecs = CODECS.iter().all(|codec| self.features.contains_key(*codec));
+        if has_codecs && !CODECS.iter().any(|codec| set.contains(codec)) {
+            set.extend(CODECS.last());
+        }
+        set.join(",")
+    }
+
     /// Returns the names of the features, except `default`.
     pub(crate) fn feature_names(&self) -> Vec<&str> {
         self.features.keys().map(String::as_str).filter(|name| *name != "default").collect()
     }
 }
+
+/// The features of a library of which at least one must be on.
+const CODECS: &[&str] = &["bincode", "json"];
 
 /// Parses the output of cargo.
 pub(crate) fn json(text: &str) -> Outcome<Json> {

@@ -60,6 +60,7 @@ impl Guard {
 
     /// Checks the number of written elements against the `len` bytes that were written. The decoder
     /// applies the same limit.
+    #[cfg(feature = "bincode")]
     pub(super) fn check_written(&self, len: usize) -> Result<(), &'static str> {
         if self.elements.get() <= len.saturating_add(EMPTY_ELEMENTS_MAX) {
             Ok(())
