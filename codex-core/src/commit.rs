@@ -1,11 +1,11 @@
 //! A commit: its conditions, its changes and its outcome.
 
 use std::fmt;
-use std::ops::Bound;
 
 use codex_storage::batch::{Op, Seq, record_len};
 
 use crate::entry::Entry;
+use crate::range::KeyBound;
 
 /// Changes that become durable and visible together, if all checks hold.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ pub enum Change {
     ///
     /// The leader finds the keys while it holds `persist`, so writers wait for it and readers do
     /// not. The commit has one record for each removed key.
-    RemoveRange(Bound<Box<[u8]>>, Bound<Box<[u8]>>),
+    RemoveRange(KeyBound, KeyBound),
 }
 
 /// Shows only the kind of change, because programs write `Debug` output to logs.
@@ -90,9 +90,9 @@ pub enum Check {
     /// The range contains the same entries as when it was read, and no others.
     Unchanged {
         /// The lower end of the range.
-        lower: Bound<Box<[u8]>>,
+        lower: KeyBound,
         /// The upper end of the range.
-        upper: Bound<Box<[u8]>>,
+        upper: KeyBound,
         /// The entries that were read, in key order.
         seen: Vec<Entry>,
     },

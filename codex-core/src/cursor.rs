@@ -2,14 +2,18 @@
 
 use std::fmt;
 use std::iter::FusedIterator;
-use std::ops::{Bound, Deref, RangeBounds};
+use std::marker::PhantomData;
+use std::ops::{Bound, Deref};
 use std::vec;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::entry;
 use crate::error::Result;
+use crate::handle::handle_of_bytes;
 use crate::map::Ordered;
+use crate::range::{KeyBound, bounds};
 use crate::value::{self, ValueRef};
 
 /// An iterator over entries in key order, from either end. `iter`, `range` and `prefix` of
@@ -17,7 +21,23 @@ use crate::value::{self, ValueRef};
 ///
 /// It owns its view: it borrows nothing and can be sent to another thread. It shows the state of
 /// the store at the time at which it was made, and no later write changes it.
+///
+/// ```
+/// use codex_core::{Entry, Store};
+///
+/// let store = Store::in_memory()?;
+/// store.set("note/1", "Locks")?;
+/// for entry in &store {
+///     assert_eq!((entry.key(), entry.value()?), (&b"note/1"[..], "Locks"));
+/// }
+/// // In two handles, which may be kept.
+/// for (key, value) in store.iter().map(Entry::into_parts) {
+///     assert!(key == "note/1" && value.decode::<&str>()? == "Locks");
+/// }
+/// # Ok::<(), codex_core::Error>(())
+/// ```
 #[derive(Clone)]
+#[must_use = "an iterator does nothing until it is advanced"]
 pub struct Iter {
     ordered: Ordered,
     /// The range between the entries that the two ends have fetched.
@@ -32,6 +52,29 @@ impl Iter {
     /// bounds cross.
     pub(crate) fn new(ordered: Ordered, (lower, upper): (KeyBound, KeyBound)) -> Self {
         Self { ordered, lower, upper, front: Fetched::default(), back: Fetched::default() }
+    }
+
+    /// Returns the keys of the entries that are left.
+    pub fn keys(self) -> Keys {
+        Keys { entries: self }
+    }
+
+    /// Returns the decoded values of the entries that are left.
+    ///
+    /// An item is an error if its value does not decode as a `T`, as in [`ValueRef::decode`]. The
+    /// items after it can still be read.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("visits:home", &3_u64)?;
+    /// store.set("visits:about", &4_u64)?;
+    /// let visits: Vec<u64> = store.prefix("visits:").values().collect::<Result<_, _>>()?;
+    /// assert_eq!(visits, [4, 3]);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    pub fn values<T: DeserializeOwned>(self) -> Values<T> {
+        Values { entries: self, of: PhantomData }
     }
 
     /// Fetches the next entries from the front of the range that is left.
@@ -96,14 +139,9 @@ codex_storage::opaque_debug!(Iter);
 /// An iterator over keys in order, from either end. `keys` of [`Store`](crate::Store) and
 /// [`Snapshot`](crate::Snapshot) returns it.
 #[derive(Debug, Clone)]
+#[must_use = "an iterator does nothing until it is advanced"]
 pub struct Keys {
     entries: Iter,
-}
-
-impl Keys {
-    pub(crate) fn new(entries: Iter) -> Self {
-        Self { entries }
-    }
 }
 
 impl Iterator for Keys {
@@ -122,6 +160,31 @@ impl DoubleEndedIterator for Keys {
 
 impl FusedIterator for Keys {}
 
+/// An iterator over decoded values in the order of their keys, from either end. `values` of
+/// [`Store`](crate::Store), [`Snapshot`](crate::Snapshot) and [`Iter`] returns it.
+#[derive(Debug, Clone)]
+#[must_use = "an iterator does nothing until it is advanced"]
+pub struct Values<T> {
+    entries: Iter,
+    of: PhantomData<fn() -> T>,
+}
+
+impl<T: DeserializeOwned> Iterator for Values<T> {
+    type Item = Result<T>;
+
+    fn next(&mut self) -> Option<Result<T>> {
+        self.entries.next().map(|entry| entry.value())
+    }
+}
+
+impl<T: DeserializeOwned> DoubleEndedIterator for Values<T> {
+    fn next_back(&mut self) -> Option<Result<T>> {
+        self.entries.next_back().map(|entry| entry.value())
+    }
+}
+
+impl<T: DeserializeOwned> FusedIterator for Values<T> {}
+
 /// A key with its value. It is a handle: cloning it copies no bytes, and later writes do not change
 /// it.
 #[derive(Clone)]
@@ -135,11 +198,11 @@ impl Entry {
         self.inner.key()
     }
 
-    /// Decodes the value as a `T`.
+    /// Decodes the value as a `T`, which may borrow from the entry, as in [`ValueRef::decode`].
     ///
     /// # Errors
     /// The errors of [`ValueRef::decode`].
-    pub fn value<T: DeserializeOwned>(&self) -> Result<T> {
+    pub fn value<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         value::decode(self.inner.key().len(), self.inner.value())
     }
 
@@ -152,6 +215,12 @@ impl Entry {
     pub fn value_ref(&self) -> ValueRef {
         ValueRef::new(self.inner.clone())
     }
+
+    /// Returns a handle of the key and one of the value. Copies no bytes.
+    pub fn into_parts(self) -> (Key, ValueRef) {
+        let value = self.value_ref();
+        (Key(self), value)
+    }
 }
 
 /// Shows only the lengths, because programs write `Debug` output to logs.
@@ -161,7 +230,25 @@ impl fmt::Debug for Entry {
     }
 }
 
-/// A key. It is a handle that derefs to its bytes.
+/// A key. It is a handle that derefs to its bytes. Cloning it copies no bytes.
+///
+/// It is equal to, ordered and hashed like these bytes, so a map with such keys can be searched
+/// with bytes. It can be compared with a slice, an array, a string, and all other types that
+/// implement `AsRef<[u8]>`.
+///
+/// ```
+/// # use codex_core::{Key, Store};
+/// # use std::collections::HashSet;
+/// let store = Store::in_memory()?;
+/// store.set("note/1", "Locks")?;
+/// let keys: HashSet<Key> = store.keys().collect();
+/// assert!(keys.contains(&b"note/1"[..]));
+/// let key = store.keys().next().expect("there is an entry");
+/// assert!(key == "note/1" && key == *b"note/1" && key < "note/2");
+/// let bytes: Vec<u8> = key.into();
+/// assert_eq!(bytes, b"note/1");
+/// # Ok::<(), codex_core::Error>(())
+/// ```
 #[derive(Clone)]
 pub struct Key(Entry);
 
@@ -173,56 +260,12 @@ impl Deref for Key {
     }
 }
 
-impl AsRef<[u8]> for Key {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
+handle_of_bytes!(Key);
 
 /// Shows only the length, because programs write `Debug` output to logs.
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Key({} bytes)", self.len())
-    }
-}
-
-/// One end of a range of keys.
-pub(crate) type KeyBound = Bound<Box<[u8]>>;
-
-/// Both ends of a range, in the form for a lookup.
-pub(crate) type Range<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
-
-/// Returns owned bounds of a range in the caller's key type.
-pub(crate) fn range_bounds<K: AsRef<[u8]> + ?Sized>(
-    range: &impl RangeBounds<K>,
-) -> (KeyBound, KeyBound) {
-    let own = |bound: Bound<&K>| bound.map(|key| key.as_ref().into());
-    (own(range.start_bound()), own(range.end_bound()))
-}
-
-/// Returns the bounds of all keys that begin with `prefix`.
-pub(crate) fn prefix_bounds(prefix: &[u8]) -> (KeyBound, KeyBound) {
-    // The upper bound is the prefix with its last byte incremented. A byte of 255 cannot be
-    // incremented, so trailing ones are cut off first. A prefix of only such bytes has no upper
-    // bound.
-    let end = prefix.iter().rposition(|&byte| byte != u8::MAX).and_then(|last| {
-        let mut end: Box<[u8]> = prefix.get(..=last)?.into();
-        *end.last_mut()? += 1;
-        Some(end)
-    });
-    (Bound::Included(prefix.into()), end.map_or(Bound::Unbounded, Bound::Excluded))
-}
-
-/// Returns the bounds in the form for a lookup, or `None` if they cross, so that no key can lie
-/// between them.
-pub(crate) fn bounds<'a>(lower: &'a KeyBound, upper: &'a KeyBound) -> Option<Range<'a>> {
-    use Bound::{Excluded, Included, Unbounded};
-    let bounds = (lower.as_ref().map(|key| &**key), upper.as_ref().map(|key| &**key));
-    match bounds {
-        (Included(from), Included(to)) if from > to => None,
-        (Included(from) | Excluded(from), Excluded(to)) if from >= to => None,
-        (Excluded(from), Included(to)) if from >= to => None,
-        (Unbounded | Included(_) | Excluded(_), _) => Some(bounds),
     }
 }
 

@@ -48,9 +48,9 @@
 //!   and more.
 //! - [`Batch`]: several changes as one commit.
 //! - [`Snapshot`]: the state of the store after one commit. [`Readable`] has the methods that both
-//!   a store and a snapshot have.
-//! - [`Iter`], [`Keys`], [`Entry`], [`ValueRef`]: the results of reading. They are handles that own
-//!   their content, borrow nothing and copy no bytes.
+//!   a store and a snapshot have. [`KeyRange`]: the forms of a range of keys.
+//! - [`Iter`], [`Keys`], [`Values`], [`Entry`], [`Key`], [`ValueRef`]: the results of reading. They
+//!   are handles that own their content, borrow nothing and copy no bytes.
 //! - [`Error`]: the cause of a failure, with the path, the offset and the next step.
 //! - [`vfs`]: the directory in which a store lives. It can be replaced by one in memory or, with
 //!   the feature `fault` of `codex-storage`, by a simulated disk that fails; see
@@ -111,6 +111,7 @@ mod cursor;
 mod engine;
 mod entry;
 mod error;
+mod handle;
 mod inner;
 #[doc(hidden)]
 pub mod internals;
@@ -120,6 +121,7 @@ mod map;
 mod open;
 mod options;
 mod own;
+mod range;
 mod rank;
 mod read;
 #[cfg(feature = "crypto")]
@@ -151,9 +153,10 @@ pub use codex_storage::{
     CheckpointPolicy, Error as StorageError, OnDamage, RestorePoint, Verified, vfs,
 };
 pub use convert::{Conversion, Converted};
-pub use cursor::{Entry, Iter, Key, Keys};
+pub use cursor::{Entry, Iter, Key, Keys, Values};
 pub use error::{Error, Result};
 pub use options::OpenOptions;
+pub use range::{KeyRange, Prefix};
 pub use read::Readable;
 pub use repair::repair_header;
 #[cfg(feature = "crypto")]

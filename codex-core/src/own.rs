@@ -2,9 +2,9 @@
 //! writes the key that it updates, because such an update could never succeed.
 
 use std::cell::RefCell;
-use std::ops::Bound;
 
 use crate::commit::{Change, Commit, SmallVec};
+use crate::range;
 
 /// An update in progress on the calling thread. Dropping it ends the update.
 pub(crate) struct Update {
@@ -86,17 +86,8 @@ impl Noted {
             Change::Put(entry) => entry.key() == &*self.key,
             Change::Remove(key) => self.is_there && *key == self.key,
             Change::RemoveRange(lower, upper) => {
-                let above = match lower {
-                    Bound::Included(lower) => self.key >= *lower,
-                    Bound::Excluded(lower) => self.key > *lower,
-                    Bound::Unbounded => true,
-                };
-                let below = match upper {
-                    Bound::Included(upper) => self.key <= *upper,
-                    Bound::Excluded(upper) => self.key < *upper,
-                    Bound::Unbounded => true,
-                };
-                self.is_there && above && below
+                let contains = |bounds| range::contains(bounds, &self.key);
+                self.is_there && range::bounds(lower, upper).is_some_and(contains)
             }
             Change::Clear => self.is_there,
         }

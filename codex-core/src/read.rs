@@ -1,11 +1,10 @@
 //! The methods for reading, which a store and a snapshot share.
 
-use std::ops::RangeBounds;
-
 use serde::de::DeserializeOwned;
 
-use crate::cursor::{Iter, Keys};
+use crate::cursor::{Entry, Iter, Keys, Values};
 use crate::error::Result;
+use crate::range::{KeyRange, Prefix};
 use crate::value::ValueRef;
 
 /// The methods for reading, for code that accepts a [`Store`](crate::Store) or a
@@ -36,9 +35,12 @@ pub trait Readable: sealed::Sealed {
     fn len(&self) -> usize;
     /// Returns the entries whose keys lie in `range`, in ascending order. Empty if the ends of the
     /// range cross.
-    fn range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Iter;
+    fn range(&self, range: impl KeyRange) -> Iter;
+
     /// Returns the entries whose keys begin with `prefix`, in ascending order.
-    fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter;
+    fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
+        self.range(Prefix(prefix))
+    }
 
     /// Returns the decoded value of `key`, or `None` if it has none.
     ///
@@ -58,14 +60,29 @@ pub trait Readable: sealed::Sealed {
         self.len() == 0
     }
 
+    /// Returns the entry with the smallest key in `range`, or `None` if the range has none.
+    fn first(&self, range: impl KeyRange) -> Option<Entry> {
+        self.range(range).next()
+    }
+
+    /// Returns the entry with the largest key in `range`, or `None` if the range has none.
+    fn last(&self, range: impl KeyRange) -> Option<Entry> {
+        self.range(range).next_back()
+    }
+
     /// Returns all entries, in ascending order of the keys.
     fn iter(&self) -> Iter {
-        self.prefix([])
+        self.range(..)
     }
 
     /// Returns all keys, in ascending order.
     fn keys(&self) -> Keys {
-        Keys::new(self.iter())
+        self.iter().keys()
+    }
+
+    /// Returns all values, decoded, in ascending order of the keys.
+    fn values<T: DeserializeOwned>(&self) -> Values<T> {
+        self.iter().values()
     }
 }
 
@@ -118,23 +135,89 @@ macro_rules! inherent_reads {
         }
 
         /// Returns the entries whose keys lie in `range`, in ascending order. Empty if the ends of
-        /// the range cross. `range("a".."c")` and `range(first..=last)` work for any key type. A
-        /// range without ends needs a type: `range::<str>(..)`.
-        pub fn range<K: AsRef<[u8]> + ?Sized>(
-            &self,
-            range: impl std::ops::RangeBounds<K>,
-        ) -> $crate::Iter {
+        /// the range cross. [`KeyRange`](crate::KeyRange) has the forms of a range.
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set("2026-01-31", &3)?;
+        /// store.set("2026-02-01", &4)?;
+        /// for entry in store.range("2026-01".."2026-02") {
+        ///     assert_eq!(entry.value::<i32>()?, 3);
+        /// }
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
+        pub fn range(&self, range: impl $crate::KeyRange) -> $crate::Iter {
             $crate::Readable::range(self, range)
         }
 
         /// Returns the entries whose keys begin with `prefix`, in ascending order.
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set("note/1", "Locks")?;
+        /// store.set("note/2", "Logs")?;
+        /// let notes: Vec<String> = store.prefix("note/").values().collect::<Result<_, _>>()?;
+        /// assert_eq!(notes, ["Locks", "Logs"]);
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
         pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> $crate::Iter {
             $crate::Readable::prefix(self, prefix)
         }
 
-        /// Returns all keys, in ascending order of their bytes.
+        /// Returns the entry with the smallest key in `range`, or `None` if the range has none.
+        /// `first(..)` is the first entry of all.
+        ///
+        /// ```
+        /// # use codex_core::{Prefix, Store};
+        /// let store = Store::in_memory()?;
+        /// store.set("note/1", "Locks")?;
+        /// store.set("user/1", "Ada")?;
+        /// let first = store.first(..).expect("there are entries");
+        /// assert_eq!(first.key(), b"note/1");
+        /// assert!(store.first(Prefix("job/")).is_none());
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
+        pub fn first(&self, range: impl $crate::KeyRange) -> Option<$crate::Entry> {
+            $crate::Readable::first(self, range)
+        }
+
+        /// Returns the entry with the largest key in `range`, or `None` if the range has none.
+        ///
+        /// ```
+        /// # use codex_core::{Prefix, Store};
+        /// let store = Store::in_memory()?;
+        /// store.set("event/0007", "started")?;
+        /// store.set("event/0008", "stopped")?;
+        /// let last = store.last(Prefix("event/")).expect("there are events");
+        /// assert_eq!(last.value::<String>()?, "stopped");
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
+        pub fn last(&self, range: impl $crate::KeyRange) -> Option<$crate::Entry> {
+            $crate::Readable::last(self, range)
+        }
+
+        /// Returns all keys, in ascending order of their bytes. Those of a range are
+        /// [`range(..).keys()`](crate::Iter::keys).
         pub fn keys(&self) -> $crate::Keys {
             $crate::Readable::keys(self)
+        }
+
+        /// Returns all values, decoded, in ascending order of their keys. Those of a range are
+        /// [`range(..).values()`](crate::Iter::values).
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set("home", &3_u64)?;
+        /// store.set("about", &4_u64)?;
+        /// let visits: Vec<u64> = store.values().collect::<Result<_, _>>()?;
+        /// assert_eq!(visits, [4, 3]);
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
+        pub fn values<T: serde::de::DeserializeOwned>(&self) -> $crate::Values<T> {
+            $crate::Readable::values(self)
         }
     };
 }

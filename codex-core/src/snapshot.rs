@@ -1,12 +1,12 @@
 //! The state of the store after one commit.
 
 use std::fmt;
-use std::ops::RangeBounds;
 
 use codex_storage::batch::Seq;
 
 use crate::cursor::{self, Iter};
 use crate::engine::View;
+use crate::range::KeyRange;
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::value::ValueRef;
 
@@ -16,6 +16,7 @@ use crate::value::ValueRef;
 /// store, so it takes memory only for entries that are replaced or removed while it is kept. It
 /// stays readable after the store is closed.
 #[derive(Clone)]
+#[must_use = "a snapshot only keeps a state readable"]
 pub struct Snapshot {
     view: View,
 }
@@ -44,12 +45,8 @@ impl Readable for Snapshot {
         self.view.ordered.len()
     }
 
-    fn range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Iter {
-        Iter::new(self.view.ordered.clone(), cursor::range_bounds(&range))
-    }
-
-    fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Iter::new(self.view.ordered.clone(), cursor::prefix_bounds(prefix.as_ref()))
+    fn range(&self, range: impl KeyRange) -> Iter {
+        Iter::new(self.view.ordered.clone(), range.into_bounds())
     }
 }
 

@@ -1,7 +1,6 @@
 //! The handle of an open store.
 
 use std::fmt;
-use std::ops::RangeBounds;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
@@ -14,11 +13,12 @@ use serde::Serialize;
 
 use crate::backup::BackupScheduler;
 use crate::commit::{Change, Commit};
-use crate::cursor::{self, Iter, KeyBound};
+use crate::cursor::{self, Iter};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::inner::Inner;
 use crate::map::Map;
+use crate::range::{self, KeyRange, Prefix};
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
@@ -122,7 +122,7 @@ impl Store {
     /// limit of one commit. Otherwise an error of the disk. Nothing was removed then, unless the
     /// error [is in doubt](crate::Error::is_in_doubt).
     pub fn remove_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
-        self.remove_within(cursor::prefix_bounds(prefix.as_ref()))
+        self.remove_range(Prefix(prefix))
     }
 
     /// Removes all keys in `range`, in one commit, and returns their number.
@@ -131,8 +131,13 @@ impl Store {
     /// [Too large](crate::Error::is_too_large) if the removed keys together exceed 256 MiB, the
     /// limit of one commit. Otherwise an error of the disk. Nothing was removed then, unless the
     /// error [is in doubt](crate::Error::is_in_doubt).
-    pub fn remove_range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Result<u64> {
-        self.remove_within(cursor::range_bounds(&range))
+    pub fn remove_range(&self, range: impl KeyRange) -> Result<u64> {
+        let (lower, upper) = range.into_bounds();
+        // A range whose bounds cross is empty: there is nothing to commit.
+        if range::bounds(&lower, &upper).is_none() {
+            return Ok(0);
+        }
+        Ok(self.inner.commit(Commit::one(Change::RemoveRange(lower, upper)))?.removed())
     }
 
     /// Returns the current state of the store, which stays unchanged while the snapshot is kept.
@@ -306,14 +311,6 @@ impl Store {
         self.check_key(key)?;
         Ok(Change::Remove(key.into()))
     }
-
-    fn remove_within(&self, (lower, upper): (KeyBound, KeyBound)) -> Result<u64> {
-        // A range whose bounds cross is empty: there is nothing to commit.
-        if cursor::bounds(&lower, &upper).is_none() {
-            return Ok(0);
-        }
-        Ok(self.inner.commit(Commit::one(Change::RemoveRange(lower, upper)))?.removed())
-    }
 }
 
 // A panic in user code unwinds outside all locks, and a leader that unwinds poisons the store. So
@@ -338,12 +335,10 @@ impl Readable for Store {
         self.inner.engine.read(Map::len)
     }
 
-    fn range<K: AsRef<[u8]> + ?Sized>(&self, range: impl RangeBounds<K>) -> Iter {
-        Readable::range(&self.snapshot(), range)
-    }
-
-    fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
-        Readable::prefix(&self.snapshot(), prefix)
+    fn range(&self, range: impl KeyRange) -> Iter {
+        // Order: `bounds` calls code of the user and must run before the lock on memory is taken.
+        let bounds = range.into_bounds();
+        Iter::new(self.inner.engine.view().ordered, bounds)
     }
 }
 

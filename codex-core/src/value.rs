@@ -11,13 +11,14 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use codex_storage::batch::BATCH_LEN_MAX;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
 #[cfg(feature = "json")]
 use serde::de::DeserializeSeed;
+use serde::{Deserialize, Serialize};
 
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::handle::handle_of_bytes;
 use guard::Guard;
 use read::Bounded;
 use write::Checked;
@@ -147,7 +148,8 @@ impl fmt::Display for Codec {
 ///
 /// It contains the value at the time at which it was read; later writes do not change it. For a
 /// value that [`set_bytes`](crate::Store::set_bytes) stored, the bytes are the given ones. For any
-/// other value they are the encoding by its codec.
+/// other value they are the encoding by its codec. It is equal to, ordered and hashed like its
+/// bytes, whichever codec they are of.
 #[derive(Clone)]
 pub struct ValueRef {
     entry: Entry,
@@ -164,13 +166,34 @@ impl ValueRef {
         self.entry.value().first().copied().and_then(Codec::from_id)
     }
 
-    /// Decodes the value as a `T`.
+    /// Decodes the value as a `T`, which may borrow from the value: `&str`, `&[u8]`, and types with
+    /// such fields, are decoded without a copy.
+    ///
+    /// JSON text holds `&str` only if no character of it is escaped, and never `&[u8]`. A
+    /// `Cow<str>` field with `#[serde(borrow)]` borrows if it can.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # use serde::{Deserialize, Serialize};
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Note<'a> {
+    ///     title: &'a str,
+    /// }
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.set("note/1", &Note { title: "Locks" })?;
+    /// let value = store.get_bytes("note/1").expect("it was just set");
+    /// let note: Note = value.decode()?;
+    /// assert_eq!(note.title, "Locks");
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Decode`] if the value does not decode as a `T`, most often because another type was
     /// stored. [`Error::RawValue`] if it was stored with `set_bytes`. [`Error::UnknownCodec`] if
     /// this build does not have its codec.
-    pub fn decode<T: DeserializeOwned>(&self) -> Result<T> {
+    #[doc(alias = "decode_borrowed")]
+    pub fn decode<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
         decode(self.entry.key().len(), self.entry.value())
     }
 }
@@ -183,11 +206,7 @@ impl Deref for ValueRef {
     }
 }
 
-impl AsRef<[u8]> for ValueRef {
-    fn as_ref(&self) -> &[u8] {
-        self
-    }
-}
+handle_of_bytes!(ValueRef);
 
 /// Shows only the length, because programs write `Debug` output to logs.
 impl fmt::Debug for ValueRef {
@@ -202,7 +221,7 @@ pub(crate) fn payload(stored: &[u8]) -> &[u8] {
 }
 
 /// Decodes the stored bytes of a value with the codec that they name.
-pub(crate) fn decode<T: DeserializeOwned>(key_len: usize, stored: &[u8]) -> Result<T> {
+pub(crate) fn decode<'a, T: Deserialize<'a>>(key_len: usize, stored: &'a [u8]) -> Result<T> {
     let type_name = type_name::<T>();
     // The first byte names the codec. Raw bytes have no type.
     let (codec_id, payload) = match stored.split_first() {
@@ -246,7 +265,7 @@ trait Serializer {
     /// Encodes a value so that [`decode`](Self::decode) returns the same value, or refuses it.
     fn encode<T: Serialize + ?Sized>(value: &T, into: &mut Vec<u8>) -> Result<(), &'static str>;
     /// Decodes a value. Refuses `bytes` that are longer than the value.
-    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str>;
+    fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, &'static str>;
 }
 
 /// The format of bincode 1.3.3. Tests pin its bytes, so that the crate that implements it can be
@@ -275,7 +294,7 @@ impl Serializer for Bincode {
         guard.check_written(into.len() - before)
     }
 
-    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
+    fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, &'static str> {
         // A wrong length in the bytes can make the decoder allocate memory up to its limit. The
         // limit is a constant, so it follows the length of the bytes in a few steps.
         match bytes.len() {
@@ -290,8 +309,8 @@ impl Serializer for Bincode {
 
 /// Decodes a value, with at most `LIMIT` bytes of memory for lengths that the bytes declare.
 #[cfg(feature = "bincode")]
-fn decode_bincode<T: DeserializeOwned, const LIMIT: usize>(
-    bytes: &[u8],
+fn decode_bincode<'a, T: Deserialize<'a>, const LIMIT: usize>(
+    bytes: &'a [u8],
 ) -> Result<T, &'static str> {
     use bincode::error::DecodeError as E;
     use bincode::serde::DecodeError::{
@@ -330,7 +349,7 @@ impl Serializer for Json {
         })
     }
 
-    fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, &'static str> {
+    fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, &'static str> {
         use serde_json::error::Category;
         let guard = Guard::new(bytes.len());
         let seed = Bounded::new(PhantomData::<T>, &guard);

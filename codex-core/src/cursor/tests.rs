@@ -7,6 +7,8 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 use proptest::prelude::*;
 
 use super::*;
+use crate::range::Prefix;
+use crate::range::sealed::Bounds as _;
 
 fn ordered(keys: &BTreeSet<Vec<u8>>) -> Ordered {
     keys.iter().map(|key| entry::Entry::new(key, &[0])).collect()
@@ -52,8 +54,7 @@ proptest! {
     ) {
         let mut expected: Vec<_> =
             set.iter().filter(|key| within(key, &from, &to)).cloned().collect();
-        let range = (from.as_ref(), to.as_ref());
-        let mut iter = Iter::new(ordered(&set), range_bounds::<Vec<u8>>(&range));
+        let mut iter = Iter::new(ordered(&set), (from.as_ref(), to.as_ref()).into_bounds());
         for front in ends {
             let (ours, theirs) = if front {
                 (iter.next(), (!expected.is_empty()).then(|| expected.remove(0)))
@@ -71,7 +72,7 @@ proptest! {
     ) {
         let expected: Vec<_> =
             set.iter().filter(|key| key.starts_with(&prefix)).cloned().collect();
-        let iter = Iter::new(ordered(&set), prefix_bounds(&prefix));
+        let iter = Iter::new(ordered(&set), Prefix(&prefix).into_bounds());
         prop_assert_eq!(&keys(iter.clone()), &expected);
         prop_assert_eq!(keys(iter.rev()), expected.into_iter().rev().collect::<Vec<_>>());
     }

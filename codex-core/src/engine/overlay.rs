@@ -1,11 +1,10 @@
 //! The effect on each key of the steps of a group that are decided but not yet applied.
 
-use std::ops::Bound;
-
 use hashbrown::HashTable;
 
 use crate::entry::Entry;
 use crate::map::{Step, StepKind};
+use crate::range::{Bounds, contains};
 
 /// The latest step of each key, by hash. A group of one change needs no overlay, so steps are
 /// entered only if a later change reads them.
@@ -63,34 +62,4 @@ impl Overlay {
         self.latest.clear();
         self.entered = from;
     }
-}
-
-/// The ends of a range of keys.
-pub(super) type Bounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
-
-/// Returns true if no key can lie within the bounds.
-pub(super) fn is_empty((lower, upper): Bounds<'_>) -> bool {
-    match (lower, upper) {
-        (Bound::Included(lower), Bound::Included(upper)) => lower > upper,
-        (
-            Bound::Included(lower) | Bound::Excluded(lower),
-            Bound::Included(upper) | Bound::Excluded(upper),
-        ) => lower >= upper,
-        _ => false,
-    }
-}
-
-/// Returns true if `key` lies within the bounds.
-fn contains((lower, upper): Bounds<'_>, key: &[u8]) -> bool {
-    let above = match lower {
-        Bound::Included(lower) => lower <= key,
-        Bound::Excluded(lower) => lower < key,
-        Bound::Unbounded => true,
-    };
-    above
-        && match upper {
-            Bound::Included(upper) => key <= upper,
-            Bound::Excluded(upper) => key < upper,
-            Bound::Unbounded => true,
-        }
 }

@@ -1,15 +1,14 @@
 //! The effect of a group, decided before anything of it is written. Checks are tested and removals
 //! are resolved against memory and an overlay of the earlier members of the group.
 
-use std::ops::Bound;
-
 use codex_storage::RecordError;
 use codex_storage::batch::{Group, Op, Seq};
 
-use super::overlay::{Overlay, is_empty};
+use super::overlay::Overlay;
 use crate::commit::{Change, Check, Commit};
 use crate::entry::Entry;
 use crate::map::{Map, Ordered, SHARDS, Step, StepKind, Table, Work, shard};
+use crate::range::{self, KeyBound};
 
 /// The effect on memory of the members of a group that are decided so far.
 #[derive(Debug, Default)]
@@ -52,8 +51,6 @@ struct Tally {
     removed: u64,
     previous: Option<Entry>,
 }
-
-type KeyBound = Bound<Box<[u8]>>;
 
 impl Plan {
     /// Decides the effect of `commit` after the earlier members, and encodes it.
@@ -241,10 +238,7 @@ impl Plan {
     /// order.
     fn range(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound) -> Vec<Entry> {
         self.enter_steps();
-        let bounds = (lower.as_ref().map(|key| &**key), upper.as_ref().map(|key| &**key));
-        if is_empty(bounds) {
-            return Vec::new();
-        }
+        let Some(bounds) = range::bounds(lower, upper) else { return Vec::new() };
         let steps = &self.work.steps;
         let mut found = Vec::new();
         // The entries of the map that no step of this group has changed.

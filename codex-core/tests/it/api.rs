@@ -358,9 +358,9 @@ fn ordered_reads_go_by_bytes_from_either_end() {
     assert_eq!(keys(store.range("a"..="b")), ["a", "ab", "b"]);
     assert_eq!(keys(store.range("ab"..)), ["ab", "b", "c"]);
     assert_eq!(keys(store.range(.."ab")), ["B", "a"]);
-    assert_eq!(keys(store.range::<str>(..)).len(), 5);
+    assert_eq!(keys(store.range(..)).len(), 5);
     let open = (Bound::Excluded(&b"a"[..]), Bound::Excluded(&b"c"[..]));
-    assert_eq!(keys(store.range::<[u8]>(open)), ["ab", "b"]);
+    assert_eq!(keys(store.range(open)), ["ab", "b"]);
     assert_eq!(keys(store.range("c".."a")), [""; 0], "crossed bounds are empty, not a panic");
     assert_eq!(keys(store.prefix("a")), ["a", "ab"]);
     assert_eq!(store.keys().map(|key| key.len()).sum::<usize>(), 6);
@@ -376,7 +376,7 @@ fn bulk_removals_say_how_many_and_remove_exactly_these() {
     assert_eq!(keys(store.iter()), ["a", "user0", "z"]);
     assert_eq!(store.remove_range("b".."z").unwrap(), 1);
     assert_eq!(store.remove_range("z".."b").unwrap(), 0);
-    assert_eq!(store.remove_range::<str>(..).unwrap(), 2);
+    assert_eq!(store.remove_range(..).unwrap(), 2);
     assert!(store.is_empty());
 }
 

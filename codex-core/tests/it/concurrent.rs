@@ -265,7 +265,7 @@ fn ranges_that_are_removed_beside_writers_take_each_key_once() {
                                     2 => (Bound::Unbounded, Bound::Excluded(&*from)),
                                     _ => (Bound::Included(&*to), Bound::Unbounded),
                                 };
-                                removed += store.remove_range::<str>(range).unwrap();
+                                removed += store.remove_range(range).unwrap();
                             }
                             removed
                         })

@@ -53,6 +53,7 @@ mod errors;
 mod full_disk;
 #[cfg(not(loom))]
 mod group;
+mod handles;
 mod looks;
 #[cfg(all(unix, feature = "crypto"))]
 mod lost_names;
@@ -61,5 +62,6 @@ mod model;
 mod moments;
 mod open;
 mod paths;
+mod ranges;
 mod recovery;
 mod user_code;

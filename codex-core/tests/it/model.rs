@@ -181,11 +181,11 @@ impl Run {
             }
             Act::RemoveRange(range) => {
                 let inside = model.iter().filter(|(key, _)| is_in(range, key));
-                check_scan(store.range::<Vec<u8>>(range.clone()), inside);
+                check_scan(store.range(range.clone()), inside);
                 let before = model.len();
                 model.retain(|key, _| !is_in(range, key));
                 let removed = u64::try_from(before - model.len()).unwrap();
-                assert_eq!(store.remove_range::<Vec<u8>>(range.clone()).unwrap(), removed);
+                assert_eq!(store.remove_range(range.clone()).unwrap(), removed);
             }
             Act::Clear => {
                 store.clear().unwrap();
@@ -261,7 +261,7 @@ impl Run {
             assert_eq!(&store.get::<Vec<u8>>(key).unwrap().unwrap(), value);
             assert!(store.contains_key(key));
             let above = (Bound::Excluded(key), Bound::Unbounded);
-            check_scan(store.range::<Vec<u8>>(above), model.range::<Vec<u8>, _>(above));
+            check_scan(store.range(above), model.range::<Vec<u8>, _>(above));
             let with_prefix = model.iter().filter(|(other, _)| other.starts_with(key));
             check_scan(store.prefix(key), with_prefix);
         }
