@@ -1,4 +1,4 @@
-//! Most of the API on one page: `cargo run --example quickstart [PATH]`.
+//! Most of the API on one page: `cargo run --example quickstart`.
 #![allow(clippy::print_stdout, reason = "an example shows what it does")]
 
 use codex_core::{Readable, Store};
@@ -12,10 +12,8 @@ struct City {
 }
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let store = match std::env::args().nth(1) {
-        Some(path) => Store::open(path)?,
-        None => Store::in_memory()?,
-    };
+    let folder = tempfile::tempdir()?;
+    let store = Store::open(folder.path().join("cities.db"))?;
 
     // One value, which is on disk when `set` returns.
     let bern = City { name: "Bern".into(), people: 137_000, twin: None };

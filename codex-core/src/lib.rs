@@ -40,6 +40,10 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! The [guide] has a [cookbook](guide::cookbook) of complete small programs, pages on
+//! [keys](guide::keys) and [codecs](guide::codecs), and [tables](guide::coming_from) of the calls
+//! of other libraries.
+//!
 //! # The parts
 //!
 //! - [`Store`]: the handle of an open store. Clone it and send it to threads. 32 threads that write
@@ -111,6 +115,8 @@ mod cursor;
 mod engine;
 mod entry;
 mod error;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handle;
 mod inner;
 #[doc(hidden)]

@@ -50,6 +50,9 @@ mod crypto_secrets;
 mod engine;
 mod entry_points;
 mod errors;
+#[allow(dead_code, reason = "the tests of an example call parts of it")]
+#[path = "../../examples/notes.rs"]
+mod example_notes;
 mod full_disk;
 #[cfg(not(loom))]
 mod group;

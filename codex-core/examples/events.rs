@@ -1,0 +1,55 @@
+//! An event log that keeps its whole history, and a return to an earlier point of it.
+use codex_core::{Backups, Form, RestorePoint, Result, Seq, Store};
+use serde::{Deserialize, Serialize};
+
+#[derive(Serialize, Deserialize)]
+enum Event {
+    Deposited { account: String, cents: i64 },
+    Withdrawn { account: String, cents: i64 },
+}
+
+/// Adds an event, and returns the number of its commit.
+fn record(store: &Store, event: &Event) -> Result<Seq> {
+    let id =
+        store.update("last event", |id: Option<u64>| Some(id.map_or(1, |id| id + 1)))?.unwrap_or(1);
+    let mut batch = store.batch();
+    batch.set(format!("event/{id:020}"), event)?;
+    batch.commit()
+}
+
+/// Returns the balance of an account, from all events.
+fn balance(store: &Store, of: &str) -> Result<i64> {
+    let events = store.prefix("event/").map(|entry| entry.value::<Event>());
+    let cents = events.map(|event| match event? {
+        Event::Deposited { account, cents } if account == of => Ok(cents),
+        Event::Withdrawn { account, cents } if account == of => Ok(-cents),
+        _ => Ok(0),
+    });
+    cents.sum()
+}
+
+fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("bank.db");
+    let store = Store::options().form(Form::Ledger).open(&path)?;
+    std::thread::scope(|scope| {
+        for cents in [1_000, 200, 30, 4] {
+            let (store, account) = (&store, "ada".to_owned());
+            let event = Event::Deposited { account, cents };
+            scope.spawn(move || record(store, &event).expect("the disk is healthy"));
+        }
+    });
+    let good = record(&store, &Event::Withdrawn { account: "ada".into(), cents: 34 })?;
+    assert_eq!(balance(&store, "ada")?, 1_200);
+
+    // A mistake, and the return to the commit before it. The replaced ledger is kept.
+    store.clear()?;
+    assert_eq!(balance(&store, "ada")?, 0);
+    store.close()?;
+    drop(store);
+    let restored = Backups::of(&path)?.restore_until(RestorePoint::Seq(good))?;
+    assert_eq!(restored.replaced.len(), 1);
+    let store = Store::open(&path)?;
+    assert_eq!(balance(&store, "ada")?, 1_200);
+    Ok(())
+}

@@ -1,0 +1,18 @@
+//! Pages to read, without code to call. They exist only in the documentation.
+//!
+//! - [`cookbook`]: complete small programs. Sessions, a job queue, a secondary index, a time
+//!   series, settings whose schema changes, an event log with a return to an earlier point, and
+//!   tests on a simulated disk.
+//! - [`keys`]: numbers, several parts and prefixes in keys.
+//! - [`codecs`]: the choice of the codec, and the mistakes that no codec can detect.
+//! - [`coming_from`]: the calls of redb, sled, fjall, SQLite and PickleDB, and the calls here that
+//!   do the same.
+//!
+//! Every program and example of these pages is compiled and run by the tests of this crate.
+
+pub mod codecs;
+pub mod cookbook;
+pub mod keys;
+
+#[doc = include_str!("guide/coming_from.md")]
+pub mod coming_from {}
