@@ -78,7 +78,7 @@ pub enum Error {
     },
     /// The inspector does not recognize the format of the file.
     #[error("{path}: not a file of the expected kind: {what}; name the right file")]
-    Alien {
+    UnknownFormat {
         /// The file.
         path: PathBuf,
         /// A description of the contents.
@@ -190,7 +190,7 @@ pub enum Error {
 }
 
 codex_storage::debug_as_display!(
-    Error: Io, NoSpace, Foreign, Unrelated, Damaged, Alien, NeedsKey, Unauthentic, Changed, Busy,
+    Error: Io, NoSpace, Foreign, Unrelated, Damaged, UnknownFormat, NeedsKey, Unauthentic, Changed, Busy,
     Missing, Exists, RestorePending, RestoreBroken, Invalid, Source, Stopped
 );
 
@@ -212,7 +212,7 @@ impl Error {
             Self::Foreign { .. } | Self::Unrelated { .. } | Self::Invalid { .. } => {
                 Kind::InvalidInput
             }
-            Self::Damaged { .. } | Self::Alien { .. } | Self::Unauthentic { .. } => {
+            Self::Damaged { .. } | Self::UnknownFormat { .. } | Self::Unauthentic { .. } => {
                 Kind::InvalidData
             }
             Self::NeedsKey { .. } => Kind::PermissionDenied,
@@ -235,7 +235,7 @@ impl Error {
             | Self::NoSpace { path, .. }
             | Self::Foreign { path, .. }
             | Self::Damaged { path, .. }
-            | Self::Alien { path, .. }
+            | Self::UnknownFormat { path, .. }
             | Self::NeedsKey { path, .. }
             | Self::Unauthentic { path, .. }
             | Self::Changed { path, .. }
@@ -258,7 +258,7 @@ impl Error {
                 Self::Io { action: "read", path, source: Arc::new(source) }
             }
             InspectError::Damaged { offset, what } => Self::Damaged { path, offset, what },
-            InspectError::Alien { what } => Self::Alien { path, what },
+            InspectError::UnknownFormat { what } => Self::UnknownFormat { path, what },
             InspectError::NeedsKey { what } => Self::NeedsKey { path, what },
             InspectError::Unauthentic { what } => Self::Unauthentic { path, what },
             InspectError::Stopped => Self::Stopped { path },

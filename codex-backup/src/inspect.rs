@@ -155,7 +155,7 @@ pub enum InspectError {
         what: String,
     },
     /// The file does not have the format of the inspector.
-    Alien {
+    UnknownFormat {
         /// A description of the contents.
         what: String,
     },

@@ -57,7 +57,7 @@ pub struct NewestGood {
     /// The newest good backup, or `None` if there is none.
     pub good: Option<Verification>,
     /// The index of each newer backup, and the reason why it is not good.
-    pub passed_over: Vec<(u32, Error)>,
+    pub skipped: Vec<(u32, Error)>,
 }
 
 impl Backups {
@@ -167,14 +167,14 @@ impl Backups {
     /// [`Error::Io`] if the directory or the header of a backup cannot be read. Errors of verifying
     /// one backup are part of the result.
     pub fn newest_good(&self, depth: Depth) -> Result<NewestGood> {
-        let mut passed_over = Vec::new();
+        let mut skipped = Vec::new();
         for slot in self.scan()? {
             match self.verify(slot.index, depth) {
-                Ok(proof) => return Ok(NewestGood { good: Some(proof), passed_over }),
-                Err(error) => passed_over.push((slot.index, error)),
+                Ok(proof) => return Ok(NewestGood { good: Some(proof), skipped }),
+                Err(error) => skipped.push((slot.index, error)),
             }
         }
-        Ok(NewestGood { good: None, passed_over })
+        Ok(NewestGood { good: None, skipped })
     }
 
     /// Stores the time of a verification, if the lock file exists and no other call holds the lock.

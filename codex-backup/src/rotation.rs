@@ -267,7 +267,7 @@ impl Backups {
         let reading = &mut |_| sign_of_life(watch);
         let facts = match slots::verify(self.dir(), name, &*self.inspect, depth, reading) {
             Ok(facts) => facts,
-            Err(Error::Damaged { .. } | Error::Alien { .. }) => {
+            Err(Error::Damaged { .. } | Error::UnknownFormat { .. }) => {
                 return self.remove(name.to_owned(), done);
             }
             Err(Error::NeedsKey { .. } | Error::Unauthentic { .. }) => {

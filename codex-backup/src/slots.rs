@@ -162,7 +162,7 @@ fn owner(dir: &dyn Dir, name: &str, inspect: &dyn Inspect) -> Result<Owner> {
         Err(InspectError::Stopped) => Err(Error::Stopped { path: dir.path(name) }),
         Err(
             InspectError::Damaged { what, .. }
-            | InspectError::Alien { what }
+            | InspectError::UnknownFormat { what }
             | InspectError::NeedsKey { what }
             | InspectError::Unauthentic { what },
         ) => Ok(Err(format!("a file whose identity cannot be read ({what})"))),

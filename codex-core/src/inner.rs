@@ -66,7 +66,7 @@ impl Inner {
     }
 
     /// Stops the backups and closes the engine.
-    pub(crate) fn close(&self) -> Result<()> {
+    pub(crate) fn shut_down(&self) -> Result<()> {
         if let Some(backups) = &self.backups {
             // Order: stop the backups before the engine is closed. A running backup and its
             // checkpoint are abandoned, so that the thread that makes them ends soon.
@@ -120,7 +120,7 @@ impl Drop for Inner {
     fn drop(&mut self) {
         if self.check_process().is_ok() {
             // A caller that needs the error calls `close` before the drop.
-            let _ = self.close();
+            let _ = self.shut_down();
         } else {
             // In a forked child, the threads and the mutexes that they hold belong to the parent,
             // so the engine and the backups must not be dropped.

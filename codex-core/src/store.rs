@@ -265,7 +265,7 @@ impl Store {
     /// An error of the disk. The store is closed even then.
     pub fn close(&self) -> Result<()> {
         self.inner.check_process().inspect_err(|_| self.inner.abandon_lock())?;
-        self.inner.close()
+        self.inner.shut_down()
     }
 
     pub(crate) fn new(inner: Inner) -> Self {

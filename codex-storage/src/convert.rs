@@ -82,7 +82,8 @@ pub fn convert(config: Config, to: &Conversion) -> Result<Converted> {
     })?;
     // The report has an anchor, so the new store must list this commit.
     storage.anchor();
-    let history = storage.history();
+    let stored = storage.stored().expect("a store that was opened has files");
+    let history = stored.history.clone();
     // Order: the store is closed before it is converted, so that its main file contains all
     // commits.
     storage.close(&entries)?;

@@ -8,11 +8,11 @@ use crate::batch::Seq;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Header, following, fresh_id};
 use crate::history::History;
-use crate::image::ImageSpec;
+use crate::image::{ImageReader, ImageSpec};
 use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};
-use crate::seal::{Seal, TAG_LEN};
-use crate::storage::{Checkpoint, Form};
+use crate::seal::{Keys, Seal, TAG_LEN};
+use crate::storage::{Checkpoint, Form, Written};
 use crate::vfs::{Mode, Vfs};
 use crate::write_state::WriteState;
 
@@ -24,6 +24,14 @@ pub(crate) struct StoreFiles {
     pub(crate) seal: Option<Arc<dyn Seal>>,
     /// Held while the store is open. `None` for a backup.
     pub(crate) lock: Option<Arc<StoreLock>>,
+}
+
+/// The files of an open store, the header of its main file and its history.
+#[derive(Debug)]
+pub struct Stored<'a> {
+    pub(crate) files: &'a StoreFiles,
+    pub(crate) header: &'a Header,
+    pub(crate) history: &'a History,
 }
 
 /// The error of a file that did not take the name of the store.
@@ -51,6 +59,22 @@ impl StoreFiles {
             seal: self.seal.clone(),
             beside_writers: false,
         }
+    }
+
+    /// Writes the image in place again, under its own header with an envelope of `keys`. Returns
+    /// the new image, which has its temporary name, and its header.
+    ///
+    /// # Errors
+    /// `NotEncrypted`; the errors of the image and of the writing. Nothing has changed.
+    pub(crate) fn image_under(&self, keys: &dyn Keys) -> Result<(Written, Header)> {
+        let path = self.path();
+        let Some(seal) = &self.seal else { return Err(Error::NotEncrypted { path }) };
+        let image = ImageReader::open(&self.vfs, self.names.main(), Some(Arc::clone(seal)))?;
+        // The header in the file is used, because it has the salt that was drawn when the image was
+        // written.
+        let header = image.header().rewrapped(Some(&**seal), keys, &path)?;
+        let written = self.image(header.clone()).rewrite_header(&image)?;
+        Ok((written, header))
     }
 
     /// Returns the path of the store.

@@ -69,7 +69,7 @@ impl fmt::Debug for Position {
 
 /// The end of the history of a store, and the earlier positions that its images list.
 #[derive(Clone)]
-pub struct History {
+pub(crate) struct History {
     store_id: [u8; 16],
     end: Position,
     /// In ascending order of seq.

@@ -17,15 +17,14 @@ use crate::batch::{Group, Seq};
 use crate::config::{Access, Config};
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
-use crate::files::StoreFiles;
+use crate::files::{StoreFiles, Stored};
 use crate::header::{Found, Header};
 use crate::history::{AnchorWatch, History, Position};
-use crate::lock::StoreLock;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
 use crate::main_file::MainFile;
 use crate::names::Temporary;
 use crate::read_only::ReadOnly;
-use crate::seal::{Keys, Seal};
+use crate::seal::Keys;
 use crate::storage::{
     Anchor, AnchorFound, Checkpoint, Cut, Durability, Form, OpSink, Recovered, Retired, State,
     Storage, StorageStats, SyncPoint, Written,
@@ -250,16 +249,8 @@ impl Storage for Ledger {
         Ok(file.upto(seq, offset))
     }
 
-    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.files.image_elsewhere(to, name, &self.header, &self.history)
-    }
-
-    fn lock(&self) -> Option<Arc<StoreLock>> {
-        self.files.lock.clone()
-    }
-
-    fn seal(&self) -> Option<Arc<dyn Seal>> {
-        self.files.seal.clone()
+    fn stored(&self) -> Option<Stored<'_>> {
+        Some(Stored { files: &self.files, header: &self.header, history: &self.history })
     }
 
     fn stats(&self) -> StorageStats {
@@ -276,10 +267,6 @@ impl Storage for Ledger {
 
     fn anchor(&mut self) -> Anchor {
         self.history.anchor()
-    }
-
-    fn history(&self) -> History {
-        self.history.clone()
     }
 
     fn poisoned(&self) -> Option<String> {

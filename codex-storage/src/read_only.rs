@@ -1,18 +1,15 @@
 //! A store of any form that is opened for reading. It holds the lock and refuses every change.
 
 use std::ops::Range;
-use std::sync::Arc;
 
 use crate::batch::{Group, Layout, Seq};
 use crate::error::{Error, Result};
-use crate::files::StoreFiles;
+use crate::files::{StoreFiles, Stored};
 use crate::header::Header;
 use crate::history::History;
-use crate::lock::StoreLock;
 use crate::main_file::MainFile;
-use crate::seal::{Keys, Seal};
+use crate::seal::Keys;
 use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
-use crate::vfs::Vfs;
 
 /// A store that was read to its end and cannot be written.
 #[derive(Debug)]
@@ -92,16 +89,8 @@ impl Storage for ReadOnly {
         self.refuse()
     }
 
-    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.files.image_elsewhere(to, name, &self.header, &self.history)
-    }
-
-    fn lock(&self) -> Option<Arc<StoreLock>> {
-        self.files.lock.clone()
-    }
-
-    fn seal(&self) -> Option<Arc<dyn Seal>> {
-        self.files.seal.clone()
+    fn stored(&self) -> Option<Stored<'_>> {
+        Some(Stored { files: &self.files, header: &self.header, history: &self.history })
     }
 
     fn stats(&self) -> StorageStats {
@@ -110,10 +99,6 @@ impl Storage for ReadOnly {
 
     fn anchor(&mut self) -> Anchor {
         self.history.anchor()
-    }
-
-    fn history(&self) -> History {
-        self.history.clone()
     }
 
     fn poisoned(&self) -> Option<String> {

@@ -10,20 +10,19 @@ use std::sync::Arc;
 use crate::batch::{Group, Layout, Seq};
 use crate::config::{Access, Config};
 use crate::error::{Error, Result};
-use crate::files::{NotInstalled, StoreFiles};
+use crate::files::{NotInstalled, StoreFiles, Stored};
 use crate::header::{Header, NUMBER_MAX, following, fresh_id};
 use crate::history::{History, Position};
 use crate::image::{ImageReader, ImageSpec, discard, in_blocks};
-use crate::lock::StoreLock;
 use crate::main_file::MainFile;
 use crate::open::replay_image;
 use crate::read_only::ReadOnly;
-use crate::seal::{Keys, Seal};
+use crate::seal::Keys;
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, OpSink, Recovered, State, Storage, StorageStats,
     SyncPoint, Written,
 };
-use crate::vfs::{Open, Vfs};
+use crate::vfs::Open;
 use crate::write_state::WriteState;
 
 /// An open store of the form Snapshot.
@@ -295,20 +294,12 @@ impl Storage for Snapshot {
 
     fn change_key(&mut self, keys: &dyn Keys) -> Result<()> {
         self.write_state.check()?;
-        let (seal, path) = (self.files.seal.clone(), self.write_state.path());
-        if seal.is_none() {
-            return Err(Error::NotEncrypted { path: path.to_owned() });
-        }
-        let image = ImageReader::open(&self.files.vfs, self.files.names.main(), seal.clone())?;
-        // The header in the file is used, because it has the salt that was drawn when the image was
-        // written.
-        let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
-        let written = self.files.image(header.clone()).rewrite_header(&image)?;
+        let (written, header) = self.files.image_under(keys)?;
         // Order: before the image takes the name. It has the id that may be in the note, and its
         // name is in doubt if the sync fails.
         if self.note() == Some(header.file_id) {
             let forgotten = self.set_note([0; 16]);
-            forgotten.map_err(|e| Error::io("write", path, e))?;
+            forgotten.map_err(|e| Error::io("write", self.write_state.path(), e))?;
         }
         self.install(&written, header)
     }
@@ -350,16 +341,8 @@ impl Storage for Snapshot {
         MainFile::open(&self.files.vfs, self.files.names.main())
     }
 
-    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.files.image_elsewhere(to, name, &self.header, &self.history)
-    }
-
-    fn lock(&self) -> Option<Arc<StoreLock>> {
-        self.files.lock.clone()
-    }
-
-    fn seal(&self) -> Option<Arc<dyn Seal>> {
-        self.files.seal.clone()
+    fn stored(&self) -> Option<Stored<'_>> {
+        Some(Stored { files: &self.files, header: &self.header, history: &self.history })
     }
 
     fn stats(&self) -> StorageStats {
@@ -368,10 +351,6 @@ impl Storage for Snapshot {
 
     fn anchor(&mut self) -> Anchor {
         self.history.anchor()
-    }
-
-    fn history(&self) -> History {
-        self.history.clone()
     }
 
     fn poisoned(&self) -> Option<String> {

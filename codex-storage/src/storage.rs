@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use crate::batch::{Group, Op, Seq};
 use crate::error::{Error, Result};
-pub use crate::history::History;
+#[doc(hidden)]
+pub use crate::files::Stored;
 use crate::lock::StoreLock;
 use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
@@ -123,19 +124,19 @@ pub trait Storage: fmt::Debug + Send {
     /// # Errors
     /// `BadPath` if no store may have the name; `Contradiction` if this storage has no files.
     fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        let _ = (to, name);
-        Err(Error::Contradiction(NO_FILES))
+        let stored = self.stored().ok_or(Error::Contradiction(NO_FILES))?;
+        stored.files.image_elsewhere(to, name, stored.header, stored.history)
     }
 
     /// Returns the lock on the store, which this storage holds until it is dropped.
     fn lock(&self) -> Option<Arc<StoreLock>> {
-        None
+        self.stored()?.files.lock.clone()
     }
 
     /// Returns the unlocked root key of the files, or `None` if they are not encrypted. A completed
     /// [rekey](Storage::rekey) replaces it, a change of key does not.
     fn seal(&self) -> Option<Arc<dyn Seal>> {
-        None
+        self.stored()?.files.seal.clone()
     }
 
     /// Returns sizes and counts.
@@ -145,10 +146,10 @@ pub trait Storage: fmt::Debug + Send {
     /// keeps it.
     fn anchor(&mut self) -> Anchor;
 
-    /// Returns the history up to the last commit, for a conversion.
+    /// Returns the files with their header and history, or `None` for a storage without files.
     #[doc(hidden)]
-    fn history(&self) -> History {
-        History::of_nothing(self.stats().seq)
+    fn stored(&self) -> Option<Stored<'_>> {
+        None
     }
 
     /// Returns the reason why writes are refused, or `None` if they are not.

@@ -37,11 +37,11 @@ impl Inspect for Card {
     fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
         let mut head = [0; 8];
         if file.len()? < 8 {
-            return Err(InspectError::Alien { what: "too short for a card".to_owned() });
+            return Err(InspectError::UnknownFormat { what: "too short for a card".to_owned() });
         }
         file.read_exact_at(&mut head, 0)?;
         if !head.starts_with(b"CARD") {
-            return Err(InspectError::Alien { what: "no card".to_owned() });
+            return Err(InspectError::UnknownFormat { what: "no card".to_owned() });
         }
         Ok(head[4..].to_vec())
     }

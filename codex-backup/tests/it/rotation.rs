@@ -232,7 +232,7 @@ fn put_there_meanwhile(
             match done {
                 Err(Error::Foreign { .. }) => refused += 1,
                 // The file that had the name at the look is gone.
-                Ok(()) | Err(Error::Alien { .. } | Error::Missing { .. }) => {}
+                Ok(()) | Err(Error::UnknownFormat { .. } | Error::Missing { .. }) => {}
                 Err(error) => panic!("{context}: {error}"),
             }
         }
@@ -519,7 +519,7 @@ fn the_newest_good_backup_is_found_behind_damaged_ones_and_that_is_said() {
     put(&*vfs.dir, "a.db.bak.3", &card(OURS, 1, 40));
     let found = ours.newest_good(Depth::Full).unwrap();
     assert_eq!(found.good.unwrap().facts.seq, 1);
-    assert_eq!(found.passed_over.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(found.skipped.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 2]);
 }
 
 #[test]

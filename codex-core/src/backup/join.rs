@@ -175,11 +175,13 @@ fn inspect_error(error: StorageError) -> InspectError {
             InspectError::NeedsKey { what: "the one given does not open it".to_owned() }
         }
         StorageError::Abandoned { .. } => InspectError::Stopped,
-        StorageError::EmptyFile { .. } => InspectError::Alien { what: "an empty file".to_owned() },
-        StorageError::NotADatabase { .. } => {
-            InspectError::Alien { what: "no CodexDB file".to_owned() }
+        StorageError::EmptyFile { .. } => {
+            InspectError::UnknownFormat { what: "an empty file".to_owned() }
         }
-        other => InspectError::Alien { what: other.to_string() },
+        StorageError::NotADatabase { .. } => {
+            InspectError::UnknownFormat { what: "no CodexDB file".to_owned() }
+        }
+        other => InspectError::UnknownFormat { what: other.to_string() },
     }
 }
 

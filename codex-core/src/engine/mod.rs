@@ -224,7 +224,7 @@ impl Engine {
             // Order: close the storage before the queue. A thread that finds the queue closed knows
             // that the files are unlocked.
             let closed = self.close_storage(disk);
-            self.queue.lock().close();
+            self.queue.lock().refuse_all();
             closed
         })
     }

@@ -213,7 +213,7 @@ impl State {
     }
 
     /// Refuses all later requests.
-    pub(super) fn close(&mut self) {
+    pub(super) fn refuse_all(&mut self) {
         self.closed = true;
     }
 

@@ -7,7 +7,7 @@ use super::{Current, Fresh, Pending, Wal};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{Header, following, fresh_id};
-use crate::image::{ImageReader, ImageSpec};
+use crate::image::ImageSpec;
 use crate::log::{LogCopy, LogPlace, SharedLogCopy};
 use crate::names::Temporary;
 use crate::seal::Keys;
@@ -18,15 +18,7 @@ impl Wal {
     pub(super) fn change(&mut self, keys: &dyn Keys) -> Result<()> {
         self.writer()?;
         self.refuse_while_pending()?;
-        let (seal, path) = (self.files.seal.clone(), self.write_state.path());
-        if seal.is_none() {
-            return Err(Error::NotEncrypted { path: path.to_owned() });
-        }
-        let image = ImageReader::open(&self.files.vfs, self.files.names.main(), seal.clone())?;
-        // The header in the file is used, because it has the salt that was drawn when the image was
-        // written.
-        let header = image.header().rewrapped(seal.as_deref(), keys, path)?;
-        let written = self.files.image(header.clone()).rewrite_header(&image)?;
+        let (written, header) = self.files.image_under(keys)?;
         self.install(&written, header)
     }
 

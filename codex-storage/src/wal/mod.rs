@@ -13,10 +13,9 @@ use std::sync::Arc;
 use crate::batch::{Group, Seq};
 use crate::config::CheckpointPolicy;
 use crate::error::{Error, Result};
-use crate::files::StoreFiles;
+use crate::files::{StoreFiles, Stored};
 use crate::header::Header;
 use crate::history::History;
-use crate::lock::StoreLock;
 use crate::log::{LogCounts, LogPlace, LogWriter, SharedLogCopy, layout};
 use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
@@ -25,7 +24,6 @@ use crate::storage::{
 };
 use crate::write_state::WriteState;
 
-use crate::vfs::Vfs;
 use start::Start;
 pub(crate) use verify::verify;
 
@@ -281,16 +279,8 @@ impl Storage for Wal {
         MainFile::open(&self.files.vfs, self.files.names.main())
     }
 
-    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
-        self.files.image_elsewhere(to, name, &self.image, &self.history)
-    }
-
-    fn lock(&self) -> Option<Arc<StoreLock>> {
-        self.files.lock.clone()
-    }
-
-    fn seal(&self) -> Option<Arc<dyn Seal>> {
-        self.files.seal.clone()
+    fn stored(&self) -> Option<Stored<'_>> {
+        Some(Stored { files: &self.files, header: &self.image, history: &self.history })
     }
 
     fn stats(&self) -> StorageStats {
@@ -313,10 +303,6 @@ impl Storage for Wal {
 
     fn anchor(&mut self) -> Anchor {
         self.history.anchor()
-    }
-
-    fn history(&self) -> History {
-        self.history.clone()
     }
 
     fn poisoned(&self) -> Option<String> {
