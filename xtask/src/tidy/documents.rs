@@ -91,7 +91,8 @@ pub(super) fn promises(files: &[File], sources: &[Source]) -> Vec<Finding> {
     // Each row of the table must name a test that exists.
     let rows = text(TESTING).lines().skip_while(|line| !line.starts_with(PROMISES_HEAD));
     for row in rows.skip(2).take_while(|line| line.starts_with('|')) {
-        let (promise, tests) = row.trim_matches('|').split_once(" | ").unwrap_or((row, ""));
+        let mut cells = row.trim_matches('|').split(" | ");
+        let (promise, tests) = (cells.next().unwrap_or(row), cells.next().unwrap_or_default());
         let mut names = tests.split('`').skip(1).step_by(2);
         if !names.any(|name| has_function(name, sources)) {
             findings.push(Finding::new(TESTING, 0, format!("no test for: {}", promise.trim())));
@@ -110,30 +111,40 @@ pub(super) fn promises(files: &[File], sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// Returns the promises of a README: each cell of the table of its section, as `row, column: cell`,
-/// and each part of its list, separated by semicolons.
+/// Returns the promises of a README, whose section is a numbered list. A promise is a cell of the
+/// table of an item, as `1 row, column: cell`, or a part of its text between semicolons, as
+/// `2 part`. The bold title of an item is no promise, nor is the text before its table.
 fn promises_of(readme: &str) -> Vec<String> {
     let section = readme.lines().skip_while(|line| *line != "## Promises").skip(1);
-    let (mut promises, mut columns, mut list) = (Vec::new(), Vec::new(), String::new());
+    let (mut promises, mut columns) = (Vec::new(), Vec::new());
+    let mut items: Vec<(&str, String)> = Vec::new();
     for line in section.take_while(|line| !line.starts_with("## ")) {
-        if let Some(item) = line.strip_prefix("- ").or_else(|| line.strip_prefix("  ")) {
-            list = list + item.trim() + " ";
+        if let Some((number, item)) = line.split_once(". **") {
+            // The bold title is left out.
+            items.push((number, item.split_once("** ").unwrap_or_default().1.to_owned()));
             continue;
         }
-        let Some(row) = line.strip_prefix('|').filter(|row| !row.starts_with('-')) else {
+        let Some((rest, (number, text))) = line.strip_prefix("   ").zip(items.last_mut()) else {
             continue;
         };
+        let Some(row) = rest.strip_prefix('|') else {
+            *text = format!("{text} {rest}");
+            continue;
+        };
+        text.clear();
         let cells: Vec<&str> = row.trim_end_matches('|').split('|').map(str::trim).collect();
         if columns.is_empty() {
             columns = cells;
-            continue;
+        } else if !row.starts_with('-') {
+            let promised = columns.iter().zip(&cells).skip(COLUMNS_BEFORE_PROMISES);
+            let form = cells.first().copied().unwrap_or_default();
+            promises.extend(promised.map(|(c, cell)| format!("{number} {form}, {c}: {cell}")));
         }
-        let form = cells.first().copied().unwrap_or_default();
-        let promised = columns.iter().zip(&cells).skip(COLUMNS_BEFORE_PROMISES);
-        promises.extend(promised.map(|(column, cell)| format!("{form}, {column}: {cell}")));
     }
-    let parts = list.split("; ").map(|part| part.trim().trim_end_matches('.'));
-    promises.extend(parts.filter(|part| !part.is_empty()).map(ToOwned::to_owned));
+    for (number, text) in items {
+        let parts = text.trim().trim_end_matches('.').split("; ");
+        promises.extend(parts.map(|part| format!("{number} {part}")));
+    }
     promises
 }
 

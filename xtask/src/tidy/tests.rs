@@ -271,18 +271,20 @@ fn documents_name_commands_and_tests_that_exist() {
 
 #[test]
 fn each_promise_of_the_readme_has_a_row_that_names_a_test() {
-    let readme = "# A\n## Promises\n\n| form | files | `Sync` |\n|---|---|---|\n\
-                  | `Wal` | log | power |\n\n- reads never\n  wait; writes do;\n- all.\n\n\
-                  ## More\n- no\n";
+    let readme = "# A\n## Promises\n\n1. **Safe.** See:\n\n   | form | files | `Sync` |\n   \
+                  |---|---|---|\n   | `Wal` | log | power |\n\n   After it.\n2. **Fast.** Reads \
+                  never\n   wait; writes do.\n3. **Whole.** All.\n\nMore.\n\n## More\n\
+                  4. **No.** no\n";
     let code = file("codex-core/tests/a.rs", "//! A.\nfn reads() {}\n");
     let sources = [Source::of(&code).unwrap()];
     let on = |rows: &str| {
-        let head = "| promise of the README | tests |\n|---|---|\n";
+        let head = "| promise of the README | tests | mutants |\n|---|---|---|\n";
         let testing = file("docs/TESTING.md", &format!("# T\n\n{head}{rows}\n| `x` | other |\n"));
         shown(&documents::promises(&[file("README.md", readme), testing], &sources))
     };
-    let rows = ["`Wal`, `Sync`: power", "reads never wait", "writes do", "all"];
-    let row = |promise: &str| format!("| {promise} | `reads` |\n");
+    let rows =
+        ["1 `Wal`, `Sync`: power", "1 After it", "2 Reads never wait", "2 writes do", "3 All"];
+    let row = |promise: &str| format!("| {promise} | `reads` | `lock_order` |\n");
     let whole: String = rows.map(row).concat();
     assert!(on(&whole).is_empty(), "{:?}", on(&whole));
     for promise in rows {
@@ -290,10 +292,11 @@ fn each_promise_of_the_readme_has_a_row_that_names_a_test() {
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].ends_with(&format!("no row for the promise: {promise}")), "{found:?}");
     }
-    let found = on(&format!("{whole}{}", row("no")));
-    assert!(found[0].contains("does not promise: no"), "{found:?}");
-    let found = on(&whole.replace("| all | `reads` |", "| all | `writes`, reads |"));
-    assert!(found[0].contains("no test for: all"), "{found:?}");
+    let found = on(&format!("{whole}{}", row("4 no")));
+    assert!(found[0].contains("does not promise: 4 no"), "{found:?}");
+    // A function in the column of the mutants is no test.
+    let found = on(&whole.replace("| 3 All | `reads` |", "| 3 All | `writes` | `reads`"));
+    assert!(found[0].contains("no test for: 3 All"), "{found:?}");
 }
 
 /// Returns a repository with the sources of the format, including `code`, and one golden file.
