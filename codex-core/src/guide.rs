@@ -10,9 +10,13 @@
 //!
 //! Every program and example of these pages is compiled and run by the tests of this crate.
 
+#[doc(alias("schema", "migration"))]
 pub mod codecs;
+#[doc(alias("examples", "ttl", "expiry", "queue", "index", "migration"))]
 pub mod cookbook;
+#[doc(alias("table", "tree", "keyspace", "column_family", "bucket"))]
 pub mod keys;
 
+#[doc(alias("redb", "sled", "fjall", "sqlite", "pickledb"))]
 #[doc = include_str!("guide/coming_from.md")]
 pub mod coming_from {}

@@ -70,6 +70,7 @@ impl Store {
     ///
     /// # Errors
     /// The errors of [`OpenOptions::open`].
+    #[doc(alias("create", "connect"))]
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         OpenOptions::new().open(path)
     }
@@ -78,12 +79,14 @@ impl Store {
     ///
     /// # Errors
     /// None today.
+    #[doc(alias("open_in_memory", "temporary"))]
     pub fn in_memory() -> Result<Self> {
         OpenOptions::new().in_memory()
     }
 
     /// Returns the default options, to be changed before opening: read-only, another form, another
     /// durability, and more.
+    #[doc(alias("builder", "config"))]
     pub fn options() -> OpenOptions {
         OpenOptions::new()
     }
@@ -127,6 +130,7 @@ impl OpenOptions {
     }
 
     /// Sets how durable a commit is when its call returns. Default: [`Durability::Sync`].
+    #[doc(alias("sync", "fsync"))]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
         self
@@ -228,6 +232,7 @@ impl OpenOptions {
 
     /// Sets the key of an encrypted store. It is needed to open one, and a new store that is opened
     /// with a key is encrypted. Default: none.
+    #[doc(alias("encrypt", "encryption_key", "password", "passphrase"))]
     #[cfg(feature = "crypto")]
     pub fn key(mut self, key: Key) -> Self {
         self.key = Some(SharedKey::new(key));

@@ -110,16 +110,19 @@ macro_rules! inherent_reads {
 
         /// Returns a handle to the bytes of the value of `key`, or `None` if it has none. Copies no
         /// bytes.
+        #[doc(alias = "get_raw")]
         pub fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<$crate::ValueRef> {
             $crate::Readable::get_bytes(self, key)
         }
 
         /// Returns true if `key` has a value.
+        #[doc(alias("contains", "exists"))]
         pub fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
             $crate::Readable::contains_key(self, key)
         }
 
         /// Returns the number of keys.
+        #[doc(alias("count", "size"))]
         pub fn len(&self) -> usize {
             $crate::Readable::len(self)
         }
@@ -130,6 +133,7 @@ macro_rules! inherent_reads {
         }
 
         /// Returns all entries, in ascending order of the bytes of the keys.
+        #[doc(alias("scan", "entries"))]
         pub fn iter(&self) -> $crate::Iter {
             $crate::Readable::iter(self)
         }
@@ -147,6 +151,7 @@ macro_rules! inherent_reads {
         /// }
         /// # Ok::<(), codex_core::Error>(())
         /// ```
+        #[doc(alias = "scan")]
         pub fn range(&self, range: impl $crate::KeyRange) -> $crate::Iter {
             $crate::Readable::range(self, range)
         }
@@ -162,6 +167,7 @@ macro_rules! inherent_reads {
         /// assert_eq!(notes, ["Locks", "Logs"]);
         /// # Ok::<(), codex_core::Error>(())
         /// ```
+        #[doc(alias("scan_prefix", "scan"))]
         pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> $crate::Iter {
             $crate::Readable::prefix(self, prefix)
         }

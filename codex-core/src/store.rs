@@ -74,6 +74,7 @@ impl Store {
     /// or key and value together exceed 256 MiB. [`Error::Storage`](crate::Error::Storage) if the
     /// disk fails, or the store is read-only, closed or poisoned. The store is unchanged then,
     /// unless the error [is in doubt](crate::Error::is_in_doubt).
+    #[doc(alias("insert", "put", "upsert"))]
     pub fn set<T>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<()>
     where
         T: Serialize + ?Sized,
@@ -101,6 +102,7 @@ impl Store {
     /// # Errors
     /// The errors of [`set`](Store::set), except `Encode`. The key still has its value then, unless
     /// the error [is in doubt](crate::Error::is_in_doubt).
+    #[doc(alias("delete", "del", "erase"))]
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let remove = self.removal(key.as_ref())?;
         Ok(self.inner.commit(Commit::one(remove))?.removed() > 0)
@@ -111,6 +113,7 @@ impl Store {
     /// # Errors
     /// An error of the disk. No key was removed then, unless the error
     /// [is in doubt](crate::Error::is_in_doubt).
+    #[doc(alias("truncate", "delete_all"))]
     pub fn clear(&self) -> Result<()> {
         self.inner.commit(Commit::one(Change::Clear)).map(|_| ())
     }
@@ -121,6 +124,7 @@ impl Store {
     /// [Too large](crate::Error::is_too_large) if the removed keys together exceed 256 MiB, the
     /// limit of one commit. Otherwise an error of the disk. Nothing was removed then, unless the
     /// error [is in doubt](crate::Error::is_in_doubt).
+    #[doc(alias("delete_prefix", "drop_table"))]
     pub fn remove_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         self.remove_range(Prefix(prefix))
     }
@@ -131,6 +135,7 @@ impl Store {
     /// [Too large](crate::Error::is_too_large) if the removed keys together exceed 256 MiB, the
     /// limit of one commit. Otherwise an error of the disk. Nothing was removed then, unless the
     /// error [is in doubt](crate::Error::is_in_doubt).
+    #[doc(alias("delete_range", "retain"))]
     pub fn remove_range(&self, range: impl KeyRange) -> Result<u64> {
         let (lower, upper) = range.into_bounds();
         // A range whose bounds cross is empty: there is nothing to commit.
@@ -142,6 +147,7 @@ impl Store {
 
     /// Returns the current state of the store, which stays unchanged while the snapshot is kept.
     /// Takes O(1).
+    #[doc(alias("begin_read", "read_transaction"))]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.inner.engine.view())
     }
@@ -152,6 +158,7 @@ impl Store {
     /// # Errors
     /// An error of the disk. After a failed sync the store is [poisoned](Store::poisoned): it
     /// refuses writes until it is opened again.
+    #[doc(alias("sync", "fsync", "persist", "flush_async"))]
     pub fn flush(&self) -> Result<Seq> {
         self.inner.check_writable()?;
         Ok(self.inner.engine.flush()?)
@@ -165,6 +172,7 @@ impl Store {
     ///
     /// # Errors
     /// An error of the disk. An image that could not be written changes nothing.
+    #[doc(alias("compact", "vacuum"))]
     pub fn checkpoint(&self) -> Result<()> {
         self.inner.check_writable()?;
         self.inner.engine.checkpoint()?;
@@ -187,6 +195,7 @@ impl Store {
     /// memory is still intact then, so a [`checkpoint`](Store::checkpoint) or a copy made with
     /// `backup_to` can save the data that is lost on the disk. `Abandoned` if the store was closed
     /// during the call.
+    #[doc(alias("check_integrity", "integrity_check"))]
     pub fn verify(&self) -> Result<Verified> {
         self.inner.check_process()?;
         let Some(files) = &self.inner.files else {

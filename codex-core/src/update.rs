@@ -34,6 +34,7 @@ impl Store {
     /// new value does not decode. [`Error::UpdatesItself`] if `change` writes `key`. The store is
     /// unchanged then, except for writes by `change`, unless the error [is in
     /// doubt](Error::is_in_doubt).
+    #[doc(alias("transaction", "update_and_fetch", "increment", "modify"))]
     pub fn update<T, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>>
     where
         T: Serialize + DeserializeOwned,
@@ -86,6 +87,7 @@ impl Store {
     ///
     /// # Errors
     /// The errors of [`set`](Store::set).
+    #[doc(alias("cas", "compare_and_swap", "insert_if_absent", "put_if_absent"))]
     pub fn compare_exchange<T>(
         &self,
         key: impl AsRef<[u8]>,
@@ -111,6 +113,7 @@ impl Store {
     ///
     /// # Errors
     /// The errors of [`get`](Store::get) and [`update`](Store::update).
+    #[doc(alias("pop", "remove_and_fetch"))]
     pub fn take<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
         let key = key.as_ref();
         self.retry(key, |seen| {

@@ -35,6 +35,7 @@ impl Store {
     /// # Errors
     /// An error of the disk, or of a file that has the name of a backup. The older backups are not
     /// affected. `Contradiction` if the store is in memory, because it has no files.
+    #[doc(alias = "backup")]
     pub fn back_up(&self) -> Result<Rotated> {
         self.inner.check_writable()?;
         let backups = self.inner.backups.as_ref().ok_or(NO_FILES)?;
@@ -55,6 +56,7 @@ impl Store {
     /// [`BadPath`](codex_storage::Error::BadPath) if no store may have the name. Both are returned
     /// before anything is written. Otherwise an error of the disk. No file is at `path` then,
     /// unless the last sync of its folder failed.
+    #[doc(alias("export", "copy"))]
     pub fn backup_to(&self, path: impl AsRef<Path>) -> Result<Seq> {
         self.backup_to_watched(path, &mut unwatched)
     }
