@@ -191,10 +191,14 @@ pub enum Error {
 
 codex_storage::debug_as_display!(
     Error: Io, NoSpace, Foreign, Unrelated, Damaged, UnknownFormat, NeedsKey, Unauthentic,
-        Changed, Busy, Missing, Exists, RestorePending, RestoreBroken, Invalid, Source, Stopped );
-        /// The kind is [`Error::io_kind`], and [`io::Error::get_ref`] returns this error. impl
-        From<Error> for io::Error { fn from(error: Error) -> Self { Self::new(error.io_kind(),
-        error) }
+    Changed, Busy, Missing, Exists, RestorePending, RestoreBroken, Invalid, Source, Stopped
+);
+
+/// The kind is [`Error::io_kind`], and [`io::Error::get_ref`] returns this error.
+impl From<Error> for io::Error {
+    fn from(error: Error) -> Self {
+        Self::new(error.io_kind(), error)
+    }
 }
 
 impl Error {
