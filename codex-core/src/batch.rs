@@ -5,7 +5,7 @@ use std::fmt;
 use codex_storage::batch::{Op, Seq, record_len};
 use serde::Serialize;
 
-use crate::commit::{Change, Commit, SmallVec};
+use crate::commit::{Change, Commit};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::store::Store;
@@ -121,7 +121,7 @@ impl Batch {
     /// The errors of [`Store::set`], except `Encode`. No change of the batch is there then, unless
     /// the error [is in doubt](crate::Error::is_in_doubt).
     pub fn commit(self) -> Result<Seq> {
-        let commit = Commit { checks: SmallVec::None, changes: self.changes.into() };
+        let commit = Commit { changes: self.changes.into(), ..Commit::default() };
         let made = self.store.inner.commit(commit)?;
         Ok(made.seq().unwrap_or_else(|| self.store.snapshot().seq()))
     }

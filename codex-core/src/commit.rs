@@ -5,7 +5,8 @@ use std::fmt;
 use codex_storage::batch::{Op, Seq, record_len};
 
 use crate::entry::Entry;
-use crate::range::KeyBound;
+use crate::map::Ordered;
+use crate::range::{KeyBound, bounds};
 
 /// Changes that become durable and visible together, if all checks hold.
 #[derive(Debug, Default)]
@@ -14,17 +15,23 @@ pub struct Commit {
     pub checks: SmallVec<Check>,
     /// The changes, in order.
     pub changes: SmallVec<Change>,
+    /// The commit of whose state all checks are known to hold. If it is still the last one, they
+    /// are not tested.
+    pub base: Option<Seq>,
+    /// The number of earlier attempts that ended in a conflict. A commit with more of them is made
+    /// before the waiting commits with fewer.
+    pub rounds: u32,
 }
 
 impl Commit {
     /// Returns a commit of one change without a condition.
     pub fn one(change: Change) -> Self {
-        Self { checks: SmallVec::None, changes: SmallVec::One(change) }
+        Self { changes: SmallVec::One(change), ..Self::default() }
     }
 
     /// Returns a commit of one change, under the condition that `check` holds.
     pub fn checked(check: Check, change: Change) -> Self {
-        Self { checks: SmallVec::One(check), changes: SmallVec::One(change) }
+        Self { checks: SmallVec::One(check), changes: SmallVec::One(change), ..Self::default() }
     }
 
     /// Returns true if the commit puts no entry, so that it can only free memory.
@@ -93,9 +100,47 @@ pub enum Check {
         lower: KeyBound,
         /// The upper end of the range.
         upper: KeyBound,
-        /// The entries that were read, in key order.
-        seen: Vec<Entry>,
+        /// The state that was read.
+        base: Ordered,
     },
+}
+
+impl Check {
+    /// Returns true if the check holds in `state`.
+    pub(crate) fn holds_in(&self, state: &Ordered) -> bool {
+        match self {
+            Self::Same { key, seen } => is_same(state.get(&**key), seen.as_ref()),
+            Self::Equals { key, value } => state.get(&**key).map(Entry::value) == value.as_deref(),
+            Self::Unchanged { lower, upper, base } => match bounds(lower, upper) {
+                Some(bounds) => {
+                    are_same(state.range::<_, [u8]>(bounds), base.range::<_, [u8]>(bounds))
+                }
+                None => true,
+            },
+        }
+    }
+}
+
+/// Returns true if both are the very same entry, or if there is none.
+pub(crate) fn is_same(now: Option<&Entry>, seen: Option<&Entry>) -> bool {
+    match (now, seen) {
+        (Some(now), Some(seen)) => now.same(seen),
+        (now, seen) => now.is_none() && seen.is_none(),
+    }
+}
+
+/// Returns true if both iterators return the very same entries.
+pub(crate) fn are_same<'a>(
+    mut now: impl Iterator<Item = &'a Entry>,
+    mut seen: impl Iterator<Item = &'a Entry>,
+) -> bool {
+    loop {
+        match (now.next(), seen.next()) {
+            (None, None) => return true,
+            (now, seen) if is_same(now, seen) => {}
+            _ => return false,
+        }
+    }
 }
 
 /// Shows only the kind of check, because programs write `Debug` output to logs.

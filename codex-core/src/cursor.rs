@@ -4,6 +4,7 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ops::{Bound, Deref};
+use std::sync::Arc;
 use std::vec;
 
 use serde::Deserialize;
@@ -14,6 +15,7 @@ use crate::error::Result;
 use crate::handle::handle_of_bytes;
 use crate::map::Ordered;
 use crate::range::{KeyBound, bounds};
+use crate::transaction::Scan;
 use crate::value::{self, ValueRef};
 
 /// An iterator over entries in key order, from either end. `iter`, `range` and `prefix` of
@@ -45,13 +47,21 @@ pub struct Iter {
     upper: KeyBound,
     front: Fetched,
     back: Fetched,
+    /// The record of the entries that were returned, for a transaction.
+    scan: Option<Arc<Scan>>,
 }
 
 impl Iter {
     /// Returns the iterator over the entries of `ordered` within `bounds`. It is empty if the
     /// bounds cross.
     pub(crate) fn new(ordered: Ordered, (lower, upper): (KeyBound, KeyBound)) -> Self {
-        Self { ordered, lower, upper, front: Fetched::default(), back: Fetched::default() }
+        let (front, back) = (Fetched::default(), Fetched::default());
+        Self { ordered, lower, upper, front, back, scan: None }
+    }
+
+    /// Returns the iterator, which records the entries that it returns in `scan`.
+    pub(crate) fn recorded(self, scan: Arc<Scan>) -> Self {
+        Self { scan: Some(scan), ..self }
     }
 
     /// Returns the keys of the entries that are left.
@@ -117,6 +127,11 @@ impl Iterator for Iter {
         // If no entry is left between the ends, the entries that the other end has fetched are the
         // rest.
         let next = self.front.entries.next().or_else(|| self.back.entries.next_back());
+        // Order: record the returned entry and not the fetched ones, which the transaction has not
+        // seen.
+        if let Some(scan) = &self.scan {
+            scan.returned_from_front(next.as_ref());
+        }
         next.map(|inner| Entry { inner })
     }
 }
@@ -127,6 +142,9 @@ impl DoubleEndedIterator for Iter {
             self.fetch_back();
         }
         let next = self.back.entries.next().or_else(|| self.front.entries.next_back());
+        if let Some(scan) = &self.scan {
+            scan.returned_from_back(next.as_ref());
+        }
         next.map(|inner| Entry { inner })
     }
 }

@@ -85,15 +85,15 @@ pub enum Error {
         /// The length of the key, in bytes.
         key_len: usize,
     },
-    /// Other writers changed the key of an `update` during each of its attempts. Nothing was
-    /// written.
+    /// Other writers changed the key of an `update`, or something that a transaction read, during
+    /// each of its attempts. Nothing was written.
     #[error(
-        "the key of {key_len} bytes changed during each of {rounds} attempts to update it; \
-         try again, or let fewer threads update one key"
+        "{what} changed during each of {rounds} attempts; try again, let fewer threads write it, \
+         and write in the closure only through its argument"
     )]
     Contended {
-        /// The length of the key, in bytes.
-        key_len: usize,
+        /// The thing that changed, in words.
+        what: &'static str,
         /// The number of attempts.
         rounds: u32,
     },

@@ -140,6 +140,7 @@ mod seeded;
 mod snapshot;
 mod stats;
 mod store;
+mod transaction;
 mod update;
 mod value;
 
@@ -170,6 +171,7 @@ pub use repair::repair_header_with;
 pub use snapshot::Snapshot;
 pub use stats::Stats;
 pub use store::Store;
+pub use transaction::Transaction;
 pub use value::{Codec, ValueRef};
 
 /// Compiles the examples of the page of the package.

@@ -55,7 +55,7 @@ impl Store {
         F: FnMut(Option<T>) -> Result<Option<T>, E>,
     {
         let key = key.as_ref();
-        self.retry(key, |seen| {
+        self.replace_entry(key, |seen| {
             rank::leave_memory("a user's closure");
             let value = change(decode_entry(seen)?)?;
             let change = match (&value, seen) {
@@ -116,7 +116,7 @@ impl Store {
     #[doc(alias("pop", "remove_and_fetch"))]
     pub fn take<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
         let key = key.as_ref();
-        self.retry(key, |seen| {
+        self.replace_entry(key, |seen| {
             let taken = decode_entry(seen)?;
             let remove = seen.map(|_| self.removal(key)).transpose()?;
             Ok((taken, remove))
@@ -137,13 +137,12 @@ impl Store {
 
     /// Reads the entry of `key`, calls `decide` for an answer and a change, and commits the change
     /// if the entry is still the same. Otherwise tries again.
-    fn retry<R, E: From<Error>>(
+    fn replace_entry<R, E: From<Error>>(
         &self,
         key: &[u8],
         mut decide: impl FnMut(Option<&Entry>) -> Result<(R, Option<Change>), E>,
     ) -> Result<R, E> {
-        self.inner.check_process()?;
-        for round in 0..UPDATE_ROUNDS_MAX {
+        self.retry("the key of an update", || {
             let seen = self.inner.entry(key);
             // A write of `key` by the closure itself would make every attempt fail, so it is
             // detected.
@@ -152,11 +151,28 @@ impl Store {
             if own.was_written() {
                 return Err(Error::UpdatesItself { key_len: key.len() }.into());
             }
-            drop(own);
-            let Some(change) = change else { return Ok(answer) };
             // The leader tests the condition in the order of commits, so no write comes in between.
             let check = Check::Same { key: key.into(), seen };
-            match self.inner.commit(Commit::checked(check, change))? {
+            Ok((answer, change.map(|change| Attempt::of(Commit::checked(check, change)))))
+        })
+    }
+
+    /// Calls `attempt` for an answer and a commit, and makes the commit. If the commit is in
+    /// conflict with another one, tries again. `what` names in an error the thing that changed.
+    pub(crate) fn retry<R, E: From<Error>>(
+        &self,
+        what: &'static str,
+        mut attempt: impl FnMut() -> Result<(R, Option<Attempt>), E>,
+    ) -> Result<R, E> {
+        self.inner.check_process()?;
+        for round in 0..ROUNDS_MAX {
+            let (answer, attempt) = attempt()?;
+            let Some(attempt) = attempt else { return Ok(answer) };
+            let outcome = match self.tested(attempt) {
+                Some(commit) => self.inner.commit(Commit { rounds: round, ..commit })?,
+                None => Outcome::Conflict,
+            };
+            match outcome {
                 Outcome::Done { .. } => return Ok(answer),
                 // Let other threads run now and then, so that a slow closure is not overtaken
                 // forever.
@@ -164,7 +180,37 @@ impl Store {
                 Outcome::Conflict => {}
             }
         }
-        Err(Error::Contended { key_len: key.len(), rounds: UPDATE_ROUNDS_MAX }.into())
+        Err(Error::Contended { what, rounds: ROUNDS_MAX }.into())
+    }
+
+    /// Returns the commit of `attempt`, or `None` if it is already in conflict. The checks of a
+    /// long scan are tested here, while other writers continue. The leader tests them again, unless
+    /// nothing was committed in between.
+    fn tested(&self, Attempt { mut commit, scanned }: Attempt) -> Option<Commit> {
+        if scanned > SCANNED_BY_LEADER_MAX {
+            let now = self.inner.engine.view();
+            if commit.base != Some(now.seq) {
+                if !commit.checks.as_slice().iter().all(|check| check.holds_in(&now.ordered)) {
+                    return None;
+                }
+                commit.base = Some(now.seq);
+            }
+        }
+        Some(commit)
+    }
+}
+
+/// A commit that is made if nothing that it read has changed.
+pub(crate) struct Attempt {
+    pub(crate) commit: Commit,
+    /// The number of entries that its scans returned.
+    pub(crate) scanned: usize,
+}
+
+impl Attempt {
+    /// Returns an attempt of `commit`, which scanned nothing.
+    fn of(commit: Commit) -> Self {
+        Self { commit, scanned: 0 }
     }
 }
 
@@ -172,5 +218,7 @@ fn decode_entry<T: DeserializeOwned>(entry: Option<&Entry>) -> Result<Option<T>>
     entry.map(|entry| value::decode(entry.key().len(), entry.value())).transpose()
 }
 
-/// The maximum number of attempts of an update.
-const UPDATE_ROUNDS_MAX: u32 = 1_000;
+/// The maximum number of attempts of an update or of a transaction.
+const ROUNDS_MAX: u32 = 1_000;
+/// The maximum number of scanned entries that only the leader tests.
+const SCANNED_BY_LEADER_MAX: usize = 1_024;

@@ -57,6 +57,11 @@ impl Overlay {
         })
     }
 
+    /// Returns true if a step changes a key within `bounds`.
+    pub(super) fn has_step_within(&self, steps: &[Step], bounds: Bounds<'_>) -> bool {
+        self.latest.iter().any(|latest| contains(bounds, steps[latest.step].entry.key()))
+    }
+
     /// Removes all steps. Those before the step `from` are not entered again.
     pub(super) fn clear(&mut self, from: usize) {
         self.latest.clear();

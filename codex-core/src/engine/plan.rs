@@ -5,7 +5,7 @@ use codex_storage::RecordError;
 use codex_storage::batch::{Group, Op, Seq};
 
 use super::overlay::Overlay;
-use crate::commit::{Change, Check, Commit};
+use crate::commit::{Change, Check, Commit, are_same, is_same};
 use crate::entry::Entry;
 use crate::map::{Map, Ordered, SHARDS, Step, StepKind, Table, Work, shard};
 use crate::range::{self, KeyBound};
@@ -58,7 +58,11 @@ impl Plan {
     /// # Errors
     /// `BatchTooLarge` or `KeyTooLong`: nothing of the commit is in the group.
     pub(super) fn add(&mut self, map: &Map, group: &mut Group, commit: &Commit) -> Decided {
-        if !commit.checks.as_slice().iter().all(|check| self.holds(map, check)) {
+        // A commit that has read the current state needs no test, unless an earlier member of the
+        // group changes it.
+        let is_current = commit.base == Some(map.seq()) && self.is_unchanged();
+        let mut checks = commit.checks.as_slice().iter();
+        if !is_current && !checks.all(|check| self.holds(map, check)) {
             return Ok(Planned::Conflict);
         }
         // Make the changes one by one, so that each sees the effect of those before it.
@@ -133,20 +137,30 @@ impl Plan {
     fn holds(&mut self, map: &Map, check: &Check) -> bool {
         match check {
             Check::Same { key, seen } => {
-                match (self.current(map, map.hash().hasher().hash(key), key), seen) {
-                    (Some(now), Some(seen)) => now.same(seen),
-                    (now, seen) => now.is_none() && seen.is_none(),
-                }
+                let hash = map.hash().hasher().hash(key);
+                is_same(self.current(map, hash, key), seen.as_ref())
             }
             Check::Equals { key, value } => {
                 let now = self.current(map, map.hash().hasher().hash(key), key);
                 now.map(Entry::value) == value.as_deref()
             }
-            Check::Unchanged { lower, upper, seen } => {
-                let now = self.range(map, lower, upper);
-                now.len() == seen.len() && now.iter().zip(seen).all(|(now, seen)| now.same(seen))
+            Check::Unchanged { lower, upper, base } => {
+                self.enter_steps();
+                let Some(bounds) = range::bounds(lower, upper) else { return true };
+                // A step of an earlier member within the range is a change of it.
+                if self.overlay.has_step_within(&self.work.steps, bounds) {
+                    return false;
+                }
+                let now = self.cleared.is_none().then(|| map.ordered_ref());
+                let now = now.into_iter().flat_map(|now| now.range::<_, [u8]>(bounds));
+                are_same(now, base.range::<_, [u8]>(bounds))
             }
         }
+    }
+
+    /// Returns true if no member so far changes anything.
+    fn is_unchanged(&self) -> bool {
+        self.work.steps.is_empty() && self.cleared.is_none()
     }
 
     /// Decides the effect of one change, adds its steps, and encodes its records.

@@ -57,6 +57,8 @@ pub(super) struct Waiter {
     pub(super) ticket: Arc<Ticket>,
     /// The encoded length of the commit, in bytes.
     len: usize,
+    /// The number of earlier attempts of the commit that ended in a conflict.
+    rounds: u32,
 }
 
 /// The state that the mutex of the queue protects.
@@ -129,7 +131,8 @@ impl Queue {
             return Ok(Wake::Lead(commit));
         }
         let ticket = Arc::new(Ticket { wake: Mutex::new(None), unparker: parker.unparker() });
-        state.waiting.push_back(Waiter { commit, ticket: ticket.clone(), len });
+        let rounds = commit.as_ref().map_or(0, |commit| commit.rounds);
+        state.enter(Waiter { commit, ticket: ticket.clone(), len, rounds });
         // Order: unlock before the wait, because the leader needs the lock to find the waiter.
         drop(state);
         Ok(ticket.wait(parker))
@@ -160,6 +163,15 @@ impl State {
         Ok(())
     }
 
+    /// Adds a waiter at the end of the queue. A commit that lost to others before stands before the
+    /// commits that lost fewer times, so that it does not lose forever. It overtakes no request of
+    /// another kind.
+    fn enter(&mut self, waiter: Waiter) {
+        let is_behind = |other: &Waiter| other.commit.is_none() || other.rounds >= waiter.rounds;
+        let place = self.waiting.iter().rposition(is_behind).map_or(0, |last| last + 1);
+        self.waiting.insert(place, waiter);
+    }
+
     /// Passes the commits at the head of the queue to `take`, up to the first request of another
     /// kind, until they and the `len` bytes of the leader's own commit fill a group.
     pub(super) fn drain(&mut self, mut len: usize, mut take: impl FnMut(Arc<Ticket>, Commit)) {
@@ -168,7 +180,7 @@ impl State {
             // request that entered before it.
             let is_commit = self.waiting.front().is_some_and(|waiter| waiter.commit.is_some());
             let next = is_commit.then(|| self.waiting.pop_front()).flatten();
-            let Some(Waiter { commit: Some(commit), ticket, len: more }) = next else { break };
+            let Some(Waiter { commit: Some(commit), ticket, len: more, .. }) = next else { break };
             len = len.saturating_add(more);
             take(ticket, commit);
         }
@@ -177,8 +189,8 @@ impl State {
     /// Puts commits back to the head of the queue, beginning with the last one.
     pub(super) fn put_back(&mut self, commits: impl Iterator<Item = (Arc<Ticket>, Commit)>) {
         for (ticket, commit) in commits {
-            let len = commit.encoded_len();
-            self.waiting.push_front(Waiter { commit: Some(commit), ticket, len });
+            let (len, rounds) = (commit.encoded_len(), commit.rounds);
+            self.waiting.push_front(Waiter { commit: Some(commit), ticket, len, rounds });
         }
     }
 

@@ -243,3 +243,18 @@ fn scale() -> f64 {
 pub fn seed() -> u64 {
     std::env::var("CODEX_SEED").map_or(1, |seed| seed.parse().unwrap())
 }
+
+/// A generator of random numbers: SplitMix64 from a seed.
+#[derive(Debug)]
+pub struct Random(pub u64);
+
+impl Random {
+    /// Returns a number below `below`.
+    pub fn next(&mut self, below: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut word = self.0;
+        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (word ^ (word >> 31)) % below
+    }
+}

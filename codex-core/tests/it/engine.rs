@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::common::{scaled, seed, until};
+use crate::common::{Random, scaled, seed, until};
 use crate::double::{
     Contents, Fault, absent, batch, engine, engine_at, in_memory, memory, number, put, remove,
     value,
 };
-use codex_core::internals::{Change, Check, Commit, Engine, Entry, Outcome};
+use codex_core::internals::{Change, Check, Commit, Engine, Entry, Ordered, Outcome};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::SimClock;
@@ -107,11 +107,10 @@ fn checks_hold_for_the_very_entry_and_conflict_otherwise() {
         value: value.map(|value| value.as_bytes().into()),
     };
     assert!(conflict(equals(Some("2"))) && conflict(equals(None)));
-    let range = |seen| Check::Unchanged { lower: Bound::Unbounded, upper: Bound::Unbounded, seen };
-    assert!(conflict(range(vec![])) && conflict(range(vec![seen.unwrap()])));
+    let range = |base| Check::Unchanged { lower: Bound::Unbounded, upper: Bound::Unbounded, base };
+    assert!(conflict(range(Ordered::new())) && conflict(range(Ordered::unit(seen.unwrap()))));
     done(&engine, Commit::checked(equals(Some("1")), put("a", "2")));
-    let now = engine.view().ordered.iter().cloned().collect();
-    done(&engine, Commit::checked(range(now), remove("a")));
+    done(&engine, Commit::checked(range(engine.view().ordered), remove("a")));
     done(&engine, Commit::checked(same(&None), put("a", "3")));
     assert_eq!(contents(&engine), model([("a", "3")]));
 }
@@ -353,18 +352,7 @@ fn a_late_sync_does_not_make_the_next_one_late() {
 }
 
 /// Random commits over 256 keys.
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self, below: u64) -> u64 {
-        // SplitMix64.
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (word ^ (word >> 31)) % below
-    }
-
     fn key(&mut self) -> String {
         format!("{:03}", self.next(256))
     }

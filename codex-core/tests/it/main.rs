@@ -67,4 +67,7 @@ mod open;
 mod paths;
 mod ranges;
 mod recovery;
+#[cfg(not(loom))]
+mod transaction;
+mod transaction_serial;
 mod user_code;

@@ -1,0 +1,329 @@
+//! Transactions: reads of one state, and writes that become one commit if nothing that was read has
+//! changed.
+
+mod reads;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use codex_storage::batch::{Op, Seq, record_len};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::commit::{Change, Commit};
+use crate::cursor::Iter;
+use crate::engine::View;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
+use crate::map::Ordered;
+use crate::range::{KeyBound, KeyRange, Prefix};
+use crate::rank;
+use crate::read::{Readable, inherent_reads, sealed};
+use crate::store::Store;
+use crate::update::Attempt;
+use crate::value::{RAW, ValueRef};
+use reads::Reads;
+pub(crate) use reads::Scan;
+
+/// A transaction, which [`Store::transaction`] passes to its closure.
+///
+/// All reads are of one state of the store, with the transaction's own writes on top. The writes
+/// become one commit after the closure returns, if no other commit has changed anything that the
+/// transaction read: the values of keys, the absence of keys, and the part of each scan that was
+/// iterated. So transactions are serializable: each has the effect that it would have if it ran
+/// alone, at the time of its commit.
+pub struct Transaction {
+    store: Store,
+    /// The state that is read.
+    base: View,
+    /// The last write of each key. `None` removes it.
+    writes: BTreeMap<Box<[u8]>, Option<Entry>>,
+    /// The base with the writes, after a scan needed it.
+    current: RefCell<Option<Ordered>>,
+    /// The encoded length of the writes, in bytes.
+    bytes: usize,
+    reads: RefCell<Reads>,
+}
+
+impl Store {
+    /// Calls `body` with a transaction, commits the writes of the transaction, and returns the
+    /// result of `body`. The commit is atomic and durable like that of a [batch](Store::batch).
+    ///
+    /// If another commit has changed something that the transaction read, nothing is written and
+    /// `body` is called again, with the new state. So `body` should have no side effects. It runs
+    /// outside all locks. It must write only through the transaction: a write through the store is
+    /// a commit of its own, and conflicts with the transaction if the transaction reads its key.
+    ///
+    /// If `body` returns an error or panics, nothing is written. If it writes nothing, nothing is
+    /// committed. Each transaction belongs to one store.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set("balance:ada", &100_i64)?;
+    /// store.set("balance:bob", &0_i64)?;
+    ///
+    /// let moved = store.transaction(|tx| {
+    ///     let ada: i64 = tx.get("balance:ada")?.unwrap_or(0);
+    ///     let bob: i64 = tx.get("balance:bob")?.unwrap_or(0);
+    ///     if ada < 30 {
+    ///         return Ok(false);
+    ///     }
+    ///     tx.set("balance:ada", &(ada - 30))?;
+    ///     tx.set("balance:bob", &(bob + 30))?;
+    ///     Ok(true)
+    /// })?;
+    /// assert!(moved);
+    /// assert_eq!(store.get("balance:bob")?, Some(30_i64));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The error of `body`. [`Error::Contended`] if other writers changed something that was read
+    /// during each of 1,000 attempts. The errors of [`set`](Store::set), except `Encode`. Nothing
+    /// is written then, unless the error [is in doubt](Error::is_in_doubt).
+    pub fn transaction<R>(&self, body: impl FnMut(&mut Transaction) -> Result<R>) -> Result<R> {
+        self.try_transaction(body)
+    }
+
+    /// Does the same as [`transaction`](Store::transaction), with a `body` that returns an error of
+    /// another type.
+    ///
+    /// ```
+    /// # use codex_core::{Error, Store};
+    /// #[derive(Debug)]
+    /// enum Refused {
+    ///     NoSuchAccount,
+    ///     Store(Error),
+    /// }
+    ///
+    /// impl From<Error> for Refused {
+    ///     fn from(error: Error) -> Self {
+    ///         Self::Store(error)
+    ///     }
+    /// }
+    ///
+    /// let store = Store::in_memory()?;
+    /// let refused = store.try_transaction(|tx| {
+    ///     tx.set("audit:1", "a withdrawal")?;
+    ///     tx.get::<i64>("balance:eve")?.ok_or(Refused::NoSuchAccount)
+    /// });
+    /// assert!(matches!(refused, Err(Refused::NoSuchAccount)));
+    /// assert!(store.is_empty(), "the entry of the audit was not written either");
+    /// # Ok::<(), Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`transaction`](Store::transaction).
+    pub fn try_transaction<R, E, F>(&self, mut body: F) -> Result<R, E>
+    where
+        E: From<Error>,
+        F: FnMut(&mut Transaction) -> Result<R, E>,
+    {
+        self.retry("something that the transaction read", || {
+            rank::leave_memory("a user's closure");
+            let mut transaction = Transaction::begin(self);
+            let answer = body(&mut transaction)?;
+            Ok((answer, transaction.into_attempt()))
+        })
+    }
+}
+
+impl Transaction {
+    /// Begins a transaction over the current state.
+    fn begin(store: &Store) -> Self {
+        Self {
+            store: store.clone(),
+            base: store.inner.engine.view(),
+            writes: BTreeMap::new(),
+            current: RefCell::default(),
+            bytes: 0,
+            reads: RefCell::default(),
+        }
+    }
+
+    /// Returns the number of the last commit that the transaction reads; 0 before the first commit.
+    pub fn seq(&self) -> Seq {
+        self.base.seq
+    }
+
+    inherent_reads!();
+
+    /// Sets the value of `key` to `value`.
+    ///
+    /// # Errors
+    /// [`Error::Encode`] if the codec cannot represent the value. [Too large](Error::is_too_large)
+    /// if the key has more than 65,535 bytes, or the writes of the transaction together exceed 256
+    /// MiB. [`Error::Storage`] if the store is read-only. The transaction is unchanged then.
+    pub fn set<T>(&mut self, key: impl AsRef<[u8]>, value: &T) -> Result<()>
+    where
+        T: Serialize + ?Sized,
+    {
+        let key = key.as_ref();
+        self.store.check_key(key)?;
+        let entry = self.store.codec().entry(key, value)?;
+        self.write(key, Some(entry))
+    }
+
+    /// Sets the value of `key` to the bytes `value`, without encoding them.
+    ///
+    /// # Errors
+    /// The errors of [`set`](Transaction::set), except `Encode`.
+    pub fn set_bytes(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        let key = key.as_ref();
+        self.store.check_key(key)?;
+        self.write(key, Some(Entry::from_parts(key, RAW, value.as_ref())))
+    }
+
+    /// Removes `key`, and returns true if it had a value. This reads the key.
+    ///
+    /// # Errors
+    /// The errors of [`set`](Transaction::set), except `Encode`.
+    pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        self.store.check_key(key)?;
+        let is_there = self.entry(key).is_some();
+        if is_there {
+            self.write(key, None)?;
+        }
+        Ok(is_there)
+    }
+
+    /// Removes `key` and returns its value. If the value does not decode as a `T`, it is not
+    /// removed.
+    ///
+    /// # Errors
+    /// The errors of [`get`](Transaction::get) and [`remove`](Transaction::remove).
+    pub fn take<T: DeserializeOwned>(&mut self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
+        let key = key.as_ref();
+        let taken = self.get(key)?;
+        self.remove(key)?;
+        Ok(taken)
+    }
+
+    /// Removes all keys that begin with `prefix`, and returns their number. This reads the whole
+    /// prefix.
+    ///
+    /// # Errors
+    /// The errors of [`set`](Transaction::set), except `Encode`.
+    pub fn remove_prefix(&mut self, prefix: impl AsRef<[u8]>) -> Result<u64> {
+        self.remove_range(Prefix(prefix))
+    }
+
+    /// Removes all keys in `range`, and returns their number. This reads the whole range.
+    ///
+    /// # Errors
+    /// The errors of [`set`](Transaction::set), except `Encode`.
+    pub fn remove_range(&mut self, range: impl KeyRange) -> Result<u64> {
+        // The leader tests that the scan still returns these keys, so each can be removed by name.
+        let keys: Vec<_> = self.range(range).map(|entry| Box::<[u8]>::from(entry.key())).collect();
+        let removals = keys.iter().map(|key| record_len(Op::Remove { key }));
+        self.store.check_batch(removals.fold(self.bytes, usize::saturating_add))?;
+        for key in &keys {
+            self.write(key, None)?;
+        }
+        Ok(u64::try_from(keys.len()).expect("a count of entries fits in 64 bits"))
+    }
+
+    /// Sets or removes the entry of `key`.
+    fn write(&mut self, key: &[u8], entry: Option<Entry>) -> Result<()> {
+        self.store.inner.check_writable()?;
+        // Count the bytes of the last write of each key only, because only that one is committed.
+        let replaced = self.writes.get(key).map_or(0, |write| encoded_len(key, write.as_ref()));
+        let bytes = (self.bytes - replaced).saturating_add(encoded_len(key, entry.as_ref()));
+        self.store.check_batch(bytes)?;
+        self.bytes = bytes;
+        if let Some(current) = self.current.get_mut() {
+            apply(current, key, entry.as_ref());
+        }
+        self.writes.insert(key.into(), entry);
+        Ok(())
+    }
+
+    /// Returns the entry of `key`, and records the read unless the transaction wrote the key.
+    fn entry(&self, key: &[u8]) -> Option<Entry> {
+        if let Some(write) = self.writes.get(key) {
+            return write.clone();
+        }
+        let entry = self.base.ordered.get(key);
+        self.reads.borrow_mut().read(key, entry);
+        entry.cloned()
+    }
+
+    /// Returns the base with the writes on top.
+    fn current(&self) -> Ordered {
+        let mut current = self.current.borrow_mut();
+        let current = current.get_or_insert_with(|| {
+            let mut ordered = self.base.ordered.clone();
+            self.writes.iter().for_each(|(key, entry)| apply(&mut ordered, key, entry.as_ref()));
+            ordered
+        });
+        current.clone()
+    }
+
+    /// Returns the entries within `bounds`, and records those that the iterator returns.
+    fn scan(&self, bounds: (KeyBound, KeyBound)) -> Iter {
+        let scan = self.reads.borrow_mut().scan(bounds.clone());
+        Iter::new(self.current(), bounds).recorded(scan)
+    }
+
+    /// Returns the commit of the writes, under the condition that nothing that was read has
+    /// changed. Returns `None` if there are no writes: all reads are of one state then.
+    fn into_attempt(self) -> Option<Attempt> {
+        let Self { base, writes, reads, .. } = self;
+        if writes.is_empty() {
+            return None;
+        }
+        let changes: Vec<_> = writes
+            .into_iter()
+            .map(|(key, entry)| entry.map_or_else(|| Change::Remove(key), Change::Put))
+            .collect();
+        let (checks, scanned) = reads.into_inner().into_checks(&base.ordered);
+        let (checks, changes) = (checks.into(), changes.into());
+        let commit = Commit { checks, changes, base: Some(base.seq), rounds: 0 };
+        Some(Attempt { commit, scanned })
+    }
+}
+
+impl sealed::Sealed for Transaction {}
+
+impl Readable for Transaction {
+    fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
+        self.entry(key.as_ref()).map(ValueRef::new)
+    }
+
+    fn len(&self) -> usize {
+        let everything = (KeyBound::Unbounded, KeyBound::Unbounded);
+        self.reads.borrow_mut().scan(everything).returned_from_front(None);
+        self.current().len()
+    }
+
+    fn is_empty(&self) -> bool {
+        // Only the first entry is read.
+        self.iter().next().is_none()
+    }
+
+    fn range(&self, range: impl KeyRange) -> Iter {
+        // Order: `into_bounds` calls code of the user, so it runs before the reads are borrowed.
+        self.scan(range.into_bounds())
+    }
+}
+
+// Shows neither keys nor values, because programs write `Debug` output to logs.
+codex_storage::opaque_debug!(Transaction);
+
+/// Sets or removes the entry of `key`.
+fn apply(ordered: &mut Ordered, key: &[u8], entry: Option<&Entry>) {
+    match entry {
+        Some(entry) => drop(ordered.insert(entry.clone())),
+        None => drop(ordered.remove(key)),
+    }
+}
+
+/// Returns the encoded length of a write, in bytes.
+fn encoded_len(key: &[u8], entry: Option<&Entry>) -> usize {
+    record_len(match entry {
+        Some(entry) => Op::Set { key, value: entry.value() },
+        None => Op::Remove { key },
+    })
+}

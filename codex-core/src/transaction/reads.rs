@@ -1,0 +1,125 @@
+//! The reads of a transaction, from which its checks are made.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use codex_storage::sync::Mutex;
+
+use crate::commit::Check;
+use crate::entry::Entry;
+use crate::map::Ordered;
+use crate::range::KeyBound;
+
+/// The keys and ranges that a transaction has read.
+#[derive(Default)]
+pub(super) struct Reads {
+    /// The entry of each key that was read alone, or `None` if the key had no value.
+    keys: BTreeMap<Box<[u8]>, Option<Entry>>,
+    scans: Vec<Arc<Scan>>,
+}
+
+/// A scan of a range, as far as it was iterated. Clones of an iterator share it.
+pub(crate) struct Scan {
+    lower: KeyBound,
+    upper: KeyBound,
+    returned: Mutex<Returned>,
+}
+
+/// The entries that a scan has returned.
+#[derive(Default)]
+struct Returned {
+    /// The greatest key that was returned from the front.
+    front: Option<Box<[u8]>>,
+    /// The smallest key that was returned from the back.
+    back: Option<Box<[u8]>>,
+    /// Whether an end has returned `None`, so that the whole range was read.
+    all: bool,
+    count: usize,
+}
+
+impl Reads {
+    /// Records that `key` was read alone, and has this entry in the base.
+    pub(super) fn read(&mut self, key: &[u8], entry: Option<&Entry>) {
+        if !self.keys.contains_key(key) {
+            self.keys.insert(key.into(), entry.cloned());
+        }
+    }
+
+    /// Records a scan of a range, of which nothing was returned yet.
+    pub(super) fn scan(&mut self, (lower, upper): (KeyBound, KeyBound)) -> Arc<Scan> {
+        let scan = Arc::new(Scan { lower, upper, returned: Mutex::default() });
+        self.scans.push(Arc::clone(&scan));
+        scan
+    }
+
+    /// Returns the checks that nothing has changed since the state `base`, and the number of
+    /// entries that the scans returned.
+    pub(super) fn into_checks(self, base: &Ordered) -> (Vec<Check>, usize) {
+        let keys = self.keys.into_iter().map(|(key, seen)| Check::Same { key, seen });
+        let mut checks: Vec<_> = keys.collect();
+        let mut count = 0_usize;
+        for scan in self.scans {
+            let returned = scan.returned.lock();
+            count = count.saturating_add(returned.count);
+            checks.extend(scan.ranges(&returned).map(|(lower, upper)| Check::Unchanged {
+                lower,
+                upper,
+                base: base.clone(),
+            }));
+        }
+        (checks, count)
+    }
+}
+
+impl Scan {
+    /// Records the entry that the iterator has returned from the front.
+    pub(crate) fn returned_from_front(&self, entry: Option<&Entry>) {
+        self.returned.lock().add(entry, |returned, key| {
+            if returned.front.as_deref().is_none_or(|front| front < key) {
+                returned.front = Some(key.into());
+            }
+        });
+    }
+
+    /// Records the entry that the iterator has returned from the back.
+    pub(crate) fn returned_from_back(&self, entry: Option<&Entry>) {
+        self.returned.lock().add(entry, |returned, key| {
+            if returned.back.as_deref().is_none_or(|back| back > key) {
+                returned.back = Some(key.into());
+            }
+        });
+    }
+
+    /// Returns the ranges that were read: from the lower end to the last entry that was returned
+    /// from the front, and from the last entry that was returned from the back to the upper end.
+    fn ranges(&self, returned: &Returned) -> impl Iterator<Item = (KeyBound, KeyBound)> {
+        let (lower, upper) = (self.lower.clone(), self.upper.clone());
+        let Returned { front, back, all, .. } = returned;
+        // If the ends have met, nothing of the range is unread.
+        let has_met = front.is_some() && back.is_some() && front >= back;
+        let ranges = if *all || has_met {
+            [Some((lower, upper)), None]
+        } else {
+            let front = front.clone().map(|front| (lower, Bound::Included(front)));
+            let back = back.clone().map(|back| (Bound::Included(back), upper));
+            [front, back]
+        };
+        ranges.into_iter().flatten()
+    }
+}
+
+impl Returned {
+    fn add(&mut self, entry: Option<&Entry>, mut note: impl FnMut(&mut Self, &[u8])) {
+        match entry {
+            Some(entry) => {
+                self.count = self.count.saturating_add(1);
+                note(self, entry.key());
+            }
+            None => self.all = true,
+        }
+    }
+}
+
+// Shows no keys, because programs write `Debug` output to logs.
+codex_storage::opaque_debug!(Scan);
