@@ -77,6 +77,14 @@ impl Store {
 
     /// Returns a store that is only in memory, for tests and for data that may be lost.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("a", &1)?;
+    /// assert_eq!(store.len(), 1);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// None today.
     #[doc(alias("open_in_memory", "temporary"))]
@@ -117,6 +125,16 @@ impl OpenOptions {
     /// Sets whether the store is opened only for reading. Any number of readers can share a store,
     /// but none while a writer has it open. A reader repairs, creates and changes nothing. Default:
     /// no.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// Store::open(&path)?.close()?;
+    /// let store = Store::options().read_only(true).open(&path)?;
+    /// assert!(store.set("a", &1).is_err_and(|error| error.is_read_only()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
         self
@@ -139,6 +157,19 @@ impl OpenOptions {
     /// Sets the codec of values that are written from now on. Stored values stay readable,
     /// whichever codec they were written with. Default: bincode, or JSON
     /// if the feature `bincode` is off.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// # #[cfg(feature = "json")] {
+    /// use codex_core::Codec;
+    /// let store = Store::options().codec(Codec::Json).open(&path)?;
+    /// store.set("list", [1, 2].as_slice())?;
+    /// assert_eq!(store.get_bytes("list").as_deref(), Some(&b"[1,2]"[..]));
+    /// # }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn codec(mut self, codec: Codec) -> Self {
         self.codec = codec;
         self
@@ -153,6 +184,15 @@ impl OpenOptions {
 
     /// Sets how long to wait until another handle, in this process or another one, closes the
     /// store. Default: zero, which does not wait.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use std::time::Duration;
+    /// let store = Store::options().lock_timeout(Duration::from_secs(5)).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = Some(timeout);
         self
@@ -193,6 +233,17 @@ impl OpenOptions {
     /// A thread of its own makes each backup, beside running readers and writers, and commits do
     /// not wait for it. Commits for which a backup becomes due while one is being made share the
     /// next one.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::BackupPolicy;
+    /// use std::time::Duration;
+    /// let hourly = BackupPolicy::keep(5).every(Duration::from_secs(3600));
+    /// let store = Store::options().backups(hourly).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn backups(mut self, policy: BackupPolicy) -> Self {
         self.backups.policy = Some(policy);
         self
@@ -232,6 +283,23 @@ impl OpenOptions {
 
     /// Sets the key of an encrypted store. It is needed to open one, and a new store that is opened
     /// with a key is encrypted. Default: none.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::crypto::Key;
+    /// let key = || Key::passphrase("correct horse battery staple");
+    /// let store = Store::options().key(key()?).open(&path)?;
+    /// store.set("secret", &42)?;
+    /// store.close()?;
+    /// drop(store);
+    ///
+    /// assert!(Store::open(&path).is_err());
+    /// let store = Store::options().key(key()?).open(&path)?;
+    /// assert_eq!(store.get::<i32>("secret")?, Some(42));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias("encrypt", "encryption_key", "password", "passphrase"))]
     #[cfg(feature = "crypto")]
     pub fn key(mut self, key: Key) -> Self {

@@ -98,6 +98,16 @@ macro_rules! inherent_reads {
     () => {
         /// Returns the decoded value of `key`, or `None` if it has none.
         ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set("visits", &3_u64)?;
+        /// let visits: Option<u64> = store.get("visits")?;
+        /// assert_eq!(visits, Some(3));
+        /// assert_eq!(store.get::<u64>("unknown")?.unwrap_or(0), 0);
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
+        ///
         /// # Errors
         /// [`Error::Decode`](crate::Error::Decode), [`Error::RawValue`](crate::Error::RawValue) or
         /// [`Error::UnknownCodec`](crate::Error::UnknownCodec) if the stored value is not a `T`.
@@ -116,12 +126,30 @@ macro_rules! inherent_reads {
         }
 
         /// Returns true if `key` has a value.
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set("a", &1)?;
+        /// assert!(store.contains_key("a") && !store.contains_key("b"));
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
         #[doc(alias("contains", "exists"))]
         pub fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
             $crate::Readable::contains_key(self, key)
         }
 
         /// Returns the number of keys.
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set("user/1", "Ada")?;
+        /// store.set("visits", &3_u64)?;
+        /// assert_eq!(store.len(), 2);
+        /// assert_eq!(store.prefix("user/").count(), 1);
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
         #[doc(alias("count", "size"))]
         pub fn len(&self) -> usize {
             $crate::Readable::len(self)
@@ -133,6 +161,17 @@ macro_rules! inherent_reads {
         }
 
         /// Returns all entries, in ascending order of the bytes of the keys.
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set("b", &2)?;
+        /// store.set("a", &1)?;
+        /// let mut entries = store.iter();
+        /// assert_eq!(entries.next().expect("there are two").key(), b"a");
+        /// assert_eq!(entries.next_back().expect("there is one left").value::<i32>()?, 2);
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
         #[doc(alias("scan", "entries"))]
         pub fn iter(&self) -> $crate::Iter {
             $crate::Readable::iter(self)
@@ -206,6 +245,17 @@ macro_rules! inherent_reads {
 
         /// Returns all keys, in ascending order of their bytes. Those of a range are
         /// [`range(..).keys()`](crate::Iter::keys).
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set("b", &2)?;
+        /// store.set("a", &1)?;
+        /// let keys: Vec<String> =
+        ///     store.keys().map(|key| String::from_utf8_lossy(&key).into_owned()).collect();
+        /// assert_eq!(keys, ["a", "b"]);
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
         pub fn keys(&self) -> $crate::Keys {
             $crate::Readable::keys(self)
         }

@@ -68,6 +68,16 @@ impl Store {
 
     /// Sets the value of `key` to `value`. Setting an equal value is a write like any other.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("visits", &3_u64)?;
+    /// store.set("name", "Ada")?;
+    /// assert_eq!(store.get::<u64>("visits")?, Some(3));
+    /// assert_eq!(store.get::<String>("name")?.as_deref(), Some("Ada"));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Error::Encode`](crate::Error::Encode) if the codec cannot represent the value (see
     /// [`Codec`]). [Too large](crate::Error::is_too_large) if the key has more than 65,535 bytes,
@@ -87,6 +97,14 @@ impl Store {
     /// Sets the value of `key` to the bytes `value`, without encoding them. Read them with
     /// [`get_bytes`](Store::get_bytes).
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set_bytes("icon", b"\x89PNG")?;
+    /// assert_eq!(store.get_bytes("icon").as_deref(), Some(&b"\x89PNG"[..]));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`set`](Store::set), except `Encode`.
     pub fn set_bytes(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
@@ -99,6 +117,15 @@ impl Store {
 
     /// Removes `key`, and returns true if it had a value. If it had none, nothing is written.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("draft", "text")?;
+    /// assert!(store.remove("draft")?);
+    /// assert!(!store.remove("draft")?);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`set`](Store::set), except `Encode`. The key still has its value then, unless
     /// the error [is in doubt](crate::Error::is_in_doubt).
@@ -110,6 +137,15 @@ impl Store {
 
     /// Removes all keys, in one commit. If there are none, nothing is written.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("a", &1)?;
+    /// store.clear()?;
+    /// assert!(store.is_empty());
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// An error of the disk. No key was removed then, unless the error
     /// [is in doubt](crate::Error::is_in_doubt).
@@ -119,6 +155,15 @@ impl Store {
     }
 
     /// Removes all keys that begin with `prefix`, in one commit, and returns their number.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("user/1/name", "Ada")?;
+    /// store.set("user/1/mail", "ada@example.org")?;
+    /// assert_eq!(store.remove_prefix("user/1/")?, 2);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [Too large](crate::Error::is_too_large) if the removed keys together exceed 256 MiB, the
@@ -130,6 +175,16 @@ impl Store {
     }
 
     /// Removes all keys in `range`, in one commit, and returns their number.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// for day in ["2026-01-31", "2026-02-01", "2026-02-02"] {
+    ///     store.set(day, &1)?;
+    /// }
+    /// assert_eq!(store.remove_range(.."2026-02")?, 1);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [Too large](crate::Error::is_too_large) if the removed keys together exceed 256 MiB, the
@@ -147,6 +202,16 @@ impl Store {
 
     /// Returns the current state of the store, which stays unchanged while the snapshot is kept.
     /// Takes O(1).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("price", &10)?;
+    /// let before = store.snapshot();
+    /// store.set("price", &12)?;
+    /// assert_eq!(before.get::<i32>("price")?, Some(10));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     #[doc(alias("begin_read", "read_transaction"))]
     pub fn snapshot(&self) -> Snapshot {
         Snapshot::new(self.inner.engine.view())
@@ -154,6 +219,17 @@ impl Store {
 
     /// Makes all earlier commits durable, at any durability level, and returns the number of the
     /// last one. At the level `Sync` they are already durable.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Durability;
+    /// let store = Store::options().durability(Durability::Os).open(&path)?;
+    /// store.set("a", &1)?; // survives a killed process
+    /// store.flush()?; // and now power loss
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// An error of the disk. After a failed sync the store is [poisoned](Store::poisoned): it
@@ -190,6 +266,16 @@ impl Store {
     /// Commits that are only in memory, at a level below `Sync`, are not checked: call
     /// [`flush`](Store::flush) first.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// assert_eq!(store.verify()?.seq, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// One variant of [`StorageError`](crate::StorageError) for each kind of damage. The state in
     /// memory is still intact then, so a [`checkpoint`](Store::checkpoint) or a copy made with
@@ -223,6 +309,17 @@ impl Store {
 
     /// Returns the findings of the recovery at the opening, with the part that it cut off the end
     /// of the log, if any.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// if let Some(cut) = &store.recovered().cut {
+    ///     println!("the last write was incomplete: {cut:?}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn recovered(&self) -> &Recovered {
         &self.inner.recovered
     }
@@ -244,6 +341,20 @@ impl Store {
     /// Later images list the commit, so that the anchor can still be compared after the log is
     /// dropped. A crash before the next image loses this, unless the store is then opened with the
     /// anchor.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// let anchor = store.anchor()?; // to be kept at another place
+    /// store.close()?;
+    /// drop(store);
+    ///
+    /// let store = Store::options().anchor(anchor).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`is_closed`](crate::Error::is_closed) or [`is_poisoned`](crate::Error::is_poisoned).
@@ -269,6 +380,17 @@ impl Store {
     /// In a process that `fork` created, this does not close the store of the parent. It closes the
     /// child's copies of the locks, so that they end with the parent, and returns
     /// [`ForkedChild`](crate::Error::ForkedChild). Dropping the last handle there does the same.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// let other = store.clone();
+    /// store.close()?;
+    /// assert!(other.set("a", &1).is_err_and(|error| error.is_closed()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// An error of the disk. The store is closed even then.

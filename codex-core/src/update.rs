@@ -46,6 +46,30 @@ impl Store {
     /// Does the same as [`update`](Store::update), with a `change` that may fail. Its error is
     /// returned, and nothing is written.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// #[derive(Debug)]
+    /// enum Refused {
+    ///     TooLittle,
+    ///     Store(codex_core::Error),
+    /// }
+    /// impl From<codex_core::Error> for Refused {
+    ///     fn from(error: codex_core::Error) -> Self {
+    ///         Self::Store(error)
+    ///     }
+    /// }
+    ///
+    /// let store = Store::in_memory()?;
+    /// store.set("balance", &30_u64)?;
+    /// let withdrawn = store.try_update("balance", |balance: Option<u64>| {
+    ///     let rest = balance.unwrap_or(0).checked_sub(50).ok_or(Refused::TooLittle)?;
+    ///     Ok(Some(rest))
+    /// });
+    /// assert!(matches!(withdrawn, Err(Refused::TooLittle)));
+    /// assert_eq!(store.get::<u64>("balance")?, Some(30));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The error of `change`, and the errors of [`update`](Store::update).
     pub fn try_update<T, E, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>, E>
@@ -110,6 +134,16 @@ impl Store {
 
     /// Removes `key` and returns its value. If the value does not decode as a `T`, it is not
     /// removed.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("job/1", "wash")?;
+    /// // Of several threads that take the same key, one gets the value.
+    /// assert_eq!(store.take::<String>("job/1")?.as_deref(), Some("wash"));
+    /// assert_eq!(store.take::<String>("job/1")?, None);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// The errors of [`get`](Store::get) and [`update`](Store::update).

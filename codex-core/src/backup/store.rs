@@ -32,6 +32,17 @@ impl Store {
     /// is not authentic under its root key does not count as a backup. It does not replace one that
     /// counts. Backups from before a rekey are removed as new ones are made.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.back_up()?;
+    /// assert!(folder.path().join("app.db.bak.1").is_file());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// An error of the disk, or of a file that has the name of a backup. The older backups are not
     /// affected. `Contradiction` if the store is in memory, because it has no files.
@@ -50,6 +61,17 @@ impl Store {
     /// The call also works if the store is [poisoned](Store::poisoned), or if its folder was
     /// removed. In that case all acknowledged commits are written from memory, as an image under
     /// the same key. The copy of a ledger then has the form Wal.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.backup_to(folder.path().join("copy.db"))?;
+    /// assert_eq!(Store::open(folder.path().join("copy.db"))?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`BackupError::Exists`](codex_backup::Error::Exists) if there is a file already, and

@@ -24,7 +24,17 @@ fn opening(source: &Source) -> Option<Finding> {
 }
 
 fn size(source: &Source) -> Option<Finding> {
-    let lines = source.is_test.iter().filter(|is_test| !**is_test).count();
+    // The examples in doc comments are tests too.
+    let mut in_example = false;
+    let counts = |(line, is_test): (&str, &bool)| {
+        let comment = line.trim_start().strip_prefix("//");
+        let doc = comment.and_then(|comment| comment.strip_prefix(['/', '!']));
+        let is_fence = doc.is_some_and(|doc| doc.trim_start().starts_with("```"));
+        in_example = doc.is_some() && (in_example != is_fence);
+        !(*is_test || in_example || is_fence)
+    };
+    let lines =
+        source.text.lines().zip(&source.is_test).map(counts).filter(|counts| *counts).count();
     let text =
         format!("{lines} lines without tests, at most {FILE_LINES_MAX}: give each purpose a file");
     (lines > FILE_LINES_MAX).then(|| Finding::new(source.path, 0, text))

@@ -50,6 +50,10 @@ fn a_long_file_is_found_and_its_tests_do_not_count() {
     assert!(rust_rules(&library(401))[0].contains("401 lines without tests, at most 400"));
     let tests = "#[cfg(test)]\nmod tests {\n".to_owned() + &"    a();\n".repeat(150) + "}\n";
     assert!(rust_rules(&(library(400) + &tests)).is_empty());
+    let example = "/// ```\n".to_owned() + &"/// a();\n".repeat(150) + "/// ```\n";
+    assert!(rust_rules(&(library(400) + &example)).is_empty());
+    let doc = example.clone() + "/// The end.\n";
+    assert!(rust_rules(&(library(400) + &doc))[0].contains("401 lines"));
 }
 
 #[test]
