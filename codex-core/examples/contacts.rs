@@ -1,8 +1,6 @@
 //! A secondary index: contacts by id and by city, and the two always agree.
-#![allow(clippy::disallowed_types, reason = "a program has locks of its own")]
 use codex_core::{Result, Store};
 use serde::{Deserialize, Serialize};
-use std::sync::{Mutex, PoisonError};
 
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Contact {
@@ -10,34 +8,28 @@ struct Contact {
     city: String,
 }
 
-struct Contacts {
-    store: Store,
-    /// Held from the reading of a contact to the commit. One process has the store open for
-    /// writing, so this makes the two one transaction. Readers need no lock.
-    writing: Mutex<()>,
-}
+struct Contacts(Store);
 
 impl Contacts {
-    /// Sets or removes a contact, and moves its entry in the index, in one commit.
+    /// Sets or removes a contact, and moves its entry in the index.
     fn put(&self, id: &str, contact: Option<&Contact>) -> Result<()> {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut batch = self.store.batch();
-        if let Some(old) = self.store.get::<Contact>(by_id(id))? {
-            batch.remove(by_id(id))?.remove(by_city(&old.city, id))?;
-        }
-        if let Some(new) = contact {
-            batch.set(by_id(id), new)?.set(by_city(&new.city, id), id)?;
-        }
-        batch.commit().map(drop)
+        self.0.transaction(|tx| {
+            if let Some(old) = tx.take::<Contact>(by_id(id))? {
+                tx.remove(by_city(&old.city, id))?;
+            }
+            if let Some(new) = contact {
+                tx.set(by_id(id), new)?;
+                tx.set(by_city(&new.city, id), id)?;
+            }
+            Ok(())
+        })
     }
 
     fn in_city(&self, city: &str) -> Result<Vec<Contact>> {
         // The index and the contacts as they were after one commit.
-        let now = self.store.snapshot();
-        let entries = now.prefix(by_city(city, ""));
-        entries
-            .filter_map(|entry| now.get(by_id(&entry.value::<String>().ok()?)).transpose())
-            .collect()
+        let now = self.0.snapshot();
+        let ids = now.prefix(by_city(city, "")).values::<String>();
+        ids.filter_map(|id| id.and_then(|id| now.get(by_id(&id))).transpose()).collect()
     }
 }
 
@@ -51,8 +43,7 @@ fn by_city(city: &str, id: &str) -> String {
 
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
-    let store = Store::open(folder.path().join("contacts.db"))?;
-    let contacts = Contacts { store, writing: Mutex::new(()) };
+    let contacts = Contacts(Store::open(folder.path().join("contacts.db"))?);
     let contact = |name: &str, city: &str| Contact { name: name.into(), city: city.into() };
     contacts.put("ada", Some(&contact("Ada", "London")))?;
     contacts.put("emmy", Some(&contact("Emmy", "Erlangen")))?;
@@ -67,9 +58,9 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
             scope.spawn(move || contacts.put("ada", Some(&contact)).expect("the disk is healthy"));
         }
     });
-    assert_eq!(contacts.store.prefix("city/").count(), 2);
+    assert_eq!(contacts.0.prefix("city/").count(), 2);
     contacts.put("ada", None)?;
     contacts.put("emmy", None)?;
-    assert!(contacts.store.is_empty());
+    assert!(contacts.0.is_empty());
     Ok(())
 }

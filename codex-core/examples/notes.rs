@@ -1,4 +1,4 @@
-//! A program that keeps notes, with an index by tag:
+//! A program that keeps notes, with an index by tag that is never out of step:
 //!
 //! ```text
 //! cargo run --example notes -- notes.db add "Locks before logs" storage idea
@@ -69,32 +69,29 @@ fn run() -> Result<(), Box<dyn Error>> {
 
 /// Adds a note and its index entries in one commit, and returns its number.
 fn add(store: &Store, text: &str, tags: &[&str]) -> codex_core::Result<u64> {
-    let number = store
-        .update("last number", |last: Option<u64>| Some(last.unwrap_or(0) + 1))?
-        .unwrap_or_default();
-    let tags = tags.iter().map(ToString::to_string).collect();
-    let note = Note { text: text.to_owned(), tags };
-    let key = note_key(number);
-    let mut batch = store.batch();
-    batch.set(&key, &note)?;
-    for tag in &note.tags {
-        batch.set(tag_key(tag, number), &key)?;
-    }
-    batch.commit()?;
-    Ok(number)
+    let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
+    store.transaction(|tx| {
+        let number = tx.get("last number")?.unwrap_or(0_u64) + 1;
+        tx.set("last number", &number)?;
+        tx.set(note_key(number), &Note { text: text.to_owned(), tags: tags.clone() })?;
+        for tag in &tags {
+            tx.set(tag_key(tag, number), &note_key(number))?;
+        }
+        Ok(number)
+    })
 }
 
-/// Removes a note and its index entries. Returns true if there was one.
+/// Removes a note and its index entries in one commit. Returns true if there was one.
 fn remove(store: &Store, number: u64) -> codex_core::Result<bool> {
-    // Of several threads that remove the same note, one gets it. After a crash between the two
-    // commits, the index has entries without a note, which `list` leaves out.
-    let Some(note) = store.take::<Note>(note_key(number))? else { return Ok(false) };
-    let mut batch = store.batch();
-    for tag in &note.tags {
-        batch.remove(tag_key(tag, number))?;
-    }
-    batch.commit()?;
-    Ok(true)
+    // If another thread removes the note in the meantime, the closure is called again and finds
+    // none. A `get` of the store followed by a batch would remove it twice.
+    store.transaction(|tx| {
+        let Some(note) = tx.take::<Note>(note_key(number))? else { return Ok(false) };
+        for tag in &note.tags {
+            tx.remove(tag_key(tag, number))?;
+        }
+        Ok(true)
+    })
 }
 
 fn print(key: &[u8], note: &Note) {

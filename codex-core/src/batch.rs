@@ -44,7 +44,7 @@ pub struct Batch {
 impl Store {
     /// Returns an empty batch, to collect several changes for one commit. It contains a handle of
     /// the store, so the store stays open while the batch is kept.
-    #[doc(alias("transaction", "begin_write", "write_batch"))]
+    #[doc(alias = "write_batch")]
     pub fn batch(&self) -> Batch {
         Batch { store: self.clone(), changes: Vec::new(), bytes: 0 }
     }

@@ -82,6 +82,7 @@ impl Store {
     /// The error of `body`. [`Error::Contended`] if other writers changed something that was read
     /// during each of 1,000 attempts. The errors of [`set`](Store::set), except `Encode`. Nothing
     /// is written then, unless the error [is in doubt](Error::is_in_doubt).
+    #[doc(alias("begin", "begin_write", "write_tx"))]
     pub fn transaction<R>(&self, body: impl FnMut(&mut Transaction) -> Result<R>) -> Result<R> {
         self.try_transaction(body)
     }

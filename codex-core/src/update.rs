@@ -34,7 +34,7 @@ impl Store {
     /// new value does not decode. [`Error::UpdatesItself`] if `change` writes `key`. The store is
     /// unchanged then, except for writes by `change`, unless the error [is in
     /// doubt](Error::is_in_doubt).
-    #[doc(alias("transaction", "update_and_fetch", "increment", "modify"))]
+    #[doc(alias("update_and_fetch", "fetch_and_update", "increment", "modify"))]
     pub fn update<T, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>>
     where
         T: Serialize + DeserializeOwned,

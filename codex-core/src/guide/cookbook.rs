@@ -2,15 +2,14 @@
 //!
 //! Each is a file in the folder `examples` of this crate: `cargo run --example jobs` runs one in a
 //! folder of its own, and it ends after it has checked its results. All are correct if several
-//! threads call them. Three means suffice for that:
+//! threads call them. A [`get`](crate::Store::get) followed by a [`set`](crate::Store::set) would
+//! not be, because it loses the write of another thread in between. Three means suffice:
 //!
 //! - [`update`](crate::Store::update) and
 //!   [`compare_exchange`](crate::Store::compare_exchange), for a write that depends on the value of
-//!   one key. A [`get`](crate::Store::get) followed by a [`set`](crate::Store::set) loses the write
-//!   of another thread in between.
+//!   one key.
 //! - A [`batch`](crate::Store::batch), for several keys that change together.
-//! - A `Mutex` of the program around reads and a batch, if the batch depends on several keys. One
-//!   process has the store open for writing, so its own lock keeps out every other writer.
+//! - A [`transaction`](crate::Store::transaction), if the changes depend on several keys.
 //!
 //! # A first tour
 //!
@@ -40,7 +39,8 @@
 //!
 //! # A secondary index
 //!
-//! The index is a second key in the same batch. A snapshot reads index and values of one moment.
+//! The index is a second key in the same transaction. A snapshot reads index and values of one
+//! moment.
 //! `examples/contacts.rs`:
 //!
 //! ```
@@ -100,19 +100,19 @@ and look at every state in which the disk can be afterwards. In `Cargo.toml`:
 codex-core = { version = "0.1", features = ["fault"] }
 ```
 
-The test below finds out if a transfer can lose money. With two calls of `set` in place of the
-batch, it fails.
+The test below finds out if a transfer can lose money. With two calls of `store.set` in place of
+the transaction, it fails.
 
 ```
 use codex_core::vfs::fault::{CrashChoice, FaultDir, Survivors, each_power_cut};
 use codex_core::{Result, Store};
 
 fn transfer(store: &Store, cents: i64) -> Result<()> {
-    let from: i64 = store.get("ada")?.unwrap_or(0);
-    let to: i64 = store.get("bob")?.unwrap_or(0);
-    let mut batch = store.batch();
-    batch.set("ada", &(from - cents))?.set("bob", &(to + cents))?;
-    batch.commit().map(drop)
+    store.transaction(|tx| {
+        let (from, to) = (tx.get("ada")?.unwrap_or(0_i64), tx.get("bob")?.unwrap_or(0_i64));
+        tx.set("ada", &(from - cents))?;
+        tx.set("bob", &(to + cents))
+    })
 }
 
 fn open(disk: &FaultDir) -> Result<Store> {
