@@ -99,7 +99,7 @@ n b.rs
 
     #[test]
     fn each_mutant_has_edits_and_each_edit_a_mutant() {
-        for mutant in MUTANTS {
+        for mutant in MUTANTS.iter() {
             assert!(EDITS.iter().any(|edit| edit.mutant == mutant.name), "{}", mutant.name);
         }
         for edit in EDITS.iter() {

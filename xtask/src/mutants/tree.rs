@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::edits::EDITS;
-use super::table::Mutant;
+use super::table::{LIB, Mutant};
 use crate::program::Run;
 use crate::workspace::{Workspace, field, json, text_of, texts_of};
 use crate::{Outcome, loom};
@@ -32,7 +32,7 @@ pub(super) struct Tree {
     target: PathBuf,
 }
 
-/// The test programs, by package and name ("" for the tests inside a library).
+/// The test programs, by package and name.
 pub(super) type Programs = BTreeMap<(String, String), PathBuf>;
 
 impl Tree {
@@ -69,10 +69,10 @@ impl Tree {
 
     /// Builds the programs that catch these mutants: all that run without loom, or all that run
     /// with it.
-    pub(super) fn build(&self, mutants: &[Mutant]) -> Outcome<Programs> {
+    pub(super) fn build(&self, mutants: &[&Mutant]) -> Outcome<Programs> {
         let mut programs = Programs::new();
         for with_loom in [false, true] {
-            let chosen = || mutants.iter().filter(|mutant| mutant.loom == with_loom);
+            let chosen = || mutants.iter().filter(|mutant| mutant.is_modelled() == with_loom);
             let packages: BTreeSet<&str> = chosen().map(|mutant| mutant.package).collect();
             for package in packages {
                 let names = chosen().filter(|mutant| mutant.package == package);
@@ -100,14 +100,14 @@ impl Tree {
         };
         cargo.arg(package).args(with_loom.then_some("--release")).env("CARGO_TARGET_DIR", target);
         for name in names {
-            if name.is_empty() {
+            if *name == LIB {
                 cargo.arg("--lib")
             } else {
                 cargo.args(["--test", name])
             };
         }
         for (kind, name, program) in executables(&cargo.read()?) {
-            let name = if kind == "lib" { String::new() } else { name };
+            let name = if kind == LIB { kind } else { name };
             programs.insert((package.to_owned(), name), program);
         }
         let lost = names
