@@ -82,6 +82,7 @@ pub fn unwatched(_: Progress) -> ControlFlow<()> {
 
 /// The way in which a copy was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Method {
     /// The copy shares the blocks of its source. A later change of one file does not change the
     /// other.
@@ -111,6 +112,7 @@ impl Default for CopyOptions {
 
 /// A finished copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Copied {
     /// The facts that were read back from the copy.
     pub facts: Facts,

@@ -3,8 +3,8 @@
 //! [`Backups`] keeps `NAME.bak.1` (the newest) to `NAME.bak.<n>` next to a file. Each backup is
 //! complete, synced and verified before any name shifts. At every instant, including a crash, a
 //! good backup stays good until a newer verified one replaces it. [`copy_to`] makes one verified
-//! copy in another place, [`Backups::restore`] puts a backup back, and [`Policy`] decides when a
-//! rotation is due.
+//! copy in another place, [`Backups::restore`] puts a backup back, and [`BackupPolicy`] decides
+//! when a rotation is due.
 //!
 //! An [`Inspect`] identifies a file and its version; [`Whole`] does so for any file. All access to
 //! the disk goes through [`codex_storage::vfs`], and all names come from [`codex_storage::names`].
@@ -33,9 +33,9 @@ pub use copy::{
 };
 pub use error::{Cause, Error, Result};
 pub use inspect::{Depth, Facts, Inspect, InspectError, Prefix, Reading, Trust, Whole};
-pub use list::{Entry, NewestGood, Verification};
+pub use list::{BackupEntry, BackupVerification, NewestGood};
 pub use pending::Pending;
-pub use policy::{Event, Last, Policy, State};
+pub use policy::{BackupPolicy, Event, Last, State};
 pub use receipts::Verified;
 pub use restore::Restored;
 pub use rotation::{Adopted, Rotated};

@@ -15,7 +15,7 @@ use crate::slots;
 /// A backup in a list.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Entry {
+pub struct BackupEntry {
     /// The index of the backup; 1 is the newest.
     pub index: u32,
     /// The file name.
@@ -39,7 +39,7 @@ pub struct Entry {
 /// The result of verifying one backup.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Verification {
+pub struct BackupVerification {
     /// The index of the backup.
     pub index: u32,
     /// The file name.
@@ -55,21 +55,21 @@ pub struct Verification {
 #[non_exhaustive]
 pub struct NewestGood {
     /// The newest good backup, or `None` if there is none.
-    pub good: Option<Verification>,
+    pub good: Option<BackupVerification>,
     /// The index of each newer backup, and the reason why it is not good.
     pub skipped: Vec<(u32, Error)>,
 }
 
 impl Backups {
     /// Returns the backups by name, newest first. A damaged or foreign file has its error in
-    /// [`Entry::facts`].
+    /// [`BackupEntry::facts`].
     ///
     /// Takes no lock and writes nothing. During a rotation a backup may be missing or appear twice.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] if the directory or the header of a file cannot be read.
-    pub fn list(&self) -> Result<Vec<Entry>> {
+    pub fn list(&self) -> Result<Vec<BackupEntry>> {
         let main = self.owner()?;
         let receipts = Receipts::load(self.dir(), &self.names);
         let mut entries = Vec::new();
@@ -83,7 +83,7 @@ impl Backups {
             if matches!(facts, Err(Error::Missing { .. })) {
                 continue;
             }
-            entries.push(Entry {
+            entries.push(BackupEntry {
                 index: slot.index,
                 path: self.dir().path(&slot.name),
                 size: slot.found.len,
@@ -108,7 +108,7 @@ impl Backups {
     /// # Errors
     ///
     /// [`Error::Unauthentic`] if the [`Trust`] of the file does not count; [`Error::Stopped`] if
-    /// `watch` returned `Break`; otherwise the errors of [`Entry::facts`].
+    /// `watch` returned `Break`; otherwise the errors of [`BackupEntry::facts`].
     pub fn newest(&self, watch: &mut Watch<'_>) -> Result<Option<(Facts, i64)>> {
         let (dir, name) = (self.dir(), self.names.backup(1));
         let Some(found) = dir.metadata(&name).named("look at", dir, &name)? else {
@@ -137,7 +137,7 @@ impl Backups {
     /// - [`Error::Damaged`] with the offset, if the file is damaged.
     /// - [`Error::NeedsKey`] for [`Depth::Full`] without the key, and [`Error::Unauthentic`] with a
     ///   key under which the file is not authentic.
-    pub fn verify(&self, index: u32, depth: Depth) -> Result<Verification> {
+    pub fn verify(&self, index: u32, depth: Depth) -> Result<BackupVerification> {
         let name = self.names.backup(index);
         let missing = || Error::Missing { path: self.dir().path(&name) };
         let slots = self.scan()?;
@@ -156,7 +156,7 @@ impl Backups {
         }
         let verified = Verified { at_us: self.vfs.clock.now_us(), depth };
         self.note_if_free(&name, &facts, verified);
-        Ok(Verification { index, name, facts, verified })
+        Ok(BackupVerification { index, name, facts, verified })
     }
 
     /// Returns the newest backup that passes [`verify`](Self::verify), and the error of each newer

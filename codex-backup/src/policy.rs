@@ -6,7 +6,7 @@ use std::time::Duration;
 /// rotation due by itself. Without any condition, only [`Event::Hand`] does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Policy {
+pub struct BackupPolicy {
     /// After this many commits; 0 counts as 1.
     pub every_commits: Option<u64>,
     /// When this time has passed since the last rotation, if anything changed.
@@ -19,7 +19,7 @@ pub struct Policy {
     pub keep: u32,
 }
 
-impl Policy {
+impl BackupPolicy {
     /// Creates a policy that rotates only on request, and keeps the newest `keep` backups.
     pub fn keep(keep: u32) -> Self {
         Self { every_commits: None, every: None, on_checkpoint: false, on_open: false, keep }
@@ -145,7 +145,7 @@ mod tests {
 
     #[test]
     fn nothing_is_due_when_nothing_changed() {
-        let every = Policy::keep(3).every_commits(1).every(Duration::ZERO);
+        let every = BackupPolicy::keep(3).every_commits(1).every(Duration::ZERO);
         let every = every.on_checkpoint().on_open();
         for event in EVENTS {
             assert!(!every.due(state(event, 7, Some((7, 0)), 1_000)), "{event:?}");
@@ -155,27 +155,33 @@ mod tests {
     #[test]
     fn an_empty_policy_rotates_by_hand_alone() {
         for event in EVENTS {
-            let due = Policy::keep(3).due(state(event, 8, Some((7, 0)), 1_000_000));
+            let due = BackupPolicy::keep(3).due(state(event, 8, Some((7, 0)), 1_000_000));
             assert_eq!(due, event == Event::Hand, "{event:?}");
         }
     }
 
     #[test]
     fn commits_are_counted_from_the_newest_backup() {
-        let policy = Policy::keep(3).every_commits(10);
+        let policy = BackupPolicy::keep(3).every_commits(10);
         assert!(!policy.due(state(Event::Commit, 16, Some((7, 0)), 0)));
         assert!(policy.due(state(Event::Commit, 17, Some((7, 0)), 0)));
         assert!(policy.due(state(Event::Commit, 10, None, 0)), "no backup yet");
         assert!(!policy.due(state(Event::Commit, 9, None, 0)));
         let restored = state(Event::Commit, 90, Some((100, 0)), 0);
         assert!(policy.due(restored), "an older version was restored");
-        assert!(Policy::keep(1).every_commits(0).due(state(Event::Commit, 8, Some((7, 0)), 0)));
+        assert!(BackupPolicy::keep(1).every_commits(0).due(state(
+            Event::Commit,
+            8,
+            Some((7, 0)),
+            0
+        )));
     }
 
     #[test]
     fn an_equal_number_of_another_history_is_a_change() {
         let mut state = state(Event::Commit, 7, Some((7, 0)), 0);
-        let policies = [Policy::keep(1).every_commits(7), Policy::keep(1).every(Duration::ZERO)];
+        let policies =
+            [BackupPolicy::keep(1).every_commits(7), BackupPolicy::keep(1).every(Duration::ZERO)];
         assert!(!policies.iter().any(|policy| policy.due(state)));
         state.last = state.last.map(|last| Last { diverged: true, ..last });
         assert!(policies.iter().all(|policy| policy.due(state)));
@@ -183,7 +189,7 @@ mod tests {
 
     #[test]
     fn an_interval_is_due_only_when_it_has_passed_and_something_changed() {
-        let policy = Policy::keep(3).every(Duration::from_secs(60));
+        let policy = BackupPolicy::keep(3).every(Duration::from_secs(60));
         assert!(!policy.due(state(Event::Tick, 8, Some((7, 100)), 159)));
         assert!(policy.due(state(Event::Tick, 8, Some((7, 100)), 160)));
         assert!(!policy.due(state(Event::Tick, 7, Some((7, 100)), 160)));
@@ -199,11 +205,11 @@ mod tests {
     #[test]
     fn checkpoint_and_open_count_only_where_asked_for() {
         let changed = |event| state(event, 8, Some((7, 0)), 0);
-        assert!(Policy::keep(1).on_checkpoint().due(changed(Event::Checkpoint)));
-        assert!(!Policy::keep(1).on_checkpoint().due(changed(Event::Open)));
-        assert!(Policy::keep(1).on_open().due(changed(Event::Open)));
-        assert!(!Policy::keep(1).on_open().due(changed(Event::Checkpoint)));
-        let both = Policy::keep(1).on_open().every_commits(1);
+        assert!(BackupPolicy::keep(1).on_checkpoint().due(changed(Event::Checkpoint)));
+        assert!(!BackupPolicy::keep(1).on_checkpoint().due(changed(Event::Open)));
+        assert!(BackupPolicy::keep(1).on_open().due(changed(Event::Open)));
+        assert!(!BackupPolicy::keep(1).on_open().due(changed(Event::Checkpoint)));
+        let both = BackupPolicy::keep(1).on_open().every_commits(1);
         assert!(both.due(changed(Event::Commit)));
     }
 }

@@ -16,6 +16,7 @@ use crate::inspect::{Depth, Facts};
 
 /// The time and depth of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Verified {
     /// The time, in microseconds since 1970 (UTC).
     pub at_us: i64,

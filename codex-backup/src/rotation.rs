@@ -12,6 +12,7 @@ use crate::slots::{self, Slot};
 
 /// The result of a rotation.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Rotated {
     /// The facts of the newest backup.
     pub facts: Facts,
@@ -26,6 +27,7 @@ pub struct Rotated {
 
 /// The result of [`Backups::adopt`]: the remains of an interrupted rotation or copy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Adopted {
     /// The verified backup that became the newest one.
     pub adopted: Option<Facts>,

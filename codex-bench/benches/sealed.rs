@@ -12,8 +12,8 @@ use std::hint::black_box;
 use std::path::Path;
 use std::time::Instant;
 
-use codex_core::crypto::{Cipher, Envelope, EpochSalt, Key, OsEntropy, TAG_LEN};
 use codex_core::{Batch, Form, OpenOptions, Result, Store};
+use codex_crypto::{Cipher, Envelope, EpochSalt, Key, OsEntropy, TAG_LEN};
 
 /// How much is measured.
 #[derive(Clone, Copy)]

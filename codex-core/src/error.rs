@@ -15,8 +15,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// An error of the disk, the files or the options. [`codex_storage::Error`] has one variant for
-    /// each cause.
+    /// An error of the disk, the files or the options. [`StorageError`](crate::StorageError) has
+    /// one variant for each cause.
     #[error(transparent)]
     Storage(#[from] codex_storage::Error),
     /// A value could not be encoded, or its encoding would not decode to the same value.

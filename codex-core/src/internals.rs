@@ -12,6 +12,19 @@ pub fn without_threads(options: crate::OpenOptions) -> crate::OpenOptions {
     options.without_threads()
 }
 
+/// Removes the store `name` in the directory of `vfs`, as
+/// [`Store::destroy`](crate::Store::destroy) does.
+///
+/// # Errors
+/// The errors of that method.
+pub fn destroy_in(
+    vfs: &codex_storage::vfs::Vfs,
+    name: &str,
+    with_backups: bool,
+) -> crate::Result<()> {
+    crate::Store::destroy_in(vfs, name, with_backups)
+}
+
 #[cfg(feature = "crypto")]
 pub use keyed::{change_key, keys, open, rekey};
 

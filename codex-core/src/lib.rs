@@ -100,6 +100,9 @@
 //! - `crypto`, on by default: encryption at rest, see [`OpenOptions::key`].
 //! - `bincode`, on by default: the codec [`Codec::Bincode`].
 //! - `json`, on by default: the codec [`Codec::Json`].
+//! - `tracing`: spans for openings, recoveries, groups of commits, checkpoints, backups and rekeys;
+//!   events for a log whose end was cut, a failed backup and a store that refuses writes. A
+//!   subscriber runs on the threads of the store and must not call it.
 //!
 //! One of the two codecs must be on. The default codec is bincode if it is on. Another crate of the
 //! program can turn it on, so a program that relies on JSON names it ([`OpenOptions::codec`]).
@@ -115,9 +118,11 @@ mod cursor;
 mod engine;
 mod entry;
 mod error;
+mod files;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod handle;
+mod health;
 mod inner;
 #[doc(hidden)]
 pub mod internals;
@@ -140,6 +145,7 @@ mod seeded;
 mod snapshot;
 mod stats;
 mod store;
+mod trace;
 mod transaction;
 mod update;
 mod value;
@@ -147,21 +153,21 @@ mod value;
 pub use backup::{BackupEvent, BackupStats, Backups};
 pub use batch::Batch;
 pub use codex_backup::{
-    Entry as BackupEntry, Error as BackupError, NewestGood, Phase, Policy as BackupPolicy,
-    Progress, Restored, Rotated, Trust, Verification as BackupVerification,
+    BackupEntry, BackupPolicy, BackupVerification, Error as BackupError, NewestGood, Phase,
+    Progress, Restored, Rotated, Trust,
 };
-#[cfg(feature = "crypto")]
-pub use codex_crypto as crypto;
 pub use codex_storage::batch::Seq;
 pub use codex_storage::storage::{
     Anchor, AnchorFound, Cut, Durability, Form, Recovered, StorageStats,
 };
 pub use codex_storage::{
-    CheckpointPolicy, Error as StorageError, OnDamage, RestorePoint, Verified, vfs,
+    CheckpointPolicy, Error as StorageError, FileEntry, FileRole, OnDamage, ParseError,
+    RestorePoint, Verified, vfs,
 };
 pub use convert::{Conversion, Converted};
 pub use cursor::{Entry, Iter, Key, Keys, Values};
 pub use error::{Error, Result};
+pub use health::{Health, Writes};
 pub use options::OpenOptions;
 pub use range::{KeyRange, Prefix};
 pub use read::Readable;
@@ -173,6 +179,12 @@ pub use stats::Stats;
 pub use store::Store;
 pub use transaction::Transaction;
 pub use value::{Codec, ValueRef};
+
+/// The keys and ciphers of encrypted stores, with the feature `crypto`.
+#[cfg(feature = "crypto")]
+pub mod crypto {
+    pub use codex_crypto::{Cipher, Error, KdfCosts, Key, KeyKind};
+}
 
 /// Compiles the examples of the page of the package.
 #[cfg(doctest)]

@@ -30,6 +30,13 @@ pub(crate) fn locate(path: &Path) -> Result<(Vfs, String)> {
     Ok(split(&target)?)
 }
 
+/// Creates the missing folders above `path`.
+pub(crate) fn create_folder_of(path: &Path) -> Result<()> {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    OsDir::create_folders(folder).map_err(|source| io("create the folder of", path, source))?;
+    Ok(())
+}
+
 /// Opens the directory of `path`. Returns it, with the last name of `path`.
 fn split(path: &Path) -> Result<(Vfs, String), StorageError> {
     let bad = |why| StorageError::BadPath { path: path.to_owned(), why };

@@ -25,11 +25,13 @@ use crate::map::{Map, MapBuilder};
 use crate::options::OpenOptions;
 use crate::rank;
 use crate::store::Store;
+use crate::trace;
 use crate::value::Codec;
 
 /// Opens the files of `config`, which was made of `options`, and replays them into memory. After an
 /// error everything is dropped, including the lock.
 pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
+    let _span = trace::open(&config.vfs.dir.path(&config.name));
     // Order: watch the disk before anything is opened, so that each call to it is checked.
     config.vfs = rank::watched(&config.vfs);
     let ((storage, map, recovered), restored) = load_or_restore(&config, options.fall_back)?;
@@ -76,11 +78,15 @@ type Loaded = (Box<dyn Storage>, Map, Recovered);
 
 /// Opens the files and replays them into a map.
 fn load(config: &Config) -> Result<Loaded> {
+    let _span = trace::recovery();
     let mut builder = MapBuilder::new();
     let (storage, recovered) = codex_storage::open(config, &mut |op| {
         builder.push(op);
         Ok(())
     })?;
+    if let Some(cut) = &recovered.cut {
+        trace::cut_tail(cut);
+    }
     let map = builder.finish(recovered.seq);
     Ok((storage, map, recovered))
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::Policy as BackupPolicy;
+use codex_backup::BackupPolicy;
 #[cfg(feature = "crypto")]
 use codex_crypto::{Cipher, Key};
 use codex_storage::seal::Keys;
@@ -14,7 +14,7 @@ use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageEr
 
 use crate::backup::{BackupEvent, BackupOptions, Callback};
 use crate::error::Result;
-use crate::locate::locate;
+use crate::locate::{create_folder_of, locate};
 use crate::open;
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
@@ -24,7 +24,7 @@ use crate::value::Codec;
 /// The options of an opening, from [`Store::options`].
 ///
 /// Each option that is not set has its default. If options contradict each other, the call that
-/// opens returns [`Contradiction`](codex_storage::Error::Contradiction); none is ignored.
+/// opens returns [`Contradiction`](crate::StorageError::Contradiction); none is ignored.
 ///
 /// ```
 /// use codex_core::{Durability, Form, Store};
@@ -44,6 +44,7 @@ use crate::value::Codec;
 pub struct OpenOptions {
     create: Option<bool>,
     create_new: bool,
+    create_folder: bool,
     read_only: bool,
     form: Option<Form>,
     durability: Option<Durability>,
@@ -109,7 +110,7 @@ impl OpenOptions {
 
     /// Sets whether a missing store is created. Default: yes, unless it is opened read-only or with
     /// an [`anchor`](Self::anchor). A store that is missing while there are backups of it is never
-    /// created ([`OnlyBackups`](codex_storage::Error::OnlyBackups)).
+    /// created ([`OnlyBackups`](crate::StorageError::OnlyBackups)).
     pub fn create(mut self, create: bool) -> Self {
         self.create = Some(create);
         self
@@ -119,6 +120,14 @@ impl OpenOptions {
     /// path. Default: no.
     pub fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
+        self
+    }
+
+    /// Sets whether a missing folder of the path is created, with all missing folders above it. New
+    /// folders have the mode 0700, and stay if the opening fails afterwards. Default: no; a missing
+    /// folder is [`NoFolder`](crate::StorageError::NoFolder).
+    pub fn create_folder(mut self, create_folder: bool) -> Self {
+        self.create_folder = create_folder;
         self
     }
 
@@ -212,7 +221,7 @@ impl OpenOptions {
     /// A Ledger can prove each of its commits. A Wal and a Snapshot can prove the commits in the
     /// log, and commits for which an anchor was taken or given before the last image, while the
     /// image lists them: the last 64 and some older ones. For an older anchor, opening fails with
-    /// [`AnchorUnknown`](codex_storage::Error::AnchorUnknown), unless
+    /// [`AnchorUnknown`](crate::StorageError::AnchorUnknown), unless
     /// [`accept_unknown_anchor`](Self::accept_unknown_anchor) is set.
     pub fn anchor(mut self, anchor: Anchor) -> Self {
         self.anchor = Some(anchor);
@@ -318,10 +327,13 @@ impl OpenOptions {
     /// Opens the store at `path` with these options.
     ///
     /// # Errors
-    /// One variant of [`codex_storage::Error`] for each possible fault of the path, the lock, the
-    /// files or the options. Nothing was changed then, and the lock is released.
+    /// One variant of [`StorageError`](crate::StorageError) for each possible fault of the path,
+    /// the lock, the files or the options. Nothing was changed then, and the lock is released.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         let create = self.validate()?;
+        if self.create_folder {
+            create_folder_of(path.as_ref())?;
+        }
         let (vfs, name) = locate(path.as_ref())?;
         open::open(self.config(create, vfs, name), self)
     }
@@ -340,7 +352,7 @@ impl OpenOptions {
     /// [`codec`](Self::codec) is the only option that may be set.
     ///
     /// # Errors
-    /// [`Contradiction`](codex_storage::Error::Contradiction) if another option is set.
+    /// [`Contradiction`](crate::StorageError::Contradiction) if another option is set.
     pub fn in_memory(&self) -> Result<Store> {
         if *self != (Self { codec: self.codec, ..Self::default() }) {
             return contradiction("a store in memory has no files: set no option but `codec`");
@@ -392,6 +404,12 @@ impl OpenOptions {
             (Some(false), ..) | (None, _, true) => Create::Never,
             (Some(true) | None, ..) => Create::IfMissing,
         };
+        if self.create_folder && (create == Create::Never || self.anchor.is_some()) {
+            return contradiction(
+                "`create_folder` is about a new store, which `read_only`, `create(false)` and \
+                 `anchor` forbid",
+            );
+        }
         // Options about an existing store.
         if self.anchor.is_some() && self.create_new {
             return contradiction("`anchor` needs an existing store and `create_new` a new one");

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::inner::Files;
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
+use crate::trace;
 
 /// Changing the key of an encrypted store.
 impl Store {
@@ -22,7 +23,7 @@ impl Store {
     /// including backups. Only [`rekey`](Store::rekey) revokes a key.
     ///
     /// # Errors
-    /// [`NotEncrypted`](codex_storage::Error::NotEncrypted) if the store is plain:
+    /// [`NotEncrypted`](crate::StorageError::NotEncrypted) if the store is plain:
     /// [convert](crate::Conversion) it. Otherwise an error of the disk: nothing was changed, unless
     /// the store is [poisoned](Store::poisoned) afterwards. Then either of the two keys may open
     /// it.
@@ -49,25 +50,26 @@ impl Store {
 
     pub(crate) fn change_keys(&self, keys: &dyn Keys) -> Result<()> {
         self.inner.check_writable()?;
-        self.files()?;
+        self.own_files()?;
         Ok(self.inner.engine.change_key(keys)?)
     }
 
     pub(crate) fn rekey_with(&self, keys: &dyn Keys) -> Result<()> {
         self.inner.check_writable()?;
-        self.files()?;
+        self.own_files()?;
+        let _span = trace::rekey();
         Ok(self.inner.engine.rekey(keys)?)
     }
 
     /// Returns `key` in the form that the storage takes.
     fn user_keys(&self, key: Key) -> Result<UserKey> {
-        let entropy = Arc::clone(&self.files()?.vfs.entropy);
+        let entropy = Arc::clone(&self.own_files()?.vfs.entropy);
         // The cipher given here has no effect, because a store keeps its cipher.
         Ok(UserKey::new(SharedKey::new(key), Cipher::default(), entropy))
     }
 
     /// Returns the files, or an error for a store in memory.
-    fn files(&self) -> Result<&Files> {
+    fn own_files(&self) -> Result<&Files> {
         let what = "a store in memory has no files, and so no key";
         self.inner.files.as_ref().ok_or(StorageError::Contradiction(what).into())
     }

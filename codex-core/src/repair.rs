@@ -10,7 +10,7 @@ use crate::seal::{SharedKey, UserKey};
 /// Repairs the closed store at `path`, in the form Wal or Snapshot, or a backup of one, if its
 /// header is destroyed, for example by a bad sector. Such a file has a second header at its end.
 ///
-/// Opening the file reports [`Damaged`](codex_storage::Error::Damaged) and names this function. An
+/// Opening the file reports [`Damaged`](crate::StorageError::Damaged) and names this function. An
 /// encrypted store needs `repair_header_with` (feature `crypto`).
 ///
 /// Writes the whole file again under another name, reads it back, and replaces the damaged file in

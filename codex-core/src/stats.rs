@@ -1,11 +1,13 @@
 //! The statistics of an open store.
 
+use std::fmt;
+
 use codex_storage::storage::StorageStats;
 
 use crate::backup::BackupStats;
 
 /// Statistics of a store since it was opened, from [`Store::stats`](crate::Store::stats).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Statistics of the files after the last commit group.
@@ -31,4 +33,34 @@ pub struct Stats {
     pub poisoned: Option<String>,
     /// Statistics of the backups.
     pub backups: BackupStats,
+}
+
+/// One line of `name=value`, for a log. Serialize the statistics for anything else.
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { storage, backups, .. } = self;
+        write!(f, "seq={} durable={} groups={}", storage.seq, storage.durable, storage.groups)?;
+        write!(f, " syncs={} image_bytes={}", storage.syncs, storage.image_bytes)?;
+        write!(f, " log_bytes={} images={}", storage.log_bytes, storage.images)?;
+        write!(f, " images_failed={} waiting={}", storage.images_failed, self.waiting)?;
+        write!(f, " commits={} group_commits_max={}", self.commits, self.group_commits_max)?;
+        write!(f, " data_hold_ns_max={}", self.data_hold_ns_max)?;
+        write!(f, " checkpoints={}", self.checkpoints)?;
+        write!(f, " checkpoint_failures={}", self.checkpoint_failures)?;
+        write!(f, " backups={} backups_failed={}", backups.made, backups.failed)?;
+        if let Some(seq) = backups.last_seq {
+            write!(f, " backup_seq={seq}")?;
+        }
+        let errors = [
+            ("image_error", &self.image_error),
+            ("backup_error", &backups.last_error),
+            ("poisoned", &self.poisoned),
+        ];
+        for (name, error) in errors {
+            if let Some(error) = error {
+                write!(f, " {name}={error:?}")?;
+            }
+        }
+        Ok(())
+    }
 }

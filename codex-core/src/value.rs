@@ -9,7 +9,9 @@ use std::any::type_name;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
+use std::str::FromStr;
 
+use codex_storage::ParseError;
 use codex_storage::batch::BATCH_LEN_MAX;
 use serde::de::DeserializeOwned;
 #[cfg(feature = "json")]
@@ -139,10 +141,34 @@ impl fmt::Display for Codec {
             #[cfg(feature = "bincode")]
             Self::Bincode => "bincode",
             #[cfg(feature = "json")]
-            Self::Json => "JSON",
+            Self::Json => "json",
         })
     }
 }
+
+/// Reads the text of `Display`: the name of the feature of the codec.
+impl FromStr for Codec {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            #[cfg(feature = "bincode")]
+            "bincode" => Ok(Self::Bincode),
+            #[cfg(feature = "json")]
+            "json" => Ok(Self::Json),
+            _ => Err(ParseError::new("codec", text, CODECS)),
+        }
+    }
+}
+
+codex_storage::serde_as_text!(Codec);
+
+/// The codecs of this build.
+const CODECS: &str = match (cfg!(feature = "bincode"), cfg!(feature = "json")) {
+    (true, false) => "bincode",
+    (false, true) => "json",
+    _ => "bincode, json",
+};
 
 /// A value in memory. It is a handle that derefs to its bytes. Cloning it copies no bytes.
 ///

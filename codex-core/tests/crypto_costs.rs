@@ -16,9 +16,9 @@ mod common;
 
 use std::sync::Arc;
 
-use codex_core::crypto::{Envelope, Error as CryptoError, KdfCosts, Key};
 use codex_core::vfs::Vfs;
 use codex_core::{Form, StorageError, Store};
+use codex_crypto::{Envelope, Error as CryptoError, KdfCosts, Key};
 use codex_storage::Config;
 use codex_storage::sync::Mutex;
 

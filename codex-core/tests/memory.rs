@@ -100,5 +100,5 @@ fn options(form: Form, closes_into_image: bool) -> OpenOptions {
     if form != Form::Wal || closes_into_image {
         return options;
     }
-    options.checkpoint(CheckpointPolicy { close_into_image_bytes_max: 0, ..Default::default() })
+    options.checkpoint(CheckpointPolicy::default().close_into_image_bytes_max(0))
 }

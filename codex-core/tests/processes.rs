@@ -243,7 +243,7 @@ fn a_store_that_only_waits_has_no_thread() {
         let before = tasks();
         let threads = || tasks() - before;
         let interval = codex_core::Durability::Interval(Duration::from_secs(3600));
-        let small = codex_core::CheckpointPolicy { floor_bytes: 0, ..Default::default() };
+        let small = codex_core::CheckpointPolicy::default().floor_bytes(0);
         let lazy = || Store::options().durability(interval);
         let stores: Vec<_> = FORMS
             .into_iter()

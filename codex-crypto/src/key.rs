@@ -155,6 +155,7 @@ impl ZeroizeOnDrop for Key {}
 
 /// The kinds of key. An envelope stores the number of the kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum KeyKind {
     /// 16, 24 or 32 random bytes.
     Raw = 1,

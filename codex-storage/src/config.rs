@@ -7,7 +7,8 @@ use crate::seal::Keys;
 use crate::storage::{Anchor, Durability, Form};
 use crate::vfs::Vfs;
 
-/// The options of an opening; pass them to `codex_storage::open`.
+/// The options of an opening; pass them to `codex_storage::open`. Write the rest of a literal as
+/// `..Config::new(vfs, name)`, because later versions may have more options.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The directory, the clock and the entropy.
@@ -80,6 +81,7 @@ pub enum Access {
 
 /// The reaction to a tail that is neither intact nor shaped like a torn write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum OnDamage {
     /// Return `TailSuspect` and change nothing.
     Refuse,
@@ -90,6 +92,7 @@ pub enum OnDamage {
 /// The conditions under which the Wal form checkpoints by itself: if the length of the log is at
 /// least `floor_bytes`, and at least `ratio` times the length of the image.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub struct CheckpointPolicy {
     /// The minimum length of a log for a checkpoint, in bytes.
     pub floor_bytes: u64,
@@ -98,6 +101,26 @@ pub struct CheckpointPolicy {
     /// The maximum estimated length of an image, in bytes, with which a store that was written to
     /// closes into its image alone. `u64::MAX`: at any length, and even if nothing was written.
     pub close_into_image_bytes_max: u64,
+}
+
+impl CheckpointPolicy {
+    /// Sets [`floor_bytes`](Self#structfield.floor_bytes).
+    #[must_use]
+    pub fn floor_bytes(self, floor_bytes: u64) -> Self {
+        Self { floor_bytes, ..self }
+    }
+
+    /// Sets [`ratio`](Self#structfield.ratio), a number above zero.
+    #[must_use]
+    pub fn ratio(self, ratio: f64) -> Self {
+        Self { ratio, ..self }
+    }
+
+    /// Sets [`close_into_image_bytes_max`](Self#structfield.close_into_image_bytes_max).
+    #[must_use]
+    pub fn close_into_image_bytes_max(self, bytes: u64) -> Self {
+        Self { close_into_image_bytes_max: bytes, ..self }
+    }
 }
 
 impl Default for CheckpointPolicy {

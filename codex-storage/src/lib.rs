@@ -60,11 +60,15 @@ pub mod names;
 mod null;
 mod open;
 mod read_only;
+mod remove;
 mod repair;
 pub mod seal;
 mod snapshot;
 pub mod storage;
+/// Locks, threads and channels for the crates of the workspace. It is not part of the API.
+#[doc(hidden)]
 pub mod sync;
+mod text;
 mod verify;
 pub mod vfs;
 mod wal;
@@ -78,7 +82,9 @@ pub use lock::StoreLock;
 pub use main_file::{FileFacts, MainFile, check_name, segments};
 pub use null::null;
 pub use open::{open, open_staged};
+pub use remove::{FileEntry, FileRole, destroy, files};
 pub use repair::repair_header;
+pub use text::ParseError;
 pub use verify::{Verified, verify, verify_open};
 
 /// The example of the README, compiled as a test.

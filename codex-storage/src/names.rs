@@ -31,6 +31,7 @@ pub struct Names {
 
 /// The role of a file in the folder of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Role {
     /// The image or the ledger.
     Main,
@@ -55,6 +56,7 @@ pub enum Role {
 
 /// A temporary file of the store. Each kind has one name, which the lock of the store protects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Temporary {
     /// An image.
     Image,

@@ -179,6 +179,7 @@ pub type EntrySink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
 
 /// The three forms of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Form {
     /// An image and a log. Each commit group is one append and one sync. The default.
     Wal,
@@ -195,18 +196,9 @@ impl Form {
     }
 }
 
-impl fmt::Display for Form {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Wal => "wal",
-            Self::Snapshot => "snapshot",
-            Self::Ledger => "ledger",
-        })
-    }
-}
-
 /// The time at which a commit is acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Durability {
     /// When it is on the disk. It survives a power loss. The default.
     #[default]
@@ -246,6 +238,7 @@ pub struct Recovered {
 /// The result of comparing an anchor with a store. A store that does not contain the anchored
 /// commit is not opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AnchorFound {
     /// The store contains the anchored commit.
     Compared,
@@ -270,6 +263,7 @@ pub struct Cut {
 
 /// Sizes and counts of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct StorageStats {
     /// The last commit.
@@ -295,8 +289,10 @@ pub struct StorageStats {
 /// store is opened.
 ///
 /// It reveals nothing of the contents: its value is a hash with the digest of the history as its
-/// key, and the history begins with random bytes.
+/// key, and the history begins with random bytes. To keep it in a file, write its text (`Display`)
+/// and parse it again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Anchor {
     /// The id of the store, which conversions and changes of keys keep.
     pub store_id: [u8; 16],
@@ -304,6 +300,13 @@ pub struct Anchor {
     pub seq: Seq,
     /// A hash of both and of the history. See `docs/FORMAT.md`, "Anchor".
     pub value: [u8; 32],
+}
+
+impl Anchor {
+    /// Returns the anchor with these parts, which were taken from one that a store returned.
+    pub fn new(store_id: [u8; 16], seq: Seq, value: [u8; 32]) -> Self {
+        Self { store_id, seq, value }
+    }
 }
 
 /// A sync of committed bytes that runs without the lock. See [`Storage::sync_point`].

@@ -57,6 +57,8 @@ const WHOLE: &str = "CODEX_WHOLE";
 struct Scope {
     /// All packages, or one package with its features, as arguments of cargo.
     cargo: String,
+    /// The test programs, as arguments of cargo.
+    targets: &'static str,
     /// Whether tests run all of their cases, instead of a sample.
     is_whole: bool,
     /// Whether there is a library, which may have doctests.
@@ -77,28 +79,39 @@ type Runner = fn(&Workspace, &Scope, Option<&str>) -> Outcome<(Counts, bool)>;
 /// Returns one run of all packages together, or one run for each package with its own features.
 fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<Scope>> {
     if !alone {
-        return Ok(vec![Scope { cargo: "--workspace".to_owned(), is_whole: false, has_lib: true }]);
+        let cargo = "--workspace".to_owned();
+        return Ok(vec![Scope { cargo, targets: "--tests", is_whole: false, has_lib: true }]);
     }
     let scope = |package: &Package| {
         let oracle = package.feature_names().contains(&ORACLE);
         let features = if oracle { " --features oracle" } else { "" };
         let cargo = format!("--package {}{features}", package.name);
-        Scope { cargo, is_whole: true, has_lib: package.has_lib() }
+        Scope { cargo, targets: "--tests", is_whole: true, has_lib: package.has_lib() }
     };
-    Ok(workspace.members()?.iter().map(scope).collect())
+    let traced = Scope {
+        cargo: "--package codex-core --features tracing".to_owned(),
+        targets: "--test trace",
+        is_whole: true,
+        has_lib: false,
+    };
+    Ok(workspace.members()?.iter().map(scope).chain([traced]).collect())
 }
 
 fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
     let ended = if workspace.has("nextest") {
         // Examples are left out, because `check` compiles them.
-        workspace.cargo("nextest run --no-run --tests").words(&scope.cargo).progress()?;
-        let mut cargo = workspace.cargo("nextest run --tests --cargo-quiet --no-tests pass");
+        let mut cargo = workspace.cargo("nextest run --no-run");
+        cargo.words(scope.targets).words(&scope.cargo).progress()?;
+        let mut cargo = workspace.cargo("nextest run --cargo-quiet --no-tests pass");
+        cargo.words(scope.targets);
         cargo.words("--no-fail-fast --status-level slow --final-status-level fail");
         scope.sample(&mut cargo);
         cargo.words(&scope.cargo).args(name).collect(None, true)?
     } else {
-        workspace.cargo("test --no-run --tests").words(&scope.cargo).progress()?;
-        let mut cargo = workspace.cargo("test --quiet --tests --no-fail-fast");
+        let mut cargo = workspace.cargo("test --no-run");
+        cargo.words(scope.targets).words(&scope.cargo).progress()?;
+        let mut cargo = workspace.cargo("test --quiet --no-fail-fast");
+        cargo.words(scope.targets);
         scope.sample(&mut cargo);
         cargo.words(&scope.cargo).args(name).collect(None, true)?
     };

@@ -26,7 +26,7 @@ use crate::error::Error;
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct BackupOptions {
     /// The policy of automatic backups. If `None`, backups are made only on request.
-    pub(crate) policy: Option<codex_backup::Policy>,
+    pub(crate) policy: Option<codex_backup::BackupPolicy>,
     /// Whether writes are refused after a failed backup, until one succeeds.
     pub(crate) required: bool,
     /// The function that is called with the outcome of each backup.
@@ -70,7 +70,7 @@ pub enum BackupEvent {
 }
 
 /// The counters of the backups of an open store, part of [`Stats`](crate::Stats).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct BackupStats {
     /// The number of backups that were made since the opening.

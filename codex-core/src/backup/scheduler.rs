@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::{Event, Facts, Last, Policy, Rotated, State};
+use codex_backup::{BackupPolicy, Event, Facts, Last, Rotated, State};
 use codex_storage::batch::Seq;
 use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
@@ -20,6 +20,7 @@ use super::{BackupEvent, BackupOptions, BackupStats};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::rank::{self, Rank};
+use crate::trace;
 
 /// Schedules and makes the backups of one open store.
 pub(crate) struct BackupScheduler {
@@ -183,7 +184,7 @@ impl Shared {
         self.unkeyed.with_inspect(Arc::new(StoreFile::under(seal)))
     }
 
-    pub(super) fn policy(&self) -> Option<Policy> {
+    pub(super) fn policy(&self) -> Option<BackupPolicy> {
         self.options.policy
     }
 
@@ -236,7 +237,7 @@ impl Shared {
 
     /// Returns the time after which the thread must look again, or `None` if only a commit can make
     /// a backup due. Sets the commit that wakes the thread.
-    pub(super) fn wait(&self, engine: &Engine, policy: Policy) -> Option<Duration> {
+    pub(super) fn wait(&self, engine: &Engine, policy: BackupPolicy) -> Option<Duration> {
         let tick = || self.state(engine, Event::Tick);
         let unchanged = policy.wait(tick()).is_none();
         self.due_at.store(due_after(policy, *self.last.lock(), unchanged), Ordering::SeqCst);
@@ -255,7 +256,9 @@ impl Shared {
 
     /// Makes a backup of the current state, unless the newest one has it, and notes the outcome.
     fn rotate(&self, engine: &Engine) -> Result<Rotated> {
+        let span = trace::backup();
         let done = self.try_rotate(engine);
+        drop(span);
         if done.is_err() && self.is_stopping() {
             // The backup was given up because the store closes. This is not counted as a failure.
             return Err(StorageError::Closed { path: self.vfs.dir.path(&self.name) }.into());
@@ -304,6 +307,9 @@ impl Shared {
         };
         // Order: the lock is released before the callback, which may read the statistics.
         drop(stats);
+        if let Err(error) = done {
+            trace::backup_failed(error);
+        }
         if let (Some(callback), Some(event)) = (&self.options.on_event, news) {
             callback.call(&event);
         }
@@ -362,7 +368,7 @@ impl Shared {
 /// Returns the first commit that wakes the thread. This is the commit that makes a rotation due. If
 /// nothing has changed since the `last` backup and the policy has an interval, it is the next
 /// commit, because the interval counts only if there is a change.
-fn due_after(policy: Policy, last: Option<Last>, unchanged: bool) -> Seq {
+fn due_after(policy: BackupPolicy, last: Option<Last>, unchanged: bool) -> Seq {
     let lets_run = policy.every.filter(|_| unchanged).map(|_| 1);
     let enough = policy.every_commits.map(|commits| commits.max(1));
     let commits = lets_run.or(enough).unwrap_or(u64::MAX);

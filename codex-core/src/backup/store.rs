@@ -74,8 +74,8 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`BackupError::Exists`](codex_backup::Error::Exists) if there is a file already, and
-    /// [`BadPath`](codex_storage::Error::BadPath) if no store may have the name. Both are returned
+    /// [`BackupError::Exists`](crate::BackupError::Exists) if there is a file already, and
+    /// [`BadPath`](crate::StorageError::BadPath) if no store may have the name. Both are returned
     /// before anything is written. Otherwise an error of the disk. No file is at `path` then,
     /// unless the last sync of its folder failed.
     #[doc(alias("export", "copy"))]
@@ -93,7 +93,7 @@ impl Store {
     ///
     /// # Errors
     /// As [`backup_to`](Self::backup_to);
-    /// [`BackupError::Stopped`](codex_backup::Error::Stopped) if `watch` returned `Break`.
+    /// [`BackupError::Stopped`](crate::BackupError::Stopped) if `watch` returned `Break`.
     pub fn backup_to_watched(
         &self,
         path: impl AsRef<Path>,

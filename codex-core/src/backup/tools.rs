@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::{Depth, Entry, NewestGood, Options, Pending, Restored, Verification, unwatched};
+use codex_backup::{
+    BackupEntry, BackupVerification, Depth, NewestGood, Options, Pending, Restored, unwatched,
+};
 use codex_storage::names::{Names, Role};
 use codex_storage::seal::Keys;
 use codex_storage::vfs::Vfs;
@@ -73,7 +75,7 @@ impl Backups {
     /// Sets the key of the store. With it, only backups that are authentic under it count: they are
     /// encrypted and were not changed. [`verify`](Self::verify) then reads their contents too. A
     /// backup under an earlier key or root key is marked in the list
-    /// ([`Trust`](codex_backup::Trust)), and is neither verified nor restored with this key.
+    /// ([`Trust`](crate::Trust)), and is neither verified nor restored with this key.
     #[cfg(feature = "crypto")]
     #[must_use]
     pub fn key(self, key: codex_crypto::Key) -> Self {
@@ -103,7 +105,7 @@ impl Backups {
     ///
     /// # Errors
     /// An error of the disk if the folder cannot be read.
-    pub fn list(&self) -> Result<Vec<Entry>> {
+    pub fn list(&self) -> Result<Vec<BackupEntry>> {
         Ok(self.inner()?.list()?)
     }
 
@@ -112,7 +114,7 @@ impl Backups {
     ///
     /// # Errors
     /// The fault of the backup, with its offset if it has one.
-    pub fn verify(&self, index: u32) -> Result<Verification> {
+    pub fn verify(&self, index: u32) -> Result<BackupVerification> {
         Ok(self.inner()?.verify(index, self.depth_of(index)?)?)
     }
 

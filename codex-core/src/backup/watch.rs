@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codex_backup::{Event, Policy};
+use codex_backup::{BackupPolicy, Event};
 use codex_storage::sync::channel::{Receiver, RecvTimeoutError, after, never, select};
 use codex_storage::vfs::Clock;
 
@@ -18,7 +18,7 @@ pub(super) struct Wakeups {
 }
 
 /// Returns whether the policy asks for automatic backups.
-pub(super) fn acts_by_itself(policy: Policy) -> bool {
+pub(super) fn acts_by_itself(policy: BackupPolicy) -> bool {
     policy.every_commits.is_some()
         || policy.every.is_some()
         || policy.on_checkpoint

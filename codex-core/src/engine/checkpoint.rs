@@ -16,6 +16,7 @@ use super::queue::Admission;
 use crate::locks::PersistGuard;
 use crate::map::{Image, Map, Ordered};
 use crate::rank::{self, Rank};
+use crate::trace;
 
 /// Progress callback of an image: `(entries_done, entries_total)`. Each entry counts twice, once
 /// when it is written and once when it is read back. Returns `false` to abandon the image.
@@ -51,7 +52,7 @@ impl Engine {
     pub(crate) fn settle(&self, form: Form, progress: &ImageProgress<'_>) -> Result<Seq> {
         match form {
             Form::Wal => self.write_image(None, progress),
-            Form::Snapshot | Form::Ledger => self.flush_watched(progress),
+            _ => self.flush_watched(progress),
         }
     }
 
@@ -163,7 +164,9 @@ impl Engine {
     /// Writes an image beside running writers, or, with `keys`, runs a rekey, which also writes
     /// one. Then calls the hook if an image was written.
     fn write_image(&self, keys: Option<&dyn Keys>, progress: &ImageProgress<'_>) -> Result<Seq> {
+        let span = trace::checkpoint();
         let (seq, is_new) = self.write_image_alone(keys, progress)?;
+        drop(span);
         if is_new {
             self.on_checkpoint.call();
         }

@@ -16,6 +16,7 @@ use super::{Engine, GroupEffects};
 use crate::commit::{Commit, Outcome};
 use crate::locks::PersistGuard;
 use crate::map::{Freed, Image};
+use crate::trace;
 
 /// The state that the lock on the disk protects: the storage, and the buffers of a group.
 #[derive(Debug)]
@@ -56,6 +57,7 @@ impl Engine {
         // waiter (promise 5).
         let mut leader = Leader::begin(self);
         let mut freed = Freed::default();
+        let _span = trace::commit_group();
 
         // Lock the disk, then drain: take as many waiting commits as fit in a group.
         // Order: lock before the drain. The log has the commits in the order in which they leave

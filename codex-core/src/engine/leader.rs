@@ -12,6 +12,7 @@ use super::Engine;
 use super::plan::Decided;
 use super::queue::{Refusal, Ticket, Waiter, Wake};
 use crate::commit::{Commit, Outcome};
+use crate::trace;
 
 /// The leader, from the moment at which it has the lead until it hands it over. If it is dropped
 /// before that, because of a panic, it poisons the store and answers every waiter.
@@ -27,6 +28,8 @@ pub(super) struct Leader<'a> {
     /// The statistics of the storage after the group, and whether the log has outgrown the image.
     storage: Option<(StorageStats, bool)>,
     poisoned: Option<String>,
+    /// Whether the group has poisoned the store.
+    newly_poisoned: bool,
     commits: u64,
     group_commits_max: u64,
     held: Duration,
@@ -66,6 +69,7 @@ impl<'a> Leader<'a> {
             full: None,
             storage: None,
             poisoned: None,
+            newly_poisoned: false,
             commits: 0,
             group_commits_max: 0,
             held: Duration::ZERO,
@@ -224,9 +228,7 @@ impl<'a> Leader<'a> {
         if let Some((storage, _)) = &self.storage {
             queue.overdue.saw(storage.durable == storage.seq, || self.engine.now());
         }
-        if let Some(reason) = &self.poisoned {
-            queue.poison(reason);
-        }
+        self.newly_poisoned = self.poisoned.as_ref().is_some_and(|reason| queue.poison(reason));
         // Order: in the same critical section. A request that enters after it finds no leader and
         // leads; a request that entered before it is found here.
         queue.hand_over()
@@ -240,6 +242,9 @@ impl<'a> Leader<'a> {
             let outcome = member.outcome.unwrap_or_else(unwound);
             let ticket = member.ticket.expect("all but the leader wait at a ticket");
             ticket.give(Wake::Done(outcome));
+        }
+        if let Some(reason) = self.poisoned.as_ref().filter(|_| self.newly_poisoned) {
+            trace::poisoned(reason);
         }
         self.own.take()?.outcome
     }

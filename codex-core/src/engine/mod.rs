@@ -37,6 +37,7 @@ use crate::locks::{Locks, PersistGuard};
 use crate::map::{Image, Map, Ordered};
 use crate::rank::{self, Rank};
 use crate::stats::Stats;
+use crate::trace;
 use checkpoint::Hook;
 use commit::Disk;
 use leader::{Leader, UNWOUND};
@@ -118,7 +119,7 @@ impl Engine {
             // A log is synced twice per interval, so that a sync that takes up to half an interval
             // still ends in time.
             Durability::Interval(interval) => (Some(interval / 2), None),
-            Durability::Sync | Durability::Os => (None, None),
+            _ => (None, None),
         };
         let queue = Queue::new(storage.stats(), image_limit);
         Arc::new_cyclic(|own| Self {
@@ -324,7 +325,10 @@ impl Engine {
 
     /// Makes the store refuse all later writes.
     fn refuse_writes(&self, reason: &str) {
-        self.queue.lock().poison(reason);
+        let is_first = self.queue.lock().poison(reason);
+        if is_first {
+            trace::poisoned(reason);
+        }
     }
 
     /// Returns the monotonic time.

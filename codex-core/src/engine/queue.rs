@@ -207,11 +207,13 @@ impl State {
         self.waiting.drain(..).collect()
     }
 
-    /// Refuses all later writes. The first reason is kept.
-    pub(super) fn poison(&mut self, reason: &str) {
-        if self.poisoned.is_none() {
+    /// Refuses all later writes. The first reason is kept. Returns true if there was none before.
+    pub(super) fn poison(&mut self, reason: &str) -> bool {
+        let is_first = self.poisoned.is_none();
+        if is_first {
             self.poisoned = Some(reason.into());
         }
+        is_first
     }
 
     /// Returns the reason why writes are refused, if they are.

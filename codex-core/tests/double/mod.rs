@@ -397,7 +397,7 @@ impl Storage for Double {
         if self.probe.untracked().take(Fault::PanicAlone) {
             std::panic::resume_unwind(Box::new("the double panics on demand"));
         }
-        Anchor { store_id: [0; 16], seq: seq(self.probe.untracked().log.len()), value: [0; 32] }
+        Anchor::new([0; 16], seq(self.probe.untracked().log.len()), [0; 32])
     }
 
     fn poisoned(&self) -> Option<String> {

@@ -470,7 +470,7 @@ fn debug_of_no_handle_shows_keys_or_values() {
 
 #[test]
 fn options_that_contradict_each_other_are_errors() {
-    let anchor = Anchor { store_id: [0; 16], seq: 1, value: [0; 32] };
+    let anchor = Anchor::new([0; 16], 1, [0; 32]);
     let policy = CheckpointPolicy::default();
     let options = Store::options;
     let files = [
@@ -483,8 +483,8 @@ fn options_that_contradict_each_other_are_errors() {
         options().durability(Durability::Interval(Duration::ZERO)),
         options().form(Form::Ledger).checkpoint(policy),
         options().form(Form::Snapshot).checkpoint(policy),
-        options().checkpoint(CheckpointPolicy { ratio: f64::NAN, ..policy }),
-        options().checkpoint(CheckpointPolicy { ratio: 0.0, ..policy }),
+        options().checkpoint(policy.ratio(f64::NAN)),
+        options().checkpoint(policy.ratio(0.0)),
         options().anchor(anchor).create_new(true),
         options().accept_unknown_anchor(true),
     ];

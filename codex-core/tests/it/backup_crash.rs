@@ -38,7 +38,8 @@ impl Kept {
         if self.form == Form::Wal {
             // The log stays after the close, and a restore must move it away.
             let close_into_image_bytes_max = 0;
-            let policy = CheckpointPolicy { close_into_image_bytes_max, ..Default::default() };
+            let policy =
+                CheckpointPolicy::default().close_into_image_bytes_max(close_into_image_bytes_max);
             options = options.checkpoint(policy);
         }
         options

@@ -151,7 +151,7 @@ fn an_encrypted_ledger_goes_back_to_a_commit_that_its_whole_history_contains() {
             assert_eq!(anchor.seq, seq);
             // The original proves that its history contains this commit with this digest.
             keyed(encrypted).anchor(anchor).open_in(&disk(&original), "a.db").unwrap();
-            let other = Anchor { value: [1; 32], ..anchor };
+            let other = Anchor::new(anchor.store_id, anchor.seq, [1; 32]);
             let mismatch = keyed(encrypted).anchor(other).open_in(&disk(&original), "a.db");
             let mismatch = crate::common::storage(mismatch.unwrap_err());
             assert!(matches!(mismatch, StorageError::AnchorMismatch { .. }), "{mismatch}");
@@ -288,7 +288,7 @@ fn a_missing_store_falls_back_to_its_backup_and_an_anchor_is_not_overruled() {
     store.back_up().unwrap();
     store.set("n", &2_u64).unwrap();
     let later = store.anchor().unwrap();
-    let anchor = Anchor { seq: 3, ..later };
+    let anchor = Anchor::new(later.store_id, 3, later.value);
     store.close().unwrap();
     drop(store);
     let falling = Store::options().fall_back_to_backup(true);
@@ -299,7 +299,7 @@ fn a_missing_store_falls_back_to_its_backup_and_an_anchor_is_not_overruled() {
     assert_eq!(files(&vfs), before, "whole files were replaced by an older state");
     vfs.dir.remove("a.db").unwrap();
     let missing = files(&vfs);
-    for anchor in [later, anchor, Anchor { value: [1; 32], ..in_backup }] {
+    for anchor in [later, anchor, Anchor::new(in_backup.store_id, in_backup.seq, [1; 32])] {
         for options in [Store::options(), falling.clone()] {
             let refused = options.anchor(anchor).open_in(&vfs, "a.db").unwrap_err();
             assert!(matches!(crate::common::storage(refused), StorageError::NotFound { .. }));
@@ -336,7 +336,8 @@ fn a_backup_copied_over_the_store_by_hand_changes_no_other_backup() {
             let mut options = Store::options().form(form).backups(BackupPolicy::keep(3));
             if form == Form::Wal && keeps_log {
                 let close_into_image_bytes_max = 0;
-                let policy = CheckpointPolicy { close_into_image_bytes_max, ..Default::default() };
+                let policy = CheckpointPolicy::default()
+                    .close_into_image_bytes_max(close_into_image_bytes_max);
                 options = options.checkpoint(policy);
             }
             let store = options.open(path("app.db")).unwrap();

@@ -133,7 +133,7 @@ fn memory_keeps_its_word_under_many_threads() {
 #[test]
 fn a_wal_keeps_its_word_under_many_threads_and_checkpoints() {
     check(&Store::options().form(Form::Wal));
-    let policy = CheckpointPolicy { floor_bytes: 1_000, ratio: 0.5, ..CheckpointPolicy::default() };
+    let policy = CheckpointPolicy::default().floor_bytes(1_000).ratio(0.5);
     check(&Store::options().form(Form::Wal).checkpoint(policy));
 }
 

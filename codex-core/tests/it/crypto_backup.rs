@@ -26,7 +26,7 @@ pub(crate) fn options(form: Form) -> OpenOptions {
         return options;
     }
     // Makes the close leave a log.
-    options.checkpoint(CheckpointPolicy { close_into_image_bytes_max: 0, ..Default::default() })
+    options.checkpoint(CheckpointPolicy::default().close_into_image_bytes_max(0))
 }
 
 /// Returns which of the keys 1, 2 and 3 open the file `name`, and the value of `n` in it.

@@ -37,7 +37,7 @@ fn options(form: Form) -> OpenOptions {
     if form != Form::Wal {
         return options;
     }
-    let policy = CheckpointPolicy { close_into_image_bytes_max: 0, ..Default::default() };
+    let policy = CheckpointPolicy::default().close_into_image_bytes_max(0);
     options.checkpoint(policy)
 }
 

@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::common::{Pace, until};
-use codex_core::crypto::{Cipher, Envelope, KdfCosts, Key};
 use codex_core::vfs::fault::{Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Mode, Open, Vfs};
 use codex_core::{
     Anchor, BackupPolicy, CheckpointPolicy, Conversion, Form, OpenOptions, StorageError, Store,
     internals,
 };
+use codex_crypto::{Cipher, Envelope, KdfCosts, Key};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 const NAME: &str = "app.db";
@@ -26,10 +26,7 @@ fn options(form: Form) -> OpenOptions {
         return options;
     }
     // Makes the close leave a log.
-    options.checkpoint(CheckpointPolicy {
-        close_into_image_bytes_max: 0,
-        ..CheckpointPolicy::default()
-    })
+    options.checkpoint(CheckpointPolicy::default().close_into_image_bytes_max(0))
 }
 
 fn storage_error(error: codex_core::Error) -> StorageError {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_core::vfs::{Dir, SeededEntropy, Vfs};
-use codex_core::{CheckpointPolicy, Durability, Form};
+use codex_core::{Durability, Form};
 use codex_storage::sync::Mutex;
 use codex_storage::vfs::CallKind;
 use codex_storage::{Config, Conversion, convert};
@@ -81,8 +81,7 @@ impl Run {
                 config.durability = Durability::Interval(Duration::from_secs(1));
             }
             if self.one_in(2) {
-                config.checkpoint =
-                    CheckpointPolicy { close_into_image_bytes_max: 0, ..config.checkpoint };
+                config.checkpoint = config.checkpoint.close_into_image_bytes_max(0);
             }
             if let Ok(store) = Store::open(config) {
                 bed.opened += 1;

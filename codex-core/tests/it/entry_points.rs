@@ -23,7 +23,9 @@ fn options(form: Form) -> OpenOptions {
         return options;
     }
     let close_into_image_bytes_max = 0;
-    options.checkpoint(CheckpointPolicy { close_into_image_bytes_max, ..Default::default() })
+    options.checkpoint(
+        CheckpointPolicy::default().close_into_image_bytes_max(close_into_image_bytes_max),
+    )
 }
 
 #[test]

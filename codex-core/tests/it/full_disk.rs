@@ -128,8 +128,10 @@ fn options_at_the_ends_of_their_ranges_neither_panic_nor_poison() {
         for ratio in [f64::MIN_POSITIVE, 1.0, f64::MAX] {
             for close_into_image_bytes_max in [0, u64::MAX] {
                 for level in [Duration::from_nanos(1), Duration::MAX] {
-                    let policy =
-                        CheckpointPolicy { floor_bytes, ratio, close_into_image_bytes_max };
+                    let policy = CheckpointPolicy::default()
+                        .floor_bytes(floor_bytes)
+                        .ratio(ratio)
+                        .close_into_image_bytes_max(close_into_image_bytes_max);
                     let options = OpenOptions::new()
                         .checkpoint(policy)
                         .lock_timeout(Duration::MAX)

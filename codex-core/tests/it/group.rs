@@ -351,7 +351,7 @@ fn an_anchor_is_taken_between_the_groups_and_one_inside_a_group_opens_nothing() 
                 assert_eq!(found, Some(AnchorFound::Compared), "{form} {sealed}: {anchor:?}");
             }
             for seq in [2, 4, 5] {
-                let refused = opened(Anchor { seq, ..last }).unwrap_err();
+                let refused = opened(Anchor::new(last.store_id, seq, last.value)).unwrap_err();
                 match refused {
                     Error::AnchorMismatch { seq: at, .. } if form != Form::Snapshot => {
                         assert_eq!(at, seq);
@@ -362,7 +362,7 @@ fn an_anchor_is_taken_between_the_groups_and_one_inside_a_group_opens_nothing() 
                     other => panic!("{form} {sealed}, {seq}: {other}"),
                 }
             }
-            let newer = opened(Anchor { seq: 7, ..last }).unwrap_err();
+            let newer = opened(Anchor::new(last.store_id, 7, last.value)).unwrap_err();
             assert!(matches!(newer, Error::AnchorMismatch { seq: 7, .. }), "{form}: {newer}");
         }
     }

@@ -37,7 +37,7 @@ fn options(form: Form) -> OpenOptions {
     if form != Form::Wal {
         return options;
     }
-    options.checkpoint(CheckpointPolicy { close_into_image_bytes_max: 0, ..Default::default() })
+    options.checkpoint(CheckpointPolicy::default().close_into_image_bytes_max(0))
 }
 
 /// Returns a closed store at 2, with a backup of 1.

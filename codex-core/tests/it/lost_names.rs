@@ -130,10 +130,7 @@ fn a_store_whose_log_was_removed_heals_at_the_next_flush_or_close() {
     // write an image.
     for (commits, close_into) in [(1_usize, u64::MAX), (0, u64::MAX), (1, 0)] {
         for (name, act) in acts {
-            let policy = CheckpointPolicy {
-                close_into_image_bytes_max: close_into,
-                ..CheckpointPolicy::default()
-            };
+            let policy = CheckpointPolicy::default().close_into_image_bytes_max(close_into);
             let world = world(Store::options().checkpoint(policy));
             for entry in std::fs::read_dir(world.home()).unwrap() {
                 let entry = entry.unwrap().path();

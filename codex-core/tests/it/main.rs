@@ -53,10 +53,12 @@ mod errors;
 #[allow(dead_code, reason = "the tests of an example call parts of it")]
 #[path = "../../examples/notes.rs"]
 mod example_notes;
+mod files;
 mod full_disk;
 #[cfg(not(loom))]
 mod group;
 mod handles;
+mod health;
 mod looks;
 #[cfg(all(unix, feature = "crypto"))]
 mod lost_names;

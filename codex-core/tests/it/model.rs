@@ -329,11 +329,10 @@ fn a_wal_behaves_like_a_btree_map_across_reopening_and_kills() {
 
 #[test]
 fn a_wal_that_checkpoints_all_the_time_behaves_like_a_btree_map() {
-    let policy = codex_core::CheckpointPolicy {
-        floor_bytes: 500,
-        ratio: 0.5,
-        close_into_image_bytes_max: 2_000,
-    };
+    let policy = codex_core::CheckpointPolicy::default()
+        .floor_bytes(500)
+        .ratio(0.5)
+        .close_into_image_bytes_max(2_000);
     check(Some(&Store::options().form(Form::Wal).checkpoint(policy)), 100);
 }
 

@@ -112,10 +112,7 @@ impl Kept {
         if self.closes_into_image {
             return options;
         }
-        options.checkpoint(CheckpointPolicy {
-            close_into_image_bytes_max: 0,
-            ..CheckpointPolicy::default()
-        })
+        options.checkpoint(CheckpointPolicy::default().close_into_image_bytes_max(0))
     }
 }
 

@@ -80,7 +80,7 @@ impl Run<'_> {
                 options = options.anchor(anchor).accept_unknown_anchor(true);
             }
             (AnchorPick::Beyond, Some(anchor)) => {
-                options = options.anchor(Anchor { seq: 1 << 40, ..anchor });
+                options = options.anchor(Anchor::new(anchor.store_id, 1 << 40, anchor.value));
             }
             _ => {}
         }
@@ -93,10 +93,7 @@ impl Run<'_> {
             Level::Os => options.durability(Durability::Os),
         };
         if opening.keeps_log && opening.form.is_none_or(|form| form == Form::Wal) {
-            options = options.checkpoint(CheckpointPolicy {
-                close_into_image_bytes_max: 0,
-                ..CheckpointPolicy::default()
-            });
+            options = options.checkpoint(CheckpointPolicy::default().close_into_image_bytes_max(0));
         }
         let options = options.backups(BackupPolicy::keep(self.plan.keep));
         options.fall_back_to_backup(opening.fall_back)

@@ -17,6 +17,7 @@ use crate::vfs::Vfs;
 
 /// A point in the history of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum RestorePoint {
     /// After the commit with this number.
     Seq(Seq),

@@ -39,6 +39,7 @@ pub use mem::MemDir;
 #[cfg(feature = "fault")]
 pub use observed::Observed;
 pub use os::OsDir;
+#[doc(hidden)]
 pub use paced::Paced;
 
 #[cfg(feature = "fault")]
@@ -279,6 +280,7 @@ pub struct Vfs {
 ///
 /// # Errors
 /// The first error of `f`, which ends the loop.
+#[doc(hidden)]
 pub fn in_pieces<E>(
     range: Range<u64>,
     mut f: impl FnMut(&mut [u8], u64) -> Result<(), E>,
@@ -294,6 +296,7 @@ pub fn in_pieces<E>(
 }
 
 /// The largest length of a piece, in bytes.
+#[doc(hidden)]
 pub const PIECE_BYTES: u64 = 256 << 10;
 
 /// Returns an error if `name` is not the name of a file in this directory.

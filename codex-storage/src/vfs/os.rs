@@ -1,6 +1,7 @@
 //! A directory of the operating system: Linux and macOS.
 #![expect(clippy::disallowed_types, reason = "this is the seam that the lint points to")]
 
+mod folders;
 mod inherit;
 mod lock;
 

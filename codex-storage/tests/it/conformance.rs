@@ -211,9 +211,9 @@ fn the_anchor_survives_and_is_demanded(bed: &Bed) {
     }
     let last = anchors[3];
     for wrong in [
-        Anchor { seq: 4, ..last },
-        Anchor { value: [1; 32], ..last },
-        Anchor { store_id: [1; 16], ..last },
+        Anchor::new(last.store_id, 4, last.value),
+        Anchor::new(last.store_id, last.seq, [1; 32]),
+        Anchor::new([1; 16], last.seq, last.value),
     ] {
         let refused = open(wrong);
         assert!(matches!(refused, Err(Error::AnchorMismatch { .. })), "{refused:?}");
@@ -233,7 +233,7 @@ fn a_second_writer_is_locked_out_and_the_lock_outlives_nothing(bed: &Bed) {
     drop(store);
     // A failed opening holds no lock.
     let mut config = bed.config();
-    config.anchor = Some(Anchor { store_id: [0; 16], seq: 99, value: [0; 32] });
+    config.anchor = Some(Anchor::new([0; 16], 99, [0; 32]));
     let refused = Store::open(config);
     assert!(matches!(refused, Err(Error::AnchorMismatch { .. })), "{refused:?}");
     assert!(Store::open(bed.config()).is_ok());

@@ -82,7 +82,7 @@ fn the_digests_are_the_chain_that_the_format_describes() {
         sha.update(base.store_id);
         sha.update(seq.to_le_bytes());
         sha.update(digest);
-        Anchor { seq, value: sha.finalize().into(), ..base }
+        Anchor::new(base.store_id, seq, sha.finalize().into())
     };
     assert_eq!(base, anchor(0, genesis));
     assert_eq!(past(&bed), [(77, anchor(1, first)), (77, anchor(2, second))]);
@@ -100,7 +100,7 @@ fn an_anchor_may_name_any_commit_of_a_group() {
         let mut config = bed.config();
         config.anchor = Some(anchor);
         Store::open(config.clone()).unwrap();
-        config.anchor = Some(Anchor { value: [8; 32], ..anchor });
+        config.anchor = Some(Anchor::new(anchor.store_id, anchor.seq, [8; 32]));
         let refused = Store::open(config);
         assert!(matches!(refused, Err(Error::AnchorMismatch { .. })), "{refused:?}");
     }

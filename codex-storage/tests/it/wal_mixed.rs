@@ -183,7 +183,7 @@ fn an_anchor_is_found_in_the_log_and_a_rolled_back_store_is_refused() {
                 config.anchor = Some(*anchor);
                 let opened = Store::open(config.clone());
                 assert_eq!(opened.is_ok(), wanted <= at, "{wanted} at {at}: {opened:?}");
-                config.anchor = Some(Anchor { value: [7; 32], ..*anchor });
+                config.anchor = Some(Anchor::new(anchor.store_id, anchor.seq, [7; 32]));
                 // The anchors before the image are listed in it.
                 let refused = Store::open(config);
                 let is_named = matches!(refused, Err(Error::AnchorMismatch { .. }));
@@ -347,7 +347,7 @@ fn an_anchor_inside_a_group_is_a_mismatch_and_one_of_long_ago_unknown() {
         store.commit(&[&[set], &[set], &[set]]).unwrap();
         let end = store.storage.anchor();
         drop(store);
-        let inside = Anchor { seq: 2, ..end };
+        let inside = Anchor::new(end.store_id, 2, end.value);
         let refused = anchored(&bed, inside, true).map(|store| store.recovered.anchor);
         match refused {
             Err(Error::AnchorMismatch { seq: 2, .. }) => assert_eq!(form, Form::Wal),

@@ -74,7 +74,7 @@ fn options(form: Form, sealed: Option<u8>) -> OpenOptions {
     }
     if form == Form::Wal {
         // Makes the close leave a log.
-        let policy = CheckpointPolicy { close_into_image_bytes_max: 0, ..Default::default() };
+        let policy = CheckpointPolicy::default().close_into_image_bytes_max(0);
         options = options.checkpoint(policy);
     }
     options
