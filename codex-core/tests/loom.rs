@@ -17,11 +17,12 @@
 
 mod double;
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use codex_core::internals::{Change, Commit, Engine, Outcome};
+use codex_core::internals::{Change, Check, Commit, Engine, Outcome, View};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
 use double::{
@@ -176,6 +177,46 @@ fn of_three_conditional_writers_exactly_one_wins() {
         let winners = others.into_iter().chain([won]).filter(|won| *won).count();
         assert_eq!(winners, 1, "conditional writes that cannot both hold were both made");
         agree(&engine, &probe);
+    });
+}
+
+/// Runs two transactions, each of which writes its key if neither key is there, after it has read
+/// both with the checks of `reads`. At most one of them can be made.
+fn skew(engine: &Arc<Owner>, probe: &Probe, reads: fn(&View) -> Vec<Check>) {
+    let transact = move |engine: &Engine, key: &str| {
+        let base = engine.view();
+        if !base.ordered.is_empty() {
+            return false;
+        }
+        let checks = reads(&base).into();
+        let commit = Commit { checks, base: Some(base.seq), ..Commit::one(put(key, "1")) };
+        matches!(engine.submit(commit).unwrap(), Outcome::Done { .. })
+    };
+    let theirs = engine.clone();
+    let other = thread::spawn(move || transact(&theirs, "b"));
+    let won = [transact(engine, "a"), other.join().unwrap()];
+    let made = won.into_iter().filter(|won| *won).count();
+    assert_eq!(made, 1, "transactions that exclude each other were both made");
+    assert_eq!(memory(engine).len(), made);
+    agree(engine, probe);
+}
+
+#[test]
+fn of_two_transactions_that_read_the_key_of_the_other_one_is_made() {
+    model("write_skew", Some(3), 1, || {
+        let (engine, probe) = wal();
+        skew(&engine, &probe, |_| vec![absent("a"), absent("b")]);
+    });
+}
+
+#[test]
+fn of_two_transactions_that_scan_the_range_of_the_other_one_is_made() {
+    model("phantom", Some(3), 1, || {
+        let (engine, probe) = wal();
+        skew(&engine, &probe, |view| {
+            let (lower, upper) = (Bound::Unbounded, Bound::Unbounded);
+            vec![Check::Unchanged { lower, upper, base: view.ordered.clone() }]
+        });
     });
 }
 

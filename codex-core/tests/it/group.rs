@@ -74,6 +74,22 @@ fn wal() -> (Arc<Owner>, Probe) {
 }
 
 #[test]
+fn a_conflict_leaves_nothing_of_its_commit_in_the_group() {
+    let (engine, probe) = wal();
+    let lost = Commit {
+        checks: vec![absent("a"), absent("x")].into(),
+        ..batch(vec![put("a", "1"), put("b", "1")])
+    };
+    let commits = vec![Commit::one(put("x", "1")), lost, Commit::one(put("y", "1"))];
+    let outcomes = together(&engine, &probe, commits);
+    assert!(is_done(&outcomes[0]) && is_done(&outcomes[2]));
+    assert!(matches!(outcomes[1], Ok(Outcome::Conflict)));
+    let keys: Vec<_> = memory(&engine).into_keys().collect();
+    assert_eq!(keys, [&b"first"[..], b"x", b"y"]);
+    assert_eq!(memory(&engine), probe.disk().durable_state());
+}
+
+#[test]
 fn on_a_full_disk_removals_do_not_fail_with_the_sets_they_wait_with() {
     for form in [Form::Wal, Form::Snapshot, Form::Ledger] {
         let (engine, probe) = engine(form, Durability::Sync, false);

@@ -18,13 +18,15 @@ enum Step {
     SetLong(&'static str, usize),
     Remove(&'static str),
     Batch,
+    /// Three keys, with values that depend on what the transaction reads.
+    Transact,
     Clear,
     Flush,
     Checkpoint,
     Reopen,
 }
 
-use Step::{Batch, Checkpoint, Clear, Flush, Remove, Reopen, Set, SetLong};
+use Step::{Batch, Checkpoint, Clear, Flush, Remove, Reopen, Set, SetLong, Transact};
 
 const SEQUENCES: &[&[Step]] = &[
     &[Set("a", "1"), Set("b", "2"), Set("a", "3")],
@@ -35,6 +37,7 @@ const SEQUENCES: &[&[Step]] = &[
     &[Batch, Clear, Set("c", "4"), Flush],
     &[Set("a", "1"), Checkpoint, Checkpoint, Remove("a"), Reopen, Batch],
     &[Set("a", "1"), Flush, Flush, Set("b", "2"), Flush, Checkpoint],
+    &[Set("b", "1"), Transact, Checkpoint, Set("c", "2"), Transact, Reopen],
 ];
 
 impl Step {
@@ -47,6 +50,13 @@ impl Step {
                 model.insert("p".into(), "5".into());
                 model.insert("q".into(), vec![b'y'; 700]);
                 model.remove(&b"b"[..]);
+            }
+            Transact => {
+                let len = model.len().to_string();
+                model.remove(&b"b"[..]);
+                let last = model.keys().next_back().cloned().unwrap_or_default();
+                model.insert("last".into(), last);
+                model.insert("len".into(), len.into());
             }
             Clear => model.clear(),
             Flush | Checkpoint | Reopen => {}
@@ -63,6 +73,13 @@ impl Step {
                 batch.set_bytes("p", "5")?.set_bytes("q", [b'y'; 700])?.remove("b")?;
                 batch.commit().map(|_| ())
             }
+            Transact => store.transaction(|tx| {
+                let len = tx.len().to_string();
+                tx.remove("b")?;
+                let last = tx.keys().next_back().map(|key| key.to_vec()).unwrap_or_default();
+                tx.set_bytes("last", last)?;
+                tx.set_bytes("len", len)
+            }),
             Clear => store.clear(),
             Flush => store.flush().map(|_| ()),
             Checkpoint => store.checkpoint(),
