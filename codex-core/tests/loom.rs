@@ -203,7 +203,7 @@ fn skew(engine: &Arc<Owner>, probe: &Probe, reads: fn(&View) -> Vec<Check>) {
 
 #[test]
 fn of_two_transactions_that_read_the_key_of_the_other_one_is_made() {
-    model("write_skew", Some(3), 1, || {
+    model("write_skew", Some(3), 96, || {
         let (engine, probe) = wal();
         skew(&engine, &probe, |_| vec![absent("a"), absent("b")]);
     });
@@ -211,7 +211,7 @@ fn of_two_transactions_that_read_the_key_of_the_other_one_is_made() {
 
 #[test]
 fn of_two_transactions_that_scan_the_range_of_the_other_one_is_made() {
-    model("phantom", Some(3), 1, || {
+    model("phantom", Some(3), 96, || {
         let (engine, probe) = wal();
         skew(&engine, &probe, |view| {
             let (lower, upper) = (Bound::Unbounded, Bound::Unbounded);
