@@ -15,7 +15,7 @@ use crate::ledger::{Rewrite, install, write_ledger};
 use crate::names::{Names, Role, Temporary};
 use crate::open::{open, read_main};
 use crate::seal::{Keys, Seal};
-use crate::storage::{Anchor, Durability, EntrySink, Form, State, Storage};
+use crate::storage::{Anchor, Durability, EntrySink, Form, NO_FILES, State, Storage};
 use crate::vfs::{Mode, Open, Vfs};
 
 /// The form and the keys to give to a store.
@@ -82,7 +82,7 @@ pub fn convert(config: Config, to: &Conversion) -> Result<Converted> {
     })?;
     // The report has an anchor, so the new store must list this commit.
     storage.anchor();
-    let stored = storage.stored().expect("a store that was opened has files");
+    let stored = storage.stored().ok_or(Error::Contradiction(NO_FILES))?;
     let history = stored.history.clone();
     // Order: the store is closed before it is converted, so that its main file contains all
     // commits.

@@ -395,5 +395,5 @@ impl Retired {
     }
 }
 
-const NO_FILES: &str = "this storage has no files to copy";
+pub(crate) const NO_FILES: &str = "this storage has no files to copy";
 const NO_KEY: &str = "this storage has no files, and so no key";
