@@ -142,6 +142,7 @@ mod repair;
 mod seal;
 #[cfg(test)]
 mod seeded;
+mod signposts;
 mod snapshot;
 mod stats;
 mod store;
@@ -174,6 +175,8 @@ pub use read::Readable;
 pub use repair::repair_header;
 #[cfg(feature = "crypto")]
 pub use repair::repair_header_with;
+#[doc(hidden)]
+pub use signposts::open;
 pub use snapshot::Snapshot;
 pub use stats::Stats;
 pub use store::Store;
