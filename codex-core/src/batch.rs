@@ -1,22 +1,27 @@
 //! Several changes as one commit.
 
 use std::fmt;
+use std::mem;
+#[cfg(debug_assertions)]
+use std::panic::Location;
 
-use codex_storage::batch::{Op, Seq, record_len};
+use codex_storage::batch::Seq;
+use codex_storage::storage::Durability;
 use serde::Serialize;
 
 use crate::commit::{Change, Commit};
-use crate::entry::Entry;
 use crate::error::Result;
+use crate::range::{self, KeyRange, Prefix};
 use crate::store::Store;
-use crate::value::RAW;
 
 /// Several changes that become one commit. After [`commit`](Batch::commit), readers see all of
 /// them. After a crash, all of them are there or none.
 ///
 /// [`Store::batch`] returns an empty batch. Values are encoded when they are added. The changes
 /// apply in the order in which they were added, so the last change of a key counts. The keys and
-/// values of a batch may take at most 256 MiB together. A batch that is dropped changes nothing.
+/// values of a batch may take at most 256 MiB together. A batch that is dropped changes nothing. If
+/// it has changes then, debug builds print a warning to stderr, which [`discard`](Batch::discard)
+/// avoids.
 ///
 /// A batch contains a handle of its store. The store stays open, and locked, while the batch is
 /// kept, unless it is [closed](Store::close).
@@ -26,11 +31,15 @@ use crate::value::RAW;
 /// let store = Store::in_memory()?;
 /// store.set("balance:ada", &100_i64)?;
 ///
-/// let mut batch = store.batch();
-/// batch.set("balance:ada", &70_i64)?.set("balance:bob", &30_i64)?;
-/// batch.commit()?;
+/// // In one chain, or change by change.
+/// store.batch().set("balance:ada", &70_i64)?.set("balance:bob", &30_i64)?.commit()?;
 ///
-/// assert_eq!(store.get::<i64>("balance:bob")?, Some(30));
+/// let mut batch = store.batch();
+/// for name in ["ada", "bob"] {
+///     batch.remove(format!("balance:{name}"))?;
+/// }
+/// let seq = batch.commit()?;
+/// assert_eq!((seq, store.len()), (3, 0));
 /// # Ok::<(), codex_core::Error>(())
 /// ```
 #[must_use = "a batch does nothing until `commit` is called"]
@@ -39,14 +48,27 @@ pub struct Batch {
     changes: Vec<Change>,
     /// The encoded length of the changes, in bytes.
     bytes: usize,
+    /// Whether the commit is to be synced, although the level of the store does not require it.
+    sync: bool,
+    /// The place of the call that made the batch, unless a change was refused.
+    #[cfg(debug_assertions)]
+    made_at: Option<&'static Location<'static>>,
 }
 
 impl Store {
     /// Returns an empty batch, to collect several changes for one commit. It contains a handle of
     /// the store, so the store stays open while the batch is kept.
     #[doc(alias = "write_batch")]
+    #[track_caller]
     pub fn batch(&self) -> Batch {
-        Batch { store: self.clone(), changes: Vec::new(), bytes: 0 }
+        Batch {
+            store: self.clone(),
+            changes: Vec::new(),
+            bytes: 0,
+            sync: false,
+            #[cfg(debug_assertions)]
+            made_at: Some(Location::caller()),
+        }
     }
 }
 
@@ -61,10 +83,8 @@ impl Batch {
     where
         T: Serialize + ?Sized,
     {
-        let key = key.as_ref();
-        self.store.check_key(key)?;
-        let entry = self.store.codec().entry(key, value)?;
-        self.push(record_len(Op::Set { key, value: entry.value() }), Change::Put(entry))
+        let put = self.store.put(key.as_ref(), value);
+        self.push(put)
     }
 
     /// Adds a change that sets the value of `key` to the bytes `value`, without encoding them.
@@ -77,10 +97,8 @@ impl Batch {
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
     ) -> Result<&mut Self> {
-        let key = key.as_ref();
-        self.store.check_key(key)?;
-        let entry = Entry::from_parts(key, RAW, value.as_ref());
-        self.push(record_len(Op::Set { key, value: entry.value() }), Change::Put(entry))
+        let put = self.store.put_bytes(key.as_ref(), value.as_ref());
+        self.push(put)
     }
 
     /// Adds a change that removes `key`, if it has a value.
@@ -89,17 +107,75 @@ impl Batch {
     /// [Too large](crate::Error::is_too_large) if the key has more than 65,535 bytes or the batch
     /// exceeds 256 MiB. The batch is unchanged then.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<&mut Self> {
-        let key = key.as_ref();
-        self.store.check_key(key)?;
-        self.push(record_len(Op::Remove { key }), Change::Remove(key.into()))
+        let removal = self.store.removal(key.as_ref());
+        self.push(removal)
+    }
+
+    /// Adds a change that removes all keys that begin with `prefix`: those that the store has at
+    /// the commit, and those that were set earlier in this batch.
+    ///
+    /// # Errors
+    /// The errors of [`remove_range`](Batch::remove_range).
+    pub fn remove_prefix(&mut self, prefix: impl AsRef<[u8]>) -> Result<&mut Self> {
+        self.remove_range(Prefix(prefix))
+    }
+
+    /// Adds a change that removes all keys in `range`: those that the store has at the commit, and
+    /// those that were set earlier in this batch.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("rate/2025", &3)?;
+    /// store.batch().remove_range("rate/".."rate0")?.set("rate/2026", &4)?.commit()?;
+    /// assert_eq!(store.keys().collect::<Vec<_>>(), ["rate/2026"]);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [Too large](crate::Error::is_too_large) if the batch exceeds 256 MiB. The removed keys count
+    /// at the [commit](Batch::commit), which may return the same error. The batch is unchanged
+    /// then.
+    pub fn remove_range(&mut self, range: impl KeyRange) -> Result<&mut Self> {
+        let (lower, upper) = range.into_bounds();
+        // A range whose bounds cross is empty.
+        if range::bounds(&lower, &upper).is_none() {
+            return Ok(self);
+        }
+        self.push(Ok(Change::RemoveRange(lower, upper)))
     }
 
     /// Adds a change that removes all keys, including those that were set earlier in this batch.
     pub fn clear(&mut self) -> &mut Self {
         // The earlier changes have no effect after the clear.
+        self.bytes = Change::Clear.encoded_len();
         self.changes.clear();
         self.changes.push(Change::Clear);
-        self.bytes = record_len(Op::Clear);
+        self
+    }
+
+    /// Makes the commit at least as durable as the level `level` before [`commit`](Batch::commit)
+    /// returns and readers see it. Default: the level of the store,
+    /// [`OpenOptions::durability`](crate::OpenOptions::durability).
+    ///
+    /// A level that is not stronger than that of the store has no effect. A stronger one makes the
+    /// commit wait for a sync, and commits that other threads make at the same time may wait with
+    /// it. All earlier commits become durable too. In the Snapshot form the sync writes an image.
+    ///
+    /// ```
+    /// use codex_core::{Durability, Store};
+    ///
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("shop.db");
+    /// let store = Store::options().durability(Durability::Os).open(path)?;
+    /// store.set("cart:7", &3)?; // Survives a killed process.
+    /// let mut order = store.batch();
+    /// order.set("order:1", &3)?.remove("cart:7")?;
+    /// order.durability(Durability::Sync).commit()?; // Survives a power loss.
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn durability(&mut self, level: Durability) -> &mut Self {
+        self.sync = self.store.inner.engine.is_stronger(level);
         self
     }
 
@@ -117,24 +193,61 @@ impl Batch {
     /// because the batch is empty or only removes keys without a value, nothing is written, and the
     /// number is that of the last commit.
     ///
+    /// The batch is empty afterwards, even after an error, and may be filled again.
+    ///
     /// # Errors
     /// The errors of [`Store::set`], except `Encode`. No change of the batch is there then, unless
     /// the error [is in doubt](crate::Error::is_in_doubt).
-    pub fn commit(self) -> Result<Seq> {
-        let commit = Commit { changes: self.changes.into(), ..Commit::default() };
+    pub fn commit(&mut self) -> Result<Seq> {
+        let commit = Commit { changes: self.take().into(), sync: self.sync, ..Commit::default() };
         let made = self.store.inner.commit(commit)?;
         Ok(made.seq().unwrap_or_else(|| self.store.snapshot().seq()))
     }
 
-    /// Adds `change`, whose encoding has `len` bytes.
-    fn push(&mut self, len: usize, change: Change) -> Result<&mut Self> {
+    /// Drops the batch and its changes. Unlike a plain drop, this prints no warning in debug
+    /// builds.
+    pub fn discard(mut self) {
+        drop(self.take());
+    }
+
+    /// Returns the changes, and leaves the batch empty.
+    fn take(&mut self) -> Vec<Change> {
+        self.bytes = 0;
+        mem::take(&mut self.changes)
+    }
+
+    /// Adds `change`.
+    fn push(&mut self, change: Result<Change>) -> Result<&mut Self> {
         // Check the limit before the change is added, so that a refused change leaves the batch
         // unchanged.
-        let bytes = self.bytes.saturating_add(len);
-        self.store.check_batch(bytes)?;
+        let fits = change.and_then(|change| {
+            let bytes = self.bytes.saturating_add(change.encoded_len());
+            self.store.check_batch(bytes).map(|()| (change, bytes))
+        });
+        // The error of a refused change tells the caller that the batch is not committed, so the
+        // drop need not.
+        #[cfg(debug_assertions)]
+        if fits.is_err() {
+            self.made_at = None;
+        }
+        let (change, bytes) = fits?;
         self.changes.push(change);
         self.bytes = bytes;
         Ok(self)
+    }
+}
+
+#[cfg(debug_assertions)]
+impl Drop for Batch {
+    fn drop(&mut self) {
+        let Some(place) = self.made_at.filter(|_| !self.changes.is_empty()) else { return };
+        if !codex_storage::sync::thread::panicking() {
+            warn(&format!(
+                "codex-core: the batch made at {place} was dropped with {} changes and without \
+                 `commit`; to drop it on purpose, call `discard`",
+                self.changes.len()
+            ));
+        }
     }
 }
 
@@ -147,3 +260,16 @@ impl fmt::Debug for Batch {
             .finish_non_exhaustive()
     }
 }
+
+/// Writes a line to stderr. A closed stderr is no error.
+#[cfg(all(debug_assertions, not(test)))]
+fn warn(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+#[cfg(all(debug_assertions, test))]
+use tests::warn;
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -21,6 +21,10 @@ pub struct Commit {
     /// The number of earlier attempts that ended in a conflict. A commit with more of them is made
     /// before the waiting commits with fewer.
     pub rounds: u32,
+    /// Whether the commit is as durable as at the level `Sync` before it is visible, whichever
+    /// level the store has. [`Engine::submit_synced`](crate::internals::Engine::submit_synced) sets
+    /// it.
+    pub sync: bool,
 }
 
 impl Commit {
@@ -31,7 +35,7 @@ impl Commit {
 
     /// Returns a commit of one change, under the condition that `check` holds.
     pub fn checked(check: Check, change: Change) -> Self {
-        Self { checks: SmallVec::One(check), changes: SmallVec::One(change), ..Self::default() }
+        Self { checks: SmallVec::One(check), ..Self::one(change) }
     }
 
     /// Returns true if the commit puts no entry, so that it can only free memory.
@@ -39,14 +43,9 @@ impl Commit {
         !self.changes.as_slice().iter().any(|change| matches!(change, Change::Put(_)))
     }
 
-    /// Returns the approximate encoded length, in bytes. A removal of a range counts as one record.
+    /// Returns the approximate encoded length, in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
-        let len = |change: &Change| match change {
-            Change::Put(entry) => record_len(Op::Set { key: entry.key(), value: entry.value() }),
-            Change::Remove(key) => record_len(Op::Remove { key }),
-            Change::Clear | Change::RemoveRange(..) => record_len(Op::Clear),
-        };
-        self.changes.as_slice().iter().map(len).fold(0, usize::saturating_add)
+        self.changes.as_slice().iter().map(Change::encoded_len).fold(0, usize::saturating_add)
     }
 }
 
@@ -63,6 +62,30 @@ pub enum Change {
     /// The leader finds the keys while it holds `persist`, so writers wait for it and readers do
     /// not. The commit has one record for each removed key.
     RemoveRange(KeyBound, KeyBound),
+    /// The key at this end of the range within the bounds is removed. If the range has no key,
+    /// nothing is written.
+    Pop(KeyBound, KeyBound, End),
+}
+
+/// An end of a range of keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// The smallest key.
+    First,
+    /// The largest key.
+    Last,
+}
+
+impl Change {
+    /// Returns the encoded length, in bytes. A removal by range counts as a record without a key,
+    /// because the keys are known only when the leader decides.
+    pub(crate) fn encoded_len(&self) -> usize {
+        match self {
+            Self::Put(entry) => record_len(Op::Set { key: entry.key(), value: entry.value() }),
+            Self::Remove(key) => record_len(Op::Remove { key }),
+            Self::Clear | Self::RemoveRange(..) | Self::Pop(..) => record_len(Op::Clear),
+        }
+    }
 }
 
 /// Shows only the kind of change, because programs write `Debug` output to logs.
@@ -73,6 +96,7 @@ impl fmt::Debug for Change {
             Self::Remove(_) => "Remove",
             Self::Clear => "Clear",
             Self::RemoveRange(..) => "RemoveRange",
+            Self::Pop(..) => "Pop",
         })
     }
 }
@@ -163,7 +187,7 @@ pub enum Outcome {
         seq: Option<Seq>,
         /// The number of removed keys.
         removed: u64,
-        /// The entry that the last `Put` or `Remove` of the commit replaced.
+        /// The entry that the last `Put`, `Remove` or `Pop` of the commit replaced or removed.
         previous: Option<Entry>,
     },
     /// A check did not hold, and nothing was changed. The state against which it was tested is
@@ -176,6 +200,14 @@ impl Outcome {
     pub(crate) fn seq(&self) -> Option<Seq> {
         match self {
             Self::Done { seq, .. } => *seq,
+            Self::Conflict => None,
+        }
+    }
+
+    /// Returns the entry that the last change of one key replaced or removed.
+    pub(crate) fn previous(self) -> Option<Entry> {
+        match self {
+            Self::Done { previous, .. } => previous,
             Self::Conflict => None,
         }
     }

@@ -132,7 +132,7 @@ impl Iterator for Iter {
         if let Some(scan) = &self.scan {
             scan.returned_from_front(next.as_ref());
         }
-        next.map(|inner| Entry { inner })
+        next.map(Entry::new)
     }
 }
 
@@ -145,7 +145,7 @@ impl DoubleEndedIterator for Iter {
         if let Some(scan) = &self.scan {
             scan.returned_from_back(next.as_ref());
         }
-        next.map(|inner| Entry { inner })
+        next.map(Entry::new)
     }
 }
 
@@ -211,6 +211,10 @@ pub struct Entry {
 }
 
 impl Entry {
+    pub(crate) fn new(inner: entry::Entry) -> Self {
+        Self { inner }
+    }
+
     /// Returns the bytes of the key.
     pub fn key(&self) -> &[u8] {
         self.inner.key()

@@ -13,6 +13,7 @@ use crate::commit::{Commit, Outcome};
 use crate::engine::Engine;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::ids::Ids;
 use crate::own;
 use crate::value::Codec;
 
@@ -34,6 +35,8 @@ pub(crate) struct Inner {
     pub(crate) restored: Option<Restored>,
     /// The lock on the files, which the storage holds.
     pub(crate) lock: Option<Weak<StoreLock>>,
+    /// The ids that are reserved and not returned yet.
+    pub(crate) ids: Ids,
     /// The id of the process that opened the store. Its threads and locks belong to that process.
     pub(crate) opened_by: u32,
 }
@@ -54,7 +57,11 @@ impl Inner {
         // Order: find the updates of this thread before the commit is moved, and mark them only
         // after it was made. An update fails only if its key was really written.
         let own = own::written_by(self.id(), &commit);
-        let outcome = self.engine.submit(commit)?;
+        let outcome = if commit.sync {
+            self.engine.submit_synced(commit)?
+        } else {
+            self.engine.submit(commit)?
+        };
         // Order: tell the backups after the commit, so that a backup that becomes due contains it.
         if let Some(seq) = outcome.seq() {
             own::made(&own);
@@ -67,6 +74,7 @@ impl Inner {
 
     /// Stops the backups and closes the engine.
     pub(crate) fn shut_down(&self) -> Result<()> {
+        self.give_back_ids();
         if let Some(backups) = &self.backups {
             // Order: stop the backups before the engine is closed. A running backup and its
             // checkpoint are abandoned, so that the thread that makes them ends soon.

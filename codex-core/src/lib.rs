@@ -123,6 +123,7 @@ mod files;
 pub mod guide;
 mod handle;
 mod health;
+mod ids;
 mod inner;
 #[doc(hidden)]
 pub mod internals;
@@ -132,6 +133,7 @@ mod map;
 mod open;
 mod options;
 mod own;
+mod pop;
 mod range;
 mod rank;
 mod read;

@@ -20,6 +20,7 @@ use codex_storage::{
 use crate::backup::{BackupScheduler, Backups};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Result};
+use crate::ids::Ids;
 use crate::inner::{Files, Inner};
 use crate::map::{Map, MapBuilder};
 use crate::options::OpenOptions;
@@ -60,6 +61,7 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
         files: None,
         restored,
         lock,
+        ids: Ids::default(),
         opened_by: std::process::id(),
     };
     if access == Access::ReadWrite {
@@ -201,6 +203,7 @@ pub(crate) fn in_memory(codec: Codec) -> Store {
         files: None,
         restored: None,
         lock: None,
+        ids: Ids::default(),
         opened_by: std::process::id(),
     })
 }

@@ -70,6 +70,15 @@ pub(crate) fn made(written: &SmallVec<usize>) {
     }
 }
 
+/// Records that the calling thread popped `key` of the store with the identity `store`.
+pub(crate) fn popped(store: usize, key: &[u8]) {
+    let _ = UPDATES.try_with(|updates| {
+        let mut updates = updates.borrow_mut();
+        let of_key = |update: &&mut Noted| update.store == store && *update.key == *key;
+        updates.iter_mut().filter(of_key).for_each(|update| update.written = true);
+    });
+}
+
 /// An update in progress.
 struct Noted {
     store: usize,
@@ -90,6 +99,8 @@ impl Noted {
                 self.is_there && range::bounds(lower, upper).is_some_and(contains)
             }
             Change::Clear => self.is_there,
+            // The key is known only after the commit: see `popped`.
+            Change::Pop(..) => false,
         }
     }
 }

@@ -48,7 +48,7 @@ pub trait KeyRange: sealed::Bounds {}
 /// let store = Store::in_memory()?;
 /// store.set("jobs/1", "wash")?;
 /// store.set("done/0", "shop")?;
-/// let job = store.first(Prefix("jobs/"));
+/// let job = store.pop_first(Prefix("jobs/"))?;
 /// assert_eq!(job.map(|entry| entry.key().to_vec()), Some(b"jobs/1".to_vec()));
 /// # Ok::<(), codex_core::Error>(())
 /// ```

@@ -10,6 +10,8 @@ use codex_storage::vfs::Vfs;
 /// The locks in the order in which a thread may take them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Rank {
+    /// The lock of the ids of one key, held while more are reserved.
+    Ids,
     /// The lock of checkpoints: one runs at a time.
     Checkpoint,
     /// The lock of backup rotations: one runs at a time.
@@ -131,8 +133,15 @@ mod tests {
     #[test]
     fn the_order_of_all_ranks_is_accepted_and_may_be_taken_again_after_release() {
         for _ in 0..2 {
-            let _all = [Rank::Checkpoint, Rank::Rotation, Rank::Persist, Rank::Data, Rank::Queue]
-                .map(take);
+            let _all = [
+                Rank::Ids,
+                Rank::Checkpoint,
+                Rank::Rotation,
+                Rank::Persist,
+                Rank::Data,
+                Rank::Queue,
+            ]
+            .map(take);
         }
         let _persist = take(Rank::Persist);
         leave_memory("a write of a group");

@@ -5,7 +5,7 @@ use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
 
-use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Op, Seq, record_len};
+use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Seq};
 use codex_storage::seal::{Keys, Unlocked};
 use codex_storage::storage::{Anchor, Form, Recovered};
 use codex_storage::{Error as StorageError, RecordError, Verified};
@@ -66,7 +66,9 @@ pub struct Store {
 impl Store {
     inherent_reads!();
 
-    /// Sets the value of `key` to `value`. Setting an equal value is a write like any other.
+    /// Sets the value of `key` to `value`. Setting an equal value is a write like any other. A
+    /// [batch](Store::batch) returns the number of the commit:
+    /// `store.batch().set(key, &value)?.commit()?`.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -108,11 +110,8 @@ impl Store {
     /// # Errors
     /// The errors of [`set`](Store::set), except `Encode`.
     pub fn set_bytes(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        let key = key.as_ref();
-        self.check_key(key)?;
-        let entry = Entry::from_parts(key, RAW, value.as_ref());
-        self.check_one(Op::Set { key, value: entry.value() })?;
-        self.inner.commit(Commit::one(Change::Put(entry))).map(|_| ())
+        let put = self.put_bytes(key.as_ref(), value.as_ref())?;
+        self.inner.commit(Commit::one(put)).map(|_| ())
     }
 
     /// Removes `key`, and returns true if it had a value. If it had none, nothing is written.
@@ -424,17 +423,18 @@ impl Store {
         Err(StorageError::Record { path: self.inner.path.clone(), source }.into())
     }
 
-    /// Refuses a single operation that exceeds the limit of a batch.
-    fn check_one(&self, op: Op<'_>) -> Result<()> {
-        self.check_batch(record_len(op))
-    }
-
     /// Returns the change that sets the value of `key` to `value`.
     pub(crate) fn put<T: Serialize + ?Sized>(&self, key: &[u8], value: &T) -> Result<Change> {
         self.check_key(key)?;
-        let entry = self.codec().entry(key, value)?;
-        self.check_one(Op::Set { key, value: entry.value() })?;
-        Ok(Change::Put(entry))
+        let put = Change::Put(self.codec().entry(key, value)?);
+        self.check_batch(put.encoded_len()).map(|()| put)
+    }
+
+    /// Returns the change that sets the value of `key` to the bytes `value`.
+    pub(crate) fn put_bytes(&self, key: &[u8], value: &[u8]) -> Result<Change> {
+        self.check_key(key)?;
+        let put = Change::Put(Entry::from_parts(key, RAW, value));
+        self.check_batch(put.encoded_len()).map(|()| put)
     }
 
     /// Returns the change that removes `key`.

@@ -281,7 +281,7 @@ impl Transaction {
             .collect();
         let (checks, scanned) = reads.into_inner().into_checks(&base.ordered);
         let (checks, changes) = (checks.into(), changes.into());
-        let commit = Commit { checks, changes, base: Some(base.seq), rounds: 0 };
+        let commit = Commit { checks, changes, base: Some(base.seq), ..Commit::default() };
         Some(Attempt { commit, scanned })
     }
 }

@@ -157,6 +157,75 @@ impl Store {
         })
     }
 
+    /// Sets the value of `key` to `value`, and returns the value that it had before, or `None` if
+    /// it had none. If the earlier value does not decode as a `T`, nothing is written.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// assert_eq!(store.replace("port", &8080_u16)?, None);
+    /// assert_eq!(store.replace("port", &8443)?, Some(8080));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`update`](Store::update).
+    #[doc(alias("swap", "fetch_and_update"))]
+    pub fn replace<T>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<Option<T>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let key = key.as_ref();
+        self.replace_entry(key, |seen| {
+            Ok((decode_entry(seen)?, Some(self.put_decodable(key, value)?)))
+        })
+    }
+
+    /// Returns the value of `key`. If it has none, sets it to the result of `make` first. All
+    /// threads that call this at the same time get the same value.
+    ///
+    /// `make` runs outside all locks, at most once, and not if the key has a value. Its result is
+    /// dropped if another thread sets the key meanwhile.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// let device = store.get_or_insert_with("device", || "a1b2".to_string())?;
+    /// assert_eq!(device, "a1b2");
+    /// assert_eq!(store.get_or_insert_with("device", || "c3d4".to_string())?, device);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`update`](Store::update).
+    #[doc(alias("entry", "or_insert", "setdefault"))]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "the value is made if none is found"
+    )]
+    pub fn get_or_insert_with<T, F>(&self, key: impl AsRef<[u8]>, make: F) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce() -> T,
+    {
+        let key = key.as_ref();
+        let (mut make, mut made) = (Some(make), None);
+        let found = self.replace_entry(key, |seen| -> Result<_> {
+            let found = decode_entry(seen)?;
+            if found.is_some() {
+                return Ok((found, None));
+            }
+            if let Some(make) = make.take() {
+                rank::leave_memory("a user's closure");
+                made = Some(make());
+            }
+            let put = made.as_ref().map(|value| self.put_decodable(key, value)).transpose()?;
+            Ok((None, put))
+        })?;
+        Ok(found.or(made).expect("a value was found or made"))
+    }
+
     /// Returns the change that sets the value of `key` to `value`, which must decode as a `T`.
     fn put_decodable<T>(&self, key: &[u8], value: &T) -> Result<Change>
     where

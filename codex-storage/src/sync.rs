@@ -58,6 +58,8 @@ pub mod thread {
     use std::thread as imp;
 
     pub use imp::{JoinHandle, current, yield_now};
+    /// Returns whether the calling thread unwinds.
+    pub use std::thread::panicking;
     /// Runs threads that may borrow, and joins them. loom has no such threads: they are std's in
     /// the models too, where nothing that they do may touch a lock or an atomic of this module.
     pub use std::thread::scope;

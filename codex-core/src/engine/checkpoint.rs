@@ -11,7 +11,7 @@ use codex_storage::vfs::Vfs;
 use codex_storage::{Error, MainFile, Result};
 
 use super::Engine;
-use super::commit::Disk;
+use super::commit::{Disk, sync};
 use super::queue::Admission;
 use crate::locks::PersistGuard;
 use crate::map::{Image, Map, Ordered};
@@ -72,12 +72,7 @@ impl Engine {
     /// need.
     pub(super) fn flush_watched(&self, progress: &ImageProgress<'_>) -> Result<Seq> {
         let (seq, durable) = self.exclusive(Admission::WhileOpen, |disk| {
-            if let Some(point) = disk.storage().sync_point()? {
-                let outcome = point.sync();
-                let failed = outcome.as_ref().err().cloned();
-                disk.storage().synced(outcome)?;
-                failed.map_or(Ok(()), Err)?;
-            }
+            sync(disk.storage())?;
             let stats = disk.storage().stats();
             Ok((stats.seq, stats.durable))
         })?;

@@ -16,6 +16,7 @@ use super::{Engine, GroupEffects};
 use crate::commit::{Commit, Outcome};
 use crate::locks::PersistGuard;
 use crate::map::{Freed, Image};
+use crate::rank::{self, Rank};
 use crate::trace;
 
 /// The state that the lock on the disk protects: the storage, and the buffers of a group.
@@ -97,6 +98,26 @@ impl Engine {
         outcome.expect("every member of a group has an outcome")
     }
 
+    /// Makes `commit` as durable as at the level `Sync`, then visible. The other members of its
+    /// group wait for the same sync.
+    ///
+    /// # Errors
+    /// The errors of [`submit`](Self::submit).
+    pub fn submit_synced(&self, mut commit: Commit) -> Result<Outcome> {
+        commit.sync = true;
+        // Order: take the lock of checkpoints before the queue. A form of images makes the commit
+        // with an image, which has the temporary name that a checkpoint uses.
+        let alone =
+            self.writes_images.then(|| (rank::take(Rank::Checkpoint), self.checkpoint.lock()));
+        let outcome = self.submit(commit)?;
+        drop(alone);
+        // A commit that writes nothing rests on earlier ones, which may not be durable.
+        if outcome.seq().is_none() {
+            self.flush()?;
+        }
+        Ok(outcome)
+    }
+
     /// Locks the disk for a leader.
     pub(super) fn lock_disk(&self) -> PersistGuard<'_, Disk> {
         let mut disk = self.locks.persist();
@@ -161,6 +182,8 @@ impl Engine {
                 let takes = group.len() < GROUP_LEN_TARGET;
                 takes.then(|| plan.add(map, &mut group, commit))
             });
+            // A form of images makes a commit durable with an image, at every level.
+            leader.image |= plan.sync && disk.writes_images();
             plan.prepare(map, leader.image);
         });
         disk.plan = plan;
@@ -200,6 +223,15 @@ impl Engine {
     }
 }
 
+/// Makes the commits in the log of `storage` durable.
+pub(super) fn sync(storage: &mut dyn Storage) -> Result<()> {
+    let Some(point) = storage.sync_point()? else { return Ok(()) };
+    let outcome = point.sync();
+    let failed = outcome.as_ref().err().cloned();
+    storage.synced(outcome)?;
+    failed.map_or(Ok(()), Err)
+}
+
 impl Disk {
     /// Returns the disk of a replayed `storage`.
     pub(super) fn new(storage: Box<dyn Storage>) -> Self {
@@ -230,8 +262,18 @@ impl Disk {
         // A form that writes an image of each group gets the state with the group already applied.
         let image = plan.work.ordered.clone().map(Image);
         let numbers = storage.commit(group, image.as_ref().map(|image| image as _))?;
+        // Order: sync before the apply, as a storage of the level `Sync` does. After a sync that
+        // failed, the group is not in memory, and the storage refuses writes (promise 5).
+        if plan.sync {
+            sync(&mut **storage)?;
+        }
         plan.committed(numbers.end - 1);
         Ok(numbers.start)
+    }
+
+    /// Returns true if the storage makes commits durable by writing an image.
+    fn writes_images(&self) -> bool {
+        self.storage.as_ref().is_some_and(|storage| storage.form().writes_images())
     }
 
     /// Empties the buffers for the next group.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_storage::batch::Seq;
-use codex_storage::storage::StorageStats;
+use codex_storage::storage::{Durability, StorageStats};
 use codex_storage::{Error, Result};
 
 use super::Engine;
@@ -65,7 +65,7 @@ impl<'a> Leader<'a> {
             engine,
             own: None,
             members: Vec::new(),
-            image: engine.images,
+            image: engine.writes_images && engine.durability == Durability::Sync,
             full: None,
             storage: None,
             poisoned: None,

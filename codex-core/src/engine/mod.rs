@@ -68,8 +68,9 @@ pub struct Engine {
     queue: Queue,
     path: PathBuf,
     clock: Arc<dyn Clock>,
-    /// Whether each group passes an image of the state to the storage.
-    images: bool,
+    durability: Durability,
+    /// Whether the form makes commits durable by writing images.
+    writes_images: bool,
     /// The lock of checkpoints: one runs at a time.
     checkpoint: Mutex<()>,
     /// Whether the store closes, so that a running image is abandoned.
@@ -127,7 +128,8 @@ impl Engine {
             queue,
             path,
             clock,
-            images: writes_images && durability == Durability::Sync,
+            durability,
+            writes_images,
             checkpoint: Mutex::new(()),
             abandon: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),
@@ -151,6 +153,17 @@ impl Engine {
     /// Returns the state after the last commit. Takes O(1).
     pub fn view(&self) -> View {
         self.read(|map| View { seq: map.seq(), ordered: map.ordered() })
+    }
+
+    /// Returns true if a commit at the level `wanted` is more durable than one at the level of the
+    /// store.
+    pub(crate) fn is_stronger(&self, wanted: Durability) -> bool {
+        match (wanted, self.durability) {
+            (Durability::Sync | Durability::Interval(_), Durability::Os)
+            | (Durability::Sync, Durability::Interval(_)) => true,
+            (Durability::Interval(wanted), Durability::Interval(level)) => wanted < level,
+            _ => false,
+        }
     }
 
     /// Makes all earlier commits durable, and returns the number of the last one.

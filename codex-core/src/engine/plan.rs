@@ -5,10 +5,10 @@ use codex_storage::RecordError;
 use codex_storage::batch::{Group, Op, Seq};
 
 use super::overlay::Overlay;
-use crate::commit::{Change, Check, Commit, are_same, is_same};
+use crate::commit::{Change, Check, Commit, End, are_same, is_same};
 use crate::entry::Entry;
 use crate::map::{Map, Ordered, SHARDS, Step, StepKind, Table, Work, shard};
-use crate::range::{self, KeyBound};
+use crate::range::{self, Bounds, KeyBound};
 
 /// The effect on memory of the members of a group that are decided so far.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ pub(super) struct Plan {
     /// earlier steps void.
     cleared: Option<usize>,
     overlay: Overlay,
+    /// Whether a member is to be synced at every level.
+    pub(super) sync: bool,
 }
 
 /// The decision for one member.
@@ -76,6 +78,7 @@ impl Plan {
             self.roll_back(&mark);
             return Err(error);
         }
+        self.sync |= commit.sync;
         // A commit that changes nothing writes no batch and gets no number.
         let batch = tally.writes.then(|| {
             group.finish();
@@ -130,6 +133,7 @@ impl Plan {
         self.work.seq = None;
         self.work.freed.entries.clear();
         self.cleared = None;
+        self.sync = false;
         self.overlay.clear(0);
     }
 
@@ -194,6 +198,13 @@ impl Plan {
                     self.remove(group, entry, hash, tally)?;
                 }
             }
+            Change::Pop(lower, upper, end) => {
+                tally.previous = self.edge(map, lower, upper, *end);
+                if let Some(entry) = tally.previous.clone() {
+                    let hash = map.hash().hasher().hash(entry.key());
+                    self.remove(group, entry, hash, tally)?;
+                }
+            }
             Change::Clear => {
                 let there = self.len(map);
                 if there > 0 {
@@ -253,30 +264,43 @@ impl Plan {
     fn range(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound) -> Vec<Entry> {
         self.enter_steps();
         let Some(bounds) = range::bounds(lower, upper) else { return Vec::new() };
-        let steps = &self.work.steps;
-        let mut found = Vec::new();
-        // The entries of the map that no step of this group has changed.
-        if self.cleared.is_none() {
-            let hasher = map.hash().hasher();
-            found.extend(
-                map.ordered_ref()
-                    .range::<_, [u8]>(bounds)
-                    .filter(|entry| {
-                        let key = entry.key();
-                        steps.is_empty()
-                            || self.overlay.find(steps, hasher.hash(key), key).is_none()
-                    })
-                    .cloned(),
-            );
-        }
+        let mut found: Vec<_> = self.unchanged(map, bounds).cloned().collect();
         // Then the entries that steps have put, in no order.
         let unchanged = found.len();
-        found.extend(self.overlay.puts_within(steps, bounds).cloned());
+        found.extend(self.overlay.puts_within(&self.work.steps, bounds).cloned());
         // The entries of the map are already in order.
         if found.len() > unchanged {
             found.sort_unstable();
         }
         found
+    }
+
+    /// Returns the entry at `end` of the range after the changes that are decided so far.
+    fn edge(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound, end: End) -> Option<Entry> {
+        self.enter_steps();
+        let bounds = range::bounds(lower, upper)?;
+        let mut unchanged = self.unchanged(map, bounds);
+        let put = self.overlay.puts_within(&self.work.steps, bounds);
+        let edge = match end {
+            End::First => put.chain(unchanged.next()).min(),
+            End::Last => put.chain(unchanged.next_back()).max(),
+        };
+        edge.cloned()
+    }
+
+    /// Returns the entries of the map within `bounds` that no step of this group has changed, in
+    /// key order. The steps must have been entered.
+    fn unchanged<'a>(
+        &'a self,
+        map: &'a Map,
+        bounds: Bounds<'a>,
+    ) -> impl DoubleEndedIterator<Item = &'a Entry> {
+        let (hasher, steps) = (map.hash().hasher(), &self.work.steps);
+        let stored = self.cleared.is_none().then(|| map.ordered_ref().range::<_, [u8]>(bounds));
+        stored.into_iter().flatten().filter(move |entry| {
+            let key = entry.key();
+            steps.is_empty() || self.overlay.find(steps, hasher.hash(key), key).is_none()
+        })
     }
 
     /// Adds the latest steps to the overlay.

@@ -18,6 +18,7 @@ fn forked(store: &Store) -> Store {
         files: None,
         restored: None,
         lock: None,
+        ids: crate::ids::Ids::default(),
         opened_by: opened_by + 1,
     })
 }

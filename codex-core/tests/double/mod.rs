@@ -274,6 +274,8 @@ impl Storage for Double {
         if self.probe.untracked().fault == Some(Fault::NoSpaceForLarge) && is_large(group) {
             return no_space();
         }
+        let checkpointing = self.probe.untracked().checkpointing;
+        assert!(image.is_none() || !checkpointing, "two images at a time have one temporary name");
         if image.is_some() && self.probe.untracked().fault == Some(Fault::Image) {
             return no_space();
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use crate::common::{contents, disk, files, scaled};
 use codex_core::vfs::Vfs;
-use codex_core::{CheckpointPolicy, Durability, Form, OpenOptions, Snapshot, Store};
+use codex_core::{CheckpointPolicy, Durability, Form, OpenOptions, Prefix, Snapshot, Store};
 
 const ACCOUNTS: u32 = 10;
 const EACH: i64 = 1_000;
@@ -327,4 +327,86 @@ fn transfers_between_keys_keep_the_total_in_every_snapshot() {
         }
     });
     assert_eq!(total(&store.snapshot()), i64::from(ACCOUNTS) * 100);
+}
+
+#[test]
+fn of_many_poppers_each_entry_goes_to_exactly_one_and_the_order_holds() {
+    const THREADS: usize = 8;
+    const JOBS: u32 = 400;
+    for form in crate::common::FORMS {
+        let store = crate::common::open(&Vfs::mem(crate::common::seed()), form);
+        let mut batch = store.batch();
+        for job in 0..JOBS {
+            batch.set(format!("jobs/{job:04}"), &job).unwrap();
+        }
+        batch.set("other", &0_u32).unwrap().commit().unwrap();
+        let popped: Vec<Vec<u32>> = thread::scope(|scope| {
+            let pop = |last: bool| {
+                let jobs = Prefix("jobs/");
+                let popped =
+                    if last { store.pop_last(jobs) } else { store.pop_first(jobs) }.unwrap();
+                popped.map(|entry| entry.value::<u32>().unwrap())
+            };
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    scope.spawn(move || std::iter::from_fn(|| pop(thread % 4 == 0)).collect())
+                })
+                .collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        for (thread, popped) in popped.iter().enumerate() {
+            let in_order = popped.is_sorted_by(|a, b| if thread % 4 == 0 { a > b } else { a < b });
+            assert!(in_order, "{form}: {popped:?}");
+        }
+        let mut all = popped.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..JOBS).collect::<Vec<_>>(), "{form}");
+        assert_eq!(store.keys().collect::<Vec<_>>(), ["other"], "{form}");
+    }
+}
+
+#[test]
+fn all_threads_get_the_value_that_one_of_them_inserted() {
+    const THREADS: u32 = 8;
+    let store = Store::in_memory().unwrap();
+    for round in 0..50 {
+        let key = format!("{round}");
+        let barrier = std::sync::Barrier::new(THREADS as usize);
+        let got: Vec<u32> = thread::scope(|scope| {
+            let (store, key, barrier) = (&store, &key, &barrier);
+            let insert = move |thread| {
+                // Every thread finds no value, then offers its own.
+                let make = || {
+                    barrier.wait();
+                    thread
+                };
+                store.get_or_insert_with(key, make).unwrap()
+            };
+            let threads: Vec<_> =
+                (0..THREADS).map(|thread| scope.spawn(move || insert(thread))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let stored = store.get(&key).unwrap();
+        assert!(got.iter().all(|value| Some(*value) == stored), "{got:?}");
+    }
+}
+
+#[test]
+fn each_value_is_returned_by_the_one_call_that_replaced_it() {
+    const THREADS: u32 = 8;
+    const ROUNDS: u32 = 100;
+    let store = Store::in_memory().unwrap();
+    let mut replaced: Vec<u32> = thread::scope(|scope| {
+        let replace = |value: u32| store.replace("k", &value).unwrap();
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let values = thread * ROUNDS..(thread + 1) * ROUNDS;
+                scope.spawn(move || values.filter_map(replace).collect::<Vec<_>>())
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
+    });
+    replaced.extend(store.take::<u32>("k").unwrap());
+    replaced.sort_unstable();
+    assert_eq!(replaced, (0..THREADS * ROUNDS).collect::<Vec<_>>());
 }

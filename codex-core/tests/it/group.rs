@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::double::{
     Fault, Owner, Probe, absent, batch, engine, engine_at, memory, put, remove, value,
 };
-use codex_core::internals::{Change, Check, Commit, Engine, Entry, Map, Outcome};
+use codex_core::internals::{Change, Check, Commit, End, Engine, Entry, Map, Outcome};
 use codex_core::vfs::CallKind;
 use codex_core::vfs::fault::{Calls, FaultDir, Survivors};
 use codex_core::{Anchor, AnchorFound, Store};
@@ -675,4 +675,137 @@ impl Clock for LateClock {
     }
 
     fn sleep(&self, _duration: Duration) {}
+}
+
+fn pop(lower: &str, end: End) -> Change {
+    Change::Pop(Bound::Included(lower.as_bytes().into()), Bound::Unbounded, end)
+}
+
+#[test]
+fn members_of_a_group_that_pop_get_different_entries_in_order() {
+    let (engine, probe) = wal();
+    engine.submit(batch(["b", "c", "d", "e"].map(|key| put(key, key)).into())).unwrap();
+    let commits = vec![
+        Commit::one(pop("b", End::First)),
+        Commit::one(pop("b", End::First)),
+        // An entry that an earlier member put is popped, too, and one that it removed is not.
+        Commit::one(put("bb", "bb")),
+        Commit::one(remove("e")),
+        batch(vec![put("aa", "aa"), pop("b", End::First), pop("b", End::Last)]),
+        Commit::one(pop("aa", End::Last)),
+        Commit::one(Change::Clear),
+        Commit::one(pop("a", End::First)),
+        Commit::one(put("z", "z")),
+        Commit::one(pop("a", End::Last)),
+    ];
+    let outcomes = together(&engine, &probe, commits);
+    let popped: Vec<_> = outcomes
+        .iter()
+        .map(|outcome| match outcome {
+            Ok(Outcome::Done { previous, removed, .. }) => {
+                let text = |entry: &Entry| String::from_utf8(entry.value().to_vec()).unwrap();
+                (previous.as_ref().map_or(String::new(), text), *removed)
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [
+        ("b", 1),
+        ("c", 1),
+        ("", 0),
+        ("e", 1),
+        ("1", 2),
+        ("d", 1),
+        ("", 1),
+        ("", 0),
+        ("", 0),
+        ("z", 1),
+    ];
+    assert_eq!(popped, expected.map(|(value, removed)| (value.to_owned(), removed)));
+    assert_eq!(memory(&engine), BTreeMap::new());
+    assert_eq!(memory(&engine), probe.disk().durable_state());
+}
+
+/// Returns an engine of each form at a level at which commits are not synced.
+fn below_sync() -> [(Form, Arc<Owner>, Probe); 3] {
+    let interval = Durability::Interval(Duration::from_secs(3_600));
+    [(Form::Wal, Durability::Os), (Form::Ledger, interval), (Form::Snapshot, interval)].map(
+        |(form, level)| {
+            let (engine, probe) = engine(form, level, false);
+            (form, engine, probe)
+        },
+    )
+}
+
+#[test]
+fn a_commit_that_is_synced_at_a_lower_level_is_durable_before_it_is_visible() {
+    for (form, engine, probe) in below_sync() {
+        engine.submit(Commit::one(put("a", "1"))).unwrap();
+        assert_eq!(probe.disk().durable, 0, "{form}");
+        thread::scope(|scope| {
+            let held = (form != Form::Snapshot).then(|| probe.hold_syncs());
+            let synced = scope.spawn(|| engine.submit_synced(Commit::one(put("b", "2"))).unwrap());
+            if held.is_some() {
+                while probe.syncs() == 0 {
+                    thread::yield_now();
+                }
+                assert_eq!(value(&engine, "b"), None, "{form}: visible before it is durable");
+            }
+            drop(held);
+            synced.join().unwrap();
+        });
+        assert_eq!(memory(&engine).len(), 2, "{form}");
+        assert_eq!(memory(&engine), probe.disk().durable_state(), "{form}");
+        // The next commit is not synced.
+        engine.submit(Commit::one(put("c", "3"))).unwrap();
+        assert_eq!(probe.disk().durable, 2, "{form}");
+        // A commit that writes nothing may rest on it.
+        engine.submit_synced(Commit::one(remove("none"))).unwrap();
+        assert_eq!(probe.disk().durable, 3, "{form}");
+    }
+}
+
+#[test]
+fn a_commit_whose_own_sync_fails_is_in_doubt_and_not_visible() {
+    for (form, engine, probe) in below_sync() {
+        engine.submit(Commit::one(put("a", "1"))).unwrap();
+        probe.fail_next(if form == Form::Snapshot { Fault::Sync } else { Fault::Background });
+        let error = engine.submit_synced(Commit::one(put("b", "2"))).unwrap_err();
+        assert!(matches!(error, Error::InDoubt { .. }), "{form}: {error}");
+        assert_eq!(memory(&engine).into_keys().collect::<Vec<_>>(), [b"a"], "{form}");
+        let refused = engine.submit(Commit::one(put("c", "3"))).unwrap_err();
+        assert!(matches!(refused, Error::Poisoned { .. }), "{form}: {refused}");
+    }
+}
+
+#[test]
+fn members_of_a_group_share_the_sync_that_one_of_them_asks_for() {
+    let (engine, probe) = engine(Form::Wal, Durability::Os, false);
+    let synced = || Commit { sync: true, ..Commit::one(put("synced", "1")) };
+    let commits = vec![Commit::one(put("a", "1")), synced(), synced(), Commit::one(put("b", "1"))];
+    let outcomes = together(&engine, &probe, commits);
+    assert!(outcomes.iter().all(is_done));
+    assert_eq!(probe.syncs(), 1);
+    assert_eq!(memory(&engine), probe.disk().durable_state());
+}
+
+#[test]
+fn a_synced_commit_of_an_image_waits_for_the_image_that_is_being_written() {
+    let [.., (_, engine, probe)] = below_sync();
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    thread::scope(|scope| {
+        let held = probe.hold_images();
+        let checkpoint = scope.spawn(|| engine.checkpoint().unwrap());
+        while probe.images() == 0 {
+            thread::yield_now();
+        }
+        let synced = scope.spawn(|| engine.submit_synced(Commit::one(put("b", "2"))).unwrap());
+        // Other commits do not wait.
+        engine.submit(Commit::one(put("c", "3"))).unwrap();
+        drop(held);
+        checkpoint.join().unwrap();
+        synced.join().unwrap();
+    });
+    assert_eq!(memory(&engine).len(), 3);
+    assert_eq!(memory(&engine), probe.disk().durable_state());
 }

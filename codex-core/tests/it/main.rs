@@ -59,6 +59,7 @@ mod full_disk;
 mod group;
 mod handles;
 mod health;
+mod ids;
 mod looks;
 #[cfg(all(unix, feature = "crypto"))]
 mod lost_names;

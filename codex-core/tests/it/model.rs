@@ -23,6 +23,10 @@ enum Act {
     TooLarge(Vec<Act>),
     RemovePrefix(Vec<u8>),
     RemoveRange(Range),
+    /// Removes the first (true) or the last key of the range.
+    Pop(Range, bool),
+    Replace(Vec<u8>, Vec<u8>),
+    GetOrInsert(Vec<u8>, Vec<u8>),
     Clear,
     Snapshot,
     Flush,
@@ -80,6 +84,7 @@ fn act() -> impl Strategy<Value = Act> {
     let write = prop_oneof![
         4 => (key(), value()).prop_map(|(key, value)| Act::Set(key, value)),
         2 => key().prop_map(Act::Remove),
+        1 => range().prop_map(Act::RemoveRange),
         1 => Just(Act::Clear),
     ];
     prop_oneof![
@@ -93,6 +98,9 @@ fn act() -> impl Strategy<Value = Act> {
         1 => proptest::collection::vec(write, 0..6).prop_map(Act::TooLarge),
         2 => key().prop_map(Act::RemovePrefix),
         4 => range().prop_map(Act::RemoveRange),
+        4 => (range(), any::<bool>()).prop_map(|(range, first)| Act::Pop(range, first)),
+        3 => (key(), value()).prop_map(|(key, value)| Act::Replace(key, value)),
+        3 => (key(), value()).prop_map(|(key, value)| Act::GetOrInsert(key, value)),
         1 => Just(Act::Clear),
         3 => Just(Act::Snapshot),
         1 => Just(Act::Flush),
@@ -139,19 +147,7 @@ impl Run {
                 assert_eq!(store.remove(key).unwrap(), model.remove(key).is_some());
             }
             Act::Take(key) => assert_eq!(store.take(key).unwrap(), model.remove(key)),
-            Act::Append(key, byte) => {
-                let append = |value: Option<Vec<u8>>| {
-                    let mut value = value.unwrap_or_default();
-                    value.push(*byte);
-                    (value.len() < 8).then_some(value)
-                };
-                let new = append(model.get(key).cloned());
-                assert_eq!(store.update(key, append).unwrap(), new);
-                match new {
-                    Some(value) => drop(model.insert(key.clone(), value)),
-                    None => drop(model.remove(key)),
-                }
-            }
+            Act::Append(key, byte) => self.append(key, *byte),
             Act::Exchange(key, current, new) => {
                 let done = store.compare_exchange(key, current.as_ref(), new.as_ref()).unwrap();
                 assert_eq!(done, model.get(key) == current.as_ref());
@@ -187,6 +183,15 @@ impl Run {
                 let removed = u64::try_from(before - model.len()).unwrap();
                 assert_eq!(store.remove_range(range.clone()).unwrap(), removed);
             }
+            Act::Pop(range, first) => self.pop(range, *first),
+            Act::Replace(key, value) => {
+                let replaced = store.replace(key, value).unwrap();
+                assert_eq!(replaced, model.insert(key.clone(), value.clone()));
+            }
+            Act::GetOrInsert(key, value) => {
+                let found = store.get_or_insert_with(key, || value.clone()).unwrap();
+                assert_eq!(&found, model.entry(key.clone()).or_insert_with(|| value.clone()));
+            }
             Act::Clear => {
                 store.clear().unwrap();
                 model.clear();
@@ -197,6 +202,40 @@ impl Run {
             Act::Reopen => self.reopen(),
             Act::Kill => self.kill(),
         }
+    }
+
+    /// Appends a byte to a value, and removes it when it is long.
+    fn append(&mut self, key: &Vec<u8>, byte: u8) {
+        let (store, model) = (&self.store, &mut self.model);
+        let append = |value: Option<Vec<u8>>| {
+            let mut value = value.unwrap_or_default();
+            value.push(byte);
+            (value.len() < 8).then_some(value)
+        };
+        let new = append(model.get(key).cloned());
+        assert_eq!(store.update(key, append).unwrap(), new);
+        match new {
+            Some(value) => drop(model.insert(key.clone(), value)),
+            None => drop(model.remove(key)),
+        }
+    }
+
+    /// Removes one end of the range, after looking at it.
+    fn pop(&mut self, range: &Range, first: bool) {
+        let (store, model) = (&self.store, &mut self.model);
+        let mut inside = model.keys().filter(|key| is_in(range, key));
+        let key = if first { inside.next() } else { inside.next_back() }.cloned();
+        let range = || range.clone();
+        let (seen, popped) = if first {
+            (store.first(range()), store.pop_first(range()))
+        } else {
+            (store.last(range()), store.pop_last(range()))
+        };
+        for entry in [seen, popped.unwrap()] {
+            let found = entry.map(|e| (e.key().to_vec(), e.value::<Vec<u8>>().unwrap()));
+            assert_eq!(found, key.clone().map(|key| (key.clone(), model[&key].clone())));
+        }
+        key.map(|key| model.remove(&key));
     }
 
     fn batch(&mut self, acts: &[Act], between_too_large: bool) {
@@ -215,6 +254,10 @@ impl Run {
                 Act::Remove(key) => {
                     batch.remove(key).unwrap();
                     self.model.remove(key);
+                }
+                Act::RemoveRange(range) => {
+                    batch.remove_range(range.clone()).unwrap();
+                    self.model.retain(|key, _| !is_in(range, key));
                 }
                 _ => {
                     batch.clear();

@@ -20,13 +20,15 @@ enum Step {
     Batch,
     /// Three keys, with values that depend on what the transaction reads.
     Transact,
+    /// A batch that waits for a sync at every level.
+    Synced(&'static str),
     Clear,
     Flush,
     Checkpoint,
     Reopen,
 }
 
-use Step::{Batch, Checkpoint, Clear, Flush, Remove, Reopen, Set, SetLong, Transact};
+use Step::{Batch, Checkpoint, Clear, Flush, Remove, Reopen, Set, SetLong, Synced, Transact};
 
 const SEQUENCES: &[&[Step]] = &[
     &[Set("a", "1"), Set("b", "2"), Set("a", "3")],
@@ -38,6 +40,7 @@ const SEQUENCES: &[&[Step]] = &[
     &[Set("a", "1"), Checkpoint, Checkpoint, Remove("a"), Reopen, Batch],
     &[Set("a", "1"), Flush, Flush, Set("b", "2"), Flush, Checkpoint],
     &[Set("b", "1"), Transact, Checkpoint, Set("c", "2"), Transact, Reopen],
+    &[Set("a", "1"), Synced("b"), Set("a", "3"), Checkpoint, Synced("c"), Set("b", "2")],
 ];
 
 impl Step {
@@ -58,6 +61,7 @@ impl Step {
                 model.insert("last".into(), last);
                 model.insert("len".into(), len.into());
             }
+            Synced(key) => drop(model.insert(key.into(), "7".into())),
             Clear => model.clear(),
             Flush | Checkpoint | Reopen => {}
         }
@@ -80,6 +84,10 @@ impl Step {
                 tx.set_bytes("last", last)?;
                 tx.set_bytes("len", len)
             }),
+            Synced(key) => {
+                let mut batch = store.batch();
+                batch.set_bytes(key, "7")?.durability(Durability::Sync).commit().map(|_| ())
+            }
             Clear => store.clear(),
             Flush => store.flush().map(|_| ()),
             Checkpoint => store.checkpoint(),
@@ -94,7 +102,8 @@ impl Step {
 
     /// Returns true if all earlier commits are durable after the step has succeeded, at any level.
     fn settles(self, form: Form) -> bool {
-        matches!(self, Flush | Reopen) || (matches!(self, Checkpoint) && form == Form::Wal)
+        matches!(self, Flush | Reopen | Synced(_))
+            || (matches!(self, Checkpoint) && form == Form::Wal)
     }
 }
 

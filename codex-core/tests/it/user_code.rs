@@ -52,6 +52,10 @@ fn user_code_runs_under_no_lock() {
         assert!(store.update(NosyKey("k"), |_: Option<u8>| None).unwrap().is_none());
         assert!(!store.remove(NosyKey("k")).unwrap());
         assert_eq!(store.remove_prefix(NosyKey("k")).unwrap(), 0);
+        assert!(store.pop_first(NosyKey("k")..=NosyKey("k")).unwrap().is_none());
+        assert_eq!(store.get_or_insert_with(NosyKey("l"), || Nosy(7)).unwrap(), Nosy(7));
+        assert_eq!(store.replace(NosyKey("l"), &Nosy(8)).unwrap(), Some(Nosy(7)));
+        assert_eq!(store.next_id(NosyKey("id")).unwrap(), 1);
         store.set("n", &Nosy(1)).unwrap();
         assert_eq!(store.get("n").unwrap(), Some(Nosy(1)));
         let add = |n: Option<Nosy>| {
@@ -117,11 +121,13 @@ fn an_update_that_is_overtaken_every_time_gives_up_with_contended() {
 #[test]
 fn an_update_whose_closure_writes_its_own_key_is_an_error_at_once() {
     type Write = fn(&Store);
-    let writes: [Write; 6] = [
+    let writes: [Write; 8] = [
         |store| store.set("k", &5_u32).unwrap(),
         |store| assert!(store.remove("k").unwrap()),
         |store| store.clear().unwrap(),
         |store| assert_eq!(store.remove_prefix("k").unwrap(), 1),
+        |store| assert!(store.pop_first(..).unwrap().is_some()),
+        |store| assert_eq!(store.replace("k", &5_u32).unwrap(), Some(1)),
         |store| {
             let mut batch = store.batch();
             batch.set("other", &1_u32).unwrap().set("k", &5_u32).unwrap();
@@ -153,6 +159,9 @@ fn an_update_whose_closure_writes_other_keys_or_another_store_goes_on() {
     let updated = store.update("k", |n: Option<u32>| {
         store.set("a", &1_u32).unwrap();
         other.set("k", &2_u32).unwrap();
+        // Another key is popped.
+        assert_eq!(store.pop_first(..).unwrap().unwrap().key(), b"a");
+        assert_eq!(store.next_id("id").unwrap(), 1);
         // Removing a missing key changes nothing.
         assert!(!store.remove("k").unwrap());
         store.update("b", |_: Option<u32>| Some(3)).unwrap();

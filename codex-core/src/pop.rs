@@ -1,0 +1,71 @@
+//! Removal of the first or the last entry of a range.
+
+use crate::commit::{Change, Commit, End};
+use crate::cursor::Entry;
+use crate::error::Result;
+use crate::own;
+use crate::range::{self, KeyRange};
+use crate::store::Store;
+
+impl Store {
+    /// Removes the entry with the smallest key in `range` and returns it, or `None` if the range
+    /// has none. `pop_first(..)` removes the first entry of all.
+    ///
+    /// Each entry is returned once: threads that pop at the same time get different entries, each
+    /// the smallest at its place in the order of commits. They do not try again, and share one
+    /// sync. The entry is gone from the store when the call returns, so read its value before it is
+    /// dropped.
+    ///
+    /// ```
+    /// # use codex_core::{Prefix, Store};
+    /// let store = Store::in_memory()?;
+    /// store.set("jobs/0001", "wash")?;
+    /// store.set("jobs/0002", "shop")?;
+    /// while let Some(job) = store.pop_first(Prefix("jobs/"))? {
+    ///     println!("{}", job.value::<String>()?);
+    /// }
+    /// assert!(store.is_empty());
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`remove`](Store::remove). Nothing was removed then, unless the error [is in
+    /// doubt](crate::Error::is_in_doubt).
+    #[doc(alias("pop_min", "pop_front", "dequeue"))]
+    pub fn pop_first(&self, range: impl KeyRange) -> Result<Option<Entry>> {
+        self.pop(range, End::First)
+    }
+
+    /// Removes the entry with the largest key in `range` and returns it, or `None` if the range has
+    /// none. Otherwise as [`pop_first`](Store::pop_first).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("undo/1", "insert")?;
+    /// store.set("undo/2", "delete")?;
+    /// let last = store.pop_last("undo/".."undo0")?.expect("there are two");
+    /// assert_eq!(last.value::<String>()?, "delete");
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`pop_first`](Store::pop_first).
+    #[doc(alias("pop_max", "pop_back"))]
+    pub fn pop_last(&self, range: impl KeyRange) -> Result<Option<Entry>> {
+        self.pop(range, End::Last)
+    }
+
+    fn pop(&self, range: impl KeyRange, end: End) -> Result<Option<Entry>> {
+        let (lower, upper) = range.into_bounds();
+        // A range whose bounds cross is empty: there is nothing to commit.
+        if range::bounds(&lower, &upper).is_none() {
+            return Ok(None);
+        }
+        let popped = self.inner.commit(Commit::one(Change::Pop(lower, upper, end)))?.previous();
+        if let Some(entry) = &popped {
+            own::popped(self.inner.id(), entry.key());
+        }
+        Ok(popped.map(Entry::new))
+    }
+}
