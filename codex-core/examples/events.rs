@@ -10,8 +10,7 @@ enum Event {
 
 /// Adds an event, and returns the number of its commit.
 fn record(store: &Store, event: &Event) -> Result<Seq> {
-    let id =
-        store.update("last event", |id: Option<u64>| Some(id.map_or(1, |id| id + 1)))?.unwrap_or(1);
+    let id = store.next_id("last event")?;
     let mut batch = store.batch();
     batch.set(format!("event/{id:020}"), event)?;
     batch.commit()

@@ -17,10 +17,7 @@ struct Queue(Store);
 
 impl Queue {
     fn add(&self, task: &str) -> Result<()> {
-        let id = self
-            .0
-            .update("last job", |id: Option<u64>| Some(id.map_or(1, |id| id + 1)))?
-            .unwrap_or(1);
+        let id = self.0.next_id("last job")?;
         // Padded, so that the oldest job is the first key.
         self.0.set(format!("job/{id:020}"), &Job { task: task.into(), leased_until: 0 })
     }

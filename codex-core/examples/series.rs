@@ -25,8 +25,8 @@ impl Series {
     }
 
     fn newest(&self, sensor: &str) -> Result<Option<f64>> {
-        let mut readings = self.0.range(key(sensor, 0)..=key(sensor, u64::MAX));
-        readings.next_back().map(|entry| entry.value()).transpose()
+        let newest = self.0.last(key(sensor, 0)..=key(sensor, u64::MAX));
+        newest.map(|entry| entry.value()).transpose()
     }
 
     /// Removes the readings of one sensor before a time, and returns their number.

@@ -83,7 +83,7 @@ impl Batch {
     where
         T: Serialize + ?Sized,
     {
-        let put = self.store.put(key.as_ref(), value);
+        let put = self.store.setting(key.as_ref(), value);
         self.push(put)
     }
 

@@ -44,8 +44,10 @@ signposts! {
         fn open_read_only<T>(_path: T) -> Result<Store>;
     Restore "use `Backups::of(path)?.restore(1)`, after the store is closed"
         fn restore<T>(_from: T, _to: impl Sized) -> Result<()>;
-    Insert "the method is named `set`"
+    Insert "the method is named `set`, or `replace`, which returns the old value"
         fn insert<T>(&self, _key: impl Sized, _value: impl Sized) -> Result<T>;
+    Put "the method is named `set`, or `replace`, which returns the old value"
+        fn put<T>(&self, _key: impl Sized, _value: impl Sized) -> Result<T>;
     Delete "the method is named `remove`, or `take`, which returns the old value"
         fn delete<T>(&self, _key: impl Sized) -> Result<T>;
     Exists "the method is named `contains_key`, and returns a bool without a `Result`"
@@ -54,7 +56,7 @@ signposts! {
         fn get_or<T>(&self, _key: impl Sized, _default: impl Sized) -> Result<T>;
     Increment "use `store.update(key, |n: Option<u64>| Some(n.unwrap_or(0) + 1))`"
         fn increment<T>(&self, _key: impl Sized, _by: impl Sized) -> Result<T>;
-    EntryOf "use `store.update(key, |value| ..)`"
+    EntryOf "use `store.update(key, |value| ..)` or `store.get_or_insert_with(key, || ..)`"
         fn entry<T>(&self, _key: T) -> Result<()>;
     InsertIfAbsent "use `store.compare_exchange(key, None, Some(&value))`"
         fn insert_if_absent<T>(&self, _key: impl Sized, _value: impl Sized) -> Result<T>;
@@ -64,7 +66,7 @@ signposts! {
         ) -> Result<T>;
     UpdateAndFetch "the method is named `update`"
         fn update_and_fetch<T>(&self, _key: impl Sized, _change: impl Sized) -> Result<T>;
-    GenerateId "use `store.update(\"last id\", |id: Option<u64>| Some(id.unwrap_or(0) + 1))`"
+    GenerateId "the method is named `next_id`, and takes the key of the counter"
         fn generate_id<T>(&self) -> Result<T>;
     BeginWrite "use `store.transaction(|tx| ..)`, or `store.batch()` if nothing is read"
         fn begin_write<T>(&self) -> Result<T>;

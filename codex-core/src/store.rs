@@ -92,7 +92,7 @@ impl Store {
         T: Serialize + ?Sized,
     {
         let key = key.as_ref();
-        let put = self.put(key, value)?;
+        let put = self.setting(key, value)?;
         self.inner.commit(Commit::one(put)).map(|_| ())
     }
 
@@ -424,7 +424,7 @@ impl Store {
     }
 
     /// Returns the change that sets the value of `key` to `value`.
-    pub(crate) fn put<T: Serialize + ?Sized>(&self, key: &[u8], value: &T) -> Result<Change> {
+    pub(crate) fn setting<T: Serialize + ?Sized>(&self, key: &[u8], value: &T) -> Result<Change> {
         self.check_key(key)?;
         let put = Change::Put(self.codec().entry(key, value)?);
         self.check_batch(put.encoded_len()).map(|()| put)

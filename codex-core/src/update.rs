@@ -124,7 +124,7 @@ impl Store {
         let key = key.as_ref();
         let current = current.map(|value| self.codec().encode(key.len(), value)).transpose()?;
         let change = match new {
-            Some(value) => self.put(key, value)?,
+            Some(value) => self.setting(key, value)?,
             None => self.removal(key)?,
         };
         let check = Check::Equals { key: key.into(), value: current.map(Into::into) };
@@ -164,7 +164,7 @@ impl Store {
     /// # use codex_core::Store;
     /// let store = Store::in_memory()?;
     /// assert_eq!(store.replace("port", &8080_u16)?, None);
-    /// assert_eq!(store.replace("port", &8443)?, Some(8080));
+    /// assert_eq!(store.replace("port", &8443_u16)?, Some(8080));
     /// # Ok::<(), codex_core::Error>(())
     /// ```
     ///
@@ -231,7 +231,7 @@ impl Store {
     where
         T: Serialize + DeserializeOwned,
     {
-        let change = self.put(key, value)?;
+        let change = self.setting(key, value)?;
         if let Change::Put(entry) = &change {
             value::check_decodes::<T>(self.codec(), key.len(), entry.value())?;
         }
