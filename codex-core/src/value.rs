@@ -306,17 +306,18 @@ impl Serializer for Bincode {
         let guard = Guard::new(BATCH_LEN_MAX);
         let before = into.len();
         let checked = Checked::<T, false>::new(value, &guard);
-        bincode::serde::encode_into_std_write(&checked, into, bincode::config::legacy()).map_err(
-            |error| match error {
-                _ if let Some(why) = guard.why() => why,
-                E::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => NO_LENGTH,
-                E::InvalidPathCharacters => "it holds a path that is not UTF-8",
-                E::RefCellAlreadyBorrowed { .. } | E::LockFailed { .. } => {
-                    "it holds a cell or lock that is in use"
-                }
-                _ => "its Serialize implementation refused",
-            },
-        )?;
+        let written =
+            bincode::serde::encode_into_std_write(&checked, into, bincode::config::legacy());
+        // The reason of the guard is more exact than the error that it caused.
+        let why = |error| match error {
+            E::Serde(bincode::serde::EncodeError::SequenceMustHaveLength) => NO_LENGTH,
+            E::InvalidPathCharacters => "it holds a path that is not UTF-8",
+            E::RefCellAlreadyBorrowed { .. } | E::LockFailed { .. } => {
+                "it holds a cell or lock that is in use"
+            }
+            _ => "its Serialize implementation refused",
+        };
+        written.map_err(|error| guard.why().unwrap_or_else(|| why(error)))?;
         guard.check_written(into.len() - before)
     }
 
@@ -346,20 +347,20 @@ fn decode_bincode<'a, T: Deserialize<'a>, const LIMIT: usize>(
     let guard = Guard::new(bytes.len());
     let seed = Bounded::new(PhantomData::<T>, &guard);
     // The value must use all of the bytes.
-    match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
-        Ok((value, used)) if used == bytes.len() => Ok(value),
-        Ok(_) => Err("bytes are left over after it"),
-        // The reason of the guard is more exact than the error that it caused.
-        Err(_) if let Some(why) = guard.why() => Err(why),
-        Err(E::UnexpectedEnd { .. } | E::LimitExceeded) => Err("the bytes end too early"),
-        Err(E::UnexpectedVariant { .. }) => Err("no variant has the stored number"),
-        Err(E::Utf8 { .. } | E::InvalidCharEncoding(_)) => Err("a text in it is not UTF-8"),
-        Err(E::InvalidBooleanValue(_)) => Err("a boolean in it is neither 0 nor 1"),
+    let why = match bincode::serde::seed_decode_from_slice(seed, bytes, config) {
+        Ok((value, used)) if used == bytes.len() => return Ok(value),
+        Ok(_) => "bytes are left over after it",
+        Err(E::UnexpectedEnd { .. } | E::LimitExceeded) => "the bytes end too early",
+        Err(E::UnexpectedVariant { .. }) => "no variant has the stored number",
+        Err(E::Utf8 { .. } | E::InvalidCharEncoding(_)) => "a text in it is not UTF-8",
+        Err(E::InvalidBooleanValue(_)) => "a boolean in it is neither 0 nor 1",
         Err(E::Serde(AnyNotSupported | IdentifierNotSupported | IgnoredAnyNotSupported)) => {
-            Err(SELF_DESCRIBING)
+            SELF_DESCRIBING
         }
-        Err(_) => Err("its Deserialize implementation refused"),
-    }
+        Err(_) => "its Deserialize implementation refused",
+    };
+    // The reason of the guard is more exact than the error that it caused.
+    Err(guard.why().unwrap_or(why))
 }
 
 #[cfg(feature = "json")]
@@ -382,11 +383,12 @@ impl Serializer for Json {
         let mut from = serde_json::Deserializer::from_slice(bytes);
         // Text after the value is an error.
         let value = seed.deserialize(&mut from).and_then(|value| from.end().map(|()| value));
-        value.map_err(|error| match error.classify() {
-            _ if let Some(why) = guard.why() => why,
-            Category::Data => "a field is missing, unknown, or of another type",
-            Category::Eof => "the text ends too early",
-            Category::Syntax | Category::Io => "the text is not JSON",
+        value.map_err(|error| {
+            guard.why().unwrap_or(match error.classify() {
+                Category::Data => "a field is missing, unknown, or of another type",
+                Category::Eof => "the text ends too early",
+                Category::Syntax | Category::Io => "the text is not JSON",
+            })
         })
     }
 }
