@@ -364,7 +364,7 @@ mod unix {
     //! The parts that only a real directory has: permissions, links, FIFOs.
 
     use std::ffi::OsStr;
-    use std::io::{self, ErrorKind};
+    use std::io::ErrorKind;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
     use std::os::unix::process::CommandExt;
@@ -494,7 +494,7 @@ mod unix {
     #[test]
     fn what_the_system_refuses_is_an_error_of_every_call() {
         let dir = OsDir::open("/proc/self").unwrap();
-        let told = |what: &str, done: io::Result<()>| {
+        let told = |what: &str, done: std::io::Result<()>| {
             let error = done.expect_err(what);
             assert!(error.raw_os_error().is_some(), "{what}: {error}");
         };
