@@ -373,5 +373,5 @@ const CRC_OFFSET: usize = 508;
 /// The largest number of a cipher that this build knows.
 const CIPHER_MAX: u8 = 2;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fault"))]
 mod tests;

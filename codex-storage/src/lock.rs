@@ -212,21 +212,14 @@ fn can_not_write(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fault"))]
 mod tests {
     use std::path::Path;
-    use std::sync::Arc;
 
     use super::*;
-    use crate::vfs::{MemDir, SeededEntropy, SimClock};
 
     fn vfs() -> (Vfs, Names) {
-        let vfs = Vfs {
-            dir: Arc::new(MemDir::new()),
-            clock: Arc::new(SimClock::new()),
-            entropy: Arc::new(SeededEntropy::new(1)),
-        };
-        (vfs, Names::new("app.db", Path::new("app.db")).unwrap())
+        (Vfs::mem(1), Names::new("app.db", Path::new("app.db")).unwrap())
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Instant;
 use pico_args::Arguments;
 
 use crate::workspace::Workspace;
-use crate::{Command, Outcome, check, layers, licences, loom, mutants, start, test, tidy};
+use crate::{Command, Outcome, check, layers, licences, loom, mutants, package, start, test, tidy};
 
 pub(crate) const COMMAND: Command = Command {
     name: "ci",
@@ -22,6 +22,7 @@ const STEPS: &[(&Command, &[&str])] = &[
     (&licences::COMMAND, &[]),
     (&check::COMMAND, &[]),
     (&layers::COMMAND, &["--build-only"]),
+    (&package::COMMAND, &[]),
     (&test::COMMAND, &["--alone"]),
     (&loom::COMMAND, &[]),
     (&mutants::COMMAND, &["--no-baseline"]),

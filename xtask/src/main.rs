@@ -9,6 +9,7 @@ mod layers;
 mod licences;
 mod loom;
 mod mutants;
+mod package;
 mod program;
 mod purge;
 mod soak;
@@ -32,6 +33,7 @@ const COMMANDS: &[Command] = &[
     check::COMMAND,
     tidy::COMMAND,
     layers::COMMAND,
+    package::COMMAND,
     licences::COMMAND,
     loom::COMMAND,
     mutants::COMMAND,

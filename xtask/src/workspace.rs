@@ -23,6 +23,8 @@ pub(crate) struct Package {
     pub(crate) name: String,
     /// The version of the package.
     pub(crate) version: String,
+    /// Whether the package may be published.
+    pub(crate) is_published: bool,
     /// The licence expression of the package.
     pub(crate) license: Option<String>,
     /// The direct dependencies: a name, and `normal`, `dev` or `build`.
@@ -155,7 +157,8 @@ pub(crate) fn texts_of(value: &Json) -> Vec<String> {
     items(value).iter().map(text_of).collect()
 }
 
-fn items(value: &Json) -> &[Json] {
+/// Returns the items of a list, or none for any other value.
+pub(crate) fn items(value: &Json) -> &[Json] {
     value.get::<Vec<Json>>().map_or(&[], Vec::as_slice)
 }
 
@@ -183,6 +186,7 @@ fn package(value: &Json) -> Package {
     Package {
         name: text(value, "name"),
         version: text(value, "version"),
+        is_published: field(value, "publish").get::<Vec<Json>>().is_none(),
         license: field(value, "license").get().cloned(),
         dependencies: items(field(value, "dependencies")).iter().map(dependency).collect(),
         targets: items(field(value, "targets")).iter().map(target).collect(),

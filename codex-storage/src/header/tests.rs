@@ -6,14 +6,10 @@ use super::*;
 use crate::error::Error;
 use crate::seal::Keys;
 use crate::toy_seal::ToyKeys;
-use crate::vfs::{Entropy, MemDir, SeededEntropy, SimClock};
+use crate::vfs::{Entropy, SeededEntropy};
 
 fn vfs() -> Vfs {
-    Vfs {
-        dir: Arc::new(MemDir::new()),
-        clock: Arc::new(SimClock::new()),
-        entropy: Arc::new(SeededEntropy::new(1)),
-    }
+    Vfs::mem(1)
 }
 
 fn path() -> &'static Path {

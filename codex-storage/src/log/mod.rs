@@ -107,5 +107,5 @@ pub(crate) fn batch_extra(form: Form) -> usize {
     if form == Form::Ledger { STAMP_LEN } else { 0 }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "fault"))]
 mod tests;

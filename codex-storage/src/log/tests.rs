@@ -18,7 +18,7 @@ use crate::header::{FileKind, Found};
 use crate::seal::{Keys, Seal};
 use crate::storage::Durability;
 use crate::toy_seal::ToyKeys;
-use crate::vfs::{File, MemDir, Open, SeededEntropy, SimClock, Vfs};
+use crate::vfs::{File, Open, Vfs};
 
 /// Returns a place for a log, plain or encrypted, and the header of its first segment.
 struct Setup {
@@ -31,11 +31,7 @@ type Commits = Vec<(Seq, Changes)>;
 
 impl Setup {
     fn new(sealed: bool, form: Form, durability: Durability) -> Self {
-        let vfs = Vfs {
-            dir: Arc::new(MemDir::new()),
-            clock: Arc::new(SimClock::new()),
-            entropy: Arc::new(SeededEntropy::new(7)),
-        };
+        let vfs = Vfs::mem(7);
         let path = Path::new("log");
         let mut header = Header {
             generation: 1,
