@@ -58,7 +58,8 @@ fn main() {
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     println!("transfers, medians of {ROUNDS} rounds of {} ms", ROUND.as_millis());
     println!(
-        "place   accounts  writers  way            per s  vs locks   attempts p50  p99   max  wasted   p99 us"
+        "place   accounts  writers  way            per s  vs locks   attempts p50  p99   max  \
+         wasted   p99 us"
     );
     for place in ["memory", "sync"] {
         for accounts in ACCOUNTS {
