@@ -11,7 +11,25 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The reason for which an operation of a store failed.
 ///
 /// No variant contains a key or a value, or the message of a decoder, which may quote a value:
-/// programs write errors to logs.
+/// programs write errors to logs. `Debug` is the name of the variant and the text of `Display`, so
+/// a program whose `main` returns an error prints the text.
+///
+/// ```
+/// use codex_core::Store;
+///
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("app.db");
+/// let never = Store::options().create(false).open(&path);
+/// assert!(never.unwrap_err().is_not_found());
+/// let store = Store::open(&path)?;
+/// let error = Store::open(&path).unwrap_err();
+/// assert!(error.is_locked());
+/// assert!(error.to_string().contains("is open in this process"));
+/// let error = std::io::Error::from(error);
+/// assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+/// # drop(store);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

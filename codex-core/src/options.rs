@@ -44,7 +44,7 @@ use crate::value::Codec;
 pub struct OpenOptions {
     create: Option<bool>,
     create_new: bool,
-    create_folder: bool,
+    create_folder: Option<bool>,
     read_only: bool,
     form: Option<Form>,
     durability: Option<Durability>,
@@ -127,7 +127,7 @@ impl OpenOptions {
     /// folders have the mode 0700, and stay if the opening fails afterwards. Default: no; a missing
     /// folder is [`NoFolder`](crate::StorageError::NoFolder).
     pub fn create_folder(mut self, create_folder: bool) -> Self {
-        self.create_folder = create_folder;
+        self.create_folder = Some(create_folder);
         self
     }
 
@@ -331,7 +331,7 @@ impl OpenOptions {
     /// the lock, the files or the options. Nothing was changed then, and the lock is released.
     pub fn open(&self, path: impl AsRef<Path>) -> Result<Store> {
         let create = self.validate()?;
-        if self.create_folder {
+        if self.create_folder == Some(true) {
             create_folder_of(path.as_ref())?;
         }
         let (vfs, name) = locate(path.as_ref())?;
@@ -404,7 +404,7 @@ impl OpenOptions {
             (Some(false), ..) | (None, _, true) => Create::Never,
             (Some(true) | None, ..) => Create::IfMissing,
         };
-        if self.create_folder && (create == Create::Never || self.anchor.is_some()) {
+        if self.create_folder == Some(true) && (create == Create::Never || self.anchor.is_some()) {
             return contradiction(
                 "`create_folder` is about a new store, which `read_only`, `create(false)` and \
                  `anchor` forbid",

@@ -3,7 +3,12 @@
 //! it runs its own program.
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![allow(clippy::disallowed_methods, reason = "a program of its own")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::indexing_slicing,
+    reason = "a program of its own"
+)]
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -91,6 +91,13 @@ pub enum OnDamage {
 
 /// The conditions under which the Wal form checkpoints by itself: if the length of the log is at
 /// least `floor_bytes`, and at least `ratio` times the length of the image.
+///
+/// ```
+/// use codex_storage::CheckpointPolicy;
+///
+/// let often = CheckpointPolicy::default().floor_bytes(64 << 10).ratio(0.5);
+/// assert_eq!(often.floor_bytes, 64 << 10);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct CheckpointPolicy {

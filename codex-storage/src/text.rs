@@ -79,7 +79,16 @@ impl FromStr for Form {
     }
 }
 
-/// `sync`, `os`, or `interval:` and a whole number of `s`, `ms`, `us` or `ns`: `interval:100ms`.
+/// `sync`, `os`, or `interval:` and a whole number of `s`, `ms`, `us` or `ns`.
+///
+/// ```
+/// use codex_storage::storage::Durability;
+///
+/// let level: Durability = "interval:100ms".parse()?;
+/// assert_eq!(level, Durability::Interval(std::time::Duration::from_millis(100)));
+/// assert_eq!(level.to_string(), "interval:100ms");
+/// # Ok::<(), codex_storage::ParseError>(())
+/// ```
 impl fmt::Display for Durability {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let interval = match self {
@@ -181,29 +190,29 @@ mod tests {
     use super::*;
 
     /// Checks that the text of `value` is `text`, and reads back as the value.
-    fn round<T>(value: T, text: &str)
+    fn round<T>(value: &T, text: &str)
     where
         T: fmt::Display + fmt::Debug + FromStr<Err = ParseError> + PartialEq,
     {
         assert_eq!(value.to_string(), text);
-        assert_eq!(text.parse::<T>().unwrap(), value);
+        assert_eq!(&text.parse::<T>().unwrap(), value);
     }
 
     #[test]
     fn each_value_reads_back_from_its_text() {
-        round(Form::Wal, "wal");
-        round(Form::Snapshot, "snapshot");
-        round(Form::Ledger, "ledger");
-        round(Durability::Sync, "sync");
-        round(Durability::Os, "os");
+        round(&Form::Wal, "wal");
+        round(&Form::Snapshot, "snapshot");
+        round(&Form::Ledger, "ledger");
+        round(&Durability::Sync, "sync");
+        round(&Durability::Os, "os");
         let interval = |secs, nanos| Durability::Interval(Duration::new(secs, nanos));
-        round(interval(0, 100_000_000), "interval:100ms");
-        round(interval(60, 0), "interval:60s");
-        round(interval(1, 500), "interval:1000000500ns");
-        round(interval(0, 7_000), "interval:7us");
-        round(interval(u64::MAX, 999_999_999), "interval:18446744073709551615999999999ns");
+        round(&interval(0, 100_000_000), "interval:100ms");
+        round(&interval(60, 0), "interval:60s");
+        round(&interval(1, 500), "interval:1000000500ns");
+        round(&interval(0, 7_000), "interval:7us");
+        round(&interval(u64::MAX, 999_999_999), "interval:18446744073709551615999999999ns");
         let anchor = Anchor::new([0x0f; 16], 42, [0xa1; 32]);
-        round(anchor, &format!("{}.42.{}", "0f".repeat(16), "a1".repeat(32)));
+        round(&anchor, &format!("{}.42.{}", "0f".repeat(16), "a1".repeat(32)));
     }
 
     #[test]

@@ -6,7 +6,9 @@ use std::time::Instant;
 use pico_args::Arguments;
 
 use crate::workspace::Workspace;
-use crate::{Command, Outcome, check, layers, licences, loom, mutants, package, start, test, tidy};
+use crate::{
+    Command, Outcome, api, check, layers, licences, loom, mutants, package, start, test, tidy,
+};
 
 pub(crate) const COMMAND: Command = Command {
     name: "ci",
@@ -21,6 +23,7 @@ const STEPS: &[(&Command, &[&str])] = &[
     (&tidy::COMMAND, &[]),
     (&licences::COMMAND, &[]),
     (&check::COMMAND, &[]),
+    (&api::COMMAND, &[]),
     (&layers::COMMAND, &["--build-only"]),
     (&package::COMMAND, &[]),
     (&test::COMMAND, &["--alone"]),

@@ -1,6 +1,7 @@
 //! The tasks of the workspace. Each has a file, and a line in `COMMANDS`.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program talks to its user")]
 
+mod api;
 mod bench;
 mod build;
 mod check;
@@ -31,6 +32,7 @@ const COMMANDS: &[Command] = &[
     test::COMMAND,
     build::COMMAND,
     check::COMMAND,
+    api::COMMAND,
     tidy::COMMAND,
     layers::COMMAND,
     package::COMMAND,

@@ -256,9 +256,10 @@ impl Shared {
 
     /// Makes a backup of the current state, unless the newest one has it, and notes the outcome.
     fn rotate(&self, engine: &Engine) -> Result<Rotated> {
-        let span = trace::backup();
-        let done = self.try_rotate(engine);
-        drop(span);
+        let done = {
+            let _span = trace::backup();
+            self.try_rotate(engine)
+        };
         if done.is_err() && self.is_stopping() {
             // The backup was given up because the store closes. This is not counted as a failure.
             return Err(StorageError::Closed { path: self.vfs.dir.path(&self.name) }.into());

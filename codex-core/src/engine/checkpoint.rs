@@ -159,9 +159,10 @@ impl Engine {
     /// Writes an image beside running writers, or, with `keys`, runs a rekey, which also writes
     /// one. Then calls the hook if an image was written.
     fn write_image(&self, keys: Option<&dyn Keys>, progress: &ImageProgress<'_>) -> Result<Seq> {
-        let span = trace::checkpoint();
-        let (seq, is_new) = self.write_image_alone(keys, progress)?;
-        drop(span);
+        let (seq, is_new) = {
+            let _span = trace::checkpoint();
+            self.write_image_alone(keys, progress)?
+        };
         if is_new {
             self.on_checkpoint.call();
         }

@@ -46,9 +46,12 @@ fn raw(store: &Store) -> Error {
     store.get::<u64>("raw").unwrap_err()
 }
 
+/// A question, and the method that answers it.
+type Question = (&'static str, fn(&Error) -> bool);
+
 #[test]
 fn each_question_is_answered_by_its_errors_alone() {
-    let questions: [(&str, fn(&Error) -> bool); 9] = [
+    let questions: [Question; 9] = [
         ("not found", Error::is_not_found),
         ("locked", Error::is_locked),
         ("too large", Error::is_too_large),

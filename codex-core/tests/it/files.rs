@@ -131,6 +131,8 @@ fn an_interrupted_restore_is_finished_before_a_removal() {
 
 #[test]
 fn the_files_of_a_store_are_listed_and_removed_by_their_roles() {
+    use FileRole::{Backup, BackupWork, Replaced};
+
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.db");
     let neighbours = ["a.db.txt", "a.db.wal.1", "a.db2", "b.db"];
@@ -173,7 +175,6 @@ fn the_files_of_a_store_are_listed_and_removed_by_their_roles() {
     }
     Store::destroy(&path).unwrap();
     let left: Vec<_> = Store::files(&path).unwrap().into_iter().map(|file| file.role).collect();
-    use FileRole::{Backup, BackupWork, Replaced};
     assert_eq!(left, [Backup, BackupWork, Replaced, Replaced]);
     assert!(Store::open(&path).unwrap_err().is_not_found());
     Store::destroy_with_backups(&path).unwrap();
