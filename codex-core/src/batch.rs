@@ -58,6 +58,16 @@ pub struct Batch {
 impl Store {
     /// Returns an empty batch, to collect several changes for one commit. It contains a handle of
     /// the store, so the store stays open while the batch is kept.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// let mut batch = store.batch();
+    /// batch.set("a", &1)?.set("b", &2)?;
+    /// batch.commit()?;
+    /// assert_eq!(store.len(), 2);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     #[doc(alias = "write_batch")]
     #[track_caller]
     pub fn batch(&self) -> Batch {
@@ -113,6 +123,15 @@ impl Batch {
 
     /// Adds a change that removes all keys that begin with `prefix`: those that the store has at
     /// the commit, and those that were set earlier in this batch.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("draft/1", "old")?;
+    /// store.batch().remove_prefix("draft/")?.set("draft/2", "new")?.commit()?;
+    /// assert_eq!(store.len(), 1);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// The errors of [`remove_range`](Batch::remove_range).
@@ -194,6 +213,14 @@ impl Batch {
     /// number is that of the last commit.
     ///
     /// The batch is empty afterwards, even after an error, and may be filled again.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// let seq = store.batch().set("a", &1)?.commit()?;
+    /// assert_eq!(store.snapshot().seq(), seq);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// The errors of [`Store::set`], except `Encode`. No change of the batch is there then, unless

@@ -100,6 +100,17 @@ impl Conversion {
     /// The old file is replaced, not overwritten: the file system, the disk and snapshots of it may
     /// keep its bytes. Backups are not converted; the result lists them.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::{Conversion, Form};
+    /// Store::open(&path)?.close()?;
+    /// Conversion::new().form(Form::Ledger).convert(&path)?;
+    /// assert_eq!(Store::open(&path)?.form(), Some(Form::Ledger));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of opening the store and of writing it. The store is unchanged then, except if
     /// the last step failed, which names the new file: then it is either unchanged or converted.

@@ -222,6 +222,16 @@ impl Entry {
 
     /// Decodes the value as a `T`, which may borrow from the entry, as in [`ValueRef::decode`].
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("visits/home", &3_u64)?;
+    /// for entry in store.prefix("visits/") {
+    ///     assert_eq!(entry.value::<u64>()?, 3);
+    /// }
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`ValueRef::decode`].
     pub fn value<'a, T: Deserialize<'a>>(&'a self) -> Result<T> {
@@ -239,6 +249,15 @@ impl Entry {
     }
 
     /// Returns a handle of the key and one of the value. Copies no bytes.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("name", "Ada")?;
+    /// let (key, value) = store.first(..).expect("there is one").into_parts();
+    /// assert_eq!((&*key, value.decode::<String>()?), (&b"name"[..], "Ada".into()));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     pub fn into_parts(self) -> (Key, ValueRef) {
         let value = self.value_ref();
         (Key(self), value)

@@ -207,6 +207,16 @@ impl Error {
 
     /// Returns true if another handle has the store open. The error text names the process that
     /// holds it, if it is a writer: see [`LockHolder`](crate::vfs::LockHolder).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// let error = Store::open(&path).expect_err("the store is open");
+    /// assert!(error.is_locked());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_locked(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::Locked { .. }))
     }
@@ -214,6 +224,15 @@ impl Error {
     /// Returns true if there is no store at the path, or no folder for it. If there are backups of
     /// a store, [`Backups::restore`](crate::Backups::restore) puts one in its place. Also true if a
     /// requested backup does not exist.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let error = Store::options().create(false).open(&path).expect_err("there is no store");
+    /// assert!(error.is_not_found());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_not_found(&self) -> bool {
         use codex_storage::Error as E;
         match self {
@@ -225,6 +244,17 @@ impl Error {
 
     /// Returns true if the store or backup is encrypted under another key or passphrase than the
     /// given one.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::crypto::Key;
+    /// Store::options().key(Key::raw(&[1; 32])?).open(&path)?.close()?;
+    /// let opened = Store::options().key(Key::raw(&[2; 32])?).open(&path);
+    /// assert!(opened.is_err_and(|error| error.is_wrong_key()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_wrong_key(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::WrongKey { .. }))
     }
@@ -245,6 +275,14 @@ impl Error {
     }
 
     /// Returns true if a key, a value or a batch exceeds its limit.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// let key = vec![0; 70_000];
+    /// assert!(store.set(key, &1).is_err_and(|error| error.is_too_large()));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     pub fn is_too_large(&self) -> bool {
         use codex_storage::RecordError::{BatchTooLarge, KeyTooLong};
         matches!(

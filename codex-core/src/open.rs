@@ -5,7 +5,7 @@
 //! [`EngineOptions`] is the part for the running store, which exists without files too.
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use codex_backup::Restored;
@@ -28,6 +28,43 @@ use crate::rank;
 use crate::store::Store;
 use crate::trace;
 use crate::value::Codec;
+
+/// Opening a store.
+impl Store {
+    /// Opens the store at `path`, and creates it if it is missing. Its files are `path` itself and
+    /// files in the same directory whose names begin with the name of `path`.
+    ///
+    /// # Errors
+    /// The errors of [`OpenOptions::open`].
+    #[doc(alias("create", "connect"))]
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        OpenOptions::new().open(path)
+    }
+
+    /// Returns a store that is only in memory, for tests and for data that may be lost.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("a", &1)?;
+    /// assert_eq!(store.len(), 1);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// None today.
+    #[doc(alias("open_in_memory", "temporary"))]
+    pub fn in_memory() -> Result<Self> {
+        OpenOptions::new().in_memory()
+    }
+
+    /// Returns the default options, to be changed before opening: read-only, another form, another
+    /// durability, and more.
+    #[doc(alias("builder", "config"))]
+    pub fn options() -> OpenOptions {
+        OpenOptions::new()
+    }
+}
 
 /// Opens the files of `config`, which was made of `options`, and replays them into memory. After an
 /// error everything is dropped, including the lock.

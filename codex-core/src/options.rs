@@ -64,43 +64,6 @@ pub struct OpenOptions {
     cipher: Option<Cipher>,
 }
 
-/// Opening a store.
-impl Store {
-    /// Opens the store at `path`, and creates it if it is missing. Its files are `path` itself and
-    /// files in the same directory whose names begin with the name of `path`.
-    ///
-    /// # Errors
-    /// The errors of [`OpenOptions::open`].
-    #[doc(alias("create", "connect"))]
-    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        OpenOptions::new().open(path)
-    }
-
-    /// Returns a store that is only in memory, for tests and for data that may be lost.
-    ///
-    /// ```
-    /// # use codex_core::Store;
-    /// let store = Store::in_memory()?;
-    /// store.set("a", &1)?;
-    /// assert_eq!(store.len(), 1);
-    /// # Ok::<(), codex_core::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// None today.
-    #[doc(alias("open_in_memory", "temporary"))]
-    pub fn in_memory() -> Result<Self> {
-        OpenOptions::new().in_memory()
-    }
-
-    /// Returns the default options, to be changed before opening: read-only, another form, another
-    /// durability, and more.
-    #[doc(alias("builder", "config"))]
-    pub fn options() -> OpenOptions {
-        OpenOptions::new()
-    }
-}
-
 impl OpenOptions {
     /// Returns the default options: a store in the Wal form, created if missing, in which every
     /// commit is on disk before its call returns.
@@ -118,6 +81,16 @@ impl OpenOptions {
 
     /// Sets whether the store must be a new one. Opening fails if there is already a file at the
     /// path. Default: no.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::options().create_new(true).open(&path)?;
+    /// store.close()?;
+    /// assert!(Store::options().create_new(true).open(&path).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_new(mut self, create_new: bool) -> Self {
         self.create_new = create_new;
         self
@@ -151,12 +124,33 @@ impl OpenOptions {
 
     /// Sets the form of a new store, and the form that an existing store must have. Default: a new
     /// store gets [`Form::Wal`], and an existing one may have any form.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Form;
+    /// let store = Store::options().form(Form::Ledger).open(&path)?;
+    /// assert_eq!(store.form(), Some(Form::Ledger));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn form(mut self, form: Form) -> Self {
         self.form = Some(form);
         self
     }
 
     /// Sets how durable a commit is when its call returns. Default: [`Durability::Sync`].
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Durability;
+    /// use std::time::Duration;
+    /// let durability = Durability::Interval(Duration::from_millis(100));
+    /// let store = Store::options().durability(durability).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[doc(alias("sync", "fsync"))]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
@@ -272,6 +266,20 @@ impl OpenOptions {
     /// The function runs on the thread that made the backup, while no lock is held: it may read,
     /// write and close the store. It is not called for the backups that it makes itself. If it
     /// panics, the panic is printed and has no other effect.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::BackupEvent;
+    /// let options = Store::options().on_backup(|event| {
+    ///     if let BackupEvent::Failed { error } = event {
+    ///         eprintln!("no backup was made: {error}");
+    ///     }
+    /// });
+    /// let store = options.open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_backup(mut self, f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
         self.backups.on_event = Some(Callback::new(f));
         self
@@ -285,6 +293,17 @@ impl OpenOptions {
     /// [`Store::restored`] reports the backup that was restored and the place of the damaged files.
     /// A file that only needs its header [repaired](crate::repair_header) is repaired instead,
     /// which loses no commit.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::options().fall_back_to_backup(true).open(&path)?;
+    /// if let Some(restored) = store.restored() {
+    ///     eprintln!("the store was damaged, and is a backup now: {restored:?}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn fall_back_to_backup(mut self, fall_back: bool) -> Self {
         self.fall_back = fall_back;
         self
@@ -340,6 +359,15 @@ impl OpenOptions {
 
     /// Opens the store `name` in the directory of `vfs`, which may be a directory in memory or a
     /// simulated disk.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// use codex_core::vfs::Vfs;
+    /// let folder = Vfs::mem(1); // in memory, with the seed 1
+    /// Store::options().open_in(&folder, "app.db")?.set("a", &1)?;
+    /// assert_eq!(Store::options().open_in(&folder, "app.db")?.len(), 1);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// The errors of [`open`](Self::open).

@@ -120,6 +120,15 @@ macro_rules! inherent_reads {
 
         /// Returns a handle to the bytes of the value of `key`, or `None` if it has none. Copies no
         /// bytes.
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// let store = Store::in_memory()?;
+        /// store.set_bytes("icon", [0x89, b'P'])?;
+        /// let icon = store.get_bytes("icon").expect("it was set");
+        /// assert_eq!(&icon[..], [0x89, b'P']);
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
         #[doc(alias = "get_raw")]
         pub fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<$crate::ValueRef> {
             $crate::Readable::get_bytes(self, key)

@@ -22,6 +22,19 @@ impl Store {
     /// the old key and an old copy of the file can still read all data under that root key,
     /// including backups. Only [`rekey`](Store::rekey) revokes a key.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::crypto::Key;
+    /// let store = Store::options().key(Key::raw(&[1; 32])?).open(&path)?;
+    /// store.change_key(Key::raw(&[2; 32])?)?;
+    /// store.close()?;
+    /// drop(store);
+    /// let store = Store::options().key(Key::raw(&[2; 32])?).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`NotEncrypted`](crate::StorageError::NotEncrypted) if the store is plain:
     /// [convert](crate::Conversion) it. Otherwise an error of the disk: nothing was changed, unless

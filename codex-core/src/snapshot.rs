@@ -27,6 +27,14 @@ impl Snapshot {
     }
 
     /// Returns the number of the last commit that the snapshot contains; 0 before the first commit.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let store = Store::in_memory()?;
+    /// store.set("a", &1)?;
+    /// assert_eq!(store.snapshot().seq(), 1);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     pub fn seq(&self) -> Seq {
         self.view.seq
     }

@@ -245,6 +245,17 @@ impl Store {
     ///
     /// Until the image is in place, the disk holds the old image, the log and the new image.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.checkpoint()?;
+    /// assert_eq!(store.stats().checkpoints, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// An error of the disk. An image that could not be written changes nothing.
     #[doc(alias("compact", "vacuum"))]
@@ -301,6 +312,16 @@ impl Store {
     }
 
     /// Returns sizes, counts, waiting times, and the outcomes of the backups. Reads no file.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// assert_eq!(store.stats().commits, 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn stats(&self) -> Stats {
         let backups = self.inner.backups.as_ref().map(BackupScheduler::stats).unwrap_or_default();
         Stats { backups, ..self.inner.engine.stats() }

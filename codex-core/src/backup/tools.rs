@@ -151,6 +151,21 @@ impl Backups {
     /// Replaces the ledger by the state that it had at `point`, without the later commits. The
     /// replaced file is kept, as with [`restore`](Self::restore).
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::{Backups, Form, RestorePoint};
+    /// let store = Store::options().form(Form::Ledger).open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.clear()?; // a mistake, in commit 2
+    /// store.close()?;
+    /// drop(store);
+    /// Backups::of(&path)?.restore_until(RestorePoint::Seq(1))?;
+    /// assert_eq!(Store::open(&path)?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`restore`](Self::restore); `WrongForm` if the store is not a ledger; `KeyRequired` if it
     /// is encrypted and no key is set; `NotInHistory` if the ledger does not have the state.
