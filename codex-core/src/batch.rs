@@ -289,13 +289,13 @@ impl fmt::Debug for Batch {
 }
 
 /// Writes a line to stderr. A closed stderr is no error.
-#[cfg(all(debug_assertions, not(test)))]
+#[cfg(all(debug_assertions, not(all(test, not(loom)))))]
 fn warn(line: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-#[cfg(all(debug_assertions, test))]
+#[cfg(all(debug_assertions, test, not(loom)))]
 use tests::warn;
 
 #[cfg(all(test, not(loom)))]

@@ -512,3 +512,44 @@ fn options_that_contradict_each_other_are_errors() {
         assert!(error.to_string().contains("in memory"), "{options:?}: {error}");
     }
 }
+
+#[test]
+fn a_batch_is_synced_if_it_asks_for_more_than_the_level_of_the_store() {
+    let short = Durability::Interval(Duration::from_secs(3_600));
+    let long = Durability::Interval(Duration::from_secs(7_200));
+    let levels = [Durability::Os, long, short, Durability::Sync];
+    for (at, level) in levels.into_iter().enumerate() {
+        for (asked, wanted) in levels.into_iter().enumerate() {
+            let options = Store::options().durability(level);
+            let store = options.open_in(&Vfs::mem(crate::common::seed()), "a.db").unwrap();
+            store.set("a", &1).unwrap();
+            store.batch().durability(wanted).set("b", &2).unwrap().commit().unwrap();
+            let durable = store.stats().storage.durable;
+            let synced = if asked > at || level == Durability::Sync { 2 } else { 0 };
+            assert_eq!(durable, synced, "{level:?}, {wanted:?}");
+            // The next batch has the level of the store again.
+            let seq = store.batch().set("c", &3).unwrap().commit().unwrap();
+            let synced = if level == Durability::Sync { 3 } else { synced };
+            assert_eq!((seq, store.stats().storage.durable), (3, synced), "{level:?}");
+        }
+    }
+}
+
+#[test]
+fn a_batch_chains_into_its_commit_and_may_be_filled_again() {
+    let store = store_of(&["a", "b/1", "b/2", "c"]);
+    let seq = store.snapshot().seq();
+    let chained = store.batch().remove("a").unwrap().remove_prefix("b/").unwrap().commit();
+    assert_eq!(chained.unwrap(), seq + 1);
+    let mut batch = store.batch();
+    for key in ["b/3", "b/4"] {
+        batch.set(key, &1).unwrap();
+    }
+    assert_eq!(batch.remove_range("b/4"..="b/9").unwrap().len(), 3);
+    assert_eq!(batch.commit().unwrap(), seq + 2);
+    assert!(batch.is_empty());
+    assert_eq!(keys(store.iter()), ["b/3", "c"]);
+    assert_eq!(batch.clear().commit().unwrap(), seq + 3);
+    assert_eq!(batch.remove_range("z".."a").unwrap().commit().unwrap(), seq + 3);
+    assert!(store.is_empty());
+}
