@@ -4,6 +4,7 @@ use std::thread;
 
 use codex_core::vfs::Vfs;
 use codex_core::{Error, Store};
+use codex_storage::vfs::Observed;
 
 use crate::common::{FORMS, disk, files, open, seed};
 
@@ -50,37 +51,30 @@ fn a_close_gives_back_the_ids_that_were_not_returned_and_a_crash_loses_them() {
 }
 
 #[test]
-fn ids_ascend_for_all_threads_together() {
+fn all_threads_get_different_ids_without_gaps_and_none_after_a_larger_one() {
     const THREADS: u64 = 8;
-    let store = Store::in_memory().unwrap();
-    let found: Vec<Vec<u64>> = thread::scope(|scope| {
-        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(|| ids(&store, 500))).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    // A slow disk, so that all threads find no id left while one of them reserves more.
+    let slow = Observed::vfs(&Vfs::mem(seed()), |call| {
+        (0..50).filter(|_| call.kind.changes()).for_each(|_| thread::yield_now());
     });
-    assert!(found.iter().all(|ids| ids.is_sorted_by(|a, b| a < b)));
-    let mut all = found.concat();
-    all.sort_unstable();
-    assert_eq!(all, (1..=THREADS * 500).collect::<Vec<_>>());
-}
-
-#[test]
-fn an_id_is_never_returned_after_a_larger_one_across_threads() {
-    let store = Store::in_memory().unwrap();
+    let store = open(&slow, FORMS[0]);
     let last = std::sync::Mutex::new(0);
-    thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                for _ in 0..1_000 {
-                    // Taken before the call, so the call must return a larger id.
-                    let before = *last.lock().unwrap();
-                    let id = store.next_id("id").unwrap();
-                    assert!(id > before, "{id} after {before}");
-                    let mut last = last.lock().unwrap();
-                    *last = id.max(*last);
-                }
-            });
-        }
+    let take = || {
+        // Read before the call, so the call must return a larger id.
+        let before = *last.lock().unwrap();
+        let id = store.next_id("id").unwrap();
+        assert!(id > before, "{id} after {before}");
+        let mut last = last.lock().unwrap();
+        *last = id.max(*last);
+        id
+    };
+    let mut found: Vec<u64> = thread::scope(|scope| {
+        let take = || (0..500).map(|_| take()).collect::<Vec<_>>();
+        let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(take)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect()
     });
+    found.sort_unstable();
+    assert!(found.into_iter().eq(1..=THREADS * 500), "ids are missing or twice");
 }
 
 #[test]
