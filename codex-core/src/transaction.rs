@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::commit::{Change, Commit};
-use crate::cursor::Iter;
+use crate::cursor::{self, Iter};
 use crate::engine::View;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
@@ -220,10 +220,12 @@ impl Transaction {
         let keys: Vec<_> = self.range(range).map(|entry| Box::<[u8]>::from(entry.key())).collect();
         let removals = keys.iter().map(|key| record_len(Op::Remove { key }));
         self.store.check_batch(removals.fold(self.bytes, usize::saturating_add))?;
+        let mut removed = 0;
         for key in &keys {
             self.write(key, None)?;
+            removed += 1;
         }
-        Ok(u64::try_from(keys.len()).expect("a count of entries fits in 64 bits"))
+        Ok(removed)
     }
 
     /// Sets or removes the entry of `key`.
@@ -283,6 +285,15 @@ impl Transaction {
         let (checks, changes) = (checks.into(), changes.into());
         let commit = Commit { checks, changes, base: Some(base.seq), ..Commit::default() };
         Some(Attempt { commit, scanned })
+    }
+}
+
+impl IntoIterator for &Transaction {
+    type Item = cursor::Entry;
+    type IntoIter = Iter;
+
+    fn into_iter(self) -> Iter {
+        self.iter()
     }
 }
 
