@@ -15,6 +15,7 @@ mod common;
 
 mod copy;
 mod crash;
+mod foreign;
 mod io_error;
 mod model;
 mod restore;
