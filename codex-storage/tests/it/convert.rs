@@ -161,8 +161,9 @@ fn the_report_of_a_conversion_names_the_files_of_its_store_and_no_others() {
         other(name, Some("theirs"));
     }
     put(&vfs, "app.db.notes", b"a text of the user");
-    // A copy to which the user has given another name.
+    // Copies to which the user has given other names.
     put(&vfs, "copy.db", &image);
+    put(&vfs, "app.db-copy", &image);
     put(&vfs, "app.db.bak.x", b"another text");
     let ours = [
         // Files that belong to this store by their headers.

@@ -149,8 +149,11 @@ fn a_checkpoint_that_finds_no_room_costs_removals_nothing() {
         assert!(len(&disk, SEGMENT) <= before);
         // The space that the log gave to the image, and could not take back, goes to another file.
         fill(&disk, &format!("ballast {n}"));
-        let key = format!("never set {n}");
-        store.commit(&[&[Op::Remove { key: key.as_bytes() }]]).unwrap();
+        // In all more than the blocks of the log have left, and less than its reserve.
+        for m in 0..20 {
+            let key = format!("never set {n} {m}");
+            store.commit(&[&[Op::Remove { key: key.as_bytes() }]]).unwrap();
+        }
     }
     assert_eq!(store.storage.poisoned(), None);
 }

@@ -512,6 +512,30 @@ mod unix {
         told("length", dir.open("stat", Open::Read).unwrap().set_len(1));
     }
 
+    /// A limit on the length of files makes the system write a part and report its length. The limit
+    /// is that of a process, so a child process writes.
+    #[test]
+    fn a_write_of_which_the_system_takes_a_part_is_an_error() {
+        if let Ok(path) = std::env::var(CHILD_DIR) {
+            let file = OsDir::open(path).unwrap().open("a", Open::CreateNew(Mode::Private));
+            let file = file.unwrap();
+            let error = file.write_all_at(&[1; 64 << 10], 0).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::FileTooLarge);
+            assert!((1..64 << 10).contains(&file.len().unwrap()), "a part is written");
+            return;
+        }
+        let temp = tempfile::tempdir().unwrap();
+        let child = Command::new("sh")
+            .args(["-c", "trap '' XFSZ && ulimit -f 8 && exec \"$0\" --exact \"$1\""])
+            .arg(std::env::current_exe().unwrap())
+            .arg("vfs_conformance::unix::a_write_of_which_the_system_takes_a_part_is_an_error")
+            .env(CHILD_DIR, temp.path())
+            .output()
+            .unwrap();
+        assert!(child.status.success(), "{child:?}");
+        assert!(temp.path().join("a").exists(), "the child has run");
+    }
+
     #[test]
     fn a_file_tells_the_time_of_its_last_change_in_microseconds() {
         let (temp, dir) = world();
