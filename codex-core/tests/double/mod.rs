@@ -47,6 +47,8 @@ pub(crate) enum Fault {
     Sync,
     /// Writing a commit group panics half-way.
     Panic,
+    /// The same as `Panic`, for a group of several commits.
+    PanicInGroup,
     /// A call other than a commit panics.
     PanicAlone,
     /// A background sync fails.
@@ -121,6 +123,11 @@ impl Disk {
         (first, self.log.len())
     }
 
+    /// Makes `fault` once, at the next opportunity.
+    pub(crate) fn fail_next(&mut self, fault: Fault) {
+        self.fault = Some(fault);
+    }
+
     fn take(&mut self, fault: Fault) -> bool {
         let now = self.fault == Some(fault);
         if now {
@@ -150,6 +157,8 @@ struct Shared {
     /// The background syncs that began, each of which waits for `sync_gate`.
     syncs: std::sync::atomic::AtomicUsize,
     sync_gate: Mutex<()>,
+    /// Whether background syncs panic.
+    sync_panics: std::sync::atomic::AtomicBool,
     /// The images that began to be written, each of which waits for `image_gate`.
     images: std::sync::atomic::AtomicUsize,
     image_gate: Mutex<()>,
@@ -189,6 +198,11 @@ impl Probe {
         self.0.sync_gate.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
+    /// Makes background syncs panic, also those that are held.
+    pub(crate) fn panic_in_syncs(&self) {
+        self.0.sync_panics.store(true, std::sync::atomic::Ordering::SeqCst);
+    }
+
     /// Returns the number of background syncs that have begun, including those that are held.
     pub(crate) fn syncs(&self) -> usize {
         self.0.syncs.load(std::sync::atomic::Ordering::SeqCst)
@@ -217,7 +231,7 @@ impl Probe {
 
     /// Makes `fault` once, at the next opportunity.
     pub(crate) fn fail_next(&self, fault: Fault) {
-        self.untracked().fault = Some(fault);
+        self.untracked().fail_next(fault);
     }
 
     /// Returns the number of commit groups, including those that wait for the disk.
@@ -281,7 +295,8 @@ impl Storage for Double {
         }
         let (first, last) = self.probe.disk().append(group);
         let mut disk = self.probe.disk();
-        if disk.take(Fault::Panic) {
+        let is_group = disk.groups.last() > Some(&1);
+        if disk.take(Fault::Panic) || is_group && disk.take(Fault::PanicInGroup) {
             drop(disk);
             // Unwinds without printing a message, because the panic is intended.
             std::panic::resume_unwind(Box::new("the double panics on demand"));
@@ -308,6 +323,9 @@ impl Storage for Double {
         Ok(Some(SyncPoint::new(move || {
             probe.0.syncs.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
             drop(probe.hold_syncs());
+            if probe.0.sync_panics.load(std::sync::atomic::Ordering::SeqCst) {
+                std::panic::resume_unwind(Box::new("the double panics on demand"));
+            }
             let mut disk = probe.disk();
             if disk.take(Fault::Background) {
                 return Err(in_doubt(disk.durable));

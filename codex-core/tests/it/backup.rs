@@ -4,6 +4,8 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::common::until;
+use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{CallKind, Observed, Vfs};
 use codex_core::{BackupPolicy, Backups, Form, OpenOptions, RestorePoint, Store};
 
@@ -155,6 +157,36 @@ fn a_store_that_lost_only_its_first_header_is_repaired_and_no_backup_takes_its_p
         assert_eq!(store.get::<u64>("n").unwrap(), Some(2), "{form}");
         assert!(store.restored().is_none(), "{form}");
     }
+}
+
+/// One rotation is held at its copy, and two wait for it. Either of them may be the next.
+#[test]
+fn a_backup_that_waited_for_another_is_of_the_state_after_the_wait() {
+    let disk = FaultDir::new();
+    let reflinks = Calls::of(CallKind::Reflink);
+    disk.fail_on(reflinks, 1, Fault::Unsupported, Lasting::Sticky, Side::Before);
+    let vfs = disk.vfs(9);
+    let store = options(Form::Wal).backups(BackupPolicy::keep(5)).open_in(&vfs, "a.db").unwrap();
+    let gate = disk.hold(Calls::of(CallKind::Write).on("a.db.bak.tmp"));
+    let made = std::thread::scope(|scope| {
+        let rotations: Vec<_> = (1..=3_u64)
+            .map(|n| {
+                store.set("n", &n).unwrap();
+                let rotation = scope.spawn(|| store.back_up().unwrap().facts.seq);
+                until("its image was written", || store.stats().checkpoints == n);
+                if n == 1 {
+                    gate.wait_for(1);
+                }
+                rotation
+            })
+            .collect();
+        gate.release();
+        rotations.into_iter().map(|rotation| rotation.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert_eq!(made, [1, 3, 3]);
+    let backups = Backups::of_in(&vfs, "a.db").list().unwrap();
+    let seqs: Vec<_> = backups.into_iter().map(|entry| entry.facts.unwrap().seq).collect();
+    assert_eq!(seqs, [3, 1]);
 }
 
 /// Before each call of a backup to the disk, a commit replaces the image. If it is opened by name,

@@ -119,6 +119,24 @@ fn a_checkpoint_makes_a_backup_where_asked_for_also_with_other_conditions() {
 }
 
 #[test]
+fn a_checkpoint_beside_a_backup_makes_the_next_one_due() {
+    let disk = FaultDir::new();
+    let reflinks = Calls::of(CallKind::Reflink);
+    disk.fail_on(reflinks, 1, Fault::Unsupported, Lasting::Sticky, Side::Before);
+    let vfs = disk.vfs(seed());
+    let store = with(keep(3).on_checkpoint()).open_in(&vfs, "a.db").unwrap();
+    let gate = disk.hold(Calls::of(CallKind::Write).on("a.db.bak.tmp"));
+    store.set("n", &1_u64).unwrap();
+    store.checkpoint().unwrap();
+    gate.wait_for(1);
+    store.set("n", &2_u64).unwrap();
+    store.checkpoint().unwrap();
+    gate.release();
+    until("the second checkpoint is backed up", || store.stats().backups.made == 2);
+    assert_eq!(seqs(&vfs), [2, 1]);
+}
+
+#[test]
 fn opening_makes_a_backup_where_asked_for_and_none_of_what_has_one() {
     let vfs = Vfs::mem(seed());
     let store = Store::options().open_in(&vfs, "a.db").unwrap();
@@ -188,8 +206,9 @@ fn a_failing_backup_fails_no_commit_shows_everywhere_and_is_tried_again() {
         other => panic!("{other:?}"),
     }
     // The clock of the store does not advance, so the pause after the failure does not end.
-    for n in 1..=50_u64 {
+    for n in 1..=1_000_u64 {
         store.set("n", &n).unwrap();
+        std::thread::yield_now();
     }
     let stats = store.stats().backups;
     assert!(stats.last_error.unwrap().contains("a.db.bak."));
@@ -200,9 +219,9 @@ fn a_failing_backup_fails_no_commit_shows_everywhere_and_is_tried_again() {
         disk.clock().advance(SECOND);
         store.stats().backups.last_error.is_none()
     });
-    assert_eq!(seqs(&vfs), [101, 1]);
-    let last = events.try_iter().last().unwrap();
-    assert!(matches!(last, BackupEvent::Made { seq: 101 }), "{last:?}");
+    assert_eq!(seqs(&vfs), [1_051, 1]);
+    let last = events.recv().unwrap();
+    assert!(matches!(last, BackupEvent::Made { seq: 1_051 }), "{last:?}");
 }
 
 #[test]
@@ -212,12 +231,14 @@ fn writes_are_refused_while_a_required_backup_fails() {
     let slot: Arc<OnceLock<Store>> = Arc::default();
     let in_callback = Arc::clone(&slot);
     let options = with(keep(3).every_commits(1)).require_backups(true);
-    // A callback that writes gets the same refusal, and no thread waits for another.
+    // A callback that writes gets the same refusal, and no thread waits for another. The test looks
+    // at the answers, because a panic of a callback ends nothing.
+    let (heard, answers) = mpsc::channel();
+    let heard = Mutex::new(heard);
     let options = options.on_backup(move |event| {
         let Some(store) = in_callback.get() else { return };
-        let refused = store.set("heard", &1_u64);
-        let failed = matches!(event, BackupEvent::Failed { .. });
-        assert_eq!(matches!(refused, Err(Error::BackupRequired { .. })), failed, "{refused:?}");
+        let answer = (event.clone(), store.set("heard", &1_u64));
+        heard.lock().unwrap().send(answer).unwrap();
     });
     let store = options.open_in(&vfs, "a.db").unwrap();
     assert!(slot.set(store.clone()).is_ok());
@@ -233,6 +254,13 @@ fn writes_are_refused_while_a_required_backup_fails() {
         disk.clock().advance(SECOND);
         store.set("n", &4_u64).is_ok()
     });
+    let mut made = false;
+    while !made {
+        let (event, answer) = answers.recv().unwrap();
+        made = matches!(event, BackupEvent::Made { .. });
+        let is_refused = matches!(answer, Err(Error::BackupRequired { .. }));
+        assert_eq!(is_refused, !made, "{event:?}: {answer:?}");
+    }
     store.close().unwrap();
 }
 

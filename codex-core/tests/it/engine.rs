@@ -211,6 +211,31 @@ fn a_leader_that_panics_answers_everybody_and_poisons() {
 }
 
 #[test]
+fn a_leader_that_panics_answers_the_members_of_its_group() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    let write = |writer: u32| {
+        let engine = engine.clone();
+        thread::spawn(move || {
+            let write = || engine.submit(Commit::one(put(&writer.to_string(), "1")));
+            catch_unwind(AssertUnwindSafe(write))
+        })
+    };
+    let mut disk = probe.disk();
+    let first = write(0);
+    until("the first group is at the disk", || probe.begun() == 1);
+    let others: Vec<_> = (1..5).map(write).collect();
+    until("the others wait", || engine.waiting() == 4);
+    disk.fail_next(Fault::PanicInGroup);
+    drop(disk);
+    assert!(matches!(first.join().unwrap(), Ok(Ok(_))), "its group was before the panic");
+    let outcomes: Vec<_> = others.into_iter().map(|other| other.join().unwrap()).collect();
+    let answered = |outcome: &&_| matches!(outcome, Ok(Err(Error::Poisoned { .. })));
+    assert_eq!(outcomes.iter().filter(answered).count(), 3, "all but their leader");
+    assert!(outcomes.iter().any(Result::is_err) && engine.poisoned().is_some());
+    assert_eq!((contents(&engine), probe.disk().groups.clone()), (model([("0", "1")]), vec![1, 4]));
+}
+
+#[test]
 fn a_panic_of_work_that_is_no_commit_poisons_as_well() {
     let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
     engine.submit(Commit::one(put("a", "1"))).unwrap();
@@ -295,6 +320,28 @@ fn a_snapshot_store_at_interval_writes_its_image_at_a_tick_and_at_a_flush() {
 }
 
 #[test]
+fn a_close_waits_for_the_image_of_another_thread() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    thread::scope(|scope| {
+        let held = probe.hold_images();
+        let checkpoint = scope.spawn(|| engine.checkpoint());
+        until("the image is being written", || probe.images() == 1);
+        let closing = scope.spawn(|| engine.close());
+        until("the close has begun", || engine.flush().is_err());
+        // The double refuses to be closed beside an image, so a close that did not wait would fail.
+        for _ in 0..10_000 {
+            thread::yield_now();
+        }
+        assert!(!closing.is_finished() && !probe.disk().closed);
+        drop(held);
+        assert_eq!(checkpoint.join().unwrap().unwrap(), 1);
+        closing.join().unwrap().unwrap();
+    });
+    assert!(probe.disk().closed && !probe.disk().checkpointing);
+}
+
+#[test]
 fn an_image_that_fails_costs_nothing_and_is_counted() {
     let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
     engine.submit(Commit::one(put("a", "1"))).unwrap();
@@ -319,6 +366,43 @@ fn the_log_that_has_outgrown_the_image_is_checkpointed_in_the_background() {
     assert!(probe.disk().dropped);
 }
 
+/// The commits beside an image find its thread at work and do not wake it.
+#[test]
+fn a_log_that_outgrows_an_image_beside_it_is_checkpointed_again() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, true);
+    probe.disk().outgrows_each_time = true;
+    let held = probe.hold_images();
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    until("the first image is being written", || probe.images() == 1);
+    engine.submit(Commit::one(put("a", "2"))).unwrap();
+    drop(held);
+    until("the second image was written", || engine.stats().checkpoints == 2);
+    assert_eq!(probe.disk().images.last().unwrap().1, memory(&engine));
+}
+
+#[test]
+fn after_a_failed_image_the_background_thread_pauses_however_many_commits_follow() {
+    let clock = SimClock::new();
+    let (engine, probe) = engine_at(Form::Wal, Durability::Sync, Arc::new(clock.clone()), true);
+    probe.disk().outgrows_each_time = true;
+    probe.fail_next(Fault::Image);
+    engine.submit(Commit::one(put("a", "0"))).unwrap();
+    until("an image has failed", || engine.stats().checkpoint_failures > 0);
+    // Neither commits nor a part of the pause lead to another attempt.
+    for elapsed in [Duration::ZERO, Duration::from_millis(999)] {
+        clock.advance(elapsed);
+        for n in 0..500 {
+            engine.submit(Commit::one(put("a", &n.to_string()))).unwrap();
+        }
+        assert_eq!(engine.stats().checkpoint_failures, 1, "after {elapsed:?}");
+    }
+    probe.heal();
+    until("an image was written", || {
+        clock.advance(Duration::from_millis(1));
+        engine.stats().checkpoints > 0
+    });
+}
+
 #[test]
 fn what_is_written_at_interval_is_synced_in_the_background() {
     // The clock of the double does not advance, so the interval never ends.
@@ -331,6 +415,51 @@ fn what_is_written_at_interval_is_synced_in_the_background() {
     let refused = engine.submit(Commit::one(put("a", "3")));
     assert!(matches!(refused, Err(Error::Poisoned { .. })));
     assert!(matches!(engine.flush(), Err(Error::Poisoned { .. })));
+}
+
+/// A sync that takes half of the interval still ends in time.
+#[test]
+fn a_log_is_synced_when_half_of_the_interval_has_passed() {
+    const INTERVAL: Duration = Duration::from_millis(20);
+    let clock = SimClock::new();
+    let at = Durability::Interval(INTERVAL);
+    let (engine, probe) = engine_at(Form::Wal, at, Arc::new(clock.clone()), true);
+    for n in 1..=3 {
+        engine.submit(Commit::one(put("a", "1"))).unwrap();
+        clock.advance(INTERVAL / 2);
+        // The clock does not advance during the wait.
+        until("the commit is durable", || probe.disk().durable == n);
+    }
+}
+
+/// The panic comes while a group is at the disk and other requests wait for their turn.
+#[test]
+fn a_panic_of_the_thread_that_syncs_refuses_what_waits_and_what_comes_later() {
+    let (engine, probe) = engine(Form::Wal, Durability::Interval(Duration::ZERO), true);
+    let held = probe.hold_syncs();
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    until("the sync has begun", || probe.syncs() == 1);
+    thread::scope(|scope| {
+        let (disk, engine) = (probe.disk(), &engine);
+        let set = |key| scope.spawn(move || engine.submit(Commit::one(put(key, "1"))));
+        let first = set("b");
+        until("the group is at the disk", || probe.begun() == 2);
+        let second = set("c");
+        until("a commit waits", || engine.waiting() == 1);
+        let anchor = scope.spawn(|| engine.anchor());
+        until("another request waits", || engine.waiting() == 2);
+        probe.panic_in_syncs();
+        drop(held);
+        until("the panic has poisoned", || engine.poisoned().is_some());
+        drop(disk);
+        assert!(first.join().unwrap().is_ok(), "it had its turn before the panic");
+        assert!(matches!(second.join().unwrap(), Err(Error::Poisoned { .. })));
+        assert!(matches!(anchor.join().unwrap(), Err(Error::Poisoned { .. })));
+    });
+    assert!(matches!(engine.submit(Commit::one(put("d", "1"))), Err(Error::Poisoned { .. })));
+    assert!(matches!(engine.flush(), Err(Error::Poisoned { .. })));
+    assert_eq!(contents(&engine), model([("a", "1"), ("b", "1")]));
+    assert_eq!(probe.disk().written(), 2);
 }
 
 /// The interval begins at a commit, however late the previous sync ends.

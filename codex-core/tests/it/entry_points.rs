@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
-use crate::common::{FORMS, files, seed};
+use crate::common::{FORMS, files, seed, until};
 use codex_core::vfs::fault::{FaultDir, Side, Survivors};
 use codex_core::vfs::{CallKind, Clock, LockKind, Vfs};
 use codex_core::{
@@ -463,10 +463,12 @@ fn telling(options: OpenOptions) -> (OpenOptions, Receiver<BackupEvent>) {
     (options.on_backup(tell), events)
 }
 
-/// The clock of a process that has just started.
+/// The clock of a process that has just started. It counts the readings of the monotonic time by the
+/// thread that makes backups.
 #[derive(Debug)]
 struct Restarted {
     now_us: i64,
+    asked: AtomicU64,
 }
 
 impl Clock for Restarted {
@@ -474,6 +476,8 @@ impl Clock for Restarted {
         self.now_us
     }
     fn monotonic(&self) -> Duration {
+        let is_backup = std::thread::current().name() == Some("codexdb-backup");
+        self.asked.fetch_add(u64::from(is_backup), Ordering::SeqCst);
         Duration::ZERO
     }
     fn sleep(&self, _: Duration) {}
@@ -488,18 +492,22 @@ fn a_policy_by_time_knows_the_age_of_a_backup_of_an_earlier_process() {
         backed_up(&options(form), &disk.vfs(seed()));
         let vfs = disk.vfs(seed());
         let hour = |hours: i64| vfs.clock.now_us() + hours * 3_600_000_000;
-        for (hours, is_due) in [(23, false), (25, true)] {
-            let clock = Arc::new(Restarted { now_us: hour(hours) });
-            let vfs = Vfs { clock, ..vfs.clone() };
-            let by_time = Store::options().backups(BackupPolicy::keep(3).every(day));
-            let (by_time, events) = telling(by_time);
+        for (hours, backed_up) in [(23, 4), (25, 3)] {
+            let clock = Arc::new(Restarted { now_us: hour(hours), asked: AtomicU64::new(0) });
+            let disk = disk.duplicate();
+            let vfs = Vfs { clock: clock.clone(), ..disk.vfs(seed()) };
+            let policy = BackupPolicy::keep(3).every(day).every_commits(2);
+            let (by_time, events) = telling(Store::options().backups(policy));
             let store = by_time.open_in(&vfs, "a.db").unwrap();
-            if is_due {
-                let event = events.recv().unwrap();
-                assert!(matches!(event, BackupEvent::Made { seq: 3 }), "{form}: {event:?}");
-            }
+            // The thread reads the time to compute the age, to compare it, and then to wait or to
+            // make the backup, which has the state before the next commit by then.
+            until("the thread has decided", || clock.asked.load(Ordering::SeqCst) >= 3);
+            store.set("n", &4_u64).unwrap();
+            let event = events.recv().unwrap();
+            let made = matches!(event, BackupEvent::Made { seq } if seq == backed_up);
+            assert!(made, "{form}, {hours} hours: {event:?}");
             store.close().unwrap();
-            assert!(events.try_recv().is_err(), "{form}: {hours} hours");
+            assert!(events.try_recv().is_err(), "{form}, {hours} hours");
         }
     }
 }

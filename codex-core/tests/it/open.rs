@@ -2,7 +2,7 @@
 //! documented success.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use crate::common::{
     FORMS, Files, closed, contents, disk, files, fill, killed, log_name, open, options, read,
@@ -332,6 +332,42 @@ fn verifying_reads_the_files_once_up_to_the_last_commit_before_it() {
         assert!(matches!(locked, Err(E::Locked { .. })), "{form}: {locked:?}");
         store.close().unwrap();
         assert_eq!(codex_storage::verify(&vfs, "a.db", None).unwrap().seq, 4, "{form}");
+    }
+}
+
+/// While the files are read, another thread begins to replace them, and waits for the end, which a
+/// close brings about.
+#[test]
+fn verifying_keeps_checkpoints_and_closes_waiting() {
+    type Act = fn(&Store);
+    let acts: [(Act, bool); 2] =
+        [(|store| store.checkpoint().unwrap(), false), (|store| store.close().unwrap(), true)];
+    for (act, abandons) in acts {
+        let opened = Arc::new(OnceLock::<Store>::new());
+        let (store, acting) = (Arc::clone(&opened), Arc::new(AtomicBool::new(false)));
+        let (acts, other) = (Arc::clone(&acting), Arc::new(Mutex::new(None)));
+        let started = Arc::clone(&other);
+        let vfs = Observed::vfs(&Vfs::mem(crate::common::seed()), move |call| {
+            if call.kind == CallKind::Read && acts.swap(false, Ordering::SeqCst) {
+                let store = store.get().unwrap().clone();
+                let other = std::thread::spawn(move || act(&store));
+                // If it does not wait, it ends here, and the log that is to be read next is gone.
+                for _ in 0..10_000 {
+                    std::thread::yield_now();
+                }
+                assert!(!other.is_finished());
+                *started.lock().unwrap() = Some(other);
+            }
+        });
+        let store = opened.get_or_init(|| open(&vfs, Form::Wal));
+        fill(store).checkpoint().unwrap();
+        store.set("d", &4_u32).unwrap();
+        acting.store(true, Ordering::SeqCst);
+        match store.verify().map_err(crate::common::storage) {
+            Ok(verified) => assert_eq!((verified.seq, abandons), (4, false)),
+            Err(error) => assert!(abandons && matches!(error, E::Abandoned { .. }), "{error}"),
+        }
+        other.lock().unwrap().take().unwrap().join().unwrap();
     }
 }
 
