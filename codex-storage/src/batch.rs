@@ -411,12 +411,14 @@ mod tests {
 
     #[test]
     fn the_records_of_a_batch_have_one_limit_whatever_is_before_them() {
-        let value = vec![0; BATCH_LEN_MAX - RECORD_HEAD];
+        let one_more = vec![0; BATCH_LEN_MAX - RECORD_HEAD + 1];
+        let value = &one_more[1..];
+        let refused = Err(RecordError::BatchTooLarge { limit: BATCH_LEN_MAX });
         for layout in [Layout::default(), Layout { head: 64, batch_extra: 40 }] {
             let mut group = Group::new(layout);
             for _ in 0..2 {
-                group.push(Op::Set { key: b"", value: &value }).unwrap();
-                let refused = Err(RecordError::BatchTooLarge { limit: BATCH_LEN_MAX });
+                assert_eq!(group.push(Op::Set { key: b"", value: &one_more }), refused);
+                group.push(Op::Set { key: b"", value }).unwrap();
                 assert_eq!(group.push(Op::Clear), refused, "{layout:?}");
                 group.finish();
             }
