@@ -463,8 +463,8 @@ fn telling(options: OpenOptions) -> (OpenOptions, Receiver<BackupEvent>) {
     (options.on_backup(tell), events)
 }
 
-/// The clock of a process that has just started. It counts the readings of the monotonic time by the
-/// thread that makes backups.
+/// The clock of a process that has just started. It counts the readings of the monotonic time by
+/// the thread that makes backups.
 #[derive(Debug)]
 struct Restarted {
     now_us: i64,

@@ -512,8 +512,8 @@ mod unix {
         told("length", dir.open("stat", Open::Read).unwrap().set_len(1));
     }
 
-    /// A limit on the length of files makes the system write a part and report its length. The limit
-    /// is that of a process, so a child process writes.
+    /// A limit on the length of files makes the system write a part and report its length. The
+    /// limit is that of a process, so a child process writes.
     #[test]
     fn a_write_of_which_the_system_takes_a_part_is_an_error() {
         if let Ok(path) = std::env::var(CHILD_DIR) {
