@@ -71,6 +71,7 @@ fn unpack(workspace: &Workspace, packages: &[Package]) -> Outcome<Workspace> {
     cargo.quiet()?;
     let mut members = String::new();
     let mut patches = String::new();
+    let mut levels = String::new();
     for package in packages {
         let folder = format!("{}-{}", package.name, package.version);
         let file = made.join(format!("{folder}.crate"));
@@ -83,13 +84,15 @@ fn unpack(workspace: &Workspace, packages: &[Package]) -> Outcome<Workspace> {
         }
         let _ = write!(members, "{folder:?}, ");
         let _ = writeln!(patches, "{} = {{ path = {folder:?} }}", package.name);
+        let _ = writeln!(levels, "[profile.test.package.{}]\nopt-level = 0", package.name);
     }
-    // The same profiles, so that the dependencies need not be built again.
+    // The same profiles, so that the dependencies need not be built again. The unit tests take less
+    // time than a build of the packages that is optimized.
     let manifest = read(&workspace.root.join("Cargo.toml"))?;
     let profiles = manifest.find("[profile.").map_or("", |at| &manifest[at..]);
     let manifest = format!(
         "[workspace]\nresolver = \"3\"\nmembers = [{members}]\n\n\
-         [patch.crates-io]\n{patches}\n{profiles}"
+         [patch.crates-io]\n{patches}\n{profiles}\n{levels}"
     );
     let path = root.join("Cargo.toml");
     fs::write(&path, manifest).map_err(|e| failed(&path, e))?;
