@@ -1,6 +1,7 @@
 //! Tests of the spans and events of the feature `tracing`: which there are, and that none shows a
 //! key, a value or a secret.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_types, reason = "a program of its own")]
 
 use std::fmt::{self, Write as _};
 use std::sync::{Arc, Mutex};
