@@ -409,5 +409,6 @@ const BINCODE: u8 = 1;
 const JSON: u8 = 2;
 
 // The tests compare both codecs, or need the one that keeps every value.
-#[cfg(all(test, feature = "bincode"))]
+#[cfg(test)]
+#[cfg(feature = "bincode")]
 mod tests;

@@ -48,7 +48,7 @@ fn a_batch_without_changes_or_with_a_decision_about_them_does_not_warn() {
         discarded.discard();
         // The caller has the error of a refused change, or of a failed commit.
         let mut refused = store.batch();
-        refused.set("a", &3).unwrap().set([0; 65_536], &1).unwrap_err();
+        refused.set("a", &3).unwrap().set(vec![0; 65_536], &1).unwrap_err();
         drop(refused);
         let mut late = store.batch();
         late.set("a", &4).unwrap();

@@ -244,7 +244,7 @@ pub fn seed() -> u64 {
     std::env::var("CODEX_SEED").map_or(1, |seed| seed.parse().unwrap())
 }
 
-/// A generator of random numbers: SplitMix64 from a seed.
+/// A generator of random numbers: `SplitMix64` from a seed.
 #[derive(Debug)]
 pub struct Random(pub u64);
 

@@ -166,16 +166,22 @@ fn g2_item_there_is_no_write_skew() {
             tx.set(key, &0_i64).unwrap();
         }
     };
-    let other = || store.transaction(|tx| Ok(leave(tx, "y"))).unwrap();
+    let other = || {
+        let left = store.transaction(|tx| {
+            leave(tx, "y");
+            Ok(())
+        });
+        left.unwrap();
+    };
     let rounds = beside(&store, |tx| leave(tx, "x"), other, |_| {});
     assert_eq!((rounds, get(&store, "x"), get(&store, "y")), (2, Some(1), Some(0)));
 }
 
 #[test]
 fn g2_an_entry_that_joins_an_empty_range_is_a_conflict() {
+    type Scan = fn(&Transaction) -> bool;
     let store = store(&[("a", 1), ("z", 1)]);
     let other = || store.set("m", &1_i64).unwrap();
-    type Scan = fn(&Transaction) -> bool;
     let scans: [Scan; 6] = [
         |tx| tx.range("b".."y").next().is_none(),
         |tx| tx.range("b".."y").next_back().is_none(),
@@ -200,6 +206,7 @@ fn g2_an_entry_that_joins_an_empty_range_is_a_conflict() {
 
 #[test]
 fn a_scan_that_was_not_iterated_to_its_end_conflicts_only_with_the_part_that_was() {
+    type Read<'a> = &'a dyn Fn(&mut Transaction);
     let entries = [("q:1", 1), ("q:3", 3), ("q:5", 5), ("q:7", 7)];
     let first = |tx: &mut Transaction| assert_eq!(tx.prefix("q:").next().unwrap().key(), b"q:1");
     let last = |tx: &mut Transaction| {
@@ -215,7 +222,6 @@ fn a_scan_that_was_not_iterated_to_its_end_conflicts_only_with_the_part_that_was
         assert_eq!(scan.by_ref().take(2).count(), 2);
         assert_eq!(scan.rev().take(2).count(), 2);
     };
-    type Read<'a> = &'a dyn Fn(&mut Transaction);
     // Where another commit adds an entry, and whether the transaction has seen that place.
     let cases: [(Read<'_>, &str, bool); 11] = [
         (&first, "q:0", true),

@@ -138,7 +138,9 @@ fn replay(state: &mut State, done: &Done) {
             Step::RemoveRange(from, to, removed) => {
                 let keys: Vec<_> = range(state, from, to).iter().map(|e| e.0.clone()).collect();
                 assert_eq!(u64::try_from(keys.len()).unwrap(), *removed, "{done:?}");
-                keys.iter().for_each(|key| drop(state.remove(key)));
+                for key in &keys {
+                    state.remove(key);
+                }
             }
         }
     }
