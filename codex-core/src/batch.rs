@@ -298,5 +298,6 @@ fn warn(line: &str) {
 #[cfg(all(debug_assertions, test, not(loom)))]
 use tests::warn;
 
-#[cfg(all(test, not(loom)))]
+#[cfg(test)]
+#[cfg(not(loom))]
 mod tests;

@@ -373,5 +373,6 @@ const CRC_OFFSET: usize = 508;
 /// The largest number of a cipher that this build knows.
 const CIPHER_MAX: u8 = 2;
 
-#[cfg(all(test, feature = "fault"))]
+#[cfg(test)]
+#[cfg(feature = "fault")]
 mod tests;

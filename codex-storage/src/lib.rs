@@ -93,9 +93,11 @@ pub use verify::{Verified, verify, verify_open};
 struct Readme;
 
 // The tests in this crate use the test doubles of those outside, which use the name of the crate.
-#[cfg(all(test, feature = "fault"))]
+#[cfg(test)]
+#[cfg(feature = "fault")]
 extern crate self as codex_storage;
-#[cfg(all(test, feature = "fault"))]
+#[cfg(test)]
+#[cfg(feature = "fault")]
 #[path = "../tests/common/seal.rs"]
 #[allow(unreachable_pub, reason = "its other users see it as a crate of their own")]
 mod toy_seal;

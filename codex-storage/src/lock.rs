@@ -212,7 +212,8 @@ fn can_not_write(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem)
 }
 
-#[cfg(all(test, feature = "fault"))]
+#[cfg(test)]
+#[cfg(feature = "fault")]
 mod tests {
     use std::path::Path;
 

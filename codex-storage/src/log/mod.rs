@@ -107,5 +107,6 @@ pub(crate) fn batch_extra(form: Form) -> usize {
     if form == Form::Ledger { STAMP_LEN } else { 0 }
 }
 
-#[cfg(all(test, feature = "fault"))]
+#[cfg(test)]
+#[cfg(feature = "fault")]
 mod tests;

@@ -64,7 +64,8 @@ const SYNC_EVERY_BYTES: u64 = 128 << 10;
 /// The longest pause. If a disk hangs, the file is slow enough without longer ones.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
-#[cfg(all(test, feature = "fault"))]
+#[cfg(test)]
+#[cfg(feature = "fault")]
 mod tests {
     use super::super::fault::FaultDir;
     use super::super::{CallKind, Mode, Open};

@@ -519,7 +519,7 @@ mod unix {
         if let Ok(path) = std::env::var(CHILD_DIR) {
             let file = OsDir::open(path).unwrap().open("a", Open::CreateNew(Mode::Private));
             let file = file.unwrap();
-            let error = file.write_all_at(&[1; 64 << 10], 0).unwrap_err();
+            let error = file.write_all_at(&vec![1; 64 << 10], 0).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::FileTooLarge);
             assert!((1..64 << 10).contains(&file.len().unwrap()), "a part is written");
             return;
