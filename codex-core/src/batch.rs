@@ -99,6 +99,14 @@ impl Batch {
 
     /// Adds a change that sets the value of `key` to the bytes `value`, without encoding them.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.batch().set_bytes("a", "raw")?.set_bytes("b", [0, 1])?.commit()?;
+    /// assert_eq!(store.get_bytes("a").as_deref(), Some(&b"raw"[..]));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// [Too large](crate::Error::is_too_large) if the key has more than 65,535 bytes or the batch
     /// exceeds 256 MiB. The batch is unchanged then.
@@ -112,6 +120,15 @@ impl Batch {
     }
 
     /// Adds a change that removes `key`, if it has a value.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set("draft", "text")?;
+    /// store.batch().set("published", "text")?.remove("draft")?.commit()?;
+    /// assert_eq!(store.keys().collect::<Vec<_>>(), ["published"]);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [Too large](crate::Error::is_too_large) if the key has more than 65,535 bytes or the batch
@@ -165,6 +182,15 @@ impl Batch {
     }
 
     /// Adds a change that removes all keys, including those that were set earlier in this batch.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set("old", &1)?;
+    /// store.batch().clear().set("new", &2)?.commit()?;
+    /// assert_eq!(store.keys().collect::<Vec<_>>(), ["new"]);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     pub fn clear(&mut self) -> &mut Self {
         // The earlier changes have no effect after the clear.
         self.bytes = Change::Clear.encoded_len();
@@ -233,6 +259,16 @@ impl Batch {
 
     /// Drops the batch and its changes. Unlike a plain drop, this prints no warning in debug
     /// builds.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let mut batch = store.batch();
+    /// batch.set("a", &1)?;
+    /// batch.discard();
+    /// assert!(store.is_empty());
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     pub fn discard(mut self) {
         drop(self.take());
     }

@@ -70,6 +70,19 @@ impl Conversion {
     }
 
     /// Encrypts the store with AES-256-GCM, under a new root key that `key` opens.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Conversion;
+    /// use codex_core::crypto::Key;
+    /// Store::open(&path)?.close()?;
+    /// Conversion::new().encrypt(Key::raw(&[7; 32])?).convert(&path)?;
+    /// let opened = Store::open(&path).err();
+    /// assert!(opened.is_some(), "it needs the key now");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "crypto")]
     pub fn encrypt(self, key: Key) -> Self {
         self.encrypt_with(key, Cipher::default())
@@ -83,6 +96,18 @@ impl Conversion {
     }
 
     /// Converts the store to a plain store.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Conversion;
+    /// use codex_core::crypto::Key;
+    /// Store::options().key(Key::raw(&[7; 32])?).open(&path)?.close()?;
+    /// Conversion::new().key(Key::raw(&[7; 32])?).decrypt().convert(&path)?;
+    /// Store::open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "crypto")]
     pub fn decrypt(mut self) -> Self {
         self.to = To::Plain;

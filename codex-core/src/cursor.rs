@@ -216,6 +216,14 @@ impl Entry {
     }
 
     /// Returns the bytes of the key.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set("a", &1)?;
+    /// assert_eq!(store.first(..).expect("there is one").key(), b"a");
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     pub fn key(&self) -> &[u8] {
         self.inner.key()
     }
@@ -244,6 +252,16 @@ impl Entry {
     }
 
     /// Returns a handle of the value alone.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set_bytes("a", "text")?;
+    /// let text = store.first(..).expect("there is one").value_ref();
+    /// store.clear()?;
+    /// assert_eq!(text, "text");
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     pub fn value_ref(&self) -> ValueRef {
         ValueRef::new(self.inner.clone())
     }

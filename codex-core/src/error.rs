@@ -201,6 +201,16 @@ impl Error {
     }
 
     /// Returns true if the store was closed.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// store.close()?;
+    /// assert!(store.set("a", &1).is_err_and(|error| error.is_closed()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Storage(codex_storage::Error::Closed { .. }))
     }
@@ -261,6 +271,16 @@ impl Error {
 
     /// Returns true if the store was opened for reading only, or if it is a backup or a file whose
     /// mode forbids writing.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// Store::open(&path)?.close()?;
+    /// let store = Store::options().read_only(true).open(&path)?;
+    /// assert!(store.set("a", &1).is_err_and(|error| error.is_read_only()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn is_read_only(&self) -> bool {
         use codex_storage::Error as E;
         matches!(

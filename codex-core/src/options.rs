@@ -74,6 +74,15 @@ impl OpenOptions {
     /// Sets whether a missing store is created. Default: yes, unless it is opened read-only or with
     /// an [`anchor`](Self::anchor). A store that is missing while there are backups of it is never
     /// created ([`OnlyBackups`](crate::StorageError::OnlyBackups)).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let missing = Store::options().create(false).open(&path);
+    /// assert!(missing.is_err_and(|error| error.is_not_found()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create(mut self, create: bool) -> Self {
         self.create = Some(create);
         self
@@ -99,6 +108,15 @@ impl OpenOptions {
     /// Sets whether a missing folder of the path is created, with all missing folders above it. New
     /// folders have the mode 0700, and stay if the opening fails afterwards. Default: no; a missing
     /// folder is [`NoFolder`](crate::StorageError::NoFolder).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let path = folder.path().join("data/2026/app.db");
+    /// let store = Store::options().create_folder(true).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn create_folder(mut self, create_folder: bool) -> Self {
         self.create_folder = Some(create_folder);
         self
@@ -180,6 +198,18 @@ impl OpenOptions {
 
     /// Sets the treatment of the end of a log that is neither intact nor has the form of a torn
     /// write. Default: [`OnDamage::Refuse`]. Proven damage is refused with either setting.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::OnDamage;
+    /// let store = Store::options().on_damage(OnDamage::CutTail).open(&path)?;
+    /// if let Some(cut) = &store.recovered().cut {
+    ///     eprintln!("{} bytes were cut off {}", cut.bytes, cut.file);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_damage(mut self, on_damage: OnDamage) -> Self {
         self.on_damage = Some(on_damage);
         self
@@ -203,6 +233,16 @@ impl OpenOptions {
 
     /// Sets when the Wal form writes an image and begins a new log. Default:
     /// [`CheckpointPolicy::default`].
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::CheckpointPolicy;
+    /// let policy = CheckpointPolicy::default().floor_bytes(64 << 20).ratio(2.0);
+    /// let store = Store::options().checkpoint(policy).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn checkpoint(mut self, policy: CheckpointPolicy) -> Self {
         self.checkpoint = Some(policy);
         self
@@ -217,6 +257,19 @@ impl OpenOptions {
     /// image lists them: the last 64 and some older ones. For an older anchor, opening fails with
     /// [`AnchorUnknown`](crate::StorageError::AnchorUnknown), unless
     /// [`accept_unknown_anchor`](Self::accept_unknown_anchor) is set.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// let anchor = store.anchor()?; // Kept at another place.
+    /// store.close()?;
+    /// drop(store);
+    /// let store = Store::options().anchor(anchor).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn anchor(mut self, anchor: Anchor) -> Self {
         self.anchor = Some(anchor);
         self
@@ -255,6 +308,16 @@ impl OpenOptions {
     /// Sets whether writes are refused after a backup failed, until one succeeds. The thread of the
     /// policy tries again every second, and [`Store::back_up`] tries at once. Default: no; a
     /// failure is then only reported by [`Store::stats`] and [`on_backup`](Self::on_backup).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::BackupPolicy;
+    /// let policy = BackupPolicy::keep(3).every_commits(1_000);
+    /// let store = Store::options().backups(policy).require_backups(true).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn require_backups(mut self, required: bool) -> Self {
         self.backups.required = required;
         self

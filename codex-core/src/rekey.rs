@@ -54,6 +54,20 @@ impl Store {
     /// Earlier copies (backups, snapshots of the file system, stolen files) still open with the
     /// earlier key.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::crypto::Key;
+    /// let store = Store::options().key(Key::raw(&[1; 32])?).open(&path)?;
+    /// store.rekey(Key::raw(&[2; 32])?)?;
+    /// store.back_up()?; // Earlier backups still open with the earlier key: remove them.
+    /// store.close()?;
+    /// drop(store);
+    /// assert!(Store::options().key(Key::raw(&[1; 32])?).open(&path).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`change_key`](Store::change_key). A rekey that fails before its last step
     /// changes nothing.

@@ -16,6 +16,15 @@ use crate::seal::{SharedKey, UserKey};
 /// Writes the whole file again under another name, reads it back, and replaces the damaged file in
 /// one step. Returns true if the file was repaired, and false if it was intact.
 ///
+/// ```
+/// # use codex_core::Store;
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("app.db");
+/// Store::open(&path)?.close()?;
+/// assert!(!codex_core::repair_header(&path)?, "it was intact");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
 /// # Errors
 /// `Locked` if the store is open. `KeyRequired` if it is encrypted. The damage itself if the file
 /// is a ledger, has no intact header, or is also damaged at another place: nothing was changed, so

@@ -346,6 +346,17 @@ impl Store {
 
     /// Returns the reason why writes are refused, if they are: an error that is in doubt, or a
     /// panic of a thread that was writing. Reads continue. Open the store again to write.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// if let Some(reason) = store.poisoned() {
+    ///     eprintln!("open the store again: {reason}");
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn poisoned(&self) -> Option<String> {
         self.inner.engine.poisoned()
     }
@@ -384,11 +395,30 @@ impl Store {
     }
 
     /// Returns the canonical path of the store. Empty for a store in memory.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let store = Store::open(&path)?;
+    /// assert!(store.path().ends_with("app.db"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn path(&self) -> &Path {
         &self.inner.path
     }
 
     /// Returns the form of the files, or `None` for a store in memory.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Form;
+    /// assert_eq!(Store::open(&path)?.form(), Some(Form::Wal));
+    /// assert_eq!(Store::in_memory()?.form(), None);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn form(&self) -> Option<Form> {
         self.inner.form
     }

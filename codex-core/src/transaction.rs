@@ -144,6 +144,15 @@ impl Transaction {
     }
 
     /// Returns the number of the last commit that the transaction reads; 0 before the first commit.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set("a", &1)?;
+    /// let seq = store.transaction(|tx| Ok(tx.seq()))?;
+    /// assert_eq!(seq, 1);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     pub fn seq(&self) -> Seq {
         self.base.seq
     }
@@ -151,6 +160,17 @@ impl Transaction {
     inherent_reads!();
 
     /// Sets the value of `key` to `value`.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.transaction(|tx| {
+    ///     let visits = tx.get::<u64>("visits")?.unwrap_or(0);
+    ///     tx.set("visits", &(visits + 1))
+    /// })?;
+    /// assert_eq!(store.get("visits")?, Some(1_u64));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Encode`] if the codec cannot represent the value. [Too large](Error::is_too_large)
@@ -168,6 +188,14 @@ impl Transaction {
 
     /// Sets the value of `key` to the bytes `value`, without encoding them.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.transaction(|tx| tx.set_bytes("logo", [0x89, b'P', b'N', b'G']))?;
+    /// assert_eq!(store.get_bytes("logo").map(|logo| logo.len()), Some(4));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`set`](Transaction::set), except `Encode`.
     pub fn set_bytes(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
@@ -177,6 +205,15 @@ impl Transaction {
     }
 
     /// Removes `key`, and returns true if it had a value. This reads the key.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set("lock", "ada")?;
+    /// let removed = store.transaction(|tx| tx.remove("lock"))?;
+    /// assert!(removed && store.is_empty());
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// The errors of [`set`](Transaction::set), except `Encode`.
@@ -193,6 +230,20 @@ impl Transaction {
     /// Removes `key` and returns its value. If the value does not decode as a `T`, it is not
     /// removed.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set("inbox/1", "hello")?;
+    /// store.transaction(|tx| {
+    ///     if let Some(letter) = tx.take::<String>("inbox/1")? {
+    ///         tx.set("read/1", &letter)?;
+    ///     }
+    ///     Ok(())
+    /// })?;
+    /// assert_eq!(store.get::<String>("read/1")?.as_deref(), Some("hello"));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`get`](Transaction::get) and [`remove`](Transaction::remove).
     pub fn take<T: DeserializeOwned>(&mut self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
@@ -205,6 +256,19 @@ impl Transaction {
     /// Removes all keys that begin with `prefix`, and returns their number. This reads the whole
     /// prefix.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// store.set("cart/7/apples", &3)?;
+    /// store.set("cart/7/pears", &1)?;
+    /// store.transaction(|tx| {
+    ///     let items = tx.remove_prefix("cart/7/")?;
+    ///     tx.set("last order", &items)
+    /// })?;
+    /// assert_eq!(store.get("last order")?, Some(2_u64));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
     /// # Errors
     /// The errors of [`set`](Transaction::set), except `Encode`.
     pub fn remove_prefix(&mut self, prefix: impl AsRef<[u8]>) -> Result<u64> {
@@ -212,6 +276,17 @@ impl Transaction {
     }
 
     /// Removes all keys in `range`, and returns their number. This reads the whole range.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// for day in ["2025-12-30", "2025-12-31", "2026-01-01"] {
+    ///     store.set(day, &1)?;
+    /// }
+    /// let removed = store.transaction(|tx| tx.remove_range(.."2026"))?;
+    /// assert_eq!((removed, store.len()), (2, 1));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
     ///
     /// # Errors
     /// The errors of [`set`](Transaction::set), except `Encode`.

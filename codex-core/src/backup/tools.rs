@@ -76,6 +76,20 @@ impl Backups {
     /// encrypted and were not changed. [`verify`](Self::verify) then reads their contents too. A
     /// backup under an earlier key or root key is marked in the list
     /// ([`Trust`](crate::Trust)), and is neither verified nor restored with this key.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Backups;
+    /// use codex_core::crypto::Key;
+    /// let key = || Key::passphrase("correct horse battery staple");
+    /// let store = Store::options().key(key()?).open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.back_up()?;
+    /// Backups::of(&path)?.key(key()?).verify(1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[cfg(feature = "crypto")]
     #[must_use]
     pub fn key(self, key: codex_crypto::Key) -> Self {
@@ -103,6 +117,23 @@ impl Backups {
     /// Returns the backups, newest first. A damaged file and a file of another origin have an error
     /// in place of the facts.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Backups;
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.back_up()?;
+    /// for backup in Backups::of(&path)?.list()? {
+    ///     match backup.facts {
+    ///         Ok(facts) => println!("{}: commit {}", backup.name, facts.seq),
+    ///         Err(error) => println!("{error}"),
+    ///     }
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// An error of the disk if the folder cannot be read.
     pub fn list(&self) -> Result<Vec<BackupEntry>> {
@@ -112,6 +143,19 @@ impl Backups {
     /// Reads and checks every byte of the backup `index`; 1 is the newest. If the
     /// [key](Self::key) is set, encrypted contents are authenticated too.
     ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Backups;
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.back_up()?;
+    /// assert_eq!(Backups::of(&path)?.verify(1)?.facts.seq, 1);
+    /// assert!(Backups::of(&path)?.verify(2).is_err_and(|error| error.is_not_found()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// The fault of the backup, with its offset if it has one.
     pub fn verify(&self, index: u32) -> Result<BackupVerification> {
@@ -119,6 +163,22 @@ impl Backups {
     }
 
     /// Returns the newest good backup, and the errors of the newer ones. Reads every byte of each.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Backups;
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.back_up()?;
+    /// let newest = Backups::of(&path)?.newest_good()?;
+    /// for (index, error) in &newest.skipped {
+    ///     eprintln!("backup {index} is not good: {error}");
+    /// }
+    /// assert_eq!(newest.good.map(|backup| backup.index), Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// An error of the disk if the folder cannot be read.
@@ -131,6 +191,24 @@ impl Backups {
     /// that was interrupted is finished first. The replaced files, including the log, are kept
     /// under the names that are returned. A crash leaves the old store complete, or a restore that
     /// the next opening for writing finishes.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Backups;
+    /// let store = Store::open(&path)?;
+    /// store.set("a", &1)?;
+    /// store.back_up()?;
+    /// store.clear()?;
+    /// store.close()?;
+    /// drop(store);
+    /// for (name, kept_as) in Backups::of(&path)?.restore(1)?.replaced {
+    ///     println!("{name} is kept as {kept_as}");
+    /// }
+    /// assert_eq!(Store::open(&path)?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// `Locked` if the store is open; an error of the backup if it is not good, or if the
@@ -180,6 +258,20 @@ impl Backups {
     /// Removes all but the newest `keep` good backups. Returns the names of the removed files. With
     /// the [key](Self::key), only backups that are authentic under it count. Each backup that is
     /// older than the last one that is kept is removed, whether it counts or not.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Backups;
+    /// let store = Store::open(&path)?;
+    /// for n in 1..=3 {
+    ///     store.set("n", &n)?;
+    ///     store.back_up()?;
+    /// }
+    /// assert_eq!(Backups::of(&path)?.prune(1)?.len(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// `Locked` if an interrupted restore must be finished first and the store is open; `Busy` if a
