@@ -7,6 +7,7 @@ use std::ops::ControlFlow;
 
 use crate::common::sim::NoReflink;
 use crate::common::{Card, OURS, THEIRS, bytes, card, main_of, names, prefix_of, put, replace};
+use codex_backup::vfs::fault::{FaultDir, Space};
 use codex_backup::vfs::{Dir, File, Mode, Open, PIECE_BYTES, Vfs};
 use codex_backup::{
     CopyOptions, Error, Facts, Inspect, Method, Phase, Progress, Source, Whole, WriteAt, copy_to,
@@ -37,6 +38,26 @@ fn a_copy_is_the_source_and_nothing_else_is_left() {
     }
     assert!(seen.iter().all(|report| report.total == 1_000_024));
     assert!(seen.is_sorted_by_key(|report| report.phase));
+}
+
+#[test]
+fn a_copy_is_made_on_a_disk_with_just_the_room_for_it_and_refused_with_a_byte_less() {
+    let len = 8_192;
+    let from = Vfs::mem(1);
+    put(&*from.dir, "a.db", &card(OURS, 7, len - 24));
+    let copy = |capacity| {
+        let disk = FaultDir::new();
+        disk.set_space(Space::AtOnce(capacity));
+        let (to, options) = (disk.vfs(2), CopyOptions::default());
+        let main = main_of(&from, "a.db");
+        let copied = copy_to(&from, main, &to, "b.db", &Card, &options, &mut unwatched);
+        copied.map(|_| bytes(&*to.dir, "b.db").len())
+    };
+    let room = u64::try_from(len).unwrap();
+    assert_eq!(copy(room).unwrap(), len);
+    let refused = copy(room - 1).unwrap_err();
+    let Error::NoSpace { needed, available, .. } = refused else { panic!("{refused}") };
+    assert_eq!((needed, available), (room, room - 1));
 }
 
 #[test]

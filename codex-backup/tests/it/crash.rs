@@ -75,6 +75,29 @@ fn rotation_survives(way: Way, layout: &[(u32, u64)]) -> u64 {
     })
 }
 
+/// A rotation that was killed after it gave the first name has synced no name. The next one has
+/// nothing to copy, and must not rest on the name before it is durable.
+#[test]
+fn a_version_that_counts_as_backed_up_is_there_after_a_power_cut() {
+    let base = disk(9, &[(2, 8)]);
+    crate::common::put(&*base.vfs(0).dir, "a.db.bak.new", &card(OURS, 9, 700));
+    let act = |disk: &FaultDir| {
+        let vfs = world(disk, Way::Copy);
+        vfs.dir.rename("a.db.bak.new", "a.db.bak.1").is_ok()
+            && rotate(&vfs, Way::Copy, 9).is_ok_and(|rotated| rotated.method.is_none())
+    };
+    let mut acknowledged_images = 0;
+    each_power_cut(&base, &act, &mut |image, acknowledged, context| {
+        let vfs = world(image, Way::Copy);
+        let listed = crate::common::versions(&vfs, "a.db");
+        if *acknowledged {
+            acknowledged_images += 1;
+            assert_eq!(listed, [(1, 9), (2, 8)], "{}", context());
+        }
+    });
+    assert!(acknowledged_images > 0);
+}
+
 #[test]
 fn a_power_cut_while_a_restored_older_version_is_rotated_keeps_the_newest_first() {
     let base = disk(2, &[(1, 3), (2, 2), (3, 1)]);
