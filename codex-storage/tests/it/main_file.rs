@@ -71,7 +71,8 @@ fn copied(file: &dyn File) -> Vfs {
     // Pieces that begin and end inside both headers of an image.
     let (len, mut at) = (file.len().unwrap(), 0);
     while at < len {
-        let mut piece = vec![0; usize::try_from(len - at).unwrap().min(200)];
+        // A buffer that was used before: what lies beyond the end is read as zeros.
+        let mut piece = vec![0xAA; usize::try_from(len - at).unwrap().min(200)];
         file.read_exact_at(&mut piece, at).unwrap();
         at += piece.len() as u64;
         bytes.extend(piece);
