@@ -1,5 +1,6 @@
 //! One suite for every form, plain and sealed, on every disk.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -457,8 +458,24 @@ fn verifying_reads_all_beside_a_writer_and_changes_nothing(bed: &Bed) {
     }
     let blind = codex_storage::verify_open(&bed.vfs, NAME, None, 20, &|| true).unwrap();
     assert_eq!((blind.seq, blind.authenticated), (20, false), "the checksums alone");
-    let stopped = codex_storage::verify_open(&bed.vfs, NAME, keys, 20, &|| false);
-    assert!(matches!(stopped, Err(Error::Abandoned { .. })), "{stopped:?}");
+    // A caller can stop it at each place where it is asked, in the image and in the log.
+    let stopped_after = |asked_max| {
+        let asked = Cell::new(0_u32);
+        let go_on = || {
+            asked.set(asked.get() + 1);
+            asked.get() <= asked_max
+        };
+        let verified = codex_storage::verify_open(&bed.vfs, NAME, keys, 20, &go_on);
+        (verified, asked.get())
+    };
+    let (verified, asked_max) = stopped_after(u32::MAX);
+    verified.unwrap();
+    assert!(asked_max > 0);
+    for asked in 0..asked_max {
+        let (stopped, last) = stopped_after(asked);
+        assert!(matches!(stopped, Err(Error::Abandoned { .. })), "{asked}: {stopped:?}");
+        assert_eq!(last, asked + 1);
+    }
     store.close().unwrap();
     let verified = codex_storage::verify(&bed.vfs, NAME, keys).unwrap();
     let total: usize = files(&bed.vfs).iter().map(|(_, bytes)| bytes.len()).sum();
