@@ -1,8 +1,8 @@
 //! The main file that an open storage hands out, and the copy that is made of it later.
 
 use codex_storage::storage::Form;
-use codex_storage::vfs::{File, Open, Vfs};
-use codex_storage::{Access, MainFile};
+use codex_storage::vfs::{File, Open, PIECE_BYTES, Vfs};
+use codex_storage::{Access, Error, MainFile};
 
 use crate::common::store::Store;
 use crate::common::{Bed, NAME, keys, put};
@@ -95,4 +95,30 @@ fn only_a_file_with_headers_of_its_own_can_share_its_blocks() {
         assert_eq!(shared.is_ok(), shares, "{form}");
         assert_eq!(bed.vfs.dir.open("copy.db", Open::Read).is_ok(), shares, "{form}");
     }
+}
+
+#[test]
+fn reading_the_facts_of_a_long_ledger_tells_its_progress_and_can_be_stopped() {
+    let bed = Bed::mem(Form::Ledger, false);
+    let mut store = Store::open(bed.config()).unwrap();
+    let value = "x".repeat(usize::try_from(PIECE_BYTES).unwrap());
+    for n in 0..3 {
+        store.set(&n.to_string(), &value).unwrap();
+    }
+    store.close().unwrap();
+    let main = MainFile::open(&bed.vfs, NAME).unwrap();
+    let mut told = Vec::new();
+    let facts = main.facts(&mut |offset| {
+        told.push(offset);
+        true
+    });
+    assert_eq!(facts.unwrap().seq, 3);
+    assert!(told.len() >= 3 && told.is_sorted(), "{told:?}");
+    let mut told = 0;
+    let stopped = main.facts(&mut |_| {
+        told += 1;
+        told < 2
+    });
+    assert!(matches!(stopped, Err(Error::Abandoned { .. })), "{stopped:?}");
+    assert_eq!(told, 2);
 }
