@@ -62,12 +62,8 @@ impl Inner {
         } else {
             self.engine.submit(commit)?
         };
-        // Order: tell the backups after the commit, so that a backup that becomes due contains it.
-        if let Some(seq) = outcome.seq() {
+        if outcome.seq().is_some() {
             own::made(&own);
-            if let Some(backups) = &self.backups {
-                backups.committed(seq);
-            }
         }
         Ok(outcome)
     }

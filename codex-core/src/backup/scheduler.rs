@@ -110,9 +110,11 @@ impl BackupScheduler {
         let scheduler = Self { shared, thread: Mutex::new(None) };
         if scheduler.shared.policy().is_some_and(|policy| policy.on_checkpoint) {
             let shared = Arc::clone(&scheduler.shared);
-            engine.on_checkpoint(move || shared.wake());
+            engine.on_checkpoint(move |_| shared.wake());
         }
         if scheduler.shared.policy().is_some_and(watch::acts_by_itself) {
+            let waker = Arc::clone(&scheduler.shared);
+            engine.on_commit(move |seq| waker.committed(seq));
             let (open, closed) = bounded(0);
             let (shared, engine) = (Arc::clone(&scheduler.shared), Arc::clone(engine));
             let wakeups = Wakeups { woken, closed };
@@ -126,14 +128,6 @@ impl BackupScheduler {
             *scheduler.thread.lock() = Some(Running { open, handle });
         }
         Ok(scheduler)
-    }
-
-    /// Wakes the thread if the commit `seq` makes a backup due. Otherwise this is one atomic load.
-    pub(crate) fn committed(&self, seq: Seq) {
-        let shared = &self.shared;
-        if seq >= shared.due_at.load(Ordering::SeqCst) {
-            shared.wake();
-        }
     }
 
     /// Returns the error with which a write is refused, if the options require a backup and the
@@ -199,6 +193,13 @@ impl Shared {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Wakes the thread if the commit `seq` makes a backup due. Otherwise this is one atomic load.
+    fn committed(&self, seq: Seq) {
+        if seq >= self.due_at.load(Ordering::SeqCst) {
+            self.wake();
+        }
     }
 
     /// Wakes the thread, so that it looks again whether a backup is due.

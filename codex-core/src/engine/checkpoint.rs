@@ -105,8 +105,15 @@ impl Engine {
 
     /// Sets the function that is called after each checkpoint that wrote an image, on the thread
     /// that wrote it, while that thread holds no lock. Only the first call sets it.
-    pub(crate) fn on_checkpoint(&self, hook: impl Fn() + Send + Sync + 'static) {
+    pub(crate) fn on_checkpoint(&self, hook: impl Fn(Seq) + Send + Sync + 'static) {
         self.on_checkpoint.set(hook);
+    }
+
+    /// Sets the function that is called once after each group of commits, with the number of the
+    /// last one, on the thread that led the group, while that thread holds no lock. The statistics
+    /// contain the group then. Only the first call sets it.
+    pub(crate) fn on_commit(&self, hook: impl Fn(Seq) + Send + Sync + 'static) {
+        self.on_commit.set(hook);
     }
 
     /// Makes `keys` open the store from now on, instead of the previous key.
@@ -164,7 +171,7 @@ impl Engine {
             self.write_image_alone(keys, progress)?
         };
         if is_new {
-            self.on_checkpoint.call();
+            self.on_checkpoint.call(seq);
         }
         Ok(seq)
     }
@@ -266,19 +273,19 @@ impl Engine {
     }
 }
 
-/// The function that is called after each checkpoint. Set at most once, before the first
-/// checkpoint.
+/// A function that is called with the number of a commit, after each checkpoint or after each
+/// group. Set at most once, before the first of them.
 #[derive(Default)]
-pub(super) struct Hook(OnceLock<Box<dyn Fn() + Send + Sync>>);
+pub(super) struct Hook(OnceLock<Box<dyn Fn(Seq) + Send + Sync>>);
 
 impl Hook {
-    fn set(&self, hook: impl Fn() + Send + Sync + 'static) {
+    fn set(&self, hook: impl Fn(Seq) + Send + Sync + 'static) {
         let _ = self.0.set(Box::new(hook));
     }
 
-    fn call(&self) {
+    pub(super) fn call(&self, seq: Seq) {
         if let Some(hook) = self.0.get() {
-            hook();
+            hook(seq);
         }
     }
 }

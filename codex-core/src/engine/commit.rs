@@ -94,6 +94,11 @@ impl Engine {
         let outcome = leader.wake();
         // Order: free last. No thread waits while the replaced entries are freed.
         drop(freed);
+        // Order: tell the backups after the hand-over, which has put the number of the commit into
+        // the statistics. They compare it with the statistics, and would miss it otherwise.
+        if let Some(seq) = leader.last_made() {
+            self.on_commit.call(seq);
+        }
         self.notice(effects);
         outcome.expect("every member of a group has an outcome")
     }

@@ -249,6 +249,12 @@ impl<'a> Leader<'a> {
         self.own.take()?.outcome
     }
 
+    /// Returns the number of the last commit that the leader has made, if it made one.
+    pub(super) fn last_made(&self) -> Option<Seq> {
+        let (storage, _) = self.storage.as_ref().filter(|_| self.commits > 0)?;
+        Some(storage.seq)
+    }
+
     /// Returns all members, the leader's own commit first.
     fn all(&mut self) -> impl Iterator<Item = &mut Member> {
         self.own.iter_mut().chain(&mut self.members)

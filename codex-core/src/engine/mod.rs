@@ -78,6 +78,7 @@ pub struct Engine {
     checkpoints: AtomicU64,
     checkpoint_failures: AtomicU64,
     on_checkpoint: Hook,
+    on_commit: Hook,
     signal: Signal,
     /// Whether there are background threads.
     background: bool,
@@ -135,6 +136,7 @@ impl Engine {
             checkpoints: AtomicU64::new(0),
             checkpoint_failures: AtomicU64::new(0),
             on_checkpoint: Hook::default(),
+            on_commit: Hook::default(),
             signal: Signal::default(),
             background,
             sync_pause,
