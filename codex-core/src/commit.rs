@@ -103,14 +103,11 @@ impl fmt::Debug for Change {
 
 /// A condition of a commit. The leader tests it in the order of commits.
 pub enum Check {
-    /// The key still has the same entry as when it was read, or still has none. An equal entry that
-    /// was written since does not count.
-    Same {
-        /// The key that was read.
-        key: Box<[u8]>,
-        /// The entry that was read.
-        seen: Option<Entry>,
-    },
+    /// The entry that was read is still that of its key. An equal entry that was written since does
+    /// not count.
+    Same(Entry),
+    /// The key still has no entry.
+    Absent(Box<[u8]>),
     /// The stored value of the key is equal to `value`, or there is none.
     Equals {
         /// The key.
@@ -133,7 +130,8 @@ impl Check {
     /// Returns true if the check holds in `state`.
     pub(crate) fn holds_in(&self, state: &Ordered) -> bool {
         match self {
-            Self::Same { key, seen } => is_same(state.get(&**key), seen.as_ref()),
+            Self::Same(seen) => is_same(state.get(seen.key()), Some(seen)),
+            Self::Absent(key) => !state.contains(&**key),
             Self::Equals { key, value } => state.get(&**key).map(Entry::value) == value.as_deref(),
             Self::Unchanged { lower, upper, base } => match bounds(lower, upper) {
                 Some(bounds) => {
@@ -171,7 +169,8 @@ pub(crate) fn are_same<'a>(
 impl fmt::Debug for Check {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Same { .. } => "Same",
+            Self::Same(_) => "Same",
+            Self::Absent(_) => "Absent",
             Self::Equals { .. } => "Equals",
             Self::Unchanged { .. } => "Unchanged",
         })

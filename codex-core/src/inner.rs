@@ -93,10 +93,16 @@ impl Inner {
 
     /// Refuses a read-only store and a forked child.
     pub(crate) fn check_writable(&self) -> Result<()> {
+        self.check_access()?;
+        self.check_process()
+    }
+
+    /// Refuses a read-only store.
+    pub(crate) fn check_access(&self) -> Result<()> {
         if self.access == Access::ReadOnly {
             return Err(StorageError::ReadOnly { path: self.path.clone() }.into());
         }
-        self.check_process()
+        Ok(())
     }
 
     /// Closes the copies of the locks that a forked child has, so that the locks end with the
@@ -110,7 +116,7 @@ impl Inner {
     /// Refuses a process that `fork` created, which has copies of the locks but none of the
     /// threads. Its process id differs, unless the first process of one pid namespace forks into
     /// another namespace. `/proc` would show that case, but reading it at each write would cost too
-    /// much.
+    /// much. The process id is a system call, so each commit asks for it once.
     pub(crate) fn check_process(&self) -> Result<()> {
         let used_by = std::process::id();
         if used_by == self.opened_by {

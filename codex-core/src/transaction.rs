@@ -3,8 +3,10 @@
 
 mod reads;
 
+use std::borrow::Borrow;
 use std::cell::RefCell;
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use codex_storage::batch::{Op, Seq, record_len};
 use serde::Serialize;
@@ -36,8 +38,8 @@ pub struct Transaction {
     store: Store,
     /// The state that is read.
     base: View,
-    /// The last write of each key. `None` removes it.
-    writes: BTreeMap<Box<[u8]>, Option<Entry>>,
+    /// The last write of each key.
+    writes: BTreeSet<Write>,
     /// The base with the writes, after a scan needed it.
     current: RefCell<Option<Ordered>>,
     /// The encoded length of the writes, in bytes.
@@ -136,7 +138,7 @@ impl Transaction {
         Self {
             store: store.clone(),
             base: store.inner.engine.view(),
-            writes: BTreeMap::new(),
+            writes: BTreeSet::new(),
             current: RefCell::default(),
             bytes: 0,
             reads: RefCell::default(),
@@ -183,7 +185,7 @@ impl Transaction {
         let key = key.as_ref();
         self.store.check_key(key)?;
         let entry = self.store.codec().entry(key, value)?;
-        self.write(key, Some(entry))
+        self.write(Write::Put(entry))
     }
 
     /// Sets the value of `key` to the bytes `value`, without encoding them.
@@ -201,7 +203,7 @@ impl Transaction {
     pub fn set_bytes(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let key = key.as_ref();
         self.store.check_key(key)?;
-        self.write(key, Some(Entry::from_parts(key, RAW, value.as_ref())))
+        self.write(Write::Put(Entry::from_parts(key, RAW, value.as_ref())))
     }
 
     /// Removes `key`, and returns true if it had a value. This reads the key.
@@ -222,7 +224,7 @@ impl Transaction {
         self.store.check_key(key)?;
         let is_there = self.entry(key).is_some();
         if is_there {
-            self.write(key, None)?;
+            self.write(Write::Remove(key.into()))?;
         }
         Ok(is_there)
     }
@@ -296,32 +298,32 @@ impl Transaction {
         let removals = keys.iter().map(|key| record_len(Op::Remove { key }));
         self.store.check_batch(removals.fold(self.bytes, usize::saturating_add))?;
         let mut removed = 0;
-        for key in &keys {
-            self.write(key, None)?;
+        for key in keys {
+            self.write(Write::Remove(key))?;
             removed += 1;
         }
         Ok(removed)
     }
 
-    /// Sets or removes the entry of `key`.
-    fn write(&mut self, key: &[u8], entry: Option<Entry>) -> Result<()> {
-        self.store.inner.check_writable()?;
+    /// Replaces the write of the same key.
+    fn write(&mut self, write: Write) -> Result<()> {
+        self.store.inner.check_access()?;
         // Count the bytes of the last write of each key only, because only that one is committed.
-        let replaced = self.writes.get(key).map_or(0, |write| encoded_len(key, write.as_ref()));
-        let bytes = (self.bytes - replaced).saturating_add(encoded_len(key, entry.as_ref()));
+        let replaced = self.writes.get(write.key()).map_or(0, Write::encoded_len);
+        let bytes = (self.bytes - replaced).saturating_add(write.encoded_len());
         self.store.check_batch(bytes)?;
         self.bytes = bytes;
         if let Some(current) = self.current.get_mut() {
-            apply(current, key, entry.as_ref());
+            write.apply_to(current);
         }
-        self.writes.insert(key.into(), entry);
+        self.writes.replace(write);
         Ok(())
     }
 
     /// Returns the entry of `key`, and records the read unless the transaction wrote the key.
     fn entry(&self, key: &[u8]) -> Option<Entry> {
         if let Some(write) = self.writes.get(key) {
-            return write.clone();
+            return write.entry().cloned();
         }
         let entry = self.base.ordered.get(key);
         self.reads.borrow_mut().read(key, entry);
@@ -333,7 +335,7 @@ impl Transaction {
         let mut current = self.current.borrow_mut();
         let current = current.get_or_insert_with(|| {
             let mut ordered = self.base.ordered.clone();
-            self.writes.iter().for_each(|(key, entry)| apply(&mut ordered, key, entry.as_ref()));
+            self.writes.iter().for_each(|write| write.apply_to(&mut ordered));
             ordered
         });
         current.clone()
@@ -352,10 +354,7 @@ impl Transaction {
         if writes.is_empty() {
             return None;
         }
-        let changes: Vec<_> = writes
-            .into_iter()
-            .map(|(key, entry)| entry.map_or_else(|| Change::Remove(key), Change::Put))
-            .collect();
+        let changes: Vec<_> = writes.into_iter().map(Change::from).collect();
         let (checks, scanned) = reads.into_inner().into_checks(&base.ordered);
         let (checks, changes) = (checks.into(), changes.into());
         let commit = Commit { checks, changes, base: Some(base.seq), ..Commit::default() };
@@ -399,18 +398,75 @@ impl Readable for Transaction {
 // Shows neither keys nor values, because programs write `Debug` output to logs.
 codex_storage::opaque_debug!(Transaction);
 
-/// Sets or removes the entry of `key`.
-fn apply(ordered: &mut Ordered, key: &[u8], entry: Option<&Entry>) {
-    match entry {
-        Some(entry) => drop(ordered.insert(entry.clone())),
-        None => drop(ordered.remove(key)),
+/// A write of a transaction. Compares by key.
+enum Write {
+    Put(Entry),
+    Remove(Box<[u8]>),
+}
+
+impl Write {
+    fn key(&self) -> &[u8] {
+        match self {
+            Self::Put(entry) => entry.key(),
+            Self::Remove(key) => key,
+        }
+    }
+
+    /// Returns the new entry of the key, if there is one.
+    fn entry(&self) -> Option<&Entry> {
+        match self {
+            Self::Put(entry) => Some(entry),
+            Self::Remove(_) => None,
+        }
+    }
+
+    fn apply_to(&self, ordered: &mut Ordered) {
+        match self {
+            Self::Put(entry) => drop(ordered.insert(entry.clone())),
+            Self::Remove(key) => drop(ordered.remove(&**key)),
+        }
+    }
+
+    /// Returns the encoded length, in bytes.
+    fn encoded_len(&self) -> usize {
+        record_len(match self {
+            Self::Put(entry) => Op::Set { key: entry.key(), value: entry.value() },
+            Self::Remove(key) => Op::Remove { key },
+        })
     }
 }
 
-/// Returns the encoded length of a write, in bytes.
-fn encoded_len(key: &[u8], entry: Option<&Entry>) -> usize {
-    record_len(match entry {
-        Some(entry) => Op::Set { key, value: entry.value() },
-        None => Op::Remove { key },
-    })
+impl From<Write> for Change {
+    fn from(write: Write) -> Self {
+        match write {
+            Write::Put(entry) => Self::Put(entry),
+            Write::Remove(key) => Self::Remove(key),
+        }
+    }
 }
+
+impl Borrow<[u8]> for Write {
+    fn borrow(&self) -> &[u8] {
+        self.key()
+    }
+}
+
+impl Ord for Write {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.key().cmp(other.key())
+    }
+}
+
+impl PartialOrd for Write {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Write {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Write {}

@@ -255,7 +255,7 @@ impl Store {
                 return Err(Error::UpdatesItself { key_len: key.len() }.into());
             }
             // The leader tests the condition in the order of commits, so no write comes in between.
-            let check = Check::Same { key: key.into(), seen };
+            let check = seen.map_or_else(|| Check::Absent(key.into()), Check::Same);
             Ok((answer, change.map(|change| Attempt::of(Commit::checked(check, change)))))
         })
     }
@@ -267,10 +267,12 @@ impl Store {
         what: &'static str,
         mut attempt: impl FnMut() -> Result<(R, Option<Attempt>), E>,
     ) -> Result<R, E> {
-        self.inner.check_process()?;
         for round in 0..ROUNDS_MAX {
             let (answer, attempt) = attempt()?;
-            let Some(attempt) = attempt else { return Ok(answer) };
+            let Some(attempt) = attempt else {
+                self.inner.check_process()?;
+                return Ok(answer);
+            };
             let outcome = match self.tested(attempt) {
                 Some(commit) => self.inner.commit(Commit { rounds: round, ..commit })?,
                 None => Outcome::Conflict,

@@ -140,10 +140,11 @@ impl Plan {
     /// Returns true if `check` holds after the earlier members.
     fn holds(&mut self, map: &Map, check: &Check) -> bool {
         match check {
-            Check::Same { key, seen } => {
-                let hash = map.hash().hasher().hash(key);
-                is_same(self.current(map, hash, key), seen.as_ref())
+            Check::Same(seen) => {
+                let hash = map.hash().hasher().hash(seen.key());
+                is_same(self.current(map, hash, seen.key()), Some(seen))
             }
+            Check::Absent(key) => self.current(map, map.hash().hasher().hash(key), key).is_none(),
             Check::Equals { key, value } => {
                 let now = self.current(map, map.hash().hasher().hash(key), key);
                 now.map(Entry::value) == value.as_deref()

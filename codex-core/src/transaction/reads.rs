@@ -1,6 +1,5 @@
 //! The reads of a transaction, from which its checks are made.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -14,8 +13,10 @@ use crate::range::KeyBound;
 /// The keys and ranges that a transaction has read.
 #[derive(Default)]
 pub(super) struct Reads {
-    /// The entry of each key that was read alone, or `None` if the key had no value.
-    keys: BTreeMap<Box<[u8]>, Option<Entry>>,
+    /// The entries that were read by their keys. Some can be there twice.
+    found: Vec<Entry>,
+    /// The keys that were read and have no entry. Some can be there twice.
+    absent: Vec<Box<[u8]>>,
     scans: Vec<Arc<Scan>>,
 }
 
@@ -41,8 +42,9 @@ struct Returned {
 impl Reads {
     /// Records that `key` was read alone, and has this entry in the base.
     pub(super) fn read(&mut self, key: &[u8], entry: Option<&Entry>) {
-        if !self.keys.contains_key(key) {
-            self.keys.insert(key.into(), entry.cloned());
+        match entry {
+            Some(entry) => add(&mut self.found, entry.clone()),
+            None => add(&mut self.absent, key.into()),
         }
     }
 
@@ -56,8 +58,8 @@ impl Reads {
     /// Returns the checks that nothing has changed since the state `base`, and the number of
     /// entries that the scans returned.
     pub(super) fn into_checks(self, base: &Ordered) -> (Vec<Check>, usize) {
-        let keys = self.keys.into_iter().map(|(key, seen)| Check::Same { key, seen });
-        let mut checks: Vec<_> = keys.collect();
+        let found = self.found.into_iter().map(Check::Same);
+        let mut checks: Vec<_> = found.chain(self.absent.into_iter().map(Check::Absent)).collect();
         let mut count = 0_usize;
         for scan in self.scans {
             let returned = scan.returned.lock();
@@ -119,6 +121,17 @@ impl Returned {
             None => self.all = true,
         }
     }
+}
+
+/// Adds an element. Before the list grows, removes the elements that are there twice, so that its
+/// length stays proportional to the number of different keys.
+fn add<T: Ord>(all: &mut Vec<T>, element: T) {
+    if all.len() == all.capacity() {
+        all.sort_unstable();
+        all.dedup();
+        all.reserve(all.len().max(4));
+    }
+    all.push(element);
 }
 
 // Shows no keys, because programs write `Debug` output to logs.

@@ -547,7 +547,7 @@ pub(crate) fn batch(changes: Vec<Change>) -> Commit {
 
 /// Returns the condition that `key` has no value.
 pub(crate) fn absent(key: &str) -> Check {
-    Check::Same { key: key.as_bytes().into(), seen: None }
+    Check::Absent(key.as_bytes().into())
 }
 
 /// Returns the contents that readers of `engine` see.

@@ -93,25 +93,24 @@ fn crossed_and_empty_ranges_hold_nothing() {
 fn checks_hold_for_the_very_entry_and_conflict_otherwise() {
     let engine = in_memory();
     done(&engine, Commit::one(put("a", "1")));
-    let seen = engine.read(|map| map.get(b"a"));
-    let same = |seen: &Option<Entry>| Check::Same { key: b"a"[..].into(), seen: seen.clone() };
-    done(&engine, Commit::checked(same(&seen), put("a", "1")));
+    let seen = engine.read(|map| map.get(b"a")).unwrap();
+    done(&engine, Commit::checked(Check::Same(seen.clone()), put("a", "1")));
     let conflict = |check| {
         let outcome = engine.submit(Commit::checked(check, put("a", "9"))).unwrap();
         matches!(outcome, Outcome::Conflict)
     };
-    assert!(conflict(same(&seen)), "an equal value, but another entry");
-    assert!(conflict(same(&None)));
+    assert!(conflict(Check::Same(seen.clone())), "an equal value, but another entry");
+    assert!(conflict(absent("a")));
     let equals = |value: Option<&str>| Check::Equals {
         key: b"a"[..].into(),
         value: value.map(|value| value.as_bytes().into()),
     };
     assert!(conflict(equals(Some("2"))) && conflict(equals(None)));
     let range = |base| Check::Unchanged { lower: Bound::Unbounded, upper: Bound::Unbounded, base };
-    assert!(conflict(range(Ordered::new())) && conflict(range(Ordered::unit(seen.unwrap()))));
+    assert!(conflict(range(Ordered::new())) && conflict(range(Ordered::unit(seen.clone()))));
     done(&engine, Commit::checked(equals(Some("1")), put("a", "2")));
     done(&engine, Commit::checked(range(engine.view().ordered), remove("a")));
-    done(&engine, Commit::checked(same(&None), put("a", "3")));
+    done(&engine, Commit::checked(absent("a"), put("a", "3")));
     assert_eq!(contents(&engine), model([("a", "3")]));
 }
 
