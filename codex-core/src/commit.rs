@@ -81,7 +81,7 @@ impl Change {
     /// because the keys are known only when the leader decides.
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
-            Self::Put(entry) => record_len(Op::Set { key: entry.key(), value: entry.value() }),
+            Self::Put(entry) => record_len(Op::Set(entry.item())),
             Self::Remove(key) => record_len(Op::Remove { key }),
             Self::Clear | Self::RemoveRange(..) | Self::Pop(..) => record_len(Op::Clear),
         }

@@ -430,7 +430,7 @@ impl Write {
     /// Returns the encoded length, in bytes.
     fn encoded_len(&self) -> usize {
         record_len(match self {
-            Self::Put(entry) => Op::Set { key: entry.key(), value: entry.value() },
+            Self::Put(entry) => Op::Set(entry.item()),
             Self::Remove(key) => Op::Remove { key },
         })
     }

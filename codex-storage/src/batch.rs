@@ -3,13 +3,14 @@
 //! Records are encoded directly into the buffer that becomes the frame, so the bytes of a writer
 //! are copied once. The layout is in `docs/FORMAT.md`, section "Records".
 
+mod record;
+
 use std::fmt;
 
 use crate::codec::put;
 use crate::error::RecordError;
+pub use record::{Item, KEY_LEN_MAX, Op, Records, encode_record, record_len};
 
-/// The longest key, in bytes.
-pub const KEY_LEN_MAX: usize = 65_535;
 /// The largest length of all records of one batch, in bytes, in every form.
 pub const BATCH_LEN_MAX: usize = 256 << 20;
 /// The number of encoded bytes at which a group takes no more batches.
@@ -17,25 +18,6 @@ pub const GROUP_LEN_TARGET: usize = 4 << 20;
 
 /// The number of a commit. The storage assigns the numbers, without gaps, from 1.
 pub type Seq = u64;
-
-/// One operation in its stored form.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Op<'a> {
-    /// Sets the value of the key.
-    Set {
-        /// At most [`KEY_LEN_MAX`] bytes.
-        key: &'a [u8],
-        /// The stored bytes of the value.
-        value: &'a [u8],
-    },
-    /// Removes the key.
-    Remove {
-        /// At most [`KEY_LEN_MAX`] bytes.
-        key: &'a [u8],
-    },
-    /// Removes all keys.
-    Clear,
-}
 
 /// The batches of one commit group, encoded in order in the buffer that becomes the frame.
 ///
@@ -99,7 +81,7 @@ impl Group {
         // Order: both limits are checked before a byte is appended, so that a refused operation
         // leaves the batch unchanged.
         encode_record(op, &mut self.buf)?;
-        self.only_removals &= !matches!(op, Op::Set { .. });
+        self.only_removals &= !matches!(op, Op::Set(_));
         self.open = Some((start, ops + 1));
         Ok(())
     }
@@ -209,19 +191,6 @@ impl fmt::Debug for Group {
     }
 }
 
-/// The output has only the kind and the lengths, so that keys and values appear in no log.
-impl fmt::Debug for Op<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Set { key, value } => {
-                write!(f, "Set({} byte key, {} byte value)", key.len(), value.len())
-            }
-            Self::Remove { key } => write!(f, "Remove({} byte key)", key.len()),
-            Self::Clear => f.write_str("Clear"),
-        }
-    }
-}
-
 /// One batch of a payload.
 #[derive(Clone, Copy)]
 pub struct BatchRef<'a> {
@@ -246,7 +215,7 @@ impl<'a> BatchRef<'a> {
 
     /// Returns the operations in order. The iterator ends after the first error.
     pub fn ops(&self) -> Records<'a> {
-        Records { rest: self.records, left: self.count, failed: false }
+        Records::new(self.records, self.count)
     }
 }
 
@@ -296,108 +265,12 @@ impl<'a> Iterator for Batches<'a> {
     }
 }
 
-/// The operations of a batch or of a block of an image.
-#[derive(Debug)]
-pub struct Records<'a> {
-    rest: &'a [u8],
-    left: u32,
-    failed: bool,
-}
-
-impl<'a> Records<'a> {
-    /// Iterates over exactly `count` records, which must fill `bytes`.
-    pub fn new(bytes: &'a [u8], count: u32) -> Self {
-        Self { rest: bytes, left: count, failed: false }
-    }
-
-    /// Reads the next record.
-    fn read(&mut self) -> Result<Op<'a>, RecordError> {
-        const SHORT: RecordError = RecordError::Malformed("a record runs past its batch");
-        let (head, rest) = self.rest.split_first_chunk::<RECORD_HEAD>().ok_or(SHORT)?;
-        let [kind, flags, k0, k1, v0, v1, v2, v3] = *head;
-        if flags != 0 {
-            return Err(RecordError::UnknownFlags(flags));
-        }
-        let key_len = usize::from(u16::from_le_bytes([k0, k1]));
-        let value_len = usize::try_from(u32::from_le_bytes([v0, v1, v2, v3])).map_err(|_| SHORT)?;
-        // Order: all lengths are checked against the rest before the kind is looked at, so that a
-        // record never extends past its batch.
-        let (key, rest) = rest.split_at_checked(key_len).ok_or(SHORT)?;
-        let (value, rest) = rest.split_at_checked(value_len).ok_or(SHORT)?;
-        self.rest = rest;
-        match kind {
-            KIND_SET => Ok(Op::Set { key, value }),
-            KIND_REMOVE if value.is_empty() => Ok(Op::Remove { key }),
-            KIND_CLEAR if key.is_empty() && value.is_empty() => Ok(Op::Clear),
-            KIND_REMOVE | KIND_CLEAR => Err(RecordError::Malformed("a removal has a value")),
-            _ => Err(RecordError::UnknownKind(kind)),
-        }
-    }
-}
-
-impl<'a> Iterator for Records<'a> {
-    type Item = Result<Op<'a>, RecordError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.failed || (self.left == 0 && self.rest.is_empty()) {
-            return None;
-        }
-        let item = match self.left.checked_sub(1) {
-            None => Err(RecordError::Malformed("bytes follow the last record")),
-            Some(left) => {
-                self.left = left;
-                self.read()
-            }
-        };
-        self.failed = item.is_err();
-        Some(item)
-    }
-}
-
-/// Returns the number of bytes of `op` in encoded form.
-pub fn record_len(op: Op<'_>) -> usize {
-    RECORD_HEAD
-        + match op {
-            Op::Set { key, value } => key.len() + value.len(),
-            Op::Remove { key } => key.len(),
-            Op::Clear => 0,
-        }
-}
-
-/// Appends the encoded form of `op` to `buf`.
-///
-/// # Errors
-/// `KeyTooLong` if the key is too long, `BatchTooLarge` if the length of the value does not fit.
-/// `buf` is unchanged.
-pub fn encode_record(op: Op<'_>, buf: &mut Vec<u8>) -> Result<(), RecordError> {
-    let (kind, key, value): (u8, &[u8], &[u8]) = match op {
-        Op::Set { key, value } => (KIND_SET, key, value),
-        Op::Remove { key } => (KIND_REMOVE, key, &[]),
-        Op::Clear => (KIND_CLEAR, &[], &[]),
-    };
-    let key_len = u16::try_from(key.len())
-        .map_err(|_| RecordError::KeyTooLong { len: key.len(), limit: KEY_LEN_MAX })?;
-    let value_len = u32::try_from(value.len())
-        .map_err(|_| RecordError::BatchTooLarge { limit: BATCH_LEN_MAX })?;
-    buf.reserve(record_len(op));
-    buf.extend_from_slice(&[kind, 0]);
-    buf.extend_from_slice(&key_len.to_le_bytes());
-    buf.extend_from_slice(&value_len.to_le_bytes());
-    buf.extend_from_slice(key);
-    buf.extend_from_slice(value);
-    Ok(())
-}
-
 /// The length of the head of a batch, in bytes: operation count and byte length.
 pub(crate) const BATCH_HEAD: usize = 8;
-/// The length of the head of a record, in bytes: kind, flags, key length and value length.
-const RECORD_HEAD: usize = 8;
-const KIND_SET: u8 = 1;
-const KIND_REMOVE: u8 = 2;
-const KIND_CLEAR: u8 = 3;
 
 #[cfg(test)]
 mod tests {
+    use super::record::RECORD_HEAD;
     use super::*;
 
     #[test]
@@ -417,8 +290,8 @@ mod tests {
         for layout in [Layout::default(), Layout { head: 64, batch_extra: 40 }] {
             let mut group = Group::new(layout);
             for _ in 0..2 {
-                assert_eq!(group.push(Op::Set { key: b"", value: &one_more }), refused);
-                group.push(Op::Set { key: b"", value }).unwrap();
+                assert_eq!(group.push(Op::set(b"", &one_more)), refused);
+                group.push(Op::set(b"", value)).unwrap();
                 assert_eq!(group.push(Op::Clear), refused, "{layout:?}");
                 group.finish();
             }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::{Group, Op};
+use crate::batch::{Group, Item, Op};
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, RecordError, Result};
 use crate::files::StoreFiles;
@@ -312,18 +312,26 @@ fn has_contents(role: Role) -> bool {
     )
 }
 
-/// The entries of a store in key order.
+/// The entries of a store in key order: of each key the stored value and the expiry.
 #[derive(Default)]
-struct Entries(BTreeMap<Vec<u8>, Vec<u8>>);
+struct Entries(BTreeMap<Vec<u8>, (Vec<u8>, Option<i64>)>);
 
 impl Entries {
     /// Applies one operation of the history.
     fn apply(&mut self, op: Op<'_>) {
         match op {
-            Op::Set { key, value } => drop(self.0.insert(key.to_vec(), value.to_vec())),
+            Op::Set(Item { key, value, expires_us }) => {
+                self.0.insert(key.to_vec(), (value.to_vec(), expires_us));
+            }
             Op::Remove { key } => drop(self.0.remove(key)),
             Op::Clear => self.0.clear(),
         }
+    }
+
+    /// Returns the entries in key order.
+    fn items(&self) -> impl Iterator<Item = Item<'_>> {
+        let entries = self.0.iter();
+        entries.map(|(key, (value, expires_us))| Item { key, value, expires_us: *expires_us })
     }
 
     /// Fills `group` with one commit that sets every entry, and calls `full` with it. If the
@@ -334,8 +342,8 @@ impl Entries {
         full: &mut dyn FnMut(&mut Group) -> Result<()>,
     ) -> Result<()> {
         let mut is_open = false;
-        for (key, value) in &self.0 {
-            let op = Op::Set { key, value };
+        for item in self.items() {
+            let op = Op::Set(item);
             let mut pushed = group.push(op);
             if is_open && matches!(pushed, Err(RecordError::BatchTooLarge { .. })) {
                 group.finish();
@@ -360,6 +368,6 @@ impl State for Entries {
     }
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()> {
-        self.0.iter().try_for_each(|(key, value)| sink(key, value))
+        self.items().try_for_each(sink)
     }
 }

@@ -92,7 +92,7 @@ mod tests {
     #[should_panic(expected = "mid > len")]
     fn a_batch_without_room_for_its_stamp_stops_the_writer() {
         let mut group = Group::new(Layout { head: 64, batch_extra: 0 });
-        group.push(Op::Set { key: b"a", value: b"value" }).unwrap();
+        group.push(Op::set(b"a", b"value")).unwrap();
         group.finish();
         stamp(&mut group, &[1; 32], 5, 99);
     }
@@ -101,7 +101,7 @@ mod tests {
     fn a_stamp_is_read_back_and_chains_over_every_field() {
         let mut group = Group::new(Layout { head: 64, batch_extra: STAMP_LEN });
         for key in [b"a", b"b"] {
-            group.push(Op::Set { key, value: b"value" }).unwrap();
+            group.push(Op::set(key, b"value")).unwrap();
             group.finish();
         }
         let last = stamp(&mut group, &[1; 32], 5, 99);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::batch::{Group, Op, Seq};
+use crate::batch::{Group, Item, Op, Seq};
 use crate::error::{Error, Result};
 #[doc(hidden)]
 pub use crate::files::Stored;
@@ -164,7 +164,7 @@ pub trait State {
     fn is_empty(&self) -> bool {
         self.len() == 0
     }
-    /// Calls `sink` with each key and its stored value, in ascending order of keys.
+    /// Calls `sink` with each entry, in ascending order of keys.
     ///
     /// # Errors
     /// The errors of `sink`.
@@ -174,8 +174,8 @@ pub trait State {
 /// Receives an operation of the history.
 pub type OpSink<'a> = dyn FnMut(Op<'_>) -> Result<()> + 'a;
 
-/// Receives a key and its stored value.
-pub type EntrySink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<()> + 'a;
+/// Receives an entry.
+pub type EntrySink<'a> = dyn FnMut(Item<'_>) -> Result<()> + 'a;
 
 /// The three forms of a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

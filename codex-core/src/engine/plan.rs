@@ -180,7 +180,7 @@ impl Plan {
             Change::Put(entry) => {
                 let hash = map.hash().hasher().hash(entry.key());
                 tally.previous = self.current(map, hash, entry.key()).cloned();
-                group.push(Op::Set { key: entry.key(), value: entry.value() })?;
+                group.push(Op::Set(entry.item()))?;
                 tally.writes = true;
                 let kind = StepKind::Put { new: tally.previous.is_none() };
                 self.work.steps.push(Step { entry: entry.clone(), hash, kind });

@@ -67,7 +67,7 @@ impl MapBuilder {
     /// Adds the next operation.
     pub fn push(&mut self, op: Op<'_>) {
         self.batch.push(match op {
-            Op::Set { key, value } => Replayed::Set(Entry::new(key, value)),
+            Op::Set(item) => Replayed::Set(Entry::from_item(item)),
             Op::Remove { key } => Replayed::Remove(key.into()),
             Op::Clear => Replayed::Clear,
         });
@@ -210,7 +210,7 @@ mod tests {
                     }
                     _ => {
                         let value = n.to_string().into_bytes();
-                        builder.push(Op::Set { key: &key, value: &value });
+                        builder.push(Op::set(&key, &value));
                         model.insert(key, value);
                     }
                 }

@@ -205,7 +205,7 @@ impl State for Image {
     }
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> codex_storage::Result<()> {
-        self.0.iter().try_for_each(|entry| sink(entry.key(), entry.value()))
+        self.0.iter().try_for_each(|entry| sink(entry.item()))
     }
 }
 

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::hash::shard;
-use super::{Map, MapBuilder, Ordered, Step, StepKind, Work};
+use super::{Image, Map, MapBuilder, Ordered, Step, StepKind, Work};
 use crate::entry::Entry;
-use codex_storage::batch::Op;
+use codex_storage::batch::{Item, Op};
+use codex_storage::storage::State as _;
 
 #[derive(Debug, Clone)]
 enum Act {
@@ -82,7 +83,7 @@ proptest! {
             match *act {
                 Act::Put(key, value) => {
                     model.insert(vec![key], vec![value]);
-                    builder.push(Op::Set { key: &[key], value: &[value] });
+                    builder.push(Op::set(&[key], &[value]));
                 }
                 Act::Remove(key) => {
                     model.remove(&[key][..]);
@@ -103,4 +104,23 @@ proptest! {
             prop_assert_eq!(contents(&view), then);
         }
     }
+}
+
+#[test]
+fn the_image_of_a_replayed_map_has_the_items_that_were_replayed() {
+    let items = [(0, Some(7)), (1, None), (2, Some(i64::MIN))];
+    let items = items.map(|(n, expires_us)| {
+        let key: &[u8] = [b"a", b"b", b"c"][n];
+        Item { key, value: b"value", expires_us }
+    });
+    let mut builder = MapBuilder::new();
+    items.iter().rev().for_each(|item| builder.push(Op::Set(*item)));
+    let mut found = Vec::new();
+    let image = Image(builder.finish(1).ordered());
+    let sink = &mut |item: Item<'_>| {
+        found.push((item.key.to_vec(), item.value.to_vec(), item.expires_us));
+        Ok(())
+    };
+    image.for_each(sink).unwrap();
+    assert_eq!(found, items.map(|item| (item.key.to_vec(), item.value.to_vec(), item.expires_us)));
 }

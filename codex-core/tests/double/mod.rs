@@ -23,7 +23,7 @@ use std::time::Duration;
 use codex_core::internals::{
     Change, Check, Commit, Engine, EngineOptions, Entry, Map, MapBuilder, Outcome,
 };
-use codex_storage::batch::{Group, Layout, Op, Seq};
+use codex_storage::batch::{Group, Item, Layout, Op, Seq};
 use codex_storage::seal::{ENVELOPE_LEN, Envelope, Keys, Seal, SealError};
 use codex_storage::storage::{
     Anchor, Checkpoint, Durability, Form, State, Storage, StorageStats, SyncPoint, Written,
@@ -112,7 +112,7 @@ impl Disk {
         self.log.resize(first + group.batches(), Vec::new());
         let record = |batch: usize, op: Op<'_>| {
             self.log[first + batch].push(match op {
-                Op::Set { key, value } => (key.to_vec(), Some(value.to_vec())),
+                Op::Set(item) => (item.key.to_vec(), Some(stored(item))),
                 Op::Remove { key } => (key.to_vec(), None),
                 Op::Clear => (CLEAR.to_vec(), None),
             });
@@ -573,18 +573,24 @@ pub(crate) fn number(outcome: Outcome) -> Option<Seq> {
 fn is_large(group: &Group) -> bool {
     let mut is_large = false;
     let look = |_, op: Op<'_>| {
-        is_large |= matches!(op, Op::Set { key, .. } if key.starts_with(b"large"));
+        is_large |= matches!(op, Op::Set(item) if item.key.starts_with(b"large"));
         Ok::<_, RecordError>(())
     };
     group.for_each(look).unwrap();
     is_large
 }
 
+/// Returns the value, and after it the expiry if there is one.
+fn stored(item: Item<'_>) -> Vec<u8> {
+    [item.value, &item.expires_us.map_or_else(Vec::new, |time| time.to_le_bytes().to_vec())]
+        .concat()
+}
+
 fn contents_of(state: &dyn State) -> Contents {
     let mut contents = Contents::new();
     state
-        .for_each(&mut |key, value| {
-            contents.insert(key.to_vec(), value.to_vec());
+        .for_each(&mut |item| {
+            contents.insert(item.key.to_vec(), stored(item));
             Ok(())
         })
         .unwrap();

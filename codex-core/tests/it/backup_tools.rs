@@ -94,7 +94,7 @@ fn history(vfs: &Vfs) -> Vec<(Contents, Anchor)> {
     codex_storage::read_commits(vfs, "a.db", None, u64::MAX, &mut |commit| {
         for op in commit.ops {
             match op.unwrap() {
-                Op::Set { key, value } => _ = state.insert(key.to_vec(), value.to_vec()),
+                Op::Set(item) => _ = state.insert(item.key.to_vec(), item.value.to_vec()),
                 Op::Remove { key } => _ = state.remove(key),
                 Op::Clear => state.clear(),
             }

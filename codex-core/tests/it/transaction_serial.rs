@@ -8,7 +8,7 @@ use std::thread;
 use crate::common::{Random, SEALED, options, scaled, sealed, seed};
 use codex_core::vfs::Vfs;
 use codex_core::{Form, Seq, Store, Transaction};
-use codex_storage::batch::Op;
+use codex_storage::batch::{Item, Op};
 
 type State = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -168,7 +168,7 @@ fn check(vfs: &Vfs, is_sealed: bool, all: Vec<Done>) -> usize {
         let mut id = None;
         for op in commit.ops {
             match op.unwrap() {
-                Op::Set { key, value } => {
+                Op::Set(Item { key, value, .. }) => {
                     // The first byte is the number of the codec.
                     if key.starts_with(b"t") {
                         id = Some(value[1..].to_vec());

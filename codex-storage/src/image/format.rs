@@ -4,6 +4,7 @@
 
 use crc32c::{crc32c, crc32c_append};
 
+use crate::batch::Item;
 use crate::codec::{Fields, put, u64_of};
 use crate::header::{HEADER_LEN, NUMBER_MAX};
 use crate::seal::TAG_LEN;
@@ -197,10 +198,10 @@ impl Footer {
     }
 
     /// Counts one entry.
-    pub(crate) fn add_entry(&mut self, key: &[u8], value: &[u8]) {
+    pub(crate) fn add_entry(&mut self, item: Item<'_>) {
         self.entries += 1;
-        self.key_bytes += u64_of(key.len());
-        self.value_bytes += u64_of(value.len());
+        self.key_bytes += u64_of(item.key.len());
+        self.value_bytes += u64_of(item.value.len());
     }
 }
 

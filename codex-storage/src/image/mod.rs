@@ -28,8 +28,8 @@ pub(crate) fn is_at_most(state: &dyn State, len_max: u64) -> bool {
     if state.len() > len_max {
         return false;
     }
-    let counted = state.for_each(&mut |key, value| {
-        len += u64_of(record_len(Op::Set { key, value }));
+    let counted = state.for_each(&mut |item| {
+        len += u64_of(record_len(Op::Set(item)));
         // The error only ends the iteration.
         if len <= len_max { Ok(()) } else { Err(Error::Contradiction("it is longer")) }
     });

@@ -269,14 +269,14 @@ impl EntryDecoder<'_> {
                 RecordError::Malformed(what) => image.damaged(block.offset, what),
                 source => Error::Record { path: image.path.clone(), source },
             })?;
-            let Op::Set { key, value } = op else {
+            let Op::Set(item) = op else {
                 return Err(image.damaged(block.offset, "an image contains a removal"));
             };
-            if last_in_block.or(self.last_key.as_deref()).is_some_and(|last| last >= key) {
+            if last_in_block.or(self.last_key.as_deref()).is_some_and(|last| last >= item.key) {
                 return Err(image.damaged(block.offset, "the keys do not ascend"));
             }
-            last_in_block = Some(key);
-            self.totals.add_entry(key, value);
+            last_in_block = Some(item.key);
+            self.totals.add_entry(item);
             sink(op)?;
         }
         let Some(last) = last_in_block else {

@@ -11,7 +11,7 @@ use super::format::{
     TAIL_LEN, key_info,
 };
 use super::read::{ImageReader, Reading};
-use crate::batch::{Op, encode_record};
+use crate::batch::{Item, Op, encode_record};
 use crate::codec::{put, u64_of};
 use crate::error::{Error, Result};
 use crate::header::{HEADER_LEN, Header, seal_error};
@@ -57,8 +57,8 @@ impl ImageSpec {
         };
         let fill = |file: &mut Paced<'_>| {
             let mut blocks = BlockWriter::new(&self, file, sealer)?;
-            state.for_each(&mut |key, value| {
-                if blocks.add(key, value)? { go_on(blocks.footer.entries) } else { Ok(()) }
+            state.for_each(&mut |item| {
+                if blocks.add(item)? { go_on(blocks.footer.entries) } else { Ok(()) }
             })?;
             let entries = blocks.footer.entries;
             go_on(entries)?;
@@ -193,11 +193,11 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
     }
 
     /// Adds an entry. Returns whether a block was written.
-    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<bool> {
-        encode_record(Op::Set { key, value }, &mut self.buf)
+    fn add(&mut self, item: Item<'_>) -> Result<bool> {
+        encode_record(Op::Set(item), &mut self.buf)
             .map_err(|source| Error::Record { path: self.spec.path(), source })?;
         self.records += 1;
-        self.footer.add_entry(key, value);
+        self.footer.add_entry(item);
         if self.buf.len() < BLOCK_HEAD_LEN + BLOCK_LEN_TARGET {
             return Ok(false);
         }

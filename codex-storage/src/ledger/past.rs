@@ -65,7 +65,7 @@ pub struct LedgerCut {
 /// let (mut log, _recovered) = open(&config, &mut |_operation| Ok(()))?;
 ///
 /// let mut group = log.group();
-/// group.push(Op::Set { key: b"door", value: b"opened" }).expect("a short key");
+/// group.push(Op::set(b"door", b"opened")).expect("a short key");
 /// group.finish();
 /// let seqs = log.commit(&mut group, None)?; // durable from here on
 /// assert_eq!(seqs, 1..2);

@@ -10,7 +10,7 @@ mod golden;
 
 use super::write::finish;
 use super::*;
-use crate::batch::{Group, Op};
+use crate::batch::{Group, Item, Op};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::frame::{FrameHeader, GROUP, padded};
@@ -81,7 +81,9 @@ impl Setup {
                 ops.clear();
                 for op in commit.batch.ops() {
                     match op.unwrap() {
-                        Op::Set { key, value } => ops.push((key.to_vec(), Some(value.to_vec()))),
+                        Op::Set(Item { key, value, .. }) => {
+                            ops.push((key.to_vec(), Some(value.to_vec())))
+                        }
                         Op::Remove { key } => ops.push((key.to_vec(), None)),
                         Op::Clear => {}
                     }
@@ -106,7 +108,7 @@ fn fill(group: &mut Group, batches: &[&[(&str, Option<&str>)]]) {
         for (key, value) in *batch {
             let key = key.as_bytes();
             let op = match value {
-                Some(value) => Op::Set { key, value: value.as_bytes() },
+                Some(value) => Op::set(key, value.as_bytes()),
                 None => Op::Remove { key },
             };
             group.push(op).unwrap();
@@ -304,7 +306,7 @@ fn a_group_of_another_layout_stops_the_writer_before_a_byte_is_written() {
         for layout in [Layout::default(), layout(Form::Ledger, sealed), layout(Form::Wal, !sealed)]
         {
             let mut group = Group::new(layout);
-            group.push(Op::Set { key: b"key", value: &[7; 500] }).unwrap();
+            group.push(Op::set(b"key", &[7; 500])).unwrap();
             group.finish();
             let append = AssertUnwindSafe(|| writer.append(&mut group));
             let panicked = catch_unwind(append).unwrap_err();

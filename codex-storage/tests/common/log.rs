@@ -1,5 +1,7 @@
 //! Ledgers as plain bytes, for tests that cut, flip and join them.
 
+use std::collections::BTreeMap;
+
 use codex_storage::batch::{Op, Seq};
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::{Mode, Open, SeededEntropy, Vfs};
@@ -87,13 +89,16 @@ impl Sample {
 /// Commits `value` under a key with the number of the commit.
 pub fn put(store: &mut Store, n: Seq, value: &[u8]) -> Result<()> {
     let key = format!("key {n}").into_bytes();
-    store.commit(&[&[Op::Set { key: &key, value }]]).map(|_| ())
+    store.commit(&[&[Op::set(&key, value)]]).map(|_| ())
 }
 
 /// Returns the state after the first `commits` of these values.
 pub fn model(values: &[Vec<u8>], commits: u64) -> Map {
     let entries = values.iter().take(commits as usize).enumerate();
-    Map(entries.map(|(n, value)| (format!("key {}", n + 1).into_bytes(), value.clone())).collect())
+    Map(
+        entries.map(|(n, value)| (format!("key {}", n + 1).into_bytes(), value.clone())).collect(),
+        BTreeMap::new(),
+    )
 }
 
 /// Returns `len` bytes, none of which is zero.

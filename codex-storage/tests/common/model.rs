@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::batch::Op;
+use codex_storage::batch::{Item, Op};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::sync::Mutex;
@@ -182,8 +182,9 @@ impl Run {
         let (n, last) = (self.commits, self.last());
         let fresh = format!("key {n}");
         let value = format!("value {n}, {}", "x".repeat(n * 40));
-        let set = Op::Set { key: fresh.as_bytes(), value: value.as_bytes() };
-        let replace = Op::Set { key: b"replaced", value: fresh.as_bytes() };
+        let set = Op::set(fresh.as_bytes(), value.as_bytes());
+        let expires_us = (n % 2 == 0).then_some(i64::try_from(n).unwrap());
+        let replace = Op::Set(Item { key: b"replaced", value: fresh.as_bytes(), expires_us });
         let gone = format!("key {}", n.saturating_sub(2));
         let remove = Op::Remove { key: gone.as_bytes() };
         let large = vec![u8::try_from(n % 128).unwrap() | 1; 70_000];
@@ -191,7 +192,7 @@ impl Run {
             Step::Commit => self.commit(&[&[set, replace, remove]]),
             Step::Group => self.commit(&[&[set, remove], &[replace]]),
             Step::Clear => self.commit(&[&[Op::Clear, set]]),
-            Step::Large => self.commit(&[&[Op::Set { key: b"large", value: &large }]]),
+            Step::Large => self.commit(&[&[Op::set(b"large", &large)]]),
             Step::Checkpoint => {
                 if self.store().checkpoint()? {
                     self.raise(last);
@@ -251,9 +252,7 @@ impl Run {
             return Ok(());
         };
         let beside = |n: usize| format!("beside {n}");
-        let set = |key: &str, run: &mut Self| {
-            run.commit(&[&[Op::Set { key: key.as_bytes(), value: b"a rekey" }]])
-        };
+        let set = |key: &str, run: &mut Self| run.commit(&[&[Op::set(key.as_bytes(), b"a rekey")]]);
         // The commits beside a rekey may succeed or fail independently of it.
         drop(set(&beside(self.commits), self));
         let written = job.write(&state, &|_| true);

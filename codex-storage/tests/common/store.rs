@@ -3,27 +3,30 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use codex_storage::batch::{Op, Seq};
+use codex_storage::batch::{Item, Op, Seq};
 use codex_storage::storage::{
     Checkpoint, Durability, EntrySink, Recovered, State, Storage, Written,
 };
 use codex_storage::{Config, Error, Result};
 
-/// Keys and values in ascending order of keys.
+/// Keys and values in ascending order of keys, and the expiries of those that have one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Map(pub BTreeMap<Vec<u8>, Vec<u8>>);
+pub struct Map(pub BTreeMap<Vec<u8>, Vec<u8>>, pub BTreeMap<Vec<u8>, i64>);
 
 impl Map {
     /// Applies the operation.
     pub fn apply(&mut self, op: Op<'_>) {
         match op {
-            Op::Set { key, value } => {
+            Op::Set(Item { key, value, expires_us }) => {
                 self.0.insert(key.to_vec(), value.to_vec());
+                self.1.remove(key);
+                self.1.extend(expires_us.map(|expires_us| (key.to_vec(), expires_us)));
             }
             Op::Remove { key } => {
                 self.0.remove(key);
+                self.1.remove(key);
             }
-            Op::Clear => self.0.clear(),
+            Op::Clear => *self = Self::default(),
         }
     }
 }
@@ -34,7 +37,9 @@ impl State for Map {
     }
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()> {
-        self.0.iter().try_for_each(|(key, value)| sink(key, value))
+        self.0.iter().try_for_each(|(key, value)| {
+            sink(Item { key, value, expires_us: self.1.get(key).copied() })
+        })
     }
 }
 
@@ -86,7 +91,7 @@ impl Store {
 
     /// Commits one key in its own batch.
     pub fn set(&mut self, key: &str, value: &str) -> Result<Seq> {
-        let op = Op::Set { key: key.as_bytes(), value: value.as_bytes() };
+        let op = Op::set(key.as_bytes(), value.as_bytes());
         Ok(self.commit(&[&[op]])?.start)
     }
 

@@ -4,14 +4,14 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::batch::Op;
+use codex_storage::batch::{Item, Op};
 use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::sync::atomic::{AtomicU64, Ordering};
 use codex_storage::vfs::{Mode, Open, SimClock};
-use codex_storage::{Access, Create, Error};
+use codex_storage::{Access, Config, Conversion, Create, Error, RestorePoint, convert, ledger_at};
 
 use crate::common::store::{Map, Store};
-use crate::common::{Bed, NAME, files, keys};
+use crate::common::{Bed, NAME, bytes, files, keys, mem_with};
 
 /// Runs each named function on each form and each disk, plain and sealed, as a separate test.
 macro_rules! conformance {
@@ -47,6 +47,7 @@ all_forms!(
     a_group_without_batches_is_no_commit,
     removals_and_clears_survive_reopening,
     keys_and_values_of_every_length_survive,
+    a_record_keeps_its_expiry_through_everything,
     a_checkpoint_and_an_abandoned_one_change_no_state,
     a_store_without_a_clean_end_reopens_whole,
     every_level_is_durable_after_a_clean_end,
@@ -96,8 +97,8 @@ fn commits_are_numbered_densely_and_survive_reopening(bed: &Bed) {
 
 fn the_batches_of_a_group_are_commits_in_order(bed: &Bed) {
     let mut store = Store::open(bed.config()).unwrap();
-    let first = [Op::Set { key: b"a", value: b"1" }, Op::Set { key: b"b", value: b"1" }];
-    let second = [Op::Set { key: b"a", value: b"2" }, Op::Remove { key: b"b" }];
+    let first = [Op::set(b"a", b"1"), Op::set(b"b", b"1")];
+    let second = [Op::set(b"a", b"2"), Op::Remove { key: b"b" }];
     assert_eq!(store.commit(&[&first, &second, &[]]).unwrap(), 1..4);
     drop(store);
     let store = Store::open(bed.config()).unwrap();
@@ -117,8 +118,8 @@ fn a_group_without_batches_is_no_commit(bed: &Bed) {
 fn removals_and_clears_survive_reopening(bed: &Bed) {
     let mut store = Store::open(bed.config()).unwrap();
     store.set("a", "1").unwrap();
-    store.commit(&[&[Op::Clear, Op::Set { key: b"b", value: b"2" }]]).unwrap();
-    store.commit(&[&[Op::Remove { key: b"b" }, Op::Set { key: b"c", value: b"3" }]]).unwrap();
+    store.commit(&[&[Op::Clear, Op::set(b"b", b"2")]]).unwrap();
+    store.commit(&[&[Op::Remove { key: b"b" }, Op::set(b"c", b"3")]]).unwrap();
     drop(store);
     let store = Store::open(bed.config()).unwrap();
     assert_eq!(store.map.0.into_iter().collect::<Vec<_>>(), [(b"c".to_vec(), b"3".to_vec())]);
@@ -128,20 +129,78 @@ fn keys_and_values_of_every_length_survive(bed: &Bed) {
     let mut store = Store::open(bed.config()).unwrap();
     let (long_key, large) = (vec![7; 65_535], vec![9; 300_000]);
     store
-        .commit(&[&[
-            Op::Set { key: b"", value: b"" },
-            Op::Set { key: b"\xff\xfe", value: &large },
-            Op::Set { key: &long_key, value: b"end" },
-        ]])
+        .commit(&[&[Op::set(b"", b""), Op::set(b"\xff\xfe", &large), Op::set(&long_key, b"end")]])
         .unwrap();
     let numbered: Vec<([u8; 1], Vec<u8>)> =
         (0..200_u8).map(|n| ([n], vec![n; usize::from(n) * 16])).collect();
-    let ops: Vec<Op<'_>> = numbered.iter().map(|(key, value)| Op::Set { key, value }).collect();
+    let ops: Vec<Op<'_>> = numbered.iter().map(|(key, value)| Op::set(key, value)).collect();
     store.commit(&[&ops]).unwrap();
     let map = store.map.clone();
     store.checkpoint().unwrap();
     store.close().unwrap();
     assert_eq!(Store::open(bed.config()).unwrap().map, map);
+}
+
+/// Each path that copies records: the log, the image, a checkpoint, a change of the root key, a
+/// copy beside the open store, a conversion to each form and back, a ledger up to a commit.
+fn a_record_keeps_its_expiry_through_everything(bed: &Bed) {
+    let mut store = Store::open(bed.config()).unwrap();
+    let item = |key, expires_us| Op::Set(Item { key, value: b"value", expires_us });
+    store
+        .commit(&[&[
+            item(b"", Some(i64::MIN)),
+            item(b"a", Some(0)),
+            item(b"b", Some(i64::MAX)),
+            item(b"c", None),
+            item(b"d", Some(1)),
+            item(b"e", Some(1)),
+        ]])
+        .unwrap();
+    // A set gives its own expiry or none, and a removal has none.
+    store.commit(&[&[item(b"d", Some(2)), item(b"e", None), Op::Remove { key: b"b" }]]).unwrap();
+    let map = store.map.clone();
+    let expiries: Vec<_> = map.1.iter().map(|(key, time)| (&key[..], *time)).collect();
+    assert_eq!(expiries, [(&b""[..], i64::MIN), (b"a", 0), (b"d", 2)]);
+    let is_whole = |bed: &Bed, place: &str| {
+        let store = Store::open(bed.config()).unwrap();
+        assert_eq!(store.map, map, "{place}");
+        store
+    };
+    let copy_is_whole = |bed: &Bed, bytes: Vec<u8>, place: &str| {
+        let bed = Bed { vfs: mem_with(&[(NAME.to_owned(), bytes)]), ..bed.clone() };
+        let config = Config { access: Access::ReadOnly, ..bed.config() };
+        assert_eq!(Store::open(config).unwrap().map, map, "{place}");
+    };
+    drop(store);
+    let mut store = is_whole(bed, "the log");
+    store.checkpoint().unwrap();
+    let (copy, _) = store.storage.main_file().unwrap().to_copy().unwrap();
+    let mut copied = vec![0; usize::try_from(copy.len().unwrap()).unwrap()];
+    copy.read_exact_at(&mut copied, 0).unwrap();
+    copy_is_whole(bed, copied, "a hot copy");
+    drop(store);
+    let mut store = is_whole(bed, "the image");
+    let mut bed = bed.clone();
+    if bed.keys.is_some() {
+        let new = keys("another");
+        if let Some(rekey) = store.storage.rekey(&*new, &store.map).unwrap() {
+            let written = rekey.write(&store.map, &|_| true);
+            store.storage.finish_checkpoint(written).unwrap();
+        }
+        bed.keys = Some(new);
+    }
+    store.close().unwrap();
+    is_whole(&bed, "a rekey").close().unwrap();
+    for form in [Form::Ledger, Form::Wal, Form::Ledger, Form::Snapshot, bed.form] {
+        convert(bed.config(), &Conversion { form: Some(form), keys: bed.keys.clone() }).unwrap();
+        bed.form = form;
+        let seq = is_whole(&bed, "a conversion").recovered.seq;
+        if form == Form::Ledger {
+            let point = RestorePoint::Seq(seq);
+            let earlier = ledger_at(&bed.vfs, NAME, bed.keys.as_deref(), point).unwrap();
+            copy_is_whole(&bed, bytes(&bed.vfs, earlier.name()), "up to a commit");
+        }
+    }
 }
 
 fn a_checkpoint_and_an_abandoned_one_change_no_state(bed: &Bed) {
@@ -423,7 +482,7 @@ fn no_key_or_value_is_printed(bed: &Bed) {
     let mut store = Store::open(bed.config()).unwrap();
     store.set("Rumpelstiltskin", "a straw spun to gold").unwrap();
     let mut group = store.storage.group();
-    group.push(Op::Set { key: b"Rumpelstiltskin", value: b"a straw spun to gold" }).unwrap();
+    group.push(Op::set(b"Rumpelstiltskin", b"a straw spun to gold")).unwrap();
     let printed = format!("{:?} {group:?} {:?}", store.storage, store.storage.stats());
     assert!(!printed.contains("Rumpel") && !printed.contains("straw"), "{printed}");
     let bytes = b"Rumpelstiltskin".map(|byte| byte.to_string()).join(", ");

@@ -63,8 +63,8 @@ fn fill(store: &mut Store) {
     store.set("empty", "").unwrap();
     store
         .commit(&[
-            &[Op::Set { key: b"large", value: &large }, Op::Set { key: b"gone", value: b"soon" }],
-            &[Op::Set { key: b"\x00\xff binary", value: b"\xff\x00" }],
+            &[Op::set(b"large", &large), Op::set(b"gone", b"soon")],
+            &[Op::set(b"\x00\xff binary", b"\xff\x00")],
         ])
         .unwrap();
     store.commit(&[&[Op::Remove { key: b"gone" }]]).unwrap();

@@ -22,7 +22,7 @@ fn make(sealed: bool) -> Bed {
         bed.keys = Some(ToyKeys::new("golden", Arc::new(SeededEntropy::new(2_002))));
     }
     let mut store = Store::open(bed.config()).unwrap();
-    let set = |key, value| Op::Set { key, value };
+    let set = |key, value| Op::set(key, value);
     store.commit(&[&[set(b"a", b"1"), set(b"", b"")], &[], &[set(b"b", b"two")]]).unwrap();
     clock.set_now_us(-5);
     store.commit(&[&[Op::Remove { key: b"a" }]]).unwrap();

@@ -1,6 +1,6 @@
 //! Damaged images: every byte is checked, and each kind of damage has its own error.
 
-use codex_storage::batch::Op;
+use codex_storage::batch::{Item, Op};
 use codex_storage::storage::{EntrySink, Form, State};
 use codex_storage::vfs::SeededEntropy;
 use codex_storage::{Access, Error, Result};
@@ -196,7 +196,7 @@ fn a_state_out_of_order_is_refused_and_leaves_nothing() {
         let (mut storage, _) = codex_storage::open(&bed.config(), &mut |_| Ok(())).unwrap();
         let before = files(&bed.vfs);
         let mut group = storage.group();
-        group.push(Op::Set { key: b"a", value: b"" }).unwrap();
+        group.push(Op::set(b"a", b"")).unwrap();
         group.finish();
         let refused = storage.commit(&mut group, Some(&Unsorted(keys)));
         assert!(matches!(refused, Err(Error::Damaged { .. })), "{refused:?}");
@@ -413,8 +413,7 @@ fn large_images() -> Vec<Bed> {
             let mut store = Store::open(bed.config()).unwrap();
             let entries: Vec<([u8; 1], Vec<u8>)> =
                 (0..40_u8).map(|n| ([n], vec![n + 1; 40_000])).collect();
-            let ops: Vec<Op<'_>> =
-                entries.iter().map(|(key, value)| Op::Set { key, value }).collect();
+            let ops: Vec<Op<'_>> = entries.iter().map(|(key, value)| Op::set(key, value)).collect();
             store.commit(&[&ops]).unwrap();
             store.close().unwrap();
             bed
@@ -480,6 +479,8 @@ impl State for Unsorted {
     }
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()> {
-        self.0.iter().try_for_each(|key| sink(key.as_bytes(), b"value"))
+        self.0.iter().try_for_each(|key| {
+            sink(Item { key: key.as_bytes(), value: b"value", expires_us: None })
+        })
     }
 }

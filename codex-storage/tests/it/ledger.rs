@@ -59,7 +59,7 @@ fn the_digests_are_the_chain_that_the_format_describes() {
     let mut store = Store::open(bed.config()).unwrap();
     let base = store.storage.anchor();
     clock.set_now_us(77);
-    let set = Op::Set { key: b"k", value: b"v" };
+    let set = Op::set(b"k", b"v");
     store.commit(&[&[set, Op::Remove { key: b"gone" }], &[Op::Clear]]).unwrap();
     let link = |before: [u8; 32], seq: u64, count: u32, records: &[u8]| -> [u8; 32] {
         let mut sha = Sha256::new();
@@ -93,7 +93,7 @@ fn the_digests_are_the_chain_that_the_format_describes() {
 fn an_anchor_may_name_any_commit_of_a_group() {
     let (bed, _) = timed(true);
     let mut store = Store::open(bed.config()).unwrap();
-    let set = Op::Set { key: b"k", value: b"v" };
+    let set = Op::set(b"k", b"v");
     store.commit(&[&[set], &[set], &[set]]).unwrap();
     drop(store);
     for (_, anchor) in past(&bed) {
@@ -145,8 +145,7 @@ fn the_past_is_read_up_to_any_commit_and_cut_into_a_ledger_of_its_own() {
         let mut store = Store::open(bed.config()).unwrap();
         let key = |n: u64| format!("key {n}").into_bytes();
         let (four, five) = (key(4), key(5));
-        let ops =
-            [Op::Set { key: &four, value: &values[3] }, Op::Set { key: &five, value: &values[4] }];
+        let ops = [Op::set(&four, &values[3]), Op::set(&five, &values[4])];
         store.commit(&[&ops[..1], &ops[1..]]).unwrap();
         put(&mut store, 6, &values[5]).unwrap();
         let whole = bytes(&bed.vfs, NAME);
@@ -283,7 +282,7 @@ enum Change {
 impl Change {
     fn op(&self) -> Op<'_> {
         match self {
-            Self::Set(key, value) => Op::Set { key, value },
+            Self::Set(key, value) => Op::set(key, value),
             Self::Remove(key) => Op::Remove { key },
             Self::Clear => Op::Clear,
         }
@@ -293,7 +292,7 @@ impl Change {
 impl From<Op<'_>> for Change {
     fn from(op: Op<'_>) -> Self {
         match op {
-            Op::Set { key, value } => Self::Set(key.to_vec(), value.to_vec()),
+            Op::Set(item) => Self::Set(item.key.to_vec(), item.value.to_vec()),
             Op::Remove { key } => Self::Remove(key.to_vec()),
             Op::Clear => Self::Clear,
         }

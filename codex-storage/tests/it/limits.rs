@@ -43,9 +43,9 @@ fn the_longest_key_is_stored_and_one_byte_more_is_refused() {
         for sealed in [false, true] {
             let bed = Bed::mem(form, sealed);
             let mut store = Store::open(bed.config()).unwrap();
-            store.commit(&[&[Op::Set { key: &longest, value: b"value" }]]).unwrap();
+            store.commit(&[&[Op::set(&longest, b"value")]]).unwrap();
             let mut group = store.storage.group();
-            for op in [Op::Set { key: &longer, value: b"" }, Op::Remove { key: &longer }] {
+            for op in [Op::set(&longer, b""), Op::Remove { key: &longer }] {
                 let refused = group.push(op).unwrap_err();
                 let RecordError::KeyTooLong { len, limit } = refused else { panic!("{refused}") };
                 assert_eq!((len, limit), (KEY_LEN_MAX + 1, KEY_LEN_MAX));

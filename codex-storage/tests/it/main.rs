@@ -36,6 +36,7 @@ mod open;
 mod power;
 #[cfg(feature = "fault")]
 mod quiet;
+mod records;
 #[cfg(feature = "fault")]
 mod sealed_keys;
 mod sealed_limits;

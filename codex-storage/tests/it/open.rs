@@ -28,7 +28,7 @@ fn opening_an_existing_store_lists_no_folder() {
             let disk = FaultDir::new();
             let mut config = Bed::new(disk.vfs(1), form, false).config();
             let mut store = Store::open(config.clone()).unwrap();
-            store.commit(&[&[Op::Set { key: b"k", value: b"1" }]]).unwrap();
+            store.commit(&[&[Op::set(b"k", b"1")]]).unwrap();
             if closes {
                 store.close().unwrap();
             } else {

@@ -1,5 +1,7 @@
 //! A power cut before and after every call of a log, also during recovery.
 
+use std::collections::BTreeMap;
+
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_storage::vfs::{CallKind, SeededEntropy};
@@ -27,13 +29,13 @@ fn entry(n: u64) -> (Vec<u8>, Vec<u8>) {
 
 /// Returns the state after `commits` commits.
 fn model(commits: u64) -> Map {
-    Map((1..=commits).map(entry).collect())
+    Map((1..=commits).map(entry).collect(), BTreeMap::new())
 }
 
 fn put(store: &mut Store, level: Durability, progress: &mut Progress) -> Result<()> {
     progress.begun += 1;
     let (key, value) = entry(progress.begun);
-    store.commit(&[&[codex_storage::batch::Op::Set { key: &key, value: &value }]])?;
+    store.commit(&[&[codex_storage::batch::Op::set(&key, &value)]])?;
     if level == Durability::Sync {
         progress.durable = progress.begun;
     }

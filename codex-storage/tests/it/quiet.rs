@@ -300,7 +300,7 @@ fn a_store_that_is_opened_beside_any_number_of_free_blocks_reads_and_says_what_i
                     store
                         .commit(&[&[Op::Remove { key: b"c" }]])
                         .unwrap_or_else(|e| panic!("{form} {past:?} {blocks}: {e}"));
-                    store.commit(&[&[Op::Set { key: b"c", value: b"3" }]]).ok();
+                    store.commit(&[&[Op::set(b"c", b"3")]]).ok();
                 }
                 let map = if set.is_ok() { store.map.clone() } else { map };
                 let closed = store.close();

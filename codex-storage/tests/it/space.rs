@@ -168,9 +168,8 @@ fn on_a_full_disk_a_log_keeps_16_kibibytes_for_removals() {
         store.set("key", "v").unwrap();
         fill(&disk, "ballast");
         let mut counts = [0; 2];
-        for (count, op) in counts
-            .iter_mut()
-            .zip([Op::Set { key: b"key", value: b"v" }, Op::Remove { key: b"key" }])
+        for (count, op) in
+            counts.iter_mut().zip([Op::set(b"key", b"v"), Op::Remove { key: b"key" }])
         {
             let refused = loop {
                 match store.commit(&[&[op]]) {

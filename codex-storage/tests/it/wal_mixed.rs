@@ -343,7 +343,7 @@ fn an_anchor_inside_a_group_is_a_mismatch_and_one_of_long_ago_unknown() {
     for (form, sealed) in IMAGES {
         let bed = Bed::mem(form, sealed);
         let mut store = Store::open(bed.config()).unwrap();
-        let set = Op::Set { key: b"k", value: b"v" };
+        let set = Op::set(b"k", b"v");
         store.commit(&[&[set], &[set], &[set]]).unwrap();
         let end = store.storage.anchor();
         drop(store);

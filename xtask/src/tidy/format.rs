@@ -17,6 +17,7 @@ pub(super) const SOURCES: &[&str] = &[
     "codex-storage/src/header.rs",
     "codex-storage/src/codec.rs",
     "codex-storage/src/batch.rs",
+    "codex-storage/src/batch/record.rs",
     "codex-storage/src/frame.rs",
     "codex-storage/src/history.rs",
     "codex-storage/src/digest.rs",
