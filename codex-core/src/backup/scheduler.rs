@@ -379,3 +379,6 @@ fn due_after(policy: BackupPolicy, last: Option<Last>, unchanged: bool) -> Seq {
 
 /// The offset of the clock: a hundred years.
 const CLOCK_OFFSET: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+#[cfg(test)]
+mod tests;
