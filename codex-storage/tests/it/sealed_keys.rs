@@ -9,7 +9,7 @@ use crate::common::{NAME, keys, put};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
-use codex_storage::vfs::{CallKind, Dir};
+use codex_storage::vfs::{Call, CallKind, Dir};
 use codex_storage::{Access, Config, Error, Result};
 
 /// More than the number of calls in a change of key.
@@ -254,10 +254,19 @@ fn at_an_interval_what_is_not_durable_yet_is_after_a_rekey() {
     }
 }
 
+/// What a rekey beside commits leaves to do while writers wait.
+struct Busy {
+    /// The number of commits that were made beside it.
+    made: u32,
+    /// The number of bytes of the log that are not synced yet.
+    unsynced: u64,
+    /// The number of bytes that are still to be copied.
+    copied: u64,
+}
+
 /// Rekeys, and calls `beside` for each piece of work that runs without the lock. `beside` returns
-/// the number of commits of 8 KiB to make at this time. Returns the number of these commits, and
-/// the number of bytes that were written to the copy afterwards, while writers wait.
-fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u32, u64) {
+/// the number of commits of 8 KiB to make at this time.
+fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> Busy {
     let (disk, pair) = (FaultDir::new(), pair());
     let mut config = config(&disk, form, 1, &pair[0]);
     config.durability = level;
@@ -266,6 +275,7 @@ fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u3
     let job = store.storage.rekey(&*pair[1], &store.map).unwrap().unwrap();
     let (state, value) = (store.map.clone(), "v".repeat(8 << 10));
     let (shared, asked, made) = (RefCell::new(store), Cell::new(0), Cell::new(0));
+    disk.record_trace(true);
     let written = job.write(&state, &|_| {
         asked.set(asked.get() + 1);
         for _ in 0..beside(asked.get()) {
@@ -275,30 +285,36 @@ fn busy_rekey(form: Form, level: Durability, beside: &dyn Fn(u32) -> u32) -> (u3
         true
     });
     let mut store = shared.into_inner();
-    disk.record_trace(true);
+    // Without the space ahead, in pieces of 64 KiB, and the header.
+    let is_frame =
+        |call: &&Call| call.kind == CallKind::Write && (8 << 10..32 << 10).contains(&call.len);
+    let (beside, log) = (disk.trace(), if form == Form::Wal { newest(&disk) } else { NAME.into() });
+    let since = beside.iter().rev().filter(|call| *call.name == *log);
+    let since = since.take_while(|call| call.kind != CallKind::Sync);
+    let unsynced = since.filter(is_frame).map(|call| call.len).sum();
     store.storage.finish_checkpoint(written).unwrap();
-    let trace = disk.trace();
+    let trace = disk.trace().split_off(beside.len());
     assert!(store.storage.retired().is_some(), "{form}: the old log was closed under the lock");
     assert!(store.storage.retired().is_none());
-    // Without the space ahead, in pieces of 64 KiB, and the header.
-    let is_frame = |len| (8 << 10..32 << 10).contains(&len);
-    let copied = trace.iter().filter(|call| call.kind == CallKind::Write && is_frame(call.len));
-    let copied = copied.map(|call| call.len).sum();
+    let copied = trace.iter().filter(is_frame).map(|call| call.len).sum();
     let keys = store.map.0.len();
     let cut = disk.reboot(Survivors::Nothing);
     assert_eq!(opens(&cut, form, &pair, keys, "a busy rekey"), [false, true], "{form}");
-    (made.get(), copied)
+    Busy { made: made.get(), unsynced, copied }
 }
 
 #[test]
-fn what_is_committed_beside_a_rekey_is_copied_beside_the_writers_but_for_a_little() {
+fn what_is_committed_beside_a_rekey_is_copied_and_synced_beside_the_writers_but_for_a_little() {
     for form in [Form::Wal, Form::Ledger] {
         for level in [Durability::Sync, Durability::Os] {
             // A burst of commits, then half as many as are copied.
             let beside = |asked| if asked == 1 { 300 } else { u32::from(asked % 2 == 0) };
-            let (made, copied) = busy_rekey(form, level, &beside);
-            println!("{form} {level:?}: {made} commits beside, {copied} bytes while writers wait");
+            let Busy { made, unsynced, copied } = busy_rekey(form, level, &beside);
+            println!(
+                "{form} {level:?}: {made} commits, {unsynced} bytes to sync, {copied} to copy"
+            );
             assert!(copied <= 264 << 10, "{form} {level:?}: {copied} bytes copied at last");
+            assert!(unsynced <= 264 << 10, "{form} {level:?}: {unsynced} bytes synced at last");
             assert!(made > 450, "{made} commits beside");
         }
     }
@@ -308,7 +324,7 @@ fn what_is_committed_beside_a_rekey_is_copied_beside_the_writers_but_for_a_littl
 fn a_rekey_ends_beside_writers_that_outpace_it() {
     for form in [Form::Wal, Form::Ledger] {
         let beside = |asked| if asked == 1 { 60 } else { 2 };
-        let (made, copied) = busy_rekey(form, Durability::Sync, &beside);
+        let Busy { made, copied, .. } = busy_rekey(form, Durability::Sync, &beside);
         println!("{form}: {made} commits beside, {copied} bytes while writers wait");
         assert!((100..2_000).contains(&made), "{form}: {made}");
     }
