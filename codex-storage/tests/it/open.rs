@@ -1,17 +1,19 @@
 //! Opening on a real disk: files that may be at the path, modes of files, locks between processes.
 
+use std::collections::BTreeSet;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 
 use codex_storage::batch::Op;
 use codex_storage::storage::Form;
 use codex_storage::vfs::fault::FaultDir;
-use codex_storage::vfs::{CallKind, Vfs};
+use codex_storage::vfs::{CallKind, LockKind, Observed, Vfs};
 use codex_storage::{Access, Error};
 
 use crate::common::store::Store;
-use crate::common::{Bed, NAME};
+use crate::common::{Bed, NAME, keys};
 
 const FORMS: [Form; 3] = [Form::Wal, Form::Snapshot, Form::Ledger];
 
@@ -111,6 +113,33 @@ fn the_lock_file_outlives_every_handle_as_the_same_file() {
         assert_eq!(lock(), first);
         drop(Store::open(config(dir.path(), NAME, form)).unwrap());
         assert_eq!(lock(), first, "{form}: a lock on another file would exclude nobody");
+    }
+}
+
+/// The lock file may be removed at any time. After that, only the lock on the main file excludes
+/// another process.
+#[test]
+fn each_file_is_locked_from_the_first_moment_that_it_has_the_name_of_the_store() {
+    for form in FORMS {
+        let (world, files) = (Vfs::mem(1), Arc::new(Mutex::new(BTreeSet::new())));
+        let (dir, seen) = (Arc::clone(&world.dir), Arc::clone(&files));
+        let vfs = Observed::vfs(&world, move |call| {
+            let Some(found) = dir.metadata(NAME).unwrap() else { return };
+            let lock = dir.lock_existing(NAME, LockKind::Shared).unwrap();
+            assert!(lock.is_none(), "{form}: the main file is not locked at {call:?}");
+            seen.lock().unwrap().insert(found.identity);
+        });
+        let mut store = Store::open(Bed::new(vfs, form, true).config()).unwrap();
+        store.set("a", "1").unwrap();
+        store.checkpoint().unwrap();
+        store.storage.change_key(&*keys("another")).unwrap();
+        if let Some(rekey) = store.storage.rekey(&*keys("a third"), &store.map).unwrap() {
+            let written = rekey.write(&store.map, &|_| true);
+            store.storage.finish_checkpoint(written).unwrap();
+        }
+        store.set("b", "2").unwrap();
+        store.close().unwrap();
+        assert!(files.lock().unwrap().len() > 2, "{form}: {files:?}");
     }
 }
 
