@@ -1,7 +1,8 @@
 //! The main file that an open storage hands out, and the copy that is made of it later.
 
 use codex_storage::storage::Form;
-use codex_storage::vfs::{File, Open, PIECE_BYTES, Vfs};
+use codex_storage::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Survivors};
+use codex_storage::vfs::{CallKind, Dir, File, Mode, Open, PIECE_BYTES, Vfs};
 use codex_storage::{Access, Error, MainFile};
 
 use crate::common::store::Store;
@@ -67,6 +68,13 @@ fn change(mut store: Store, then: Then) {
 
 /// Returns a directory with a copy of `file` as the main file of a store.
 fn copied(file: &dyn File) -> Vfs {
+    let vfs = Vfs::mem(7);
+    put(&vfs, NAME, &read(file));
+    vfs
+}
+
+/// Returns the bytes of `file`.
+fn read(file: &dyn File) -> Vec<u8> {
     let mut bytes = Vec::new();
     // Pieces that begin and end inside both headers of an image.
     let (len, mut at) = (file.len().unwrap(), 0);
@@ -77,9 +85,32 @@ fn copied(file: &dyn File) -> Vfs {
         at += piece.len() as u64;
         bytes.extend(piece);
     }
-    let vfs = Vfs::mem(7);
-    put(&vfs, NAME, &bytes);
-    vfs
+    bytes
+}
+
+/// The sync of the folder fails after a copy got its name. A later sync does not show that the name
+/// is durable.
+#[test]
+fn a_copy_of_a_ledger_makes_its_name_durable_before_its_first_commit() {
+    for sealed in [false, true] {
+        let bed = Bed::mem(Form::Ledger, sealed);
+        let mut store = Store::open(bed.config()).unwrap();
+        store.set("a", "1").unwrap();
+        store.set("b", "2").unwrap();
+        let (file, _) = store.storage.main_file().unwrap().to_copy().unwrap();
+        let disk = FaultDir::new();
+        let copy = disk.open(NAME, Open::CreateNew(Mode::Private)).unwrap();
+        copy.write_all_at(&read(&*file), 0).unwrap();
+        copy.sync().unwrap();
+        disk.fail_on(Calls::of(CallKind::SyncDir), 1, Fault::Eio, Lasting::Once, Side::Before);
+        disk.sync().unwrap_err();
+        let bed = Bed { vfs: disk.vfs(1), ..bed };
+        let mut store = Store::open(bed.config()).unwrap();
+        store.set("c", "3").unwrap();
+        let bed = Bed { vfs: disk.reboot(Survivors::Nothing).vfs(2), ..bed };
+        let found = Store::open(bed.config()).unwrap();
+        assert_eq!((found.recovered.seq, found.map), (3, store.map), "sealed: {sealed}");
+    }
 }
 
 #[test]
