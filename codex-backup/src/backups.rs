@@ -96,7 +96,8 @@ impl Backups {
         self.note(name, facts, Verified { at_us, depth });
     }
 
-    /// Returns the job of a copy to `to_name` in the same directory. The copy is paced.
+    /// Returns the job of a copy to `to_name` in the same directory. The commits of an open store
+    /// pace it.
     pub(crate) fn job<'a>(
         &'a self,
         to_name: &'a str,
@@ -110,7 +111,7 @@ impl Backups {
             mode,
             inspect: &*self.inspect,
             about,
-            pace: Some(&*self.vfs.clock),
+            pace: Some(&self.vfs),
         }
     }
 

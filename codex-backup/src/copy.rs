@@ -176,7 +176,7 @@ pub fn copy_to(
         mode: options.mode,
         inspect,
         about: about.as_ref(),
-        pace: Some(&*to.clock),
+        pace: Some(from),
     };
     // Order: the job syncs and verifies the temporary before the rename, so that a file at `name`
     // is always complete.

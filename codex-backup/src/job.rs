@@ -5,7 +5,7 @@ use std::io::ErrorKind::{CrossesDevices, PermissionDenied, Unsupported};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use codex_storage::vfs::{Clock, Dir, File, Mode, Open, Paced, in_pieces};
+use codex_storage::vfs::{Dir, File, Mode, Open, Paced, Vfs, in_pieces};
 
 use crate::copy::{Copied, Method, Phase, Source, Watch, Writer};
 use crate::error::{Error, Named, Result};
@@ -23,8 +23,8 @@ pub(crate) struct Job<'a> {
     pub(crate) inspect: &'a dyn Inspect,
     /// The version that the copy must have, if it is known.
     pub(crate) about: Option<&'a Facts>,
-    /// The clock that paces the writes, if others may wait for the disk.
-    pub(crate) pace: Option<&'a dyn Clock>,
+    /// The directory of the store that may be open for writing. Its commits pace the copy.
+    pub(crate) pace: Option<&'a Vfs>,
 }
 
 impl Job<'_> {
@@ -131,7 +131,7 @@ impl Job<'_> {
         let file = self.create(size)?;
         let meter = Meter::new(watch, Phase::Copying, size);
         let file = &*file;
-        let output = self.pace.map_or(Paced::hurried(file), |clock| Paced::new(file, clock));
+        let output = self.pace.map_or(Paced::hurried(file), |store| Paced::new(file, store));
         let mut output = Output { job: self, size, file: output, written: 0, meter };
         f(&mut output)?;
         output.meter.end(&self.to.path(self.to_name))?;

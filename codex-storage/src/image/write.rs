@@ -107,7 +107,7 @@ impl ImageSpec {
     ) -> Result<Written> {
         let made = self.create().and_then(|file| {
             let mut output = if self.beside_writers {
-                Paced::new(&*file, &*self.vfs.clock)
+                Paced::new(&*file, &self.vfs)
             } else {
                 Paced::hurried(&*file)
             };

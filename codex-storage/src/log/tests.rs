@@ -138,6 +138,20 @@ fn every_setup() -> impl Iterator<Item = Setup> {
 }
 
 #[test]
+fn each_group_that_is_appended_paces_the_long_writes_beside_it() {
+    for setup in every_setup() {
+        let mut writer = setup.create();
+        let count = || setup.place.vfs.waited_for.count();
+        let before = count();
+        put(&mut writer, "a", "1");
+        put(&mut writer, "b", "2");
+        assert_eq!(count(), before + 2);
+        writer.append(&mut writer.group()).unwrap();
+        assert_eq!(count(), before + 2, "an empty group writes nothing");
+    }
+}
+
+#[test]
 fn what_was_appended_is_read_over_several_openings() {
     for setup in every_setup() {
         let mut writer = setup.create();

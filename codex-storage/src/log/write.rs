@@ -99,6 +99,8 @@ impl LogWriter {
         if self.end.seq + u64::from(batches) > NUMBER_MAX {
             return Err(Error::Contradiction("the store has reached the largest commit number"));
         }
+        // Long writes beside this one make room for it from now on.
+        self.place.vfs.waited_for.add();
         // Order: before the frame is made. Recovery may move the end, which is part of the frame.
         self.begin_writing()?;
         // The times of a ledger never decrease, also if the clock of the system does.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::{
     Clock, Dir, File, Kind, LockGuard, LockKind, LockTable, Metadata, Mode, Open, SeededEntropy,
-    SimClock, Vfs, check_name, check_names, range_end, same_system,
+    SimClock, Vfs, WaitedFor, check_name, check_names, range_end, same_system,
 };
 use crate::sync::{Mutex, MutexGuard};
 
@@ -22,6 +22,7 @@ impl Vfs {
             dir: Arc::new(MemDir::with_clock(Arc::new(clock.clone()))),
             clock: Arc::new(clock),
             entropy: Arc::new(SeededEntropy::new(seed)),
+            waited_for: WaitedFor::default(),
         }
     }
 }

@@ -41,6 +41,7 @@ pub use observed::Observed;
 pub use os::OsDir;
 #[doc(hidden)]
 pub use paced::Paced;
+pub use paced::WaitedFor;
 
 #[cfg(feature = "fault")]
 use locks::LockTable;
@@ -273,6 +274,9 @@ pub struct Vfs {
     pub clock: Arc<dyn Clock>,
     /// The source of random bytes.
     pub entropy: Arc<dyn Entropy>,
+    /// The writes for which commits wait. Long writes beside them are paced only while there are
+    /// some.
+    pub waited_for: WaitedFor,
 }
 
 /// Calls `f` for each piece of `range`, in order, with a buffer of the length of the piece and with

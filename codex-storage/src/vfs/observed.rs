@@ -47,7 +47,7 @@ impl Observed {
     /// Returns `world` with its directory observed.
     pub fn vfs(world: &Vfs, observer: impl Fn(&Call) + Send + Sync + 'static) -> Vfs {
         let dir = Arc::new(Self::new(Arc::clone(&world.dir), observer));
-        Vfs { dir, clock: Arc::clone(&world.clock), entropy: Arc::clone(&world.entropy) }
+        Vfs { dir, ..world.clone() }
     }
 
     fn see(&self, kind: CallKind, name: &str) {

@@ -16,7 +16,7 @@ use rustix::io::{Errno, retry_on_intr};
 
 use super::{
     Dir, File, Kind, LockGuard, LockHolder, LockKind, Metadata, Mode, Open, OsClock, OsEntropy,
-    Vfs, check_name, check_names, range_end, same_system,
+    Vfs, WaitedFor, check_name, check_names, range_end, same_system,
 };
 
 impl Vfs {
@@ -30,6 +30,7 @@ impl Vfs {
             dir: Arc::new(OsDir::open(path)?),
             clock: Arc::new(OsClock::new()),
             entropy: Arc::new(OsEntropy),
+            waited_for: WaitedFor::default(),
         })
     }
 }

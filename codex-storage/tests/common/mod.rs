@@ -23,7 +23,7 @@ use std::sync::Arc;
 use codex_storage::Config;
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
-use codex_storage::vfs::{MemDir, Mode, Open, SeededEntropy, SimClock, Vfs};
+use codex_storage::vfs::{MemDir, Mode, Open, SeededEntropy, SimClock, Vfs, WaitedFor};
 
 use seal::ToyKeys;
 
@@ -117,6 +117,7 @@ pub fn mem_with(files: &[(String, Vec<u8>)]) -> Vfs {
         dir: Arc::new(MemDir::new()),
         clock: Arc::new(SimClock::new()),
         entropy: Arc::new(SeededEntropy::new(SEED)),
+        waited_for: WaitedFor::default(),
     };
     for (name, bytes) in files {
         put(&vfs, name, bytes);

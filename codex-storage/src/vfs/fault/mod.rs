@@ -57,7 +57,7 @@ pub use machine::Gate;
 pub use plan::{Calls, Fault, Lasting, Side};
 pub use sweep::{Mishap, each_fault, each_power_cut};
 
-use super::{Call, CallKind, SeededEntropy, SimClock, Vfs};
+use super::{Call, CallKind, SeededEntropy, SimClock, Vfs, WaitedFor};
 use crate::sync::MutexGuard;
 use disk::{Disk, NameState};
 use machine::{Ended, Machine, MachineState};
@@ -87,6 +87,7 @@ impl FaultDir {
             dir: Arc::new(self.clone()),
             clock: Arc::new(self.clock()),
             entropy: Arc::new(SeededEntropy::new(seed)),
+            waited_for: WaitedFor::default(),
         }
     }
 
