@@ -28,9 +28,9 @@ impl WaitedFor {
     }
 }
 
-/// Writes to a file beside threads that must not wait for it. While commits are made, syncs the file
-/// every 128 KiB, pauses after each sync for twice as long as it took, and yields the processor.
-/// Otherwise syncs it every 1 MiB, without pauses.
+/// Writes to a file beside threads that must not wait for it. While commits are made, syncs the
+/// file every 128 KiB, pauses after each sync for twice as long as it took, and yields the
+/// processor. Otherwise syncs it every 1 MiB, without pauses.
 ///
 /// Without these syncs, unsynced bytes would collect in memory until the final sync writes them
 /// all. Every other sync of the file system, such as that of a log beside which an image or a
@@ -64,7 +64,8 @@ impl<'a> Paced<'a> {
         let Some(Vfs { clock, waited_for, .. }) = self.beside else { return Ok(()) };
         self.unsynced = self.unsynced.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX));
         let is_alone = waited_for.count() == self.seen;
-        if self.unsynced < if is_alone { SYNC_EVERY_ALONE } else { SYNC_EVERY } {
+        let limit = if is_alone { SYNC_EVERY_ALONE } else { SYNC_EVERY };
+        if self.unsynced < limit {
             return Ok(());
         }
         self.unsynced = 0;
@@ -88,8 +89,8 @@ impl fmt::Debug for Paced<'_> {
 }
 
 /// The number of bytes between two syncs while commits are made. Most disks write more than this
-/// during the time of an empty sync, so a sync that waits for one of these takes about twice as long
-/// as otherwise.
+/// during the time of an empty sync, so a sync that waits for one of these takes about twice as
+/// long as otherwise.
 const SYNC_EVERY: u64 = 128 << 10;
 /// The number of bytes between two syncs while no commits are made. The first commit that is made
 /// again may wait for them.
