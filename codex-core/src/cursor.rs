@@ -251,6 +251,11 @@ impl Entry {
         value::payload(self.inner.value())
     }
 
+    /// Returns the number of bytes that the entry keeps in memory.
+    pub(crate) fn stored_len(&self) -> usize {
+        self.inner.key().len() + self.inner.value().len()
+    }
+
     /// Returns a handle of the value alone.
     ///
     /// ```
@@ -310,6 +315,17 @@ impl fmt::Debug for Entry {
 /// ```
 #[derive(Clone)]
 pub struct Key(Entry);
+
+impl Key {
+    pub(crate) fn new(inner: entry::Entry) -> Self {
+        Self(Entry::new(inner))
+    }
+
+    /// Returns the number of bytes that the key and its value keep in memory.
+    pub(crate) fn stored_len(&self) -> usize {
+        self.0.stored_len()
+    }
+}
 
 impl Deref for Key {
     type Target = [u8];

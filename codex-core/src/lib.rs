@@ -51,6 +51,8 @@
 //! - [`OpenOptions`]: the options of an opening: [`Form`], [`Durability`], [`Codec`], read-only,
 //!   and more.
 //! - [`Batch`]: several changes as one commit.
+//! - [`Watch`]: the later commits that change keys with a prefix, each a [`Notice`] with its
+//!   [`Change`]s.
 //! - [`Snapshot`]: the state of the store after one commit. [`Readable`] has the methods that both
 //!   a store and a snapshot have. [`KeyRange`]: the forms of a range of keys.
 //! - [`Iter`], [`Keys`], [`Values`], [`Entry`], [`Key`], [`ValueRef`]: the results of reading. They
@@ -90,9 +92,9 @@
 //!   memory to another place. If only a log was removed, the next checkpoint writes it again.
 //! - A single file that is mounted into a container cannot be replaced: mount its directory.
 //! - A handle must not be used in a process that `fork` created. Each call that writes, syncs,
-//!   reads files or waits for a thread returns [`Error::ForkedChild`] there. Reads from memory are
-//!   not checked, because the check would slow each of them, and may wait forever. Open the store
-//!   after forking.
+//!   reads files or waits for a thread returns [`Error::ForkedChild`] there, and a [`Watch`] ends.
+//!   Reads from memory are not checked, because the check would slow each of them, and may wait
+//!   forever. Open the store after forking.
 //! - The crate compiles only on Linux and macOS, and is tested on Linux.
 //!
 //! # Features
@@ -152,6 +154,7 @@ mod trace;
 mod transaction;
 mod update;
 mod value;
+mod watch;
 
 pub use backup::{BackupEvent, BackupStats, Backups};
 pub use batch::Batch;
@@ -184,6 +187,7 @@ pub use stats::Stats;
 pub use store::Store;
 pub use transaction::Transaction;
 pub use value::{Codec, ValueRef};
+pub use watch::{Change, Committed, Notice, Watch};
 
 /// The keys and ciphers of encrypted stores, with the feature `crypto`.
 #[cfg(feature = "crypto")]

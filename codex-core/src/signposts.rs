@@ -76,6 +76,10 @@ signposts! {
         fn backup<T>(&self, _path: T) -> Result<()>;
     FlushAsync "there are no async methods: call `flush` in the runtime's pool for blocking work"
         fn flush_async<T>(&self) -> Result<T>;
+    WatchPrefix "the method is named `watch`, and takes a prefix"
+        fn watch_prefix<T>(&self, _prefix: T) -> Result<T>;
+    Subscribe "the method is named `watch`, and takes a prefix"
+        fn subscribe<T>(&self, _prefix: T) -> Result<T>;
     SizeOnDisk "use `store.stats()`, whose field `storage` has the sizes of the files"
         fn size_on_disk<T>(&self) -> Result<T>;
     Expiry "keys do not expire: keep the time in the value, as the sessions of the cookbook do"

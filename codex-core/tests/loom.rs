@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use codex_core::Notice;
 use codex_core::internals::{Change, Check, Commit, Engine, Outcome, View};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
@@ -217,6 +218,49 @@ fn of_two_transactions_that_scan_the_range_of_the_other_one_is_made() {
             let (lower, upper) = (Bound::Unbounded, Bound::Unbounded);
             vec![Check::Unchanged { lower, upper, base: view.ordered.clone() }]
         });
+    });
+}
+
+#[test]
+fn a_waiting_watch_returns_each_commit_once_and_in_order() {
+    model("watcher_sees_each_commit_once_in_order", Some(3), 168, || {
+        let (engine, probe) = wal();
+        let mut watch = engine.watch(b"").unwrap();
+        let theirs = engine.clone();
+        let writer = thread::spawn(move || {
+            theirs.submit(Commit::one(put("k", "1"))).unwrap();
+            theirs.submit(batch(vec![put("k", "2"), put("l", "2")])).unwrap();
+        });
+        for (seq, changes) in [(1, 1), (2, 2)] {
+            let Some(Notice::Commit(commit)) = watch.next() else { panic!("a notice is missing") };
+            assert_eq!((commit.seq(), commit.changes().len()), (seq, changes));
+            assert!(probe.disk().durable_state().len() >= changes, "returned before it is durable");
+            assert!(engine.view().seq >= seq, "returned before it is visible");
+        }
+        writer.join().unwrap();
+        assert!(watch.try_next().is_none());
+        agree(&engine, &probe);
+    });
+}
+
+#[test]
+fn a_watch_that_waits_ends_with_the_close_after_the_last_commit() {
+    model("watcher_against_close", Some(3), 1763, || {
+        let (engine, probe) = wal();
+        let Ok(watch) = engine.watch(b"") else { panic!("the store is open") };
+        let theirs = engine.clone();
+        let writer = thread::spawn(move || match theirs.submit(Commit::one(put("k", "1"))) {
+            Ok(_) => 1,
+            Err(Error::Closed { .. }) => 0,
+            Err(other) => panic!("a write beside the close ended in {other}"),
+        });
+        let theirs = engine.clone();
+        let closer = thread::spawn(move || theirs.close().unwrap());
+        let returned = watch.count();
+        assert!(engine.is_closed(), "the watch ended before the close");
+        assert_eq!(returned, writer.join().unwrap(), "the watch missed a commit");
+        closer.join().unwrap();
+        assert_eq!(returned, probe.disk().written());
     });
 }
 

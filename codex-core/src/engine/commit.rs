@@ -9,6 +9,7 @@ use codex_storage::seal::Seal;
 use codex_storage::storage::Storage;
 use codex_storage::{Error, Result};
 
+use super::feed::Subscriber;
 use super::leader::{Leader, Part, UNWOUND};
 use super::plan::{Decided, Plan, Planned};
 use super::queue::{Admission, Wake};
@@ -28,6 +29,8 @@ pub(super) struct Disk {
     pub(super) seal: Option<Arc<dyn Seal>>,
     group: Group,
     plan: Plan,
+    /// The watches.
+    pub(super) subscribers: Vec<Subscriber>,
     /// Whether an image is being written beside the commits.
     pub(super) imaging: bool,
     /// Whether a leader has the disk. A leader that finds this set knows that the previous one
@@ -78,6 +81,9 @@ impl Engine {
             if let Ok(first) = logged {
                 // Apply: swap the prepared group into memory, all of it at once (promise 2).
                 self.apply(&mut leader, &mut disk, &mut freed);
+                // Order: publish after the apply, with the disk still locked. Watches get whole
+                // commits, in the order of the log, which readers already see.
+                disk.publish(first, &mut leader);
                 // Order: apply before the outcomes. A thread that has its outcome reads its write.
                 leader.complete(|decided| self.outcome(decided, first));
                 leader.made(disk.group.batches());
@@ -142,7 +148,11 @@ impl Engine {
         };
         // Take the statistics under the lock, so that they are those of the state after this group.
         let (stats, wants_checkpoint) = (storage.stats(), storage.wants_checkpoint());
-        leader.saw(stats, wants_checkpoint, storage.poisoned());
+        let poisoned = storage.poisoned();
+        if poisoned.is_some() {
+            leader.ended.append(&mut disk.subscribers);
+        }
+        leader.saw(stats, wants_checkpoint, poisoned);
         GroupEffects { wants_checkpoint, unsynced: stats.durable < stats.seq }
     }
 
@@ -179,6 +189,7 @@ impl Engine {
         // The buffers leave the guard while memory is read through it. A panic that loses them also
         // poisons the store.
         let mut plan = mem::take(&mut disk.plan);
+        plan.feed.begin(!disk.subscribers.is_empty());
         let mut group = mem::replace(&mut disk.group, Group::new(Layout::default()));
         disk.read(|map| {
             leader.decide(part, |commit| {
@@ -245,6 +256,7 @@ impl Disk {
             storage: Some(storage),
             seal: None,
             plan: Plan::default(),
+            subscribers: Vec::new(),
             imaging: false,
             is_led: false,
             unwound: false,
@@ -274,6 +286,12 @@ impl Disk {
         }
         plan.committed(numbers.end - 1);
         Ok(numbers.start)
+    }
+
+    /// Puts the group, whose first commit has the number `first`, into the mailboxes.
+    fn publish(&mut self, first: Seq, leader: &mut Leader<'_>) {
+        let Self { plan, subscribers, .. } = self;
+        plan.feed.publish(first, subscribers, &mut leader.filled);
     }
 
     /// Returns true if the storage makes commits durable by writing an image.

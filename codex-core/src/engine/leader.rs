@@ -9,10 +9,12 @@ use codex_storage::storage::{Durability, StorageStats};
 use codex_storage::{Error, Result};
 
 use super::Engine;
+use super::feed::Subscriber;
 use super::plan::Decided;
 use super::queue::{Refusal, Ticket, Waiter, Wake};
 use crate::commit::{Commit, Outcome};
 use crate::trace;
+use crate::watch::Mailbox;
 
 /// The leader, from the moment at which it has the lead until it hands it over. If it is dropped
 /// before that, because of a panic, it poisons the store and answers every waiter.
@@ -33,6 +35,10 @@ pub(super) struct Leader<'a> {
     commits: u64,
     group_commits_max: u64,
     held: Duration,
+    /// The mailboxes that got commits of the group.
+    pub(super) filled: Vec<Arc<Mailbox>>,
+    /// The watches that end, because the store is poisoned.
+    pub(super) ended: Vec<Subscriber>,
     handed_over: bool,
 }
 
@@ -73,6 +79,8 @@ impl<'a> Leader<'a> {
             commits: 0,
             group_commits_max: 0,
             held: Duration::ZERO,
+            filled: Vec::new(),
+            ended: Vec::new(),
             handed_over: false,
         }
     }
@@ -234,8 +242,8 @@ impl<'a> Leader<'a> {
         queue.hand_over()
     }
 
-    /// Gives the members their outcomes and wakes them. Returns the outcome of the leader's own
-    /// commit, if it has one.
+    /// Gives the members their outcomes and wakes them, and then wakes or ends the watches. Returns
+    /// the outcome of the leader's own commit, if it has one.
     pub(super) fn wake(&mut self) -> Option<Result<Outcome>> {
         let unwound = || Err(self.engine.poison(UNWOUND));
         for member in self.members.drain(..) {
@@ -246,6 +254,10 @@ impl<'a> Leader<'a> {
         if let Some(reason) = self.poisoned.as_ref().filter(|_| self.newly_poisoned) {
             trace::poisoned(reason);
         }
+        for mailbox in self.filled.drain(..) {
+            mailbox.wake();
+        }
+        self.ended.clear();
         self.own.take()?.outcome
     }
 
@@ -288,6 +300,7 @@ impl Drop for Leader<'_> {
         for waiter in left {
             waiter.ticket.give(Wake::Done(Err(self.engine.poison(UNWOUND))));
         }
+        self.engine.end_watches();
     }
 }
 

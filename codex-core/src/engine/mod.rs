@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod commit;
+mod feed;
 mod leader;
 mod overdue;
 mod overlay;
@@ -231,18 +232,22 @@ impl Engine {
         self.join_threads();
         // Order: take the checkpoint lock before the close, so that a checkpoint of another thread
         // abandons its image and finishes first.
-        let _rank = rank::take(Rank::Checkpoint);
-        let _one = self.checkpoint.lock();
+        let rank = rank::take(Rank::Checkpoint);
+        let one = self.checkpoint.lock();
         if self.is_closed() {
             return Ok(());
         }
-        self.exclusive(Admission::ToClose, |disk| {
+        let closed = self.exclusive(Admission::ToClose, |disk| {
             // Order: close the storage before the queue. A thread that finds the queue closed knows
             // that the files are unlocked.
             let closed = self.close_storage(disk);
             self.queue.lock().refuse_all();
             closed
-        })
+        });
+        drop((one, rank));
+        // Order: end the watches after the queue is closed, so that no further one can begin.
+        self.end_watches();
+        closed
     }
 
     /// Returns the statistics since the start. An engine makes no backups, so their part is empty.
@@ -344,6 +349,7 @@ impl Engine {
         if is_first {
             trace::poisoned(reason);
         }
+        self.end_watches();
     }
 
     /// Returns the monotonic time.

@@ -4,6 +4,7 @@
 use codex_storage::RecordError;
 use codex_storage::batch::{Group, Op, Seq};
 
+use super::feed::Feed;
 use super::overlay::Overlay;
 use crate::commit::{Change, Check, Commit, End, are_same, is_same};
 use crate::entry::Entry;
@@ -19,6 +20,8 @@ pub(super) struct Plan {
     /// earlier steps void.
     cleared: Option<usize>,
     overlay: Overlay,
+    /// The changes, for the watches.
+    pub(super) feed: Feed,
     /// Whether a member is to be synced at every level.
     pub(super) sync: bool,
 }
@@ -44,6 +47,7 @@ pub(super) type Decided = Result<Planned, RecordError>;
 struct Mark {
     steps: usize,
     cleared: Option<usize>,
+    fed: usize,
 }
 
 /// The effect of the changes of one commit.
@@ -68,7 +72,8 @@ impl Plan {
             return Ok(Planned::Conflict);
         }
         // Make the changes one by one, so that each sees the effect of those before it.
-        let mark = Mark { steps: self.work.steps.len(), cleared: self.cleared };
+        let (steps, fed) = (self.work.steps.len(), self.feed.len());
+        let mark = Mark { steps, cleared: self.cleared, fed };
         let mut tally = Tally::default();
         let mut changes = commit.changes.as_slice().iter();
         let done = changes.try_for_each(|change| self.change(map, group, change, &mut tally));
@@ -134,6 +139,7 @@ impl Plan {
         self.work.freed.entries.clear();
         self.cleared = None;
         self.sync = false;
+        self.feed.truncate(0);
         self.overlay.clear(0);
     }
 
@@ -182,6 +188,7 @@ impl Plan {
                 tally.previous = self.current(map, hash, entry.key()).cloned();
                 group.push(Op::Set(entry.item()))?;
                 tally.writes = true;
+                self.feed.set(group, entry);
                 let kind = StepKind::Put { new: tally.previous.is_none() };
                 self.work.steps.push(Step { entry: entry.clone(), hash, kind });
             }
@@ -212,6 +219,8 @@ impl Plan {
                     group.push(Op::Clear)?;
                     tally.writes = true;
                     tally.removed += there;
+                    // The earlier changes stay in the feed: each commit shows its own.
+                    self.feed.cleared(group);
                     // No later change sees a step or an entry from before the clear.
                     self.cleared = Some(self.work.steps.len());
                     self.overlay.clear(self.work.steps.len());
@@ -232,6 +241,7 @@ impl Plan {
         group.push(Op::Remove { key: entry.key() })?;
         tally.writes = true;
         tally.removed += 1;
+        self.feed.removed(group, &entry);
         self.work.steps.push(Step { entry, hash, kind: StepKind::Remove });
         Ok(())
     }
@@ -312,6 +322,7 @@ impl Plan {
     /// Restores the plan to `mark`. The overlay is built again when it is needed next.
     fn roll_back(&mut self, mark: &Mark) {
         self.work.steps.truncate(mark.steps);
+        self.feed.truncate(mark.fed);
         self.cleared = mark.cleared;
         self.overlay.clear(mark.cleared.unwrap_or(0));
     }

@@ -47,6 +47,15 @@
 #![doc = include_str!("../../examples/contacts.rs")]
 //! ```
 //!
+//! # An index in memory
+//!
+//! A [watch](crate::Store::watch) returns the commits that change keys with a prefix, so a thread
+//! can keep a cache or an index up to date. `examples/words.rs`:
+//!
+//! ```
+#![doc = include_str!("../../examples/words.rs")]
+//! ```
+//!
 //! # A time series
 //!
 //! The key is the name of the sensor and the time. [Keys](super::keys) describes how such keys are

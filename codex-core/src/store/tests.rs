@@ -46,6 +46,7 @@ fn a_handle_in_a_forked_child_is_refused_and_says_why() {
     assert!(child.try_update("k", |_: Option<u8>| Ok::<_, Error>(Some(1))).is_err_and(refused));
     assert!(child.back_up().is_err_and(refused));
     assert!(child.backup_to("copy.db").is_err_and(refused));
+    assert!(child.watch("k").is_err_and(refused));
     let mut batch = child.batch();
     batch.set("k", &1).unwrap();
     let error = batch.commit().unwrap_err();

@@ -458,8 +458,12 @@ fn debug_of_no_handle_shows_keys_or_values() {
     store.set("secret", "secret").unwrap();
     let mut batch = store.batch();
     batch.set("secret", "secret").unwrap();
+    let mut watch = store.watch("secret").unwrap();
+    store.batch().set("secret", "secret").unwrap().remove("secret").unwrap().commit().unwrap();
+    store.set("secret", "secret").unwrap();
     let text = format!(
-        "{store:?} {batch:?} {:?} {:?} {:?} {:?}",
+        "{store:?} {batch:?} {watch:?} {:?} {:?} {:?} {:?} {:?} {watch:?}",
+        watch.next(),
         store.snapshot(),
         store.get_bytes("secret"),
         store.iter().next(),

@@ -22,7 +22,7 @@ use codex_storage::vfs::{Clock, SimClock};
 
 /// Submits `commits` so that they wait together, in this order, after a first commit that has the
 /// disk. All but the first make one group. Returns their outcomes.
-fn together(
+pub(crate) fn together(
     engine: &Arc<Owner>,
     probe: &Probe,
     commits: Vec<Commit>,

@@ -74,3 +74,5 @@ mod recovery;
 mod transaction;
 mod transaction_serial;
 mod user_code;
+#[cfg(not(loom))]
+mod watch;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
+use crate::watch::Mirror;
 use codex_core::vfs::Vfs;
 use codex_core::{Durability, Form, OpenOptions, Snapshot, Store};
 use proptest::prelude::*;
@@ -125,6 +126,8 @@ struct Run {
     /// Whether commits are in no file until an image is written.
     lazy_images: bool,
     snapshots: Vec<(Snapshot, Model)>,
+    /// Copies of all keys, and of those with a prefix, that follow the store by watches.
+    mirrors: [Mirror; 2],
 }
 
 impl Run {
@@ -133,10 +136,16 @@ impl Run {
             Some((vfs, options)) => options.open_in(vfs, "a.db").unwrap(),
             None => Store::in_memory().unwrap(),
         };
-        Self { store, model: Model::new(), files, lazy_images, snapshots: Vec::new() }
+        let mirrors = mirrors(&store);
+        Self { store, model: Model::new(), files, lazy_images, snapshots: Vec::new(), mirrors }
     }
 
     fn act(&mut self, act: &Act) {
+        self.write(act);
+        self.mirrors.iter_mut().for_each(|mirror| mirror.follow(&self.store));
+    }
+
+    fn write(&mut self, act: &Act) {
         let (store, model) = (&self.store, &mut self.model);
         match act {
             Act::Set(key, value) => {
@@ -273,6 +282,7 @@ impl Run {
         self.store.close().unwrap();
         let seq = self.store.snapshot().seq();
         self.store = options.open_in(vfs, "a.db").unwrap();
+        self.watch_again();
         assert_eq!(self.store.recovered().cut, None);
         assert_eq!(self.store.snapshot().seq(), seq, "commits keep their numbers");
         assert!(self.store.recovered().clean);
@@ -288,9 +298,16 @@ impl Run {
         let copy = crate::common::disk(&crate::common::files(vfs));
         self.store = options.open_in(&copy, "a.db").unwrap();
         *vfs = copy;
+        self.watch_again();
         assert_eq!(self.store.recovered().cut, None, "no write was torn");
         assert_eq!(self.store.snapshot().seq(), seq);
         check_scan(self.store.iter(), self.model.iter());
+    }
+
+    /// Replaces the mirrors of the store before it was opened again.
+    fn watch_again(&mut self) {
+        let ended = std::mem::replace(&mut self.mirrors, mirrors(&self.store));
+        ended.into_iter().for_each(Mirror::end);
     }
 
     fn check(&self) {
@@ -316,6 +333,10 @@ impl Run {
     }
 }
 
+fn mirrors(store: &Store) -> [Mirror; 2] {
+    [&b""[..], b"a"].map(|prefix| Mirror::of(store, prefix))
+}
+
 fn check_scan<'a>(
     ours: impl Iterator<Item = codex_core::Entry>,
     model: impl Iterator<Item = (&'a Vec<u8>, &'a Vec<u8>)>,
@@ -326,7 +347,7 @@ fn check_scan<'a>(
     assert_eq!(ours, model);
 }
 
-fn check(options: Option<&OpenOptions>, cases: u32) {
+pub(crate) fn check(options: Option<&OpenOptions>, cases: u32) {
     check_at(options, false, cases);
 }
 

@@ -1,5 +1,8 @@
 //! Tests that user code (closures, encodings and keys) runs under no lock and may use the store.
 
+use std::sync::Arc;
+use std::task::Context;
+
 use crate::common::{FORMS, open};
 use codex_core::vfs::Vfs;
 use codex_core::{Error, Store};
@@ -56,6 +59,7 @@ fn user_code_runs_under_no_lock() {
         assert_eq!(store.get_or_insert_with(NosyKey("l"), || Nosy(7)).unwrap(), Nosy(7));
         assert_eq!(store.replace(NosyKey("l"), &Nosy(8)).unwrap(), Some(Nosy(7)));
         assert_eq!(store.next_id(NosyKey("id")).unwrap(), 1);
+        assert!(store.watch(NosyKey("k")).unwrap().try_next().is_none());
         store.set("n", &Nosy(1)).unwrap();
         assert_eq!(store.get("n").unwrap(), Some(Nosy(1)));
         let add = |n: Option<Nosy>| {
@@ -88,6 +92,42 @@ fn the_closure_of_an_update_may_use_the_store() {
     });
     assert_eq!(new.unwrap(), Some(1));
     assert_eq!((calls, store.get("inner").unwrap()), (1, Some(1_u32)));
+}
+
+#[test]
+fn a_waker_runs_under_no_lock_and_its_panic_is_not_that_of_the_writer() {
+    /// A waker that uses the store, and then panics.
+    struct NosyWaker(std::sync::Mutex<Option<Store>>);
+    impl std::task::Wake for NosyWaker {
+        fn wake(self: Arc<Self>) {
+            let store = self.0.lock().unwrap().take().unwrap();
+            let is_closed = store.set("woken", &1).is_err_and(|error| error.is_closed());
+            assert!(is_closed || store.watch("").unwrap().try_next().is_none());
+            assert!(store.contains_key("k"));
+            // Unwinds without printing a message, because the panic is intended.
+            std::panic::resume_unwind(Box::new("a waker panics on demand"));
+        }
+    }
+
+    for form in FORMS {
+        let store = open(&Vfs::mem(crate::common::seed()), form);
+        let mut watches = [store.watch("").unwrap(), store.watch("").unwrap()];
+        let mut poll = |store: &Store| {
+            watches.each_mut().map(|watch| {
+                while watch.try_next().is_some() {}
+                let waker = Arc::new(NosyWaker(Some(store.clone()).into()));
+                let pending = watch.poll_next(&mut Context::from_waker(&waker.clone().into()));
+                assert!(pending.is_pending());
+                waker
+            })
+        };
+        let wakers = poll(&store);
+        store.set("k", &1).unwrap();
+        assert!(wakers.iter().all(|waker| waker.0.lock().unwrap().is_none()), "{form}");
+        let wakers = poll(&store);
+        store.close().unwrap();
+        assert!(wakers.iter().all(|waker| waker.0.lock().unwrap().is_none()), "{form}");
+    }
 }
 
 fn in_another_thread(run: impl FnOnce() + Send) {

@@ -1,0 +1,610 @@
+//! Tests of watches: each commit once, whole and in order, or a gap with its exact bounds.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
+use std::time::Duration;
+
+use crate::common::{FORMS, open, options, seed, until};
+use crate::double::{Fault, absent, batch, engine, memory, number, put, remove};
+use crate::group::together;
+use codex_core::internals::{self, Commit, End, Outcome};
+use codex_core::vfs::Vfs;
+use codex_core::{Change, Committed, Notice, Seq, StorageError, Store, Watch};
+use codex_storage::batch::KEY_LEN_MAX;
+use codex_storage::storage::{Durability, Form};
+
+/// A copy of the keys with a prefix, which follows the store by the recipe of the documentation.
+pub(crate) struct Mirror {
+    watch: Watch,
+    prefix: Vec<u8>,
+    /// The last commit that the mirror contains or whose notice was returned.
+    seq: Seq,
+    contents: BTreeMap<Vec<u8>, Vec<u8>>,
+    loads: usize,
+}
+
+impl Mirror {
+    pub(crate) fn of(store: &Store, prefix: &[u8]) -> Self {
+        Self::with(store, prefix, store.watch(prefix).unwrap())
+    }
+
+    fn with(store: &Store, prefix: &[u8], watch: Watch) -> Self {
+        let (prefix, contents) = (prefix.to_vec(), BTreeMap::new());
+        let mut mirror = Self { watch, prefix, seq: 0, contents, loads: 0 };
+        mirror.load(store);
+        assert!(mirror.watch.start() <= mirror.seq);
+        mirror
+    }
+
+    fn load(&mut self, store: &Store) {
+        let snapshot = store.snapshot();
+        let part = snapshot.prefix(&self.prefix);
+        self.contents = part.map(|e| (e.key().to_vec(), e.bytes().to_vec())).collect();
+        self.seq = snapshot.seq();
+        self.loads += 1;
+    }
+
+    fn apply(&mut self, store: &Store, notice: &Notice) {
+        match notice {
+            Notice::Commit(commit) if commit.seq() <= self.seq => {}
+            Notice::Commit(commit) => {
+                self.seq = commit.seq();
+                replay(&mut self.contents, commit, &self.prefix);
+            }
+            Notice::Lagged { first, last } => {
+                assert!(first <= last);
+                self.load(store);
+                assert!(*last <= self.seq, "a snapshot after a gap does not contain it");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Takes all notices. Asserts that each commit has one, if all keys are watched, and that the
+    /// mirror contains the same as the store.
+    pub(crate) fn follow(&mut self, store: &Store) {
+        let from = self.seq;
+        let mut notices = 0;
+        while let Some(notice) = self.watch.try_next() {
+            self.apply(store, &notice);
+            notices += 1;
+        }
+        assert_eq!(self.loads, 1, "the mailbox overflowed");
+        if self.prefix.is_empty() {
+            let seq = store.snapshot().seq();
+            assert_eq!((self.seq, notices), (seq, seq - from), "each commit has one notice");
+        }
+        self.check(store);
+    }
+
+    fn check(&self, store: &Store) {
+        let part = store.prefix(&self.prefix).map(|e| (e.key().to_vec(), e.bytes().to_vec()));
+        assert!(part.eq(self.contents.clone()), "the mirror of {:?} differs", self.prefix);
+    }
+
+    /// Asserts that the watch has ended without another notice.
+    pub(crate) fn end(mut self) {
+        assert!(self.watch.is_ended() && self.watch.next().is_none());
+    }
+}
+
+fn replay(contents: &mut BTreeMap<Vec<u8>, Vec<u8>>, commit: &Committed, prefix: &[u8]) {
+    assert!(!commit.changes().is_empty());
+    for change in commit.changes() {
+        match change {
+            Change::Set(entry) => {
+                assert!(entry.key().starts_with(prefix), "a foreign key");
+                contents.insert(entry.key().to_vec(), entry.bytes().to_vec());
+            }
+            Change::Removed(key) => {
+                let removed = contents.remove(&key[..]);
+                assert!(removed.is_some(), "a removal that removed nothing");
+            }
+            Change::Cleared => contents.clear(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Returns a notice as text: `1 a=1 -b clear`, or `lag 2..4`. Of a value that a test of the engine
+/// has put, the first byte is taken for the codec.
+fn text(notice: &Notice) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match notice {
+        Notice::Commit(commit) => {
+            let changes = commit.changes().iter().map(|change| match change {
+                Change::Set(entry) => format!(" {}={}", text(entry.key()), text(entry.bytes())),
+                Change::Removed(key) => format!(" -{}", text(key)),
+                Change::Cleared => " clear".to_owned(),
+                other => panic!("{other:?}"),
+            });
+            format!("{}{}", commit.seq(), changes.collect::<String>())
+        }
+        Notice::Lagged { first, last } => format!("lag {first}..{last}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Takes all notices that are there.
+fn taken(watch: &mut Watch) -> Vec<String> {
+    std::iter::from_fn(|| watch.try_next()).map(|notice| text(&notice)).collect()
+}
+
+fn set(store: &Store, key: &str) {
+    store.set_bytes(key, "v").unwrap();
+}
+
+#[test]
+fn replaying_the_notices_over_the_first_state_gives_the_last_one() {
+    // The model follows each of its acts with mirrors.
+    crate::model::check(None, 60);
+    for form in FORMS {
+        crate::model::check(Some(&options(form)), 40);
+    }
+}
+
+#[test]
+fn a_notice_shows_exactly_the_changes_that_readers_see() {
+    for form in FORMS {
+        let store = open(&Vfs::mem(seed()), form);
+        store.set_bytes("b", "0").unwrap();
+        let (mut all, mut b) = (store.watch("").unwrap(), store.watch("b").unwrap());
+        assert_eq!((all.start(), b.start()), (1, 1));
+        set(&store, "a");
+        // None of these changes anything.
+        assert!(!store.remove("c").unwrap());
+        assert_eq!(store.remove_prefix("c").unwrap(), 0);
+        assert!(store.pop_first("c"..).unwrap().is_none());
+        store.batch().commit().unwrap();
+        store.transaction(|tx| tx.get::<u8>("c").map(|_| ())).unwrap();
+        // Each of these does.
+        assert_eq!(store.remove_range("b"..).unwrap(), 1);
+        store.batch().set_bytes("b", "1").unwrap().remove("b").unwrap().commit().unwrap();
+        store.transaction(|tx| tx.set_bytes("bb", "2")).unwrap();
+        assert_eq!(store.pop_last(..).unwrap().unwrap().key(), b"bb");
+        store.clear().unwrap();
+        store.clear().unwrap();
+        store.batch().clear().set_bytes("b", "3").unwrap().commit().unwrap();
+        let expected = ["2 a=v", "3 -b", "4 b=1 -b", "5 bb=2", "6 -bb", "7 clear", "8 b=3"];
+        assert_eq!(taken(&mut all), expected, "{form}");
+        assert_eq!(taken(&mut b), expected[1..], "{form}");
+        assert_eq!(store.snapshot().seq(), 8, "{form}");
+    }
+}
+
+#[test]
+fn each_member_of_a_group_with_a_clear_shows_its_own_changes() {
+    for form in FORMS {
+        let (engine, probe) = engine(form, Durability::Sync, false);
+        let (mut all, mut foreign) = (engine.watch(b"").unwrap(), engine.watch(b"x").unwrap());
+        let long = "k".repeat(KEY_LEN_MAX + 1);
+        let lost = Commit { checks: vec![absent("a")].into(), ..batch(vec![put("lost", "01")]) };
+        let popped = internals::Change::Pop(Bound::Unbounded, Bound::Unbounded, End::First);
+        let commits = vec![
+            Commit::one(put("a", "01")),
+            lost,
+            batch(vec![put("refused", "01"), put(&long, "01")]),
+            batch(vec![put("b", "02"), internals::Change::Clear, put("c", "03"), put("d", "04")]),
+            Commit::one(remove("a")),
+            Commit::one(popped),
+        ];
+        let outcomes = together(&engine, &probe, commits);
+        assert!(matches!(outcomes[1], Ok(Outcome::Conflict)) && outcomes[2].is_err());
+        assert_eq!(probe.disk().groups, [1, 3], "{form}");
+        let expected = ["1 first=", "2 a=1", "3 b=2 clear c=3 d=4", "4 -c"];
+        assert_eq!(taken(&mut all), expected, "{form}");
+        assert_eq!(taken(&mut foreign), ["3 clear"], "{form}");
+    }
+}
+
+#[test]
+fn of_a_group_that_does_not_fit_exactly_the_parts_that_were_made_are_returned() {
+    for form in FORMS {
+        let (engine, probe) = engine(form, Durability::Sync, false);
+        engine.submit(batch(vec![put("a", "01"), put("b", "01")])).unwrap();
+        let mut watch = engine.watch(b"").unwrap();
+        probe.fail_next(Fault::NoSpaceForLarge);
+        let commits = vec![
+            Commit::one(put("large", "01")),
+            Commit::one(put("c", "01")),
+            Commit::one(remove("a")),
+            Commit::one(remove("large")),
+        ];
+        let outcomes = together(&engine, &probe, commits);
+        let made: Vec<_> = outcomes.into_iter().map(|made| made.ok().and_then(number)).collect();
+        // A form of images tries no member alone, because its image would be the same.
+        let expected: (&[_], &[_]) = match form {
+            Form::Snapshot => (&[None, None, Some(3), None], &["2 first=", "3 -a"]),
+            _ => (&[None, Some(4), Some(3), None], &["2 first=", "3 -a", "4 c=1"]),
+        };
+        assert_eq!((&*made, &*taken(&mut watch)), (expected.0, &*strings(expected.1)), "{form}");
+        assert_eq!(memory(&engine), probe.disk().durable_state());
+    }
+}
+
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.into()).collect()
+}
+
+#[test]
+fn a_failed_sync_returns_nothing_and_ends_the_watch() {
+    for form in FORMS {
+        for fault in [Fault::Sync, Fault::Panic] {
+            let (engine, probe) = engine(form, Durability::Sync, false);
+            let mut watch = engine.watch(b"").unwrap();
+            engine.submit(Commit::one(put("a", "01"))).unwrap();
+            probe.fail_next(fault);
+            let failing = || engine.submit(Commit::one(put("b", "02")));
+            let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(failing));
+            assert!(failed.is_err() || failed.is_ok_and(|made| made.is_err()));
+            // The commit before it is still returned.
+            let all: Vec<_> = watch.by_ref().map(|notice| text(&notice)).collect();
+            assert_eq!(all, ["1 a=1"], "{form}, {fault:?}");
+            assert!(watch.is_ended() && engine.poisoned().is_some());
+            let refused = engine.watch(b"").unwrap_err();
+            assert!(matches!(refused, StorageError::Poisoned { .. }), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn each_way_to_poison_a_store_ends_the_watches_that_wait() {
+    let interval = Durability::Interval(Duration::ZERO);
+    let ways: [(&str, Durability, bool, fn(&crate::double::Probe)); 3] = [
+        ("a failed flush", Durability::Os, false, |probe| probe.fail_next(Fault::Background)),
+        ("a failed sync in the background", interval, true, |probe| {
+            probe.fail_next(Fault::Background);
+        }),
+        ("a panic of the thread that syncs", interval, true, |probe| probe.panic_in_syncs()),
+    ];
+    for (way, level, background, prepare) in ways {
+        let (engine, probe) = engine(Form::Wal, level, background);
+        let watch = engine.watch(b"").unwrap();
+        thread::scope(|scope| {
+            let waiting =
+                scope.spawn(move || watch.map(|notice| text(&notice)).collect::<Vec<_>>());
+            prepare(&probe);
+            engine.submit(Commit::one(put("a", "01"))).unwrap();
+            // Without the thread, the call syncs.
+            assert!(background || engine.flush().is_err());
+            assert_eq!(waiting.join().unwrap(), ["1 a=1"], "{way}");
+            assert!(engine.poisoned().is_some(), "{way}");
+        });
+    }
+}
+
+#[test]
+fn a_watch_of_a_closed_or_dropped_store_ends_and_a_new_one_is_refused() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        let store = open(&vfs, form);
+        let mut watch = store.watch("").unwrap();
+        set(&store, "a");
+        store.close().unwrap();
+        assert!(!watch.is_ended(), "a notice is left");
+        assert_eq!(watch.next().as_ref().map(text).as_deref(), Some("1 a=v"));
+        assert!(watch.next().is_none() && watch.is_ended());
+        assert!(watch.try_next().is_none() && watch.next_timeout(Duration::MAX).is_none());
+        assert!(store.watch("").unwrap_err().is_closed());
+        drop(store);
+
+        // The watch does not keep the store open.
+        let store = open(&vfs, form);
+        let waiting = store.watch("").unwrap();
+        thread::scope(|scope| {
+            let waiting = scope.spawn(move || waiting.count());
+            drop(store);
+            assert_eq!(waiting.join().unwrap(), 0, "{form}");
+        });
+        let store = Store::options().read_only(true).open_in(&vfs, "a.db").unwrap();
+        let refused = crate::common::storage(store.watch("").unwrap_err());
+        assert!(matches!(refused, StorageError::ReadOnly { .. }), "{refused}");
+    }
+}
+
+#[test]
+fn thirty_two_writers_make_commits_that_are_returned_whole_and_in_order() {
+    const WRITERS: u64 = 32;
+    const COMMITS: u64 = 40;
+    for form in FORMS {
+        let store = open(&Vfs::mem(seed()), form);
+        let watch = || store.watch("").unwrap().changes_max(usize::MAX);
+        let mut watches = vec![watch()];
+        thread::scope(|scope| {
+            for writer in 0..WRITERS {
+                let store = &store;
+                scope.spawn(move || {
+                    for n in 0..COMMITS {
+                        let mut batch = store.batch();
+                        for key in ["x", "y", "z"] {
+                            batch.set_bytes(format!("{key}{writer}"), format!("{n}")).unwrap();
+                        }
+                        batch.commit().unwrap();
+                    }
+                });
+            }
+            // Watches that begin while the writers run.
+            for _ in 0..20 {
+                watches.push(watch());
+            }
+        });
+        store.close().unwrap();
+        for watch in watches {
+            let mut next = watch.start() + 1;
+            for notice in watch {
+                let Notice::Commit(commit) = notice else { panic!("{notice:?}") };
+                assert_eq!(commit.seq(), next, "{form}: a commit is missing or twice");
+                let [Change::Set(x), Change::Set(y), Change::Set(z)] = commit.changes() else {
+                    panic!("{form}: half of a commit: {commit:?}");
+                };
+                assert!(x.bytes() == y.bytes() && y.bytes() == z.bytes(), "{form}");
+                assert!(x.key()[1..] == y.key()[1..] && y.key()[1..] == z.key()[1..], "{form}");
+                next += 1;
+            }
+            assert_eq!(next, WRITERS * COMMITS + 1, "{form}");
+        }
+    }
+}
+
+#[test]
+fn a_full_mailbox_returns_a_gap_with_exact_bounds_in_its_place() {
+    let store = Store::in_memory().unwrap();
+    let mut watch = store.watch("a").unwrap().changes_max(3);
+    for key in ["a1", "a2", "a3", "x", "y"] {
+        set(&store, key);
+    }
+    assert_eq!(taken(&mut watch), ["1 a1=v", "2 a2=v", "3 a3=v"], "foreign keys cost nothing");
+    let mut two = store.batch();
+    two.set_bytes("a1", "w").unwrap().set_bytes("x", "w").unwrap();
+    two.set_bytes("a2", "w").unwrap().commit().unwrap(); // 6
+    set(&store, "a3"); // 7
+    set(&store, "x"); // 8
+    set(&store, "a4"); // 9: does not fit
+    assert_eq!(watch.try_next().as_ref().map(text).as_deref(), Some("6 a1=w a2=w"));
+    // There is room, but the gap comes first.
+    set(&store, "a5"); // 10
+    set(&store, "x"); // 11
+    assert_eq!(taken(&mut watch), ["7 a3=v", "lag 9..10"]);
+    set(&store, "a6"); // 12
+    assert_eq!(taken(&mut watch), ["12 a6=v"]);
+
+    // A commit that exceeds the limit is returned if the mailbox is empty, and else is a gap.
+    for key in ["a1", "x", "a2"] {
+        let mut large = store.batch();
+        for n in 0..5 {
+            large.set_bytes(format!("{key}{n}"), "w").unwrap();
+        }
+        large.commit().unwrap(); // 13, 14, 15
+    }
+    assert_eq!(taken(&mut watch), ["13 a10=w a11=w a12=w a13=w a14=w", "lag 15..15"]);
+
+    // A gap that is open at the end is returned before the end.
+    let mut watch = watch.changes_max(0);
+    set(&store, "a1"); // 16
+    set(&store, "a2"); // 17
+    store.close().unwrap();
+    let rest: Vec<_> = watch.by_ref().map(|notice| text(&notice)).collect();
+    assert_eq!(rest, ["16 a1=v", "lag 17..17"]);
+}
+
+#[test]
+fn the_bytes_of_keys_and_values_are_limited_and_a_removed_value_counts() {
+    let store = Store::in_memory().unwrap();
+    // An entry is a key of 2 bytes, a codec byte, and a value of 7 bytes.
+    let write = |key: &str| store.set_bytes(key, "7 bytes").unwrap();
+    let mut watch = store.watch("").unwrap().bytes_max(30);
+    for key in ["a1", "a2", "a3", "a4"] {
+        write(key);
+    }
+    assert_eq!(taken(&mut watch), ["1 a1=7 bytes", "2 a2=7 bytes", "3 a3=7 bytes", "lag 4..4"]);
+    for key in ["a1", "a2", "a3", "a4"] {
+        assert!(store.remove(key).unwrap());
+    }
+    assert_eq!(taken(&mut watch), ["5 -a1", "6 -a2", "7 -a3", "lag 8..8"]);
+}
+
+#[test]
+fn a_mirror_that_lags_is_exact_again_after_each_gap() {
+    for form in FORMS {
+        let store = open(&Vfs::mem(seed()), form);
+        let watch = store.watch("a").unwrap().changes_max(2);
+        let done = AtomicBool::new(false);
+        let mirror = thread::scope(|scope| {
+            let mirror = scope.spawn(|| {
+                let mut mirror = Mirror::with(&store, b"a", watch);
+                // Slower than the writers: of ten commits, one notice is read.
+                for seq in (10..).step_by(10) {
+                    let is_done = || done.load(Ordering::SeqCst);
+                    until("ten commits", || is_done() || store.snapshot().seq() >= seq);
+                    if is_done() {
+                        break;
+                    }
+                    if let Some(notice) = mirror.watch.try_next() {
+                        mirror.apply(&store, &notice);
+                    }
+                }
+                while let Some(notice) = mirror.watch.try_next() {
+                    mirror.apply(&store, &notice);
+                }
+                mirror
+            });
+            let writers: Vec<_> = ["a", "b"]
+                .map(|group| {
+                    let store = &store;
+                    scope.spawn(move || {
+                        for n in 0..200_u32 {
+                            let key = format!("{group}{}", n % 7);
+                            match n % 5 {
+                                4 => drop(store.remove(key).unwrap()),
+                                _ => store.set(key, &n).unwrap(),
+                            }
+                        }
+                    })
+                })
+                .into();
+            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            done.store(true, Ordering::SeqCst);
+            mirror.join().unwrap()
+        });
+        mirror.check(&store);
+        assert!(mirror.loads > 1, "{form}: the mirror never lagged");
+    }
+}
+
+#[test]
+fn a_watch_that_is_never_read_keeps_no_more_than_its_limits_and_holds_up_no_writer() {
+    let store = Store::in_memory().unwrap();
+    let (mut by_count, mut by_bytes) = (store.watch("").unwrap(), store.watch("").unwrap());
+    let value = vec![7; 16_379];
+    for n in 0..5_000_u32 {
+        let mut batch = store.batch();
+        batch.set_bytes("key", if n % 5 == 0 { &*value } else { b"" }).unwrap();
+        batch.set_bytes("other", "").unwrap().commit().unwrap();
+    }
+    // One batch in five has 16 KiB, and each has two changes.
+    let first = |watch: &mut Watch| {
+        let mut commits = 0_u64;
+        loop {
+            match watch.try_next().unwrap() {
+                Notice::Commit(_) => commits += 1,
+                Notice::Lagged { first, last } => return (commits, first, last),
+                other => panic!("{other:?}"),
+            }
+        }
+    };
+    assert_eq!(first(&mut by_count), (2_048, 2_049, 5_000), "4,096 changes");
+    let mut by_bytes = {
+        drop(taken(&mut by_bytes));
+        by_bytes.changes_max(usize::MAX)
+    };
+    for _ in 0..2_000 {
+        store.set_bytes("key", &value).unwrap();
+    }
+    // 16 MiB of entries of 16 KiB: a key of 3 bytes, a codec byte, and the value.
+    assert_eq!(first(&mut by_bytes), (1_024, 6_025, 7_000));
+}
+
+/// Wakes a thread that has parked itself, and counts.
+struct Unpark {
+    thread: thread::Thread,
+    wakes: AtomicUsize,
+}
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.wakes.fetch_add(1, Ordering::SeqCst);
+        self.thread.unpark();
+    }
+}
+
+fn unpark() -> (Arc<Unpark>, Waker) {
+    let unpark = Arc::new(Unpark { thread: thread::current(), wakes: AtomicUsize::new(0) });
+    (unpark.clone(), Waker::from(unpark))
+}
+
+/// Waits for what `poll` returns, as an executor of one task does.
+fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+    let (_, waker) = unpark();
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        match poll(&mut cx) {
+            Poll::Ready(ready) => return ready,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+#[test]
+fn the_blocking_the_timed_and_the_polled_wait_return_the_same() {
+    const COMMITS: u64 = 300;
+    let store = Store::in_memory().unwrap();
+    let watch = || store.watch("a").unwrap();
+    let (mut blocking, mut timed, mut looking) = (watch(), watch(), watch());
+    let mut polled = watch();
+    let all =
+        thread::scope(|scope| {
+            let mut all = vec![scope.spawn(move || blocking.by_ref().collect::<Vec<_>>())];
+            all.push(scope.spawn(move || {
+                let next = || loop {
+                    // The time may be over before a commit comes.
+                    let next = timed.next_timeout(Duration::from_micros(50));
+                    if next.is_some() || timed.is_ended() {
+                        return next;
+                    }
+                };
+                std::iter::from_fn(next).collect()
+            }));
+            all.push(scope.spawn(move || {
+                let next = || loop {
+                    let next = looking.try_next();
+                    if next.is_some() || looking.is_ended() {
+                        return next;
+                    }
+                    thread::yield_now();
+                };
+                std::iter::from_fn(next).collect()
+            }));
+            all.push(scope.spawn(move || {
+                std::iter::from_fn(|| block_on(|cx| polled.poll_next(cx))).collect()
+            }));
+            for n in 0..COMMITS {
+                store.set(if n % 3 == 0 { "x" } else { "a" }, &n).unwrap();
+            }
+            store.close().unwrap();
+            all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
+        });
+    let seqs = |notices: &Vec<Notice>| {
+        let seqs = notices.iter().map(|notice| match notice {
+            Notice::Commit(commit) => commit.seq(),
+            other => panic!("{other:?}"),
+        });
+        seqs.collect::<Vec<_>>()
+    };
+    let expected: Vec<_> = (1..=COMMITS).filter(|seq| seq % 3 != 1).collect();
+    for notices in &all {
+        assert_eq!(seqs(notices), expected);
+    }
+}
+
+#[test]
+fn the_last_waker_is_woken_once_for_what_it_has_not_seen() {
+    let store = Store::in_memory().unwrap();
+    let mut watch = store.watch("a").unwrap();
+    let ((first, first_waker), (second, second_waker)) = (unpark(), unpark());
+    let wakes = |of: &Arc<Unpark>| of.wakes.load(Ordering::SeqCst);
+    let mut poll = |waker| watch.poll_next(&mut Context::from_waker(waker));
+    assert!(poll(&first_waker).is_pending() && poll(&first_waker).is_pending());
+    set(&store, "x");
+    assert_eq!(wakes(&first), 0, "a foreign key wakes nobody");
+    assert!(poll(&second_waker).is_pending());
+    assert_eq!(Arc::strong_count(&first), 2, "the replaced waker is kept");
+    set(&store, "a");
+    set(&store, "a");
+    assert_eq!((wakes(&first), wakes(&second)), (0, 1));
+    assert!(poll(&first_waker).is_ready() && poll(&first_waker).is_ready());
+    assert!(poll(&first_waker).is_pending());
+    store.close().unwrap();
+    assert_eq!((wakes(&first), wakes(&second)), (1, 1));
+    assert!(matches!(poll(&first_waker), Poll::Ready(None)));
+}
+
+#[test]
+fn a_wait_for_a_limited_time_ends_by_the_clock_of_the_store() {
+    let vfs = Vfs::mem(seed());
+    let store = open(&vfs, Form::Wal);
+    let mut watch = store.watch("").unwrap();
+    assert!(watch.next_timeout(Duration::ZERO).is_none() && !watch.is_ended());
+    let limit = Duration::from_millis(3);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(move || watch.next_timeout(limit).is_none());
+        until("the time is over", || {
+            vfs.clock.sleep(limit);
+            waiting.is_finished()
+        });
+        assert!(waiting.join().unwrap());
+    });
+}
