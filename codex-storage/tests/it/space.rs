@@ -1,11 +1,11 @@
 //! The space of logs on a nearly full disk: holes, the space of a failed call, and the unused tail
 //! of a closed log.
 
-use codex_storage::Error;
 use codex_storage::batch::Op;
 use codex_storage::storage::Form;
 use codex_storage::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Space};
-use codex_storage::vfs::{CallKind, Dir, Mode, Open};
+use codex_storage::vfs::{CallKind, Dir, Mode, Observed, Open};
+use codex_storage::{Config, Error};
 
 use crate::common::store::Store;
 use crate::common::{Bed, NAME};
@@ -30,7 +30,7 @@ fn fill(disk: &FaultDir, name: &str) {
 }
 
 /// Returns an open store whose close writes the mark into its log.
-fn config(disk: &FaultDir, seed: u64, form: Form) -> codex_storage::Config {
+fn config(disk: &FaultDir, seed: u64, form: Form) -> Config {
     let mut config = Bed::new(disk.vfs(seed), form, false).config();
     config.checkpoint.close_into_image_bytes_max = 0;
     config
@@ -155,6 +155,37 @@ fn a_checkpoint_that_finds_no_room_costs_removals_nothing() {
             store.commit(&[&[Op::Remove { key: key.as_bytes() }]]).unwrap();
         }
     }
+    assert_eq!(store.storage.poisoned(), None);
+}
+
+/// While the image is written, another file takes most of the space that the log gave to it.
+#[test]
+fn after_a_checkpoint_without_room_a_log_has_its_reserve_though_another_file_took_the_rest() {
+    const LEFT: u64 = 20 << 10;
+    let disk = FaultDir::new();
+    disk.set_space(Space::AtOnce(1 << 20));
+    let other = disk.clone();
+    let vfs = Observed::vfs(&disk.vfs(1), move |call| {
+        let is_image = call.kind == CallKind::Create && call.name.contains(".tmp.image");
+        if is_image && other.metadata("ballast").unwrap().is_some() {
+            let file = other.open("other", Open::CreateNew(Mode::Private)).unwrap();
+            file.allocate(0, free(&other) - LEFT).unwrap();
+        }
+    });
+    let mut store = Store::open(Config { vfs, ..config(&disk, 1, Form::Wal) }).unwrap();
+    store.set("a", &"x".repeat(150_000)).unwrap();
+    fill(&disk, "ballast");
+    let before = len(&disk, SEGMENT);
+    let full = store.checkpoint();
+    assert!(matches!(full, Err(Error::NoSpace { .. })), "{full:?}");
+    let after = len(&disk, SEGMENT);
+    assert!(before - after > LEFT, "{before} and {after}: the other file took nothing");
+    fill(&disk, "rest");
+    let mut removals = 0;
+    while store.commit(&[&[Op::Remove { key: b"never set" }]]).is_ok() {
+        removals += 1;
+    }
+    assert!(removals * 128 >= 16 << 10, "{removals} removals");
     assert_eq!(store.storage.poisoned(), None);
 }
 
