@@ -57,7 +57,8 @@ fn memory_holds_small_entries_at_no_more_than_1_7_times_their_size() {
 }
 
 /// Files to open: the number of keys, the number of writes of each, and the length of the values.
-const FILLS: [(u32, u32, usize); 4] = [(0, 0, 0), (9_000, 1, 0), (900, 10, 100), (4, 1, 2_000_000)];
+const FILLS: [(u32, u32, usize); 4] =
+    [(0, 0, 0), (60_000, 1, 0), (900, 10, 100), (4, 1, 2_000_000)];
 
 #[test]
 fn opening_takes_at_most_four_times_the_files_and_128_bytes_an_entry_and_a_mebibyte() {
