@@ -254,6 +254,23 @@ fn at_an_interval_what_is_not_durable_yet_is_after_a_rekey() {
     }
 }
 
+#[test]
+fn one_handle_changes_and_renews_its_key_again_and_again() {
+    for form in FORMS {
+        let disk = FaultDir::new();
+        let mut store = store(&disk, form, &keys("0"));
+        for (n, what) in (1..).zip([What::Rekey, What::Change, What::Rekey, What::Rekey]) {
+            let pair = [n - 1, n].map(|n| keys(&n.to_string()));
+            replace(&mut store, what, &pair[1]).unwrap();
+            store.set("then", &n.to_string()).unwrap();
+            let place = format!("{form} {what:?} {n}");
+            let killed = disk.duplicate().crash_process();
+            let opened = opens(&killed, form, &pair, store.map.0.len(), &place);
+            assert_eq!(opened, [false, true], "{place}");
+        }
+    }
+}
+
 /// What a rekey beside commits leaves to do while writers wait.
 struct Busy {
     /// The number of commits that were made beside it.
