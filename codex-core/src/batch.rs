@@ -9,10 +9,12 @@ use codex_storage::batch::Seq;
 use codex_storage::storage::Durability;
 use serde::Serialize;
 
-use crate::commit::{Change, Commit};
+use crate::commit::{Change, Commit, Outcome};
+use crate::engine::Engine;
 use crate::error::Result;
 use crate::range::{self, KeyRange, Prefix};
 use crate::store::Store;
+use crate::tasks::Submitted;
 
 /// Several changes that become one commit. After [`commit`](Batch::commit), readers see all of
 /// them. After a crash, all of them are there or none.
@@ -252,9 +254,43 @@ impl Batch {
     /// The errors of [`Store::set`], except `Encode`. No change of the batch is there then, unless
     /// the error [is in doubt](crate::Error::is_in_doubt).
     pub fn commit(&mut self) -> Result<Seq> {
-        let commit = Commit { changes: self.take().into(), sync: self.sync, ..Commit::default() };
+        let commit = self.take_commit();
         let made = self.store.inner.commit(commit)?;
-        Ok(made.seq().unwrap_or_else(|| self.store.snapshot().seq()))
+        Ok(seq_of(&self.store.inner.engine, made))
+    }
+
+    /// Enters the changes into the queue of commits, and returns the future of the number of their
+    /// commit. The calling thread does not wait for the disk.
+    ///
+    /// The commit is on its way when the method returns: it is made even if the future is not
+    /// polled, or dropped. Commits are made in the order of the calls. The [`AsyncStore`] has the
+    /// other calls for tasks, and describes them.
+    ///
+    /// With a [`durability`](Batch::durability) above that of the store in the Snapshot form, a
+    /// thread of its own makes the commit, and the commit has its place in the order when that
+    /// thread begins.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # smol::block_on(async {
+    /// let store = Store::in_memory()?;
+    /// let mut batch = store.batch();
+    /// batch.set("balance:ada", &70_i64)?.set("balance:bob", &30_i64)?;
+    /// let seq = batch.submit().await?;
+    /// assert_eq!(store.snapshot().seq(), seq);
+    /// # Ok::<(), codex_core::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// The future returns the errors of [`commit`](Batch::commit), and
+    /// [`Error::Backlog`](crate::Error::Backlog) if too many commits wait.
+    ///
+    /// [`AsyncStore`]: crate::AsyncStore
+    #[doc(alias = "commit_async")]
+    pub fn submit(mut self) -> Submitted<Seq> {
+        let commit = self.take_commit();
+        self.store.submit(Ok(commit), seq_of)
     }
 
     /// Drops the batch and its changes. Unlike a plain drop, this prints no warning in debug
@@ -271,6 +307,11 @@ impl Batch {
     /// ```
     pub fn discard(mut self) {
         drop(self.take());
+    }
+
+    /// Returns the commit of the changes, and leaves the batch empty.
+    fn take_commit(&mut self) -> Commit {
+        Commit { changes: self.take().into(), sync: self.sync, ..Commit::default() }
     }
 
     /// Returns the changes, and leaves the batch empty.
@@ -298,6 +339,12 @@ impl Batch {
         self.bytes = bytes;
         Ok(self)
     }
+}
+
+/// Returns the number of a commit with the outcome `made`, or that of the last commit if nothing
+/// was written.
+fn seq_of(engine: &Engine, made: Outcome) -> Seq {
+    made.seq().unwrap_or_else(|| engine.view().seq)
 }
 
 #[cfg(debug_assertions)]

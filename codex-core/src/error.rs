@@ -115,6 +115,17 @@ pub enum Error {
         /// The number of attempts.
         rounds: u32,
     },
+    /// The commits of async calls that wait for the disk take too much memory. Nothing was written.
+    #[error(
+        "async commits of {bytes} bytes wait for the disk, and at most {limit} may; await some of \
+         them, then try again"
+    )]
+    Backlog {
+        /// The encoded length of the commits that wait, in bytes.
+        bytes: usize,
+        /// The maximum of it, in bytes.
+        limit: usize,
+    },
     /// A backup, or a copy of one, could not be made, read or restored.
     #[error("{0}")]
     Backup(std::sync::Arc<codex_backup::Error>),
@@ -147,8 +158,8 @@ pub enum Error {
 }
 
 codex_storage::debug_as_display!(
-    Error: Encode, Decode, RawValue, UnknownCodec, UpdatesItself, Contended, BackupRequired,
-    ForkedChild; Storage, Backup
+    Error: Encode, Decode, RawValue, UnknownCodec, UpdatesItself, Contended, Backlog,
+    BackupRequired, ForkedChild; Storage, Backup
 );
 
 /// The kind is that of the cause: `NotFound`, `WouldBlock` for a store that is open elsewhere,
@@ -173,7 +184,7 @@ impl From<Error> for io::Error {
             Error::Decode { .. } | Error::RawValue { .. } | Error::UnknownCodec { .. } => {
                 Kind::InvalidData
             }
-            Error::Contended { .. } => Kind::ResourceBusy,
+            Error::Contended { .. } | Error::Backlog { .. } => Kind::ResourceBusy,
             Error::BackupRequired { .. } | Error::ForkedChild { .. } => Kind::Other,
         };
         Self::new(kind, error)

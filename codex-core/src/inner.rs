@@ -9,8 +9,8 @@ use codex_storage::vfs::Vfs;
 use codex_storage::{Access, Error as StorageError, StoreLock};
 
 use crate::backup::BackupScheduler;
-use crate::commit::{Commit, Outcome};
-use crate::engine::Engine;
+use crate::commit::{Commit, Outcome, SmallVec};
+use crate::engine::{Engine, Task};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::ids::Ids;
@@ -50,10 +50,7 @@ pub(crate) struct Files {
 impl Inner {
     /// Makes `commit`, if the store and its backups allow writes.
     pub(crate) fn commit(&self, commit: Commit) -> Result<Outcome> {
-        self.check_writable()?;
-        if let Some(refusal) = self.backups.as_ref().and_then(BackupScheduler::refusal) {
-            return Err(refusal);
-        }
+        self.check_commit()?;
         // Order: find the updates of this thread before the commit is moved, and mark them only
         // after it was made. An update fails only if its key was really written.
         let own = own::written_by(self.id(), &commit);
@@ -66,6 +63,34 @@ impl Inner {
             own::made(&own);
         }
         Ok(outcome)
+    }
+
+    /// Enters `commit` into the queue, if the store and its backups allow writes, and returns the
+    /// future of its outcome. The commit must not need [a thread](Self::needs_thread).
+    pub(crate) fn submit(&self, commit: Commit) -> Result<Task> {
+        self.check_commit()?;
+        // The closure of an update on this thread must not write the key of the update. Its write
+        // comes before the commit of the update in the queue, so it counts as made from here on,
+        // unless it has a condition.
+        let own = match commit.checks.as_slice() {
+            [] => own::written_by(self.id(), &commit),
+            _ => SmallVec::None,
+        };
+        let task = self.engine.submit_task(commit)?;
+        own::made(&own);
+        Ok(task)
+    }
+
+    /// Returns true if only a thread that may block can make `commit`: it is to be synced, and the
+    /// form of the store writes an image for that.
+    pub(crate) fn needs_thread(&self, commit: &Commit) -> bool {
+        commit.sync && self.form.is_some_and(Form::writes_images)
+    }
+
+    /// Refuses a commit that the store or its backups do not allow.
+    fn check_commit(&self) -> Result<()> {
+        self.check_writable()?;
+        self.backups.as_ref().and_then(BackupScheduler::refusal).map_or(Ok(()), Err)
     }
 
     /// Stops the backups and closes the engine.

@@ -1,7 +1,7 @@
 //! Types of the engine, for the tests in `tests/`. They are not part of the API.
 
 pub use crate::commit::{Change, Check, Commit, End, Outcome, SmallVec};
-pub use crate::engine::{Engine, EngineOptions, View};
+pub use crate::engine::{Engine, EngineOptions, Task, View};
 pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};
 pub use crate::map::{Map, MapBuilder, Ordered};

@@ -53,6 +53,7 @@
 //! - [`Batch`]: several changes as one commit.
 //! - [`Watch`]: the later commits that change keys with a prefix, each a [`Notice`] with its
 //!   [`Change`]s.
+//! - [`AsyncStore`]: the handle for async code, whose writes are futures.
 //! - [`Snapshot`]: the state of the store after one commit. [`Readable`] has the methods that both
 //!   a store and a snapshot have. [`KeyRange`]: the forms of a range of keys.
 //! - [`Iter`], [`Keys`], [`Values`], [`Entry`], [`Key`], [`ValueRef`]: the results of reading. They
@@ -81,7 +82,8 @@
 //! # Limits
 //!
 //! - All data is in memory. Small keys and values take about 1.7 times their size.
-//! - A call that writes blocks. Under an async runtime, make it in the pool for blocking work.
+//! - A call of a [`Store`] that writes blocks. Tasks of an async runtime write with an
+//!   [`AsyncStore`].
 //! - A checkpoint writes the whole state beside the running store. Until the image is in place, the
 //!   disk holds the old image, the log and the new image.
 //! - The lock that keeps out a second process is advisory, and network file systems may not support
@@ -136,6 +138,7 @@ mod open;
 mod options;
 mod own;
 mod pop;
+mod promise;
 mod range;
 mod rank;
 mod read;
@@ -150,6 +153,7 @@ mod signposts;
 mod snapshot;
 mod stats;
 mod store;
+mod tasks;
 mod trace;
 mod transaction;
 mod update;
@@ -185,6 +189,7 @@ pub use signposts::open;
 pub use snapshot::Snapshot;
 pub use stats::Stats;
 pub use store::Store;
+pub use tasks::{AsyncStore, Job, Submitted};
 pub use transaction::Transaction;
 pub use value::{Codec, ValueRef};
 pub use watch::{Change, Committed, Notice, Watch};

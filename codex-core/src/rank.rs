@@ -68,7 +68,18 @@ pub(crate) fn watched(world: &Vfs) -> Vfs {
 /// In debug builds, if the thread holds `data` or a lock of the rank `Queue`.
 pub(crate) fn leave_memory(what: &str) {
     #[cfg(debug_assertions)]
-    checked::leave_memory(what);
+    checked::leave(what, Rank::Data);
+    #[cfg(not(debug_assertions))]
+    let _ = what;
+}
+
+/// Records that the calling thread is about to call code that may use the store.
+///
+/// # Panics
+/// In debug builds, if the thread holds the lock on the disk or a lock of a higher rank.
+pub(crate) fn leave_disk(what: &str) {
+    #[cfg(debug_assertions)]
+    checked::leave(what, Rank::Persist);
     #[cfg(not(debug_assertions))]
     let _ = what;
 }
@@ -113,11 +124,11 @@ mod checked {
         });
     }
 
-    pub(super) fn leave_memory(what: &str) {
+    pub(super) fn leave(what: &str, below: Rank) {
         let _ = HELD.try_with(|held| {
             let highest = held.borrow().iter().max().copied();
             assert!(
-                highest.is_none_or(|highest| highest < Rank::Data),
+                highest.is_none_or(|highest| highest < below),
                 "rank check: {what} while {highest:?} is held"
             );
         });
@@ -128,7 +139,7 @@ mod checked {
 mod tests {
     use codex_storage::vfs::Vfs;
 
-    use super::{Rank, leave_memory, take, watched};
+    use super::{Rank, leave_disk, leave_memory, take, watched};
 
     #[test]
     fn the_order_of_all_ranks_is_accepted_and_may_be_taken_again_after_release() {
@@ -174,5 +185,12 @@ mod tests {
     fn user_code_under_data_is_caught() {
         let _data = take(Rank::Data);
         leave_memory("a user's closure");
+    }
+
+    #[test]
+    #[should_panic(expected = "rank check: a waker while Some(Persist) is held")]
+    fn a_waker_under_persist_is_caught() {
+        let _persist = take(Rank::Persist);
+        leave_disk("a waker");
     }
 }

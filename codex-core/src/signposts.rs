@@ -74,7 +74,7 @@ signposts! {
         fn begin_read<T>(&self) -> Result<T>;
     Backup "use `store.backup_to(path)` for a copy, or `store.back_up()` for the rotating backups"
         fn backup<T>(&self, _path: T) -> Result<()>;
-    FlushAsync "there are no async methods: call `flush` in the runtime's pool for blocking work"
+    FlushAsync "the async methods are those of `AsyncStore`: `AsyncStore::from(store).flush()`"
         fn flush_async<T>(&self) -> Result<T>;
     WatchPrefix "the method is named `watch`, and takes a prefix"
         fn watch_prefix<T>(&self, _prefix: T) -> Result<T>;

@@ -34,7 +34,7 @@ use crate::value::{Codec, RAW, ValueRef};
 ///
 /// A call that writes blocks until its commit is durable, at the level of
 /// [`OpenOptions::durability`](crate::OpenOptions::durability). Threads that write at the same time
-/// share one sync. Under an async runtime, write from its pool for blocking work.
+/// share one sync. In async code, write with an [`AsyncStore`](crate::AsyncStore).
 ///
 /// ```
 /// use codex_core::Store;

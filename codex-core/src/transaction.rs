@@ -118,17 +118,25 @@ impl Store {
     ///
     /// # Errors
     /// The errors of [`transaction`](Store::transaction).
-    pub fn try_transaction<R, E, F>(&self, mut body: F) -> Result<R, E>
+    pub fn try_transaction<R, E, F>(&self, body: F) -> Result<R, E>
     where
         E: From<Error>,
         F: FnMut(&mut Transaction) -> Result<R, E>,
     {
-        self.retry("something that the transaction read", || {
+        self.retry(READ_OF_TRANSACTION, self.transacting(body))
+    }
+
+    /// Returns the attempts of a transaction by `body`.
+    pub(crate) fn transacting<R, E>(
+        &self,
+        mut body: impl FnMut(&mut Transaction) -> Result<R, E>,
+    ) -> impl FnMut() -> Result<(R, Option<Attempt>), E> {
+        move || {
             rank::leave_memory("a user's closure");
             let mut transaction = Transaction::begin(self);
             let answer = body(&mut transaction)?;
             Ok((answer, transaction.into_attempt()))
-        })
+        }
     }
 }
 
@@ -470,3 +478,6 @@ impl PartialEq for Write {
 }
 
 impl Eq for Write {}
+
+/// The name of the thing that changed, in the error of a transaction.
+pub(crate) const READ_OF_TRANSACTION: &str = "something that the transaction read";

@@ -1,6 +1,9 @@
 //! Writes that depend on the current value. They read, decide, and commit if the value is still the
 //! same.
 
+use std::future::poll_fn;
+use std::task::Poll;
+
 use codex_storage::sync::thread;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -72,23 +75,14 @@ impl Store {
     ///
     /// # Errors
     /// The error of `change`, and the errors of [`update`](Store::update).
-    pub fn try_update<T, E, F>(&self, key: impl AsRef<[u8]>, mut change: F) -> Result<Option<T>, E>
+    pub fn try_update<T, E, F>(&self, key: impl AsRef<[u8]>, change: F) -> Result<Option<T>, E>
     where
         T: Serialize + DeserializeOwned,
         E: From<Error>,
         F: FnMut(Option<T>) -> Result<Option<T>, E>,
     {
         let key = key.as_ref();
-        self.replace_entry(key, |seen| {
-            rank::leave_memory("a user's closure");
-            let value = change(decode_entry(seen)?)?;
-            let change = match (&value, seen) {
-                (Some(value), _) => Some(self.put_decodable(key, value)?),
-                (None, Some(_)) => Some(self.removal(key)?),
-                (None, None) => None,
-            };
-            Ok((value, change))
-        })
+        self.replace_entry(key, self.changing(key, change))
     }
 
     /// Sets the value of `key` to `new` if it is `current`, and returns true if it was. `None`
@@ -121,15 +115,8 @@ impl Store {
     where
         T: Serialize + ?Sized,
     {
-        let key = key.as_ref();
-        let current = current.map(|value| self.codec().encode(key.len(), value)).transpose()?;
-        let change = match new {
-            Some(value) => self.setting(key, value)?,
-            None => self.removal(key)?,
-        };
-        let check = Check::Equals { key: key.into(), value: current.map(Into::into) };
-        let outcome = self.inner.commit(Commit::checked(check, change))?;
-        Ok(matches!(outcome, Outcome::Done { .. }))
+        let commit = self.exchange(key.as_ref(), current, new)?;
+        Ok(matches!(self.inner.commit(commit)?, Outcome::Done { .. }))
     }
 
     /// Removes `key` and returns its value. If the value does not decode as a `T`, it is not
@@ -150,11 +137,7 @@ impl Store {
     #[doc(alias("pop", "remove_and_fetch"))]
     pub fn take<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
         let key = key.as_ref();
-        self.replace_entry(key, |seen| {
-            let taken = decode_entry(seen)?;
-            let remove = seen.map(|_| self.removal(key)).transpose()?;
-            Ok((taken, remove))
-        })
+        self.replace_entry(key, self.taking(key))
     }
 
     /// Sets the value of `key` to `value`, and returns the value that it had before, or `None` if
@@ -238,14 +221,74 @@ impl Store {
         Ok(change)
     }
 
+    /// Returns the commit that sets the value of `key` to `new` if it is `current`.
+    pub(crate) fn exchange<T: Serialize + ?Sized>(
+        &self,
+        key: &[u8],
+        current: Option<&T>,
+        new: Option<&T>,
+    ) -> Result<Commit> {
+        let current = current.map(|value| self.codec().encode(key.len(), value)).transpose()?;
+        let change = match new {
+            Some(value) => self.setting(key, value)?,
+            None => self.removal(key)?,
+        };
+        let check = Check::Equals { key: key.into(), value: current.map(Into::into) };
+        Ok(Commit::checked(check, change))
+    }
+
+    /// Returns the decision of an update by `change`.
+    pub(crate) fn changing<T, E, F>(
+        &self,
+        key: &[u8],
+        mut change: F,
+    ) -> impl FnMut(Option<&Entry>) -> Result<(Option<T>, Option<Change>), E>
+    where
+        T: Serialize + DeserializeOwned,
+        E: From<Error>,
+        F: FnMut(Option<T>) -> Result<Option<T>, E>,
+    {
+        move |seen| {
+            rank::leave_memory("a user's closure");
+            let value = change(decode_entry(seen)?)?;
+            let change = match (&value, seen) {
+                (Some(value), _) => Some(self.put_decodable(key, value)?),
+                (None, Some(_)) => Some(self.removal(key)?),
+                (None, None) => None,
+            };
+            Ok((value, change))
+        }
+    }
+
+    /// Returns the decision to remove `key`.
+    pub(crate) fn taking<T: DeserializeOwned>(
+        &self,
+        key: &[u8],
+    ) -> impl FnMut(Option<&Entry>) -> Result<(Option<T>, Option<Change>)> {
+        move |seen| {
+            let taken = decode_entry(seen)?;
+            let remove = seen.map(|_| self.removal(key)).transpose()?;
+            Ok((taken, remove))
+        }
+    }
+
     /// Reads the entry of `key`, calls `decide` for an answer and a change, and commits the change
     /// if the entry is still the same. Otherwise tries again.
     fn replace_entry<R, E: From<Error>>(
         &self,
         key: &[u8],
-        mut decide: impl FnMut(Option<&Entry>) -> Result<(R, Option<Change>), E>,
+        decide: impl FnMut(Option<&Entry>) -> Result<(R, Option<Change>), E>,
     ) -> Result<R, E> {
-        self.retry("the key of an update", || {
+        self.retry(KEY_OF_UPDATE, self.replacing(key, decide))
+    }
+
+    /// Returns the attempts to change the entry of `key` as `decide` says.
+    pub(crate) fn replacing<R, E: From<Error>>(
+        &self,
+        key: &[u8],
+        mut decide: impl FnMut(Option<&Entry>) -> Result<(R, Option<Change>), E>,
+    ) -> impl FnMut() -> Result<(R, Option<Attempt>), E> {
+        move || {
             let seen = self.inner.entry(key);
             // A write of `key` by the closure itself would make every attempt fail, so it is
             // detected.
@@ -257,7 +300,7 @@ impl Store {
             // The leader tests the condition in the order of commits, so no write comes in between.
             let check = seen.map_or_else(|| Check::Absent(key.into()), Check::Same);
             Ok((answer, change.map(|change| Attempt::of(Commit::checked(check, change)))))
-        })
+        }
     }
 
     /// Calls `attempt` for an answer and a commit, and makes the commit. If the commit is in
@@ -268,24 +311,63 @@ impl Store {
         mut attempt: impl FnMut() -> Result<(R, Option<Attempt>), E>,
     ) -> Result<R, E> {
         for round in 0..ROUNDS_MAX {
-            let (answer, attempt) = attempt()?;
-            let Some(attempt) = attempt else {
-                self.inner.check_process()?;
-                return Ok(answer);
-            };
-            let outcome = match self.tested(attempt) {
-                Some(commit) => self.inner.commit(Commit { rounds: round, ..commit })?,
-                None => Outcome::Conflict,
+            let (answer, commit) = self.round(round, &mut attempt)?;
+            let outcome = match commit {
+                Ok(commit) => self.inner.commit(commit)?,
+                Err(outcome) => outcome,
             };
             match outcome {
                 Outcome::Done { .. } => return Ok(answer),
                 // Let other threads run now and then, so that a slow closure is not overtaken
                 // forever.
-                Outcome::Conflict if round % 16 == 15 => thread::yield_now(),
+                Outcome::Conflict if is_pause(round) => thread::yield_now(),
                 Outcome::Conflict => {}
             }
         }
         Err(Error::Contended { what, rounds: ROUNDS_MAX }.into())
+    }
+
+    /// Does the same as [`retry`](Self::retry) for a task.
+    pub(crate) async fn retry_async<R, E: From<Error>>(
+        &self,
+        what: &'static str,
+        mut attempt: impl FnMut() -> Result<(R, Option<Attempt>), E>,
+    ) -> Result<R, E> {
+        for round in 0..ROUNDS_MAX {
+            let (answer, commit) = self.round(round, &mut attempt)?;
+            let outcome = match commit {
+                Ok(commit) => self.inner.submit(commit)?.await.map_err(Error::from)?,
+                Err(outcome) => outcome,
+            };
+            match outcome {
+                Outcome::Done { .. } => return Ok(answer),
+                // Let other tasks run now and then. Awaiting an outcome that is there does not.
+                Outcome::Conflict if is_pause(round) => yield_now().await,
+                Outcome::Conflict => {}
+            }
+        }
+        Err(Error::Contended { what, rounds: ROUNDS_MAX }.into())
+    }
+
+    /// Calls `attempt` for the round `round`. Returns its answer, with its commit, or with the
+    /// outcome that is already known.
+    fn round<R, E: From<Error>>(
+        &self,
+        round: u32,
+        attempt: &mut impl FnMut() -> Result<(R, Option<Attempt>), E>,
+    ) -> Result<(R, Result<Commit, Outcome>), E> {
+        let (answer, attempt) = attempt()?;
+        let commit = match attempt {
+            Some(attempt) => match self.tested(attempt) {
+                Some(commit) => Ok(Commit { rounds: round, ..commit }),
+                None => Err(Outcome::Conflict),
+            },
+            None => {
+                self.inner.check_process()?;
+                Err(Outcome::Done { seq: None, removed: 0, previous: None })
+            }
+        };
+        Ok((answer, commit))
     }
 
     /// Returns the commit of `attempt`, or `None` if it is already in conflict. The checks of a
@@ -323,6 +405,26 @@ fn decode_entry<T: DeserializeOwned>(entry: Option<&Entry>) -> Result<Option<T>>
     entry.map(|entry| value::decode(entry.key().len(), entry.value())).transpose()
 }
 
+/// Returns true if others are to run after a conflict in the round `round`.
+fn is_pause(round: u32) -> bool {
+    round % 16 == 15
+}
+
+/// Lets other tasks of the executor run.
+async fn yield_now() {
+    let mut is_second = false;
+    poll_fn(|context| {
+        if std::mem::replace(&mut is_second, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// The name of the thing that changed, in the error of an update.
+pub(crate) const KEY_OF_UPDATE: &str = "the key of an update";
 /// The maximum number of attempts of an update or of a transaction.
 const ROUNDS_MAX: u32 = 1_000;
 /// The maximum number of scanned entries that only the leader tests.

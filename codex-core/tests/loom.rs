@@ -17,15 +17,19 @@
 
 mod double;
 
+use std::future::Future;
 use std::ops::Bound;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use codex_core::Notice;
-use codex_core::internals::{Change, Check, Commit, Engine, Outcome, View};
+use codex_core::internals::{Change, Check, Commit, Engine, Outcome, Task, View};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
+use codex_storage::sync::{Condvar, Mutex};
 use double::{
     AnyKey, Disk, Fault, Owner, Probe, absent, batch, engine, memory, number, put, remove, value,
 };
@@ -479,5 +483,87 @@ fn the_background_threads_end_when_the_last_handle_is_dropped() {
         let disk = probe.disk();
         assert!(disk.dropped && disk.closed && !disk.checkpointing);
         assert_eq!(disk.durable_state().len(), 1);
+    });
+}
+
+/// A waker whose wait the model checker sees.
+#[derive(Default)]
+struct Woken {
+    is_woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        *self.is_woken.lock() = true;
+        self.changed.notify_one();
+    }
+}
+
+/// Polls `task` until it returns its outcome, each time after it was woken.
+fn block_on(task: Task) -> Result<Outcome, Error> {
+    let woken = Arc::new(Woken::default());
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut task = pin!(task);
+    loop {
+        if let Poll::Ready(outcome) = task.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return outcome;
+        }
+        let mut is_woken = woken.is_woken.lock();
+        while !*is_woken {
+            is_woken = woken.changed.wait(is_woken);
+        }
+        *is_woken = false;
+    }
+}
+
+fn submit_task(engine: &Engine, key: &str) -> Task {
+    engine.submit_task(Commit::one(put(key, "1"))).unwrap()
+}
+
+#[test]
+fn a_task_is_woken_after_its_commit_is_durable() {
+    model("task_woken_after_durable", Some(2), 3042, || {
+        let (engine, probe) = wal();
+        for key in ["a", "b"] {
+            block_on(submit_task(&engine, key)).unwrap();
+            let durable = probe.disk().durable_state().contains_key(key.as_bytes());
+            assert!(durable, "a task was woken before its commit was durable");
+            assert!(
+                value(&engine, key).is_some(),
+                "a task was woken before its commit was visible"
+            );
+        }
+        agree(&engine, &probe);
+    });
+}
+
+#[test]
+fn a_task_beside_a_thread_that_writes_is_answered() {
+    model("task_beside_blocking_writer", Some(2), 5689, || {
+        let (engine, probe) = wal();
+        let theirs = (engine.clone(), probe.clone());
+        let writer = thread::spawn(move || submit(&theirs.0, &theirs.1, put("b", "1")).unwrap());
+        block_on(submit_task(&engine, "a")).unwrap();
+        writer.join().unwrap();
+        agree(&engine, &probe);
+        assert_eq!(engine.view().seq, 2);
+    });
+}
+
+#[test]
+fn a_close_answers_the_tasks_that_wait() {
+    model("close_answers_tasks", Some(2), 7728, || {
+        let (engine, probe) = wal();
+        let theirs = engine.clone();
+        let writer = thread::spawn(move || match theirs.submit(Commit::one(put("b", "1"))) {
+            Ok(_) | Err(Error::Closed { .. }) => {}
+            Err(other) => panic!("a write beside the close ended in {other}"),
+        });
+        let task = submit_task(&engine, "a");
+        engine.close().unwrap();
+        block_on(task).unwrap();
+        writer.join().unwrap();
+        assert!(probe.disk().durable_state().contains_key(&b"a"[..]));
     });
 }

@@ -10,7 +10,7 @@ use codex_storage::storage::Storage;
 use codex_storage::{Error, Result};
 
 use super::feed::Subscriber;
-use super::leader::{Leader, Part, UNWOUND};
+use super::leader::{Leader, Member, Part, UNWOUND};
 use super::plan::{Decided, Plan, Planned};
 use super::queue::{Admission, Wake};
 use super::{Engine, GroupEffects};
@@ -57,9 +57,16 @@ impl Engine {
             Wake::Done(outcome) => return outcome,
             Wake::Lead(own) => own.expect("a commit is handed the lead with itself"),
         };
+        let outcome = self.lead(Member::new(None, own));
+        outcome.expect("every member of a group has an outcome")
+    }
+
+    /// Makes a group that begins with `first`, as the leader. Returns the outcome of `first`,
+    /// unless it waits at a ticket.
+    pub(super) fn lead(&self, first: Member) -> Option<Result<Outcome>> {
         // Order: begin before the lock. A panic after this line poisons the store and answers every
         // waiter (promise 5).
-        let mut leader = Leader::begin(self);
+        let mut leader = Leader::begin(self, Some(first));
         let mut freed = Freed::default();
         let _span = trace::commit_group();
 
@@ -67,7 +74,7 @@ impl Engine {
         // Order: lock before the drain. The log has the commits in the order in which they leave
         // the queue (promise 3).
         let mut disk = self.lock_disk();
-        let mut part = self.drain(&mut leader, &disk, own);
+        let mut part = self.drain(&mut leader, &disk);
 
         // One round, unless the group does not fit on the disk: then it is made in parts.
         while let Some(members) = part {
@@ -106,7 +113,7 @@ impl Engine {
             self.on_commit.call(seq);
         }
         self.notice(effects);
-        outcome.expect("every member of a group has an outcome")
+        outcome
     }
 
     /// Makes `commit` as durable as at the level `Sync`, then visible. The other members of its
@@ -122,8 +129,9 @@ impl Engine {
             self.writes_images.then(|| (rank::take(Rank::Checkpoint), self.checkpoint.lock()));
         let outcome = self.submit(commit)?;
         drop(alone);
-        // A commit that writes nothing rests on earlier ones, which may not be durable.
-        if outcome.seq().is_none() {
+        // A commit that writes nothing rests on earlier ones. No image was written of its group, so
+        // they may not be durable.
+        if self.writes_images && outcome.seq().is_none() {
             self.flush()?;
         }
         Ok(outcome)
@@ -156,10 +164,10 @@ impl Engine {
         GroupEffects { wants_checkpoint, unsynced: stats.durable < stats.seq }
     }
 
-    /// Moves waiting commits into the group of `own`. Returns the part of the members to make
-    /// first, or `None` if all are refused.
-    fn drain(&self, leader: &mut Leader<'_>, disk: &Disk, own: Commit) -> Option<Part> {
-        let refused = leader.drain(own).map_err(|refusal| self.refused(refusal));
+    /// Moves waiting commits into the group. Returns the part of the members to make first, or
+    /// `None` if all are refused.
+    fn drain(&self, leader: &mut Leader<'_>, disk: &Disk) -> Option<Part> {
+        let refused = leader.drain().map_err(|refusal| self.refused(refusal));
         let refused = refused.and_then(|()| match disk.storage {
             Some(_) if disk.unwound => Err(self.poison(UNWOUND)),
             Some(_) => Ok(()),
@@ -272,10 +280,14 @@ impl Disk {
     /// write.
     fn log(&mut self) -> Result<Seq> {
         let Self { storage, group, plan, .. } = self;
+        let storage = storage.as_mut().expect("the storage is there until the close");
         if group.is_empty() {
+            // A commit that writes nothing rests on earlier ones, which may not be durable.
+            if plan.sync {
+                sync(&mut **storage)?;
+            }
             return Ok(0);
         }
-        let storage = storage.as_mut().expect("the storage is there until the close");
         // A form that writes an image of each group gets the state with the group already applied.
         let image = plan.work.ordered.clone().map(Image);
         let numbers = storage.commit(group, image.as_ref().map(|image| image as _))?;

@@ -13,14 +13,15 @@ use super::feed::Subscriber;
 use super::plan::Decided;
 use super::queue::{Refusal, Ticket, Waiter, Wake};
 use crate::commit::{Commit, Outcome};
-use crate::trace;
 use crate::watch::Mailbox;
+use crate::{promise, trace};
 
 /// The leader, from the moment at which it has the lead until it hands it over. If it is dropped
 /// before that, because of a panic, it poisons the store and answers every waiter.
 pub(super) struct Leader<'a> {
     engine: &'a Engine,
-    /// The leader's own commit, the first of the group.
+    /// The first member of the group: the leader's own commit, or that of the task on whose behalf
+    /// a deputy leads.
     own: Option<Member>,
     members: Vec<Member>,
     /// Whether each group passes an image of the state to the storage.
@@ -43,9 +44,9 @@ pub(super) struct Leader<'a> {
 }
 
 /// A member of the group.
-struct Member {
+pub(super) struct Member {
     /// The ticket at which the member waits; `None` for the leader's own commit.
-    ticket: Option<Arc<Ticket>>,
+    ticket: Option<Ticket>,
     /// Kept until the outcome is known, because a group that does not fit is decided again in
     /// parts.
     commit: Commit,
@@ -65,11 +66,12 @@ pub(super) enum Part {
 }
 
 impl<'a> Leader<'a> {
-    /// Begins the work of the calling thread as the leader.
-    pub(super) fn begin(engine: &'a Engine) -> Self {
+    /// Begins the work of the calling thread as the leader, with the first member of its group if
+    /// it makes one.
+    pub(super) fn begin(engine: &'a Engine, own: Option<Member>) -> Self {
         Self {
             engine,
-            own: None,
+            own,
             members: Vec::new(),
             image: engine.writes_images && engine.durability == Durability::Sync,
             full: None,
@@ -85,13 +87,12 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Begins a group with the leader's `own` commit and moves waiting commits into it.
+    /// Moves waiting commits into the group.
     ///
     /// # Errors
     /// The refusal if the store is poisoned.
-    pub(super) fn drain(&mut self, own: Commit) -> Result<(), Refusal> {
-        let len = own.encoded_len();
-        self.own = Some(Member::new(None, own));
+    pub(super) fn drain(&mut self) -> Result<(), Refusal> {
+        let len = self.own.as_ref().map_or(0, |own| own.commit.encoded_len());
         let mut queue = self.engine.queue.lock();
         queue.drain(len, |ticket, commit| self.members.push(Member::new(Some(ticket), commit)));
         queue.poisoned().map_or(Ok(()), |reason| Err(Refusal::Poisoned(reason)))
@@ -216,8 +217,13 @@ impl<'a> Leader<'a> {
         // Order: mark before the successor wakes. From here on the lead belongs to the successor,
         // and a panic of this thread must not take it back.
         self.handed_over = true;
-        if let Some(Waiter { commit, ticket, .. }) = next {
-            ticket.give(Wake::Lead(commit));
+        match next {
+            Some(Waiter { commit, ticket: Ticket::Thread(seat), .. }) => {
+                seat.give(Wake::Lead(commit));
+            }
+            // A task never leads, because leading blocks on the disk.
+            Some(task) => self.engine.deputies.lead(task),
+            None => {}
         }
     }
 
@@ -246,11 +252,18 @@ impl<'a> Leader<'a> {
     /// the outcome of the leader's own commit, if it has one.
     pub(super) fn wake(&mut self) -> Option<Result<Outcome>> {
         let unwound = || Err(self.engine.poison(UNWOUND));
-        for member in self.members.drain(..) {
-            let outcome = member.outcome.unwrap_or_else(unwound);
-            let ticket = member.ticket.expect("all but the leader wait at a ticket");
-            ticket.give(Wake::Done(outcome));
+        let (mut own, mut wakers) = (None, Vec::new());
+        for member in self.own.take().into_iter().chain(self.members.drain(..)) {
+            match member.ticket {
+                Some(ticket) => {
+                    wakers.extend(ticket.answer(member.outcome.unwrap_or_else(unwound)));
+                }
+                None => own = member.outcome,
+            }
         }
+        // Order: wake tasks after all members have their outcomes, because a waker is code of the
+        // executor and may take long.
+        promise::wake(wakers);
         if let Some(reason) = self.poisoned.as_ref().filter(|_| self.newly_poisoned) {
             trace::poisoned(reason);
         }
@@ -258,7 +271,7 @@ impl<'a> Leader<'a> {
             mailbox.wake();
         }
         self.ended.clear();
-        self.own.take()?.outcome
+        own
     }
 
     /// Returns the number of the last commit that the leader has made, if it made one.
@@ -297,15 +310,18 @@ impl Drop for Leader<'_> {
             queue.abdicate()
         };
         self.wake();
+        let mut wakers = Vec::new();
         for waiter in left {
-            waiter.ticket.give(Wake::Done(Err(self.engine.poison(UNWOUND))));
+            wakers.extend(waiter.ticket.answer(Err(self.engine.poison(UNWOUND))));
         }
+        promise::wake(wakers);
         self.engine.end_watches();
     }
 }
 
 impl Member {
-    fn new(ticket: Option<Arc<Ticket>>, commit: Commit) -> Self {
+    /// Returns a member that waits at `ticket`, or the leader's own commit.
+    pub(super) fn new(ticket: Option<Ticket>, commit: Commit) -> Self {
         Self { ticket, commit, decided: None, outcome: None }
     }
 }

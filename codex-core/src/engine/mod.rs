@@ -12,6 +12,7 @@
 
 mod checkpoint;
 mod commit;
+mod deputy;
 mod feed;
 mod leader;
 mod overdue;
@@ -41,6 +42,8 @@ use crate::stats::Stats;
 use crate::trace;
 use checkpoint::Hook;
 use commit::Disk;
+use deputy::Deputies;
+pub use deputy::Task;
 use leader::{Leader, UNWOUND};
 use queue::{Admission, Queue, Refusal, Wake};
 use worker::{Signal, Threads};
@@ -80,6 +83,8 @@ pub struct Engine {
     checkpoint_failures: AtomicU64,
     on_checkpoint: Hook,
     on_commit: Hook,
+    /// The threads that lead for tasks.
+    deputies: Deputies,
     signal: Signal,
     /// Whether there are background threads.
     background: bool,
@@ -138,6 +143,7 @@ impl Engine {
             checkpoint_failures: AtomicU64::new(0),
             on_checkpoint: Hook::default(),
             on_commit: Hook::default(),
+            deputies: Deputies::default(),
             signal: Signal::default(),
             background,
             sync_pause,
@@ -230,24 +236,31 @@ impl Engine {
         // Order: stop the threads before joining them, and join them before the storage is closed,
         // so that no thread finds a closed storage in the middle of its work.
         self.join_threads();
+        let closed = self.close_alone();
+        // Order: end the watches after the queue is closed, so that no further one can begin.
+        self.end_watches();
+        // Order: stop the deputies last. The commits of tasks that wait when the store begins to
+        // close come before the close itself in the queue, and a deputy leads for them.
+        self.stop_deputies();
+        closed
+    }
+
+    /// Closes the storage, after the turn of all earlier requests.
+    fn close_alone(&self) -> Result<()> {
         // Order: take the checkpoint lock before the close, so that a checkpoint of another thread
         // abandons its image and finishes first.
-        let rank = rank::take(Rank::Checkpoint);
-        let one = self.checkpoint.lock();
+        let _rank = rank::take(Rank::Checkpoint);
+        let _one = self.checkpoint.lock();
         if self.is_closed() {
             return Ok(());
         }
-        let closed = self.exclusive(Admission::ToClose, |disk| {
+        self.exclusive(Admission::ToClose, |disk| {
             // Order: close the storage before the queue. A thread that finds the queue closed knows
             // that the files are unlocked.
             let closed = self.close_storage(disk);
             self.queue.lock().refuse_all();
             closed
-        });
-        drop((one, rank));
-        // Order: end the watches after the queue is closed, so that no further one can begin.
-        self.end_watches();
-        closed
+        })
     }
 
     /// Returns the statistics since the start. An engine makes no backups, so their part is empty.
@@ -295,7 +308,7 @@ impl Engine {
             return Err(outcome.expect_err("a leader answers only commits, unless it unwinds"));
         }
         // Order: begin before the lock. A panic after this line poisons the store (promise 5).
-        let mut leader = Leader::begin(self);
+        let mut leader = Leader::begin(self, None);
         let mut disk = self.lock_disk();
         // Check the admission again, because the state may have changed during the wait.
         let done = self.allow(admission, &disk).and_then(|()| work(&mut disk));

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use codex_storage::batch::GROUP_LEN_TARGET;
@@ -13,6 +14,7 @@ use codex_storage::{Error, Result};
 
 use super::overdue::Overdue;
 use crate::commit::{Commit, Outcome};
+use crate::promise::Promise;
 use crate::rank::{self, Held, Rank};
 
 /// The queue. Each request that uses the disk enters it and has its turn in the order of entering,
@@ -50,11 +52,22 @@ pub(super) enum Wake {
     Lead(Option<Commit>),
 }
 
+/// The place of the commit of a task.
+pub(super) enum TaskPlace {
+    /// In the queue.
+    Waiting,
+    /// The commit has the lead, and a deputy is to lead on its behalf.
+    Leading(Waiter),
+    /// Nowhere: the commits of tasks that wait have this number of bytes, and it would exceed the
+    /// limit.
+    Refused(usize),
+}
+
 /// A request that waits for its turn.
 pub(super) struct Waiter {
     /// `None` for a request that uses the disk without a commit.
     pub(super) commit: Option<Commit>,
-    pub(super) ticket: Arc<Ticket>,
+    pub(super) ticket: Ticket,
     /// The encoded length of the commit, in bytes.
     len: usize,
     /// The number of earlier attempts of the commit that ended in a conflict.
@@ -65,6 +78,8 @@ pub(super) struct Waiter {
 #[derive(Default)]
 pub(super) struct State {
     waiting: VecDeque<Waiter>,
+    /// The encoded length of the commits of tasks among the waiting ones, in bytes.
+    task_bytes: usize,
     leading: bool,
     closing: bool,
     closed: bool,
@@ -130,12 +145,40 @@ impl Queue {
             state.leading = true;
             return Ok(Wake::Lead(commit));
         }
-        let ticket = Arc::new(Ticket { wake: Mutex::new(None), unparker: parker.unparker() });
+        let seat = Arc::new(Seat { wake: Mutex::new(None), unparker: parker.unparker() });
         let rounds = commit.as_ref().map_or(0, |commit| commit.rounds);
-        state.enter(Waiter { commit, ticket: ticket.clone(), len, rounds });
+        state.enter(Waiter { commit, ticket: Ticket::Thread(seat.clone()), len, rounds });
         // Order: unlock before the wait, because the leader needs the lock to find the waiter.
         drop(state);
-        Ok(ticket.wait(parker))
+        Ok(seat.wait(parker))
+    }
+
+    /// Enters the commit of a task into the queue, whose outcome `promise` gets. Waits for nothing.
+    ///
+    /// # Errors
+    /// As [`enter`](Self::enter).
+    pub(super) fn enter_task(
+        &self,
+        commit: Commit,
+        promise: Arc<Promise<Result<Outcome>>>,
+        now: impl FnOnce() -> Duration,
+    ) -> Result<TaskPlace, Refusal> {
+        let (len, rounds) = (commit.encoded_len(), commit.rounds);
+        let mut state = self.lock();
+        // Order: admit and enter in one critical section, as above.
+        state.admit(Admission::WhileOpen, Some(&commit), now)?;
+        // A single commit is never too much: it has a limit of its own.
+        if state.task_bytes > 0 && state.task_bytes + len > TASK_BYTES_MAX {
+            return Ok(TaskPlace::Refused(state.task_bytes));
+        }
+        let (commit, ticket) = (Some(commit), Ticket::Task(promise));
+        let waiter = Waiter { commit, ticket, len, rounds };
+        if !state.leading {
+            state.leading = true;
+            return Ok(TaskPlace::Leading(waiter));
+        }
+        state.enter(waiter);
+        Ok(TaskPlace::Waiting)
     }
 }
 
@@ -169,17 +212,25 @@ impl State {
     fn enter(&mut self, waiter: Waiter) {
         let is_behind = |other: &Waiter| other.commit.is_none() || other.rounds >= waiter.rounds;
         let place = self.waiting.iter().rposition(is_behind).map_or(0, |last| last + 1);
+        self.task_bytes += waiter.task_len();
         self.waiting.insert(place, waiter);
+    }
+
+    /// Removes the first waiter and returns it.
+    fn pop(&mut self) -> Option<Waiter> {
+        let first = self.waiting.pop_front()?;
+        self.task_bytes -= first.task_len();
+        Some(first)
     }
 
     /// Passes the commits at the head of the queue to `take`, up to the first request of another
     /// kind, until they and the `len` bytes of the leader's own commit fill a group.
-    pub(super) fn drain(&mut self, mut len: usize, mut take: impl FnMut(Arc<Ticket>, Commit)) {
+    pub(super) fn drain(&mut self, mut len: usize, mut take: impl FnMut(Ticket, Commit)) {
         while len < GROUP_LEN_TARGET {
             // Order: stop at the first request that is not a commit. A commit must not overtake a
             // request that entered before it.
             let is_commit = self.waiting.front().is_some_and(|waiter| waiter.commit.is_some());
-            let next = is_commit.then(|| self.waiting.pop_front()).flatten();
+            let next = is_commit.then(|| self.pop()).flatten();
             let Some(Waiter { commit: Some(commit), ticket, len: more, .. }) = next else { break };
             len = len.saturating_add(more);
             take(ticket, commit);
@@ -187,16 +238,18 @@ impl State {
     }
 
     /// Puts commits back to the head of the queue, beginning with the last one.
-    pub(super) fn put_back(&mut self, commits: impl Iterator<Item = (Arc<Ticket>, Commit)>) {
+    pub(super) fn put_back(&mut self, commits: impl Iterator<Item = (Ticket, Commit)>) {
         for (ticket, commit) in commits {
             let (len, rounds) = (commit.encoded_len(), commit.rounds);
-            self.waiting.push_front(Waiter { commit: Some(commit), ticket, len, rounds });
+            let waiter = Waiter { commit: Some(commit), ticket, len, rounds };
+            self.task_bytes += waiter.task_len();
+            self.waiting.push_front(waiter);
         }
     }
 
     /// Returns the first waiter, which leads from now on, or resigns if there is none.
     pub(super) fn hand_over(&mut self) -> Option<Waiter> {
-        let next = self.waiting.pop_front();
+        let next = self.pop();
         self.leading = next.is_some();
         next
     }
@@ -204,6 +257,7 @@ impl State {
     /// Resigns without a successor, and returns all waiters.
     pub(super) fn abdicate(&mut self) -> Vec<Waiter> {
         self.leading = false;
+        self.task_bytes = 0;
         self.waiting.drain(..).collect()
     }
 
@@ -241,13 +295,44 @@ impl State {
     }
 }
 
+impl Waiter {
+    /// Returns the encoded length of the commit of a task, in bytes; 0 for any other request.
+    fn task_len(&self) -> usize {
+        if matches!(self.ticket, Ticket::Task(_)) { self.len } else { 0 }
+    }
+}
+
 /// The place at which a waiter finds its outcome or the lead.
-pub(super) struct Ticket {
+pub(super) enum Ticket {
+    /// A thread waits, which can lead.
+    Thread(Arc<Seat>),
+    /// A task waits, or has dropped its future. It gets only an outcome: a deputy leads on its
+    /// behalf.
+    Task(Arc<Promise<Result<Outcome>>>),
+}
+
+impl Ticket {
+    /// Gives the outcome, and wakes a thread that waits for it. Returns the waker of a task, which
+    /// the caller wakes after it has released its locks.
+    #[must_use]
+    pub(super) fn answer(&self, outcome: Result<Outcome>) -> Option<Waker> {
+        match self {
+            Self::Thread(seat) => {
+                seat.give(Wake::Done(outcome));
+                None
+            }
+            Self::Task(promise) => promise.give(outcome),
+        }
+    }
+}
+
+/// The place at which a thread waits for its outcome or the lead.
+pub(super) struct Seat {
     wake: Mutex<Option<Wake>>,
     unparker: Unparker,
 }
 
-impl Ticket {
+impl Seat {
     /// Waits for the outcome or the lead, with the parker with which the thread entered.
     fn wait(&self, parker: &Parker) -> Wake {
         loop {
@@ -286,3 +371,6 @@ impl fmt::Debug for Queue {
         f.write_str("Queue")
     }
 }
+
+/// The maximum encoded length of all commits of tasks that wait, in bytes.
+pub(super) const TASK_BYTES_MAX: usize = 256 << 20;

@@ -2,7 +2,6 @@
 //! outgrown the image. Each starts when there is work for it, and ends when the store closes.
 
 use std::io;
-use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use codex_storage::sync::{Condvar, Mutex};
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
+use super::deputy::DEPUTIES;
 use super::{Engine, GroupEffects};
 
 /// The handles of the started threads.
@@ -19,6 +19,7 @@ use super::{Engine, GroupEffects};
 pub(super) struct Threads {
     sync: Option<JoinHandle<()>>,
     checkpoint: Option<JoinHandle<()>>,
+    pub(super) deputies: [Option<JoinHandle<()>>; DEPUTIES],
 }
 
 impl Engine {
@@ -40,17 +41,23 @@ impl Engine {
             return Ok(());
         }
         let start = |engine| sync_loop(engine, pause);
-        self.start_thread(|threads| &mut threads.sync, start).map_err(|source| {
-            let (path, source) = (self.path.clone(), Arc::new(source));
-            Error::Io { action: "start a thread for", path, source }
-        })?;
+        self.start_thread(|threads| &mut threads.sync, start).map_err(|e| self.no_thread(e))?;
         self.is_syncing.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Waits for the threads, which were told to end.
+    /// Returns the error of a thread that the system could not start.
+    pub(super) fn no_thread(&self, source: io::Error) -> Error {
+        let (path, source) = (self.path.clone(), Arc::new(source));
+        Error::Io { action: "start a thread for", path, source }
+    }
+
+    /// Waits for the background threads, which were told to end.
     pub(super) fn join_threads(&self) {
-        let Threads { sync, checkpoint } = mem::take(&mut *self.threads.lock());
+        let (sync, checkpoint) = {
+            let mut threads = self.threads.lock();
+            (threads.sync.take(), threads.checkpoint.take())
+        };
         for thread in sync.into_iter().chain(checkpoint) {
             // A panic of a background thread was already printed, and there is nothing left to
             // undo.
@@ -59,7 +66,7 @@ impl Engine {
     }
 
     /// Starts a thread and stores its handle, if it was not started before and the store is open.
-    fn start_thread(
+    pub(super) fn start_thread(
         &self,
         slot: impl FnOnce(&mut Threads) -> &mut Option<JoinHandle<()>>,
         start: impl FnOnce(Arc<Self>) -> io::Result<JoinHandle<()>>,

@@ -37,6 +37,16 @@
 #![doc = include_str!("../../examples/jobs.rs")]
 //! ```
 //!
+//! # A server with async handlers
+//!
+//! An [`AsyncStore`](crate::AsyncStore) is the handle for tasks: a thread that polls them never
+//! waits for the disk. The handlers are async functions over it, as those of axum.
+//! `examples/server.rs`:
+//!
+//! ```
+#![doc = include_str!("../../examples/server.rs")]
+//! ```
+//!
 //! # A secondary index
 //!
 //! The index is a second key in the same transaction. A snapshot reads index and values of one

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use codex_storage::sync::{Condvar, Mutex};
 use codex_storage::vfs::Clock;
 
 use super::{Change, Committed, Notice};
+use crate::promise;
 use crate::rank::{self, Rank};
 
 /// The commits that wait for one watch. The leader puts them in, and the watch takes them out.
@@ -71,11 +71,7 @@ impl Mailbox {
         if is_waited_for {
             self.changed.notify_one();
         }
-        if let Some(waker) = waker {
-            rank::leave_memory("a waker");
-            // A waker that panics does not concern the commits, which are made, or other watches.
-            let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
-        }
+        promise::wake(waker);
     }
 
     /// Ends the watch, after the commits that are in the mailbox.

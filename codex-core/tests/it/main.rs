@@ -71,6 +71,8 @@ mod paths;
 mod ranges;
 mod recovery;
 #[cfg(not(loom))]
+mod tasks;
+#[cfg(not(loom))]
 mod transaction;
 mod transaction_serial;
 mod user_code;

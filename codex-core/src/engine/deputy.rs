@@ -1,0 +1,164 @@
+//! The commits of tasks. A thread that polls a future must not block on the disk, so deputies lead
+//! for tasks: threads of the engine, which start with the first commit of a task.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use codex_storage::Result;
+use codex_storage::sync::atomic::{AtomicBool, Ordering};
+use codex_storage::sync::thread::{self, JoinHandle};
+use codex_storage::sync::{Condvar, Mutex};
+
+use super::Engine;
+use super::leader::Member;
+use super::queue::{TASK_BYTES_MAX, TaskPlace, Waiter};
+use crate::commit::{Commit, Outcome};
+use crate::error::Error;
+use crate::promise::Promise;
+use crate::rank::{self, Rank};
+
+/// The number of deputies. While one of them wakes the tasks of its group, the other leads the
+/// next group. So a waker may even close the store: the groups that the close waits for are made by
+/// the other deputy.
+pub(super) const DEPUTIES: usize = 2;
+
+/// A commit of a task that is in the queue: the future of its outcome.
+///
+/// The commit is made whether or not the future is polled, and also if it is dropped.
+#[must_use = "the commit is on its way, and the future returns its outcome"]
+pub struct Task(Arc<Promise<Result<Outcome>>>);
+
+/// The lead on its way to a deputy.
+#[derive(Default)]
+pub(super) struct Deputies {
+    state: Mutex<State>,
+    changed: Condvar,
+    /// Whether the threads were started.
+    are_started: AtomicBool,
+}
+
+#[derive(Default)]
+struct State {
+    /// The commit of a task that has the lead, until a deputy takes it.
+    first: Option<Waiter>,
+    stopped: bool,
+}
+
+impl Engine {
+    /// Enters `commit` into the queue and returns the future of its outcome. Waits neither for the
+    /// disk nor for a leader. In a form of images, `commit.sync` must not be set:
+    /// [`submit_synced`](Self::submit_synced) takes a lock for it.
+    ///
+    /// # Errors
+    /// `Closed`, `Poisoned`, or `Backlog` if too many commits of tasks wait. Other errors are the
+    /// outcome.
+    pub fn submit_task(&self, commit: Commit) -> Result<Task, Error> {
+        debug_assert!(!commit.sync || !self.writes_images, "an image needs the checkpoint lock");
+        // Order: start the threads before the commit, which needs them.
+        self.start_syncing()?;
+        self.start_deputies()?;
+        let promise = Arc::new(Promise::new());
+        let entered = self.queue.enter_task(commit, Arc::clone(&promise), || self.now());
+        match entered.map_err(|refusal| self.refused(refusal))? {
+            TaskPlace::Waiting => {}
+            TaskPlace::Leading(first) => self.deputies.lead(first),
+            TaskPlace::Refused(bytes) => {
+                return Err(Error::Backlog { bytes, limit: TASK_BYTES_MAX });
+            }
+        }
+        Ok(Task(promise))
+    }
+
+    fn start_deputies(&self) -> Result<()> {
+        if self.deputies.are_started.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        for index in 0..DEPUTIES {
+            self.start_thread(|threads| &mut threads.deputies[index], deputy_loop)
+                .map_err(|error| self.no_thread(error))?;
+        }
+        self.deputies.are_started.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Ends the deputies after their last group, and waits for them.
+    pub(super) fn stop_deputies(&self) {
+        self.deputies.locked(|state| state.stopped = true);
+        self.deputies.changed.notify_all();
+        let deputies = mem::take(&mut self.threads.lock().deputies);
+        for deputy in deputies.into_iter().flatten() {
+            // A waker may close the store, or drop its last handle, on a deputy.
+            if deputy.thread().id() != thread::current().id() {
+                // A deputy catches the panics of the groups that it leads.
+                let _ = deputy.join();
+            }
+        }
+    }
+}
+
+impl Future for Task {
+    type Output = Result<Outcome>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.0.poll(context)
+    }
+}
+
+impl Deputies {
+    /// Passes the lead to a deputy, which makes a group that begins with the commit of `first`.
+    pub(super) fn lead(&self, first: Waiter) {
+        self.locked(|state| {
+            debug_assert!(state.first.is_none(), "there is one lead");
+            state.first = Some(first);
+        });
+        self.changed.notify_one();
+    }
+
+    /// Waits for the lead. Returns `None` if the deputies are stopped.
+    fn wait(&self) -> Option<Waiter> {
+        let _rank = rank::take(Rank::Queue);
+        let mut state = self.state.lock();
+        loop {
+            // Order: look for the lead first. It is never left to nobody.
+            if let Some(first) = state.first.take() {
+                return Some(first);
+            }
+            if state.stopped {
+                return None;
+            }
+            state = self.changed.wait(state);
+        }
+    }
+
+    fn locked(&self, change: impl FnOnce(&mut State)) {
+        let _rank = rank::take(Rank::Queue);
+        change(&mut self.state.lock());
+    }
+}
+
+/// Starts a deputy. It leads for tasks until the store is closed.
+fn deputy_loop(engine: Arc<Engine>) -> io::Result<JoinHandle<()>> {
+    thread::spawn("codexdb-deputy", move || {
+        while let Some(Waiter { commit, ticket, .. }) = engine.deputies.wait() {
+            let commit = commit.expect("each task has a commit");
+            let first = Member::new(Some(ticket), commit);
+            // A leader that unwinds poisons the store and answers all waiters, unless it has
+            // already handed over the lead. The store is usable then, so the deputy goes on.
+            let _ = catch_unwind(AssertUnwindSafe(|| engine.lead(first)));
+        }
+    })
+}
+
+// A task shows nothing of its commit, because programs write `Debug` output to logs.
+codex_storage::opaque_debug!(Task);
+
+impl fmt::Debug for Deputies {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Deputies")
+    }
+}
