@@ -85,7 +85,7 @@ fn agree(engine: &Engine, probe: &Probe) {
 
 #[test]
 fn two_writers_of_one_key_leave_log_and_memory_in_agreement() {
-    model("two_writers_of_one_key", None, 353, || {
+    model("two_writers_of_one_key", None, 626, || {
         let (engine, probe) = wal();
         let theirs = (engine.clone(), probe.clone());
         let other = thread::spawn(move || submit(&theirs.0, &theirs.1, put("k", "2")).unwrap());
@@ -337,7 +337,7 @@ fn a_refused_group_is_absent_and_writing_goes_on() {
 
 #[test]
 fn a_close_lets_earlier_commits_through_and_refuses_later_ones() {
-    model("close_against_in_flight", Some(3), 2447, || {
+    model("close_against_in_flight", Some(3), 5549, || {
         let (engine, probe) = wal();
         let write = |engine: &Engine, probe: &Probe, key| match submit(engine, probe, put(key, "1"))
         {
