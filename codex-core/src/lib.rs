@@ -104,6 +104,7 @@
 //! - `crypto`, on by default: encryption at rest, see [`OpenOptions::key`].
 //! - `bincode`, on by default: the codec [`Codec::Bincode`].
 //! - `json`, on by default: the codec [`Codec::Json`].
+//! - `stream`: `Watch::stream`, a `futures_core::Stream` of notices.
 //! - `tracing`: spans for openings, recoveries, groups of commits, checkpoints, backups and rekeys;
 //!   events for a log whose end was cut, a failed backup and a store that refuses writes. A
 //!   subscriber runs on the threads of the store and must not call it.
@@ -192,6 +193,8 @@ pub use store::Store;
 pub use tasks::{AsyncStore, Job, Submitted};
 pub use transaction::Transaction;
 pub use value::{Codec, ValueRef};
+#[cfg(feature = "stream")]
+pub use watch::WatchStream;
 pub use watch::{Change, Committed, Notice, Watch};
 
 /// The keys and ciphers of encrypted stores, with the feature `crypto`.

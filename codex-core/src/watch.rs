@@ -2,6 +2,8 @@
 //! them.
 
 mod mailbox;
+#[cfg(feature = "stream")]
+mod stream;
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -16,13 +18,15 @@ use crate::cursor::{Entry, Key};
 use crate::error::Result;
 use crate::store::Store;
 pub(crate) use mailbox::Mailbox;
+#[cfg(feature = "stream")]
+pub use stream::WatchStream;
 
 /// The later commits that change keys with a prefix, in order. [`Store::watch`] returns it.
 ///
 /// It is an iterator that waits for the next [`Notice`] and ends when the store is closed or
 /// [poisoned](Store::poisoned). [`try_next`](Self::try_next) does not wait, and
 /// [`next_timeout`](Self::next_timeout) waits for a limited time. Async code calls
-/// [`poll_next`](Self::poll_next).
+/// [`poll_next`](Self::poll_next), or `stream` with the feature of that name.
 ///
 /// A watch contains no handle of the store, so the store closes, and the watch ends, when the last
 /// handle is dropped. Dropping the watch ends it too.

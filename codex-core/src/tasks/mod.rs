@@ -19,6 +19,7 @@ use crate::range::{self, KeyRange, Prefix};
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::store::Store;
 use crate::value::ValueRef;
+use crate::watch::Watch;
 pub use submitted::{Job, Submitted};
 
 /// A handle of a [`Store`] for async code. It needs no particular runtime.
@@ -286,6 +287,17 @@ impl AsyncStore {
     #[doc(alias("sync", "fsync", "persist", "flush_async"))]
     pub fn flush(&self) -> Job<Seq> {
         self.on_thread(Store::flush)
+    }
+
+    /// Watches the keys that begin with `prefix`. See [`Store::watch`]. The watch is polled by
+    /// [`Watch::poll_next`], or is a stream with the feature `stream`.
+    ///
+    /// # Errors
+    /// The future returns the errors of [`Store::watch`].
+    #[doc(alias("subscribe", "watch_prefix"))]
+    pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Job<Watch> {
+        let prefix = prefix.as_ref().to_vec();
+        self.on_thread(move |store| store.watch(prefix))
     }
 
     /// Writes an image of the state and begins a new log. See [`Store::checkpoint`].

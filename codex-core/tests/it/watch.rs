@@ -1,6 +1,7 @@
 //! Tests of watches: each commit once, whole and in order, or a gap with its exact bounds.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,7 +14,7 @@ use crate::double::{Fault, absent, batch, engine, memory, number, put, remove};
 use crate::group::together;
 use codex_core::internals::{self, Commit, End, Outcome};
 use codex_core::vfs::Vfs;
-use codex_core::{Change, Committed, Notice, Seq, StorageError, Store, Watch};
+use codex_core::{AsyncStore, Change, Committed, Notice, Seq, StorageError, Store, Watch};
 use codex_storage::batch::KEY_LEN_MAX;
 use codex_storage::storage::{Durability, Form};
 
@@ -152,7 +153,8 @@ fn a_notice_shows_exactly_the_changes_that_readers_see() {
     for form in FORMS {
         let store = open(&Vfs::mem(seed()), form);
         store.set_bytes("b", "0").unwrap();
-        let (mut all, mut b) = (store.watch("").unwrap(), store.watch("b").unwrap());
+        let mut all = store.watch("").unwrap();
+        let mut b = smol::block_on(AsyncStore::from(store.clone()).watch("b")).unwrap();
         assert_eq!((all.start(), b.start()), (1, 1));
         set(&store, "a");
         // None of these changes anything.
@@ -506,68 +508,70 @@ fn unpark() -> (Arc<Unpark>, Waker) {
     (unpark.clone(), Waker::from(unpark))
 }
 
-/// Waits for what `poll` returns, as an executor of one task does.
-fn block_on<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
-    let (_, waker) = unpark();
-    let mut cx = Context::from_waker(&waker);
-    loop {
-        match poll(&mut cx) {
-            Poll::Ready(ready) => return ready,
-            Poll::Pending => thread::park(),
-        }
-    }
-}
-
 #[test]
 fn the_blocking_the_timed_and_the_polled_wait_return_the_same() {
     const COMMITS: u64 = 300;
+    type Reader = fn(Watch) -> Vec<Notice>;
+    let readers: [Reader; 5] = [
+        |watch| watch.collect(),
+        |mut watch| {
+            // The time may be over before a commit comes.
+            let limit = Duration::from_micros(50);
+            let mut look = || (watch.next_timeout(limit), watch.is_ended());
+            looked(&mut look)
+        },
+        |mut watch| looked(&mut || (watch.try_next(), watch.is_ended())),
+        |mut watch| {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let next = || runtime.block_on(poll_fn(|cx| watch.poll_next(cx)));
+            std::iter::from_fn(next).collect()
+        },
+        streamed,
+    ];
     let store = Store::in_memory().unwrap();
-    let watch = || store.watch("a").unwrap();
-    let (mut blocking, mut timed, mut looking) = (watch(), watch(), watch());
-    let mut polled = watch();
-    let all =
-        thread::scope(|scope| {
-            let mut all = vec![scope.spawn(move || blocking.by_ref().collect::<Vec<_>>())];
-            all.push(scope.spawn(move || {
-                let next = || loop {
-                    // The time may be over before a commit comes.
-                    let next = timed.next_timeout(Duration::from_micros(50));
-                    if next.is_some() || timed.is_ended() {
-                        return next;
-                    }
-                };
-                std::iter::from_fn(next).collect()
-            }));
-            all.push(scope.spawn(move || {
-                let next = || loop {
-                    let next = looking.try_next();
-                    if next.is_some() || looking.is_ended() {
-                        return next;
-                    }
-                    thread::yield_now();
-                };
-                std::iter::from_fn(next).collect()
-            }));
-            all.push(scope.spawn(move || {
-                std::iter::from_fn(|| block_on(|cx| polled.poll_next(cx))).collect()
-            }));
-            for n in 0..COMMITS {
-                store.set(if n % 3 == 0 { "x" } else { "a" }, &n).unwrap();
-            }
-            store.close().unwrap();
-            all.into_iter().map(|one| one.join().unwrap()).collect::<Vec<_>>()
-        });
-    let seqs = |notices: &Vec<Notice>| {
-        let seqs = notices.iter().map(|notice| match notice {
-            Notice::Commit(commit) => commit.seq(),
-            other => panic!("{other:?}"),
-        });
-        seqs.collect::<Vec<_>>()
+    let all = thread::scope(|scope| {
+        let start = |read: Reader| {
+            let watch = store.watch("a").unwrap();
+            scope.spawn(move || read(watch))
+        };
+        let all = readers.map(start);
+        for n in 0..COMMITS {
+            store.set(if n % 3 == 0 { "x" } else { "a" }, &n).unwrap();
+        }
+        store.close().unwrap();
+        all.map(|one| one.join().unwrap())
+    });
+    let seq = |notice: &Notice| match notice {
+        Notice::Commit(commit) => commit.seq(),
+        other => panic!("{other:?}"),
     };
-    let expected: Vec<_> = (1..=COMMITS).filter(|seq| seq % 3 != 1).collect();
     for notices in &all {
-        assert_eq!(seqs(notices), expected);
+        let expected = (1..=COMMITS).filter(|seq| seq % 3 != 1);
+        assert!(notices.iter().map(seq).eq(expected), "{notices:?}");
     }
+}
+
+/// Collects what `look` returns, until it tells that the watch has ended.
+fn looked(look: &mut dyn FnMut() -> (Option<Notice>, bool)) -> Vec<Notice> {
+    let mut notices = Vec::new();
+    loop {
+        let (notice, is_ended) = look();
+        notices.extend(notice);
+        if is_ended {
+            return notices;
+        }
+        thread::yield_now();
+    }
+}
+
+#[cfg(feature = "stream")]
+fn streamed(watch: Watch) -> Vec<Notice> {
+    smol::block_on(smol::stream::StreamExt::collect(watch.stream()))
+}
+
+#[cfg(not(feature = "stream"))]
+fn streamed(watch: Watch) -> Vec<Notice> {
+    watch.collect()
 }
 
 #[test]
