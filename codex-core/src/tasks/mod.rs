@@ -267,6 +267,32 @@ impl AsyncStore {
         self.store.batch()
     }
 
+    /// Watches the keys that begin with `prefix`. See [`Store::watch`].
+    ///
+    /// The watch begins between two groups of commits, so the call is made on a thread. Poll the
+    /// watch with [`Watch::poll_next`].
+    ///
+    /// ```
+    /// # use codex_core::{AsyncStore, Notice, Store};
+    /// use std::future::poll_fn;
+    ///
+    /// # smol::block_on(async {
+    /// let store = AsyncStore::from(Store::in_memory()?);
+    /// let mut watch = store.watch("note/").await?;
+    /// store.set("note/1", "Locks").await?;
+    /// let notice = poll_fn(|context| watch.poll_next(context)).await;
+    /// assert!(matches!(notice, Some(Notice::Commit(_))));
+    /// # Ok::<(), codex_core::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// The future returns the errors of [`Store::watch`].
+    pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Job<Watch> {
+        let prefix = prefix.as_ref().to_vec();
+        self.on_thread(move |store| store.watch(prefix))
+    }
+
     /// Makes all earlier commits durable. The future returns the number of the last one.
     ///
     /// ```
