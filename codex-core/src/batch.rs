@@ -343,6 +343,7 @@ impl Batch {
 
 /// Returns the number of a commit with the outcome `made`, or that of the last commit if nothing
 /// was written.
+#[expect(clippy::needless_pass_by_value, reason = "the answer to a future takes the outcome")]
 fn seq_of(engine: &Engine, made: Outcome) -> Seq {
     made.seq().unwrap_or_else(|| engine.view().seq)
 }

@@ -242,7 +242,7 @@ impl Store {
         &self,
         key: &[u8],
         mut change: F,
-    ) -> impl FnMut(Option<&Entry>) -> Result<(Option<T>, Option<Change>), E>
+    ) -> impl FnMut(Option<&Entry>) -> Result<Decision<Option<T>>, E>
     where
         T: Serialize + DeserializeOwned,
         E: From<Error>,
@@ -264,7 +264,7 @@ impl Store {
     pub(crate) fn taking<T: DeserializeOwned>(
         &self,
         key: &[u8],
-    ) -> impl FnMut(Option<&Entry>) -> Result<(Option<T>, Option<Change>)> {
+    ) -> impl FnMut(Option<&Entry>) -> Result<Decision<Option<T>>> {
         move |seen| {
             let taken = decode_entry(seen)?;
             let remove = seen.map(|_| self.removal(key)).transpose()?;
@@ -277,7 +277,7 @@ impl Store {
     fn replace_entry<R, E: From<Error>>(
         &self,
         key: &[u8],
-        decide: impl FnMut(Option<&Entry>) -> Result<(R, Option<Change>), E>,
+        decide: impl FnMut(Option<&Entry>) -> Result<Decision<R>, E>,
     ) -> Result<R, E> {
         self.retry(KEY_OF_UPDATE, self.replacing(key, decide))
     }
@@ -286,7 +286,7 @@ impl Store {
     pub(crate) fn replacing<R, E: From<Error>>(
         &self,
         key: &[u8],
-        mut decide: impl FnMut(Option<&Entry>) -> Result<(R, Option<Change>), E>,
+        mut decide: impl FnMut(Option<&Entry>) -> Result<Decision<R>, E>,
     ) -> impl FnMut() -> Result<(R, Option<Attempt>), E> {
         move || {
             let seen = self.inner.entry(key);
@@ -357,17 +357,12 @@ impl Store {
         attempt: &mut impl FnMut() -> Result<(R, Option<Attempt>), E>,
     ) -> Result<(R, Result<Commit, Outcome>), E> {
         let (answer, attempt) = attempt()?;
-        let commit = match attempt {
-            Some(attempt) => match self.tested(attempt) {
-                Some(commit) => Ok(Commit { rounds: round, ..commit }),
-                None => Err(Outcome::Conflict),
-            },
-            None => {
-                self.inner.check_process()?;
-                Err(Outcome::Done { seq: None, removed: 0, previous: None })
-            }
+        let Some(attempt) = attempt else {
+            self.inner.check_process()?;
+            return Ok((answer, Err(Outcome::Done { seq: None, removed: 0, previous: None })));
         };
-        Ok((answer, commit))
+        let commit = self.tested(attempt).ok_or(Outcome::Conflict);
+        Ok((answer, commit.map(|commit| Commit { rounds: round, ..commit })))
     }
 
     /// Returns the commit of `attempt`, or `None` if it is already in conflict. The checks of a
@@ -400,6 +395,9 @@ impl Attempt {
         Self { commit, scanned: 0 }
     }
 }
+
+/// An answer, and the change of the entry, if there is one.
+type Decision<R> = (R, Option<Change>);
 
 fn decode_entry<T: DeserializeOwned>(entry: Option<&Entry>) -> Result<Option<T>> {
     entry.map(|entry| value::decode(entry.key().len(), entry.value())).transpose()

@@ -44,8 +44,11 @@ enum JobState<T> {
     /// The thread could not be started; `None` after the error was returned.
     NotStarted(Option<Error>),
     /// The thread gives the outcome, or its panic.
-    Running(Arc<Promise<Result<Result<T>, Box<dyn Any + Send>>>>),
+    Running(Arc<Promise<Ended<T>>>),
 }
+
+/// The result of a call on its thread, or its panic.
+type Ended<T> = Result<Result<T>, Box<dyn Any + Send>>;
 
 impl Store {
     /// Enters `commit` into the queue. The future converts the outcome with `answer`.

@@ -82,7 +82,7 @@ impl Setup {
                 for op in commit.batch.ops() {
                     match op.unwrap() {
                         Op::Set(Item { key, value, .. }) => {
-                            ops.push((key.to_vec(), Some(value.to_vec())))
+                            ops.push((key.to_vec(), Some(value.to_vec())));
                         }
                         Op::Remove { key } => ops.push((key.to_vec(), None)),
                         Op::Clear => {}

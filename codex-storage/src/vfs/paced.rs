@@ -154,7 +154,7 @@ mod tests {
         // The commit comes before the tenth write, when 576 KiB are not synced.
         let (made, slept) = write(false, |at, commits| {
             if at == 9 {
-                commits.add()
+                commits.add();
             }
         });
         assert_eq!((made, slept), (calls([10].into_iter()), 10));
