@@ -1,4 +1,5 @@
 //! An index in memory that follows the store: the notes in which a word occurs.
+#![allow(clippy::disallowed_methods, reason = "a program starts its threads as it likes")]
 use std::collections::{BTreeMap, BTreeSet};
 
 use codex_core::{Change, Key, Notice, Result, Seq, Store, Watch};

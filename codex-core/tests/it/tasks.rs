@@ -63,7 +63,9 @@ struct Call<F>(Mutex<Option<F>>);
 impl<F: FnOnce() + Send + 'static> Wake for Call<F> {
     fn wake(self: Arc<Self>) {
         let call = self.0.lock().unwrap().take();
-        call.into_iter().for_each(|call| call());
+        if let Some(call) = call {
+            call();
+        }
     }
 }
 
@@ -427,7 +429,8 @@ fn each_call_does_what_its_blocking_one_does() {
                 let keys: Vec<_> = store.keys().collect();
                 assert_eq!(keys, ["b", "n"], "{form}");
                 store.clear().await.unwrap();
-                assert!(store.is_empty() && store.len() == 0);
+                assert!(store.is_empty());
+                assert_eq!(store.len(), 0);
                 store.checkpoint().await.unwrap();
                 assert_eq!(store.flush().await.unwrap(), store.blocking().snapshot().seq());
                 assert_eq!(store.verify().await.unwrap().seq, store.flush().await.unwrap());

@@ -255,8 +255,10 @@ fn a_failed_sync_returns_nothing_and_ends_the_watch() {
 
 #[test]
 fn each_way_to_poison_a_store_ends_the_watches_that_wait() {
+    type Break = fn(&crate::double::Probe);
+
     let interval = Durability::Interval(Duration::ZERO);
-    let ways: [(&str, Durability, bool, fn(&crate::double::Probe)); 3] = [
+    let ways: [(&str, Durability, bool, Break); 3] = [
         ("a failed flush", Durability::Os, false, |probe| probe.fail_next(Fault::Background)),
         ("a failed sync in the background", interval, true, |probe| {
             probe.fail_next(Fault::Background);
@@ -448,7 +450,9 @@ fn a_mirror_that_lags_is_exact_again_after_each_gap() {
                     })
                 })
                 .into();
-            writers.into_iter().for_each(|writer| writer.join().unwrap());
+            for writer in writers {
+                writer.join().unwrap();
+            }
             done.store(true, Ordering::SeqCst);
             mirror.join().unwrap()
         });
