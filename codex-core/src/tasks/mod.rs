@@ -270,7 +270,7 @@ impl AsyncStore {
     /// Watches the keys that begin with `prefix`. See [`Store::watch`].
     ///
     /// The watch begins between two groups of commits, so the call is made on a thread. Poll the
-    /// watch with [`Watch::poll_next`].
+    /// watch with [`Watch::poll_next`], or take it as a stream with the feature `stream`.
     ///
     /// ```
     /// # use codex_core::{AsyncStore, Notice, Store};
@@ -288,6 +288,7 @@ impl AsyncStore {
     ///
     /// # Errors
     /// The future returns the errors of [`Store::watch`].
+    #[doc(alias("subscribe", "watch_prefix"))]
     pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Job<Watch> {
         let prefix = prefix.as_ref().to_vec();
         self.on_thread(move |store| store.watch(prefix))
@@ -313,17 +314,6 @@ impl AsyncStore {
     #[doc(alias("sync", "fsync", "persist", "flush_async"))]
     pub fn flush(&self) -> Job<Seq> {
         self.on_thread(Store::flush)
-    }
-
-    /// Watches the keys that begin with `prefix`. See [`Store::watch`]. The watch is polled by
-    /// [`Watch::poll_next`], or is a stream with the feature `stream`.
-    ///
-    /// # Errors
-    /// The future returns the errors of [`Store::watch`].
-    #[doc(alias("subscribe", "watch_prefix"))]
-    pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Job<Watch> {
-        let prefix = prefix.as_ref().to_vec();
-        self.on_thread(move |store| store.watch(prefix))
     }
 
     /// Writes an image of the state and begins a new log. See [`Store::checkpoint`].
