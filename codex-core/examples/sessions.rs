@@ -1,49 +1,32 @@
-//! Sessions of a web server: they expire, each use extends them, and expired ones are removed.
+//! Sessions of a web server: they expire, and each use extends them.
 use codex_core::{Durability, Result, Store};
-use serde::{Deserialize, Serialize};
-use std::time::Duration;
-
-#[derive(Serialize, Deserialize)]
-struct Session {
-    user: String,
-    expires: u64,
-}
-
-/// The lifetime of a session after its last use, in seconds.
-const LIFETIME: u64 = 3_600;
+use std::time::{Duration, SystemTime};
 
 #[derive(Clone)]
-struct Sessions(Store);
+struct Sessions {
+    store: Store,
+    /// The lifetime of a session after its last use.
+    lifetime: Duration,
+}
 
 impl Sessions {
-    fn begin(&self, token: &str, user: &str, now: u64) -> Result<()> {
-        self.0.set(key(token), &Session { user: user.into(), expires: now + LIFETIME })
+    fn begin(&self, token: &str, user: &str) -> Result<()> {
+        self.store.set_with_expiry(key(token), user, SystemTime::now() + self.lifetime)
     }
 
-    /// Returns the user of a session that has not expired, and extends the session. An expired one
-    /// is removed.
-    fn touch(&self, token: &str, now: u64) -> Result<Option<String>> {
-        let session = self.0.update(key(token), |session: Option<Session>| {
-            let session = session.filter(|session| session.expires > now)?;
-            Some(Session { expires: now + LIFETIME, ..session })
-        })?;
-        Ok(session.map(|session| session.user))
+    /// Returns the user of a session that has not expired, and extends the session.
+    fn touch(&self, token: &str) -> Result<Option<String>> {
+        let is_alive = self.store.expire_at(key(token), SystemTime::now() + self.lifetime)?;
+        if is_alive { self.store.get(key(token)) } else { Ok(None) }
     }
 
+    /// Returns true if the session had not expired.
     fn end(&self, token: &str) -> Result<bool> {
-        self.0.remove(key(token))
+        self.store.remove(key(token))
     }
 
-    /// Removes the expired sessions. A session that is extended in the meantime stays.
-    fn sweep(&self, now: u64) -> Result<()> {
-        for entry in self.0.prefix("session/") {
-            if entry.value::<Session>()?.expires <= now {
-                self.0.update(entry.key(), |session: Option<Session>| {
-                    session.filter(|session| session.expires > now)
-                })?;
-            }
-        }
-        Ok(())
+    fn count(&self) -> usize {
+        self.store.prefix("session/").count()
     }
 }
 
@@ -56,23 +39,17 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     // A power cut may end the sessions of the last second, and no request waits for the disk.
     let durability = Durability::Interval(Duration::from_secs(1));
     let store = Store::options().durability(durability).open(folder.path().join("sessions.db"))?;
-    let sessions = Sessions(store);
-    for token in ["a", "b", "c"] {
-        sessions.begin(token, "ada", 0)?;
+    let sessions = Sessions { store, lifetime: Duration::from_secs(3_600) };
+    for token in ["a", "b"] {
+        sessions.begin(token, "ada")?;
     }
-    assert_eq!(sessions.touch("a", 3_000)?.as_deref(), Some("ada"));
-    assert_eq!(sessions.touch("b", 3_600)?, None);
-    assert!(sessions.end("c")?);
+    assert_eq!(sessions.touch("a")?.as_deref(), Some("ada"));
+    assert!(sessions.end("b")? && !sessions.end("b")?);
 
-    // One thread sweeps while others use the session that is still alive.
-    std::thread::scope(|scope| {
-        let sweep = scope.spawn(|| sessions.sweep(6_000));
-        let touch = scope.spawn(|| sessions.touch("a", 6_001));
-        assert!(matches!(touch.join(), Ok(Ok(Some(user))) if user == "ada"));
-        assert!(matches!(sweep.join(), Ok(Ok(()))));
-    });
-    assert_eq!(sessions.0.len(), 1);
-    sessions.sweep(9_601)?;
-    assert!(sessions.0.is_empty());
+    // A session without a lifetime has expired at once. A background thread removes it later.
+    let short = Sessions { lifetime: Duration::ZERO, ..sessions.clone() };
+    short.begin("c", "bob")?;
+    assert_eq!(sessions.touch("c")?, None);
+    assert_eq!(sessions.count(), 1);
     Ok(())
 }

@@ -320,8 +320,12 @@ impl Batch {
         mem::take(&mut self.changes)
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Adds `change`.
-    fn push(&mut self, change: Result<Change>) -> Result<&mut Self> {
+    pub(crate) fn push(&mut self, change: Result<Change>) -> Result<&mut Self> {
         // Check the limit before the change is added, so that a refused change leaves the batch
         // unchanged.
         let fits = change.and_then(|change| {

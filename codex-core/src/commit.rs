@@ -4,8 +4,8 @@ use std::fmt;
 
 use codex_storage::batch::{Op, Seq, record_len};
 
+use crate::engine::View;
 use crate::entry::Entry;
-use crate::map::Ordered;
 use crate::range::{KeyBound, bounds};
 
 /// Changes that become durable and visible together, if all checks hold.
@@ -15,9 +15,9 @@ pub struct Commit {
     pub checks: SmallVec<Check>,
     /// The changes, in order.
     pub changes: SmallVec<Change>,
-    /// The commit of whose state all checks are known to hold. If it is still the last one, they
-    /// are not tested.
-    pub base: Option<Seq>,
+    /// A state in which all checks are known to hold. If it is still the current one, they are not
+    /// tested.
+    pub base: Option<Base>,
     /// The number of earlier attempts that ended in a conflict. A commit with more of them is made
     /// before the waiting commits with fewer.
     pub rounds: u32,
@@ -43,6 +43,15 @@ impl Commit {
         !self.changes.as_slice().iter().any(|change| matches!(change, Change::Put(_)))
     }
 
+    /// Returns true if the commit puts an entry that expires.
+    pub(crate) fn puts_expiring(&self) -> bool {
+        let expires = |change: &Change| match change {
+            Change::Put(entry) => entry.expires_us().is_some(),
+            _ => false,
+        };
+        self.changes.as_slice().iter().any(expires)
+    }
+
     /// Returns the approximate encoded length, in bytes.
     pub(crate) fn encoded_len(&self) -> usize {
         self.changes.as_slice().iter().map(Change::encoded_len).fold(0, usize::saturating_add)
@@ -62,6 +71,8 @@ pub enum Change {
     /// The leader finds the keys while it holds `persist`, so writers wait for it and readers do
     /// not. The commit has one record for each removed key.
     RemoveRange(KeyBound, KeyBound),
+    /// The entry is removed if its key still has this very entry, and it has expired.
+    Sweep(Entry),
     /// The key at this end of the range within the bounds is removed. If the range has no key,
     /// nothing is written.
     Pop(KeyBound, KeyBound, End),
@@ -83,6 +94,7 @@ impl Change {
         match self {
             Self::Put(entry) => record_len(Op::Set(entry.item())),
             Self::Remove(key) => record_len(Op::Remove { key }),
+            Self::Sweep(entry) => record_len(Op::Remove { key: entry.key() }),
             Self::Clear | Self::RemoveRange(..) | Self::Pop(..) => record_len(Op::Clear),
         }
     }
@@ -96,12 +108,23 @@ impl fmt::Debug for Change {
             Self::Remove(_) => "Remove",
             Self::Clear => "Clear",
             Self::RemoveRange(..) => "RemoveRange",
+            Self::Sweep(_) => "Sweep",
             Self::Pop(..) => "Pop",
         })
     }
 }
 
-/// A condition of a commit. The leader tests it in the order of commits.
+/// A state in which all checks of a commit hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Base {
+    /// The last commit of the state.
+    pub seq: Seq,
+    /// The time by which entries of the state were hidden, in microseconds since 1970.
+    pub now_us: i64,
+}
+
+/// A condition of a commit. The leader tests it in the order of commits. An entry that has expired
+/// counts as absent.
 pub enum Check {
     /// The entry that was read is still that of its key. An equal entry that was written since does
     /// not count.
@@ -122,21 +145,19 @@ pub enum Check {
         /// The upper end of the range.
         upper: KeyBound,
         /// The state that was read.
-        base: Ordered,
+        base: View,
     },
 }
 
 impl Check {
     /// Returns true if the check holds in `state`.
-    pub(crate) fn holds_in(&self, state: &Ordered) -> bool {
+    pub(crate) fn holds_in(&self, state: &View) -> bool {
         match self {
             Self::Same(seen) => is_same(state.get(seen.key()), Some(seen)),
-            Self::Absent(key) => !state.contains(&**key),
-            Self::Equals { key, value } => state.get(&**key).map(Entry::value) == value.as_deref(),
+            Self::Absent(key) => state.get(key).is_none(),
+            Self::Equals { key, value } => state.get(key).map(Entry::value) == value.as_deref(),
             Self::Unchanged { lower, upper, base } => match bounds(lower, upper) {
-                Some(bounds) => {
-                    are_same(state.range::<_, [u8]>(bounds), base.range::<_, [u8]>(bounds))
-                }
+                Some(bounds) => are_same(state.range(bounds), base.range(bounds)),
                 None => true,
             },
         }

@@ -5,6 +5,7 @@ use std::iter::FusedIterator;
 use std::marker::PhantomData;
 use std::ops::{Bound, Deref};
 use std::sync::Arc;
+use std::time::SystemTime;
 use std::vec;
 
 use serde::Deserialize;
@@ -12,6 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::entry;
 use crate::error::Result;
+use crate::expiry::expiry_of;
 use crate::handle::handle_of_bytes;
 use crate::map::Ordered;
 use crate::range::{KeyBound, bounds};
@@ -42,6 +44,8 @@ use crate::value::{self, ValueRef};
 #[must_use = "an iterator does nothing until it is advanced"]
 pub struct Iter {
     ordered: Ordered,
+    /// The time by which expired entries are left out, in microseconds since 1970.
+    now_us: i64,
     /// The range between the entries that the two ends have fetched.
     lower: KeyBound,
     upper: KeyBound,
@@ -52,11 +56,11 @@ pub struct Iter {
 }
 
 impl Iter {
-    /// Returns the iterator over the entries of `ordered` within `bounds`. It is empty if the
-    /// bounds cross.
-    pub(crate) fn new(ordered: Ordered, (lower, upper): (KeyBound, KeyBound)) -> Self {
+    /// Returns the iterator over the entries of `ordered` within `bounds` that have not expired at
+    /// `now_us`. It is empty if the bounds cross.
+    pub(crate) fn new(ordered: Ordered, now_us: i64, (lower, upper): (KeyBound, KeyBound)) -> Self {
         let (front, back) = (Fetched::default(), Fetched::default());
-        Self { ordered, lower, upper, front, back, scan: None }
+        Self { ordered, now_us, lower, upper, front, back, scan: None }
     }
 
     /// Returns the iterator, which records the entries that it returns in `scan`.
@@ -95,11 +99,13 @@ impl Iter {
     fn fetch_front(&mut self) {
         let count = self.front.grow();
         let Some(bounds) = bounds(&self.lower, &self.upper) else { return };
-        let fetched: Vec<_> = self.ordered.range::<_, [u8]>(bounds).take(count).cloned().collect();
+        let shown = self.ordered.range_at(bounds, self.now_us);
+        let fetched: Vec<_> = shown.take(count).cloned().collect();
         // The next fetch continues after the last fetched key.
         if let Some(last) = fetched.last() {
             self.lower = Bound::Excluded(last.key().into());
         }
+        self.end_if(fetched.len() < count);
         self.front.entries = fetched.into_iter();
     }
 
@@ -107,13 +113,22 @@ impl Iter {
     fn fetch_back(&mut self) {
         let count = self.back.grow();
         let Some(bounds) = bounds(&self.lower, &self.upper) else { return };
-        let fetched: Vec<_> =
-            self.ordered.range::<_, [u8]>(bounds).rev().take(count).cloned().collect();
+        let shown = self.ordered.range_at(bounds, self.now_us);
+        let fetched: Vec<_> = shown.rev().take(count).cloned().collect();
         // The next fetch continues before the first fetched key.
         if let Some(first) = fetched.last() {
             self.upper = Bound::Excluded(first.key().into());
         }
+        self.end_if(fetched.len() < count);
         self.back.entries = fetched.into_iter();
+    }
+
+    /// Empties the range if all of it was fetched, so that the entries in it that have expired are
+    /// not stepped over again.
+    fn end_if(&mut self, is_fetched: bool) {
+        if is_fetched {
+            self.upper = Bound::Excluded(Box::default());
+        }
     }
 }
 
@@ -249,6 +264,23 @@ impl Entry {
     /// Returns the bytes of the value, without the codec byte, like [`ValueRef`].
     pub fn bytes(&self) -> &[u8] {
         value::payload(self.inner.value())
+    }
+
+    /// Returns the time at which the entry expires, or `None` if it does not.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # use std::time::{Duration, SystemTime};
+    /// let store = Store::in_memory()?;
+    /// let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// store.set_with_expiry("session/7", "Ada", expires)?;
+    /// let session = store.first(..).expect("there is one");
+    /// assert_eq!(session.expires_at(), Some(expires));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    #[doc(alias = "ttl")]
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        expiry_of(&self.inner)
     }
 
     /// Returns the number of bytes that the entry keeps in memory.

@@ -68,6 +68,16 @@ impl Entry {
         expiry.map(|bytes| i64::from_le_bytes(*bytes))
     }
 
+    /// Returns true if the entry is hidden at `now_us`.
+    pub(crate) fn has_expired_at(&self, now_us: i64) -> bool {
+        self.expires_us().is_some_and(|expires_us| expires_us <= now_us)
+    }
+
+    /// Returns a copy with another expiry or none.
+    pub(crate) fn with_expiry(&self, expires_us: Option<i64>) -> Self {
+        Self::from_item(Item { expires_us, ..self.item() })
+    }
+
     fn expires(&self) -> bool {
         self.shared.header.header & EXPIRES != 0
     }

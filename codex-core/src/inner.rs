@@ -111,9 +111,10 @@ impl Inner {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Returns the entry of `key`.
+    /// Returns the entry of `key`, unless it has expired.
     pub(crate) fn entry(&self, key: &[u8]) -> Option<Entry> {
-        self.engine.read(|map| map.get(key))
+        let entry = self.engine.read(|map| map.get(key))?;
+        (!self.engine.hides(entry.expires_us())).then_some(entry)
     }
 
     /// Refuses a read-only store and a forked child.

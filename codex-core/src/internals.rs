@@ -1,6 +1,6 @@
 //! Types of the engine, for the tests in `tests/`. They are not part of the API.
 
-pub use crate::commit::{Change, Check, Commit, End, Outcome, SmallVec};
+pub use crate::commit::{Base, Change, Check, Commit, End, Outcome, SmallVec};
 pub use crate::engine::{Engine, EngineOptions, Task, View};
 pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};
@@ -10,6 +10,19 @@ pub use crate::map::{Map, MapBuilder, Ordered};
 /// same trace.
 pub fn without_threads(options: crate::OpenOptions) -> crate::OpenOptions {
     options.without_threads()
+}
+
+/// Runs one step of the sweep, as the background thread does. Returns true if there may be more.
+///
+/// # Errors
+/// The errors of a commit.
+pub fn sweep(store: &crate::Store) -> crate::Result<bool> {
+    Ok(store.inner.engine.sweep()?)
+}
+
+/// Returns the time by which entries expire, in microseconds since 1970.
+pub fn now_us(store: &crate::Store) -> i64 {
+    store.inner.engine.now_us()
 }
 
 /// Removes the store `name` in the directory of `vfs`, as

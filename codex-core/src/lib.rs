@@ -123,6 +123,7 @@ mod cursor;
 mod engine;
 mod entry;
 mod error;
+mod expiry;
 mod files;
 #[cfg(any(doc, doctest))]
 pub mod guide;

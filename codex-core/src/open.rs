@@ -84,6 +84,7 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
         durability,
         clock: Arc::clone(&vfs.clock),
         background: access == Access::ReadWrite && options.threads.unwrap_or(true),
+        newest_us: recovered.newest_us,
     };
     let engine = Engine::start(storage, map, running);
     // The store exists from here on, without backups: an error that drops it also closes it.
@@ -227,7 +228,8 @@ pub(crate) fn in_memory(codec: Codec) -> Store {
         path: PathBuf::from("(in memory)"),
         durability: Durability::Sync,
         clock: Arc::new(OsClock::new()),
-        background: false,
+        background: true,
+        newest_us: i64::MIN,
     };
     Store::new(Inner {
         engine: Engine::start(codex_storage::null(), Map::new(), options),

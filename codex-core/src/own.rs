@@ -99,8 +99,8 @@ impl Noted {
                 self.is_there && range::bounds(lower, upper).is_some_and(contains)
             }
             Change::Clear => self.is_there,
-            // The key is known only after the commit: see `popped`.
-            Change::Pop(..) => false,
+            // The key is known only after the commit: see `popped`. A sweep is no write of a user.
+            Change::Pop(..) | Change::Sweep(_) => false,
         }
     }
 }

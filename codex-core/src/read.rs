@@ -1,5 +1,7 @@
 //! The methods for reading, which a store and a snapshot share.
 
+use std::time::SystemTime;
+
 use serde::de::DeserializeOwned;
 
 use crate::cursor::{Entry, Iter, Keys, Values};
@@ -31,6 +33,9 @@ pub trait Readable: sealed::Sealed {
     /// Returns a handle to the bytes of the value of `key`, or `None` if it has none. Copies no
     /// bytes.
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef>;
+    /// Returns the time at which the value of `key` expires, or `None` if it has no value or its
+    /// value does not expire.
+    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime>;
     /// Returns the number of keys.
     fn len(&self) -> usize;
     /// Returns the entries whose keys lie in `range`, in ascending order. Empty if the ends of the
@@ -146,6 +151,23 @@ macro_rules! inherent_reads {
         #[doc(alias("contains", "exists"))]
         pub fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
             $crate::Readable::contains_key(self, key)
+        }
+
+        /// Returns the time at which the value of `key` expires, or `None` if it has no value or
+        /// its value does not expire.
+        ///
+        /// ```
+        /// # use codex_core::Store;
+        /// # use std::time::{Duration, SystemTime};
+        /// let store = Store::in_memory()?;
+        /// let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+        /// store.set_with_expiry("session/7", "Ada", expires)?;
+        /// assert_eq!(store.expires_at("session/7"), Some(expires));
+        /// # Ok::<(), codex_core::Error>(())
+        /// ```
+        #[doc(alias("ttl", "expiretime"))]
+        pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<std::time::SystemTime> {
+            $crate::Readable::expires_at(self, key)
         }
 
         /// Returns the number of keys.

@@ -82,7 +82,7 @@ signposts! {
         fn subscribe<T>(&self, _prefix: T) -> Result<T>;
     SizeOnDisk "use `store.stats()`, whose field `storage` has the sizes of the files"
         fn size_on_disk<T>(&self) -> Result<T>;
-    Expiry "keys do not expire: keep the time in the value, as the sessions of the cookbook do"
+    Expiry "use `set_with_expiry`, with the time: `SystemTime::now() + ttl`"
         fn set_with_ttl<T>(&self, _key: impl Sized, _value: impl Sized, _ttl: impl Sized)
             -> Result<T>;
 }

@@ -1,11 +1,13 @@
 //! The state of the store after one commit.
 
 use std::fmt;
+use std::time::SystemTime;
 
 use codex_storage::batch::Seq;
 
 use crate::cursor::{self, Iter};
 use crate::engine::View;
+use crate::expiry::expiry_of;
 use crate::range::KeyRange;
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::value::ValueRef;
@@ -14,7 +16,8 @@ use crate::value::ValueRef;
 ///
 /// [`Store::snapshot`](crate::Store::snapshot) takes O(1). A snapshot shares its entries with the
 /// store, so it takes memory only for entries that are replaced or removed while it is kept. It
-/// stays readable after the store is closed.
+/// stays readable after the store is closed. An entry that expires after the snapshot was taken
+/// stays in it.
 #[derive(Clone)]
 #[must_use = "a snapshot only keeps a state readable"]
 pub struct Snapshot {
@@ -46,15 +49,19 @@ impl sealed::Sealed for Snapshot {}
 
 impl Readable for Snapshot {
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
-        self.view.ordered.get(key.as_ref()).cloned().map(ValueRef::new)
+        self.view.get(key.as_ref()).cloned().map(ValueRef::new)
+    }
+
+    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
+        self.view.get(key.as_ref()).and_then(expiry_of)
     }
 
     fn len(&self) -> usize {
-        self.view.ordered.len()
+        self.view.len()
     }
 
     fn range(&self, range: impl KeyRange) -> Iter {
-        Iter::new(self.view.ordered.clone(), range.into_bounds())
+        Iter::new(self.view.ordered.clone(), self.view.now_us, range.into_bounds())
     }
 }
 

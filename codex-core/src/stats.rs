@@ -31,6 +31,14 @@ pub struct Stats {
     pub image_error: Option<String>,
     /// The reason why writes are refused, if they are.
     pub poisoned: Option<String>,
+    /// The number of entries that expire, including those that have expired and were not removed
+    /// yet.
+    pub expiring: u64,
+    /// The number of expired entries that were removed.
+    pub swept: u64,
+    /// The number of times that the clock went back by more than an hour. Entries that had expired
+    /// and were not removed yet may have been shown again then.
+    pub clock_steps_back: u64,
     /// Statistics of the backups.
     pub backups: BackupStats,
 }
@@ -47,6 +55,8 @@ impl fmt::Display for Stats {
         write!(f, " data_hold_ns_max={}", self.data_hold_ns_max)?;
         write!(f, " checkpoints={}", self.checkpoints)?;
         write!(f, " checkpoint_failures={}", self.checkpoint_failures)?;
+        write!(f, " expiring={} swept={}", self.expiring, self.swept)?;
+        write!(f, " clock_steps_back={}", self.clock_steps_back)?;
         write!(f, " backups={} backups_failed={}", backups.made, backups.failed)?;
         if let Some(seq) = backups.last_seq {
             write!(f, " backup_seq={seq}")?;

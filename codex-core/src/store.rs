@@ -4,6 +4,7 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Seq};
 use codex_storage::seal::{Keys, Unlocked};
@@ -16,8 +17,8 @@ use crate::commit::{Change, Commit};
 use crate::cursor::{self, Iter};
 use crate::entry::Entry;
 use crate::error::Result;
+use crate::expiry::expiry_of;
 use crate::inner::Inner;
-use crate::map::Map;
 use crate::range::{self, KeyRange, Prefix};
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::snapshot::Snapshot;
@@ -510,17 +511,23 @@ impl Readable for Store {
     fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
         // Order: `as_ref` is code of the caller and must run before the lock on memory is taken.
         let key = key.as_ref();
-        self.inner.engine.read(|map| map.find(key).is_some())
+        let expires_us = self.inner.engine.read(|map| map.find(key).map(Entry::expires_us));
+        expires_us.is_some_and(|expires_us| !self.inner.engine.hides(expires_us))
+    }
+
+    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
+        self.inner.entry(key.as_ref()).as_ref().and_then(expiry_of)
     }
 
     fn len(&self) -> usize {
-        self.inner.engine.read(Map::len)
+        self.inner.engine.view().len()
     }
 
     fn range(&self, range: impl KeyRange) -> Iter {
         // Order: `bounds` calls code of the user and must run before the lock on memory is taken.
         let bounds = range.into_bounds();
-        Iter::new(self.inner.engine.view().ordered, bounds)
+        let view = self.inner.engine.view();
+        Iter::new(view.ordered, view.now_us, bounds)
     }
 }
 

@@ -7,6 +7,7 @@ use std::borrow::Borrow;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
 use codex_storage::batch::{Op, Seq, record_len};
 use serde::Serialize;
@@ -17,6 +18,7 @@ use crate::cursor::{self, Iter};
 use crate::engine::View;
 use crate::entry::Entry;
 use crate::error::{Error, Result};
+use crate::expiry::expiry_of;
 use crate::map::Ordered;
 use crate::range::{KeyBound, KeyRange, Prefix};
 use crate::rank;
@@ -190,10 +192,8 @@ impl Transaction {
     where
         T: Serialize + ?Sized,
     {
-        let key = key.as_ref();
-        self.store.check_key(key)?;
-        let entry = self.store.codec().entry(key, value)?;
-        self.write(Write::Put(entry))
+        let entry = self.encoded(key.as_ref(), value)?;
+        self.put(entry)
     }
 
     /// Sets the value of `key` to the bytes `value`, without encoding them.
@@ -209,9 +209,8 @@ impl Transaction {
     /// # Errors
     /// The errors of [`set`](Transaction::set), except `Encode`.
     pub fn set_bytes(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        let key = key.as_ref();
-        self.store.check_key(key)?;
-        self.write(Write::Put(Entry::from_parts(key, RAW, value.as_ref())))
+        let entry = self.raw(key.as_ref(), value.as_ref())?;
+        self.put(entry)
     }
 
     /// Removes `key`, and returns true if it had a value. This reads the key.
@@ -313,6 +312,27 @@ impl Transaction {
         Ok(removed)
     }
 
+    /// Returns the entry of `key` with the encoded `value`.
+    pub(crate) fn encoded<T: Serialize + ?Sized>(&self, key: &[u8], value: &T) -> Result<Entry> {
+        self.store.check_key(key)?;
+        self.store.codec().entry(key, value)
+    }
+
+    /// Returns the entry of `key` with the bytes `value`.
+    pub(crate) fn raw(&self, key: &[u8], value: &[u8]) -> Result<Entry> {
+        self.store.check_key(key)?;
+        Ok(Entry::from_parts(key, RAW, value))
+    }
+
+    /// Writes `entry`.
+    pub(crate) fn put(&mut self, entry: Entry) -> Result<()> {
+        if entry.expires_us().is_some() {
+            // The base has no time as long as nothing expires.
+            self.base.now_us = self.base.now_us.max(self.store.inner.engine.now_us());
+        }
+        self.write(Write::Put(entry))
+    }
+
     /// Replaces the write of the same key.
     fn write(&mut self, write: Write) -> Result<()> {
         self.store.inner.check_access()?;
@@ -331,9 +351,9 @@ impl Transaction {
     /// Returns the entry of `key`, and records the read unless the transaction wrote the key.
     fn entry(&self, key: &[u8]) -> Option<Entry> {
         if let Some(write) = self.writes.get(key) {
-            return write.entry().cloned();
+            return write.entry().filter(|entry| !entry.has_expired_at(self.base.now_us)).cloned();
         }
-        let entry = self.base.ordered.get(key);
+        let entry = self.base.get(key);
         self.reads.borrow_mut().read(key, entry);
         entry.cloned()
     }
@@ -352,7 +372,7 @@ impl Transaction {
     /// Returns the entries within `bounds`, and records those that the iterator returns.
     fn scan(&self, bounds: (KeyBound, KeyBound)) -> Iter {
         let scan = self.reads.borrow_mut().scan(bounds.clone());
-        Iter::new(self.current(), bounds).recorded(scan)
+        Iter::new(self.current(), self.base.now_us, bounds).recorded(scan)
     }
 
     /// Returns the commit of the writes, under the condition that nothing that was read has
@@ -363,9 +383,9 @@ impl Transaction {
             return None;
         }
         let changes: Vec<_> = writes.into_iter().map(Change::from).collect();
-        let (checks, scanned) = reads.into_inner().into_checks(&base.ordered);
+        let (checks, scanned) = reads.into_inner().into_checks(&base);
         let (checks, changes) = (checks.into(), changes.into());
-        let commit = Commit { checks, changes, base: Some(base.seq), ..Commit::default() };
+        let commit = Commit { checks, changes, base: Some(base.base()), ..Commit::default() };
         Some(Attempt { commit, scanned })
     }
 }
@@ -386,10 +406,14 @@ impl Readable for Transaction {
         self.entry(key.as_ref()).map(ValueRef::new)
     }
 
+    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
+        self.entry(key.as_ref()).as_ref().and_then(expiry_of)
+    }
+
     fn len(&self) -> usize {
         let everything = (KeyBound::Unbounded, KeyBound::Unbounded);
         self.reads.borrow_mut().scan(everything).returned_from_front(None);
-        self.current().len()
+        self.current().len_at(self.base.now_us)
     }
 
     fn is_empty(&self) -> bool {
@@ -430,8 +454,8 @@ impl Write {
 
     fn apply_to(&self, ordered: &mut Ordered) {
         match self {
-            Self::Put(entry) => drop(ordered.insert(entry.clone())),
-            Self::Remove(key) => drop(ordered.remove(&**key)),
+            Self::Put(entry) => ordered.insert(entry.clone()),
+            Self::Remove(key) => ordered.remove(key),
         }
     }
 

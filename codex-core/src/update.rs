@@ -21,7 +21,8 @@ impl Store {
     /// means that the key has no value. No write of another thread in between is lost.
     ///
     /// `change` runs outside all locks and may use the store, but must not write `key` itself. It
-    /// runs again if the key has changed in the meantime, so it should have no side effects.
+    /// runs again if the key has changed in the meantime, so it should have no side effects. The
+    /// new value has the expiry of the earlier one.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -252,7 +253,10 @@ impl Store {
             rank::leave_memory("a user's closure");
             let value = change(decode_entry(seen)?)?;
             let change = match (&value, seen) {
-                (Some(value), _) => Some(self.put_decodable(key, value)?),
+                (Some(value), _) => {
+                    let put = self.put_decodable(key, value)?;
+                    Some(self.expiring_like(put, seen)?)
+                }
                 (None, Some(_)) => Some(self.removal(key)?),
                 (None, None) => None,
             };
@@ -274,7 +278,7 @@ impl Store {
 
     /// Reads the entry of `key`, calls `decide` for an answer and a change, and commits the change
     /// if the entry is still the same. Otherwise tries again.
-    fn replace_entry<R, E: From<Error>>(
+    pub(crate) fn replace_entry<R, E: From<Error>>(
         &self,
         key: &[u8],
         decide: impl FnMut(Option<&Entry>) -> Result<Decision<R>, E>,
@@ -371,11 +375,11 @@ impl Store {
     fn tested(&self, Attempt { mut commit, scanned }: Attempt) -> Option<Commit> {
         if scanned > SCANNED_BY_LEADER_MAX {
             let now = self.inner.engine.view();
-            if commit.base != Some(now.seq) {
-                if !commit.checks.as_slice().iter().all(|check| check.holds_in(&now.ordered)) {
+            if commit.base != Some(now.base()) {
+                if !commit.checks.as_slice().iter().all(|check| check.holds_in(&now)) {
                     return None;
                 }
-                commit.base = Some(now.seq);
+                commit.base = Some(now.base());
             }
         }
         Some(commit)

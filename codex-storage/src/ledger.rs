@@ -69,6 +69,7 @@ impl Ledger {
             seq: state.end.seq,
             durable: state.durable,
             clean: state.tail_end.is_none() && state.end.closed,
+            newest_us: header.created_us.max(state.end.time_us),
             replayed: state.end.seq - header.base_seq,
             cut: state.tail_end.map(|tail_end| Cut {
                 file: files.names.main().to_owned(),
@@ -120,6 +121,7 @@ impl Ledger {
             clean: true,
             seq: state.end.seq,
             durable: state.durable,
+            newest_us: header.created_us,
             locked: files.is_locked(),
             anchor,
             ..Recovered::default()

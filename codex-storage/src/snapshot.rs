@@ -55,9 +55,16 @@ impl Snapshot {
         let anchor = watch.end(&mut history, &path)?;
         history.list(history.end());
         let (seq, locked) = (history.seq(), files.is_locked());
-        let recovered =
-            Recovered { seq, durable: seq, clean: true, locked, anchor, ..Recovered::default() };
         let header = image.header().clone();
+        let recovered = Recovered {
+            seq,
+            durable: seq,
+            clean: true,
+            newest_us: header.created_us,
+            locked,
+            anchor,
+            ..Recovered::default()
+        };
         let image_bytes = image.len();
         let stats = StorageStats { seq, durable: seq, image_bytes, ..StorageStats::default() };
         if config.access == Access::ReadOnly {

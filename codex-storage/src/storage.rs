@@ -221,6 +221,8 @@ pub struct Recovered {
     pub durable: Seq,
     /// Whether the store was closed cleanly.
     pub clean: bool,
+    /// The newest time in the files, in microseconds since 1970.
+    pub newest_us: i64,
     /// The number of commits that were read from logs. The others came from the image.
     pub replayed: u64,
     /// The part that was cut from the end of the log, if there was one.
@@ -228,8 +230,7 @@ pub struct Recovered {
     /// The name of the log of a rekey that did not finish, if there is one. It has no commit that
     /// the other files lack. A writer removes it before its first write.
     pub stray: Option<String>,
-    /// Whether the lock on the store is held. It is not for a backup that is read in place, and for
-    /// a reader in a directory where it cannot be taken.
+    /// Whether the lock on the store is held: not of a backup, nor where a reader cannot take it.
     pub locked: bool,
     /// The result of comparing the anchor, or `None` if no anchor was given.
     pub anchor: Option<AnchorFound>,

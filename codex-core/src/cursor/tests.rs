@@ -11,7 +11,9 @@ use crate::range::Prefix;
 use crate::range::sealed::Bounds as _;
 
 fn ordered(keys: &BTreeSet<Vec<u8>>) -> Ordered {
-    keys.iter().map(|key| entry::Entry::new(key, &[0])).collect()
+    let mut ordered = Ordered::new();
+    keys.iter().for_each(|key| ordered.insert(entry::Entry::new(key, &[0])));
+    ordered
 }
 
 fn keys(entries: impl Iterator<Item = Entry>) -> Vec<Vec<u8>> {
@@ -54,7 +56,7 @@ proptest! {
     ) {
         let mut expected: Vec<_> =
             set.iter().filter(|key| within(key, &from, &to)).cloned().collect();
-        let mut iter = Iter::new(ordered(&set), (from.as_ref(), to.as_ref()).into_bounds());
+        let mut iter = Iter::new(ordered(&set), NOW_US, (from.as_ref(), to.as_ref()).into_bounds());
         for front in ends {
             let (ours, theirs) = if front {
                 (iter.next(), (!expected.is_empty()).then(|| expected.remove(0)))
@@ -72,7 +74,7 @@ proptest! {
     ) {
         let expected: Vec<_> =
             set.iter().filter(|key| key.starts_with(&prefix)).cloned().collect();
-        let iter = Iter::new(ordered(&set), Prefix(&prefix).into_bounds());
+        let iter = Iter::new(ordered(&set), NOW_US, Prefix(&prefix).into_bounds());
         prop_assert_eq!(&keys(iter.clone()), &expected);
         prop_assert_eq!(keys(iter.rev()), expected.into_iter().rev().collect::<Vec<_>>());
     }
@@ -82,16 +84,16 @@ proptest! {
 fn a_long_walk_crosses_every_fetch() {
     let set: BTreeSet<_> = (0..5_000).map(|i| format!("{i:05}").into_bytes()).collect();
     let all = (Unbounded, Unbounded);
-    let forward = keys(Iter::new(ordered(&set), all.clone()));
+    let forward = keys(Iter::new(ordered(&set), NOW_US, all.clone()));
     assert!(forward.iter().eq(&set));
-    let backward = keys(Iter::new(ordered(&set), all).rev());
+    let backward = keys(Iter::new(ordered(&set), NOW_US, all).rev());
     assert!(backward.iter().eq(set.iter().rev()));
 }
 
 #[test]
 fn an_exhausted_cursor_stays_exhausted_at_both_ends() {
     let set = BTreeSet::from([vec![1], vec![2], vec![3]]);
-    let mut iter = Iter::new(ordered(&set), (Unbounded, Unbounded));
+    let mut iter = Iter::new(ordered(&set), NOW_US, (Unbounded, Unbounded));
     assert_eq!(iter.next_back().unwrap().key(), [3]);
     assert_eq!(iter.by_ref().count(), 2);
     assert!(iter.next().is_none() && iter.next_back().is_none() && iter.next().is_none());
@@ -105,3 +107,6 @@ fn debug_shows_no_key_and_no_value() {
     assert!(!text.contains("secret"), "{text}");
     assert_eq!(text, "Entry(10 byte key, 12 byte value) Key(10 bytes) ValueRef(12 bytes)");
 }
+
+/// The time of the iterators. The entries do not expire.
+const NOW_US: i64 = 0;

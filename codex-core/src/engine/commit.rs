@@ -9,11 +9,12 @@ use codex_storage::seal::Seal;
 use codex_storage::storage::Storage;
 use codex_storage::{Error, Result};
 
+use super::Engine;
 use super::feed::Subscriber;
 use super::leader::{Leader, Member, Part, UNWOUND};
 use super::plan::{Decided, Plan, Planned};
 use super::queue::{Admission, Wake};
-use super::{Engine, GroupEffects};
+use super::worker::GroupEffects;
 use crate::commit::{Commit, Outcome};
 use crate::locks::PersistGuard;
 use crate::map::{Freed, Image};
@@ -79,7 +80,7 @@ impl Engine {
         // One round, unless the group does not fit on the disk: then it is made in parts.
         while let Some(members) = part {
             // Decide: test conditions and resolve removals, against memory and the earlier members.
-            Self::decide(&mut leader, &mut disk, members);
+            self.decide(&mut leader, &mut disk, members);
 
             // Log: one frame and one sync make the group durable, or nothing has changed.
             // Order: log before apply. Readers see only commits that a crash cannot take back, and
@@ -161,7 +162,8 @@ impl Engine {
             leader.ended.append(&mut disk.subscribers);
         }
         leader.saw(stats, wants_checkpoint, poisoned);
-        GroupEffects { wants_checkpoint, unsynced: stats.durable < stats.seq }
+        let deadline_us = leader.deadline_us;
+        GroupEffects { wants_checkpoint, unsynced: stats.durable < stats.seq, deadline_us }
     }
 
     /// Moves waiting commits into the group. Returns the part of the members to make first, or
@@ -193,13 +195,16 @@ impl Engine {
 
     /// Decides the outcome of each member of `part`, in order, and encodes it, until the group is
     /// full. Prepares the apply.
-    fn decide(leader: &mut Leader<'_>, disk: &mut PersistGuard<'_, Disk>, part: Part) {
+    fn decide(&self, leader: &mut Leader<'_>, disk: &mut PersistGuard<'_, Disk>, part: Part) {
         // The buffers leave the guard while memory is read through it. A panic that loses them also
         // poisons the store.
         let mut plan = mem::take(&mut disk.plan);
         plan.feed.begin(!disk.subscribers.is_empty());
         let mut group = mem::replace(&mut disk.group, Group::new(Layout::default()));
         disk.read(|map| {
+            // One time for the group. It matters only if an entry expires.
+            let expires = map.ordered_ref().first_deadline().is_some() || leader.puts_expiring();
+            plan.now_us = if expires { self.now_us() } else { i64::MIN };
             leader.decide(part, |commit| {
                 // The limit applies to the encoded length, because the size of a removal of a range
                 // is known only now.
@@ -226,7 +231,10 @@ impl Engine {
         let mut work = mem::take(&mut disk.plan.work);
         let from = self.now();
         // Measured around the lock, so that the figure includes the wait for readers to finish.
-        disk.write(|map| map.apply(&mut work));
+        leader.deadline_us = disk.write(|map| {
+            map.apply(&mut work);
+            map.ordered_ref().first_deadline()
+        });
         leader.held(self.now().saturating_sub(from));
         // The entries are freed by the caller, after the lock is released and the waiters are
         // awake.

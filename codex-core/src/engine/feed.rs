@@ -170,6 +170,7 @@ mod tests {
             durability: Durability::Sync,
             clock: Arc::new(SimClock::new()),
             background: false,
+            newest_us: i64::MIN,
         };
         let engine = Engine::start(codex_storage::null(), Map::new(), options);
         let count = || engine.locks.persist().subscribers.len();

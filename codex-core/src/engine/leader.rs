@@ -30,6 +30,8 @@ pub(super) struct Leader<'a> {
     full: Option<Error>,
     /// The statistics of the storage after the group, and whether the log has outgrown the image.
     storage: Option<(StorageStats, bool)>,
+    /// The earliest expiry of an entry after the group, in microseconds since 1970.
+    pub(super) deadline_us: Option<i64>,
     poisoned: Option<String>,
     /// Whether the group has poisoned the store.
     newly_poisoned: bool,
@@ -76,6 +78,7 @@ impl<'a> Leader<'a> {
             image: engine.writes_images && engine.durability == Durability::Sync,
             full: None,
             storage: None,
+            deadline_us: None,
             poisoned: None,
             newly_poisoned: false,
             commits: 0,
@@ -113,6 +116,11 @@ impl<'a> Leader<'a> {
                 break;
             }
         }
+    }
+
+    /// Returns true if a member puts an entry that expires.
+    pub(super) fn puts_expiring(&mut self) -> bool {
+        self.pending().any(|member| member.commit.puts_expiring())
     }
 
     /// Puts the members that a full group has not taken back to the head of the queue, in order.

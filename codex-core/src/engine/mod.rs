@@ -14,11 +14,14 @@ mod checkpoint;
 mod commit;
 mod deputy;
 mod feed;
+mod horizon;
 mod leader;
 mod overdue;
 mod overlay;
 mod plan;
 mod queue;
+mod sweep;
+mod view;
 mod worker;
 
 use std::fmt;
@@ -36,7 +39,7 @@ use codex_storage::{Error, Result};
 use crate::backup::BackupStats;
 use crate::commit::Commit;
 use crate::locks::{Locks, PersistGuard};
-use crate::map::{Image, Map, Ordered};
+use crate::map::{Image, Map};
 use crate::rank::{self, Rank};
 use crate::stats::Stats;
 use crate::trace;
@@ -44,9 +47,11 @@ use checkpoint::Hook;
 use commit::Disk;
 use deputy::Deputies;
 pub use deputy::Task;
+use horizon::Horizon;
 use leader::{Leader, UNWOUND};
 use queue::{Admission, Queue, Refusal, Wake};
-use worker::{Signal, Threads};
+pub use view::View;
+use worker::{GroupEffects, Signal, Threads};
 
 /// The options of an engine.
 #[derive(Debug, Clone)]
@@ -57,10 +62,13 @@ pub struct EngineOptions {
     pub durability: Durability,
     /// The source of times.
     pub clock: Arc<dyn Clock>,
-    /// Whether threads of the engine sync by interval, and write a checkpoint if the log has
-    /// outgrown the image. If not, the owner of the engine calls [`Engine::tick`] and
-    /// [`Engine::checkpoint`].
+    /// Whether threads of the engine sync by interval, write a checkpoint if the log has outgrown
+    /// the image, and remove entries that have expired. If not, the owner of the engine calls
+    /// [`Engine::tick`], [`Engine::checkpoint`] and [`Engine::sweep`].
     pub background: bool,
+    /// The newest time in the files, in microseconds since 1970. A clock that is behind it by up to
+    /// an hour counts as this time.
+    pub newest_us: i64,
 }
 
 /// The memory and the disk of a store, shared by all its handles and by the background threads.
@@ -91,35 +99,20 @@ pub struct Engine {
     /// The pause before each sync, if the durability level syncs by interval.
     sync_pause: Option<Duration>,
     threads: Mutex<Threads>,
+    horizon: Horizon,
+    /// The number of expired entries that were removed.
+    swept: AtomicU64,
     /// Whether the thread that syncs was started.
     is_syncing: AtomicBool,
     /// A weak handle to this engine, for the threads that it starts.
     own: Weak<Self>,
 }
 
-/// A consistent view: all commits up to `seq`, and no later one.
-#[derive(Debug, Clone)]
-pub struct View {
-    /// The last commit that the view contains.
-    pub seq: Seq,
-    /// The entries in key order.
-    pub ordered: Ordered,
-}
-
-/// The background work that a group has made due.
-#[derive(Debug, Clone, Copy, Default)]
-struct GroupEffects {
-    /// Whether the log has outgrown the image.
-    wants_checkpoint: bool,
-    /// Whether there are commits that are not durable yet.
-    unsynced: bool,
-}
-
 impl Engine {
     /// Returns the engine of a replayed `storage`, whose state is `map`. Its threads start when
     /// there is work for them.
     pub fn start(storage: Box<dyn Storage>, map: Map, options: EngineOptions) -> Arc<Self> {
-        let EngineOptions { path, durability, clock, background } = options;
+        let EngineOptions { path, durability, clock, background, newest_us } = options;
         let writes_images = storage.form().writes_images();
         let (sync_pause, image_limit) = match durability {
             // One image per interval, and no commit waits longer than the interval for one.
@@ -130,7 +123,8 @@ impl Engine {
             _ => (None, None),
         };
         let queue = Queue::new(storage.stats(), image_limit);
-        Arc::new_cyclic(|own| Self {
+        let deadline_us = map.ordered_ref().first_deadline();
+        let engine = Arc::new_cyclic(|own| Self {
             locks: Locks::new(Disk::new(storage), map),
             queue,
             path,
@@ -148,20 +142,20 @@ impl Engine {
             background,
             sync_pause,
             threads: Mutex::default(),
+            horizon: Horizon::new(newest_us),
+            swept: AtomicU64::new(0),
             is_syncing: AtomicBool::new(false),
             own: own.clone(),
-        })
+        });
+        // Entries of the files may have expired.
+        engine.notice(GroupEffects { deadline_us, ..GroupEffects::default() });
+        engine
     }
 
     /// Calls `f` with the state in memory. Does not block other readers. `f` clones handles and
     /// returns: it calls neither the disk nor user code.
     pub fn read<R>(&self, f: impl FnOnce(&Map) -> R) -> R {
         self.locks.read(f)
-    }
-
-    /// Returns the state after the last commit. Takes O(1).
-    pub fn view(&self) -> View {
-        self.read(|map| View { seq: map.seq(), ordered: map.ordered() })
     }
 
     /// Returns true if a commit at the level `wanted` is more durable than one at the level of the
@@ -265,6 +259,7 @@ impl Engine {
 
     /// Returns the statistics since the start. An engine makes no backups, so their part is empty.
     pub fn stats(&self) -> Stats {
+        let expiring = self.read(|map| map.ordered_ref().expiring());
         let state = self.queue.lock();
         Stats {
             storage: state.counters.storage,
@@ -276,6 +271,9 @@ impl Engine {
             checkpoint_failures: self.checkpoint_failures.load(Ordering::Relaxed),
             image_error: state.overdue.failure().map(ToString::to_string),
             poisoned: state.poisoned().map(|reason| reason.to_string()),
+            expiring: u64::try_from(expiring).unwrap_or(u64::MAX),
+            swept: self.swept.load(Ordering::Relaxed),
+            clock_steps_back: self.horizon.steps_back(),
             backups: BackupStats::default(),
         }
     }

@@ -57,9 +57,14 @@ impl Overlay {
         })
     }
 
-    /// Returns true if a step changes a key within `bounds`.
-    pub(super) fn has_step_within(&self, steps: &[Step], bounds: Bounds<'_>) -> bool {
-        self.latest.iter().any(|latest| contains(bounds, steps[latest.step].entry.key()))
+    /// Returns true if a step changes a key within `bounds`. The removal of an entry that has
+    /// expired at `now_us` changes nothing that is read.
+    pub(super) fn has_step_within(&self, steps: &[Step], bounds: Bounds<'_>, now_us: i64) -> bool {
+        self.latest.iter().any(|latest| {
+            let step = &steps[latest.step];
+            let is_swept = step.kind == StepKind::Remove && step.entry.has_expired_at(now_us);
+            !is_swept && contains(bounds, step.entry.key())
+        })
     }
 
     /// Removes all steps. Those before the step `from` are not entered again.

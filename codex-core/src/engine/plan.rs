@@ -6,7 +6,7 @@ use codex_storage::batch::{Group, Op, Seq};
 
 use super::feed::Feed;
 use super::overlay::Overlay;
-use crate::commit::{Change, Check, Commit, End, are_same, is_same};
+use crate::commit::{Base, Change, Check, Commit, End, are_same, is_same};
 use crate::entry::Entry;
 use crate::map::{Map, Ordered, SHARDS, Step, StepKind, Table, Work, shard};
 use crate::range::{self, Bounds, KeyBound};
@@ -24,6 +24,9 @@ pub(super) struct Plan {
     pub(super) feed: Feed,
     /// Whether a member is to be synced at every level.
     pub(super) sync: bool,
+    /// The time of the group, in microseconds since 1970: entries that expire at it or before are
+    /// absent. Not used if no entry expires.
+    pub(super) now_us: i64,
 }
 
 /// The decision for one member.
@@ -65,8 +68,8 @@ impl Plan {
     /// `BatchTooLarge` or `KeyTooLong`: nothing of the commit is in the group.
     pub(super) fn add(&mut self, map: &Map, group: &mut Group, commit: &Commit) -> Decided {
         // A commit that has read the current state needs no test, unless an earlier member of the
-        // group changes it.
-        let is_current = commit.base == Some(map.seq()) && self.is_unchanged();
+        // group changes it, or entries have expired.
+        let is_current = commit.base.is_some_and(|base| self.is_still(map, base));
         let mut checks = commit.checks.as_slice().iter();
         if !is_current && !checks.all(|check| self.holds(map, check)) {
             return Ok(Planned::Conflict);
@@ -148,30 +151,35 @@ impl Plan {
         match check {
             Check::Same(seen) => {
                 let hash = map.hash().hasher().hash(seen.key());
-                is_same(self.current(map, hash, seen.key()), Some(seen))
+                is_same(self.shown(map, hash, seen.key()), Some(seen))
             }
-            Check::Absent(key) => self.current(map, map.hash().hasher().hash(key), key).is_none(),
+            Check::Absent(key) => self.shown(map, map.hash().hasher().hash(key), key).is_none(),
             Check::Equals { key, value } => {
-                let now = self.current(map, map.hash().hasher().hash(key), key);
+                let now = self.shown(map, map.hash().hasher().hash(key), key);
                 now.map(Entry::value) == value.as_deref()
             }
             Check::Unchanged { lower, upper, base } => {
                 self.enter_steps();
                 let Some(bounds) = range::bounds(lower, upper) else { return true };
                 // A step of an earlier member within the range is a change of it.
-                if self.overlay.has_step_within(&self.work.steps, bounds) {
+                if self.overlay.has_step_within(&self.work.steps, bounds, self.now_us) {
                     return false;
                 }
                 let now = self.cleared.is_none().then(|| map.ordered_ref());
-                let now = now.into_iter().flat_map(|now| now.range::<_, [u8]>(bounds));
-                are_same(now, base.range::<_, [u8]>(bounds))
+                let now_us = self.now_us;
+                let now = now.into_iter().flat_map(|now| now.range_at(bounds, now_us));
+                are_same(now, base.range(bounds))
             }
         }
     }
 
-    /// Returns true if no member so far changes anything.
-    fn is_unchanged(&self) -> bool {
-        self.work.steps.is_empty() && self.cleared.is_none()
+    /// Returns true if a reader would find the same now as in `base`: there is no later commit, no
+    /// member so far changes anything, and the same entries are hidden because none is.
+    fn is_still(&self, map: &Map, base: Base) -> bool {
+        let is_unchanged = self.work.steps.is_empty() && self.cleared.is_none();
+        let is_hidden =
+            map.ordered_ref().first_deadline().is_some_and(|first| first <= self.now_us);
+        base.seq == map.seq() && is_unchanged && base.now_us <= self.now_us && !is_hidden
     }
 
     /// Decides the effect of one change, adds its steps, and encodes its records.
@@ -185,18 +193,30 @@ impl Plan {
         match change {
             Change::Put(entry) => {
                 let hash = map.hash().hasher().hash(entry.key());
-                tally.previous = self.current(map, hash, entry.key()).cloned();
+                let now_us = self.now_us;
+                let replaced = self.current(map, hash, entry.key());
+                let kind = StepKind::Put { new: replaced.is_none() };
+                let shown = replaced.filter(|replaced| !replaced.has_expired_at(now_us));
+                tally.previous = shown.cloned();
                 group.push(Op::Set(entry.item()))?;
                 tally.writes = true;
                 self.feed.set(group, entry);
-                let kind = StepKind::Put { new: tally.previous.is_none() };
                 self.work.steps.push(Step { entry: entry.clone(), hash, kind });
             }
             Change::Remove(key) => {
                 let hash = map.hash().hasher().hash(key);
-                tally.previous = self.current(map, hash, key).cloned();
+                tally.previous = self.shown(map, hash, key).cloned();
                 if let Some(entry) = tally.previous.clone() {
                     self.remove(group, entry, hash, tally)?;
+                }
+            }
+            // Both are tested, so that the sweep never takes a later entry of the key, nor one that
+            // is shown again because the clock was set back.
+            Change::Sweep(entry) => {
+                let hash = map.hash().hasher().hash(entry.key());
+                let is_there = is_same(self.current(map, hash, entry.key()), Some(entry));
+                if is_there && entry.has_expired_at(self.now_us) {
+                    self.remove(group, entry.clone(), hash, tally)?;
                 }
             }
             // The log has no record for a range: each removed key gets a record of its own.
@@ -213,6 +233,7 @@ impl Plan {
                     self.remove(group, entry, hash, tally)?;
                 }
             }
+            // Also removes the entries that have expired, and counts them.
             Change::Clear => {
                 let there = self.len(map);
                 if there > 0 {
@@ -246,7 +267,13 @@ impl Plan {
         Ok(())
     }
 
-    /// Returns the entry of `key` after the changes that are decided so far.
+    /// Returns the entry of `key` after the changes that are decided so far, unless it has expired.
+    fn shown<'a>(&'a mut self, map: &'a Map, hash: u64, key: &[u8]) -> Option<&'a Entry> {
+        let now_us = self.now_us;
+        self.current(map, hash, key).filter(|entry| !entry.has_expired_at(now_us))
+    }
+
+    /// Returns the same even if the entry has expired.
     fn current<'a>(&'a mut self, map: &'a Map, hash: u64, key: &[u8]) -> Option<&'a Entry> {
         self.enter_steps();
         match self.overlay.find(&self.work.steps, hash, key) {
@@ -257,7 +284,7 @@ impl Plan {
         }
     }
 
-    /// Returns the number of entries after the changes that are decided so far.
+    /// Returns the number of entries after these changes, including those that have expired.
     fn len(&self, map: &Map) -> u64 {
         let from = self.cleared.unwrap_or(0);
         // Count from the state before the group, or from an empty state after a clear.
@@ -271,14 +298,14 @@ impl Plan {
     }
 
     /// Returns the entries within the bounds after the changes that are decided so far, in key
-    /// order.
+    /// order, without those that have expired.
     fn range(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound) -> Vec<Entry> {
         self.enter_steps();
         let Some(bounds) = range::bounds(lower, upper) else { return Vec::new() };
         let mut found: Vec<_> = self.unchanged(map, bounds).cloned().collect();
         // Then the entries that steps have put, in no order.
         let unchanged = found.len();
-        found.extend(self.overlay.puts_within(&self.work.steps, bounds).cloned());
+        found.extend(self.puts_within(bounds).cloned());
         // The entries of the map are already in order.
         if found.len() > unchanged {
             found.sort_unstable();
@@ -286,12 +313,13 @@ impl Plan {
         found
     }
 
-    /// Returns the entry at `end` of the range after the changes that are decided so far.
+    /// Returns the entry at `end` of the range after the changes that are decided so far. Skips
+    /// those that have expired.
     fn edge(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound, end: End) -> Option<Entry> {
         self.enter_steps();
         let bounds = range::bounds(lower, upper)?;
         let mut unchanged = self.unchanged(map, bounds);
-        let put = self.overlay.puts_within(&self.work.steps, bounds);
+        let put = self.puts_within(bounds);
         let edge = match end {
             End::First => put.chain(unchanged.next()).min(),
             End::Last => put.chain(unchanged.next_back()).max(),
@@ -299,15 +327,23 @@ impl Plan {
         edge.cloned()
     }
 
+    /// Returns the entries within `bounds` that steps of this group have put, in no order, without
+    /// those that have expired. The steps must have been entered.
+    fn puts_within<'a>(&'a self, bounds: Bounds<'a>) -> impl Iterator<Item = &'a Entry> {
+        let puts = self.overlay.puts_within(&self.work.steps, bounds);
+        puts.filter(|entry| !entry.has_expired_at(self.now_us))
+    }
+
     /// Returns the entries of the map within `bounds` that no step of this group has changed, in
-    /// key order. The steps must have been entered.
+    /// key order, without those that have expired. The steps must have been entered.
     fn unchanged<'a>(
         &'a self,
         map: &'a Map,
         bounds: Bounds<'a>,
     ) -> impl DoubleEndedIterator<Item = &'a Entry> {
         let (hasher, steps) = (map.hash().hasher(), &self.work.steps);
-        let stored = self.cleared.is_none().then(|| map.ordered_ref().range::<_, [u8]>(bounds));
+        let stored =
+            self.cleared.is_none().then(|| map.ordered_ref().range_at(bounds, self.now_us));
         stored.into_iter().flatten().filter(move |entry| {
             let key = entry.key();
             steps.is_empty() || self.overlay.find(steps, hasher.hash(key), key).is_none()

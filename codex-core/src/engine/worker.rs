@@ -5,14 +5,26 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::sync::atomic::{AtomicBool, Ordering};
+use codex_storage::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use codex_storage::sync::thread::{self, JoinHandle};
 use codex_storage::sync::{Condvar, Mutex};
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
+use super::Engine;
 use super::deputy::DEPUTIES;
-use super::{Engine, GroupEffects};
+use super::sweep::sweep_loop;
+
+/// The background work that a group has made due.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct GroupEffects {
+    /// Whether the log has outgrown the image.
+    pub(super) wants_checkpoint: bool,
+    /// Whether there are commits that are not durable yet.
+    pub(super) unsynced: bool,
+    /// The earliest expiry of an entry, in microseconds since 1970.
+    pub(super) deadline_us: Option<i64>,
+}
 
 /// The handles of the started threads.
 #[derive(Debug, Default)]
@@ -20,11 +32,20 @@ pub(super) struct Threads {
     sync: Option<JoinHandle<()>>,
     checkpoint: Option<JoinHandle<()>>,
     pub(super) deputies: [Option<JoinHandle<()>>; DEPUTIES],
+    sweep: Option<JoinHandle<()>>,
 }
 
 impl Engine {
     /// Wakes the threads for the work that is due after a group.
     pub(super) fn notice(&self, effects: GroupEffects) {
+        if self.background && effects.deadline_us.is_some_and(|first| self.signal.expires(first)) {
+            // If the system cannot start the thread, a later commit tries again. Until then expired
+            // entries are hidden and take up memory.
+            let started = self.start_thread(|threads| &mut threads.sweep, sweep_loop);
+            if started.is_err() {
+                self.signal.forget_deadline();
+            }
+        }
         if self.background && self.signal.notice(effects, &*self.clock) {
             // If the system cannot start a thread, the next commit tries again.
             if self.start_thread(|threads| &mut threads.checkpoint, checkpoint_loop).is_err() {
@@ -54,11 +75,11 @@ impl Engine {
 
     /// Waits for the background threads, which were told to end.
     pub(super) fn join_threads(&self) {
-        let (sync, checkpoint) = {
+        let (sync, checkpoint, sweep) = {
             let mut threads = self.threads.lock();
-            (threads.sync.take(), threads.checkpoint.take())
+            (threads.sync.take(), threads.checkpoint.take(), threads.sweep.take())
         };
-        for thread in sync.into_iter().chain(checkpoint) {
+        for thread in sync.into_iter().chain(checkpoint).chain(sweep) {
             // A panic of a background thread was already printed, and there is nothing left to
             // undo.
             let _ = thread.join();
@@ -84,14 +105,27 @@ impl Engine {
 }
 
 /// The flags that wake the background threads.
-#[derive(Default)]
 pub(super) struct Signal {
+    /// The time at which the thread that sweeps wakes, in microseconds since 1970.
+    sweep_at_us: AtomicI64,
     /// Whether there are commits to sync.
     unsynced: AtomicBool,
     /// Whether the log has outgrown the image, or a checkpoint for that reason is running.
     outgrown: AtomicBool,
     state: Mutex<State>,
     changed: Condvar,
+}
+
+impl Default for Signal {
+    fn default() -> Self {
+        Self {
+            sweep_at_us: AtomicI64::new(i64::MAX),
+            unsynced: AtomicBool::new(false),
+            outgrown: AtomicBool::new(false),
+            state: Mutex::default(),
+            changed: Condvar::default(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -124,6 +158,57 @@ impl Signal {
         outgrown
     }
 
+    /// Signals the earliest expiry of an entry. Returns true if it is earlier than the time at
+    /// which the thread that sweeps would wake.
+    fn expires(&self, first_us: i64) -> bool {
+        // Without the lock first, because this runs after each group while entries expire.
+        if first_us >= self.sweep_at_us.load(Ordering::Relaxed) {
+            return false;
+        }
+        let state = self.state.lock();
+        self.sweep_at_us.fetch_min(first_us, Ordering::Relaxed);
+        self.changed.notify_all();
+        drop(state);
+        true
+    }
+
+    /// Clears the expiry, so that the next commit signals it again.
+    fn forget_deadline(&self) {
+        self.sweep_at_us.store(i64::MAX, Ordering::Relaxed);
+    }
+
+    /// Waits until `now_us` shows the earliest expiry. Returns false if the store closes.
+    pub(super) fn wait_for_deadline(
+        &self,
+        first_us: impl Fn() -> Option<i64>,
+        now_us: impl Fn() -> i64,
+    ) -> bool {
+        // Order: clear the signal before the entries are read. An earlier expiry that is committed
+        // meanwhile is signalled again.
+        self.forget_deadline();
+        if let Some(first_us) = first_us() {
+            self.sweep_at_us.fetch_min(first_us, Ordering::Relaxed);
+        }
+        let mut state = self.state.lock();
+        loop {
+            if state.stopped {
+                return false;
+            }
+            let at_us = self.sweep_at_us.load(Ordering::Relaxed);
+            state = if at_us == i64::MAX {
+                self.changed.wait(state)
+            } else {
+                let left_us = at_us.saturating_sub(now_us());
+                if left_us <= 0 {
+                    return true;
+                }
+                // The clock may be set forward, so no wait is long.
+                let left = Duration::from_micros(left_us.unsigned_abs());
+                self.changed.wait_timeout(state, left.min(CLOCK_LOOKED_AT))
+            };
+        }
+    }
+
     /// Clears the signal that the log has outgrown the image, so that the next commit sets it
     /// again.
     fn forget_outgrown(&self) {
@@ -152,7 +237,7 @@ impl Signal {
     }
 
     /// Waits until `clock` shows `until`. Returns false if the store closes.
-    fn wait_until(&self, until: Duration, clock: &dyn Clock) -> bool {
+    pub(super) fn wait_until(&self, until: Duration, clock: &dyn Clock) -> bool {
         let mut state = self.state.lock();
         loop {
             if state.stopped {
@@ -243,7 +328,7 @@ impl Drop for Unwinding<'_> {
 }
 
 /// Returns the pause after a failed image, if the pause before it was `pause`.
-fn retry_after(pause: Duration) -> Duration {
+pub(super) fn retry_after(pause: Duration) -> Duration {
     pause.saturating_mul(2).clamp(RETRY_FIRST, RETRY_LAST)
 }
 
@@ -251,5 +336,7 @@ fn retry_after(pause: Duration) -> Duration {
 const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The longest pause between attempts to write an image.
 const RETRY_LAST: Duration = Duration::from_secs(60);
+/// The longest wait for an expiry before the clock is looked at again.
+const CLOCK_LOOKED_AT: Duration = Duration::from_secs(60);
 /// The longest single wait. Not every system can wait for an unlimited time.
 const WAIT_MAX: Duration = Duration::from_secs(3600);

@@ -21,8 +21,7 @@
 //!
 //! # Sessions
 //!
-//! A session expires at a time in its value. There is no expiry by the store itself: reading
-//! decides, and a sweep removes what has expired. `examples/sessions.rs`:
+//! A session is an entry that expires, and each use moves its time. `examples/sessions.rs`:
 //!
 //! ```
 #![doc = include_str!("../../examples/sessions.rs")]

@@ -170,7 +170,7 @@ impl Index for Ordered {
                 self.insert(entry.clone());
             }
             Replayed::Remove(key) => {
-                self.remove::<[u8]>(key);
+                self.remove(key);
             }
             Replayed::Clear => self.clear(),
         }

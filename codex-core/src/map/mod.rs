@@ -2,6 +2,7 @@
 
 mod build;
 mod hash;
+mod ordered;
 
 use std::fmt;
 use std::mem;
@@ -11,12 +12,9 @@ use codex_storage::storage::{EntrySink, State};
 
 pub use build::MapBuilder;
 pub(crate) use hash::{Hash, SHARDS, Table, shard};
+pub use ordered::Ordered;
 
 use crate::entry::Entry;
-
-/// The entries in key order, with structural sharing. A clone takes O(1) and is a consistent view
-/// that never changes.
-pub type Ordered = imbl::OrdSet<Entry>;
 
 /// All entries, in a hash index for point reads and an ordered index for all other operations.
 pub struct Map {
@@ -31,7 +29,7 @@ impl Map {
         Self { hash: Hash::new(), ordered: Ordered::new(), seq: 0 }
     }
 
-    /// Returns the entry of `key`.
+    /// Returns the entry of `key`, even if it has expired.
     pub fn get(&self, key: &[u8]) -> Option<Entry> {
         self.find(key).cloned()
     }
@@ -41,7 +39,7 @@ impl Map {
         self.hash.find(self.hash.hasher().hash(key), key)
     }
 
-    /// Returns the number of entries.
+    /// Returns the number of entries, including those that have expired.
     pub fn len(&self) -> usize {
         self.ordered.len()
     }
@@ -153,7 +151,7 @@ impl Work {
             match step.kind {
                 StepKind::Put { .. } => ordered.insert(step.entry.clone()),
                 StepKind::Remove => ordered.remove(step.entry.key()),
-            };
+            }
         }
     }
 }

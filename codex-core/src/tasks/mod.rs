@@ -4,6 +4,7 @@ mod submitted;
 mod update;
 
 use std::path::PathBuf;
+use std::time::SystemTime;
 
 use codex_backup::Rotated;
 use codex_storage::Verified;
@@ -359,7 +360,7 @@ impl AsyncStore {
     }
 
     /// Enters the commit of one change into the queue.
-    fn done(&self, change: Result<Change>) -> Submitted<()> {
+    pub(crate) fn done(&self, change: Result<Change>) -> Submitted<()> {
         self.store.submit(change.map(Commit::one), |_, _| ())
     }
 
@@ -388,6 +389,10 @@ impl Readable for AsyncStore {
 
     fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
         self.store.contains_key(key)
+    }
+
+    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
+        self.store.expires_at(key)
     }
 
     fn len(&self) -> usize {

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use codex_storage::sync::Mutex;
 
 use crate::commit::Check;
+use crate::engine::View;
 use crate::entry::Entry;
-use crate::map::Ordered;
 use crate::range::KeyBound;
 
 /// The keys and ranges that a transaction has read.
@@ -57,7 +57,7 @@ impl Reads {
 
     /// Returns the checks that nothing has changed since the state `base`, and the number of
     /// entries that the scans returned.
-    pub(super) fn into_checks(self, base: &Ordered) -> (Vec<Check>, usize) {
+    pub(super) fn into_checks(self, base: &View) -> (Vec<Check>, usize) {
         let found = self.found.into_iter().map(Check::Same);
         let mut checks: Vec<_> = found.chain(self.absent.into_iter().map(Check::Absent)).collect();
         let mut count = 0_usize;

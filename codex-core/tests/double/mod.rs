@@ -106,6 +106,11 @@ impl Disk {
         self.log.len()
     }
 
+    /// Returns the number of records of each commit after the first `from`.
+    pub(crate) fn commit_lens(&self, from: usize) -> Vec<usize> {
+        self.log[from..].iter().map(Vec::len).collect()
+    }
+
     /// Writes a group. Returns the numbers of commits before and after it.
     fn append(&mut self, group: &Group) -> (usize, usize) {
         let first = self.log.len();
@@ -527,7 +532,13 @@ pub(crate) fn in_memory() -> Arc<Owner> {
 }
 
 fn options(durability: Durability, background: bool) -> EngineOptions {
-    EngineOptions { path: PATH.into(), durability, clock: Arc::new(StoppedClock), background }
+    EngineOptions {
+        path: PATH.into(),
+        durability,
+        clock: Arc::new(StoppedClock),
+        background,
+        newest_us: i64::MIN,
+    }
 }
 
 /// Sets the value of `key` to `value`.

@@ -13,7 +13,7 @@ use crate::double::{
     Contents, Fault, absent, batch, engine, engine_at, in_memory, memory, number, put, remove,
     value,
 };
-use codex_core::internals::{Change, Check, Commit, Engine, Entry, Ordered, Outcome};
+use codex_core::internals::{Change, Check, Commit, Engine, Entry, Ordered, Outcome, View};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::SimClock;
@@ -107,9 +107,12 @@ fn checks_hold_for_the_very_entry_and_conflict_otherwise() {
     };
     assert!(conflict(equals(Some("2"))) && conflict(equals(None)));
     let range = |base| Check::Unchanged { lower: Bound::Unbounded, upper: Bound::Unbounded, base };
-    assert!(conflict(range(Ordered::new())) && conflict(range(Ordered::unit(seen.clone()))));
+    let read = |ordered| range(View { ordered, ..engine.view() });
+    let mut one = Ordered::new();
+    one.insert(seen.clone());
+    assert!(conflict(read(Ordered::new())) && conflict(read(one)));
     done(&engine, Commit::checked(equals(Some("1")), put("a", "2")));
-    done(&engine, Commit::checked(range(engine.view().ordered), remove("a")));
+    done(&engine, Commit::checked(range(engine.view()), remove("a")));
     done(&engine, Commit::checked(absent("a"), put("a", "3")));
     assert_eq!(contents(&engine), model([("a", "3")]));
 }

@@ -53,6 +53,9 @@ mod errors;
 #[allow(dead_code, reason = "the tests of an example call parts of it")]
 #[path = "../../examples/notes.rs"]
 mod example_notes;
+mod expiry;
+#[cfg(not(loom))]
+mod expiry_sweep;
 mod files;
 mod full_disk;
 #[cfg(not(loom))]

@@ -6,7 +6,7 @@ use std::thread;
 
 use crate::common::{FORMS, open};
 use crate::double::{absent, engine, put};
-use codex_core::internals::{Commit, Outcome};
+use codex_core::internals::{Base, Commit, Outcome, View};
 use codex_core::vfs::Vfs;
 use codex_core::{Error, Readable, Store, Transaction};
 use codex_storage::storage::{Durability, Form};
@@ -438,12 +438,16 @@ fn checks_of_the_current_state_are_not_tested() {
     let (engine, _) = engine(Form::Wal, Durability::Sync, false);
     engine.submit(Commit::one(put("b", "0"))).unwrap();
     // This check does not hold, so that it shows whether it is tested.
-    let commit = |base| Commit { base: Some(base), ..Commit::checked(absent("b"), put("c", "1")) };
-    let seq = engine.view().seq;
-    for other in [seq - 1, seq + 1] {
-        assert!(matches!(engine.submit(commit(other)).unwrap(), Outcome::Conflict));
+    let commit = |seq, now_us| {
+        let base = Some(Base { seq, now_us });
+        Commit { base, ..Commit::checked(absent("b"), put("c", "1")) }
+    };
+    let View { seq, now_us, .. } = engine.view();
+    // Another state, and a state at a later time than the present one.
+    for (seq, now_us) in [(seq - 1, now_us), (seq + 1, now_us), (seq, now_us + 1)] {
+        assert!(matches!(engine.submit(commit(seq, now_us)).unwrap(), Outcome::Conflict));
     }
-    assert!(matches!(engine.submit(commit(seq)).unwrap(), Outcome::Done { .. }));
+    assert!(matches!(engine.submit(commit(seq, now_us)).unwrap(), Outcome::Done { .. }));
 }
 
 #[test]

@@ -42,7 +42,7 @@ impl Wal {
         let anchor = watch.end(&mut history, &path)?;
         history.list(history.end());
         let found = segments.recovered(&files, history.seq(), last.as_ref());
-        let found = Recovered { replayed, anchor, ..found };
+        let found = Recovered { newest_us: segments.newest_us(header), replayed, anchor, ..found };
         // Each segment except the last has a state here.
         let earlier = segments.live.iter().zip(&states).map(|(segment, state)| Earlier {
             generation: segment.header.generation,

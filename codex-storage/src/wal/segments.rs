@@ -114,6 +114,12 @@ impl Segments {
         each.map(|(segment, next)| segment.read(files, next, on_damage, replay)).collect()
     }
 
+    /// Returns the time at which the newest of these segments and of `image` was created.
+    pub(super) fn newest_us(&self, image: &Header) -> i64 {
+        let created = self.live.iter().map(|segment| segment.header.created_us);
+        created.fold(image.created_us, i64::max)
+    }
+
     /// Returns the findings of an opening that has read these segments up to commit `seq`. `last`
     /// has the findings of the last segment.
     pub(super) fn recovered(
