@@ -4,6 +4,7 @@ use std::fmt;
 use std::mem;
 #[cfg(debug_assertions)]
 use std::panic::Location;
+use std::time::SystemTime;
 
 use codex_storage::batch::Seq;
 use codex_storage::storage::Durability;
@@ -15,6 +16,7 @@ use crate::error::Result;
 use crate::range::{self, KeyRange, Prefix};
 use crate::store::Store;
 use crate::tasks::Submitted;
+use crate::value::Codec;
 
 /// Several changes that become one commit. After [`commit`](Batch::commit), readers see all of
 /// them. After a crash, all of them are there or none.
@@ -118,6 +120,48 @@ impl Batch {
         value: impl AsRef<[u8]>,
     ) -> Result<&mut Self> {
         let put = self.store.put_bytes(key.as_ref(), value.as_ref());
+        self.push(put)
+    }
+
+    /// Adds a change that sets the value of `key` to `bytes`, which are already encoded by `codec`,
+    /// and which expire at the time `expires`: the parts of an entry of another store, or of an
+    /// export.
+    ///
+    /// The bytes are not checked. If `codec` cannot decode them, reading them as a type is
+    /// [`Error::Decode`](crate::Error::Decode).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// let (from, to) = (Store::in_memory()?, Store::in_memory()?);
+    /// from.set("list", &[1, 2])?;
+    /// let mut batch = to.batch();
+    /// for entry in &from {
+    ///     let value = entry.value_ref();
+    ///     match value.codec() {
+    ///         Some(codec) => batch.set_encoded(entry.key(), codec, &value, entry.expires_at())?,
+    ///         None => batch.set_bytes(entry.key(), &value)?,
+    ///     };
+    /// }
+    /// batch.commit()?;
+    /// assert_eq!(to.get("list")?, Some([1, 2]));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [Too large](crate::Error::is_too_large) if the key has more than 65,535 bytes or the batch
+    /// exceeds 256 MiB. The batch is unchanged then.
+    pub fn set_encoded(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        codec: Codec,
+        bytes: impl AsRef<[u8]>,
+        expires: Option<SystemTime>,
+    ) -> Result<&mut Self> {
+        let put = self.store.put_encoded(key.as_ref(), codec.id(), bytes.as_ref());
+        let put = match expires {
+            Some(expires) => put.and_then(|put| self.store.expiring(put, expires)),
+            None => put,
+        };
         self.push(put)
     }
 

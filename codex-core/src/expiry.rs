@@ -150,7 +150,7 @@ impl Store {
     }
 
     /// Returns `put` with the expiry `expires`.
-    fn expiring(&self, put: Change, expires: SystemTime) -> Result<Change> {
+    pub(crate) fn expiring(&self, put: Change, expires: SystemTime) -> Result<Change> {
         self.expiring_us(put, to_us(expires))
     }
 

@@ -484,8 +484,13 @@ impl Store {
 
     /// Returns the change that sets the value of `key` to the bytes `value`.
     pub(crate) fn put_bytes(&self, key: &[u8], value: &[u8]) -> Result<Change> {
+        self.put_encoded(key, RAW, value)
+    }
+
+    /// Returns the change that sets the value of `key` to the bytes `value` of a codec.
+    pub(crate) fn put_encoded(&self, key: &[u8], codec_id: u8, value: &[u8]) -> Result<Change> {
         self.check_key(key)?;
-        let put = Change::Put(Entry::from_parts(key, RAW, value));
+        let put = Change::Put(Entry::from_parts(key, codec_id, value));
         self.check_batch(put.encoded_len()).map(|()| put)
     }
 

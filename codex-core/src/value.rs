@@ -114,7 +114,7 @@ impl Codec {
     }
 
     /// Returns the codec byte.
-    fn id(self) -> u8 {
+    pub(crate) fn id(self) -> u8 {
         match self {
             #[cfg(feature = "bincode")]
             Self::Bincode => BINCODE,
