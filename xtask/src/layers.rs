@@ -21,6 +21,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("codex-backup", &["codex-storage"]),
     ("codex-core", &["codex-storage", "codex-backup", "codex-crypto"]),
     ("codex-bench", &["codex-core", "codex-storage", "codex-backup", "codex-crypto"]),
+    ("codexdb", &["codex-core", "codex-storage"]),
     ("xtask", &[]),
 ];
 

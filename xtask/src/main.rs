@@ -6,6 +6,7 @@ mod bench;
 mod build;
 mod check;
 mod ci;
+mod install;
 mod layers;
 mod licences;
 mod loom;
@@ -31,6 +32,7 @@ const COMMANDS: &[Command] = &[
     start::DEMO,
     test::COMMAND,
     build::COMMAND,
+    install::COMMAND,
     check::COMMAND,
     api::COMMAND,
     tidy::COMMAND,

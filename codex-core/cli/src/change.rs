@@ -1,0 +1,200 @@
+//! The commands that change a store: `init`, `set`, `remove`, `clear` and `checkpoint`.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use clap::Args;
+use codex_core::{Codec, Form, Prefix, Store};
+
+use crate::failure::Failure;
+use crate::key::{self, TypedKey};
+use crate::out::Out;
+use crate::target::Target;
+use crate::{Outcome, json};
+
+/// The options of `init`.
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    #[command(flatten)]
+    target: Target,
+    /// How the store is kept on disk: `wal`, `snapshot` or `ledger`
+    #[arg(long, default_value = "wal")]
+    form: Form,
+    /// Make missing folders too
+    #[arg(long)]
+    create_folder: bool,
+}
+
+impl Init {
+    pub(crate) fn run(&self) -> Outcome {
+        let secret = self.target.key.read_new(&self.target.path)?;
+        let options = self.target.options(secret.as_ref())?;
+        let options = options.create(true).create_new(true).create_folder(self.create_folder);
+        self.target.write_with(&options.form(self.form))?.close()?;
+        Ok(true)
+    }
+}
+
+/// The options of `set`.
+#[derive(Debug, Args)]
+pub(crate) struct Set {
+    #[command(flatten)]
+    target: Target,
+    /// The key
+    key: TypedKey,
+    /// The value as JSON, such as 7, '"a text"' or '{"stars": 5}'
+    #[arg(required_unless_present = "file", allow_hyphen_values = true)]
+    value: Option<String>,
+    /// Read the value from PATH, or from stdin if PATH is `-`
+    #[arg(long, value_name = "PATH", conflicts_with = "value")]
+    file: Option<PathBuf>,
+    /// Store the bytes of the value as they are, without a codec
+    #[arg(long, conflicts_with = "hex")]
+    raw: bool,
+    /// The value is hex digits; store their bytes without a codec
+    #[arg(long)]
+    hex: bool,
+    /// Make the store if it is missing
+    #[arg(long)]
+    create: bool,
+}
+
+impl Set {
+    pub(crate) fn run(&self) -> Outcome {
+        let value = match (&self.value, &self.file) {
+            (Some(value), _) => value.clone().into_bytes(),
+            (None, file) => read(file.as_deref().unwrap_or(Path::new("-")))?,
+        };
+        // Order: the value is checked before the store is opened, or even made.
+        let value = self.stored(value)?;
+        let secret = self.target.secret()?;
+        let options = self.target.options(secret.as_ref())?.create(self.create);
+        let store = self.target.write_with(&options)?;
+        match value {
+            (Some(codec), bytes) => {
+                store.batch().set_encoded(&self.key, codec, bytes, None)?.commit()?
+            }
+            (None, bytes) => store.batch().set_bytes(&self.key, bytes)?.commit()?,
+        };
+        store.close()?;
+        Ok(true)
+    }
+
+    /// Returns the bytes to store, and their codec.
+    fn stored(&self, value: Vec<u8>) -> Outcome<(Option<Codec>, Vec<u8>)> {
+        if self.raw {
+            return Ok((None, value));
+        }
+        let usage = |text: &str| Failure::Usage(text.to_owned());
+        let text = String::from_utf8(value)
+            .map_err(|_| usage("the value is not UTF-8; `--raw` stores any bytes"))?;
+        if self.hex {
+            let bytes = key::from_hex(text.trim());
+            let bytes = bytes.ok_or_else(|| usage("the value is no even number of hex digits"))?;
+            return Ok((None, bytes));
+        }
+        let json = json::checked(&text).map_err(|why| {
+            let text = format!(
+                "the value is not JSON: {why}; a text is written in double quotes, as \
+                 '\"hello\"', and `--raw` stores any bytes"
+            );
+            Failure::Usage(text)
+        })?;
+        Ok((Some(Codec::Json), json.into_bytes()))
+    }
+}
+
+/// The options of `remove`.
+#[derive(Debug, Args)]
+pub(crate) struct Remove {
+    #[command(flatten)]
+    target: Target,
+    /// The keys, which are removed in one commit
+    #[arg(required_unless_present = "prefix", value_name = "KEY")]
+    keys: Vec<TypedKey>,
+    /// Remove all keys that begin with PREFIX
+    #[arg(long, conflicts_with = "keys")]
+    prefix: Option<TypedKey>,
+}
+
+impl Remove {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let store = self.target.write()?;
+        let removed = match &self.prefix {
+            Some(prefix) => store.remove_range(Prefix(prefix))?,
+            None => store.transaction(|tx| {
+                let mut removed = 0;
+                for key in &self.keys {
+                    removed += u64::from(tx.remove(key)?);
+                }
+                Ok(removed)
+            })?,
+        };
+        store.close()?;
+        count(out, "removed", removed)?;
+        Ok(removed > 0)
+    }
+}
+
+/// The options of `clear`.
+#[derive(Debug, Args)]
+pub(crate) struct Clear {
+    #[command(flatten)]
+    target: Target,
+    /// Really remove all keys
+    #[arg(long)]
+    yes: bool,
+}
+
+impl Clear {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let path = self.target.path.display();
+        if !self.yes {
+            let text = format!("`clear` removes all keys of {path}; say so with `--yes`");
+            return Err(Failure::Usage(text));
+        }
+        let store = self.target.write()?;
+        let removed = store.len();
+        store.clear()?;
+        store.close()?;
+        count(out, "removed", u64::try_from(removed).unwrap_or(u64::MAX))?;
+        Ok(true)
+    }
+}
+
+/// The options of `checkpoint`.
+#[derive(Debug, Args)]
+pub(crate) struct Checkpoint {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Checkpoint {
+    pub(crate) fn run(&self) -> Outcome {
+        let store: Store = self.target.write()?;
+        store.checkpoint()?;
+        store.close()?;
+        Ok(true)
+    }
+}
+
+/// Prints the number of keys that a command has changed.
+pub(crate) fn count(out: &mut Out, what: &'static str, count: u64) -> Outcome<()> {
+    if out.json {
+        return out.record(&vec![(what, count.into())]);
+    }
+    let keys = if count == 1 { "key" } else { "keys" };
+    out.line(&format!("{what} {count} {keys}"))
+}
+
+/// Reads the file `path`, or stdin if it is `-`.
+fn read(path: &Path) -> Outcome<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = if path == Path::new("-") {
+        io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes)
+    } else {
+        fs::read(path)
+    };
+    read.map_err(|source| Failure::file(path.display(), source))
+}

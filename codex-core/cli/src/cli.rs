@@ -1,0 +1,109 @@
+//! The command line: its commands, and the options of all of them.
+
+use clap::{Parser, Subcommand};
+
+use crate::out::Out;
+use crate::{Outcome, backup, change, find, ledger, look, prefix, rewrite, transfer};
+
+/// Looks into a CodexDB store, changes it, and scripts it.
+///
+/// Keys are text in which `\\` is a backslash and `\xNN` is any byte; keys are printed in the same
+/// form. Values are JSON. A value that is stored in another form is shown as hex digits, with the
+/// name of its codec.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    after_long_help = crate::failure::EXIT_CODES,
+    infer_long_args = false,
+    disable_help_subcommand = false
+)]
+pub(crate) struct Cli {
+    /// Print one JSON object a line, for programs
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Tell what a file is: a store, a backup, a log, or none of these
+    Info(find::Info),
+    /// Print the value of a key
+    Get(look::Get),
+    /// Print keys in order
+    Keys(look::Keys),
+    /// Print keys and values in order
+    Scan(look::Scan),
+    /// Print the number of keys
+    Count(look::Count),
+    /// Print how many keys and bytes begin with the same prefix
+    Du(prefix::Du),
+    /// Print sizes and counters
+    Stats(look::Stats),
+    /// Read and check every byte
+    Verify(look::Verify),
+    /// Print the commits of a ledger
+    Log(ledger::Log),
+    /// Print the values that a key of a ledger has had
+    History(ledger::History),
+    /// Make an empty store
+    Init(change::Init),
+    /// Set the value of a key
+    Set(change::Set),
+    /// Remove keys
+    Remove(change::Remove),
+    /// Remove all keys
+    Clear(change::Clear),
+    /// Write all data into a new image, and begin a new log
+    Checkpoint(change::Checkpoint),
+    /// Write the store in another form, or under another kind of encryption
+    Convert(rewrite::Convert),
+    /// Make, list, check and restore backups
+    #[command(subcommand)]
+    Backup(backup::Backup),
+    /// Change the key of an encrypted store
+    #[command(subcommand)]
+    Key(rewrite::Key),
+    /// Write all entries as JSON Lines, with their exact bytes
+    Export(transfer::Export),
+    /// Set the entries of an export
+    Import(transfer::Import),
+}
+
+impl Command {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        match self {
+            Self::Info(command) => command.run(out),
+            Self::Get(command) => command.run(out),
+            Self::Keys(command) => command.run(out),
+            Self::Scan(command) => command.run(out),
+            Self::Count(command) => command.run(out),
+            Self::Du(command) => command.run(out),
+            Self::Stats(command) => command.run(out),
+            Self::Verify(command) => command.run(out),
+            Self::Log(command) => command.run(out),
+            Self::History(command) => command.run(out),
+            Self::Init(command) => command.run(),
+            Self::Set(command) => command.run(),
+            Self::Remove(command) => command.run(out),
+            Self::Clear(command) => command.run(out),
+            Self::Checkpoint(command) => command.run(),
+            Self::Convert(command) => command.run(out),
+            Self::Backup(command) => command.run(out),
+            Self::Key(command) => command.run(),
+            Self::Export(command) => command.run(out),
+            Self::Import(command) => command.run(out),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,209 @@
+//! The commands that read a store: `get`, `keys`, `scan`, `count`, `stats` and `verify`.
+
+use std::time::SystemTime;
+
+use clap::Args;
+use codex_core::Seq;
+
+use crate::key::{self, TypedKey};
+use crate::out::{Cell, Out, Record};
+use crate::range::RangeArgs;
+use crate::target::Target;
+use crate::value::Shown;
+use crate::{Outcome, json, ledger, time};
+
+/// The options of `get`.
+#[derive(Debug, Args)]
+pub(crate) struct Get {
+    #[command(flatten)]
+    target: Target,
+    /// The key
+    key: TypedKey,
+    /// Write the stored bytes as they are
+    #[arg(long, conflicts_with = "hex")]
+    raw: bool,
+    /// Print the stored bytes as hex digits
+    #[arg(long)]
+    hex: bool,
+    /// Print the value that the key of a ledger had after this commit
+    #[arg(long, value_name = "COMMIT")]
+    at: Option<Seq>,
+}
+
+impl Get {
+    #[allow(clippy::print_stderr, reason = "a program talks to its user")]
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        if let Some(at) = self.at {
+            let stored = ledger::value_at(&self.target, &self.key, at)?;
+            return match &stored {
+                Some(stored) => self.print(out, &Shown::stored(stored)?, None),
+                None => Ok(self.is_missing()),
+            };
+        }
+        let store = self.target.read()?;
+        match store.get_bytes(&self.key) {
+            Some(value) => self.print(out, &Shown::of(&value)?, store.expires_at(&self.key)),
+            None => Ok(self.is_missing()),
+        }
+    }
+
+    #[allow(clippy::print_stderr, reason = "a program talks to its user")]
+    fn is_missing(&self) -> bool {
+        eprintln!("codexdb: no such key: {}", key::show(self.key.as_ref()));
+        false
+    }
+
+    #[allow(clippy::print_stderr, reason = "a program talks to its user")]
+    fn print(&self, out: &mut Out, value: &Shown<'_>, expires: Option<SystemTime>) -> Outcome {
+        if self.raw {
+            out.bytes(value.bytes)?;
+        } else if self.hex {
+            out.line(&key::hex(value.bytes))?;
+        } else if out.json {
+            out.record(&with_key(self.key.as_ref(), expires, value.fields()))?;
+        } else if let Some(text) = value.json() {
+            let text = if out.is_terminal { json::printable(text) } else { text.to_owned() };
+            out.line(&text)?;
+        } else {
+            out.line(&key::hex(value.bytes))?;
+            eprintln!("note: stored as {}, shown as hex digits; `--raw` writes it", value.codec);
+        }
+        Ok(true)
+    }
+}
+
+/// The options of `keys`.
+#[derive(Debug, Args)]
+pub(crate) struct Keys {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    range: RangeArgs,
+}
+
+impl Keys {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let store = self.target.read()?;
+        for entry in self.range.entries(&store) {
+            if out.json {
+                out.record(&with_key(entry.key(), None, Record::new()))?;
+            } else {
+                out.line(&key::show(entry.key()))?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The options of `scan`.
+#[derive(Debug, Args)]
+pub(crate) struct Scan {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    range: RangeArgs,
+}
+
+impl Scan {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let store = self.target.read()?;
+        for entry in self.range.entries(&store) {
+            let value = entry.value_ref();
+            let shown = Shown::of(&value)?;
+            if out.json {
+                out.record(&with_key(entry.key(), entry.expires_at(), shown.fields()))?;
+            } else {
+                // A tab is escaped in keys, so the first one ends the key.
+                out.line(&format!("{}\t{}", key::show(entry.key()), shown.line()))?;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// The options of `count`.
+#[derive(Debug, Args)]
+pub(crate) struct Count {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    range: RangeArgs,
+}
+
+impl Count {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let count = self.range.entries(&self.target.read()?).count();
+        if out.json {
+            out.record(&vec![("keys", count.into())])?;
+        } else {
+            out.line(&count.to_string())?;
+        }
+        Ok(true)
+    }
+}
+
+/// The options of `stats`.
+#[derive(Debug, Args)]
+pub(crate) struct Stats {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Stats {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let store = self.target.read()?;
+        let entries = store.iter();
+        let (mut keys, mut values, mut longest) = (0_u64, 0_u64, 0_u64);
+        let len = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        for entry in entries {
+            keys = keys.saturating_add(len(entry.key()));
+            values = values.saturating_add(len(entry.bytes()));
+            longest = longest.max(len(entry.bytes()));
+        }
+        let files = store.stats().storage;
+        out.record(&vec![
+            ("keys", store.len().into()),
+            ("bytes of keys", Cell::Bytes(keys)),
+            ("bytes of values", Cell::Bytes(values)),
+            ("longest value", Cell::Bytes(longest)),
+            ("commits", Cell::Count(files.seq)),
+            ("image", Cell::Bytes(files.image_bytes)),
+            ("log", Cell::Bytes(files.log_bytes)),
+        ])?;
+        Ok(true)
+    }
+}
+
+/// The options of `verify`.
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Verify {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let found = self.target.read()?.verify()?;
+        out.record(&vec![
+            ("result", Cell::Text("intact".to_owned())),
+            ("form", Cell::Text(found.form.to_string())),
+            ("last commit", Cell::Count(found.seq)),
+            ("entries in image", Cell::Count(found.entries)),
+            ("commits in log", Cell::Count(found.commits)),
+            ("bytes read", Cell::Bytes(found.bytes)),
+            ("encrypted", Cell::Flag(found.encrypted)),
+            ("anchor", found.anchor.map(|anchor| anchor.to_string()).into()),
+        ])?;
+        Ok(true)
+    }
+}
+
+/// Returns a record that begins with a key, and with the time at which its value expires.
+pub(crate) fn with_key(key: &[u8], expires: Option<SystemTime>, fields: Record) -> Record {
+    let mut record: Record = vec![("key", Cell::Text(key::show(key)))];
+    if let Some(expires) = expires {
+        record.push(("expires_us", Cell::Json(time::to_us(expires).to_string())));
+    }
+    record.extend(fields);
+    record
+}

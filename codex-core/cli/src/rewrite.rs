@@ -1,0 +1,96 @@
+//! The commands that write a store in another way: `convert`, `key change` and `key rekey`.
+
+use clap::{Args, Subcommand};
+use codex_core::{Conversion, Form};
+
+use crate::Outcome;
+use crate::failure::Failure;
+use crate::out::{Cell, Out};
+use crate::secret::{NewKeyArgs, Secret};
+use crate::target::Target;
+
+/// The options of `convert`.
+#[derive(Debug, Args)]
+pub(crate) struct Convert {
+    #[command(flatten)]
+    target: Target,
+    /// The new form: `wal`, `snapshot` or `ledger`
+    #[arg(long)]
+    form: Option<Form>,
+    #[command(flatten)]
+    new: NewKeyArgs,
+    /// Write the store without encryption
+    #[arg(long, conflicts_with_all = ["new_passphrase", "new_key"], help_heading = "Encryption")]
+    decrypt: bool,
+}
+
+impl Convert {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let path = &self.target.path;
+        let mut conversion = Conversion::new().lock_timeout(self.target.wait());
+        if let Some(form) = self.form {
+            conversion = conversion.form(form);
+        }
+        if let Some(secret) = self.target.secret()? {
+            conversion = conversion.key(secret.key()?);
+        }
+        let new = self.new.read(path)?;
+        if self.form.is_none() && new.is_none() && !self.decrypt {
+            let text = "convert to what? `--form`, `--new-passphrase`, `--new-key` or `--decrypt`";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        if let Some(new) = new {
+            conversion = conversion.encrypt(new.key()?);
+        }
+        if self.decrypt {
+            conversion = conversion.decrypt();
+        }
+        let done = conversion.convert(path)?;
+        let paths = |paths: Vec<std::path::PathBuf>| {
+            Cell::List(paths.into_iter().map(|path| path.display().to_string()).collect())
+        };
+        out.record(&vec![
+            ("form", Cell::Text(done.form.to_string())),
+            ("anchor", Cell::Text(done.anchor.to_string())),
+            ("still without encryption", paths(done.plain)),
+            ("still under earlier keys", paths(done.under_other_keys)),
+        ])?;
+        Ok(true)
+    }
+}
+
+/// The commands of `key`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Open the store with another key or passphrase from now on; its data is not written again
+    Change(Change),
+    /// Write the store again under a fresh root key, which earlier keys and copies do not open
+    Rekey(Change),
+}
+
+/// The options of `key change` and `key rekey`.
+#[derive(Debug, Args)]
+pub(crate) struct Change {
+    #[command(flatten)]
+    target: Target,
+    #[command(flatten)]
+    new: NewKeyArgs,
+}
+
+impl Key {
+    pub(crate) fn run(&self) -> Outcome {
+        let (Self::Change(change) | Self::Rekey(change)) = self;
+        let store = change.target.write()?;
+        // Order: the store is open before the new key is asked for, so that a wrong key is told
+        // first.
+        let new = change.new.read(&change.target.path)?;
+        let give = || Failure::Usage("give `--new-passphrase` or `--new-key`".to_owned());
+        let key = new.as_ref().map(Secret::key).ok_or_else(give)??;
+        match self {
+            Self::Change(_) => store.change_key(key)?,
+            Self::Rekey(_) => store.rekey(key)?,
+        }
+        store.close()?;
+        Ok(true)
+    }
+}

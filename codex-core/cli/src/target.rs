@@ -1,0 +1,98 @@
+//! The store that a command is about, and its opening.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use codex_core::vfs::Vfs;
+use codex_core::{Error, OpenOptions, StorageError, Store};
+
+use crate::Outcome;
+use crate::secret::{KeyArgs, Secret};
+
+/// The path of a store, its key, and how long to wait for it.
+#[derive(Debug, Args)]
+pub(crate) struct Target {
+    /// The path of the store, or of a backup of one
+    #[arg(value_name = "STORE")]
+    pub(crate) path: PathBuf,
+    #[command(flatten)]
+    pub(crate) key: KeyArgs,
+    /// Wait up to SECONDS until the store is closed elsewhere
+    #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
+    wait: u64,
+}
+
+impl Target {
+    /// Opens the store for reading only. Changes no file of it.
+    pub(crate) fn read(&self) -> Outcome<Store> {
+        self.read_with(self.secret()?.as_ref())
+    }
+
+    /// Opens the store for reading only, with a key that was read before.
+    pub(crate) fn read_with(&self, secret: Option<&Secret>) -> Outcome<Store> {
+        let store = self.options(secret)?.read_only(true).open(&self.path)?;
+        report(&store, "is not read");
+        Ok(store)
+    }
+
+    /// Opens the store for reading and writing. Creates none.
+    pub(crate) fn write(&self) -> Outcome<Store> {
+        self.write_with(&self.options(self.secret()?.as_ref())?)
+    }
+
+    /// Opens the store for reading and writing, with `options`.
+    pub(crate) fn write_with(&self, options: &OpenOptions) -> Outcome<Store> {
+        let store = options.open(&self.path)?;
+        report(&store, "was cut off");
+        Ok(store)
+    }
+
+    /// Reads the key, if one is given.
+    pub(crate) fn secret(&self) -> Outcome<Option<Secret>> {
+        self.key.read(&self.path)
+    }
+
+    /// Returns the options of an opening. They create no store.
+    pub(crate) fn options(&self, secret: Option<&Secret>) -> Outcome<OpenOptions> {
+        let options = Store::options().create(false).lock_timeout(self.wait());
+        Ok(match secret {
+            Some(secret) => options.key(secret.key()?),
+            None => options,
+        })
+    }
+
+    /// Returns how long to wait for the store.
+    pub(crate) fn wait(&self) -> Duration {
+        Duration::from_secs(self.wait)
+    }
+}
+
+/// Returns the folder and the file name of `path`, for the functions of the storage.
+pub(crate) fn place(path: &Path) -> Result<(Vfs, String), Error> {
+    let io = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => StorageError::NotFound { path: path.to_owned() },
+        _ => {
+            StorageError::Io { action: "look at", path: path.to_owned(), source: Arc::new(source) }
+        }
+    };
+    // All names of a store derive from the name of the file itself.
+    let real = path.canonicalize().map_err(io)?;
+    let bad = |why| StorageError::BadPath { path: path.to_owned(), why };
+    let name = real.file_name().ok_or_else(|| bad("the path has no file name; name a file"))?;
+    let name = name.to_str().ok_or_else(|| bad("the file name is not UTF-8"))?;
+    let vfs = Vfs::os(real.parent().unwrap_or(Path::new("/"))).map_err(io)?;
+    Ok((vfs, name.to_owned()))
+}
+
+/// Tells of the end of a log that an unclean stop has left.
+#[allow(clippy::print_stderr, reason = "a program talks to its user")]
+fn report(store: &Store, what: &str) {
+    if let Some(cut) = &store.recovered().cut {
+        eprintln!(
+            "note: the end of {} {what}: {} bytes of an unfinished write after commit {}",
+            cut.file, cut.bytes, cut.seq
+        );
+    }
+}

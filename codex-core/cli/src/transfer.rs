@@ -1,0 +1,194 @@
+//! `export` and `import`: all entries as JSON Lines, with their exact bytes and codecs.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use codex_core::{Batch, Codec};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::failure::Failure;
+use crate::look::with_key;
+use crate::out::{Out, object};
+use crate::target::Target;
+use crate::value::{BINCODE, JSON, RAW, Shown};
+use crate::{Outcome, change, json, key, time};
+
+/// The options of `export`.
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    #[command(flatten)]
+    target: Target,
+    /// The file to write, which must not exist yet; stdout if it is left out
+    #[arg(value_name = "FILE")]
+    to: Option<PathBuf>,
+}
+
+impl Export {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let store = self.target.read()?;
+        let mut file = match &self.to {
+            Some(to) => Some(io::BufWriter::new(
+                File::create_new(to).map_err(|source| Failure::file(to.display(), source))?,
+            )),
+            None => None,
+        };
+        let failed = |source| {
+            let to = self.to.as_deref().unwrap_or(Path::new(""));
+            Failure::file(to.display(), source)
+        };
+        for entry in &store {
+            let value = entry.value_ref();
+            let fields = Shown::of(&value)?.fields();
+            let line = object(&with_key(entry.key(), entry.expires_at(), fields));
+            match &mut file {
+                Some(file) => writeln!(file, "{line}").map_err(failed)?,
+                None => out.line(&line)?,
+            }
+        }
+        if let Some(file) = file {
+            let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
+            file.sync_all().map_err(failed)?;
+        }
+        Ok(true)
+    }
+}
+
+/// The options of `import`.
+#[derive(Debug, Args)]
+pub(crate) struct Import {
+    #[command(flatten)]
+    target: Target,
+    /// The file to read; stdin if it is left out or `-`
+    #[arg(value_name = "FILE", default_value = "-", hide_default_value = true)]
+    from: PathBuf,
+    /// Make the store if it is missing
+    #[arg(long)]
+    create: bool,
+}
+
+impl Import {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        // Order: the file is opened before the store is, which may be made.
+        let mut from: Box<dyn BufRead> = if self.from == Path::new("-") {
+            Box::new(io::stdin().lock())
+        } else {
+            Box::new(BufReader::new(File::open(&self.from).map_err(|e| self.unreadable(e))?))
+        };
+        let secret = self.target.secret()?;
+        let options = self.target.options(secret.as_ref())?.create(self.create);
+        let store = self.target.write_with(&options)?;
+        let mut batch = store.batch();
+        let (mut line, mut number, mut committed) = (String::new(), 0_u64, 0_u64);
+        let mut bytes = 0;
+        loop {
+            line.clear();
+            let len = from.read_line(&mut line).map_err(|e| self.unreadable(e))?;
+            let is_end = len == 0;
+            if !is_end {
+                number += 1;
+                bytes += len;
+                let text = line.trim_end_matches(['\n', '\r']);
+                let added = if text.is_empty() { Ok(()) } else { add(&mut batch, text) };
+                if let Err(failure) = added {
+                    batch.discard();
+                    store.close()?;
+                    return Err(self.refused(number, committed, failure));
+                }
+            }
+            if is_end || bytes >= BATCH_BYTES {
+                committed += u64::try_from(batch.len()).unwrap_or(u64::MAX);
+                batch.commit()?;
+                bytes = 0;
+            }
+            if is_end {
+                break;
+            }
+        }
+        store.close()?;
+        change::count(out, "imported", committed)?;
+        Ok(true)
+    }
+
+    fn unreadable(&self, source: io::Error) -> Failure {
+        Failure::file(format!("cannot read {}", self.from.display()), source)
+    }
+
+    /// Returns the error of a line, with the state of the store.
+    fn refused(&self, number: u64, committed: u64, failure: Failure) -> Failure {
+        match failure {
+            Failure::Usage(why) => Failure::Usage(format!(
+                "{}, line {number}: {why}; {committed} entries from the lines before are in the \
+                 store: correct the line and import again",
+                self.from.display()
+            )),
+            other => other,
+        }
+    }
+}
+
+/// The size of one commit, in bytes of the file.
+const BATCH_BYTES: usize = 1 << 20;
+
+/// One line of an export. A field that this version does not know is an error, not a loss.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    /// The time at which the entry expires, in microseconds since 1970.
+    #[serde(default)]
+    expires_us: Option<i64>,
+    #[serde(borrow)]
+    codec: Cow<'a, str>,
+    /// JSON, with its exact text.
+    #[serde(borrow, default)]
+    value: Option<&'a RawValue>,
+    /// Bytes that are UTF-8.
+    #[serde(borrow, default)]
+    text: Option<Cow<'a, str>>,
+    /// Any bytes.
+    #[serde(borrow, default)]
+    hex: Option<Cow<'a, str>>,
+}
+
+/// Adds the entry of a line to the batch.
+fn add(batch: &mut Batch, text: &str) -> Outcome<()> {
+    let usage = |why: String| Failure::Usage(why);
+    let line: Line<'_> = serde_json::from_str(text).map_err(|error| usage(error.to_string()))?;
+    let key = key::parse(&line.key).map_err(usage)?;
+    let codec = match &*line.codec {
+        RAW => None,
+        BINCODE => Some(Codec::Bincode),
+        JSON => Some(Codec::Json),
+        other => return Err(usage(format!("the codec {other:?} is not known"))),
+    };
+    let bytes: Cow<'_, [u8]> = match (line.value, &line.text, &line.hex) {
+        (Some(value), None, None) if codec == Some(Codec::Json) => value.get().as_bytes().into(),
+        (None, Some(text), None) => text.as_bytes().into(),
+        (None, None, Some(hex)) => {
+            let bytes = key::from_hex(hex);
+            bytes.ok_or_else(|| usage("`hex` has no even number of hex digits".to_owned()))?.into()
+        }
+        _ => {
+            let why = "give one of `value` (of the codec json), `text` and `hex`";
+            return Err(usage(why.to_owned()));
+        }
+    };
+    // Text that claims to be JSON is checked like a value that is set.
+    if codec == Some(Codec::Json)
+        && let Ok(text) = std::str::from_utf8(&bytes)
+    {
+        json::check(text).map_err(usage)?;
+    }
+    let expires = line.expires_us.map(time::from_us);
+    match (codec, expires) {
+        (Some(codec), _) => batch.set_encoded(key, codec, bytes, expires)?,
+        (None, Some(expires)) => batch.set_bytes_with_expiry(key, bytes, expires)?,
+        (None, None) => batch.set_bytes(key, bytes)?,
+    };
+    Ok(())
+}

@@ -1,0 +1,17 @@
+//! Tests of the program: each runs the built binary and checks its output and its exit code.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "a test fails by panicking, and names its files itself"
+)]
+
+mod backups;
+mod change;
+mod common;
+mod failures;
+mod look;
+mod prompt;
+mod secrets;
+mod tour;
+mod transfer;

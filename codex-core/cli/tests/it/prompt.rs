@@ -1,0 +1,126 @@
+//! The program at a terminal: prompts that show nothing, Ctrl-C, and colours.
+#![cfg(target_os = "linux")]
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::process::{Child, Stdio};
+
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{LocalModes, tcgetattr};
+
+use crate::common::Folder;
+
+/// A terminal: the side of the person, and the side of the program.
+struct Terminal {
+    person: File,
+    program: OwnedFd,
+}
+
+impl Terminal {
+    fn new() -> Self {
+        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+        grantpt(&person).unwrap();
+        unlockpt(&person).unwrap();
+        let name = ptsname(&person, Vec::new()).unwrap();
+        let flags = OFlags::RDWR | OFlags::NOCTTY;
+        let program = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
+        Self { person: person.into(), program }
+    }
+
+    /// Starts the program with this terminal as its stdin.
+    fn start(&self, folder: &Folder, args: &[&str]) -> Child {
+        folder.command(args).stdin(self.stdio()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+
+    fn stdio(&self) -> Stdio {
+        self.program.try_clone().unwrap().into()
+    }
+
+    /// Types `text` when the program has printed the prompt `prompt` to stderr.
+    fn answer(&mut self, child: &mut Child, prompt: &str, text: &str) {
+        let stderr = child.stderr.as_mut().unwrap();
+        let (mut printed, mut byte) = (String::new(), [0]);
+        while !printed.ends_with(prompt) {
+            assert_eq!(stderr.read(&mut byte).unwrap(), 1, "no {prompt:?} but {printed:?}");
+            printed.push(char::from(byte[0]));
+        }
+        self.person.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// Returns all that the terminal has shown. Closes the side of the program.
+    fn shown(self) -> String {
+        let Self { mut person, program } = self;
+        drop(program);
+        // The end of a terminal is an error on Linux.
+        let mut shown = Vec::new();
+        let _ = person.read_to_end(&mut shown);
+        String::from_utf8(shown).unwrap()
+    }
+}
+
+#[test]
+fn a_passphrase_is_asked_for_and_not_shown() {
+    let folder = Folder::new();
+    let mut terminal = Terminal::new();
+    let mut init = terminal.start(&folder, &["init", "app.db", "--passphrase", "ask"]);
+    terminal.answer(&mut init, "New passphrase of app.db: ", "correct horsf\x7fe\n");
+    terminal.answer(&mut init, "The same again: ", "correct horse\n");
+    assert_eq!(init.wait().unwrap().code(), Some(0));
+    assert_eq!(terminal.shown(), "");
+    fs::write(folder.path("pass"), "correct horse").unwrap();
+    assert_eq!(folder.ok(&["count", "app.db", "--passphrase", "file:pass"]), "0\n");
+}
+
+#[test]
+fn two_answers_that_differ_make_no_store() {
+    let folder = Folder::new();
+    let mut terminal = Terminal::new();
+    let mut init = terminal.start(&folder, &["init", "app.db", "--passphrase", "ask"]);
+    terminal.answer(&mut init, "New passphrase of app.db: ", "one\n");
+    terminal.answer(&mut init, "The same again: ", "two\n");
+    assert_eq!(init.wait().unwrap().code(), Some(6));
+    assert!(!folder.path("app.db").exists());
+}
+
+#[test]
+fn ctrl_c_at_a_prompt_gives_the_terminal_back() {
+    let folder = Folder::with_store();
+    let mut terminal = Terminal::new();
+    let mut get = terminal.start(&folder, &["get", "app.db", "a", "--passphrase", "ask"]);
+    terminal.answer(&mut get, "Passphrase of app.db: ", "half\x03");
+    assert_eq!(get.wait().unwrap().code(), Some(130));
+    let modes = tcgetattr(&terminal.program).unwrap().local_modes;
+    assert!(modes.contains(LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON));
+}
+
+#[test]
+fn a_terminal_gets_colours_unless_they_are_refused() {
+    let folder = Folder::with_store();
+    let shown = |name: &str, value: &str, args: &[&str]| {
+        let terminal = Terminal::new();
+        let mut info = folder.command(args);
+        let status = info.stdout(terminal.stdio()).env(name, value).status().unwrap();
+        assert_eq!(status.code(), Some(0));
+        drop(info);
+        terminal.shown()
+    };
+    let args = ["info", "app.db"];
+    assert!(shown("NO_COLOR", "", &args).contains("\x1b[2mform"));
+    assert!(!shown("NO_COLOR", "1", &args).contains('\x1b'));
+    assert!(!shown("TERM", "dumb", &args).contains('\x1b'));
+    assert!(!shown("NO_COLOR", "", &["info", "app.db", "--json"]).contains('\x1b'));
+}
+
+#[test]
+fn a_terminal_acts_on_no_value() {
+    let folder = Folder::with_store();
+    folder.ok(&["set", "app.db", "a", "\"\u{9b}31m\""]);
+    let terminal = Terminal::new();
+    let mut get = folder.command(&["get", "app.db", "a"]);
+    get.stdout(terminal.stdio()).status().unwrap();
+    drop(get);
+    assert_eq!(terminal.shown().trim_end(), "\"\\u009b31m\"");
+    assert_eq!(folder.ok(&["get", "app.db", "a"]), "\"\u{9b}31m\"\n");
+}
