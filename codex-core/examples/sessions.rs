@@ -1,4 +1,5 @@
 //! Sessions of a web server: they expire, and each use extends them.
+#![allow(clippy::disallowed_methods, reason = "a program takes the time from its system")]
 use codex_core::{Durability, Result, Store};
 use std::time::{Duration, SystemTime};
 

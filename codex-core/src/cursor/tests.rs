@@ -12,7 +12,9 @@ use crate::range::sealed::Bounds as _;
 
 fn ordered(keys: &BTreeSet<Vec<u8>>) -> Ordered {
     let mut ordered = Ordered::new();
-    keys.iter().for_each(|key| ordered.insert(entry::Entry::new(key, &[0])));
+    for key in keys {
+        ordered.insert(entry::Entry::new(key, &[0]));
+    }
     ordered
 }
 

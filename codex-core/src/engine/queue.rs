@@ -53,6 +53,7 @@ pub(super) enum Wake {
 }
 
 /// The place of the commit of a task.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and not kept")]
 pub(super) enum TaskPlace {
     /// In the queue.
     Waiting,

@@ -519,7 +519,7 @@ fn expires(entry: &codex_core::Entry) -> bool {
 #[test]
 fn a_store_with_expiries_behaves_like_a_map_with_times_across_reopening_and_kills() {
     let config = Config {
-        cases: u32::try_from(crate::common::scaled(60)).unwrap(),
+        cases: crate::common::scaled(60),
         rng_seed: RngSeed::Fixed(seed()),
         failure_persistence: None,
         ..Config::default()
@@ -531,7 +531,9 @@ fn a_store_with_expiries_behaves_like_a_map_with_times_across_reopening_and_kill
         let store = options(form).open_in(&vfs, "a.db").unwrap();
         let now_us = clock.now_us();
         let mut run = Run { vfs, clock, store, form, model: BTreeMap::new(), now_us };
-        acts.iter().for_each(|act| run.act(act));
+        for act in &acts {
+            run.act(act);
+        }
         Ok(())
     };
     let done = TestRunner::new(config).run(&acts, run);
