@@ -134,7 +134,8 @@ impl Store {
     /// A commit is returned when readers see it, so it is as durable as the level of the store
     /// says. The watch begins between two commits, and returns each matching one after
     /// [`Watch::start`]. Setting an equal value is a change. A call that changes nothing, such as
-    /// the removal of a key without a value, is no commit.
+    /// the removal of a key without a value, is no commit. Nor is the time at which a key expires:
+    /// it is a [`Change::Removed`] of the commit that later removes the key.
     ///
     /// Commits wait in a mailbox in memory until they are returned. Its limits are 4,096 changes
     /// and 16 MiB of keys and values ([`changes_max`](Watch::changes_max),
