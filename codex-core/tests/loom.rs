@@ -26,7 +26,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use codex_core::Notice;
-use codex_core::internals::{Change, Check, Commit, Engine, Outcome, Task, View};
+use codex_core::internals::{Base, Change, Check, Commit, Engine, Outcome, Task, View};
 use codex_storage::Error;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::sync::{Condvar, Mutex};
@@ -194,7 +194,8 @@ fn skew(engine: &Arc<Owner>, probe: &Probe, reads: fn(&View) -> Vec<Check>) {
             return false;
         }
         let checks = reads(&base).into();
-        let commit = Commit { checks, base: Some(base.seq), ..Commit::one(put(key, "1")) };
+        let base = Some(Base { seq: base.seq, now_us: base.now_us });
+        let commit = Commit { checks, base, ..Commit::one(put(key, "1")) };
         matches!(engine.submit(commit).unwrap(), Outcome::Done { .. })
     };
     let theirs = engine.clone();
@@ -220,7 +221,7 @@ fn of_two_transactions_that_scan_the_range_of_the_other_one_is_made() {
         let (engine, probe) = wal();
         skew(&engine, &probe, |view| {
             let (lower, upper) = (Bound::Unbounded, Bound::Unbounded);
-            vec![Check::Unchanged { lower, upper, base: view.ordered.clone() }]
+            vec![Check::Unchanged { lower, upper, base: view.clone() }]
         });
     });
 }
