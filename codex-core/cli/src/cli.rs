@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::out::Out;
-use crate::{Outcome, backup, change, find, ledger, look, prefix, rewrite, transfer};
+use crate::{Outcome, backup, change, find, generate, ledger, look, prefix, rewrite, transfer};
 
 /// Looks into a CodexDB store, changes it, and scripts it.
 ///
@@ -69,6 +69,10 @@ pub(crate) enum Command {
     Export(transfer::Export),
     /// Set the entries of an export
     Import(transfer::Import),
+    /// Print the completions of a shell
+    Completions(generate::Completions),
+    /// Print a page of the manual, for `man -l -`
+    Man(generate::Man),
 }
 
 impl Command {
@@ -94,6 +98,8 @@ impl Command {
             Self::Key(command) => command.run(),
             Self::Export(command) => command.run(out),
             Self::Import(command) => command.run(out),
+            Self::Completions(command) => command.run(out),
+            Self::Man(command) => command.run(out),
         }
     }
 }

@@ -6,6 +6,7 @@ mod change;
 mod cli;
 mod failure;
 mod find;
+mod generate;
 mod json;
 mod key;
 mod ledger;

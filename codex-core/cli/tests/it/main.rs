@@ -10,6 +10,7 @@ mod backups;
 mod change;
 mod common;
 mod failures;
+mod generate;
 mod look;
 mod prompt;
 mod secrets;
