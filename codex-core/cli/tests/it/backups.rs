@@ -1,6 +1,7 @@
 //! `backup`: making, listing, verifying, restoring and pruning.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 
 use crate::common::{Folder, field};
 
@@ -76,6 +77,21 @@ fn old_backups_are_removed() {
     assert_eq!((field(&made, "commit"), field(&made, "new")), ("3", "yes"), "{made}");
     assert!(!folder.path("app.db.bak.2").exists());
     folder.fails(&["backup", "prune", "app.db", "--keep", "0"], 2, "0 is not in");
+}
+
+#[test]
+fn a_damaged_backup_is_told() {
+    let folder = folder();
+    let path = folder.path("app.db.bak.1");
+    let mut bytes = fs::read(&path).unwrap();
+    // The last header of the image.
+    let at = bytes.len() - 100;
+    bytes[at] ^= 1;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    fs::write(&path, &bytes).unwrap();
+    folder.fails(&["backup", "verify", "app.db", "1"], 7, "app.db.bak.1");
+    folder.fails(&["backup", "restore", "app.db", "1"], 7, "app.db.bak.1");
+    assert_eq!(folder.ok(&["get", "app.db", "a"]), "3\n");
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn keys_are_removed_in_one_commit() {
     drop(store);
     assert_eq!(folder.ok(&["remove", "app.db", "a", "b", "nobody"]), "removed 2 keys\n");
     assert_eq!(folder.open("app.db").snapshot().seq(), before + 1);
+    assert_eq!(folder.ok(&["keys", "app.db"]), "c/1\nc/2\n");
     let run = folder.run(&["remove", "app.db", "nobody"]);
     assert_eq!((run.code, run.stdout.as_str()), (Some(1), "removed 0 keys\n"));
     let json = folder.ok(&["remove", "app.db", "--prefix", "c/", "--json"]);

@@ -229,6 +229,11 @@ fn a_ledger_shows_its_past() {
     assert_eq!(at("3").stdout, "\"shut\"\n");
     assert_eq!((at("0").code, at("4").code, at("5").code), (Some(1), Some(1), Some(1)));
     assert_eq!(at("6").code, Some(2));
+    // A clear removes it.
+    let lamp = folder.ok(&["history", "audit.db", "lamp", "--json"]);
+    assert!(lamp.lines().nth(1).is_some_and(|line| line.ends_with(",\"removed\":true}")), "{lamp}");
+    assert_eq!(folder.ok(&["get", "audit.db", "lamp", "--at", "4"]), "1\n");
+    assert_eq!(folder.run(&["get", "audit.db", "lamp", "--at", "5"]).code, Some(1));
     assert_eq!(folder.run(&["history", "audit.db", "nobody"]).code, Some(1));
 }
 
