@@ -326,9 +326,10 @@ impl Transaction {
 
     /// Writes `entry`.
     pub(crate) fn put(&mut self, entry: Entry) -> Result<()> {
-        if entry.expires_us().is_some() {
-            // The base has no time as long as nothing expires.
-            self.base.now_us = self.base.now_us.max(self.store.inner.engine.now_us());
+        // The base has no time if nothing in it expires. A time that it has stays, because all reads
+        // are of one state.
+        if entry.expires_us().is_some() && self.base.now_us == i64::MIN {
+            self.base.now_us = self.store.inner.engine.now_us();
         }
         self.write(Write::Put(entry))
     }

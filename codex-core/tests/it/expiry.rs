@@ -277,6 +277,25 @@ fn a_transaction_that_read_an_entry_runs_again_if_it_expires_before_the_commit()
 /// Reopening, a checkpoint, a hot copy, a backup that is restored, a rekey, conversions to each
 /// form and back, and a ledger up to a commit.
 #[test]
+fn a_transaction_reads_one_state_although_it_writes_an_entry_that_expires() {
+    let (vfs, clock) = world();
+    let store = open(&vfs);
+    let expires = at(clock.now_us() + 10);
+    store.set_with_expiry("k", &1_u64, expires).unwrap();
+    let mut rounds = Vec::new();
+    store
+        .transaction(|tx| {
+            let before = tx.get::<u64>("k")?;
+            clock.advance(Duration::from_secs(1));
+            tx.set_with_expiry("own", &1_u64, expires + Duration::from_secs(3600))?;
+            rounds.push((before, tx.get::<u64>("k")?, tx.len()));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(rounds, [(Some(1), Some(1), 2), (None, None, 1)]);
+}
+
+#[test]
 fn a_record_keeps_its_expiry_through_everything() {
     let all = FORMS.into_iter().flat_map(|form| SEALED.iter().map(move |&sealed| (form, sealed)));
     for (form, is_sealed) in all {
