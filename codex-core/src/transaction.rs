@@ -326,8 +326,8 @@ impl Transaction {
 
     /// Writes `entry`.
     pub(crate) fn put(&mut self, entry: Entry) -> Result<()> {
-        // The base has no time if nothing in it expires. A time that it has stays, because all reads
-        // are of one state.
+        // The base has no time if nothing in it expires. A time that it has stays, because all
+        // reads are of one state.
         if entry.expires_us().is_some() && self.base.now_us == i64::MIN {
             self.base.now_us = self.store.inner.engine.now_us();
         }
