@@ -54,11 +54,8 @@ impl Entry {
     /// Returns the stored value.
     #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn value(&self) -> &[u8] {
-        let rest = &self.shared.slice[self.key_len()..];
-        match rest.split_last_chunk::<EXPIRY_LEN>() {
-            Some((value, _)) if self.expires() => value,
-            _ => rest,
-        }
+        let expiry_len = if self.expires() { EXPIRY_LEN } else { 0 };
+        &self.shared.slice[self.key_len()..self.shared.slice.len() - expiry_len]
     }
 
     /// Returns the time at which the entry expires, in microseconds since 1970, or `None` if it

@@ -525,7 +525,7 @@ impl Readable for Store {
     }
 
     fn len(&self) -> usize {
-        self.inner.engine.view().len()
+        self.inner.engine.shown_len()
     }
 
     fn range(&self, range: impl KeyRange) -> Iter {

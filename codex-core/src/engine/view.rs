@@ -52,6 +52,13 @@ impl Engine {
         View { seq, ordered, now_us }
     }
 
+    /// Returns the number of entries that are not hidden.
+    pub(crate) fn shown_len(&self) -> usize {
+        // A view costs more than the number, and is needed only if an entry expires.
+        let all = self.read(|map| (map.ordered_ref().expiring() == 0).then(|| map.len()));
+        all.unwrap_or_else(|| self.view().len())
+    }
+
     /// Returns the time by which entries expire, in microseconds since 1970.
     pub fn now_us(&self) -> i64 {
         self.horizon.now_us(&*self.clock)
