@@ -75,8 +75,8 @@ fn unpack(workspace: &Workspace, packages: &[Package]) -> Outcome<Workspace> {
     for package in packages {
         let folder = format!("{}-{}", package.name, package.version);
         let file = made.join(format!("{folder}.crate"));
-        // The times in a package are always the same. Cargo would take a file with an old time for one
-        // that it has compiled, so the files get the present time (`m`).
+        // The times in a package are always the same. Cargo would take a file with an old time for
+        // one that it has compiled, so the files get the present time (`m`).
         process::Command::new("tar").arg("-xmzf").arg(file).current_dir(&root).quiet()?;
         for text in TEXTS {
             let path = root.join(&folder).join(text);
