@@ -72,6 +72,7 @@ impl Failure {
             Self::File { .. } => OTHER,
             Self::ClosedPipe => CLOSED_PIPE,
             Self::Interrupted => INTERRUPTED,
+            Self::Store(error) if error.is_damage() => DAMAGE,
             Self::Store(error) => match &**error {
                 Error::Storage(error) => storage_code(error),
                 Error::Backup(error) => backup_code(error),
@@ -104,6 +105,7 @@ impl Failure {
                 _ => None,
             };
         }
+        let is_damage = error.is_damage();
         let Error::Storage(error) = &**error else { return None };
         Some(match error {
             E::NotFound { .. } => "check the path, or make a store with `codexdb init STORE`",
@@ -114,15 +116,9 @@ impl Failure {
             E::WrongKey { .. } => "check `--passphrase` or `--key`",
             E::NotEncrypted { .. } => "leave out `--passphrase` and `--key`",
             E::RestorePending { .. } => "`codexdb checkpoint STORE` finishes the restore",
-            E::NotADatabase { .. } => "`codexdb info FILE` tells more of the file",
-            E::Damaged { .. }
-            | E::TailSuspect { .. }
-            | E::LogMissing { .. }
-            | E::ImageMissing { .. }
-            | E::Gap { .. }
-            | E::ForeignLog { .. }
-            | E::EmptyFile { .. }
-            | E::Tampered { .. } => "`codexdb backup list STORE` shows the backups to restore",
+            E::NotADatabase { .. } => "check the path: the file is of another program",
+            E::AnchorMismatch { .. } => return None,
+            _ if is_damage => "`codexdb backup list STORE` shows the backups to restore",
             _ => return None,
         })
     }
@@ -175,16 +171,6 @@ fn storage_code(error: &StorageError) -> u8 {
         E::NoSpace { .. } => NO_SPACE,
         E::InDoubt { .. } | E::Poisoned { .. } => IN_DOUBT,
         E::Contradiction(_) | E::BadPath { .. } | E::NotInHistory { .. } => USAGE,
-        E::Damaged { .. }
-        | E::TailSuspect { .. }
-        | E::LogMissing { .. }
-        | E::ImageMissing { .. }
-        | E::Gap { .. }
-        | E::ForeignLog { .. }
-        | E::EmptyFile { .. }
-        | E::NotADatabase { .. }
-        | E::Tampered { .. }
-        | E::AnchorMismatch { .. } => DAMAGE,
         _ => OTHER,
     }
 }
