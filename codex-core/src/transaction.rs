@@ -2,10 +2,9 @@
 //! changed.
 
 mod reads;
+mod write;
 
-use std::borrow::Borrow;
 use std::cell::RefCell;
-use std::cmp::Ordering;
 use std::collections::BTreeSet;
 use std::time::SystemTime;
 
@@ -28,6 +27,7 @@ use crate::update::Attempt;
 use crate::value::{RAW, ValueRef};
 use reads::Reads;
 pub(crate) use reads::Scan;
+use write::Write;
 
 /// A transaction, which [`Store::transaction`] passes to its closure.
 ///
@@ -430,79 +430,6 @@ impl Readable for Transaction {
 
 // Shows neither keys nor values, because programs write `Debug` output to logs.
 codex_storage::opaque_debug!(Transaction);
-
-/// A write of a transaction. Compares by key.
-enum Write {
-    Put(Entry),
-    Remove(Box<[u8]>),
-}
-
-impl Write {
-    fn key(&self) -> &[u8] {
-        match self {
-            Self::Put(entry) => entry.key(),
-            Self::Remove(key) => key,
-        }
-    }
-
-    /// Returns the new entry of the key, if there is one.
-    fn entry(&self) -> Option<&Entry> {
-        match self {
-            Self::Put(entry) => Some(entry),
-            Self::Remove(_) => None,
-        }
-    }
-
-    fn apply_to(&self, ordered: &mut Ordered) {
-        match self {
-            Self::Put(entry) => ordered.insert(entry.clone()),
-            Self::Remove(key) => ordered.remove(key),
-        }
-    }
-
-    /// Returns the encoded length, in bytes.
-    fn encoded_len(&self) -> usize {
-        record_len(match self {
-            Self::Put(entry) => Op::Set(entry.item()),
-            Self::Remove(key) => Op::Remove { key },
-        })
-    }
-}
-
-impl From<Write> for Change {
-    fn from(write: Write) -> Self {
-        match write {
-            Write::Put(entry) => Self::Put(entry),
-            Write::Remove(key) => Self::Remove(key),
-        }
-    }
-}
-
-impl Borrow<[u8]> for Write {
-    fn borrow(&self) -> &[u8] {
-        self.key()
-    }
-}
-
-impl Ord for Write {
-    fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(other.key())
-    }
-}
-
-impl PartialOrd for Write {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl PartialEq for Write {
-    fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-}
-
-impl Eq for Write {}
 
 /// The name of the thing that changed, in the error of a transaction.
 pub(crate) const READ_OF_TRANSACTION: &str = "something that the transaction read";
