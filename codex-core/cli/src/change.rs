@@ -11,6 +11,7 @@ use crate::failure::Failure;
 use crate::key::{self, TypedKey};
 use crate::out::Out;
 use crate::target::Target;
+use crate::types::Type;
 use crate::{Outcome, json};
 
 /// The options of `init`.
@@ -55,6 +56,9 @@ pub(crate) struct Set {
     /// The value is hex digits; store their bytes without a codec
     #[arg(long)]
     hex: bool,
+    /// Store the value in bincode, as this type, such as u64 or '{name: str, stars: u32}'
+    #[arg(long = "as", value_name = "TYPE", conflicts_with_all = ["raw", "hex"])]
+    of: Option<Type>,
     /// Make the store if it is missing
     #[arg(long)]
     create: bool,
@@ -101,7 +105,10 @@ impl Set {
             );
             Failure::Usage(text)
         })?;
-        Ok((Some(Codec::Json), json.into_bytes()))
+        Ok(match &self.of {
+            Some(of) => (Some(Codec::Bincode), of.write(&json).map_err(Failure::Usage)?),
+            None => (Some(Codec::Json), json.into_bytes()),
+        })
     }
 }
 

@@ -8,8 +8,8 @@ use crate::{Outcome, backup, change, find, generate, ledger, look, prefix, rewri
 /// Looks into a CodexDB store, changes it, and scripts it.
 ///
 /// Keys are text in which `\\` is a backslash and `\xNN` is any byte; keys are printed in the same
-/// form. Values are JSON. A value that is stored in another form is shown as hex digits, with the
-/// name of its codec.
+/// form. Values are JSON. Values of the codec bincode are shown as JSON by a guess at their type, or
+/// as the type that `--as` gives; bytes without a codec as text if they are text, else as hex digits.
 #[derive(Debug, Parser)]
 #[command(
     version,

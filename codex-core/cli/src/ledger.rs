@@ -10,6 +10,7 @@ use codex_storage::{LedgerCommit, read_commits};
 
 use crate::Outcome;
 use crate::key::TypedKey;
+use crate::look::AsType;
 use crate::out::{Cell, Out, Record};
 use crate::target::{Target, place};
 use crate::value::Shown;
@@ -61,12 +62,14 @@ pub(crate) struct History {
     target: Target,
     /// The key
     key: TypedKey,
+    #[command(flatten)]
+    of: AsType,
 }
 
 impl History {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         let mut rows: Vec<Record> = Vec::new();
-        let json = out.json;
+        let (json, of) = (out.json, self.of.of.as_ref());
         let (mut exists, mut failed) = (false, Ok(()));
         each_commit(&self.target, &mut |commit| {
             let mut row: Record =
@@ -79,8 +82,8 @@ impl History {
             };
             exists = change.is_some();
             match change.map(Shown::stored) {
-                Some(Ok(value)) if json => row.extend(value.fields()),
-                Some(Ok(value)) => row.push(("value", Cell::Text(value.line()))),
+                Some(Ok(value)) if json => row.extend(value.fields_as(of)),
+                Some(Ok(value)) => row.push(("value", Cell::Text(value.line(of)))),
                 Some(Err(error)) => failed = Err(error),
                 None if json => row.push(("removed", Cell::Flag(true))),
                 None => row.push(("value", Cell::Text("(removed)".to_owned()))),

@@ -5,10 +5,12 @@ use std::time::SystemTime;
 use clap::Args;
 use codex_core::Seq;
 
+use crate::failure::Failure;
 use crate::key::{self, TypedKey};
 use crate::out::{Cell, Out, Record};
 use crate::range::RangeArgs;
 use crate::target::Target;
+use crate::types::Type;
 use crate::value::Shown;
 use crate::{Outcome, json, ledger, time};
 
@@ -20,14 +22,16 @@ pub(crate) struct Get {
     /// The key
     key: TypedKey,
     /// Write the stored bytes as they are
-    #[arg(long, conflicts_with = "hex")]
+    #[arg(long, conflicts_with_all = ["hex", "of"])]
     raw: bool,
     /// Print the stored bytes as hex digits
-    #[arg(long)]
+    #[arg(long, conflicts_with = "of")]
     hex: bool,
     /// Print the value that the key of a ledger had after this commit
     #[arg(long, value_name = "COMMIT")]
     at: Option<Seq>,
+    #[command(flatten)]
+    of: AsType,
 }
 
 impl Get {
@@ -60,16 +64,32 @@ impl Get {
         } else if self.hex {
             out.line(&key::hex(value.bytes))?;
         } else if out.json {
-            out.record(&with_key(self.key.as_ref(), expires, value.fields()))?;
+            let fields = value.fields_as(self.of.of.as_ref());
+            out.record(&with_key(self.key.as_ref(), expires, fields))?;
         } else if let Some(text) = value.json() {
             let text = if out.is_terminal { json::printable(text) } else { text.to_owned() };
             out.line(&text)?;
+        } else if let Some(of) = &self.of.of {
+            out.line(&json::printable(&of.read(value.bytes).map_err(Failure::Usage)?))?;
+        } else if let Some(text) = value.text() {
+            out.text(text)?;
+        } else if let Some((of, text)) = value.guess() {
+            out.line(&json::printable(&text))?;
+            eprintln!("note: stored as bincode, which names no type; a guess: `--as '{of}'`");
         } else {
             out.line(&key::hex(value.bytes))?;
             eprintln!("note: stored as {}, shown as hex digits; `--raw` writes it", value.codec);
         }
         Ok(true)
     }
+}
+
+/// The type of the values that a command shows.
+#[derive(Debug, Args)]
+pub(crate) struct AsType {
+    /// Read values that are not JSON as this type, such as u64, [str] or '{name: str, stars: u32}'
+    #[arg(long = "as", value_name = "TYPE")]
+    pub(crate) of: Option<Type>,
 }
 
 /// The options of `keys`.
@@ -102,6 +122,8 @@ pub(crate) struct Scan {
     target: Target,
     #[command(flatten)]
     range: RangeArgs,
+    #[command(flatten)]
+    of: AsType,
 }
 
 impl Scan {
@@ -111,10 +133,12 @@ impl Scan {
             let value = entry.value_ref();
             let shown = Shown::of(&value)?;
             if out.json {
-                out.record(&with_key(entry.key(), entry.expires_at(), shown.fields()))?;
+                let fields = shown.fields_as(self.of.of.as_ref());
+                out.record(&with_key(entry.key(), entry.expires_at(), fields))?;
             } else {
                 // A tab is escaped in keys, so the first one ends the key.
-                out.line(&format!("{}\t{}", key::show(entry.key()), shown.line()))?;
+                let value = shown.line(self.of.of.as_ref());
+                out.line(&format!("{}\t{value}", key::show(entry.key())))?;
             }
         }
         Ok(true)

@@ -20,6 +20,7 @@ mod target;
 mod terminal;
 mod time;
 mod transfer;
+mod types;
 mod value;
 
 use std::process::ExitCode;

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
 
-use crate::{Outcome, time};
+use crate::{Outcome, key, time};
 
 /// The buffered stdout, and the way in which it is written to.
 pub(crate) struct Out {
@@ -49,6 +49,18 @@ impl Out {
     /// Prints a line.
     pub(crate) fn line(&mut self, text: &str) -> Outcome<()> {
         Ok(writeln!(self.to, "{text}")?)
+    }
+
+    /// Prints text of any kind. A terminal acts on nothing of it but the ends of lines.
+    pub(crate) fn text(&mut self, text: &str) -> Outcome<()> {
+        if !self.is_terminal {
+            return self.line(text);
+        }
+        text.lines().try_for_each(|line| {
+            let shown =
+                line.chars().map(|c| if key::is_plain(c) || c == '\t' { c } else { '\u{fffd}' });
+            self.line(&shown.collect::<String>())
+        })
     }
 
     /// Prints bytes as they are.

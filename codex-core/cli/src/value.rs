@@ -1,11 +1,13 @@
-//! Values as text: JSON as it is stored, all other bytes as hex digits.
+//! Values as text: JSON as it is stored, values of a known or guessed type as JSON, bytes that are
+//! text as text, and all other bytes as hex digits.
 
 use codex_core::{Codec, Error, ValueRef};
 use serde::de::IgnoredAny;
 
 use crate::Outcome;
 use crate::failure::Failure;
-use crate::out::{Cell, Record, quoted};
+use crate::out::{Cell, Record, object, quoted};
+use crate::types::{Type, guess, is_text};
 use crate::{json, key};
 
 /// A value with the codec of its bytes.
@@ -56,12 +58,58 @@ impl<'a> Shown<'a> {
         std::str::from_utf8(self.bytes).ok().filter(|text| json::is_valid(text))
     }
 
-    /// Returns one line for people: JSON, or hex digits with the codec of the bytes.
-    pub(crate) fn line(&self) -> String {
-        match self.json() {
-            Some(text) => json::printable(text),
-            None => format!("{} ({})", key::hex(self.bytes), self.codec),
+    /// Returns the text of raw bytes that are text.
+    pub(crate) fn text(&self) -> Option<&'a str> {
+        if self.codec != RAW {
+            return None;
         }
+        std::str::from_utf8(self.bytes).ok().filter(|text| is_text(text))
+    }
+
+    /// Returns a guess at the type of a value that does not name it, and the value as JSON.
+    pub(crate) fn guess(&self) -> Option<(Type, String)> {
+        if self.codec != BINCODE {
+            return None;
+        }
+        let of = guess(self.bytes)?;
+        let json = of.read(self.bytes).ok()?;
+        Some((of, json))
+    }
+
+    /// Returns one line for people. A value that is not JSON is read as a value of the type `of` if
+    /// one is given.
+    pub(crate) fn line(&self, of: Option<&Type>) -> String {
+        if let Some(text) = self.json() {
+            return json::printable(text);
+        }
+        let hex = || key::hex(self.bytes);
+        match (of.map(|of| of.read(self.bytes)), of) {
+            (Some(Ok(text)), _) => json::printable(&text),
+            (Some(Err(_)), Some(of)) => format!("{} ({}, not {of})", hex(), self.codec),
+            _ => match (self.text(), self.guess()) {
+                (Some(text), _) => format!("{} ({})", json::printable(&quoted(text)), self.codec),
+                (_, Some((of, text))) => format!("{} (guess: {of})", json::printable(&text)),
+                _ => format!("{} ({})", hex(), self.codec),
+            },
+        }
+    }
+
+    /// Returns the fields of a value for programs, with its reading as a value of the type `of`, or
+    /// of a guessed type.
+    pub(crate) fn fields_as(&self, of: Option<&Type>) -> Record {
+        let mut fields = self.fields();
+        let read = match of {
+            Some(of) if self.codec != JSON => {
+                of.read(self.bytes).ok().map(|json| ("as", of.clone(), json))
+            }
+            Some(_) => None,
+            None => self.guess().map(|(of, json)| ("guess", of, json)),
+        };
+        if let Some((name, of, json)) = read {
+            let record = vec![("type", Cell::Text(of.to_string())), ("value", Cell::Json(json))];
+            fields.push((name, Cell::Json(object(&record))));
+        }
+        fields
     }
 
     /// Returns the fields from which `codexdb import` makes the same value.

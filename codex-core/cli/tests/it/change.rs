@@ -66,6 +66,19 @@ fn values_keep_their_digits_and_spaces() {
 }
 
 #[test]
+fn a_value_is_stored_as_the_type_of_an_application() {
+    let folder = Folder::with_store();
+    folder.ok(&["set", "app.db", "n", "18446744073709551615", "--as", "u64"]);
+    let user = "{\"stars\": 5, \"name\": \"Ada B\"}";
+    folder.ok(&["set", "app.db", "ada", user, "--as", "{name: str, stars: u32}"]);
+    folder.fails(&["set", "app.db", "n", "-1", "--as", "u64"], 2, "`-1` is no u64");
+    let store = folder.open("app.db");
+    assert_eq!(store.get::<u64>("n").unwrap(), Some(u64::MAX));
+    let ada: (String, u32) = store.get("ada").unwrap().unwrap();
+    assert_eq!(ada, ("Ada B".to_owned(), 5));
+}
+
+#[test]
 fn any_bytes_are_set_from_hex_digits_files_and_stdin() {
     let folder = Folder::with_store();
     folder.ok(&["set", "app.db", "hex", "--hex", "00ff"]);

@@ -34,8 +34,9 @@ fn values_are_printed_as_json_and_others_as_hex_digits() {
     assert_eq!(folder.ok(&["get", "app.db", "users/0", "--raw"]), "\"Ada\"");
     assert_eq!(folder.ok(&["get", "app.db", "users/0", "--hex"]), "2241646122\n");
     let run = folder.run(&["get", "app.db", r"bin/\xff\x0a"]);
-    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "0700\n"));
-    assert_eq!(run.stderr, "note: stored as bincode, shown as hex digits; `--raw` writes it\n");
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "7\n"));
+    let note = "note: stored as bincode, which names no type; a guess: `--as 'u16'`\n";
+    assert_eq!(run.stderr, note);
     let json = folder.ok(&["get", "app.db", "users/0", "--json"]);
     assert_eq!(json, "{\"key\":\"users/0\",\"codec\":\"json\",\"value\":\"Ada\"}\n");
     let raw = folder.ok(&["get", "--json", "app.db", "raw"]);
@@ -63,14 +64,16 @@ fn ranges_are_in_order_and_keys_are_escaped() {
     assert_eq!(keys(&["--prefix", r"bin/\xff"]), [r"bin/\xff\x0a"]);
     let scan = folder.ok(&["scan", "app.db"]);
     let lines = [
-        "bin/\\xff\\x0a\t0700 (bincode)",
+        "bin/\\xff\\x0a\t7 (guess: u16)",
         "raw\t00ff (raw)",
         "users/0\t\"Ada\"",
         "users/1\t\"Bob\"",
     ];
     assert_eq!(scan.lines().collect::<Vec<_>>(), lines);
     let json = folder.ok(&["scan", "app.db", "--json", "--limit", "1"]);
-    assert_eq!(json, "{\"key\":\"bin/\\\\xff\\\\x0a\",\"codec\":\"bincode\",\"hex\":\"0700\"}\n");
+    let expected = "{\"key\":\"bin/\\\\xff\\\\x0a\",\"codec\":\"bincode\",\"hex\":\"0700\",\
+                    \"guess\":{\"type\":\"u16\",\"value\":7}}\n";
+    assert_eq!(json, expected);
     assert_eq!(folder.ok(&["count", "app.db"]), "4\n");
     assert_eq!(folder.ok(&["count", "app.db", "--prefix", "users/", "--json"]), "{\"keys\":2}\n");
 }
@@ -278,4 +281,40 @@ fn no_colours_are_printed_into_a_pipe() {
     for args in [["info", "app.db"].as_slice(), &["du", "app.db"], &["--help"]] {
         assert!(!folder.ok(args).contains('\x1b'), "{args:?}");
     }
+}
+
+#[test]
+fn values_of_applications_are_read_as_a_type_or_by_a_guess() {
+    let folder = Folder::with_store();
+    let store = folder.open("app.db");
+    store.set("ada", &("Ada", 5_u32)).unwrap();
+    store.set("count", &1_000_u64).unwrap();
+    store.set_bytes("note", "two words\n").unwrap();
+    store.set_bytes("raw", 7_u16.to_le_bytes()).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let run = folder.run(&["get", "app.db", "ada"]);
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "[\"Ada\",5]\n"));
+    assert!(run.stderr.contains("a guess: `--as '(str, u32)'`"), "{}", run.stderr);
+    let user = ["get", "app.db", "ada", "--as", "{name: str, stars: u32}"];
+    assert_eq!(folder.ok(&user), "{\"name\":\"Ada\",\"stars\":5}\n");
+    assert_eq!(folder.ok(&["get", "app.db", "raw", "--as", "u16"]), "7\n");
+    assert_eq!(folder.ok(&["get", "app.db", "note"]), "two words\n\n");
+    folder.fails(&["get", "app.db", "ada", "--as", "u64"], 2, "is no u64: 7 of 15 bytes are left");
+    folder.fails(&["get", "app.db", "ada", "--as", "u63"], 2, "a type is expected at byte 0");
+    let lines = [
+        "ada\t[\"Ada\",5] (guess: (str, u32))",
+        "count\t1000 (guess: u64)",
+        "note\t\"two words\\n\" (raw)",
+        "raw\t0700 (raw)",
+    ];
+    assert_eq!(folder.ok(&["scan", "app.db"]).lines().collect::<Vec<_>>(), lines);
+    let scan = folder.ok(&["scan", "app.db", "--as", "u64"]);
+    let lines: Vec<&str> = scan.lines().collect();
+    assert_eq!(lines[0], "ada\t030000000000000041646105000000 (bincode, not u64)");
+    assert_eq!(lines[1], "count\t1000");
+    let json = folder.ok(&["get", "app.db", "count", "--json"]);
+    assert!(json.ends_with("00\",\"guess\":{\"type\":\"u64\",\"value\":1000}}\n"), "{json}");
+    let json = folder.ok(&["get", "app.db", "count", "--json", "--as", "i64"]);
+    assert!(json.ends_with("00\",\"as\":{\"type\":\"i64\",\"value\":1000}}\n"), "{json}");
 }
