@@ -8,8 +8,9 @@ use crate::{Outcome, backup, change, find, generate, ledger, look, prefix, rewri
 /// Looks into a CodexDB store, changes it, and scripts it.
 ///
 /// Keys are text in which `\\` is a backslash and `\xNN` is any byte; keys are printed in the same
-/// form. Values are JSON. Values of the codec bincode are shown as JSON by a guess at their type, or
-/// as the type that `--as` gives; bytes without a codec as text if they are text, else as hex digits.
+/// form. Values are JSON. Values of the codec bincode are shown as JSON by a guess at their type,
+/// or as the type that `--as` gives. Bytes without a codec are shown as text if they are text, else
+/// as hex digits.
 #[derive(Debug, Parser)]
 #[command(
     version,
