@@ -3,7 +3,9 @@
 use clap::{Parser, Subcommand};
 
 use crate::out::Out;
-use crate::{Outcome, backup, change, find, generate, ledger, look, prefix, rewrite, transfer};
+use crate::{
+    Outcome, backup, change, find, generate, ledger, look, prefix, rewrite, serve, transfer,
+};
 
 /// Looks into a CodexDB store, changes it, and scripts it.
 ///
@@ -48,6 +50,8 @@ pub(crate) enum Command {
     Log(ledger::Log),
     /// Print the values that a key of a ledger has had
     History(ledger::History),
+    /// Show a page about the store to browsers on this machine, until Ctrl-C
+    View(serve::View),
     /// Make an empty store
     Init(change::Init),
     /// Set the value of a key
@@ -89,6 +93,7 @@ impl Command {
             Self::Verify(command) => command.run(out),
             Self::Log(command) => command.run(out),
             Self::History(command) => command.run(out),
+            Self::View(command) => command.run(out),
             Self::Init(command) => command.run(),
             Self::Set(command) => command.run(),
             Self::Remove(command) => command.run(out),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 /// A key that was typed: text in which `\\` is a backslash and `\xNN` is any byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct TypedKey(pub(crate) Vec<u8>);
+pub struct TypedKey(pub Vec<u8>);
 
 impl FromStr for TypedKey {
     type Err = String;
@@ -22,7 +22,7 @@ impl AsRef<[u8]> for TypedKey {
 }
 
 /// Returns the bytes of a key that was typed.
-pub(crate) fn parse(text: &str) -> Result<Vec<u8>, String> {
+pub fn parse(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('\\') {
@@ -43,7 +43,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<u8>, String> {
 
 /// Returns the text of a key. Bytes that are not UTF-8, and characters that a terminal does not
 /// show or acts on, are escaped.
-pub(crate) fn show(key: &[u8]) -> String {
+pub fn show(key: &[u8]) -> String {
     let mut text = String::with_capacity(key.len());
     for chunk in key.utf8_chunks() {
         for c in chunk.valid().chars() {
@@ -59,14 +59,14 @@ pub(crate) fn show(key: &[u8]) -> String {
 }
 
 /// Returns true if a terminal shows `c` as a character, and does not act on it.
-pub(crate) fn is_plain(c: char) -> bool {
+pub fn is_plain(c: char) -> bool {
     // The escapes of Rust are those of control characters, of characters that have no glyph, and
     // of three that have one.
     matches!(c, '\'' | '"' | '\\') || c.escape_debug().len() == 1
 }
 
 /// Returns the bytes as hex digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(2 * bytes.len());
     for byte in bytes {
         push(write!(text, "{byte:02x}"));
@@ -75,7 +75,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 }
 
 /// Returns the bytes of an even number of hex digits, or `None`.
-pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
+pub fn from_hex(text: &str) -> Option<Vec<u8>> {
     let pairs = text.as_bytes().chunks(2);
     pairs.map(|pair| if let [high, low] = pair { byte_of(*high, *low) } else { None }).collect()
 }

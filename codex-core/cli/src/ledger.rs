@@ -7,6 +7,7 @@ use codex_core::crypto::Cipher;
 use codex_core::{Seq, StorageError};
 use codex_storage::batch::Op;
 use codex_storage::{LedgerCommit, read_commits};
+use codexdb::past::{Change, last_change};
 
 use crate::Outcome;
 use crate::key::TypedKey;
@@ -115,23 +116,6 @@ pub(crate) fn value_at(target: &Target, key: &TypedKey, at: Seq) -> Outcome<Opti
         return Err(StorageError::NotInHistory { path, states: oldest..=last }.into());
     }
     Ok(value)
-}
-
-/// The change of a key in a commit.
-enum Change<'a> {
-    Set(&'a [u8]),
-    Removed,
-}
-
-/// Returns the last change that a commit makes to `key`, if it makes one.
-fn last_change<'a>(commit: LedgerCommit<'a>, key: &[u8]) -> Option<Change<'a>> {
-    let change = |op| match op {
-        Op::Set(item) if item.key == key => Some(Change::Set(item.value)),
-        Op::Remove { key: removed } if removed == key => Some(Change::Removed),
-        Op::Clear => Some(Change::Removed),
-        _ => None,
-    };
-    commit.ops.flatten().filter_map(change).last()
 }
 
 /// Passes each commit of a ledger to `sink`. Returns the commits of the oldest and of the newest

@@ -8,7 +8,6 @@ mod failure;
 mod find;
 mod generate;
 mod json;
-mod key;
 mod ledger;
 mod look;
 mod out;
@@ -16,9 +15,9 @@ mod prefix;
 mod range;
 mod rewrite;
 mod secret;
+mod serve;
 mod target;
 mod terminal;
-mod time;
 mod transfer;
 mod types;
 mod value;
@@ -27,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::Cli;
+use codexdb::{key, time};
 use failure::Failure;
 use out::Out;
 

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Returns a time in microseconds since 1970 as `2026-11-26T05:30:22Z`, with a fraction if it has
 /// one.
-pub(crate) fn show(time_us: i64) -> String {
+pub fn show(time_us: i64) -> String {
     let (seconds, micros) = (time_us.div_euclid(1_000_000), time_us.rem_euclid(1_000_000));
     let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
     let (year, month, day) = date(days);
@@ -14,7 +14,7 @@ pub(crate) fn show(time_us: i64) -> String {
 }
 
 /// Returns a time in microseconds since 1970.
-pub(crate) fn to_us(time: SystemTime) -> i64 {
+pub fn to_us(time: SystemTime) -> i64 {
     let us = |distance: Duration| i64::try_from(distance.as_micros()).unwrap_or(i64::MAX);
     match time.duration_since(UNIX_EPOCH) {
         Ok(since) => us(since),
@@ -23,13 +23,13 @@ pub(crate) fn to_us(time: SystemTime) -> i64 {
 }
 
 /// Returns the time of microseconds since 1970.
-pub(crate) fn from_us(time_us: i64) -> SystemTime {
+pub fn from_us(time_us: i64) -> SystemTime {
     let distance = Duration::from_micros(time_us.unsigned_abs());
     if time_us < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }
 
 /// Returns how long ago a time in microseconds since 1970 was, in its largest unit.
-pub(crate) fn ago(time_us: i64) -> String {
+pub fn ago(time_us: i64) -> String {
     let seconds = to_us(SystemTime::now()).saturating_sub(time_us) / 1_000_000;
     match seconds {
         ..0 => "in the future".to_owned(),

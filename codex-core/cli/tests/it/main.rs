@@ -16,3 +16,4 @@ mod prompt;
 mod secrets;
 mod tour;
 mod transfer;
+mod view;

@@ -1,0 +1,16 @@
+//! A page that shows an open CodexDB store to browsers on the same machine, for applications: see
+//! [`view`]. The program `codexdb` is the other part of this package.
+//!
+//! ```toml
+//! codexdb = { path = "codex-core/cli", default-features = false, features = ["view"] }
+//! ```
+
+// Shared with the program.
+#[doc(hidden)]
+pub mod key;
+#[doc(hidden)]
+pub mod past;
+#[doc(hidden)]
+pub mod time;
+#[cfg(feature = "view")]
+pub mod view;

@@ -1,0 +1,24 @@
+//! The changes of one key in the commits of a ledger.
+
+use codex_storage::LedgerCommit;
+use codex_storage::batch::Op;
+
+/// The change of a key in a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// The key was set to this value, in the form in which a record of a log has it.
+    Set(&'a [u8]),
+    /// The key was removed, if it was there.
+    Removed,
+}
+
+/// Returns the last change that a commit makes to `key`, if it makes one.
+pub fn last_change<'a>(commit: LedgerCommit<'a>, key: &[u8]) -> Option<Change<'a>> {
+    let change = |op| match op {
+        Op::Set(item) if item.key == key => Some(Change::Set(item.value)),
+        Op::Remove { key: removed } if removed == key => Some(Change::Removed),
+        Op::Clear => Some(Change::Removed),
+        _ => None,
+    };
+    commit.ops.flatten().filter_map(change).last()
+}

@@ -1,0 +1,56 @@
+//! One value, in parts of a bounded length.
+
+use serde::Serialize;
+
+use crate::key;
+use crate::view::answer::{Answer, Refused};
+use crate::view::request::Request;
+use crate::view::site::Site;
+use crate::view::text;
+
+#[derive(Serialize)]
+struct Value {
+    key: String,
+    seq: u64,
+    codec: &'static str,
+    len: usize,
+    expires_us: Option<i64>,
+    /// Whether the contents are left out, because the store is encrypted.
+    hidden: bool,
+    /// The beginning of the value, if it is text.
+    text: Option<String>,
+    /// The bytes from `offset` on.
+    hex: Option<String>,
+    offset: usize,
+}
+
+/// Returns the value of a key.
+pub(super) fn show(site: &Site, request: &Request) -> Result<Answer, Refused> {
+    let wanted = request.key("key")?.unwrap_or_default();
+    let state = site.state(request)?;
+    let first = state.snapshot.first(&wanted[..]..).filter(|entry| *entry.key() == *wanted);
+    let entry = first.ok_or_else(|| Answer::refuse(404, "there is no such key"))?;
+    let value = entry.value_ref();
+    let len = value.len();
+    let offset = request.number("offset")?.and_then(|offset| usize::try_from(offset).ok());
+    let offset = offset.unwrap_or_default().min(len);
+    let text = std::str::from_utf8(text::cut(&value, TEXT_LEN_MAX)).ok().map(str::to_owned);
+    let end = len.min(offset + HEX_LEN_MAX);
+    let hex = value.get(offset..end).map(key::hex);
+    Ok(Answer::json(&Value {
+        key: key::show(&wanted),
+        seq: state.seq,
+        codec: text::codec(&value),
+        len,
+        expires_us: state.expires_us(&entry),
+        hidden: !site.shows_values,
+        text: text.filter(|_| site.shows_values && offset == 0),
+        hex: hex.filter(|_| site.shows_values),
+        offset,
+    }))
+}
+
+/// The maximum length of a text in an answer, in bytes. A longer value is shown up to here.
+const TEXT_LEN_MAX: usize = 1 << 20;
+/// The maximum number of bytes of which an answer has hex digits.
+const HEX_LEN_MAX: usize = 16 << 10;
