@@ -4,7 +4,7 @@ use clap::{Parser, Subcommand};
 
 use crate::out::Out;
 use crate::{
-    Outcome, backup, change, find, generate, ledger, look, prefix, rewrite, serve, transfer,
+    Outcome, backup, change, find, generate, go, ledger, look, prefix, rewrite, serve, transfer,
 };
 
 /// Looks into a CodexDB store, changes it, and scripts it.
@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Export(transfer::Export),
     /// Set the entries of an export
     Import(transfer::Import),
+    /// Set the entries of a file of the Go program CodexDB, which is not changed
+    ImportGo(go::ImportGo),
     /// Print the completions of a shell
     Completions(generate::Completions),
     /// Print a page of the manual, for `man -l -`
@@ -104,6 +106,7 @@ impl Command {
             Self::Key(command) => command.run(),
             Self::Export(command) => command.run(out),
             Self::Import(command) => command.run(out),
+            Self::ImportGo(command) => command.run(out),
             Self::Completions(command) => command.run(out),
             Self::Man(command) => command.run(out),
         }

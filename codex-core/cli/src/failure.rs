@@ -48,6 +48,10 @@ pub(crate) enum Failure {
     Usage(String),
     /// The key or passphrase cannot be read or used.
     Key(String),
+    /// A file that is not one of a store is damaged.
+    Damage(String),
+    /// A file that is not one of a store is open elsewhere.
+    Locked(String),
     /// A file of the user, which is not one of a store, cannot be read or written.
     File { what: String, source: io::Error },
     /// The reader of the output was closed.
@@ -69,6 +73,8 @@ impl Failure {
         match self {
             Self::Usage(_) => USAGE,
             Self::Key(_) => KEY,
+            Self::Damage(_) => DAMAGE,
+            Self::Locked(_) => LOCKED,
             Self::File { .. } => OTHER,
             Self::ClosedPipe => CLOSED_PIPE,
             Self::Interrupted => INTERRUPTED,
@@ -130,7 +136,9 @@ const GIVE_KEY: &str = "`--passphrase ask`, or `--key file:PATH`; see `codexdb h
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Usage(text) | Self::Key(text) => f.write_str(text),
+            Self::Usage(text) | Self::Key(text) | Self::Damage(text) | Self::Locked(text) => {
+                f.write_str(text)
+            }
             Self::File { what, source } => write!(f, "{what}: {source}"),
             Self::ClosedPipe => f.write_str("the reader of the output was closed"),
             Self::Interrupted => f.write_str("interrupted"),

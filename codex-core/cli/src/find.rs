@@ -10,11 +10,10 @@ use codex_core::{Backups, FileRole, StorageError, Store};
 use codex_storage::MainFile;
 use codex_storage::names::{Names, Role};
 
-use crate::Outcome;
-use crate::key;
 use crate::out::{Cell, Out, Record};
 use crate::target::{Target, place};
 use crate::time;
+use crate::{Outcome, go, key};
 
 /// The options of `info`.
 #[derive(Debug, Args)]
@@ -39,10 +38,18 @@ impl Info {
             return Ok(true);
         }
         let file = match MainFile::open(&vfs, &name) {
-            Err(StorageError::NotADatabase { .. }) if foreign(path).is_some() => {
-                let what = foreign(path).unwrap_or_default();
-                record.push(("is", Cell::Text(format!("{what}, not a CodexDB file"))));
-                out.record(&record)?;
+            Err(StorageError::NotADatabase { .. }) => {
+                if let Some(kind) = go::kind(path) {
+                    record.push(("is", Cell::Text(kind)));
+                    let next = format!("codexdb import-go {} STORE", path.display());
+                    record.push(("next", Cell::Text(next)));
+                    out.record(&record)?;
+                    return Ok(true);
+                }
+                if let Some(what) = foreign(path) {
+                    record.push(("is", Cell::Text(format!("{what}, not a CodexDB file"))));
+                    out.record(&record)?;
+                }
                 return Err(StorageError::NotADatabase { path: path.clone() }.into());
             }
             file => file?,

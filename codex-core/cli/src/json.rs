@@ -45,7 +45,7 @@ pub(crate) fn printable(text: &str) -> String {
 }
 
 /// Removes the spaces and line ends outside of strings.
-fn compact(text: &str) -> String {
+pub(crate) fn compact(text: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
     let keeps = |c: &char| {
         let keeps = in_string || !matches!(c, ' ' | '\t' | '\n' | '\r');

@@ -7,6 +7,7 @@ mod cli;
 mod failure;
 mod find;
 mod generate;
+mod go;
 mod json;
 mod ledger;
 mod look;

@@ -37,6 +37,16 @@ pub(crate) struct NewKeyArgs {
     new_raw: Option<Source>,
 }
 
+/// The key of a file of another program.
+#[derive(Debug, Args)]
+pub(crate) struct SourceKeyArgs {
+    /// The key of an encrypted SOURCE, from `ask`, `file:PATH`, `env:NAME` or `fd:NUMBER`: 16, 24
+    /// or 32 bytes, or 64 hex digits
+    #[arg(long = "source-key", id = "source_key", value_name = "SOURCE")]
+    #[arg(help_heading = "Encryption")]
+    raw: Option<Source>,
+}
+
 /// The place of a key or passphrase.
 #[derive(Debug, Clone)]
 enum Source {
@@ -70,6 +80,14 @@ impl KeyArgs {
     }
 }
 
+impl SourceKeyArgs {
+    /// Reads the key, if one is given. `of` names the file at a prompt.
+    pub(crate) fn read(&self, of: &Path) -> Outcome<Option<Secret>> {
+        let ask = |_| terminal::ask(&format!("Key (64 hex digits) of {}: ", of.display()));
+        read(None, self.raw.as_ref(), &ask)
+    }
+}
+
 impl NewKeyArgs {
     /// Reads the new key, if one is given. A prompt asks twice.
     pub(crate) fn read(&self, of: &Path) -> Outcome<Option<Secret>> {
@@ -81,18 +99,18 @@ impl NewKeyArgs {
 impl Secret {
     /// Returns the key for the library, which takes it away.
     pub(crate) fn key(&self) -> Outcome<Key> {
-        let key = if self.is_passphrase {
-            Key::passphrase(&*self.bytes)
-        } else {
-            // Hex digits are accepted for the longest key alone: 32 digits may be 32 bytes.
-            let digits = self.bytes.trim_ascii();
-            let text = std::str::from_utf8(digits).ok().filter(|text| text.len() == 64);
-            match text.and_then(key::from_hex).map(Zeroizing::new) {
-                Some(bytes) => Key::raw(&bytes),
-                None => Key::raw(&self.bytes),
-            }
-        };
+        let key =
+            if self.is_passphrase { Key::passphrase(&*self.bytes) } else { Key::raw(&self.raw()) };
         key.map_err(|error| Failure::Key(error.to_string()))
+    }
+
+    /// Returns the bytes of a raw key.
+    pub(crate) fn raw(&self) -> Zeroizing<Vec<u8>> {
+        // Hex digits are accepted for the longest key alone: 32 digits may be 32 bytes.
+        let digits = self.bytes.trim_ascii();
+        let text = std::str::from_utf8(digits).ok().filter(|text| text.len() == 64);
+        let bytes = text.and_then(key::from_hex).map(Zeroizing::new);
+        bytes.unwrap_or_else(|| self.bytes.clone())
     }
 }
 

@@ -11,6 +11,7 @@ mod change;
 mod common;
 mod failures;
 mod generate;
+mod go;
 mod look;
 mod prompt;
 mod secrets;
