@@ -2,6 +2,7 @@
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use clap::Args;
@@ -12,7 +13,7 @@ use crate::key::{self, TypedKey};
 use crate::out::Out;
 use crate::target::Target;
 use crate::types::Type;
-use crate::{Outcome, json};
+use crate::{Outcome, json, time};
 
 /// The options of `init`.
 #[derive(Debug, Args)]
@@ -59,9 +60,25 @@ pub(crate) struct Set {
     /// Store the value in bincode, as this type, such as u64 or '{name: str, stars: u32}'
     #[arg(long = "as", value_name = "TYPE", conflicts_with_all = ["raw", "hex"])]
     of: Option<Type>,
+    /// Remove the value after a time span, such as 90s, 15min, 2h or 7d
+    #[arg(long, value_name = "SPAN", conflicts_with = "expires_at", value_parser = span)]
+    expires_in: Option<Duration>,
+    /// Remove the value at a time, such as 2026-11-26T05:30:00Z
+    #[arg(long, value_name = "TIME", value_parser = later)]
+    expires_at: Option<SystemTime>,
     /// Make the store if it is missing
     #[arg(long)]
     create: bool,
+}
+
+fn span(text: &str) -> Result<Duration, &'static str> {
+    time::parse_span(text).ok_or("give a number and a unit, such as 90s, 15min, 2h or 7d")
+}
+
+fn later(text: &str) -> Result<SystemTime, &'static str> {
+    let time = time::parse(text).map(time::from_us);
+    let time = time.ok_or("give a time such as 2026-11-26T05:30:00Z")?;
+    if time > SystemTime::now() { Ok(time) } else { Err("the time has passed") }
 }
 
 impl Set {
@@ -75,11 +92,19 @@ impl Set {
         let secret = self.target.secret()?;
         let options = self.target.options(secret.as_ref())?.create(self.create);
         let store = self.target.write_with(&options)?;
+        let expires = self.expires_in.map(|span| SystemTime::now() + span).or(self.expires_at);
         match value {
             (Some(codec), bytes) => {
-                store.batch().set_encoded(&self.key, codec, bytes, None)?.commit()?
+                store.batch().set_encoded(&self.key, codec, bytes, expires)?.commit()?
             }
-            (None, bytes) => store.batch().set_bytes(&self.key, bytes)?.commit()?,
+            (None, bytes) => match expires {
+                Some(expires) => {
+                    let mut batch = store.batch();
+                    batch.set_bytes_with_expiry(&self.key, bytes, expires)?;
+                    batch.commit()?
+                }
+                None => store.batch().set_bytes(&self.key, bytes)?.commit()?,
+            },
         };
         store.close()?;
         Ok(true)

@@ -90,6 +90,8 @@ impl Info {
         let recovered = store.recovered();
         record.push(("commits", Cell::Count(store.stats().storage.seq)));
         record.push(("keys", store.len().into()));
+        let expiring = Some(store.stats().expiring).filter(|count| *count > 0);
+        record.push(("keys that expire", expiring.into()));
         record.push(("closed cleanly", Cell::Flag(recovered.clean)));
         Ok(())
     }

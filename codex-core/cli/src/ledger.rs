@@ -1,13 +1,17 @@
 //! The commands that read the past of a ledger: `log`, `history`, and `get --at`.
 
 use std::collections::VecDeque;
+use std::str::FromStr;
+use std::time::SystemTime;
 
 use clap::Args;
 use codex_core::crypto::Cipher;
 use codex_core::{Seq, StorageError};
 use codex_storage::batch::Op;
-use codex_storage::{LedgerCommit, read_commits};
+use codex_storage::names::Names;
+use codex_storage::{Access, LedgerCommit, StoreLock, read_commits};
 use codexdb::past::{Change, last_change};
+use codexdb::time::{self, show};
 
 use crate::Outcome;
 use crate::key::TypedKey;
@@ -71,23 +75,52 @@ impl History {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         let mut rows: Vec<Record> = Vec::new();
         let (json, of) = (out.json, self.of.of.as_ref());
-        let (mut exists, mut failed) = (false, Ok(()));
+        // The expiry of the value that the key has: the outer `None` means that there is none.
+        let (mut seen, mut failed) = (None, Ok(()));
         each_commit(&self.target, &mut |commit| {
             let mut row: Record =
                 vec![("commit", Cell::Count(commit.seq)), ("time", Cell::Time(commit.time_us))];
-            let change = match last_change(commit, self.key.as_ref()) {
-                Some(Change::Set(value)) => Some(value),
+            let time_us = commit.time_us;
+            match (last_change(commit, self.key.as_ref()), seen) {
+                (Some(Change::Set(item)), _) => {
+                    seen = Some(item.expires_us);
+                    let value = match Shown::stored(item.value) {
+                        Ok(value) => value,
+                        Err(error) => {
+                            failed = Err(error);
+                            return Ok(());
+                        }
+                    };
+                    match item.expires_us {
+                        Some(expires) if json => {
+                            row.push(("expires_us", Cell::Json(expires.to_string())));
+                        }
+                        _ => {}
+                    }
+                    if json {
+                        row.extend(value.fields_as(of));
+                    } else {
+                        let expires = item.expires_us.map(|at| format!(", expires {}", show(at)));
+                        let text = value.line(of) + &expires.unwrap_or_default();
+                        row.push(("value", Cell::Text(text)));
+                    }
+                }
                 // A clear removes only what is there.
-                Some(Change::Removed) if exists => None,
+                (Some(Change::Removed), Some(expires_us)) => {
+                    seen = None;
+                    let is_expired = has_expired(expires_us, time_us);
+                    let (name, text) = if is_expired {
+                        ("expired", "(expired)")
+                    } else {
+                        ("removed", "(removed)")
+                    };
+                    row.push(if json {
+                        (name, Cell::Flag(true))
+                    } else {
+                        ("value", Cell::Text(text.to_owned()))
+                    });
+                }
                 _ => return Ok(()),
-            };
-            exists = change.is_some();
-            match change.map(Shown::stored) {
-                Some(Ok(value)) if json => row.extend(value.fields_as(of)),
-                Some(Ok(value)) => row.push(("value", Cell::Text(value.line(of)))),
-                Some(Err(error)) => failed = Err(error),
-                None if json => row.push(("removed", Cell::Flag(true))),
-                None => row.push(("value", Cell::Text("(removed)".to_owned()))),
             }
             rows.push(row);
             Ok(())
@@ -98,24 +131,66 @@ impl History {
     }
 }
 
-/// Returns the value that `key` had after the commit `at`, as a record of the log has it.
-pub(crate) fn value_at(target: &Target, key: &TypedKey, at: Seq) -> Outcome<Option<Vec<u8>>> {
-    let mut value = None;
+/// A moment in the past of a ledger.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Moment {
+    /// After this commit.
+    Commit(Seq),
+    /// At this time, in microseconds since 1970.
+    TimeUs(i64),
+}
+
+impl FromStr for Moment {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if let Ok(commit) = text.parse() {
+            return Ok(Self::Commit(commit));
+        }
+        let ago = time::parse_span(text.trim().trim_end_matches("ago"));
+        let past = ago.and_then(|ago| SystemTime::now().checked_sub(ago)).map(time::to_us);
+        past.or_else(|| time::parse(text)).map(Self::TimeUs).ok_or_else(|| {
+            "give a commit, a time such as 2026-11-26T05:30:00Z, or a span before now such as 2h"
+                .to_owned()
+        })
+    }
+}
+
+/// A value in the past, as a record of the log has it, and its expiry.
+pub(crate) type Past = (Vec<u8>, Option<i64>);
+
+/// Returns the value that `key` had at the moment `at`. A value that had expired by then is none.
+pub(crate) fn value_at(target: &Target, key: &TypedKey, at: Moment) -> Outcome<Option<Past>> {
+    // The moment is after the commit `newest`, which was made at `newest_us`.
+    let (mut value, mut newest, mut newest_us) = (None, 0, i64::MIN);
     let (oldest, last) = each_commit(target, &mut |commit| {
-        if commit.seq <= at {
+        let is_in = match at {
+            Moment::Commit(at) => commit.seq <= at,
+            Moment::TimeUs(at_us) => commit.time_us <= at_us,
+        };
+        if is_in {
+            (newest, newest_us) = (commit.seq, commit.time_us);
             match last_change(commit, key.as_ref()) {
-                Some(Change::Set(set)) => value = Some(set.to_vec()),
+                Some(Change::Set(item)) => value = Some((item.value.to_vec(), item.expires_us)),
                 Some(Change::Removed) => value = None,
                 None => {}
             }
         }
         Ok(())
     })?;
-    if !(oldest..=last).contains(&at) {
+    let (state, at_us) = match at {
+        Moment::Commit(at) => (at, newest_us),
+        Moment::TimeUs(at_us) => (newest, at_us),
+    };
+    if !(oldest..=last).contains(&state) {
         let path = target.path.clone();
         return Err(StorageError::NotInHistory { path, states: oldest..=last }.into());
     }
-    Ok(value)
+    Ok(value.filter(|(_, expires_us)| !has_expired(*expires_us, at_us)))
+}
+
+fn has_expired(expires_us: Option<i64>, at_us: i64) -> bool {
+    expires_us.is_some_and(|expires_us| expires_us <= at_us)
 }
 
 /// Passes each commit of a ledger to `sink`. Returns the commits of the oldest and of the newest
@@ -125,10 +200,15 @@ fn each_commit(
     sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<(), StorageError>,
 ) -> Outcome<(Seq, Seq)> {
     let secret = target.secret()?;
-    // Order: the store is held open while its log is read, so that no writer appends to it.
-    let store = target.read_with(secret.as_ref())?;
-    let last = store.stats().storage.seq;
     let (vfs, name) = place(&target.path)?;
+    let names = Names::new(&name, &vfs.dir.path(&name))?;
+    // Order: the lock is held while the log is read, so that no writer appends to it. A backup has
+    // no writer and no lock.
+    let lock = if names.is_backup() {
+        None
+    } else {
+        Some(StoreLock::take(&vfs, &names, Access::ReadOnly, target.wait())?)
+    };
     let keys = match &secret {
         Some(secret) => {
             let entropy = vfs.entropy.clone();
@@ -137,7 +217,7 @@ fn each_commit(
         }
         None => None,
     };
-    let cut = read_commits(&vfs, &name, keys.as_deref(), last, sink)?;
-    drop(store);
-    Ok((cut.oldest, last))
+    let cut = read_commits(&vfs, &name, keys.as_deref(), Seq::MAX, sink)?;
+    drop(lock);
+    Ok((cut.oldest, cut.seq))
 }

@@ -3,11 +3,11 @@
 use std::time::SystemTime;
 
 use clap::Args;
-use codex_core::Seq;
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
-use crate::out::{Cell, Out, Record};
+use crate::ledger::Moment;
+use crate::out::{Cell, Out, Record, size};
 use crate::range::RangeArgs;
 use crate::target::Target;
 use crate::types::Type;
@@ -27,9 +27,13 @@ pub(crate) struct Get {
     /// Print the stored bytes as hex digits
     #[arg(long, conflicts_with = "of")]
     hex: bool,
-    /// Print the value that the key of a ledger had after this commit
-    #[arg(long, value_name = "COMMIT")]
-    at: Option<Seq>,
+    /// Print the value that the key of a ledger had after a commit, or at a time: COMMIT,
+    /// 2026-11-26T05:30:00Z, or 2h for two hours ago
+    #[arg(long, value_name = "MOMENT")]
+    at: Option<Moment>,
+    /// Tell on stderr the codec, the size and the expiry
+    #[arg(long, short)]
+    verbose: bool,
     #[command(flatten)]
     of: AsType,
 }
@@ -40,7 +44,9 @@ impl Get {
         if let Some(at) = self.at {
             let stored = ledger::value_at(&self.target, &self.key, at)?;
             return match &stored {
-                Some(stored) => self.print(out, &Shown::stored(stored)?, None),
+                Some((stored, expires_us)) => {
+                    self.print(out, &Shown::stored(stored)?, expires_us.map(time::from_us))
+                }
                 None => Ok(self.is_missing()),
             };
         }
@@ -59,6 +65,13 @@ impl Get {
 
     #[allow(clippy::print_stderr, reason = "a program talks to its user")]
     fn print(&self, out: &mut Out, value: &Shown<'_>, expires: Option<SystemTime>) -> Outcome {
+        if self.verbose {
+            let size = size(u64::try_from(value.bytes.len()).unwrap_or(u64::MAX));
+            let expires = expires.map_or("never expires".to_owned(), |at| {
+                format!("expires {}", time::show(time::to_us(at)))
+            });
+            eprintln!("note: codec {}, {size}, {expires}", value.codec);
+        }
         if self.raw {
             out.bytes(value.bytes)?;
         } else if self.hex {

@@ -194,7 +194,7 @@ pub(super) fn history(site: &Site, request: &Request) -> Result<Answer, Refused>
     site.ledger()?.each(site.store.snapshot().seq(), &mut |commit| {
         let (seq, time_us) = (commit.seq, commit.time_us);
         let value = match last_change(commit, &key) {
-            Some(OfKey::Set(value)) => Some(value.get(1..).unwrap_or_default()),
+            Some(OfKey::Set(item)) => Some(item.value.get(1..).unwrap_or_default()),
             // A clear removes only what is there.
             Some(OfKey::Removed) if exists => None,
             _ => return,

@@ -318,3 +318,73 @@ fn values_of_applications_are_read_as_a_type_or_by_a_guess() {
     let json = folder.ok(&["get", "app.db", "count", "--json", "--as", "i64"]);
     assert!(json.ends_with("00\",\"as\":{\"type\":\"i64\",\"value\":1000}}\n"), "{json}");
 }
+
+#[test]
+fn a_value_expires_and_its_past_shows_when() {
+    let folder = Folder::new();
+    folder.ok(&["init", "audit.db", "--form", "ledger"]);
+    let at = "2999-01-02T03:04:05Z";
+    folder.ok(&["set", "audit.db", "door", "1", "--expires-at", at]);
+    let run = folder.run(&["get", "audit.db", "door", "-v"]);
+    assert_eq!(run.stdout, "1\n");
+    assert_eq!(run.stderr, format!("note: codec json, 1 B, expires {at}\n"));
+    let json = folder.ok(&["scan", "audit.db", "--json"]);
+    assert!(json.contains("\"expires_us\":32472241445000000"), "{json}");
+    assert_eq!(field(&folder.ok(&["info", "audit.db"]), "keys that expire"), "1");
+    // A value that has expired already, as one that was set before.
+    let store = folder.open("audit.db");
+    let past = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1);
+    store.set_with_expiry("door", &2, past).unwrap();
+    store.clear().unwrap();
+    store.set("door", &3).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let log = folder.ok(&["log", "audit.db", "--json"]);
+    let time = |commit: usize| {
+        let line = log.lines().nth(commit - 1).unwrap();
+        line.split("\"time\":\"").nth(1).unwrap().split('"').next().unwrap().to_owned()
+    };
+    let at = |moment: &str| {
+        let run = folder.run(&["get", "audit.db", "door", "--at", moment]);
+        (run.code, run.stdout)
+    };
+    let last = log.lines().count();
+    let shown = |text: &str| (Some(0), text.to_owned());
+    let missing = (Some(1), String::new());
+    assert_eq!(at("1"), shown("1\n"));
+    assert_eq!(at("2"), missing);
+    assert_eq!(at(&time(1)), shown("1\n"));
+    assert_eq!(at(&time(last)), shown("3\n"));
+    assert_eq!(at("0s"), shown("3\n"));
+    assert_eq!(at("1d ago"), missing);
+    assert_eq!(at("yesterday").0, Some(2));
+    let history = folder.ok(&["history", "audit.db", "door"]);
+    let values: Vec<&str> = history.lines().map(|line| line.rsplit("  ").next().unwrap()).collect();
+    assert_eq!(values[0..2], ["value", "1, expires 2999-01-02T03:04:05Z"]);
+    assert_eq!(
+        values[2..],
+        ["2 (guess: u32), expires 1970-01-01T00:00:01Z", "(expired)", "3 (guess: u32)"]
+    );
+    folder.fails(&["set", "audit.db", "a", "1", "--expires-at", "2020-01-01"], 2, "has passed");
+    folder.fails(&["set", "audit.db", "a", "1", "--expires-in", "soon"], 2, "such as 90s");
+    let day = std::time::Duration::from_secs(86_400);
+    let earliest = std::time::SystemTime::now() + day - std::time::Duration::from_millis(1);
+    folder.ok(&["set", "audit.db", "a", "--raw", "x", "--expires-in", "1d"]);
+    let latest = std::time::SystemTime::now() + day;
+    let expires = folder.open("audit.db").expires_at("a").unwrap();
+    assert!((earliest..=latest).contains(&expires), "{expires:?}");
+}
+
+#[test]
+fn the_past_is_not_read_beside_a_writer() {
+    let folder = Folder::new();
+    folder.ok(&["init", "audit.db", "--form", "ledger"]);
+    let store = folder.open("audit.db");
+    for args in [["log", "audit.db"].as_slice(), &["get", "audit.db", "a", "--at", "0"]] {
+        folder.fails(args, 5, &format!("another process (id {}", std::process::id()));
+    }
+    drop(store);
+    folder.ok(&["log", "audit.db"]);
+    folder.ok(&["backup", "create", "audit.db"]);
+    folder.ok(&["log", "audit.db.bak.1"]);
+}
