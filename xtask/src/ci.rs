@@ -7,7 +7,8 @@ use pico_args::Arguments;
 
 use crate::workspace::Workspace;
 use crate::{
-    Command, Outcome, api, check, layers, licences, loom, mutants, package, start, test, tidy,
+    Command, Outcome, api, browser, check, layers, licences, loom, mutants, package, start, test,
+    tidy,
 };
 
 pub(crate) const COMMAND: Command = Command {
@@ -27,6 +28,7 @@ const STEPS: &[(&Command, &[&str])] = &[
     (&layers::COMMAND, &["--build-only"]),
     (&package::COMMAND, &[]),
     (&test::COMMAND, &["--alone"]),
+    (&browser::COMMAND, &[]),
     (&loom::COMMAND, &[]),
     (&mutants::COMMAND, &["--no-baseline"]),
     (&start::DEMO, &[]),

@@ -3,6 +3,7 @@
 
 mod api;
 mod bench;
+mod browser;
 mod build;
 mod check;
 mod ci;
@@ -31,6 +32,7 @@ use workspace::Workspace;
 const COMMANDS: &[Command] = &[
     start::DEMO,
     test::COMMAND,
+    browser::COMMAND,
     build::COMMAND,
     install::COMMAND,
     check::COMMAND,

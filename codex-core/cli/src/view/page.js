@@ -119,8 +119,13 @@ function go(change, keep = false) {
   show(next);
 }
 
+/** Returns which list of keys is to be shown. */
+function asked() {
+  const { prefix, from, to, filter, at } = place;
+  return JSON.stringify([prefix, from, to, filter, at]);
+}
+
 function show(next) {
-  const before = place;
   place = next;
   for (const tab of document.querySelectorAll("[role=tab]")) {
     const is = tab.dataset.tab === place.tab;
@@ -130,8 +135,7 @@ function show(next) {
   }
   time.show();
   if (place.tab === "keys") {
-    const asked = ["prefix", "from", "to", "filter", "at"];
-    if (keys.isStale || asked.some((name) => place[name] !== before[name])) keys.load();
+    if (keys.asked !== asked()) keys.load();
     else keys.draw();
     value.show();
   }
@@ -147,11 +151,11 @@ const ROW = 30, PAGE = 128, PAGES_MAX = 40;
 const HEIGHT_MAX = 8_000_000;
 
 const keys = {
-  isStale: true, id: 0, total: 0, seq: 0, cursor: -1, offset: 0, pages: new Map(), isScrolling: false,
+  asked: null, id: 0, total: 0, seq: 0, cursor: -1, offset: 0, pages: new Map(), isScrolling: false,
 
   load: latest(async () => {
     const { prefix, from, to, filter, at, key } = place;
-    keys.isStale = false;
+    keys.asked = asked();
     for (const name of ["prefix", "from", "to", "filter"]) {
       if (document.activeElement !== $(name)) $(name).value = place[name] ?? "";
     }
@@ -227,7 +231,7 @@ const keys = {
     } catch (error) {
       if (id !== keys.id) return;
       // The server keeps a few lists only.
-      if (error.status === 410) { keys.isStale = true; return keys.load(); }
+      if (error.status === 410) return keys.load();
       return fail(error);
     }
     if (id === keys.id) keys.draw();
@@ -313,9 +317,7 @@ const value = {
     if (key === undefined) {
       return $("value").replaceChildren(h("p", { className: "note", textContent: "Choose a key to see its value." }));
     }
-    let found = null;
-    try { found = await call("value", { key, at }); } catch (error) { if (error.status !== 404) throw error; }
-    value.draw(key, found);
+    value.draw(key, await call("value", { key, at }));
     if (store.ledger) value.past(key);
   }),
 
@@ -577,7 +579,7 @@ const map = {
     const made = squarified(tiles.filter((tile) => tile.area > 0), width, height).map(({ tile, x, y, w, h: tall }, n) => {
       const label = tile.isRest ? `${count(rest.groups, "more part")}` : tile.name.slice(prefix.length) || "(empty)";
       const share = `${size(tile.bytes)} · ${tile.isLeaf ? "one key" : count(tile.keys, "key")}`;
-      const shown = h("button", { className: "tile" + (tile.isRest ? " rest" : ""), disabled: !!tile.isRest, title: `${tile.name ?? label}\n${share}`,
+      const shown = h("button", { className: "tile" + (tile.isRest ? " rest" : "") + (w < 20 || tall < 14 ? " tiny" : ""), disabled: !!tile.isRest, title: `${tile.name ?? label}\n${share}`,
         onclick: () => go(tile.isLeaf ? { tab: "keys", key: tile.name, prefix: prefix || undefined, filter: undefined, from: undefined, to: undefined } : { map: tile.name }) },
       w > 46 && tall > 22 && h("b", { textContent: label }), w > 80 && tall > 42 && h("span", { textContent: share }));
       Object.assign(shown.style, { left: `${x}px`, top: `${y}px`, width: `${w}px`, height: `${tall}px` });
@@ -707,7 +709,7 @@ const health = {
     const log = h("div", { className: "card" }, h("h2", { textContent: "Log and image" }), meter,
       h("p", {}, h("span", { className: "key-of" }), `image ${size(found.image_bytes)}   `, " ", h("span", { className: "key-of log" }), `log ${size(found.log_bytes)}`),
       h("p", { className: "faint", textContent: found.form === "ledger" ? "A ledger is a log alone: it keeps every commit." : "A checkpoint writes the state into a new image, and the log begins again." }));
-    $("health").replaceChildren(cards, log, h("p", { textContent: " " }), health.backups(found));
+    $("health").replaceChildren(cards, log, health.backups(found));
   },
 
   spark() {

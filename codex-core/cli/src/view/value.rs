@@ -24,12 +24,12 @@ struct Value {
     offset: usize,
 }
 
-/// Returns the value of a key.
+/// Returns the value of a key, or nothing if there is no such key.
 pub(super) fn show(site: &Site, request: &Request) -> Result<Answer, Refused> {
     let wanted = request.key("key")?.unwrap_or_default();
     let state = site.state(request)?;
     let first = state.snapshot.first(&wanted[..]..).filter(|entry| *entry.key() == *wanted);
-    let entry = first.ok_or_else(|| Answer::refuse(404, "there is no such key"))?;
+    let Some(entry) = first else { return Ok(Answer::json(&None::<Value>)) };
     let value = entry.value_ref();
     let len = value.len();
     let offset = request.number("offset")?.and_then(|offset| usize::try_from(offset).ok());

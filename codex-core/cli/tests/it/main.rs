@@ -7,6 +7,8 @@
 )]
 
 mod backups;
+#[cfg(feature = "browser")]
+mod browser;
 mod change;
 mod common;
 mod failures;
