@@ -5,7 +5,7 @@ use std::fmt;
 use codex_storage::batch::{Op, Seq, record_len};
 
 use crate::engine::View;
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::range::{KeyBound, bounds};
 
 /// Changes that become durable and visible together, if all checks hold.
@@ -93,9 +93,9 @@ impl Change {
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
             Self::Put(entry) => record_len(Op::Set(entry.item())),
-            Self::Remove(key) => record_len(Op::Remove { key }),
-            Self::Sweep(entry) => record_len(Op::Remove { key: entry.key() }),
-            Self::Clear | Self::RemoveRange(..) | Self::Pop(..) => record_len(Op::Clear),
+            Self::Remove(key) => record_len(Op::remove(key)),
+            Self::Sweep(entry) => record_len(entry.removal()),
+            Self::Clear | Self::RemoveRange(..) | Self::Pop(..) => record_len(Op::CLEAR),
         }
     }
 }
@@ -153,9 +153,11 @@ impl Check {
     /// Returns true if the check holds in `state`.
     pub(crate) fn holds_in(&self, state: &View) -> bool {
         match self {
-            Self::Same(seen) => is_same(state.get(seen.key()), Some(seen)),
-            Self::Absent(key) => state.get(key).is_none(),
-            Self::Equals { key, value } => state.get(key).map(Entry::value) == value.as_deref(),
+            Self::Same(seen) => is_same(state.get(seen.name()), Some(seen)),
+            Self::Absent(key) => state.get(Name::plain(key)).is_none(),
+            Self::Equals { key, value } => {
+                state.get(Name::plain(key)).map(Entry::value) == value.as_deref()
+            }
             Self::Unchanged { lower, upper, base } => match bounds(lower, upper) {
                 Some(bounds) => are_same(state.range(bounds), base.range(bounds)),
                 None => true,

@@ -20,6 +20,19 @@ pub fn sweep(store: &crate::Store) -> crate::Result<bool> {
     Ok(store.inner.engine.sweep()?)
 }
 
+/// Makes a commit, as the methods for writing do.
+///
+/// # Errors
+/// The errors of a commit.
+pub fn submit(store: &crate::Store, commit: Commit) -> crate::Result<Outcome> {
+    Ok(store.inner.engine.submit(commit)?)
+}
+
+/// Returns the state of the store.
+pub fn view(store: &crate::Store) -> View {
+    store.inner.engine.view()
+}
+
 /// Returns the time by which entries expire, in microseconds since 1970.
 pub fn now_us(store: &crate::Store) -> i64 {
     store.inner.engine.now_us()

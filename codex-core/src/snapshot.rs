@@ -7,6 +7,7 @@ use codex_storage::batch::Seq;
 
 use crate::cursor::{self, Iter};
 use crate::engine::View;
+use crate::entry::Name;
 use crate::expiry::expiry_of;
 use crate::range::KeyRange;
 use crate::read::{Readable, inherent_reads, sealed};
@@ -49,11 +50,11 @@ impl sealed::Sealed for Snapshot {}
 
 impl Readable for Snapshot {
     fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
-        self.view.get(key.as_ref()).cloned().map(ValueRef::new)
+        self.view.get(Name::plain(key.as_ref())).cloned().map(ValueRef::new)
     }
 
     fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
-        self.view.get(key.as_ref()).and_then(expiry_of)
+        self.view.get(Name::plain(key.as_ref())).and_then(expiry_of)
     }
 
     fn len(&self) -> usize {

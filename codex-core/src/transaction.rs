@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use crate::commit::{Change, Commit};
 use crate::cursor::{self, Iter};
 use crate::engine::View;
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
 use crate::expiry::expiry_of;
 use crate::map::Ordered;
@@ -302,7 +302,7 @@ impl Transaction {
     pub fn remove_range(&mut self, range: impl KeyRange) -> Result<u64> {
         // The leader tests that the scan still returns these keys, so each can be removed by name.
         let keys: Vec<_> = self.range(range).map(|entry| Box::<[u8]>::from(entry.key())).collect();
-        let removals = keys.iter().map(|key| record_len(Op::Remove { key }));
+        let removals = keys.iter().map(|key| record_len(Op::remove(key)));
         self.store.check_batch(removals.fold(self.bytes, usize::saturating_add))?;
         let mut removed = 0;
         for key in keys {
@@ -354,7 +354,7 @@ impl Transaction {
         if let Some(write) = self.writes.get(key) {
             return write.entry().filter(|entry| !entry.has_expired_at(self.base.now_us)).cloned();
         }
-        let entry = self.base.get(key);
+        let entry = self.base.get(Name::plain(key));
         self.reads.borrow_mut().read(key, entry);
         entry.cloned()
     }

@@ -93,7 +93,7 @@ impl Codec {
         let mut bytes = Vec::with_capacity(key.len() + ROOM_FOR_VALUE);
         bytes.extend_from_slice(key);
         self.append(&mut bytes, key.len(), value)?;
-        Ok(Entry::from_bytes(key.len(), &bytes, false))
+        Ok(Entry::from_key_and_value(key.len(), &bytes))
     }
 
     /// Appends the stored value to the buffer `to`.

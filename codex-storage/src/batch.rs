@@ -9,7 +9,7 @@ use std::fmt;
 
 use crate::codec::put;
 use crate::error::RecordError;
-pub use record::{Item, KEY_LEN_MAX, Op, Records, encode_record, record_len};
+pub use record::{Item, KEY_LEN_MAX, Op, Records, TableId, encode_record, record_len};
 
 /// The largest length of all records of one batch, in bytes, in every form.
 pub const BATCH_LEN_MAX: usize = 256 << 20;
@@ -277,7 +277,7 @@ mod tests {
     #[should_panic(expected = "attempt to subtract with overflow")]
     fn a_batch_that_begins_behind_its_buffer_is_not_finished() {
         let mut group = Group::new(Layout { head: 64, batch_extra: 0 });
-        group.push(Op::Clear).unwrap();
+        group.push(Op::CLEAR).unwrap();
         group.open = Some((group.buf.len(), 1));
         group.finish();
     }
@@ -292,7 +292,7 @@ mod tests {
             for _ in 0..2 {
                 assert_eq!(group.push(Op::set(b"", &one_more)), refused);
                 group.push(Op::set(b"", value)).unwrap();
-                assert_eq!(group.push(Op::Clear), refused, "{layout:?}");
+                assert_eq!(group.push(Op::CLEAR), refused, "{layout:?}");
                 group.finish();
             }
             assert_eq!(group.batches(), 2, "each batch has its own");

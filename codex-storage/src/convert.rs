@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::batch::{Group, Item, Op};
+use crate::batch::{Group, Item, Op, TableId};
 use crate::config::{Access, Config, Create};
 use crate::error::{Error, RecordError, Result};
 use crate::files::StoreFiles;
@@ -312,26 +312,29 @@ fn has_contents(role: Role) -> bool {
     )
 }
 
-/// The entries of a store in key order: of each key the stored value and the expiry.
+/// The entries of a store in the order of images: by table and key, of each the stored value and
+/// the expiry.
 #[derive(Default)]
-struct Entries(BTreeMap<Vec<u8>, (Vec<u8>, Option<i64>)>);
+struct Entries(BTreeMap<(Option<TableId>, Vec<u8>), (Vec<u8>, Option<i64>)>);
 
 impl Entries {
     /// Applies one operation of the history.
     fn apply(&mut self, op: Op<'_>) {
         match op {
-            Op::Set(Item { key, value, expires_us }) => {
-                self.0.insert(key.to_vec(), (value.to_vec(), expires_us));
+            Op::Set(Item { table, key, value, expires_us }) => {
+                self.0.insert((table, key.to_vec()), (value.to_vec(), expires_us));
             }
-            Op::Remove { key } => drop(self.0.remove(key)),
-            Op::Clear => self.0.clear(),
+            Op::Remove { table, key } => drop(self.0.remove(&(table, key.to_vec()))),
+            Op::Clear { table: cleared } => self.0.retain(|(table, _), _| *table != cleared),
         }
     }
 
-    /// Returns the entries in key order.
+    /// Returns the entries in order.
     fn items(&self) -> impl Iterator<Item = Item<'_>> {
-        let entries = self.0.iter();
-        entries.map(|(key, (value, expires_us))| Item { key, value, expires_us: *expires_us })
+        self.0.iter().map(|((table, key), (value, expires_us))| {
+            let (table, expires_us) = (*table, *expires_us);
+            Item { table, key, value, expires_us }
+        })
     }
 
     /// Fills `group` with one commit that sets every entry, and calls `full` with it. If the

@@ -87,7 +87,7 @@ mod tests {
         let mut storage = null();
         let mut group = storage.group();
         for _ in 0..3 {
-            group.push(Op::Remove { key: b"k" }).unwrap();
+            group.push(Op::remove(b"k")).unwrap();
             group.finish();
         }
         assert_eq!(storage.commit(&mut group, None).unwrap(), 1..4);

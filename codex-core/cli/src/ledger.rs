@@ -39,7 +39,7 @@ impl Log {
                 match op {
                     Op::Set(_) => set += 1,
                     Op::Remove { .. } => removed += 1,
-                    Op::Clear => cleared = true,
+                    Op::Clear { .. } => cleared = true,
                 }
             }
             let row: Record = vec![

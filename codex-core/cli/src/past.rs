@@ -16,9 +16,10 @@ pub enum Change<'a> {
 pub fn last_change<'a>(commit: LedgerCommit<'a>, key: &[u8]) -> Option<Change<'a>> {
     let change = |op| match op {
         Op::Set(item) if item.key == key => Some(Change::Set(item)),
-        Op::Remove { key: removed } if removed == key => Some(Change::Removed),
-        Op::Clear => Some(Change::Removed),
+        Op::Remove { key: removed, .. } if removed == key => Some(Change::Removed),
+        Op::Clear { .. } => Some(Change::Removed),
         _ => None,
     };
-    commit.ops.flatten().filter_map(change).last()
+    let outside_tables = commit.ops.flatten().filter(|op| op.table().is_none());
+    outside_tables.filter_map(change).last()
 }

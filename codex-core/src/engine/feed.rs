@@ -14,8 +14,8 @@ use crate::entry::Entry;
 use crate::map::Map;
 use crate::watch::{Change, Mailbox, Watch};
 
-/// The changes of the members of a group that are decided so far, in order. Empty if no watch
-/// reads them.
+/// The changes of keys outside tables by the members of a group that are decided so far, in order.
+/// Empty if no watch reads them.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     is_watched: bool,
@@ -72,12 +72,16 @@ impl Feed {
 
     /// Adds that the batch which `group` has begun sets `entry`.
     pub(super) fn set(&mut self, group: &Group, entry: &Entry) {
-        self.add(group, || Change::Set(cursor::Entry::new(entry.clone())));
+        if entry.table().is_none() {
+            self.add(group, || Change::Set(cursor::Entry::new(entry.clone())));
+        }
     }
 
     /// Adds that the batch which `group` has begun removes `entry`.
     pub(super) fn removed(&mut self, group: &Group, entry: &Entry) {
-        self.add(group, || Change::Removed(cursor::Key::new(entry.clone())));
+        if entry.table().is_none() {
+            self.add(group, || Change::Removed(cursor::Key::new(entry.clone())));
+        }
     }
 
     /// Adds that the batch which `group` has begun removes all entries.

@@ -19,6 +19,7 @@ mod leader;
 mod overdue;
 mod overlay;
 mod plan;
+mod prepare;
 mod queue;
 mod sweep;
 mod view;

@@ -1,12 +1,12 @@
-//! The effect on each key of the steps of a group that are decided but not yet applied.
+//! The effect on each entry of the steps of a group that are decided but not yet applied.
 
 use hashbrown::HashTable;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::map::{Step, StepKind};
 use crate::range::{Bounds, contains};
 
-/// The latest step of each key, by hash. A group of one change needs no overlay, so steps are
+/// The latest step of each name, by hash. A group of one change needs no overlay, so steps are
 /// entered only if a later change reads them.
 #[derive(Debug, Default)]
 pub(super) struct Overlay {
@@ -22,13 +22,17 @@ struct Latest {
 }
 
 impl Overlay {
-    /// Enters the steps that were not entered yet.
-    pub(super) fn enter(&mut self, steps: &[Step]) {
+    /// Enters the steps that were not entered yet, without those that a clear before the step
+    /// `cleared` has made void.
+    pub(super) fn enter(&mut self, steps: &[Step], cleared: usize) {
         for (number, step) in steps.iter().enumerate().skip(self.entered) {
+            if step.is_void(number, cleared) {
+                continue;
+            }
             let latest = Latest { hash: step.hash, step: number };
-            let same_key = |other: &Latest| steps[other.step].entry.key() == step.entry.key();
-            match self.latest.find_mut(step.hash, same_key) {
-                // A later step of the same key replaces the earlier one.
+            let same_name = |other: &Latest| steps[other.step].entry == step.entry;
+            match self.latest.find_mut(step.hash, same_name) {
+                // A later step of the same name replaces the earlier one.
                 Some(present) => *present = latest,
                 None => {
                     self.latest.insert_unique(step.hash, latest, |latest| latest.hash);
@@ -38,13 +42,18 @@ impl Overlay {
         self.entered = steps.len();
     }
 
-    /// Returns the latest step of `key`, whose hash is `hash`.
-    pub(super) fn find<'a>(&self, steps: &'a [Step], hash: u64, key: &[u8]) -> Option<&'a Step> {
-        let same_key = |latest: &Latest| steps[latest.step].entry.key() == key;
-        self.latest.find(hash, same_key).map(|latest| &steps[latest.step])
+    /// Returns the latest step of `name`, whose hash is `hash`.
+    pub(super) fn find<'a>(
+        &self,
+        steps: &'a [Step],
+        hash: u64,
+        name: Name<'_>,
+    ) -> Option<&'a Step> {
+        let same_name = |latest: &Latest| steps[latest.step].entry.name() == name;
+        self.latest.find(hash, same_name).map(|latest| &steps[latest.step])
     }
 
-    /// Returns the entries within `bounds` that the steps put, in no order.
+    /// Returns the entries outside tables within `bounds` that the steps put, in no order.
     pub(super) fn puts_within<'a>(
         &self,
         steps: &'a [Step],
@@ -53,23 +62,28 @@ impl Overlay {
         self.latest.iter().filter_map(move |latest| {
             let step = &steps[latest.step];
             let put = matches!(step.kind, StepKind::Put { .. });
-            (put && contains(bounds, step.entry.key())).then_some(&step.entry)
+            (put && is_within(bounds, &step.entry)).then_some(&step.entry)
         })
     }
 
-    /// Returns true if a step changes a key within `bounds`. The removal of an entry that has
-    /// expired at `now_us` changes nothing that is read.
+    /// Returns true if a step changes a key outside tables within `bounds`. The removal of an entry
+    /// that has expired at `now_us` changes nothing that is read.
     pub(super) fn has_step_within(&self, steps: &[Step], bounds: Bounds<'_>, now_us: i64) -> bool {
         self.latest.iter().any(|latest| {
             let step = &steps[latest.step];
             let is_swept = step.kind == StepKind::Remove && step.entry.has_expired_at(now_us);
-            !is_swept && contains(bounds, step.entry.key())
+            !is_swept && is_within(bounds, &step.entry)
         })
     }
 
-    /// Removes all steps. Those before the step `from` are not entered again.
-    pub(super) fn clear(&mut self, from: usize) {
+    /// Removes all steps, so that they are entered again.
+    pub(super) fn clear(&mut self) {
         self.latest.clear();
-        self.entered = from;
+        self.entered = 0;
     }
+}
+
+/// Returns true if `entry` is outside tables and has a key within `bounds`.
+fn is_within(bounds: Bounds<'_>, entry: &Entry) -> bool {
+    entry.table().is_none() && contains(bounds, entry.key())
 }

@@ -6,9 +6,10 @@ use codex_storage::batch::{Group, Op, Seq};
 
 use super::feed::Feed;
 use super::overlay::Overlay;
+use super::prepare::prepare;
 use crate::commit::{Base, Change, Check, Commit, End, are_same, is_same};
-use crate::entry::Entry;
-use crate::map::{Map, Ordered, SHARDS, Step, StepKind, Table, Work, shard};
+use crate::entry::{Entry, Name};
+use crate::map::{Map, Step, StepKind, Work};
 use crate::range::{self, Bounds, KeyBound};
 
 /// The effect on memory of the members of a group that are decided so far.
@@ -16,8 +17,8 @@ use crate::range::{self, Bounds, KeyBound};
 pub(super) struct Plan {
     /// The steps of all members so far, and the tables that are needed to apply them.
     pub(super) work: Work,
-    /// The number of the first valid step, if a member cleared the store: the clear makes all
-    /// earlier steps void.
+    /// The number of the first step after the last clear, if a member cleared the store: the clear
+    /// makes all earlier steps of entries outside tables void.
     cleared: Option<usize>,
     overlay: Overlay,
     /// The changes, for the watches.
@@ -100,30 +101,12 @@ impl Plan {
     pub(super) fn prepare(&mut self, map: &Map, image: bool) {
         let work = &mut self.work;
         work.clear = self.cleared.is_some();
-        // Drop the steps before the last clear, which have no effect.
-        work.steps.drain(..self.cleared.unwrap_or(0));
-        // Large groups are applied to a copy of the hash index here, while readers continue. Small
-        // groups are applied in place, in tables with enough room.
-        work.hash_done = is_bulk_of_hash(work.steps.len(), map.len());
-        if work.hash_done {
-            work.tables = map.hash().rebuilt(&work.steps, work.clear);
-        } else {
-            reserve(work, map);
+        // Drop the steps before the last clear that have no effect.
+        if let Some(cleared) = self.cleared {
+            let mut number = 0..;
+            work.steps.retain(|step| !number.next().is_some_and(|n| step.is_void(n, cleared)));
         }
-        // The same for the ordered index. An image needs the state after the group before the
-        // apply.
-        if image || work.steps.len() > BULK_OF_ORDERED {
-            let mut ordered = if work.clear { Ordered::new() } else { map.ordered() };
-            work.apply_to(&mut ordered);
-            work.ordered = Some(ordered);
-        }
-        // Reserve room for the entries that the apply removes: at most two for each step.
-        if !work.hash_done {
-            work.freed.entries.reserve(2 * work.steps.len());
-        }
-        work.freed.tables.reserve(work.tables.len());
-        work.freed.hashes.reserve(1);
-        work.freed.ordered.reserve(2);
+        prepare(work, map, image);
     }
 
     /// Records the number of the last commit.
@@ -143,19 +126,23 @@ impl Plan {
         self.cleared = None;
         self.sync = false;
         self.feed.truncate(0);
-        self.overlay.clear(0);
+        self.overlay.clear();
     }
 
     /// Returns true if `check` holds after the earlier members.
     fn holds(&mut self, map: &Map, check: &Check) -> bool {
         match check {
             Check::Same(seen) => {
-                let hash = map.hash().hasher().hash(seen.key());
-                is_same(self.shown(map, hash, seen.key()), Some(seen))
+                let hash = map.hash().hasher().hash(seen.name());
+                is_same(self.shown(map, hash, seen.name()), Some(seen))
             }
-            Check::Absent(key) => self.shown(map, map.hash().hasher().hash(key), key).is_none(),
+            Check::Absent(key) => {
+                let name = Name::plain(key);
+                self.shown(map, map.hash().hasher().hash(name), name).is_none()
+            }
             Check::Equals { key, value } => {
-                let now = self.shown(map, map.hash().hasher().hash(key), key);
+                let name = Name::plain(key);
+                let now = self.shown(map, map.hash().hasher().hash(name), name);
                 now.map(Entry::value) == value.as_deref()
             }
             Check::Unchanged { lower, upper, base } => {
@@ -192,9 +179,9 @@ impl Plan {
     ) -> Result<(), RecordError> {
         match change {
             Change::Put(entry) => {
-                let hash = map.hash().hasher().hash(entry.key());
+                let hash = map.hash().hasher().hash(entry.name());
                 let now_us = self.now_us;
-                let replaced = self.current(map, hash, entry.key());
+                let replaced = self.current(map, hash, entry.name());
                 let kind = StepKind::Put { new: replaced.is_none() };
                 let shown = replaced.filter(|replaced| !replaced.has_expired_at(now_us));
                 tally.previous = shown.cloned();
@@ -204,8 +191,9 @@ impl Plan {
                 self.work.steps.push(Step { entry: entry.clone(), hash, kind });
             }
             Change::Remove(key) => {
-                let hash = map.hash().hasher().hash(key);
-                tally.previous = self.shown(map, hash, key).cloned();
+                let name = Name::plain(key);
+                let hash = map.hash().hasher().hash(name);
+                tally.previous = self.shown(map, hash, name).cloned();
                 if let Some(entry) = tally.previous.clone() {
                     self.remove(group, entry, hash, tally)?;
                 }
@@ -213,8 +201,8 @@ impl Plan {
             // Both are tested, so that the sweep never takes a later entry of the key, nor one that
             // is shown again because the clock was set back.
             Change::Sweep(entry) => {
-                let hash = map.hash().hasher().hash(entry.key());
-                let is_there = is_same(self.current(map, hash, entry.key()), Some(entry));
+                let hash = map.hash().hasher().hash(entry.name());
+                let is_there = is_same(self.current(map, hash, entry.name()), Some(entry));
                 if is_there && entry.has_expired_at(self.now_us) {
                     self.remove(group, entry.clone(), hash, tally)?;
                 }
@@ -222,14 +210,14 @@ impl Plan {
             // The log has no record for a range: each removed key gets a record of its own.
             Change::RemoveRange(lower, upper) => {
                 for entry in self.range(map, lower, upper) {
-                    let hash = map.hash().hasher().hash(entry.key());
+                    let hash = map.hash().hasher().hash(entry.name());
                     self.remove(group, entry, hash, tally)?;
                 }
             }
             Change::Pop(lower, upper, end) => {
                 tally.previous = self.edge(map, lower, upper, *end);
                 if let Some(entry) = tally.previous.clone() {
-                    let hash = map.hash().hasher().hash(entry.key());
+                    let hash = map.hash().hasher().hash(entry.name());
                     self.remove(group, entry, hash, tally)?;
                 }
             }
@@ -237,14 +225,15 @@ impl Plan {
             Change::Clear => {
                 let there = self.len(map);
                 if there > 0 {
-                    group.push(Op::Clear)?;
+                    group.push(Op::CLEAR)?;
                     tally.writes = true;
                     tally.removed += there;
                     // The earlier changes stay in the feed: each commit shows its own.
                     self.feed.cleared(group);
-                    // No later change sees a step or an entry from before the clear.
+                    // No later change sees a step or an entry from before the clear, apart from
+                    // those of tables.
                     self.cleared = Some(self.work.steps.len());
-                    self.overlay.clear(self.work.steps.len());
+                    self.overlay.clear();
                 }
             }
         }
@@ -259,7 +248,7 @@ impl Plan {
         hash: u64,
         tally: &mut Tally,
     ) -> Result<(), RecordError> {
-        group.push(Op::Remove { key: entry.key() })?;
+        group.push(entry.removal())?;
         tally.writes = true;
         tally.removed += 1;
         self.feed.removed(group, &entry);
@@ -267,29 +256,32 @@ impl Plan {
         Ok(())
     }
 
-    /// Returns the entry of `key` after the changes that are decided so far, unless it has expired.
-    fn shown<'a>(&'a mut self, map: &'a Map, hash: u64, key: &[u8]) -> Option<&'a Entry> {
+    /// Returns the entry of `name` after the changes that are decided so far, unless it has
+    /// expired.
+    fn shown<'a>(&'a mut self, map: &'a Map, hash: u64, name: Name<'_>) -> Option<&'a Entry> {
         let now_us = self.now_us;
-        self.current(map, hash, key).filter(|entry| !entry.has_expired_at(now_us))
+        self.current(map, hash, name).filter(|entry| !entry.has_expired_at(now_us))
     }
 
     /// Returns the same even if the entry has expired.
-    fn current<'a>(&'a mut self, map: &'a Map, hash: u64, key: &[u8]) -> Option<&'a Entry> {
+    fn current<'a>(&'a mut self, map: &'a Map, hash: u64, name: Name<'_>) -> Option<&'a Entry> {
         self.enter_steps();
-        match self.overlay.find(&self.work.steps, hash, key) {
+        match self.overlay.find(&self.work.steps, hash, name) {
             Some(Step { entry, kind: StepKind::Put { .. }, .. }) => Some(entry),
             Some(Step { kind: StepKind::Remove, .. }) => None,
-            None if self.cleared.is_some() => None,
-            None => map.hash().find(hash, key),
+            None if self.cleared.is_some() && name.table.is_none() => None,
+            None => map.hash().find(hash, name),
         }
     }
 
-    /// Returns the number of entries after these changes, including those that have expired.
+    /// Returns the number of entries outside tables after these changes, including those that have
+    /// expired.
     fn len(&self, map: &Map) -> u64 {
         let from = self.cleared.unwrap_or(0);
         // Count from the state before the group, or from an empty state after a clear.
         let before = if self.cleared.is_some() { 0 } else { map.len() };
         let steps = self.work.steps.iter().skip(from);
+        let steps = steps.filter(|step| step.entry.table().is_none());
         let len = steps.fold(before, |len, step| match step.kind {
             StepKind::Put { new } => len + usize::from(new),
             StepKind::Remove => len - 1,
@@ -345,14 +337,14 @@ impl Plan {
         let stored =
             self.cleared.is_none().then(|| map.ordered_ref().range_at(bounds, self.now_us));
         stored.into_iter().flatten().filter(move |entry| {
-            let key = entry.key();
-            steps.is_empty() || self.overlay.find(steps, hasher.hash(key), key).is_none()
+            let name = entry.name();
+            steps.is_empty() || self.overlay.find(steps, hasher.hash(name), name).is_none()
         })
     }
 
     /// Adds the latest steps to the overlay.
     fn enter_steps(&mut self) {
-        self.overlay.enter(&self.work.steps);
+        self.overlay.enter(&self.work.steps, self.cleared.unwrap_or(0));
     }
 
     /// Restores the plan to `mark`. The overlay is built again when it is needed next.
@@ -360,41 +352,6 @@ impl Plan {
         self.work.steps.truncate(mark.steps);
         self.feed.truncate(mark.fed);
         self.cleared = mark.cleared;
-        self.overlay.clear(mark.cleared.unwrap_or(0));
+        self.overlay.clear();
     }
 }
-
-/// Builds a larger table for each hash table that has no room for its new entries.
-fn reserve(work: &mut Work, map: &Map) {
-    // Count the new entries of each table. A replaced entry needs no room.
-    let mut new = [0_usize; SHARDS];
-    for step in &work.steps {
-        if step.kind == (StepKind::Put { new: true }) {
-            new[shard(step.hash)] += 1;
-        }
-    }
-    for (shard, count) in new.into_iter().enumerate().filter(|(_, count)| *count > 0) {
-        // After a clear, the tables are empty and have no room.
-        let table = if work.clear {
-            Some(Table::with_capacity(count))
-        } else {
-            map.hash().grown(shard, count)
-        };
-        work.tables.extend(table.map(|table| (shard, table)));
-    }
-}
-
-/// Returns true if a group of `steps` steps is to be applied to a copy of the hash index of `len`
-/// entries, while readers continue. This holds if the copy takes at most a few times the work, or
-/// if an apply in place would block readers for more than about 10 ms.
-fn is_bulk_of_hash(steps: usize, len: usize) -> bool {
-    steps > BULK_OF_HASH || (steps > BULK_OF_ORDERED && steps > len / 4)
-}
-
-/// The maximum number of steps of a group that is applied to the ordered index in place. A longer
-/// group is applied to a copy, which shares the nodes that do not change. The copy costs the writer
-/// more, but readers do not wait for it.
-const BULK_OF_ORDERED: usize = 1024;
-/// The maximum number of steps of a group that is applied to the hash index in place, for any
-/// number of entries.
-const BULK_OF_HASH: usize = 32_768;

@@ -4,7 +4,7 @@ use codex_storage::batch::Seq;
 
 use super::Engine;
 use crate::commit::Base;
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::map::Ordered;
 use crate::range::Bounds;
 
@@ -21,9 +21,9 @@ pub struct View {
 }
 
 impl View {
-    /// Returns the entry of `key`, unless it is hidden.
-    pub(crate) fn get(&self, key: &[u8]) -> Option<&Entry> {
-        self.ordered.get_at(key, self.now_us)
+    /// Returns the entry of `name`, unless it is hidden.
+    pub(crate) fn get(&self, name: Name<'_>) -> Option<&Entry> {
+        self.ordered.get_at(name, self.now_us)
     }
 
     /// Returns the entries within `bounds` that are not hidden, in key order.

@@ -5,7 +5,7 @@ use std::mem;
 use std::panic;
 use std::sync::Arc;
 
-use codex_storage::batch::{Op, Seq};
+use codex_storage::batch::{Item, Op, Seq, TableId};
 use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::thread::{self, JoinHandle};
 
@@ -25,8 +25,9 @@ pub struct MapBuilder {
 /// An operation to be applied to both indexes.
 enum Replayed {
     Set(Entry),
-    Remove(Box<[u8]>),
-    Clear,
+    /// An entry of the same name, without a value.
+    Remove(Entry),
+    Clear(Option<TableId>),
 }
 
 /// The indexes, with all batches that were passed on.
@@ -68,8 +69,11 @@ impl MapBuilder {
     pub fn push(&mut self, op: Op<'_>) {
         self.batch.push(match op {
             Op::Set(item) => Replayed::Set(Entry::from_item(item)),
-            Op::Remove { key } => Replayed::Remove(key.into()),
-            Op::Clear => Replayed::Clear,
+            Op::Remove { table, key } => {
+                let item = Item { table, key, value: &[], expires_us: None };
+                Replayed::Remove(Entry::from_item(item))
+            }
+            Op::Clear { table } => Replayed::Clear(table),
         });
         if self.batch.len() >= BATCH {
             self.pass_on();
@@ -153,12 +157,12 @@ impl Index for Hash {
     fn replay(&mut self, op: &Replayed) {
         match op {
             Replayed::Set(entry) => {
-                self.insert(self.hasher().hash(entry.key()), entry.clone());
+                self.insert(self.hasher().hash(entry.name()), entry.clone());
             }
-            Replayed::Remove(key) => {
-                self.remove(self.hasher().hash(key), key);
+            Replayed::Remove(entry) => {
+                self.remove(self.hasher().hash(entry.name()), entry.name());
             }
-            Replayed::Clear => *self = Self::new(),
+            Replayed::Clear(table) => self.clear(*table),
         }
     }
 }
@@ -169,10 +173,8 @@ impl Index for Ordered {
             Replayed::Set(entry) => {
                 self.insert(entry.clone());
             }
-            Replayed::Remove(key) => {
-                self.remove(key);
-            }
-            Replayed::Clear => self.clear(),
+            Replayed::Remove(entry) => self.remove(entry.name()),
+            Replayed::Clear(table) => self.clear(*table),
         }
     }
 }
@@ -201,11 +203,11 @@ mod tests {
                 let key = (n * 7919 % 10_007).to_string().into_bytes();
                 match n % 9 {
                     8 => {
-                        builder.push(Op::Remove { key: &key });
+                        builder.push(Op::remove(&key));
                         model.remove(&key);
                     }
                     _ if n == count / 2 => {
-                        builder.push(Op::Clear);
+                        builder.push(Op::CLEAR);
                         model.clear();
                     }
                     _ => {

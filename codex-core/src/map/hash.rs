@@ -2,11 +2,12 @@
 
 use std::hash::{BuildHasher, Hasher as _};
 
+use codex_storage::batch::TableId;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{Step, StepKind};
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 
 /// One table of the index.
 pub(crate) type Table = HashTable<Entry>;
@@ -27,10 +28,13 @@ pub(crate) struct Hash {
 pub(crate) struct Hasher(RandomState);
 
 impl Hasher {
-    /// Returns the hash of `key`.
-    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+    /// Returns the hash of `name`.
+    pub(crate) fn hash(&self, name: Name<'_>) -> u64 {
         let mut state = self.0.build_hasher();
-        state.write(key);
+        state.write(name.key);
+        if let Some(table) = name.table {
+            state.write_u32(table.get());
+        }
         state.finish()
     }
 }
@@ -53,9 +57,9 @@ impl Hash {
         &self.hasher
     }
 
-    /// Returns the entry of `key`, whose hash is `hash`.
-    pub(crate) fn find(&self, hash: u64, key: &[u8]) -> Option<&Entry> {
-        self.tables.get(shard(hash))?.find(hash, |entry| entry.key() == key)
+    /// Returns the entry of `name`, whose hash is `hash`.
+    pub(crate) fn find(&self, hash: u64, name: Name<'_>) -> Option<&Entry> {
+        self.tables.get(shard(hash))?.find(hash, |entry| entry.name() == name)
     }
 
     /// Inserts `entry`, whose key has the hash `hash`. Returns the entry with the same key that it
@@ -64,14 +68,32 @@ impl Hash {
         insert(self.tables.get_mut(shard(hash))?, &self.hasher, hash, entry)
     }
 
-    /// Removes and returns the entry of `key`, whose hash is `hash`.
-    pub(crate) fn remove(&mut self, hash: u64, key: &[u8]) -> Option<Entry> {
-        remove(self.tables.get_mut(shard(hash))?, hash, key)
+    /// Removes and returns the entry of `name`, whose hash is `hash`.
+    pub(crate) fn remove(&mut self, hash: u64, name: Name<'_>) -> Option<Entry> {
+        remove(self.tables.get_mut(shard(hash))?, hash, name)
+    }
+
+    /// Removes all entries of `table` of the store, or all outside tables.
+    pub(crate) fn clear(&mut self, table: Option<TableId>) {
+        for part in &mut self.tables {
+            part.retain(|entry| entry.table() != table);
+            part.shrink_to(2 * part.len(), |entry| self.hasher.hash(entry.name()));
+        }
+    }
+
+    /// Returns a copy without the entries outside tables of the store, with the same hasher. It is
+    /// empty unless `leaves_tables` is true.
+    pub(crate) fn cleared(&self, leaves_tables: bool) -> Self {
+        if !leaves_tables {
+            return Self::with_hasher(self.hasher.clone());
+        }
+        let mut cleared = Self { tables: self.tables.clone(), hasher: self.hasher.clone() };
+        cleared.clear(None);
+        cleared
     }
 
     /// Returns copies of all tables, each with its number, to which `steps` are applied in order.
-    /// The copies begin empty if `clear` is true.
-    pub(crate) fn rebuilt(&self, steps: &[Step], clear: bool) -> Vec<(usize, Table)> {
+    pub(crate) fn rebuilt(&self, steps: &[Step]) -> Vec<(usize, Table)> {
         let mut tables: Vec<(usize, Table)> = Vec::with_capacity(SHARDS);
         let mut of_shard = steps.iter().collect::<Vec<_>>();
         // The sort is stable, so the steps of one key stay in order.
@@ -83,19 +105,19 @@ impl Hash {
             let (here, others) = rest.split_at(count);
             rest = others;
             // Apply them to a copy with enough room.
-            let mut table = if clear { Table::new() } else { table.clone() };
+            let mut table = table.clone();
             let new = here.iter().filter(|step| step.kind == StepKind::Put { new: true }).count();
-            table.reserve(new, |entry| self.hasher.hash(entry.key()));
+            table.reserve(new, |entry| self.hasher.hash(entry.name()));
             for step in here {
                 match step.kind {
                     StepKind::Put { .. } => {
                         insert(&mut table, &self.hasher, step.hash, step.entry.clone());
                     }
-                    StepKind::Remove => drop(remove(&mut table, step.hash, step.entry.key())),
+                    StepKind::Remove => drop(remove(&mut table, step.hash, step.entry.name())),
                 }
             }
             // After many removals, the remaining entries need less room.
-            table.shrink_to(2 * table.len(), |entry| self.hasher.hash(entry.key()));
+            table.shrink_to(2 * table.len(), |entry| self.hasher.hash(entry.name()));
             tables.push((number, table));
         }
         tables
@@ -115,8 +137,8 @@ impl Hash {
         let wanted = if needed <= full / 2 { needed.max(full) } else { needed.max(full + 1) };
         let mut grown = Table::with_capacity(wanted);
         for entry in table {
-            let hash = self.hasher.hash(entry.key());
-            grown.insert_unique(hash, entry.clone(), |entry| self.hasher.hash(entry.key()));
+            let hash = self.hasher.hash(entry.name());
+            grown.insert_unique(hash, entry.clone(), |entry| self.hasher.hash(entry.name()));
         }
         Some(grown)
     }
@@ -138,16 +160,16 @@ codex_storage::opaque_debug!(Hash);
 /// Inserts `entry` into `table`, and returns the entry with the same key that it replaces.
 fn insert(table: &mut Table, hasher: &Hasher, hash: u64, entry: Entry) -> Option<Entry> {
     // `entry()` would reserve room before it checks whether any is needed.
-    if let Some(present) = table.find_mut(hash, |present| present.key() == entry.key()) {
+    if let Some(present) = table.find_mut(hash, |present| present.name() == entry.name()) {
         return Some(std::mem::replace(present, entry));
     }
-    table.insert_unique(hash, entry, |entry| hasher.hash(entry.key()));
+    table.insert_unique(hash, entry, |entry| hasher.hash(entry.name()));
     None
 }
 
-/// Removes the entry of `key` from `table`, and returns it.
-fn remove(table: &mut Table, hash: u64, key: &[u8]) -> Option<Entry> {
-    let present = table.find_entry(hash, |entry| entry.key() == key).ok()?;
+/// Removes the entry of `name` from `table`, and returns it.
+fn remove(table: &mut Table, hash: u64, name: Name<'_>) -> Option<Entry> {
+    let present = table.find_entry(hash, |entry| entry.name() == name).ok()?;
     Some(present.remove().0)
 }
 
@@ -165,14 +187,15 @@ pub(crate) const SHARDS: usize = 64;
 #[cfg(test)]
 mod tests {
     use super::{Hash, Hasher, SHARDS, Table, shard};
-    use crate::entry::Entry;
+    use crate::entry::{Entry, Name};
 
     #[test]
     fn keys_spread_evenly_over_the_tables() {
         let hasher = Hasher::default();
         let mut counts = [0_u32; SHARDS];
         for n in 0..64_000_u32 {
-            counts[shard(hasher.hash(format!("user:{n:012}").as_bytes()))] += 1;
+            let key = format!("user:{n:012}");
+            counts[shard(hasher.hash(Name::plain(key.as_bytes())))] += 1;
         }
         // 1,000 each on average. The hash is under a random key, and keys that are alike spread
         // worse under some keys than random bits would.
@@ -184,7 +207,7 @@ mod tests {
         let mut hash = Hash::new();
         for n in 0..5_000_u32 {
             let entry = Entry::new(&n.to_le_bytes(), b"v");
-            let at = hash.hasher().hash(entry.key());
+            let at = hash.hasher().hash(entry.name());
             if let Some(table) = hash.grown(shard(at), 1) {
                 hash.replace(shard(at), table);
             }
@@ -194,7 +217,8 @@ mod tests {
         }
         for n in 0..5_000_u32 {
             let key = n.to_le_bytes();
-            assert!(hash.find(hash.hasher().hash(&key), &key).is_some());
+            let name = Name::plain(&key);
+            assert!(hash.find(hash.hasher().hash(name), name).is_some());
         }
     }
 
@@ -203,14 +227,15 @@ mod tests {
         let mut hash = Hash::new();
         for n in 0..200_000_u32 {
             let entry = Entry::new(&n.to_le_bytes(), b"v");
-            let at = hash.hasher().hash(entry.key());
+            let at = hash.hasher().hash(entry.name());
             if let Some(table) = hash.grown(shard(at), 1) {
                 hash.replace(shard(at), table);
             }
             hash.insert(at, entry);
             if let Some(old) = n.checked_sub(1_000) {
                 let key = old.to_le_bytes();
-                assert!(hash.remove(hash.hasher().hash(&key), &key).is_some());
+                let name = Name::plain(&key);
+                assert!(hash.remove(hash.hasher().hash(name), name).is_some());
             }
         }
         let buckets: usize = hash.tables.iter().map(Table::num_buckets).sum();

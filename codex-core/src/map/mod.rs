@@ -14,7 +14,7 @@ pub use build::MapBuilder;
 pub(crate) use hash::{Hash, SHARDS, Table, shard};
 pub use ordered::Ordered;
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 
 /// All entries, in a hash index for point reads and an ordered index for all other operations.
 pub struct Map {
@@ -29,22 +29,23 @@ impl Map {
         Self { hash: Hash::new(), ordered: Ordered::new(), seq: 0 }
     }
 
-    /// Returns the entry of `key`, even if it has expired.
+    /// Returns the entry of `key` outside tables, even if it has expired.
     pub fn get(&self, key: &[u8]) -> Option<Entry> {
         self.find(key).cloned()
     }
 
-    /// Returns the entry of `key` without incrementing its reference count.
+    /// Returns the same without incrementing its reference count.
     pub fn find(&self, key: &[u8]) -> Option<&Entry> {
-        self.hash.find(self.hash.hasher().hash(key), key)
+        let name = Name::plain(key);
+        self.hash.find(self.hash.hasher().hash(name), name)
     }
 
-    /// Returns the number of entries, including those that have expired.
+    /// Returns the number of entries outside tables, including those that have expired.
     pub fn len(&self) -> usize {
         self.ordered.len()
     }
 
-    /// Returns true if there are no entries.
+    /// Returns true if there are no entries outside tables.
     pub fn is_empty(&self) -> bool {
         self.ordered.is_empty()
     }
@@ -74,7 +75,7 @@ impl Map {
     pub(crate) fn apply(&mut self, work: &mut Work) {
         // Order: the clear comes before the tables and the steps, which contain the state after it.
         if work.clear {
-            let fresh = Hash::with_hasher(self.hash.hasher().clone());
+            let fresh = self.hash.cleared(false);
             work.freed.hashes.push(mem::replace(&mut self.hash, fresh));
             work.freed.ordered.push(mem::take(&mut self.ordered));
         }
@@ -98,7 +99,7 @@ impl Map {
                     work.freed.entries.extend(self.hash.insert(hash, entry));
                 }
                 StepKind::Remove => {
-                    work.freed.entries.extend(self.hash.remove(hash, entry.key()));
+                    work.freed.entries.extend(self.hash.remove(hash, entry.name()));
                     work.freed.entries.push(entry);
                 }
             }
@@ -128,7 +129,8 @@ impl fmt::Debug for Map {
 /// frees no entry. `freed` must have room for two entries for each step.
 #[derive(Debug, Default)]
 pub(crate) struct Work {
-    /// Whether all entries are removed before the steps.
+    /// Whether all entries outside tables are removed before the steps. If there are entries in
+    /// tables, `hash_done` is true and `ordered` is there.
     pub(crate) clear: bool,
     /// Larger hash tables, each with the index of the shard whose table it replaces.
     pub(crate) tables: Vec<(usize, Table)>,
@@ -150,7 +152,7 @@ impl Work {
         for step in &self.steps {
             match step.kind {
                 StepKind::Put { .. } => ordered.insert(step.entry.clone()),
-                StepKind::Remove => ordered.remove(step.entry.key()),
+                StepKind::Remove => ordered.remove(step.entry.name()),
             }
         }
     }
@@ -165,6 +167,14 @@ pub(crate) struct Step {
     pub(crate) hash: u64,
     /// The kind of the change.
     pub(crate) kind: StepKind,
+}
+
+impl Step {
+    /// Returns true if the step, number `number` of its group, has no effect because of a clear
+    /// before the step `cleared`. A clear leaves the entries of tables.
+    pub(crate) fn is_void(&self, number: usize, cleared: usize) -> bool {
+        number < cleared && self.entry.table().is_none()
+    }
 }
 
 /// The kind of a [`Step`].
@@ -199,17 +209,17 @@ pub(crate) struct Image(pub(crate) Ordered);
 
 impl State for Image {
     fn len(&self) -> u64 {
-        u64::try_from(self.0.len()).unwrap_or(u64::MAX)
+        u64::try_from(self.0.len_with_tables()).unwrap_or(u64::MAX)
     }
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> codex_storage::Result<()> {
-        self.0.iter().try_for_each(|entry| sink(entry.item()))
+        self.0.iter_with_tables().try_for_each(|entry| sink(entry.item()))
     }
 }
 
 impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Image({} entries)", self.0.len())
+        write!(f, "Image({} entries)", self.len())
     }
 }
 

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use codex_storage::batch::{Op, record_len};
 
 use crate::commit::Change;
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::map::Ordered;
 
 /// A write of a transaction. Compares by key.
@@ -34,7 +34,7 @@ impl Write {
     pub(super) fn apply_to(&self, ordered: &mut Ordered) {
         match self {
             Self::Put(entry) => ordered.insert(entry.clone()),
-            Self::Remove(key) => ordered.remove(key),
+            Self::Remove(key) => ordered.remove(Name::plain(key)),
         }
     }
 
@@ -42,7 +42,7 @@ impl Write {
     pub(super) fn encoded_len(&self) -> usize {
         record_len(match self {
             Self::Put(entry) => Op::Set(entry.item()),
-            Self::Remove(key) => Op::Remove { key },
+            Self::Remove(key) => Op::remove(key),
         })
     }
 }

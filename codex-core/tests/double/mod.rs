@@ -23,7 +23,7 @@ use std::time::Duration;
 use codex_core::internals::{
     Change, Check, Commit, Engine, EngineOptions, Entry, Map, MapBuilder, Outcome,
 };
-use codex_storage::batch::{Group, Item, Layout, Op, Seq};
+use codex_storage::batch::{Group, Item, Layout, Op, Seq, TableId};
 use codex_storage::seal::{ENVELOPE_LEN, Envelope, Keys, Seal, SealError};
 use codex_storage::storage::{
     Anchor, Checkpoint, Durability, Form, State, Storage, StorageStats, SyncPoint, Written,
@@ -79,8 +79,10 @@ pub(crate) struct Disk {
     fault: Option<Fault>,
 }
 
-/// A key that means "everything was cleared" in the log of the double.
+/// A key that means "everything outside tables was cleared" in the log of the double.
 const CLEAR: &[u8] = b"\xff\xffclear";
+/// The keys of a table begin with this and the id.
+const TABLE: &[u8] = b"\xff\xfftable";
 
 impl Disk {
     /// Returns the contents after the first `commits` commits.
@@ -88,7 +90,7 @@ impl Disk {
         let mut contents = Contents::new();
         for (key, value) in self.log[..commits].iter().flatten() {
             match value {
-                _ if key == CLEAR => contents.clear(),
+                _ if key == CLEAR => contents.retain(|key, _| key.starts_with(TABLE)),
                 Some(value) => drop(contents.insert(key.clone(), value.clone())),
                 None => drop(contents.remove(key)),
             }
@@ -117,9 +119,12 @@ impl Disk {
         self.log.resize(first + group.batches(), Vec::new());
         let record = |batch: usize, op: Op<'_>| {
             self.log[first + batch].push(match op {
-                Op::Set(item) => (item.key.to_vec(), Some(stored(item))),
-                Op::Remove { key } => (key.to_vec(), None),
-                Op::Clear => (CLEAR.to_vec(), None),
+                Op::Set(item) => (name(item.table, item.key), Some(stored(item))),
+                Op::Remove { table, key } => (name(table, key), None),
+                Op::Clear { table } => {
+                    assert!(table.is_none(), "the engine clears no table");
+                    (CLEAR.to_vec(), None)
+                }
             });
             Ok::<_, RecordError>(())
         };
@@ -591,6 +596,12 @@ fn is_large(group: &Group) -> bool {
     is_large
 }
 
+/// Returns the key, after the table if it is in one.
+fn name(table: Option<TableId>, key: &[u8]) -> Vec<u8> {
+    let table = table.map_or_else(Vec::new, |id| [TABLE, &id.get().to_le_bytes()].concat());
+    [&table, key].concat()
+}
+
 /// Returns the value, and after it the expiry if there is one.
 fn stored(item: Item<'_>) -> Vec<u8> {
     [item.value, &item.expires_us.map_or_else(Vec::new, |time| time.to_le_bytes().to_vec())]
@@ -601,7 +612,7 @@ fn contents_of(state: &dyn State) -> Contents {
     let mut contents = Contents::new();
     state
         .for_each(&mut |item| {
-            contents.insert(item.key.to_vec(), stored(item));
+            contents.insert(name(item.table, item.key), stored(item));
             Ok(())
         })
         .unwrap();

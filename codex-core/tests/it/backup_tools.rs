@@ -95,8 +95,8 @@ fn history(vfs: &Vfs) -> Vec<(Contents, Anchor)> {
         for op in commit.ops {
             match op.unwrap() {
                 Op::Set(item) => _ = state.insert(item.key.to_vec(), item.value.to_vec()),
-                Op::Remove { key } => _ = state.remove(key),
-                Op::Clear => state.clear(),
+                Op::Remove { key, .. } => _ = state.remove(key),
+                Op::Clear { .. } => state.clear(),
             }
         }
         states.push((state.clone(), commit.anchor));

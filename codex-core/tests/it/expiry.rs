@@ -6,9 +6,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use codex_core::internals::{now_us, sweep, without_threads};
+use codex_core::internals::{Change, Commit, Entry, now_us, submit, sweep, view, without_threads};
 use codex_core::vfs::{Clock as _, SimClock, Vfs};
 use codex_core::{Backups, Conversion, Form, OpenOptions, Prefix, Readable, RestorePoint, Store};
+use codex_storage::batch::{Item, TableId};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
@@ -296,24 +297,32 @@ fn a_transaction_reads_one_state_although_it_writes_an_entry_that_expires() {
 }
 
 #[test]
-fn a_record_keeps_its_expiry_through_everything() {
+fn a_record_keeps_its_expiry_and_its_table_through_everything() {
     let all = FORMS.into_iter().flat_map(|form| SEALED.iter().map(move |&sealed| (form, sealed)));
     for (form, is_sealed) in all {
         let (vfs, clock) = world();
         let options = |form| sealed(&options(form), is_sealed);
         let expires = at(clock.now_us() + 1_000_000_000);
+        let entries = [(1, b'k', None), (1, b'l', Some(i64::MAX)), (u32::MAX, b'k', None)];
         let is_whole = |vfs: &Vfs, form, place: &str| {
             let store = options(form).open_in(vfs, "a.db").unwrap();
             let found = ["k", "n"].map(|key| (store.get(key).unwrap(), store.expires_at(key)));
             let expected = [(Some(1_u64), Some(expires)), (Some(2), None)];
             assert_eq!(found, expected, "{form}, sealed {is_sealed}: {place}");
-            assert_eq!(store.stats().expiring, 1, "{form}: {place}");
+            assert_eq!(tabled(&store), entries, "{form}: {place}");
+            assert_eq!(store.stats().expiring, 2, "{form}: {place}");
             store
         };
         let store = options(form).open_in(&vfs, "a.db").unwrap();
         store.set_with_expiry("k", &1_u64, expires).unwrap();
         store.set_with_expiry("n", &1_u64, expires).unwrap();
         store.set("n", &2_u64).unwrap();
+        let changes = entries.iter().map(|&(id, key, expires_us)| {
+            let (table, key) = (TableId::new(id), &[key]);
+            Change::Put(Entry::from_item(Item { table, key, value: b"v", expires_us }))
+        });
+        let changes = changes.collect::<Vec<_>>().into();
+        submit(&store, Commit { changes, ..Commit::default() }).unwrap();
         is_whole(&disk(&files(&vfs)), form, "a killed process");
         drop(store);
         let store = is_whole(&vfs, form, "reopened");
@@ -342,6 +351,14 @@ fn a_record_keeps_its_expiry_through_everything() {
             }
         }
     }
+}
+
+/// Returns the entries of tables: table, key and expiry.
+fn tabled(store: &Store) -> Vec<(u32, u8, Option<i64>)> {
+    let ordered = view(store).ordered;
+    let entries = ordered.iter_with_tables();
+    let item = |entry: &Entry| Some((entry.table()?.get(), entry.key()[0], entry.expires_us()));
+    entries.filter_map(item).collect()
 }
 
 #[cfg(feature = "crypto")]

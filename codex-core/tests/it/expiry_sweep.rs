@@ -25,7 +25,8 @@ fn at(time_us: i64) -> SystemTime {
 }
 
 fn expiring(key: &str, expires_us: i64) -> Entry {
-    Entry::from_item(Item { key: key.as_bytes(), value: b"v", expires_us: Some(expires_us) })
+    let key = key.as_bytes();
+    Entry::from_item(Item { table: None, key, value: b"v", expires_us: Some(expires_us) })
 }
 
 #[test]

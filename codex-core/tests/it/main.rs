@@ -74,6 +74,7 @@ mod paths;
 mod ranges;
 mod recovery;
 #[cfg(not(loom))]
+mod tables;
 mod tasks;
 #[cfg(not(loom))]
 mod transaction;

@@ -176,8 +176,8 @@ fn check(vfs: &Vfs, is_sealed: bool, all: Vec<Done>) -> usize {
                         after.insert(key.to_vec(), value[1..].to_vec());
                     }
                 }
-                Op::Remove { key } => drop(after.remove(key)),
-                Op::Clear => after.clear(),
+                Op::Remove { key, .. } => drop(after.remove(key)),
+                Op::Clear { .. } => after.clear(),
             }
         }
         if let Some(id) = id {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::blocks::{Block, Blocks, End};
 use super::format::{BLOCKS_START, FOOTER_LEN, Footer, TAIL_LEN, key_info};
-use crate::batch::{Op, Records};
+use crate::batch::{Op, Records, TableId};
 use crate::codec::u64_of;
 use crate::error::{Error, RecordError, Result};
 use crate::header::{Found, HEADER_LEN, Header, seal_error};
@@ -101,7 +101,7 @@ impl ImageReader {
         if self.is_sealed() && self.opener.is_none() {
             return Err(Error::KeyRequired { path: self.path.clone() });
         }
-        let mut entries = EntryDecoder { image: self, last_key: None, totals: Footer::default() };
+        let mut entries = EntryDecoder { image: self, last: None, totals: Footer::default() };
         let end = if self.len >= READ_AHEAD_FROM {
             self.each_block_read_ahead(|block| entries.decode(&block, sink))?
         } else {
@@ -120,7 +120,7 @@ impl ImageReader {
     /// false.
     pub(crate) fn check(&self, go_on: &mut Reading<'_>) -> Result<u64> {
         let is_blind = self.is_sealed() && self.opener.is_none();
-        let mut entries = EntryDecoder { image: self, last_key: None, totals: Footer::default() };
+        let mut entries = EntryDecoder { image: self, last: None, totals: Footer::default() };
         let mut read = 0;
         // Read by this thread alone, because running writers need the other processors. It also
         // yields its own to them.
@@ -255,7 +255,8 @@ fn take_all(
 /// Decodes blocks, and checks the order and the counts of their entries.
 struct EntryDecoder<'a> {
     image: &'a ImageReader,
-    last_key: Option<Vec<u8>>,
+    /// The table and the key of the last entry of the blocks before.
+    last: Option<(Option<TableId>, Vec<u8>)>,
     totals: Footer,
 }
 
@@ -263,7 +264,7 @@ impl EntryDecoder<'_> {
     /// Calls `sink` with each entry of `block`.
     fn decode(&mut self, block: &Block, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<()> {
         let image = self.image;
-        let mut last_in_block: Option<&[u8]> = None;
+        let mut last_in_block: Option<(Option<TableId>, &[u8])> = None;
         for op in Records::new(&block.bytes, block.records) {
             let op = op.map_err(|source| match source {
                 RecordError::Malformed(what) => image.damaged(block.offset, what),
@@ -272,20 +273,22 @@ impl EntryDecoder<'_> {
             let Op::Set(item) = op else {
                 return Err(image.damaged(block.offset, "an image contains a removal"));
             };
-            if last_in_block.or(self.last_key.as_deref()).is_some_and(|last| last >= item.key) {
+            let before = self.last.as_ref().map(|(table, key)| (*table, &key[..]));
+            if last_in_block.or(before).is_some_and(|last| last >= (item.table, item.key)) {
                 return Err(image.damaged(block.offset, "the keys do not ascend"));
             }
-            last_in_block = Some(item.key);
+            last_in_block = Some((item.table, item.key));
             self.totals.add_entry(item);
             sink(op)?;
         }
-        let Some(last) = last_in_block else {
+        let Some((table, key)) = last_in_block else {
             return Err(image.damaged(block.offset, "a block has no records"));
         };
         // The last key is copied once per block, since its block is dropped after that.
-        let kept = self.last_key.get_or_insert_default();
-        kept.clear();
-        kept.extend_from_slice(last);
+        let (last_table, last_key) = self.last.get_or_insert_default();
+        *last_table = table;
+        last_key.clear();
+        last_key.extend_from_slice(key);
         Ok(())
     }
 

@@ -84,8 +84,8 @@ impl Setup {
                         Op::Set(Item { key, value, .. }) => {
                             ops.push((key.to_vec(), Some(value.to_vec())));
                         }
-                        Op::Remove { key } => ops.push((key.to_vec(), None)),
-                        Op::Clear => {}
+                        Op::Remove { key, .. } => ops.push((key.to_vec(), None)),
+                        Op::Clear { .. } => {}
                     }
                 }
                 commits.push((commit.seq, ops.clone()));
@@ -109,7 +109,7 @@ fn fill(group: &mut Group, batches: &[&[(&str, Option<&str>)]]) {
             let key = key.as_bytes();
             let op = match value {
                 Some(value) => Op::set(key, value.as_bytes()),
-                None => Op::Remove { key },
+                None => Op::remove(key),
             };
             group.push(op).unwrap();
         }

@@ -98,6 +98,7 @@ pub fn model(values: &[Vec<u8>], commits: u64) -> Map {
     Map(
         entries.map(|(n, value)| (format!("key {}", n + 1).into_bytes(), value.clone())).collect(),
         BTreeMap::new(),
+        BTreeMap::new(),
     )
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::batch::{Item, Op};
+use codex_storage::batch::{Item, Op, TableId};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::sync::Mutex;
@@ -184,14 +184,16 @@ impl Run {
         let value = format!("value {n}, {}", "x".repeat(n * 40));
         let set = Op::set(fresh.as_bytes(), value.as_bytes());
         let expires_us = (n % 2 == 0).then_some(i64::try_from(n).unwrap());
-        let replace = Op::Set(Item { key: b"replaced", value: fresh.as_bytes(), expires_us });
+        let table = TableId::new(u32::try_from(n % 3).unwrap());
+        let replace = Item { table, key: b"replaced", value: fresh.as_bytes(), expires_us };
+        let replace = Op::Set(replace);
         let gone = format!("key {}", n.saturating_sub(2));
-        let remove = Op::Remove { key: gone.as_bytes() };
+        let remove = Op::remove(gone.as_bytes());
         let large = vec![u8::try_from(n % 128).unwrap() | 1; 70_000];
         match step {
             Step::Commit => self.commit(&[&[set, replace, remove]]),
             Step::Group => self.commit(&[&[set, remove], &[replace]]),
-            Step::Clear => self.commit(&[&[Op::Clear, set]]),
+            Step::Clear => self.commit(&[&[Op::CLEAR, set]]),
             Step::Large => self.commit(&[&[Op::set(b"large", &large)]]),
             Step::Checkpoint => {
                 if self.store().checkpoint()? {

@@ -3,42 +3,57 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use codex_storage::batch::{Item, Op, Seq};
+use codex_storage::batch::{Item, Op, Seq, TableId};
 use codex_storage::storage::{
     Checkpoint, Durability, EntrySink, Recovered, State, Storage, Written,
 };
 use codex_storage::{Config, Error, Result};
 
-/// Keys and values in ascending order of keys, and the expiries of those that have one.
+/// Keys and values in ascending order of keys, the expiries of those that have one, and the
+/// entries of tables.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Map(pub BTreeMap<Vec<u8>, Vec<u8>>, pub BTreeMap<Vec<u8>, i64>);
+pub struct Map(pub BTreeMap<Vec<u8>, Vec<u8>>, pub BTreeMap<Vec<u8>, i64>, pub Tables);
+
+/// The entries of tables by table and key: the value and the expiry.
+pub type Tables = BTreeMap<(TableId, Vec<u8>), (Vec<u8>, Option<i64>)>;
 
 impl Map {
     /// Applies the operation.
     pub fn apply(&mut self, op: Op<'_>) {
         match op {
-            Op::Set(Item { key, value, expires_us }) => {
+            Op::Set(Item { table: Some(id), key, value, expires_us }) => {
+                self.2.insert((id, key.to_vec()), (value.to_vec(), expires_us));
+            }
+            Op::Set(Item { table: None, key, value, expires_us }) => {
                 self.0.insert(key.to_vec(), value.to_vec());
                 self.1.remove(key);
                 self.1.extend(expires_us.map(|expires_us| (key.to_vec(), expires_us)));
             }
-            Op::Remove { key } => {
+            Op::Remove { table: Some(id), key } => drop(self.2.remove(&(id, key.to_vec()))),
+            Op::Remove { table: None, key } => {
                 self.0.remove(key);
                 self.1.remove(key);
             }
-            Op::Clear => *self = Self::default(),
+            Op::Clear { table: Some(id) } => self.2.retain(|(table, _), _| *table != id),
+            Op::Clear { table: None } => {
+                self.0.clear();
+                self.1.clear();
+            }
         }
     }
 }
 
 impl State for Map {
     fn len(&self) -> u64 {
-        self.0.len() as u64
+        (self.0.len() + self.2.len()) as u64
     }
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()> {
         self.0.iter().try_for_each(|(key, value)| {
-            sink(Item { key, value, expires_us: self.1.get(key).copied() })
+            sink(Item { table: None, key, value, expires_us: self.1.get(key).copied() })
+        })?;
+        self.2.iter().try_for_each(|((id, key), (value, expires_us))| {
+            sink(Item { table: Some(*id), key, value, expires_us: *expires_us })
         })
     }
 }

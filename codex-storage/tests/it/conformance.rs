@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::batch::{Item, Op};
+use codex_storage::batch::{Item, Op, TableId};
 use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::sync::atomic::{AtomicU64, Ordering};
 use codex_storage::vfs::{Mode, Open, SimClock};
@@ -47,7 +47,7 @@ all_forms!(
     a_group_without_batches_is_no_commit,
     removals_and_clears_survive_reopening,
     keys_and_values_of_every_length_survive,
-    a_record_keeps_its_expiry_through_everything,
+    a_record_keeps_its_expiry_and_its_table_through_everything,
     a_checkpoint_and_an_abandoned_one_change_no_state,
     a_store_without_a_clean_end_reopens_whole,
     every_level_is_durable_after_a_clean_end,
@@ -98,7 +98,7 @@ fn commits_are_numbered_densely_and_survive_reopening(bed: &Bed) {
 fn the_batches_of_a_group_are_commits_in_order(bed: &Bed) {
     let mut store = Store::open(bed.config()).unwrap();
     let first = [Op::set(b"a", b"1"), Op::set(b"b", b"1")];
-    let second = [Op::set(b"a", b"2"), Op::Remove { key: b"b" }];
+    let second = [Op::set(b"a", b"2"), Op::remove(b"b")];
     assert_eq!(store.commit(&[&first, &second, &[]]).unwrap(), 1..4);
     drop(store);
     let store = Store::open(bed.config()).unwrap();
@@ -118,8 +118,8 @@ fn a_group_without_batches_is_no_commit(bed: &Bed) {
 fn removals_and_clears_survive_reopening(bed: &Bed) {
     let mut store = Store::open(bed.config()).unwrap();
     store.set("a", "1").unwrap();
-    store.commit(&[&[Op::Clear, Op::set(b"b", b"2")]]).unwrap();
-    store.commit(&[&[Op::Remove { key: b"b" }, Op::set(b"c", b"3")]]).unwrap();
+    store.commit(&[&[Op::CLEAR, Op::set(b"b", b"2")]]).unwrap();
+    store.commit(&[&[Op::remove(b"b"), Op::set(b"c", b"3")]]).unwrap();
     drop(store);
     let store = Store::open(bed.config()).unwrap();
     assert_eq!(store.map.0.into_iter().collect::<Vec<_>>(), [(b"c".to_vec(), b"3".to_vec())]);
@@ -141,11 +141,12 @@ fn keys_and_values_of_every_length_survive(bed: &Bed) {
     assert_eq!(Store::open(bed.config()).unwrap().map, map);
 }
 
-/// Each path that copies records: the log, the image, a checkpoint, a change of the root key, a
-/// copy beside the open store, a conversion to each form and back, a ledger up to a commit.
-fn a_record_keeps_its_expiry_through_everything(bed: &Bed) {
+/// Commits records with expiries and tables. Returns the state after them.
+fn filled(bed: &Bed) -> Map {
     let mut store = Store::open(bed.config()).unwrap();
-    let item = |key, expires_us| Op::Set(Item { key, value: b"value", expires_us });
+    let tabled = |table, key, expires_us| Op::Set(Item { table, key, value: b"value", expires_us });
+    let item = |key, expires_us| tabled(None, key, expires_us);
+    let [one, two, last] = [TableId::MIN, TableId::new(2).unwrap(), TableId::MAX];
     store
         .commit(&[&[
             item(b"", Some(i64::MIN)),
@@ -154,13 +155,44 @@ fn a_record_keeps_its_expiry_through_everything(bed: &Bed) {
             item(b"c", None),
             item(b"d", Some(1)),
             item(b"e", Some(1)),
+            tabled(Some(last), b"", Some(3)),
+            tabled(Some(two), b"a", None),
+            tabled(Some(two), b"b", None),
+            tabled(Some(one), b"b", Some(4)),
+            tabled(Some(one), b"c", None),
+            Op::CLEAR,
+        ]])
+        .unwrap();
+    // A clear of the keys outside tables leaves those of tables.
+    assert_eq!((store.map.0.len(), store.map.2.len()), (0, 5));
+    store
+        .commit(&[&[
+            item(b"", Some(i64::MIN)),
+            item(b"a", Some(0)),
+            item(b"b", Some(i64::MAX)),
+            item(b"c", None),
+            item(b"d", Some(1)),
+            item(b"e", Some(1)),
+            Op::Remove { table: Some(one), key: b"c" },
+            Op::Clear { table: Some(two) },
+            tabled(Some(two), b"a", None),
         ]])
         .unwrap();
     // A set gives its own expiry or none, and a removal has none.
-    store.commit(&[&[item(b"d", Some(2)), item(b"e", None), Op::Remove { key: b"b" }]]).unwrap();
-    let map = store.map.clone();
+    store.commit(&[&[item(b"d", Some(2)), item(b"e", None), Op::remove(b"b")]]).unwrap();
+    let map = store.map;
     let expiries: Vec<_> = map.1.iter().map(|(key, time)| (&key[..], *time)).collect();
     assert_eq!(expiries, [(&b""[..], i64::MIN), (b"a", 0), (b"d", 2)]);
+    let tables: Vec<_> =
+        map.2.iter().map(|((id, key), (_, time))| (*id, &key[..], *time)).collect();
+    assert_eq!(tables, [(one, &b"b"[..], Some(4)), (two, b"a", None), (last, b"", Some(3))]);
+    map
+}
+
+/// Each path that copies records: the log, the image, a checkpoint, a change of the root key, a
+/// copy beside the open store, a conversion to each form and back, a ledger up to a commit.
+fn a_record_keeps_its_expiry_and_its_table_through_everything(bed: &Bed) {
+    let map = filled(bed);
     let is_whole = |bed: &Bed, place: &str| {
         let store = Store::open(bed.config()).unwrap();
         assert_eq!(store.map, map, "{place}");
@@ -171,7 +203,6 @@ fn a_record_keeps_its_expiry_through_everything(bed: &Bed) {
         let config = Config { access: Access::ReadOnly, ..bed.config() };
         assert_eq!(Store::open(config).unwrap().map, map, "{place}");
     };
-    drop(store);
     let mut store = is_whole(bed, "the log");
     store.checkpoint().unwrap();
     let (copy, _) = store.storage.main_file().unwrap().to_copy().unwrap();
@@ -329,7 +360,7 @@ fn a_reader_refuses_every_change(bed: &Bed) {
     assert!(found.image_bytes + found.log_bytes > 0 && !store.storage.wants_checkpoint());
     let refusals = |store: &mut Store| {
         let mut group = store.storage.group();
-        group.push(Op::Clear).unwrap();
+        group.push(Op::CLEAR).unwrap();
         group.finish();
         let keys = keys("another");
         let (map, storage) = (&store.map, &mut store.storage);

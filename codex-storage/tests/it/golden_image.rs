@@ -67,7 +67,7 @@ fn fill(store: &mut Store) {
             &[Op::set(b"\x00\xff binary", b"\xff\x00")],
         ])
         .unwrap();
-    store.commit(&[&[Op::Remove { key: b"gone" }]]).unwrap();
+    store.commit(&[&[Op::remove(b"gone")]]).unwrap();
 }
 
 /// Makes the store, closes it, compares each of its files with the golden file, and reads the

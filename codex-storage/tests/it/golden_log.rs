@@ -25,11 +25,11 @@ fn make(sealed: bool) -> Bed {
     let set = |key, value| Op::set(key, value);
     store.commit(&[&[set(b"a", b"1"), set(b"", b"")], &[], &[set(b"b", b"two")]]).unwrap();
     clock.set_now_us(-5);
-    store.commit(&[&[Op::Remove { key: b"a" }]]).unwrap();
+    store.commit(&[&[Op::remove(b"a")]]).unwrap();
     store.close().unwrap();
     clock.set_now_us(1_700_000_000_000_000);
     let mut store = Store::open(bed.at(Durability::Os)).unwrap();
-    store.commit(&[&[Op::Clear, set(b"\xff\x00", &[0xC3; 600])]]).unwrap();
+    store.commit(&[&[Op::CLEAR, set(b"\xff\x00", &[0xC3; 600])]]).unwrap();
     store.flush().unwrap();
     store.commit(&[&[set(b"torn", &[0x77; 900])]]).unwrap();
     let end = usize::try_from(store.storage.stats().log_bytes).unwrap();

@@ -1,6 +1,6 @@
 //! Damaged images: every byte is checked, and each kind of damage has its own error.
 
-use codex_storage::batch::{Item, Op};
+use codex_storage::batch::{Item, Op, TableId};
 use codex_storage::storage::{EntrySink, Form, State};
 use codex_storage::vfs::SeededEntropy;
 use codex_storage::{Access, Error, Result};
@@ -191,7 +191,7 @@ fn header_fields_at_their_extremes_never_give_another_state() {
 
 #[test]
 fn a_state_out_of_order_is_refused_and_leaves_nothing() {
-    for keys in [["b", "a"], ["a", "a"]] {
+    for keys in [[(0, "b"), (0, "a")], [(0, "a"); 2], [(1, "a"), (0, "b")], [(2, "a"), (1, "b")]] {
         let bed = Bed::mem(Form::Snapshot, false);
         let (mut storage, _) = codex_storage::open(&bed.config(), &mut |_| Ok(())).unwrap();
         let before = files(&bed.vfs);
@@ -471,7 +471,7 @@ impl Refused for Result<()> {
     }
 }
 
-struct Unsorted([&'static str; 2]);
+struct Unsorted([(u32, &'static str); 2]);
 
 impl State for Unsorted {
     fn len(&self) -> u64 {
@@ -479,8 +479,9 @@ impl State for Unsorted {
     }
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> Result<()> {
-        self.0.iter().try_for_each(|key| {
-            sink(Item { key: key.as_bytes(), value: b"value", expires_us: None })
+        self.0.iter().try_for_each(|(id, key)| {
+            let (table, key) = (TableId::new(*id), key.as_bytes());
+            sink(Item { table, key, value: b"value", expires_us: None })
         })
     }
 }

@@ -143,9 +143,9 @@ fn a_full_disk_takes_no_more_values_but_lets_them_be_removed() {
             assert!(matches!(put(&mut store, n + 1, &[1; 5_000]), Err(Error::NoSpace { .. })));
             for removed in 1..=5 {
                 let key = format!("key {removed}").into_bytes();
-                store.commit(&[&[Op::Remove { key: &key }]]).unwrap();
+                store.commit(&[&[Op::remove(&key)]]).unwrap();
             }
-            store.commit(&[&[Op::Clear]]).unwrap();
+            store.commit(&[&[Op::CLEAR]]).unwrap();
             assert!(store.storage.poisoned().is_none());
             disk.set_space(Space::Unlimited);
             put(&mut store, n + 7, b"there is room again").unwrap();

@@ -60,7 +60,7 @@ fn the_digests_are_the_chain_that_the_format_describes() {
     let base = store.storage.anchor();
     clock.set_now_us(77);
     let set = Op::set(b"k", b"v");
-    store.commit(&[&[set, Op::Remove { key: b"gone" }], &[Op::Clear]]).unwrap();
+    store.commit(&[&[set, Op::remove(b"gone")], &[Op::CLEAR]]).unwrap();
     let link = |before: [u8; 32], seq: u64, count: u32, records: &[u8]| -> [u8; 32] {
         let mut sha = Sha256::new();
         sha.update(b"codexdb ledger 1");
@@ -283,8 +283,8 @@ impl Change {
     fn op(&self) -> Op<'_> {
         match self {
             Self::Set(key, value) => Op::set(key, value),
-            Self::Remove(key) => Op::Remove { key },
-            Self::Clear => Op::Clear,
+            Self::Remove(key) => Op::remove(key),
+            Self::Clear => Op::CLEAR,
         }
     }
 }
@@ -293,8 +293,8 @@ impl From<Op<'_>> for Change {
     fn from(op: Op<'_>) -> Self {
         match op {
             Op::Set(item) => Self::Set(item.key.to_vec(), item.value.to_vec()),
-            Op::Remove { key } => Self::Remove(key.to_vec()),
-            Op::Clear => Self::Clear,
+            Op::Remove { key, .. } => Self::Remove(key.to_vec()),
+            Op::Clear { .. } => Self::Clear,
         }
     }
 }

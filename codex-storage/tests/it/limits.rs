@@ -45,7 +45,7 @@ fn the_longest_key_is_stored_and_one_byte_more_is_refused() {
             let mut store = Store::open(bed.config()).unwrap();
             store.commit(&[&[Op::set(&longest, b"value")]]).unwrap();
             let mut group = store.storage.group();
-            for op in [Op::set(&longer, b""), Op::Remove { key: &longer }] {
+            for op in [Op::set(&longer, b""), Op::remove(&longer)] {
                 let refused = group.push(op).unwrap_err();
                 let RecordError::KeyTooLong { len, limit } = refused else { panic!("{refused}") };
                 assert_eq!((len, limit), (KEY_LEN_MAX + 1, KEY_LEN_MAX));
@@ -54,7 +54,7 @@ fn the_longest_key_is_stored_and_one_byte_more_is_refused() {
             drop(store);
             let mut store = Store::open(bed.config()).unwrap();
             assert_eq!(store.map.0[&longest], b"value", "{form}");
-            store.commit(&[&[Op::Remove { key: &longest }]]).unwrap();
+            store.commit(&[&[Op::remove(&longest)]]).unwrap();
             drop(store);
             assert!(Store::open(bed.config()).unwrap().map.0.is_empty(), "{form}");
         }

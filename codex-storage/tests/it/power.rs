@@ -29,7 +29,7 @@ fn entry(n: u64) -> (Vec<u8>, Vec<u8>) {
 
 /// Returns the state after `commits` commits.
 fn model(commits: u64) -> Map {
-    Map((1..=commits).map(entry).collect(), BTreeMap::new())
+    Map((1..=commits).map(entry).collect(), BTreeMap::new(), BTreeMap::new())
 }
 
 fn put(store: &mut Store, level: Durability, progress: &mut Progress) -> Result<()> {

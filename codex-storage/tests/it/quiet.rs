@@ -215,7 +215,7 @@ fn fill_and_free(form: Form, blocks: u64, len: usize) -> (u64, u64) {
     let remove = |store: &mut Store, n: u64, when: &str| {
         let key = format!("key {n:05}");
         store
-            .commit(&[&[Op::Remove { key: key.as_bytes() }]])
+            .commit(&[&[Op::remove(key.as_bytes())]])
             .unwrap_or_else(|e| panic!("{place}, of {sets} sets: removing {n} {when}: {e}"));
     };
     if sets > 0 {
@@ -240,14 +240,14 @@ fn fill_and_free(form: Form, blocks: u64, len: usize) -> (u64, u64) {
         }
         if sets > 0 {
             remove(&mut store, 10 + round, "after opening");
-            store.commit(&[&[Op::Clear]]).unwrap_or_else(|e| panic!("{place}: clearing: {e}"));
+            store.commit(&[&[Op::CLEAR]]).unwrap_or_else(|e| panic!("{place}: clearing: {e}"));
             images += checkpoint(&mut store);
             // The simulated disk frees a removed file when the removal of its name is durable.
             disk.vfs(9).dir.sync().unwrap();
             let again = store.set("again", small);
             // With fewer blocks, an image, its copy and two logs do not fit at the same time.
             assert!(again.is_ok() || blocks < 12 && is_full(&again), "{place}: {again:?}");
-            store.commit(&[&[Op::Clear]]).unwrap_or_else(|e| panic!("{place}: clearing: {e}"));
+            store.commit(&[&[Op::CLEAR]]).unwrap_or_else(|e| panic!("{place}: clearing: {e}"));
             let set = store.set("key 00011", small);
             assert!(set.is_ok() || blocks < 12 && is_full(&set), "{place}: {set:?}");
         }
@@ -298,7 +298,7 @@ fn a_store_that_is_opened_beside_any_number_of_free_blocks_reads_and_says_what_i
                 assert!(checkpoint.is_ok() || is_full(&checkpoint), "{checkpoint:?}");
                 if set.is_ok() {
                     store
-                        .commit(&[&[Op::Remove { key: b"c" }]])
+                        .commit(&[&[Op::remove(b"c")]])
                         .unwrap_or_else(|e| panic!("{form} {past:?} {blocks}: {e}"));
                     store.commit(&[&[Op::set(b"c", b"3")]]).ok();
                 }

@@ -1,6 +1,6 @@
 //! The bytes of records: the flags, the fields that they add, and the answers to unknown ones.
 
-use codex_storage::batch::{Item, Op, Records, encode_record, record_len};
+use codex_storage::batch::{Item, Op, Records, TableId, encode_record, record_len};
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::{SimClock, Vfs};
 use codex_storage::{Access, Error, RecordError};
@@ -26,7 +26,7 @@ fn written(op: Op<'_>) -> Vec<u8> {
 
 #[test]
 fn the_expiry_stands_between_the_head_and_the_key() {
-    let item = Item { key: b"key", value: b"value", expires_us: Some(-2) };
+    let item = Item { table: None, key: b"key", value: b"value", expires_us: Some(-2) };
     let bytes = b"\x01\x01\x03\0\x05\0\0\0\xfe\xff\xff\xff\xff\xff\xff\xffkeyvalue";
     assert_eq!(written(Op::Set(item)), bytes);
     assert!(read(bytes) == Ok(Op::Set(item)));
@@ -34,22 +34,47 @@ fn the_expiry_stands_between_the_head_and_the_key() {
 }
 
 #[test]
+fn the_table_stands_after_the_expiry_and_zero_is_no_table() {
+    let item =
+        Item { table: TableId::new(0x0403_0201), key: b"key", value: b"value", expires_us: None };
+    let both = Item { expires_us: Some(-2), ..item };
+    let (table, key) = (item.table, item.key);
+    for (op, bytes) in [
+        (Op::Set(item), &b"\x01\x02\x03\0\x05\0\0\0\x01\x02\x03\x04keyvalue"[..]),
+        (
+            Op::Set(both),
+            b"\x01\x03\x03\0\x05\0\0\0\xfe\xff\xff\xff\xff\xff\xff\xff\x01\x02\x03\x04keyvalue",
+        ),
+        (Op::Remove { table, key }, b"\x02\x02\x03\0\0\0\0\0\x01\x02\x03\x04key"),
+        (Op::Clear { table }, b"\x03\x02\0\0\0\0\0\0\x01\x02\x03\x04"),
+    ] {
+        assert_eq!(written(op), bytes);
+        assert!(read(bytes) == Ok(op));
+        let at = bytes.windows(4).position(|window| window == [1, 2, 3, 4]).unwrap();
+        let zero = [&bytes[..at], &[0; 4], &bytes[at + 4..]].concat();
+        assert_eq!(read(&zero).err(), Some(RecordError::Malformed("a table has the id 0")));
+    }
+}
+
+#[test]
 fn each_flag_and_each_cut_has_its_answer() {
     for kind in 1..=4_u8 {
         for flags in 0..=255_u8 {
-            let record =
-                [&[kind, flags, 0, 0, 0, 0, 0, 0][..], &[0; 8][..usize::from(flags & 1) * 8]];
+            let expiry = &[0; 8][..usize::from(flags & 1) * 8];
+            let table = &[1, 0, 0, 0][..usize::from(flags & 2) * 2];
+            let record = [&[kind, flags, 0, 0, 0, 0, 0, 0], expiry, table];
             let found = read(&record.concat()).map(|_| ());
             let expected = match (kind, flags) {
-                (_, 2..) => Err(RecordError::UnknownFlags(flags & !1)),
-                (2 | 3, 1) => Err(RecordError::Malformed("a removal has an expiry")),
+                (_, 4..) => Err(RecordError::UnknownFlags(flags & !3)),
+                (2 | 3, 1 | 3) => Err(RecordError::Malformed("a removal has an expiry")),
                 (4, _) => Err(RecordError::UnknownKind(4)),
                 _ => Ok(()),
             };
             assert_eq!(found, expected, "kind {kind}, flags {flags:#04x}");
         }
     }
-    let whole = written(Op::Set(Item { key: b"k", value: b"v", expires_us: Some(7) }));
+    let item = Item { table: Some(TableId::MIN), key: b"k", value: b"v", expires_us: Some(7) };
+    let whole = written(Op::Set(item));
     for len in 0..whole.len() {
         assert!(matches!(read(&whole[..len]), Err(RecordError::Malformed(_))), "{len} bytes");
     }
@@ -78,8 +103,9 @@ fn redigest(ledger: &mut [u8], at: usize) {
 /// Files with flags that this build does not know: a typed error, and no byte is changed.
 #[test]
 fn an_unknown_flag_in_a_file_is_named_and_the_file_is_left_as_it_is() {
-    let item = Item { key: b"key", value: b"value", expires_us: Some(1) };
-    assert_eq!(read_as_an_older_build(&written(Op::Set(item))), Err(RecordError::UnknownFlags(1)));
+    let table = Some(TableId::MIN);
+    let item = Item { table, key: b"key", value: b"value", expires_us: Some(1) };
+    assert_eq!(read_as_an_older_build(&written(Op::Set(item))), Err(RecordError::UnknownFlags(3)));
     let mut count = 0;
     for form in [Form::Wal, Form::Snapshot, Form::Ledger] {
         let bed = Bed::mem(form, false);
@@ -117,14 +143,29 @@ fn an_unknown_flag_in_a_file_is_named_and_the_file_is_left_as_it_is() {
     assert_eq!(count, 3, "a segment, an image, a ledger");
 }
 
-/// A file of each form whose records have expiries. This build writes the same bytes, and reads
-/// them.
+/// A file of each form whose records have expiries, and one whose records have tables. This build
+/// writes the same bytes, and reads them.
 #[test]
-fn a_golden_file_with_expiries_is_made_and_read_the_same() {
-    for (name, form) in [
-        ("wal-expiry.segment-1.log", Form::Wal),
-        ("snapshot-expiry.db", Form::Snapshot),
-        ("ledger-expiry.db", Form::Ledger),
+fn a_golden_file_with_flags_is_made_and_read_the_same() {
+    let item = |key, expires_us| Item { table: None, key, value: b"value", expires_us };
+    let expiring = [
+        item(b"before 1970", Some(-1)),
+        item(b"never", None),
+        item(b"the last moment", Some(i64::MAX)),
+    ];
+    let [_, plain, last] = expiring;
+    let tabled = [
+        Item { table: Some(TableId::MIN), ..plain },
+        Item { table: Some(TableId::MAX), ..last },
+        plain,
+    ];
+    for (name, form, items) in [
+        ("wal-expiry.segment-1.log", Form::Wal, expiring),
+        ("snapshot-expiry.db", Form::Snapshot, expiring),
+        ("ledger-expiry.db", Form::Ledger, expiring),
+        ("wal-table.segment-1.log", Form::Wal, tabled),
+        ("snapshot-table.db", Form::Snapshot, tabled),
+        ("ledger-table.db", Form::Ledger, tabled),
     ] {
         let clock = SimClock::new();
         let vfs = Vfs { clock: std::sync::Arc::new(clock), ..Vfs::mem(4_001) };
@@ -132,14 +173,7 @@ fn a_golden_file_with_expiries_is_made_and_read_the_same() {
         let mut config = bed.at(Durability::Sync);
         config.checkpoint.close_into_image_bytes_max = 0;
         let mut store = Store::open(config).unwrap();
-        let item = |key, expires_us| Op::Set(Item { key, value: b"value", expires_us });
-        store
-            .commit(&[&[
-                item(b"before 1970", Some(-1)),
-                item(b"never", None),
-                item(b"the last moment", Some(i64::MAX)),
-            ]])
-            .unwrap();
+        store.commit(&[&items.map(Op::Set)]).unwrap();
         let map = store.map.clone();
         store.close().unwrap();
         let file =

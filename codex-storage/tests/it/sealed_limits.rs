@@ -94,7 +94,7 @@ fn an_image_that_would_exhaust_its_epoch_never_takes_the_place_of_the_old_one() 
     let mut store = Store::open(bed.config()).unwrap();
     for n in 0..10 {
         let key = format!("block {n:03}");
-        store.commit(&[&[codex_storage::batch::Op::Remove { key: key.as_bytes() }]]).unwrap();
+        store.commit(&[&[codex_storage::batch::Op::remove(key.as_bytes())]]).unwrap();
     }
     assert!(store.checkpoint().unwrap(), "a smaller state fits again");
     is_whole(&bed, store);

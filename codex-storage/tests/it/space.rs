@@ -152,7 +152,7 @@ fn a_checkpoint_that_finds_no_room_costs_removals_nothing() {
         // In all more than the blocks of the log have left, and less than its reserve.
         for m in 0..20 {
             let key = format!("never set {n} {m}");
-            store.commit(&[&[Op::Remove { key: key.as_bytes() }]]).unwrap();
+            store.commit(&[&[Op::remove(key.as_bytes())]]).unwrap();
         }
     }
     assert_eq!(store.storage.poisoned(), None);
@@ -182,7 +182,7 @@ fn after_a_checkpoint_without_room_a_log_has_its_reserve_though_another_file_too
     assert!(before - after > LEFT, "{before} and {after}: the other file took nothing");
     fill(&disk, "rest");
     let mut removals = 0;
-    while store.commit(&[&[Op::Remove { key: b"never set" }]]).is_ok() {
+    while store.commit(&[&[Op::remove(b"never set")]]).is_ok() {
         removals += 1;
     }
     assert!(removals * 128 >= 16 << 10, "{removals} removals");
@@ -199,9 +199,7 @@ fn on_a_full_disk_a_log_keeps_16_kibibytes_for_removals() {
         store.set("key", "v").unwrap();
         fill(&disk, "ballast");
         let mut counts = [0; 2];
-        for (count, op) in
-            counts.iter_mut().zip([Op::set(b"key", b"v"), Op::Remove { key: b"key" }])
-        {
+        for (count, op) in counts.iter_mut().zip([Op::set(b"key", b"v"), Op::remove(b"key")]) {
             let refused = loop {
                 match store.commit(&[&[op]]) {
                     Ok(_) => *count += 1,

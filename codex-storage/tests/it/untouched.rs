@@ -88,7 +88,7 @@ fn a_ledger_opens_and_closes_on_a_full_disk_and_takes_a_removal_into_what_it_has
         disk.set_space(Space::AtOnce(used.next_multiple_of(4096)));
         let mut store = Store::open(bed.config()).unwrap();
         assert_eq!(store.map.0.len(), 3);
-        store.commit(&[&[Op::Remove { key: b"key 0" }]]).unwrap();
+        store.commit(&[&[Op::remove(b"key 0")]]).unwrap();
         store.close().unwrap();
         let store = Store::open(bed.config()).unwrap();
         assert_eq!(store.map.0.len(), 2);

@@ -209,7 +209,8 @@ impl Replica {
             let (before, time_us) = (self.store.snapshot(), commit.time_us);
             last = Some(Last { time_us, before, keys: BTreeSet::new(), is_cleared: false });
         }
-        for op in commit.ops.flatten() {
+        // The page shows the keys outside tables.
+        for op in commit.ops.flatten().filter(|op| op.table().is_none()) {
             match op {
                 Op::Set(item) => {
                     match item.expires_us {
@@ -222,7 +223,7 @@ impl Replica {
                     self.expiries.remove(key);
                     pending.batch.remove(key)?;
                 }
-                Op::Clear => {
+                Op::Clear { .. } => {
                     self.expiries.clear();
                     pending.batch.clear();
                 }
@@ -232,7 +233,7 @@ impl Replica {
                     Op::Set(Item { key, .. }) | Op::Remove { key, .. } => {
                         last.keys.insert(key.to_vec());
                     }
-                    Op::Clear => last.is_cleared = true,
+                    Op::Clear { .. } => last.is_cleared = true,
                 }
             }
         }
