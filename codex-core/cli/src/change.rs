@@ -1,4 +1,4 @@
-//! The commands that change a store: `init`, `set`, `remove`, `clear` and `checkpoint`.
+//! The commands that change a store: `init`, `set`, `remove`, `clear`, `checkpoint` and `compact`.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -6,11 +6,11 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use clap::Args;
-use codex_core::{Codec, Form, Prefix, Store};
+use codex_core::{Codec, FileRole, Form, Prefix, Store};
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
-use crate::out::Out;
+use crate::out::{Cell, Out};
 use crate::target::Target;
 use crate::types::Type;
 use crate::{Outcome, json, time};
@@ -93,19 +93,8 @@ impl Set {
         let options = self.target.options(secret.as_ref())?.create(self.create);
         let store = self.target.write_with(&options)?;
         let expires = self.expires_in.map(|span| SystemTime::now() + span).or(self.expires_at);
-        match value {
-            (Some(codec), bytes) => {
-                store.batch().set_encoded(&self.key, codec, bytes, expires)?.commit()?
-            }
-            (None, bytes) => match expires {
-                Some(expires) => {
-                    let mut batch = store.batch();
-                    batch.set_bytes_with_expiry(&self.key, bytes, expires)?;
-                    batch.commit()?
-                }
-                None => store.batch().set_bytes(&self.key, bytes)?.commit()?,
-            },
-        };
+        let (codec, bytes) = value;
+        put(&store, &self.key, codec, bytes, expires)?;
         store.close()?;
         Ok(true)
     }
@@ -135,6 +124,24 @@ impl Set {
             None => (Some(Codec::Json), json.into_bytes()),
         })
     }
+}
+
+/// Stores bytes that are encoded, or raw bytes if there is no codec.
+pub(crate) fn put(
+    store: &Store,
+    key: &TypedKey,
+    codec: Option<Codec>,
+    bytes: Vec<u8>,
+    expires: Option<SystemTime>,
+) -> Outcome<()> {
+    let mut batch = store.batch();
+    match (codec, expires) {
+        (Some(codec), expires) => batch.set_encoded(key, codec, bytes, expires)?,
+        (None, Some(expires)) => batch.set_bytes_with_expiry(key, bytes, expires)?,
+        (None, None) => batch.set_bytes(key, bytes)?,
+    };
+    batch.commit()?;
+    Ok(())
 }
 
 /// The options of `remove`.
@@ -209,6 +216,40 @@ impl Checkpoint {
         store.close()?;
         Ok(true)
     }
+}
+
+/// The options of `compact`.
+#[derive(Debug, Args)]
+pub(crate) struct Compact {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Compact {
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let path = &self.target.path;
+        let store = self.target.write()?;
+        if store.form() == Some(Form::Ledger) {
+            store.close()?;
+            let text = "a ledger keeps every commit; `codexdb convert --form wal` keeps the state";
+            return Err(Failure::Usage(text.to_owned()));
+        }
+        let before = bytes_of(path)?;
+        store.checkpoint()?;
+        store.close()?;
+        out.record(&vec![
+            ("size before", Cell::Bytes(before)),
+            ("size", Cell::Bytes(bytes_of(path)?)),
+        ])?;
+        Ok(true)
+    }
+}
+
+/// Returns the size of the files of a store.
+fn bytes_of(path: &Path) -> Outcome<u64> {
+    let files = Store::files(path)?;
+    let files = files.iter().filter(|file| file.role == FileRole::Store);
+    Ok(files.map(|file| file.bytes).sum())
 }
 
 /// Prints the number of keys that a command has changed.

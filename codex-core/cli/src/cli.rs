@@ -4,7 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::out::Out;
 use crate::{
-    Outcome, backup, change, find, generate, go, ledger, look, prefix, rewrite, serve, transfer,
+    Outcome, backup, change, diff, doctor, edit, find, generate, go, ledger, look, prefix, rewrite,
+    serve, transfer,
 };
 
 /// Looks into a CodexDB store, changes it, and scripts it.
@@ -52,22 +53,30 @@ pub(crate) enum Command {
     History(ledger::History),
     /// Show a page about the store to browsers on this machine, until Ctrl-C
     View(serve::View),
+    /// Print the keys in which two stores differ, or a store and its backup, or two moments
+    Diff(diff::Diff),
+    /// Look for what is wrong with a store, its files and its disk, and tell the next step
+    Doctor(doctor::Doctor),
     /// Make an empty store
     Init(change::Init),
     /// Set the value of a key
     Set(change::Set),
+    /// Change the value of a key in an editor
+    Edit(edit::Edit),
     /// Remove keys
     Remove(change::Remove),
     /// Remove all keys
     Clear(change::Clear),
     /// Write all data into a new image, and begin a new log
     Checkpoint(change::Checkpoint),
+    /// Write all data into a new image, and print how much space that freed
+    Compact(change::Compact),
     /// Write the store in another form, or under another kind of encryption
     Convert(rewrite::Convert),
     /// Make, list, check and restore backups
     #[command(subcommand)]
     Backup(backup::Backup),
-    /// Change the key of an encrypted store
+    /// Change the key of a store, encrypt or decrypt it
     #[command(subcommand)]
     Key(rewrite::Key),
     /// Write all entries as JSON Lines, with their exact bytes
@@ -96,14 +105,18 @@ impl Command {
             Self::Log(command) => command.run(out),
             Self::History(command) => command.run(out),
             Self::View(command) => command.run(out),
+            Self::Diff(command) => command.run(out),
+            Self::Doctor(command) => command.run(out),
             Self::Init(command) => command.run(),
             Self::Set(command) => command.run(),
+            Self::Edit(command) => command.run(out),
             Self::Remove(command) => command.run(out),
             Self::Clear(command) => command.run(out),
             Self::Checkpoint(command) => command.run(),
+            Self::Compact(command) => command.run(out),
             Self::Convert(command) => command.run(out),
             Self::Backup(command) => command.run(out),
-            Self::Key(command) => command.run(),
+            Self::Key(command) => command.run(out),
             Self::Export(command) => command.run(out),
             Self::Import(command) => command.run(out),
             Self::ImportGo(command) => command.run(out),

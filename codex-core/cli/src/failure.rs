@@ -101,7 +101,7 @@ impl Failure {
     }
 
     /// Returns the next step in words of the command line, which the library does not know.
-    fn next_step(&self) -> Option<&'static str> {
+    pub(crate) fn next_step(&self) -> Option<&'static str> {
         use StorageError as E;
         let Self::Store(error) = self else { return None };
         if let Error::Backup(error) = &**error {

@@ -136,7 +136,7 @@ fn files(path: &Path, vfs: &Vfs, record: &mut Record) -> Outcome<()> {
 }
 
 /// Returns the process that has the store open for writing, if one has.
-fn holder(vfs: &Vfs, name: &str) -> Outcome<Option<String>> {
+pub(crate) fn holder(vfs: &Vfs, name: &str) -> Outcome<Option<String>> {
     let names = Names::new(name, &vfs.dir.path(name))?;
     let lock = names.lock();
     // The lock is free again at the end of the statement. No lock file is made.

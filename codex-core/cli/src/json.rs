@@ -44,6 +44,43 @@ pub(crate) fn printable(text: &str) -> String {
     shown
 }
 
+/// Returns JSON with each item on a line of its own. Numbers keep their digits.
+pub(crate) fn pretty(text: &str) -> String {
+    let text = compact(text);
+    let (mut shown, mut depth) = (String::with_capacity(2 * text.len()), 0_usize);
+    let (mut in_string, mut escaped) = (false, false);
+    let mut before = ' ';
+    for c in text.chars() {
+        let is_part = !in_string && c != '"';
+        let line = |shown: &mut String, depth: usize| {
+            shown.push('\n');
+            shown.push_str(&"  ".repeat(depth));
+        };
+        match c {
+            // An empty list or object stays on its line.
+            '}' | ']' if is_part => {
+                depth = depth.saturating_sub(1);
+                if !matches!(before, '{' | '[') {
+                    line(&mut shown, depth);
+                }
+            }
+            _ if !in_string && matches!(before, '{' | '[' | ',') => line(&mut shown, depth),
+            _ => {}
+        }
+        shown.push(c);
+        match c {
+            '{' | '[' if is_part => depth += 1,
+            ':' if is_part => shown.push(' '),
+            '"' if !escaped => in_string = !in_string,
+            _ => {}
+        }
+        escaped = in_string && c == '\\' && !escaped;
+        // The last character of a string is a quotation mark.
+        before = if in_string { ' ' } else { c };
+    }
+    shown
+}
+
 /// Removes the spaces and line ends outside of strings.
 pub(crate) fn compact(text: &str) -> String {
     let (mut in_string, mut escaped) = (false, false);
@@ -143,6 +180,16 @@ mod tests {
                     \"c\\\" \": \" x\\\\\" } ";
         let compact = "{\"a b\":[1.10,12345678901234567890123,-0,1E2],\"c\\\" \":\" x\\\\\"}";
         assert_eq!(checked(text).as_deref(), Ok(compact));
+    }
+
+    #[test]
+    fn pretty_json_is_the_same_json() {
+        let text = "{\"a b\":[1.10,{},[],\"{, [\\\"\"],\"c\":{\"d\":null}}";
+        let lines = "{\n  \"a b\": [\n    1.10,\n    {},\n    [],\n    \"{, [\\\"\"\n  ],\n  \
+                     \"c\": {\n    \"d\": null\n  }\n}";
+        assert_eq!(super::pretty(text), lines);
+        assert_eq!(checked(lines).as_deref(), Ok(text));
+        assert_eq!(super::pretty(" \"a, b\" "), "\"a, b\"");
     }
 
     #[test]

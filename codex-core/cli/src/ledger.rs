@@ -1,6 +1,6 @@
 //! The commands that read the past of a ledger: `log`, `history`, and `get --at`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::str::FromStr;
 use std::time::SystemTime;
 
@@ -17,6 +17,7 @@ use crate::Outcome;
 use crate::key::TypedKey;
 use crate::look::AsType;
 use crate::out::{Cell, Out, Record};
+use crate::secret::Secret;
 use crate::target::{Target, place};
 use crate::value::Shown;
 
@@ -33,7 +34,7 @@ pub(crate) struct Log {
 impl Log {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         let mut rows = VecDeque::new();
-        each_commit(&self.target, &mut |commit| {
+        each_commit(&self.target, self.target.secret()?.as_ref(), &mut |commit| {
             let (mut set, mut removed, mut cleared) = (0_u64, 0_u64, false);
             for op in commit.ops.flatten() {
                 match op {
@@ -77,7 +78,7 @@ impl History {
         let (json, of) = (out.json, self.of.of.as_ref());
         // The expiry of the value that the key has: the outer `None` means that there is none.
         let (mut seen, mut failed) = (None, Ok(()));
-        each_commit(&self.target, &mut |commit| {
+        each_commit(&self.target, self.target.secret()?.as_ref(), &mut |commit| {
             let mut row: Record =
                 vec![("commit", Cell::Count(commit.seq)), ("time", Cell::Time(commit.time_us))];
             let time_us = commit.time_us;
@@ -161,20 +162,59 @@ pub(crate) type Past = (Vec<u8>, Option<i64>);
 
 /// Returns the value that `key` had at the moment `at`. A value that had expired by then is none.
 pub(crate) fn value_at(target: &Target, key: &TypedKey, at: Moment) -> Outcome<Option<Past>> {
+    let mut value = None;
+    let at_us = up_to(target, target.secret()?.as_ref(), at, &mut |commit| match last_change(
+        commit,
+        key.as_ref(),
+    ) {
+        Some(Change::Set(item)) => value = Some((item.value.to_vec(), item.expires_us)),
+        Some(Change::Removed) => value = None,
+        None => {}
+    })?;
+    Ok(value.filter(|(_, expires_us)| !has_expired(*expires_us, at_us)))
+}
+
+/// Returns all values at the moment `at`, except those that had expired by then.
+pub(crate) fn state_at(
+    target: &Target,
+    secret: Option<&Secret>,
+    at: Moment,
+) -> Outcome<BTreeMap<Vec<u8>, Past>> {
+    let mut state = BTreeMap::new();
+    let at_us = up_to(target, secret, at, &mut |commit| {
+        for op in commit.ops.flatten() {
+            match op {
+                Op::Set(item) => {
+                    state.insert(item.key.to_vec(), (item.value.to_vec(), item.expires_us));
+                }
+                Op::Remove { key } => {
+                    state.remove(key);
+                }
+                Op::Clear => state.clear(),
+            }
+        }
+    })?;
+    state.retain(|_, (_, expires_us)| !has_expired(*expires_us, at_us));
+    Ok(state)
+}
+
+/// Passes the commits up to a moment to `sink`. Returns the time of the moment.
+fn up_to(
+    target: &Target,
+    secret: Option<&Secret>,
+    at: Moment,
+    sink: &mut dyn FnMut(LedgerCommit<'_>),
+) -> Outcome<i64> {
     // The moment is after the commit `newest`, which was made at `newest_us`.
-    let (mut value, mut newest, mut newest_us) = (None, 0, i64::MIN);
-    let (oldest, last) = each_commit(target, &mut |commit| {
+    let (mut newest, mut newest_us) = (0, i64::MIN);
+    let (oldest, last) = each_commit(target, secret, &mut |commit| {
         let is_in = match at {
             Moment::Commit(at) => commit.seq <= at,
             Moment::TimeUs(at_us) => commit.time_us <= at_us,
         };
         if is_in {
             (newest, newest_us) = (commit.seq, commit.time_us);
-            match last_change(commit, key.as_ref()) {
-                Some(Change::Set(item)) => value = Some((item.value.to_vec(), item.expires_us)),
-                Some(Change::Removed) => value = None,
-                None => {}
-            }
+            sink(commit);
         }
         Ok(())
     })?;
@@ -182,11 +222,11 @@ pub(crate) fn value_at(target: &Target, key: &TypedKey, at: Moment) -> Outcome<O
         Moment::Commit(at) => (at, newest_us),
         Moment::TimeUs(at_us) => (newest, at_us),
     };
-    if !(oldest..=last).contains(&state) {
-        let path = target.path.clone();
-        return Err(StorageError::NotInHistory { path, states: oldest..=last }.into());
+    if (oldest..=last).contains(&state) {
+        return Ok(at_us);
     }
-    Ok(value.filter(|(_, expires_us)| !has_expired(*expires_us, at_us)))
+    let path = target.path.clone();
+    Err(StorageError::NotInHistory { path, states: oldest..=last }.into())
 }
 
 fn has_expired(expires_us: Option<i64>, at_us: i64) -> bool {
@@ -197,9 +237,9 @@ fn has_expired(expires_us: Option<i64>, at_us: i64) -> bool {
 /// state that it has.
 fn each_commit(
     target: &Target,
+    secret: Option<&Secret>,
     sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<(), StorageError>,
 ) -> Outcome<(Seq, Seq)> {
-    let secret = target.secret()?;
     let (vfs, name) = place(&target.path)?;
     let names = Names::new(&name, &vfs.dir.path(&name))?;
     // Order: the lock is held while the log is read, so that no writer appends to it. A backup has
@@ -209,7 +249,7 @@ fn each_commit(
     } else {
         Some(StoreLock::take(&vfs, &names, Access::ReadOnly, target.wait())?)
     };
-    let keys = match &secret {
+    let keys = match secret {
         Some(secret) => {
             let entropy = vfs.entropy.clone();
             // The header names the cipher. This one is for new stores only.

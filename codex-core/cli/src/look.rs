@@ -1,5 +1,6 @@
 //! The commands that read a store: `get`, `keys`, `scan`, `count`, `stats` and `verify`.
 
+use std::io::{self, Write as _};
 use std::time::SystemTime;
 
 use clap::Args;
@@ -7,7 +8,7 @@ use clap::Args;
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
 use crate::ledger::Moment;
-use crate::out::{Cell, Out, Record, size};
+use crate::out::{Cell, Out, Record, note, size};
 use crate::range::RangeArgs;
 use crate::target::Target;
 use crate::types::Type;
@@ -39,7 +40,6 @@ pub(crate) struct Get {
 }
 
 impl Get {
-    #[allow(clippy::print_stderr, reason = "a program talks to its user")]
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         if let Some(at) = self.at {
             let stored = ledger::value_at(&self.target, &self.key, at)?;
@@ -57,20 +57,18 @@ impl Get {
         }
     }
 
-    #[allow(clippy::print_stderr, reason = "a program talks to its user")]
     fn is_missing(&self) -> bool {
-        eprintln!("codexdb: no such key: {}", key::show(self.key.as_ref()));
+        let _ = writeln!(io::stderr(), "codexdb: no such key: {}", key::show(self.key.as_ref()));
         false
     }
 
-    #[allow(clippy::print_stderr, reason = "a program talks to its user")]
     fn print(&self, out: &mut Out, value: &Shown<'_>, expires: Option<SystemTime>) -> Outcome {
         if self.verbose {
             let size = size(u64::try_from(value.bytes.len()).unwrap_or(u64::MAX));
             let expires = expires.map_or("never expires".to_owned(), |at| {
                 format!("expires {}", time::show(time::to_us(at)))
             });
-            eprintln!("note: codec {}, {size}, {expires}", value.codec);
+            note(&format!("codec {}, {size}, {expires}", value.codec));
         }
         if self.raw {
             out.bytes(value.bytes)?;
@@ -88,10 +86,10 @@ impl Get {
             out.text(text)?;
         } else if let Some((of, text)) = value.guess() {
             out.line(&json::printable(&text))?;
-            eprintln!("note: stored as bincode, which names no type; a guess: `--as '{of}'`");
+            note(&format!("stored as bincode, which names no type; a guess: `--as '{of}'`"));
         } else {
             out.line(&key::hex(value.bytes))?;
-            eprintln!("note: stored as {}, shown as hex digits; `--raw` writes it", value.codec);
+            note(&format!("stored as {}, shown as hex digits; `--raw` writes it", value.codec));
         }
         Ok(true)
     }

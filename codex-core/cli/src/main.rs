@@ -4,6 +4,9 @@
 mod backup;
 mod change;
 mod cli;
+mod diff;
+mod doctor;
+mod edit;
 mod failure;
 mod find;
 mod generate;

@@ -194,6 +194,11 @@ impl From<bool> for Cell {
     }
 }
 
+/// Prints a note to stderr. It is lost if stderr is closed.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "note: {text}");
+}
+
 /// Returns a JSON object.
 pub(crate) fn object(record: &Record) -> String {
     let mut text = String::from("{");

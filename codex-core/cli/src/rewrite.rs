@@ -1,4 +1,6 @@
-//! The commands that write a store in another way: `convert`, `key change` and `key rekey`.
+//! The commands that write a store in another way: `convert`, and those of `key`.
+
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use codex_core::{Conversion, Form};
@@ -6,7 +8,7 @@ use codex_core::{Conversion, Form};
 use crate::Outcome;
 use crate::failure::Failure;
 use crate::out::{Cell, Out};
-use crate::secret::{NewKeyArgs, Secret};
+use crate::secret::NewKeyArgs;
 use crate::target::Target;
 
 /// The options of `convert`.
@@ -45,18 +47,23 @@ impl Convert {
         if self.decrypt {
             conversion = conversion.decrypt();
         }
-        let done = conversion.convert(path)?;
-        let paths = |paths: Vec<std::path::PathBuf>| {
-            Cell::List(paths.into_iter().map(|path| path.display().to_string()).collect())
-        };
-        out.record(&vec![
-            ("form", Cell::Text(done.form.to_string())),
-            ("anchor", Cell::Text(done.anchor.to_string())),
-            ("still without encryption", paths(done.plain)),
-            ("still under earlier keys", paths(done.under_other_keys)),
-        ])?;
-        Ok(true)
+        convert(path, &conversion, out)
     }
+}
+
+/// Converts the store, and prints the files that were not converted.
+fn convert(path: &Path, conversion: &Conversion, out: &mut Out) -> Outcome {
+    let done = conversion.convert(path)?;
+    let paths = |paths: Vec<PathBuf>| {
+        Cell::List(paths.into_iter().map(|path| path.display().to_string()).collect())
+    };
+    out.record(&vec![
+        ("form", Cell::Text(done.form.to_string())),
+        ("anchor", Cell::Text(done.anchor.to_string())),
+        ("still without encryption", paths(done.plain)),
+        ("still under earlier keys", paths(done.under_other_keys)),
+    ])?;
+    Ok(true)
 }
 
 /// The commands of `key`.
@@ -66,9 +73,20 @@ pub(crate) enum Key {
     Change(Change),
     /// Write the store again under a fresh root key, which earlier keys and copies do not open
     Rekey(Change),
+    /// Write the store again with encryption
+    Encrypt(Change),
+    /// Write the store again without encryption
+    Decrypt(Decrypt),
 }
 
-/// The options of `key change` and `key rekey`.
+/// The options of `key decrypt`.
+#[derive(Debug, Args)]
+pub(crate) struct Decrypt {
+    #[command(flatten)]
+    target: Target,
+}
+
+/// The options of `key change`, `key rekey` and `key encrypt`.
 #[derive(Debug, Args)]
 pub(crate) struct Change {
     #[command(flatten)]
@@ -78,17 +96,31 @@ pub(crate) struct Change {
 }
 
 impl Key {
-    pub(crate) fn run(&self) -> Outcome {
-        let (Self::Change(change) | Self::Rekey(change)) = self;
+    pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let change = match self {
+            Self::Change(change) | Self::Rekey(change) => change,
+            Self::Encrypt(Change { target, new }) => {
+                let key = new.key(&target.path)?;
+                let conversion = Conversion::new().lock_timeout(target.wait()).encrypt(key);
+                return convert(&target.path, &conversion, out);
+            }
+            Self::Decrypt(Decrypt { target }) => {
+                let conversion = Conversion::new().lock_timeout(target.wait()).decrypt();
+                let conversion = match target.secret()? {
+                    Some(secret) => conversion.key(secret.key()?),
+                    None => conversion,
+                };
+                return convert(&target.path, &conversion, out);
+            }
+        };
         let store = change.target.write()?;
         // Order: the store is open before the new key is asked for, so that a wrong key is told
         // first.
-        let new = change.new.read(&change.target.path)?;
-        let give = || Failure::Usage("give `--new-passphrase` or `--new-key`".to_owned());
-        let key = new.as_ref().map(Secret::key).ok_or_else(give)??;
-        match self {
-            Self::Change(_) => store.change_key(key)?,
-            Self::Rekey(_) => store.rekey(key)?,
+        let key = change.new.key(&change.target.path)?;
+        if matches!(self, Self::Rekey(_)) {
+            store.rekey(key)?
+        } else {
+            store.change_key(key)?
         }
         store.close()?;
         Ok(true)

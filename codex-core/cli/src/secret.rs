@@ -15,7 +15,7 @@ use crate::failure::Failure;
 use crate::{Outcome, key, terminal};
 
 /// The key of an encrypted store.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct KeyArgs {
     /// The passphrase of an encrypted store, from `ask`, `file:PATH`, `env:NAME` or `fd:NUMBER`
     #[arg(long, value_name = "SOURCE", conflicts_with = "raw_key", help_heading = "Encryption")]
@@ -93,6 +93,12 @@ impl NewKeyArgs {
     pub(crate) fn read(&self, of: &Path) -> Outcome<Option<Secret>> {
         let ask = |is_passphrase| twice(is_passphrase, of);
         read(self.new_passphrase.as_ref(), self.new_raw.as_ref(), &ask)
+    }
+
+    /// Reads the new key, which must be given.
+    pub(crate) fn key(&self, of: &Path) -> Outcome<Key> {
+        let give = || Failure::Usage("give `--new-passphrase` or `--new-key`".to_owned());
+        self.read(of)?.as_ref().ok_or_else(give)?.key()
     }
 }
 

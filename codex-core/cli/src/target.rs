@@ -9,10 +9,11 @@ use codex_core::vfs::Vfs;
 use codex_core::{Error, OpenOptions, StorageError, Store};
 
 use crate::Outcome;
+use crate::out::note;
 use crate::secret::{KeyArgs, Secret};
 
 /// The path of a store, its key, and how long to wait for it.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(crate) struct Target {
     /// The path of the store, or of a backup of one
     #[arg(value_name = "STORE")]
@@ -47,6 +48,11 @@ impl Target {
         let store = options.open(&self.path)?;
         report(&store, "was cut off");
         Ok(store)
+    }
+
+    /// Returns another store, which is opened in the same way.
+    pub(crate) fn beside(&self, path: PathBuf) -> Self {
+        Self { path, ..self.clone() }
     }
 
     /// Reads the key, if one is given.
@@ -87,12 +93,11 @@ pub(crate) fn place(path: &Path) -> Result<(Vfs, String), Error> {
 }
 
 /// Tells of the end of a log that an unclean stop has left.
-#[allow(clippy::print_stderr, reason = "a program talks to its user")]
 fn report(store: &Store, what: &str) {
     if let Some(cut) = &store.recovered().cut {
-        eprintln!(
-            "note: the end of {} {what}: {} bytes of an unfinished write after commit {}",
+        note(&format!(
+            "the end of {} {what}: {} bytes of an unfinished write after commit {}",
             cut.file, cut.bytes, cut.seq
-        );
+        ));
     }
 }

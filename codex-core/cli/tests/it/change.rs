@@ -151,3 +151,23 @@ fn a_store_is_converted_to_each_form() {
     }
     folder.fails(&["convert", "app.db"], 2, "--form");
 }
+
+#[test]
+fn compact_tells_how_much_space_is_free_again() {
+    let folder = Folder::with_store();
+    let store = folder.open("app.db");
+    store.set_bytes("a", vec![7; 100_000]).unwrap();
+    store.remove("a").unwrap();
+    // The files as a killed process leaves them: a close would compact a small store.
+    let copy = Folder::new();
+    for entry in fs::read_dir(folder.path(".")).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), copy.path(entry.file_name().to_str().unwrap())).unwrap();
+    }
+    let done = copy.ok(&["compact", "app.db", "--json"]);
+    let sizes: Vec<u64> =
+        done.split(|c: char| !c.is_ascii_digit()).filter_map(|part| part.parse().ok()).collect();
+    assert!(sizes[0] > 100_000 && sizes[1] < 10_000, "{done}");
+    folder.ok(&["init", "audit.db", "--form", "ledger"]);
+    folder.fails(&["compact", "audit.db"], 2, "a ledger keeps every commit");
+}

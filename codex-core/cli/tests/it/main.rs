@@ -11,6 +11,8 @@ mod backups;
 mod browser;
 mod change;
 mod common;
+mod compare;
+mod edit;
 mod failures;
 mod generate;
 mod go;

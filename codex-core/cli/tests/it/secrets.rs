@@ -135,3 +135,17 @@ fn the_past_of_an_encrypted_ledger_is_read_with_its_key() {
     assert_eq!(with_key(&["log", "app.db", "--json"]).lines().count(), 2);
     folder.fails(&["log", "app.db"], 6, "is encrypted");
 }
+
+#[test]
+fn the_commands_of_key_encrypt_and_decrypt_a_store() {
+    let folder = Folder::with_store();
+    fs::write(folder.path("key"), HEX).unwrap();
+    folder.ok(&["set", "app.db", "a", "1"]);
+    folder.fails(&["key", "encrypt", "app.db"], 2, "--new-key");
+    folder.ok(&["key", "encrypt", "app.db", "--new-key", "file:key"]);
+    folder.fails(&["get", "app.db", "a"], 6, "next: `--passphrase ask`");
+    assert_eq!(folder.ok(&["get", "app.db", "a", "--key", "file:key"]), "1\n");
+    folder.fails(&["key", "decrypt", "app.db"], 6, "key");
+    folder.ok(&["key", "decrypt", "app.db", "--key", "file:key"]);
+    assert_eq!(folder.ok(&["get", "app.db", "a"]), "1\n");
+}
