@@ -13,4 +13,7 @@ pub mod past;
 #[doc(hidden)]
 pub mod time;
 #[cfg(feature = "view")]
+#[doc(hidden)]
+pub mod types;
+#[cfg(feature = "view")]
 pub mod view;

@@ -23,14 +23,13 @@ mod serve;
 mod target;
 mod terminal;
 mod transfer;
-mod types;
 mod value;
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use cli::Cli;
-use codexdb::{key, time};
+use codexdb::{key, time, types};
 use failure::Failure;
 use out::Out;
 

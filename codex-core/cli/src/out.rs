@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
 
+pub(crate) use codexdb::types::quoted;
+
 use crate::{Outcome, key, time};
 
 /// The buffered stdout, and the way in which it is written to.
@@ -210,11 +212,6 @@ pub(crate) fn object(record: &Record) -> String {
         }
     }
     text + "}"
-}
-
-/// Returns `text` as a JSON string.
-pub(crate) fn quoted(text: &str) -> String {
-    serde_json::to_string(text).expect("a text is JSON")
 }
 
 /// Returns a number of bytes with its unit.

@@ -8,11 +8,11 @@ mod write;
 use std::fmt;
 use std::str::FromStr;
 
-pub(crate) use guess::{guess, is_text};
+pub use guess::{guess, is_text};
 
 /// A type in the notation of Rust. Names of structs are left out: `{name: str, stars: u32}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Type {
+pub enum Type {
     Unit,
     Bool,
     Char,
@@ -33,6 +33,11 @@ pub(crate) enum Type {
     Map(Box<Self>, Box<Self>),
     /// The variants, with their content: `Unit`, a type, a `Tuple` or a `Struct`.
     Enum(Vec<(String, Self)>),
+}
+
+/// Returns `text` as a JSON string.
+pub fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("a text is JSON")
 }
 
 impl Type {

@@ -10,7 +10,7 @@ use std::fmt;
 use super::{Type, int};
 
 /// Returns the guess at the type of a value, or `None` if no type explains the bytes.
-pub(crate) fn guess(bytes: &[u8]) -> Option<Type> {
+pub fn guess(bytes: &[u8]) -> Option<Type> {
     if bytes.is_empty() {
         return Some(Type::Unit);
     }
@@ -191,6 +191,6 @@ fn count(bytes: &[u8]) -> Option<(usize, &[u8])> {
 }
 
 /// Returns true if the text has no control characters beside those of lines and columns.
-pub(crate) fn is_text(text: &str) -> bool {
+pub fn is_text(text: &str) -> bool {
     text.chars().all(|c| !c.is_control() || matches!(c, '\n' | '\r' | '\t'))
 }

@@ -3,16 +3,17 @@
 use std::fmt::Write as _;
 
 use super::Type;
+use super::quoted;
 use crate::key;
-use crate::out::quoted;
 
 impl Type {
     /// Returns a value of this type as JSON.
     ///
     /// # Errors
     /// The reason why the bytes are not a value of this type.
-    pub(crate) fn read(&self, bytes: &[u8]) -> Result<String, String> {
-        let mut reader = Reader { rest: bytes, json: String::new() };
+    pub fn read(&self, bytes: &[u8]) -> Result<String, String> {
+        let json_len_max = AMPLIFIED_MAX.saturating_mul(bytes.len()).saturating_add(1 << 20);
+        let mut reader = Reader { rest: bytes, json: String::new(), json_len_max };
         reader.value(self).map_err(|why| {
             let at = bytes.len() - reader.rest.len();
             format!("the value is no {self}: {why} at byte {at} of {}", bytes.len())
@@ -39,7 +40,12 @@ impl Type {
 struct Reader<'a> {
     rest: &'a [u8],
     json: String,
+    json_len_max: usize,
 }
+
+/// The maximum number of bytes of JSON for each byte of a value. Items without bytes would have no
+/// bound.
+const AMPLIFIED_MAX: usize = 1024;
 
 /// Nothing, or the reason why the bytes are of another type.
 type Read<T = ()> = Result<T, String>;
@@ -73,6 +79,9 @@ impl<'a> Reader<'a> {
     }
 
     fn value(&mut self, of: &Type) -> Read {
+        if self.json.len() > self.json_len_max {
+            return Err("there are too many items without bytes".to_owned());
+        }
         match of {
             Type::Unit => self.json.push_str("null"),
             Type::Bool => {

@@ -8,15 +8,15 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Type;
+use super::quoted;
 use crate::key;
-use crate::out::quoted;
 
 impl Type {
     /// Returns the bytes that the codec bincode writes for a value of this type.
     ///
     /// # Errors
     /// The reason why the JSON is not a value of this type.
-    pub(crate) fn write(&self, json: &str) -> Result<Vec<u8>, String> {
+    pub fn write(&self, json: &str) -> Result<Vec<u8>, String> {
         let mut bytes = Vec::new();
         write(self, json, &mut bytes)?;
         Ok(bytes)

@@ -100,7 +100,7 @@ impl Changes {
             };
             *count += 1;
             if self.rows.len() < CHANGES_MAX && len < PAGE_LEN_MAX {
-                let preview = |entry: &Entry| text::preview(entry.bytes());
+                let preview = |entry: &Entry| text::preview_of(&entry.value_ref());
                 let preview =
                     |side: &Option<Entry>| side.as_ref().filter(|_| site.shows_values).map(preview);
                 let named = before.as_ref().or(after.as_ref()).map_or(&[][..], Entry::key);

@@ -108,7 +108,7 @@ impl Row {
             key: key::show(entry.key()),
             len: value.len(),
             codec: text::codec(&value),
-            preview: site.shows_values.then(|| text::preview(&value)),
+            preview: site.shows_values.then(|| text::preview_of(&value)),
             expires_us: state.expires_us(entry),
         }
     }

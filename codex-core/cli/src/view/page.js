@@ -310,14 +310,14 @@ const value = {
   shown: null,
 
   show: latest(async (again) => {
-    const { key, at } = place;
-    const wanted = JSON.stringify([key, at]);
+    const { key, at, as } = place;
+    const wanted = JSON.stringify([key, at, as]);
     if (!again && value.shown === wanted) return;
     value.shown = wanted;
     if (key === undefined) {
       return $("value").replaceChildren(h("p", { className: "note", textContent: "Choose a key to see its value." }));
     }
-    value.draw(key, await call("value", { key, at }));
+    value.draw(key, await call("value", { key, at, as }));
     if (store.ledger) value.past(key);
   }),
 
@@ -337,6 +337,11 @@ const value = {
     } else {
       facts.push(place.at ? `not there after commit ${place.at}` : "no such key");
     }
+    if (found && !found.hidden && found.codec !== "json") {
+      const type = h("input", { value: place.as ?? "", placeholder: "as TYPE", title: "For example u64, or {name: str, stars: u32}", spellcheck: false, "aria-label": "Read the value as this type" });
+      type.addEventListener("change", () => go({ as: type.value || undefined }, true));
+      tools.append(type);
+    }
     tools.append(h("span", { className: "grow" }), copy("Copy key", () => key), copy("Copy link", () => location.href));
     $("value").replaceChildren(h("div", { className: "title", textContent: key || "(empty)" }),
       h("div", { className: "facts" }, ...facts.map((fact) => h("span", { className: "badge", textContent: fact }))),
@@ -348,6 +353,15 @@ const value = {
   ways(found, tools, body) {
     const ways = [];
     let tree = null;
+    if (found.read) {
+      const about = found.read.guess ? "A guess, because the value does not name its type: " : "Read as ";
+      try {
+        const read = json(found.read.json);
+        ways.push(["Typed", () => h("div", {}, h("p", { className: "faint" }, about, h("span", { className: "mono", textContent: found.read.type })),
+          h("div", { className: "tree" }, node(read, null, 0)))]);
+      } catch (error) { fail(error); }
+    }
+    if (found.unread) fail(new Refused(400, found.unread));
     if (found.text !== null && found.codec !== "bincode" && found.text.length <= 1 << 20) {
       try { tree = json(found.text); } catch { /* It is no JSON. */ }
     }
@@ -359,7 +373,7 @@ const value = {
     }
     ways.push(["Hex", () => hex(found)]);
     const isText = found.text !== null && !/[\x00-\x08\x0e-\x1f]/.test(found.text);
-    const first = tree && isWhole ? "Tree" : isText && found.codec !== "bincode" ? "Text" : "Hex";
+    const first = ways[0][0] === "Typed" ? "Typed" : tree && isWhole ? "Tree" : isText && found.codec !== "bincode" ? "Text" : "Hex";
     const choice = h("div", { className: "choice", role: "group", "aria-label": "Show the value as" });
     const choose = (name) => {
       for (const button of choice.children) button.setAttribute("aria-pressed", button.textContent === name);

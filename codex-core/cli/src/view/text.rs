@@ -4,6 +4,7 @@ use codex_core::{Codec, Error, ValueRef};
 use serde::de::IgnoredAny;
 
 use crate::key;
+use crate::types::{Type, guess};
 
 /// Returns the name of the codec of a value.
 pub(super) fn codec(value: &ValueRef) -> &'static str {
@@ -18,7 +19,17 @@ pub(super) fn codec(value: &ValueRef) -> &'static str {
     }
 }
 
-/// Returns the beginning of a value in one line: text if it is text, otherwise hex digits.
+/// Returns the beginning of a value in one line. A short one of bincode is read as a guess.
+pub(super) fn preview_of(value: &ValueRef) -> String {
+    let of =
+        (value.codec() == Some(Codec::Bincode) && value.len() <= GUESS_LEN).then(|| guess(value));
+    match of.flatten().and_then(|of: Type| of.read(value).ok()) {
+        Some(json) => preview(json.as_bytes()),
+        None => preview(value),
+    }
+}
+
+/// Returns the beginning of bytes in one line: text if it is text, otherwise hex digits.
 pub(super) fn preview(value: &[u8]) -> String {
     let start = cut(value, PREVIEW_LEN);
     let rest = if start.len() < value.len() { "…" } else { "" };
@@ -42,6 +53,8 @@ pub(super) fn cut(bytes: &[u8], len: usize) -> &[u8] {
     start.get(..end).unwrap_or(start)
 }
 
+/// The length up to which the type of a value is guessed for a list.
+const GUESS_LEN: usize = 128;
 const PREVIEW_LEN: usize = 120;
 const HEX_PREVIEW_LEN: usize = 32;
 

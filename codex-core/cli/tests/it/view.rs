@@ -214,6 +214,30 @@ fn a_script_in_a_key_and_a_value_stays_text() {
 }
 
 #[test]
+fn a_value_is_read_as_a_type_or_as_a_guess() {
+    let folder = Folder::with_store();
+    let store = folder.open("app.db");
+    store.set("user", &("Ada", 5_u32)).unwrap();
+    store.set_bytes("raw", [1, 0]).unwrap();
+    store.close().unwrap();
+    drop(store);
+    let shown = Shown::enter(&folder, &["app.db"]);
+    let guess = shown.json("value?key=user")["read"].clone();
+    let expected = (&"[\"Ada\",5]".into(), &"(str, u32)".into(), &true.into());
+    assert_eq!((&guess["json"], &guess["type"], &guess["guess"]), expected);
+    let typed = shown.json("value?key=user&as=%7Bname%3A+str%2C+stars%3A+u32%7D")["read"].clone();
+    let expected = (&r#"{"name":"Ada","stars":5}"#.into(), &false.into());
+    assert_eq!((&typed["json"], &typed["guess"]), expected);
+    assert_eq!(shown.json("value?key=raw")["read"], Value::Null);
+    assert_eq!(shown.json("value?key=raw&as=u16")["read"]["json"], "1");
+    for of in ["u64", "u", "%5B%28%29%3B+4000000000%5D"] {
+        let found = shown.json(&format!("value?key=raw&as={of}"));
+        assert!(found["read"].is_null() && found["unread"].is_string(), "{of}: {found}");
+    }
+    assert_eq!(entries(&shown, "")[1].1, "[\"Ada\",5]");
+}
+
+#[test]
 fn a_list_has_pages_and_a_filter() {
     let folder = Folder::with_store();
     let store = folder.open("app.db");
