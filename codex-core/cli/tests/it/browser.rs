@@ -114,9 +114,9 @@ impl Browser {
     /// Waits until an expression of the page is true.
     #[track_caller]
     fn until(&mut self, expression: &str) {
-        // An address may be left while its page waits.
+        // The limit, of minutes, is for a page that is wrong.
         let wait = format!(
-            "new Promise((done) => {{ let left = 1000; const look = () => \
+            "new Promise((done) => {{ let left = 15000; const look = () => \
              ({expression}) ? done('yes') : left-- ? setTimeout(look, 20) : \
              done(document.body.innerText); look(); }})"
         );
