@@ -182,15 +182,16 @@ pub(crate) fn state_at(
 ) -> Outcome<BTreeMap<Vec<u8>, Past>> {
     let mut state = BTreeMap::new();
     let at_us = up_to(target, secret, at, &mut |commit| {
-        for op in commit.ops.flatten() {
+        // The keys of tables are not those of the store.
+        for op in commit.ops.flatten().filter(|op| op.table().is_none()) {
             match op {
                 Op::Set(item) => {
                     state.insert(item.key.to_vec(), (item.value.to_vec(), item.expires_us));
                 }
-                Op::Remove { key } => {
+                Op::Remove { key, .. } => {
                     state.remove(key);
                 }
-                Op::Clear => state.clear(),
+                Op::Clear { .. } => state.clear(),
             }
         }
     })?;
