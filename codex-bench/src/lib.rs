@@ -11,6 +11,7 @@ pub mod args;
 pub mod crew;
 pub mod disk;
 pub mod numbers;
+pub mod report;
 pub mod run;
 pub mod table;
 pub mod tree;

@@ -1,0 +1,13 @@
+//! Other embedded stores, each with the settings that make the promise at the least cost.
+
+mod emdb;
+mod fjall;
+mod lmdb;
+mod redb;
+mod sled;
+mod sqlite;
+
+use crate::engine::Kind;
+
+pub(crate) const KINDS: [Kind; 6] =
+    [emdb::KIND, fjall::KIND, lmdb::KIND, redb::KIND, sled::KIND, sqlite::KIND];

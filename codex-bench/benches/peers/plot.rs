@@ -1,0 +1,163 @@
+//! The plots of a record, as SVG. Their text and lines are of a middle grey and have no
+//! background, so that they are readable on a light page and on a dark one.
+
+use std::path::Path;
+
+use codex_bench::Outcome;
+use codex_bench::report::tables::value;
+use codex_bench::report::{Cell, Group, Measured, Row, Unit};
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// The figure of a cell that a panel shows.
+type Figure<'a> = &'a dyn Fn(&Cell) -> f64;
+
+/// Draws a row: lines if its cases are numbers of writers, else a bar for each store and case.
+pub(crate) fn draw(row: &Row, path: &Path) -> Outcome {
+    if row.cases().iter().all(|case| case.ends_with("writer") || case.ends_with("writers")) {
+        return lines(row, path);
+    }
+    bars(row, path)
+}
+
+/// Rates and latencies by number of writers.
+fn lines(row: &Row, path: &Path) -> Outcome {
+    let root = SVGBackend::new(path, (WIDTH, 360)).into_drawing_area();
+    let (charts, legend) = root.split_horizontally(WIDTH - 170);
+    let halves = charts.split_evenly((1, 2));
+    let rate = |cell: &Cell| cell.median();
+    #[expect(clippy::cast_precision_loss, reason = "a time below 2^52 ns")]
+    let p99 = |cell: &Cell| cell.latency.map_or(f64::NAN, |[_, p99]| p99 as f64);
+    let panels: [(&str, Unit, Figure<'_>); 2] = [
+        ("a second, by writers", Unit::PerSecond, &rate),
+        ("99th percentile of a call, by writers", Unit::Ns, &p99),
+    ];
+    for (area, (title, unit, of)) in halves.iter().zip(panels) {
+        panel(row, area, title, unit, of)?;
+    }
+    for (at, store) in row.stores.iter().enumerate() {
+        let y = 40 + 22 * i32::try_from(at)?;
+        legend.draw(&PathElement::new([(8, y), (30, y)], stroke(row, at)))?;
+        legend.draw(&Text::new(shown(store), (36, y), text(13, HPos::Left)))?;
+    }
+    Ok(root.present()?)
+}
+
+fn panel(row: &Row, area: &Area<'_>, title: &str, unit: Unit, of: Figure<'_>) -> Outcome {
+    let cases = row.cases();
+    let all = row.cells.iter().map(of).filter(|figure| *figure > 0.0);
+    let (low, high) = all.fold((f64::MAX, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
+    let last = u32::try_from(cases.len())?.saturating_sub(1);
+    let mut chart = ChartBuilder::on(area)
+        .caption(title, text(14, HPos::Left))
+        .margin(8)
+        .x_label_area_size(26)
+        .y_label_area_size(62)
+        .build_cartesian_2d(0.0..f64::from(last), (low * 0.7..high * 1.4).log_scale())?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(cases.len())
+        .x_label_formatter(&|x| {
+            let case = cases.iter().zip(0_u32..).find(|(_, at)| (f64::from(*at) - x).abs() < 0.1);
+            case.map_or(String::new(), |(case, _)| case.replace("writer", "").replace('s', ""))
+        })
+        .y_labels(6)
+        .y_label_formatter(&|y| value(*y, unit))
+        .axis_style(GREY)
+        .bold_line_style(GREY.mix(0.3))
+        .light_line_style(TRANSPARENT)
+        .label_style(text(12, HPos::Left))
+        .draw()?;
+    for (at, store) in row.stores.iter().enumerate() {
+        let points = cases.iter().zip(0_u32..).filter_map(|(case, x)| {
+            let y = row.cell(&store.name, case).map(of)?;
+            (y > 0.0).then_some((f64::from(x), y))
+        });
+        let points: Vec<_> = points.collect();
+        let dots = points.iter().map(|point| Circle::new(*point, 3, stroke(row, at).filled()));
+        chart.draw_series(dots)?;
+        chart.draw_series(LineSeries::new(points, stroke(row, at)))?;
+    }
+    Ok(())
+}
+
+/// A panel for each case, with a bar for each store.
+fn bars(row: &Row, path: &Path) -> Outcome {
+    const COLUMNS: usize = 3;
+    let cases = row.cases();
+    let bar = 19;
+    let names = 132;
+    let height = 34 + bar * i32::try_from(row.stores.len())?;
+    let (lines, columns) = (cases.len().div_ceil(COLUMNS), cases.len().min(COLUMNS));
+    let size = (WIDTH, u32::try_from(height)? * u32::try_from(lines)?);
+    let root = SVGBackend::new(path, size).into_drawing_area();
+    for (area, case) in root.split_evenly((lines, columns)).iter().zip(&cases) {
+        let cells = || row.stores.iter().map(|store| row.cell(&store.name, case));
+        let most = cells().flatten().map(Cell::median).fold(0.0, f64::max);
+        let unit = cells().flatten().map(|cell| cell.unit).next().unwrap_or(Unit::Ns);
+        let better = if unit == Unit::PerSecond { "more is better" } else { "less is better" };
+        let title = format!("{case} ({better})");
+        area.draw(&Text::new(title, (8, 16), text(13, HPos::Left)))?;
+        let width = f64::from(area.dim_in_pixel().0) - f64::from(names) - 70.0;
+        for (at, (store, cell)) in row.stores.iter().zip(cells()).enumerate() {
+            let top = 28 + bar * i32::try_from(at)?;
+            let middle = top + bar / 2 - 1;
+            let name = Text::new(shown(store), (names - 6, middle), text(12, HPos::Right));
+            area.draw(&name)?;
+            let Some(cell) = cell else { continue };
+            #[expect(clippy::cast_possible_truncation, reason = "a number of pixels")]
+            let end = names + (width * cell.median() / most).max(1.0) as i32;
+            let corners = [(names, top), (end, top + bar - 4)];
+            area.draw(&Rectangle::new(corners, stroke(row, at).filled()))?;
+            let figure = value(cell.median(), cell.unit);
+            area.draw(&Text::new(figure, (end + 5, middle), text(12, HPos::Left)))?;
+        }
+    }
+    Ok(root.present()?)
+}
+
+/// Returns the style of a store: ours bold, the limits grey.
+fn stroke(row: &Row, at: usize) -> ShapeStyle {
+    let Some(store) = row.stores.get(at) else { return GREY.into() };
+    let is_alike = |group| match store.group {
+        Group::Other | Group::Weaker => matches!(group, Group::Other | Group::Weaker),
+        same => group == same,
+    };
+    let before = row.stores.iter().take(at).filter(|other| is_alike(other.group)).count();
+    let shade = |colors: &[RGBColor]| colors.get(before % colors.len()).copied().unwrap_or(GREY);
+    match store.group {
+        Group::Ours => shade(&OURS).stroke_width(3),
+        Group::Other | Group::Weaker => shade(&OTHERS).stroke_width(2),
+        Group::Limit => shade(&[GREY, RGBColor(150, 160, 170)]).stroke_width(1),
+    }
+}
+
+/// Returns the name of a store, with the mark of the tables if it promises less.
+fn shown(store: &Measured) -> String {
+    let mark = if store.group == Group::Weaker { " †" } else { "" };
+    format!("{}{mark}", store.name)
+}
+
+fn text(size: u32, side: HPos) -> TextStyle<'static> {
+    ("sans-serif", size).into_font().color(&GREY).pos(Pos::new(side, VPos::Center))
+}
+
+const WIDTH: u32 = 1000;
+const GREY: RGBColor = RGBColor(118, 131, 144);
+const OURS: [RGBColor; 4] = [
+    RGBColor(218, 54, 51),
+    RGBColor(232, 110, 90),
+    RGBColor(240, 150, 110),
+    RGBColor(200, 120, 140),
+];
+const OTHERS: [RGBColor; 6] = [
+    RGBColor(64, 132, 230),
+    RGBColor(70, 160, 80),
+    RGBColor(190, 140, 30),
+    RGBColor(160, 110, 220),
+    RGBColor(40, 165, 175),
+    RGBColor(150, 110, 80),
+];
