@@ -13,6 +13,7 @@ use crate::error::Result;
 use crate::inner::Inner;
 use crate::rank::{self, Rank};
 use crate::store::Store;
+use crate::tasks::{AsyncStore, Job};
 
 /// The ids that an open store has reserved and not returned yet, by the key of the reservation.
 #[derive(Default)]
@@ -80,6 +81,30 @@ impl Store {
             end.map(Some).ok_or_else(|| StorageError::Contradiction(USED_UP).into())
         })?;
         Ok(start..end.unwrap_or(start))
+    }
+}
+
+impl AsyncStore {
+    /// Returns an id that no earlier call with the same `key` has returned. Otherwise as
+    /// [`Store::next_id`]. The call is made on a thread of its own, because it waits while another
+    /// one reserves ids.
+    ///
+    /// ```
+    /// # use codex_core::{AsyncStore, Store};
+    /// # smol::block_on(async {
+    /// let store = AsyncStore::from(Store::in_memory()?);
+    /// assert_eq!(store.next_id("next job").await?, 1);
+    /// assert_eq!(store.next_id("next job").await?, 2);
+    /// # Ok::<(), codex_core::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// The future returns the errors of [`Store::next_id`].
+    #[doc(alias("sequence", "generate_id", "autoincrement"))]
+    pub fn next_id(&self, key: impl AsRef<[u8]>) -> Job<u64> {
+        let key = key.as_ref().to_vec();
+        self.on_thread(move |store| store.next_id(key))
     }
 }
 

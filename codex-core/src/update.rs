@@ -160,9 +160,7 @@ impl Store {
         T: Serialize + DeserializeOwned,
     {
         let key = key.as_ref();
-        self.replace_entry(key, |seen| {
-            Ok((decode_entry(seen)?, Some(self.put_decodable(key, value)?)))
-        })
+        self.replace_entry(key, self.swapping(key, value))
     }
 
     /// Returns the value of `key`. If it has none, sets it to the result of `make` first. All
@@ -194,19 +192,8 @@ impl Store {
         F: FnOnce() -> T,
     {
         let key = key.as_ref();
-        let (mut make, mut made) = (Some(make), None);
-        let found = self.replace_entry(key, |seen| -> Result<_> {
-            let found = decode_entry(seen)?;
-            if found.is_some() {
-                return Ok((found, None));
-            }
-            if let Some(make) = make.take() {
-                rank::leave_memory("a user's closure");
-                made = Some(make());
-            }
-            let put = made.as_ref().map(|value| self.put_decodable(key, value)).transpose()?;
-            Ok((None, put))
-        })?;
+        let mut made = None;
+        let found = self.replace_entry(key, self.inserting(key, make, &mut made))?;
         Ok(found.or(made).expect("a value was found or made"))
     }
 
@@ -273,6 +260,45 @@ impl Store {
             let taken = decode_entry(seen)?;
             let remove = seen.map(|_| self.removal(key)).transpose()?;
             Ok((taken, remove))
+        }
+    }
+
+    /// Returns the decision to set `key` to `value`.
+    pub(crate) fn swapping<T>(
+        &self,
+        key: &[u8],
+        value: &T,
+    ) -> impl FnMut(Option<&Entry>) -> Result<Decision<Option<T>>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        move |seen| Ok((decode_entry(seen)?, Some(self.put_decodable(key, value)?)))
+    }
+
+    /// Returns the decision to set `key` to the result of `make`, which is kept in `made`, unless
+    /// it has a value.
+    pub(crate) fn inserting<T, F>(
+        &self,
+        key: &[u8],
+        make: F,
+        made: &mut Option<T>,
+    ) -> impl FnMut(Option<&Entry>) -> Result<Decision<Option<T>>>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce() -> T,
+    {
+        let mut make = Some(make);
+        move |seen| {
+            let found = decode_entry(seen)?;
+            if found.is_some() {
+                return Ok((found, None));
+            }
+            if let Some(make) = make.take() {
+                rank::leave_memory("a user's closure");
+                *made = Some(make());
+            }
+            let put = made.as_ref().map(|value| self.put_decodable(key, value)).transpose()?;
+            Ok((None, put))
         }
     }
 

@@ -365,7 +365,7 @@ impl AsyncStore {
     }
 
     /// Calls `work` on a thread of its own.
-    fn on_thread<T: Send + 'static>(
+    pub(crate) fn on_thread<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Store) -> Result<T> + Send + 'static,
     ) -> Job<T> {

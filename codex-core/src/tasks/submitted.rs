@@ -75,7 +75,7 @@ impl Store {
 
 impl<T> Submitted<T> {
     /// Returns the future of an outcome that is already known.
-    pub(super) fn known(outcome: Result<T>) -> Self {
+    pub(crate) fn known(outcome: Result<T>) -> Self {
         Self(State::Known(Some(outcome)))
     }
 }

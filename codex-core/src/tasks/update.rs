@@ -91,6 +91,63 @@ impl AsyncStore {
         store.retry_async(KEY_OF_UPDATE, store.replacing(key, store.taking(key))).await
     }
 
+    /// Sets the value of `key` to `value`, and returns the value that it had before, or `None` if
+    /// it had none. Otherwise as [`Store::replace`](crate::Store::replace).
+    ///
+    /// ```
+    /// # use codex_core::{AsyncStore, Store};
+    /// # smol::block_on(async {
+    /// let store = AsyncStore::from(Store::in_memory()?);
+    /// assert_eq!(store.replace("port", &8080_u16).await?, None);
+    /// assert_eq!(store.replace("port", &8443_u16).await?, Some(8080));
+    /// # Ok::<(), codex_core::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`update`](Self::update).
+    #[doc(alias("swap", "fetch_and_update"))]
+    pub async fn replace<T>(&self, key: impl AsRef<[u8]>, value: &T) -> Result<Option<T>>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        let (store, key) = (&self.store, key.as_ref());
+        store.retry_async(KEY_OF_UPDATE, store.replacing(key, store.swapping(key, value))).await
+    }
+
+    /// Returns the value of `key`. If it has none, sets it to the result of `make` first. `make`
+    /// runs on the thread that polls the future. Otherwise as
+    /// [`Store::get_or_insert_with`](crate::Store::get_or_insert_with).
+    ///
+    /// ```
+    /// # use codex_core::{AsyncStore, Store};
+    /// # smol::block_on(async {
+    /// let store = AsyncStore::from(Store::in_memory()?);
+    /// let device = store.get_or_insert_with("device", || "a1b2".to_string()).await?;
+    /// assert_eq!(store.get_or_insert_with("device", || "c3d4".to_string()).await?, device);
+    /// # Ok::<(), codex_core::Error>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`update`](Self::update).
+    #[doc(alias("entry", "or_insert", "setdefault"))]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "the value is made if none is found"
+    )]
+    pub async fn get_or_insert_with<T, F>(&self, key: impl AsRef<[u8]>, make: F) -> Result<T>
+    where
+        T: Serialize + DeserializeOwned,
+        F: FnOnce() -> T,
+    {
+        let (store, key, mut made) = (&self.store, key.as_ref(), None);
+        let attempt = store.replacing(key, store.inserting(key, make, &mut made));
+        let found = store.retry_async(KEY_OF_UPDATE, attempt).await?;
+        Ok(found.or(made).expect("a value was found or made"))
+    }
+
     /// Calls `body` with a transaction, and commits its writes if no other commit has changed
     /// something that it read. Otherwise calls `body` again. See
     /// [`Store::transaction`](crate::Store::transaction).

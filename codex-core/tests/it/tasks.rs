@@ -610,3 +610,52 @@ fn the_futures_can_be_sent_and_kept() {
     is_sent(store.transaction(|tx| tx.set("a", &1)));
     let _ = smol::block_on(async { (set.await, remove.await, close.await) });
 }
+
+#[test]
+fn tasks_that_pop_make_and_number_get_what_threads_get() {
+    let store = AsyncStore::from(Store::in_memory().unwrap());
+    smol::block_on(async {
+        for n in 0..20_u64 {
+            store.set(format!("jobs/{n:02}"), &n).await.unwrap();
+        }
+        // All are on their way before the first is awaited: each gets an entry of its own.
+        let popped: Vec<_> = (0..8).map(|_| store.pop_first("jobs/"..)).collect();
+        let last = store.pop_last("jobs/"..);
+        for (n, popped) in popped.into_iter().enumerate() {
+            assert_eq!(popped.await.unwrap().unwrap().value::<usize>().unwrap(), n);
+        }
+        assert_eq!(last.await.unwrap().unwrap().value::<u64>().unwrap(), 19);
+        // A dropped future takes nothing back, and a range without entries has none.
+        drop(store.pop_first(..));
+        assert_eq!(store.pop_first(..).await.unwrap().unwrap().key(), b"jobs/09");
+        assert!(store.pop_first("x".."a").await.unwrap().is_none());
+        assert!(store.pop_last("x"..).await.unwrap().is_none());
+        assert_eq!(store.len(), 9);
+
+        assert_eq!(store.replace("port", &1_u16).await.unwrap(), None);
+        assert_eq!(store.replace("port", &2_u16).await.unwrap(), Some(1));
+        let refused = store.replace("jobs/10", &String::new()).await.unwrap_err();
+        assert!(matches!(refused, Error::Decode { .. }), "{refused:?}");
+        assert_eq!(store.get("jobs/10").unwrap(), Some(10_u64));
+
+        // The value of another commit beats the one that was made.
+        let other = store.blocking().clone();
+        let make = || {
+            thread::scope(|scope| scope.spawn(|| other.set("device", &1_u64)).join().unwrap())
+                .unwrap();
+            2_u64
+        };
+        assert_eq!(store.get_or_insert_with("device", make).await.unwrap(), 1);
+        assert_eq!(store.get_or_insert_with("new", || 3_u64).await.unwrap(), 3);
+        assert_eq!(store.get_or_insert_with("new", || 4_u64).await.unwrap(), 3);
+
+        let ids = [store.next_id("ids"), store.next_id("ids")];
+        let mut found = Vec::new();
+        for id in ids {
+            found.push(id.await.unwrap());
+        }
+        found.push(store.blocking().next_id("ids").unwrap());
+        found.sort_unstable();
+        assert_eq!(found, [1, 2, 3]);
+    });
+}
