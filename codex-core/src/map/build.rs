@@ -1,6 +1,8 @@
 //! The construction of a map from the operations that a storage replays.
+//!
+//! The entries of an image come first and have ascending keys. They form a [`Run`], of which both
+//! indexes are built at their final size. All later operations are applied to these indexes.
 
-use std::io;
 use std::mem;
 use std::panic;
 use std::sync::Arc;
@@ -9,17 +11,27 @@ use codex_storage::batch::{Item, Op, Seq, TableId};
 use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::thread::{self, JoinHandle};
 
+use super::hash::{Hashed, Hasher};
+use super::ordered::OrderedBuilder;
 use super::{Hash, Map, Ordered};
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 
 /// Collects replayed operations into a [`Map`].
 ///
-/// The two indexes are independent, so a thread for each replays the operations, beside the thread
-/// that reads them. For a few operations no threads are started.
+/// The two indexes are independent, so a thread for each replays the operations after the first
+/// run, beside the thread that reads them. For a few operations no threads are started.
 #[derive(Default)]
 pub struct MapBuilder {
     batch: Vec<Replayed>,
     indexes: Indexes,
+}
+
+/// Entries in ascending order of their keys.
+#[derive(Default)]
+struct Run {
+    hasher: Hasher,
+    hashed: Hashed,
+    ordered: OrderedBuilder,
 }
 
 /// An operation to be applied to both indexes.
@@ -30,12 +42,10 @@ enum Replayed {
     Clear(Option<TableId>),
 }
 
-/// The indexes, with all batches that were passed on.
-#[derive(Default)]
+/// The indexes, with all operations except those of the current batch.
 enum Indexes {
-    /// No batch was passed on yet.
-    #[default]
-    None,
+    /// They are not built yet.
+    Run(Box<Run>),
     /// The thread that calls `push` builds them.
     Here(Box<(Hash, Ordered)>),
     /// Two threads build them.
@@ -49,7 +59,7 @@ struct Replay<I> {
 }
 
 /// An index that can replay operations.
-trait Index: Default + Send + 'static {
+trait Index: Send + 'static {
     fn replay(&mut self, op: &Replayed);
 
     fn replay_all(&mut self, ops: &[Replayed]) {
@@ -67,6 +77,14 @@ impl MapBuilder {
 
     /// Adds the next operation.
     pub fn push(&mut self, op: Op<'_>) {
+        if let Indexes::Run(run) = &mut self.indexes {
+            match op {
+                Op::Set(item) if run.ordered.is_next(Name { table: item.table, key: item.key }) => {
+                    return run.push(Entry::from_item(item));
+                }
+                _ => self.indexes = Indexes::Here(Box::new(mem::take(&mut **run).build())),
+            }
+        }
         self.batch.push(match op {
             Op::Set(item) => Replayed::Set(Entry::from_item(item)),
             Op::Remove { table, key } => {
@@ -76,32 +94,29 @@ impl MapBuilder {
             Op::Clear { table } => Replayed::Clear(table),
         });
         if self.batch.len() >= BATCH {
+            if let Indexes::Here(indexes) = &mut self.indexes {
+                self.indexes = Indexes::start(mem::take(&mut **indexes));
+            }
             self.pass_on();
         }
     }
 
     /// Returns the map, which contains all commits up to `seq`.
     pub fn finish(mut self, seq: Seq) -> Map {
-        if let Indexes::None = self.indexes {
-            self.indexes = Indexes::Here(Box::default());
-        }
         self.pass_on();
-        match self.indexes {
-            Indexes::None => Map { seq, ..Map::new() },
-            Indexes::Here(indexes) => Map { hash: indexes.0, ordered: indexes.1, seq },
-            Indexes::Elsewhere(hash, ordered) => {
-                Map { hash: hash.finish(), ordered: ordered.finish(), seq }
-            }
-        }
+        let (hash, ordered) = match self.indexes {
+            Indexes::Run(run) => run.build(),
+            Indexes::Here(indexes) => *indexes,
+            Indexes::Elsewhere(hash, ordered) => (hash.finish(), ordered.finish()),
+        };
+        Map { hash, ordered, seq }
     }
 
     fn pass_on(&mut self) {
-        if let Indexes::None = self.indexes {
-            self.indexes = Indexes::start();
-        }
-        let batch = mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+        let batch = mem::take(&mut self.batch);
         match &mut self.indexes {
-            Indexes::None => {}
+            // An operation that is not part of the run ends it.
+            Indexes::Run(_) => {}
             Indexes::Here(indexes) => {
                 indexes.0.replay_all(&batch);
                 indexes.1.replay_all(&batch);
@@ -111,33 +126,67 @@ impl MapBuilder {
                 let batch: Arc<[Replayed]> = batch.into();
                 hash.pass_on(batch.clone());
                 ordered.pass_on(batch);
+                self.batch.reserve(BATCH);
             }
         }
     }
 }
 
+impl Run {
+    /// Adds `entry`, whose name comes after all others. Does all that reads the key while it is in the
+    /// cache.
+    fn push(&mut self, entry: Entry) {
+        self.hashed.push(self.hasher.hash(entry.name()), entry.clone());
+        self.ordered.push(entry);
+    }
+
+    fn build(self) -> (Hash, Ordered) {
+        (self.hashed.build(self.hasher), self.ordered.finish())
+    }
+}
+
 impl Indexes {
-    /// Starts two threads, or none if the system cannot start them.
-    fn start() -> Self {
-        let threads = Replay::start("codexdb-hash").and_then(|hash| {
-            let ordered = Replay::start("codexdb-order")?;
-            Ok(Self::Elsewhere(hash, ordered))
-        });
-        threads.unwrap_or_else(|_| Self::Here(Box::default()))
+    /// Starts two threads that continue with these indexes, or none if the system cannot start
+    /// them.
+    fn start((hash, ordered): (Hash, Ordered)) -> Self {
+        let hash = match Replay::start("codexdb-hash", hash) {
+            Ok(hash) => hash,
+            Err(hash) => return Self::Here(Box::new((hash, ordered))),
+        };
+        match Replay::start("codexdb-order", ordered) {
+            Ok(ordered) => Self::Elsewhere(hash, ordered),
+            Err(ordered) => Self::Here(Box::new((hash.finish(), ordered))),
+        }
+    }
+}
+
+impl Default for Indexes {
+    fn default() -> Self {
+        Self::Run(Box::default())
     }
 }
 
 impl<I: Index> Replay<I> {
-    fn start(name: &str) -> io::Result<Self> {
+    /// Starts the thread. Returns the index if the system cannot start one.
+    fn start(name: &str, index: I) -> Result<Self, I> {
         let (batches, passed_on) = bounded::<Arc<[Replayed]>>(BATCHES_WAITING);
-        let thread = thread::spawn(name, move || {
-            let mut index = I::default();
+        let (give, taken) = bounded::<I>(1);
+        let spawned = thread::spawn(name, move || {
+            let mut index = taken.recv().expect("the index is sent right after the start");
             for batch in passed_on {
                 index.replay_all(&batch);
             }
             index
-        })?;
-        Ok(Self { batches, thread })
+        });
+        // Order: send the index after the start. A thread that cannot start would drop it.
+        match spawned {
+            Ok(thread) => {
+                let sent = give.send(index);
+                sent.expect("the thread waits for the index");
+                Ok(Self { batches, thread })
+            }
+            Err(_) => Err(index),
+        }
     }
 
     fn pass_on(&self, batch: Arc<[Replayed]>) {

@@ -3,6 +3,8 @@
 use std::hash::{BuildHasher, Hasher as _};
 
 use codex_storage::batch::TableId;
+use codex_storage::sync::channel::{Receiver, bounded};
+use codex_storage::sync::thread;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
@@ -157,6 +159,60 @@ impl Default for Hash {
 
 codex_storage::opaque_debug!(Hash);
 
+/// Entries with the hashes of their keys, from which an index is built at its final size.
+pub(super) struct Hashed {
+    /// By the number of the table.
+    tables: [Vec<(u64, Entry)>; SHARDS],
+}
+
+impl Hashed {
+    /// Adds `entry`. Its key has the hash `hash`, and is different from all others.
+    pub(super) fn push(&mut self, hash: u64, entry: Entry) {
+        if let Some(table) = self.tables.get_mut(shard(hash)) {
+            table.push((hash, entry));
+        }
+    }
+
+    /// Returns the index. For many entries, a second thread fills some of the tables.
+    pub(super) fn build(self, hasher: Hasher) -> Hash {
+        let is_large = self.tables.iter().map(Vec::len).sum::<usize>() >= LARGE;
+        let mut hash = Hash::with_hasher(hasher);
+        let Hash { tables, hasher } = &mut hash;
+        let (give, jobs) = bounded(SHARDS);
+        for job in tables.iter_mut().zip(self.tables) {
+            give.send(job).expect("the channel has room for all tables");
+        }
+        drop(give);
+        thread::scope(|scope| {
+            let fill_all = |jobs: Receiver<(&mut Table, Vec<_>)>| {
+                jobs.iter().for_each(|(table, entries)| fill(table, hasher, entries));
+            };
+            if is_large {
+                // If the system cannot start the thread, this one fills all tables.
+                let jobs = jobs.clone();
+                let _ = thread::spawn_scoped(scope, "codexdb-hash", move || fill_all(jobs));
+            }
+            fill_all(jobs);
+        });
+        hash
+    }
+}
+
+impl Default for Hashed {
+    fn default() -> Self {
+        Self { tables: std::array::from_fn(|_| Vec::new()) }
+    }
+}
+
+/// Fills an empty table. The entries have different keys, so none of them is looked up, and the
+/// memory of none is read.
+fn fill(table: &mut Table, hasher: &Hasher, entries: Vec<(u64, Entry)>) {
+    table.reserve(entries.len(), |entry| hasher.hash(entry.name()));
+    for (hash, entry) in entries {
+        table.insert_unique(hash, entry, |entry| hasher.hash(entry.name()));
+    }
+}
+
 /// Inserts `entry` into `table`, and returns the entry with the same key that it replaces.
 fn insert(table: &mut Table, hasher: &Hasher, hash: u64, entry: Entry) -> Option<Entry> {
     // `entry()` would reserve room before it checks whether any is needed.
@@ -183,6 +239,8 @@ pub(crate) fn shard(hash: u64) -> usize {
 
 /// The number of tables.
 pub(crate) const SHARDS: usize = 64;
+/// The number of entries from which a second thread helps to fill the tables.
+const LARGE: usize = 32_768;
 
 #[cfg(test)]
 mod tests {

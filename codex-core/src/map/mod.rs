@@ -3,6 +3,7 @@
 mod build;
 mod hash;
 mod ordered;
+mod tree;
 
 use std::fmt;
 use std::mem;

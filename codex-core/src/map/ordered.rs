@@ -1,10 +1,13 @@
 //! The ordered index, and the order in which its entries expire.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::mem;
 
-use codex_storage::batch::TableId;
-use imbl::{OrdMap, OrdSet};
+use codex_storage::batch::{Item, TableId};
+use triomphe::Arc;
 
+use super::tree::{Ascending, Sorted, Tree};
 use crate::entry::{Entry, Name};
 use crate::range::Bounds;
 
@@ -19,11 +22,11 @@ use crate::range::Bounds;
 /// leave out the entries that have expired at a time in microseconds since 1970.
 #[derive(Clone, Default)]
 pub struct Ordered {
-    plain: OrdSet<Entry>,
+    plain: Tree<Entry>,
     /// No set is empty.
-    tables: OrdMap<TableId, OrdSet<Entry>>,
+    tables: Arc<BTreeMap<TableId, Tree<Entry>>>,
     /// Of all tables, and outside them.
-    deadlines: OrdSet<Deadline>,
+    deadlines: Tree<Deadline>,
 }
 
 impl Ordered {
@@ -39,7 +42,7 @@ impl Ordered {
 
     /// Returns the number of all entries, including those in tables and those that have expired.
     pub(crate) fn len_with_tables(&self) -> usize {
-        self.len() + self.tables.values().map(OrdSet::len).sum::<usize>()
+        self.len() + self.tables.values().map(Tree::len).sum::<usize>()
     }
 
     /// Returns true if there are entries in tables.
@@ -76,7 +79,7 @@ impl Ordered {
     /// Returns all entries in the order of images: those outside tables, then table by table, each
     /// in key order. Includes those that have expired.
     pub fn iter_with_tables(&self) -> impl Iterator<Item = &Entry> {
-        self.plain.iter().chain(self.tables.values().flatten())
+        self.plain.iter().chain(self.tables.values().flat_map(Tree::iter))
     }
 
     /// Returns the entries within `bounds` that have not expired at `now_us`, in key order.
@@ -90,7 +93,7 @@ impl Ordered {
 
     /// Returns the entries within `bounds` in key order, including those that have expired.
     pub(crate) fn range(&self, bounds: Bounds<'_>) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.plain.range::<_, [u8]>(bounds)
+        self.plain.range(bounds)
     }
 
     /// Returns the number of entries that expire, in tables and outside them.
@@ -100,7 +103,7 @@ impl Ordered {
 
     /// Returns the earliest expiry in tables and outside them, in microseconds since 1970.
     pub(crate) fn first_deadline(&self) -> Option<i64> {
-        self.deadlines.get_min()?.0.expires_us()
+        self.deadlines.iter().next()?.0.expires_us()
     }
 
     /// Returns the entries that have expired at `now_us`, in tables and outside them, in the order
@@ -119,7 +122,7 @@ impl Ordered {
         // A replaced entry with the same expiry had the place of this one.
         let replaced = match entry.table() {
             None => self.plain.insert(entry),
-            Some(id) => self.tables.entry(id).or_default().insert(entry),
+            Some(id) => Arc::make_mut(&mut self.tables).entry(id).or_default().insert(entry),
         };
         self.forget_deadline(replaced.filter(|replaced| replaced.expires_us() != expires_us));
     }
@@ -137,23 +140,26 @@ impl Ordered {
     pub(crate) fn clear(&mut self, table: Option<TableId>) {
         match table {
             None if !self.has_tables() => *self = Self::new(),
-            None => self.plain.clear(),
-            Some(id) => _ = self.tables.remove(&id),
+            None => self.plain = Tree::default(),
+            Some(id) => _ = Arc::make_mut(&mut self.tables).remove(&id),
         }
         let left = self.deadlines.iter().filter(|deadline| deadline.0.table() != table);
-        self.deadlines = left.cloned().collect();
+        let mut kept = Ascending::default();
+        left.for_each(|deadline| kept.push(deadline.clone()));
+        self.deadlines = kept.finish();
     }
 
     fn remove_from(&mut self, id: TableId, key: &[u8]) -> Option<Entry> {
-        let entries = self.tables.get_mut(&id)?;
+        let tables = Arc::make_mut(&mut self.tables);
+        let entries = tables.get_mut(&id)?;
         let removed = entries.remove(key);
         if entries.is_empty() {
-            self.tables.remove(&id);
+            tables.remove(&id);
         }
         removed
     }
 
-    fn of(&self, table: Option<TableId>) -> Option<&OrdSet<Entry>> {
+    fn of(&self, table: Option<TableId>) -> Option<&Tree<Entry>> {
         table.map_or(Some(&self.plain), |id| self.tables.get(&id))
     }
 
@@ -164,9 +170,114 @@ impl Ordered {
     }
 }
 
+/// Collects entries in the order of images into an [`Ordered`].
+#[derive(Default)]
+pub(super) struct OrderedBuilder {
+    /// The tables before the current one, and the deadlines.
+    ordered: Ordered,
+    /// The current table, or `None` while the entries are outside tables.
+    table: Option<TableId>,
+    entries: Ascending<Entry>,
+}
+
+impl OrderedBuilder {
+    /// Returns true if an entry of `name` comes after all entries.
+    pub(super) fn is_next(&self, name: Name<'_>) -> bool {
+        let last = self.entries.last();
+        match name.table.cmp(&self.table) {
+            Ordering::Less => false,
+            Ordering::Equal => last.is_none_or(|last| last.key() < name.key),
+            Ordering::Greater => true,
+        }
+    }
+
+    /// Adds `entry`, whose name is the next one.
+    pub(super) fn push(&mut self, entry: Entry) {
+        if entry.expires_us().is_some() {
+            self.ordered.deadlines.insert(Deadline(entry.clone()));
+        }
+        if entry.table() != self.table {
+            self.end_table();
+            self.table = entry.table();
+        }
+        self.entries.push(entry);
+    }
+
+    pub(super) fn finish(mut self) -> Ordered {
+        self.end_table();
+        self.ordered
+    }
+
+    fn end_table(&mut self) {
+        let entries = mem::take(&mut self.entries).finish();
+        match self.table {
+            None => self.ordered.plain = entries,
+            Some(id) => _ = Arc::make_mut(&mut self.ordered.tables).insert(id, entries),
+        }
+    }
+}
+
+impl Sorted for Entry {
+    type Key = [u8];
+
+    fn key(&self) -> &[u8] {
+        self.key()
+    }
+
+    fn common(lower: &[u8], upper: &[u8]) -> usize {
+        lower.iter().zip(upper).take_while(|(lower, upper)| lower == upper).count()
+    }
+
+    #[expect(clippy::big_endian_bytes, reason = "such numbers are in the order of the bytes")]
+    fn digest(key: &[u8], skip: usize) -> u32 {
+        let rest = key.get(skip..).unwrap_or_default();
+        let next = rest.first_chunk().copied().unwrap_or_else(|| {
+            let mut next = [0; 4];
+            next.iter_mut().zip(rest).for_each(|(to, byte)| *to = *byte);
+            next
+        });
+        u32::from_be_bytes(next)
+    }
+
+    fn separator(below: &Self, above: &Self) -> Self {
+        let len = Self::common(below.key(), above.key()) + 1;
+        Self::new(above.key().get(..len).unwrap_or(above.key()), &[])
+    }
+}
+
 /// An entry that expires, ordered by its expiry and then by its key.
 #[derive(Clone)]
 struct Deadline(Entry);
+
+impl Deadline {
+    /// Returns the expiry as a number without a sign, in the same order.
+    fn time(&self) -> u64 {
+        self.0.expires_us().unwrap_or_default().cast_unsigned() ^ (1 << 63)
+    }
+}
+
+impl Sorted for Deadline {
+    type Key = Self;
+
+    fn key(&self) -> &Self {
+        self
+    }
+
+    /// Returns the number of leading bits of the expiry.
+    fn common(lower: &Self, upper: &Self) -> usize {
+        let differ = lower.time() ^ upper.time();
+        usize::try_from(differ.leading_zeros()).unwrap_or(0)
+    }
+
+    fn digest(key: &Self, skip: usize) -> u32 {
+        let rest = key.time().unbounded_shl(u32::try_from(skip).unwrap_or(u32::MAX));
+        u32::try_from(rest >> 32).unwrap_or(u32::MAX)
+    }
+
+    fn separator(_below: &Self, above: &Self) -> Self {
+        Self(Entry::from_item(Item { value: &[], ..above.0.item() }))
+    }
+}
 
 impl Ord for Deadline {
     fn cmp(&self, other: &Self) -> Ordering {

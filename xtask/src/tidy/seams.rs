@@ -1,5 +1,4 @@
-//! The seams: one module for the disk, one for locks, threads and channels, and one for the
-//! persistent map.
+//! The seams: one module for the disk, and one for locks, threads and channels.
 //!
 //! The lists in `clippy.toml` forbid types and functions under any import. These rules forbid the
 //! rest: whole modules and crates, the items that `sync.rs` re-exports unchanged, and the places at
@@ -36,12 +35,6 @@ const SEAMS: &[Seam] = &[
         // In the models, a call to the disk is one step.
         allowed: |path| is_sync(path) || path.starts_with(VFS),
         instead: "take atomics from sync.rs, so that the model checker sees them",
-    },
-    Seam {
-        words: &["imbl"],
-        files: ALL,
-        allowed: |path| path.starts_with("codex-core/src/map/"),
-        instead: "take `Ordered` from the module `map`, so that the map can be replaced there",
     },
     Seam {
         words: &["clippy::disallowed_"],

@@ -203,12 +203,6 @@ fn atomics_come_from_sync_but_in_the_vfs() {
 }
 
 #[test]
-fn the_persistent_map_is_named_in_the_map_only() {
-    let files = ["codex-core/src/cursor.rs", "codex-core/src/map/mod.rs"];
-    assert_eq!(fires("type Ordered = imbl::OrdSet<u8>;", files), [true, false]);
-}
-
-#[test]
 fn the_bans_of_clippy_are_lifted_in_the_seams_only() {
     let files = ["codex-core/src/a.rs", OS, CLOCK, SYNC, "codex-crypto/src/entropy.rs"];
     let fired = fires("#[expect(clippy::disallowed_methods, reason = \"a\")]", files);
