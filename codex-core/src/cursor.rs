@@ -100,7 +100,7 @@ impl Iter {
         let count = self.front.grow();
         let Some(bounds) = bounds(&self.lower, &self.upper) else { return };
         let shown = self.ordered.range_at(bounds, self.now_us);
-        let fetched: Vec<_> = shown.take(count).cloned().collect();
+        let fetched = cloned(shown.take(count));
         // The next fetch continues after the last fetched key.
         if let Some(last) = fetched.last() {
             self.lower = Bound::Excluded(last.key().into());
@@ -114,7 +114,7 @@ impl Iter {
         let count = self.back.grow();
         let Some(bounds) = bounds(&self.lower, &self.upper) else { return };
         let shown = self.ordered.range_at(bounds, self.now_us);
-        let fetched: Vec<_> = shown.rev().take(count).cloned().collect();
+        let fetched = cloned(shown.rev().take(count));
         // The next fetch continues before the first fetched key.
         if let Some(first) = fetched.last() {
             self.upper = Bound::Excluded(first.key().into());
@@ -389,6 +389,16 @@ impl Fetched {
         self.count = (2 * self.count).clamp(FETCH_MIN, FETCH_MAX);
         self.count
     }
+}
+
+/// Returns clones of the entries of one fetch.
+///
+/// To find out whether an entry has expired, its memory is read. The processor waits for many of
+/// these reads at the same time, but only for one increment of a reference count: so all entries
+/// are read before the first is cloned.
+fn cloned<'a>(shown: impl Iterator<Item = &'a entry::Entry>) -> Vec<entry::Entry> {
+    let shown: Vec<_> = shown.collect();
+    shown.into_iter().cloned().collect()
 }
 
 /// The number of entries in the first fetch of an end.
