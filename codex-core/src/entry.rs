@@ -6,7 +6,6 @@
     reason = "the bytes of an entry are laid out here"
 )]
 
-use std::borrow::Borrow;
 use std::cmp::Ordering;
 use std::fmt;
 
@@ -192,14 +191,6 @@ impl PartialOrd for Entry {
 impl Ord for Entry {
     fn cmp(&self, other: &Self) -> Ordering {
         self.key().cmp(other.key()).then_with(|| self.table().cmp(&other.table()))
-    }
-}
-
-/// Finds an entry by its key alone, in a set whose entries are all in one table, or all outside
-/// tables.
-impl Borrow<[u8]> for Entry {
-    fn borrow(&self) -> &[u8] {
-        self.key()
     }
 }
 
