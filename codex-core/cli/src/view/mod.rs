@@ -17,6 +17,13 @@
 //! its token is exchanged for a cookie, without which every request is refused. See SECURITY.md,
 //! "The page".
 
+#![allow(
+    clippy::struct_excessive_bools,
+    clippy::unnecessary_box_returns,
+    clippy::unnecessary_wraps,
+    reason = "answers have facts, refusals are rare and large, and all calls have one type"
+)]
+
 mod answer;
 mod change;
 mod health;

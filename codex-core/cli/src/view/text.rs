@@ -34,14 +34,12 @@ pub(super) fn preview(value: &[u8]) -> String {
     let start = cut(value, PREVIEW_LEN);
     let rest = if start.len() < value.len() { "…" } else { "" };
     let is_text = |text: &&str| text.chars().all(|c| key::is_plain(c) || c.is_ascii_whitespace());
-    match std::str::from_utf8(start).ok().filter(is_text) {
-        Some(text) => text.replace(['\n', '\r', '\t'], " ") + rest,
-        None => {
-            let short = start.get(..HEX_PREVIEW_LEN).unwrap_or(start);
-            let rest = if short.len() < value.len() { "…" } else { "" };
-            key::hex(short) + rest
-        }
+    if let Some(text) = std::str::from_utf8(start).ok().filter(is_text) {
+        return text.replace(['\n', '\r', '\t'], " ") + rest;
     }
+    let short = start.get(..HEX_PREVIEW_LEN).unwrap_or(start);
+    let rest = if short.len() < value.len() { "…" } else { "" };
+    key::hex(short) + rest
 }
 
 /// Returns at most the first `len` bytes, which do not end within a character of a text.

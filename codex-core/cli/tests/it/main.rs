@@ -1,6 +1,8 @@
 //! Tests of the program: each runs the built binary and checks its output and its exit code.
 #![allow(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
     clippy::panic,
     clippy::case_sensitive_file_extension_comparisons,
     reason = "a test fails by panicking, and names its files itself"
