@@ -315,7 +315,10 @@ fn has_contents(role: Role) -> bool {
 /// The entries of a store in the order of images: by table and key, of each the stored value and
 /// the expiry.
 #[derive(Default)]
-struct Entries(BTreeMap<(Option<TableId>, Vec<u8>), (Vec<u8>, Option<i64>)>);
+struct Entries(BTreeMap<Name, (Vec<u8>, Option<i64>)>);
+
+/// The table of an entry and its key.
+type Name = (Option<TableId>, Vec<u8>);
 
 impl Entries {
     /// Applies one operation of the history.
