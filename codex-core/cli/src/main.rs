@@ -16,6 +16,7 @@ mod ledger;
 mod look;
 mod out;
 mod prefix;
+mod progress;
 mod range;
 mod rewrite;
 mod secret;

@@ -1,7 +1,7 @@
 //! `export` and `import`: all entries as JSON Lines, with their exact bytes and codecs.
 
 use std::borrow::Cow;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 use crate::failure::Failure;
 use crate::look::with_key;
 use crate::out::{Out, object};
+use crate::progress::Bar;
 use crate::target::Target;
 use crate::value::{BINCODE, JSON, RAW, Shown};
 use crate::{Outcome, change, json, key, time};
@@ -73,17 +74,21 @@ pub(crate) struct Import {
 impl Import {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         // Order: the file is opened before the store is, which may be made.
-        let mut from: Box<dyn BufRead> = if self.from == Path::new("-") {
-            Box::new(io::stdin().lock())
+        let (mut from, total): (Box<dyn BufRead>, _) = if self.from == Path::new("-") {
+            (Box::new(io::stdin().lock()), None)
         } else {
-            Box::new(BufReader::new(File::open(&self.from).map_err(|e| self.unreadable(e))?))
+            let file = File::open(&self.from).map_err(|e| self.unreadable(e))?;
+            // A pipe has no length.
+            let total = file.metadata().ok().filter(Metadata::is_file).map(|file| file.len());
+            (Box::new(BufReader::new(file)), total)
         };
         let secret = self.target.secret()?;
         let options = self.target.options(secret.as_ref())?.create(self.create);
         let store = self.target.write_with(&options)?;
         let mut batch = store.batch();
         let (mut line, mut number, mut committed) = (String::new(), 0_u64, 0_u64);
-        let mut bytes = 0;
+        let (mut bytes, mut read) = (0, 0);
+        let mut bar = Bar::new(total, out.json);
         loop {
             line.clear();
             let len = from.read_line(&mut line).map_err(|e| self.unreadable(e))?;
@@ -94,6 +99,7 @@ impl Import {
                 let text = line.trim_end_matches(['\n', '\r']);
                 let added = if text.is_empty() { Ok(()) } else { add(&mut batch, text) };
                 if let Err(failure) = added {
+                    drop(bar);
                     batch.discard();
                     store.close()?;
                     return Err(self.refused(number, committed, failure));
@@ -102,12 +108,15 @@ impl Import {
             if is_end || bytes >= BATCH_BYTES {
                 committed += u64::try_from(batch.len()).unwrap_or(u64::MAX);
                 batch.commit()?;
+                read += u64::try_from(bytes).unwrap_or(u64::MAX);
+                bar.draw(read, &format!("{committed} keys"));
                 bytes = 0;
             }
             if is_end {
                 break;
             }
         }
+        drop(bar);
         store.close()?;
         change::count(out, "imported", committed)?;
         Ok(true)

@@ -124,3 +124,34 @@ fn a_terminal_acts_on_no_value() {
     assert_eq!(terminal.shown().trim_end(), "\"\\u009b31m\"");
     assert_eq!(folder.ok(&["get", "app.db", "a"]), "\"\u{9b}31m\"\n");
 }
+
+#[test]
+fn an_import_shows_how_far_it_is_at_a_terminal() {
+    let folder = Folder::new();
+    let line = |n: usize| {
+        let text = "x".repeat(1000);
+        format!("{{\"key\":\"{n:05}\",\"codec\":\"raw\",\"text\":\"{text}\"}}\n")
+    };
+    // Two commits: one after a mebibyte, and one at the end.
+    fs::write(folder.path("lines"), (0..1500).map(line).collect::<String>()).unwrap();
+    let shown = |name: &str, value: &str, args: &[&str]| {
+        let terminal = Terminal::new();
+        let mut import = folder.command(args);
+        let output = import.stderr(terminal.stdio()).env(name, value).output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        drop(import);
+        (String::from_utf8(output.stdout).unwrap(), terminal.shown())
+    };
+    let args = ["import", "a.db", "lines", "--create"];
+    let (stdout, bar) = shown("NO_COLOR", "1", &args);
+    assert_eq!(stdout, "imported 1500 keys\n");
+    let steps: Vec<&str> = bar.split("\r\x1b[K").collect();
+    assert_eq!(steps.len(), 4, "{bar:?}");
+    assert!(steps[1].starts_with("[#############       ]  67%  1"), "{bar:?}");
+    assert_eq!((steps[2], steps[3]), ("[####################] 100%  1500 keys", ""));
+    assert!(shown("NO_COLOR", "", &args).1.contains("\x1b[36m#"));
+    assert_eq!(shown("TERM", "dumb", &args).1, "");
+    assert_eq!(shown("NO_COLOR", "", &["import", "a.db", "lines", "--json"]).1, "");
+    // No bar in a pipe.
+    assert_eq!(folder.ok(&args), "imported 1500 keys\n");
+}
