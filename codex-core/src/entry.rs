@@ -81,7 +81,7 @@ impl Entry {
         if self.shared.header.header & TABLED == 0 {
             return None;
         }
-        let id = self.shared.slice.last_chunk().expect("an entry of a table ends in the id");
+        let id = self.shared.slice.last_chunk()?;
         TableId::new(u32::from_le_bytes(*id))
     }
 
