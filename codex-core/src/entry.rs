@@ -60,6 +60,7 @@ impl Entry {
     }
 
     /// Returns the stored form. Each path that copies entries passes it on whole.
+    #[inline]
     pub fn item(&self) -> Item<'_> {
         let (Name { table, key }, value) = (self.name(), self.value());
         Item { table, key, value, expires_us: self.expires_us() }
@@ -86,12 +87,14 @@ impl Entry {
     }
 
     /// Returns the key.
+    #[inline]
     #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn key(&self) -> &[u8] {
         &self.shared.slice[..self.key_len()]
     }
 
     /// Returns the stored value.
+    #[inline]
     #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn value(&self) -> &[u8] {
         &self.shared.slice[self.key_len()..self.value_end()]
@@ -99,6 +102,7 @@ impl Entry {
 
     /// Returns the time at which the entry expires, in microseconds since 1970, or `None` if it
     /// does not.
+    #[inline]
     pub fn expires_us(&self) -> Option<i64> {
         if self.shared.header.header & EXPIRES == 0 {
             return None;
@@ -108,6 +112,7 @@ impl Entry {
     }
 
     /// Returns true if the entry is hidden at `now_us`.
+    #[inline]
     pub(crate) fn has_expired_at(&self, now_us: i64) -> bool {
         self.expires_us().is_some_and(|expires_us| expires_us <= now_us)
     }
@@ -122,6 +127,7 @@ impl Entry {
         std::ptr::eq(self.shared.as_ptr(), other.shared.as_ptr())
     }
 
+    #[inline]
     fn key_len(&self) -> usize {
         let key_len = self.shared.header.header & !(EXPIRES | TABLED);
         usize::try_from(key_len).expect("a key has at most 65,535 bytes")
@@ -189,6 +195,7 @@ impl PartialOrd for Entry {
 }
 
 impl Ord for Entry {
+    #[inline]
     fn cmp(&self, other: &Self) -> Ordering {
         self.key().cmp(other.key()).then_with(|| self.table().cmp(&other.table()))
     }

@@ -8,7 +8,7 @@
 //! use codex_core::internals::{Locks, Map};
 //! let locks = Locks::new((), Map::new());
 //! let mut disk = locks.persist();
-//! disk.write(|map| assert!(map.is_empty()));
+//! disk.write(|_, map| assert!(map.is_empty()));
 //! ```
 //!
 //! Memory cannot be changed without the lock on the disk:
@@ -33,7 +33,7 @@
 //! use codex_core::internals::{Locks, Map};
 //! let locks = Locks::new((), Map::new());
 //! let mut disk = locks.persist();
-//! disk.write(|map| drop(disk));
+//! disk.write(|_, map| drop(disk));
 //! ```
 
 use std::fmt;
@@ -95,11 +95,17 @@ impl<D> PersistGuard<'_, D> {
         f(&self.data.read())
     }
 
-    /// Calls `f` with the state in memory, to change it while no thread reads. `f` is short, cannot
-    /// fail, and frees nothing.
-    pub fn write<R>(&mut self, f: impl FnOnce(&mut Map) -> R) -> R {
+    /// Calls `f` with the disk, whose buffers it may change, and the state in memory, to read it.
+    pub fn read_with<R>(&mut self, f: impl FnOnce(&mut D, &Map) -> R) -> R {
         let _held = rank::take(Rank::Data);
-        f(&mut self.data.write())
+        f(&mut self.disk, &self.data.read())
+    }
+
+    /// Calls `f` with the disk, whose buffers it may change, and the state in memory, to change it
+    /// while no thread reads. `f` is short, cannot fail, and frees nothing.
+    pub fn write<R>(&mut self, f: impl FnOnce(&mut D, &mut Map) -> R) -> R {
+        let _held = rank::take(Rank::Data);
+        f(&mut self.disk, &mut self.data.write())
     }
 }
 

@@ -50,6 +50,7 @@ impl<'a> Fields<'a> {
 /// # Panics
 /// If the field is not inside the buffer. A wrong offset stops the writer before a byte of the
 /// buffer is written to the disk.
+#[inline]
 #[expect(clippy::indexing_slicing, reason = "a field lies in the buffer that was made for it")]
 pub(crate) fn put<const N: usize>(to: &mut [u8], at: usize, bytes: [u8; N]) {
     to[at..at + N].copy_from_slice(&bytes);

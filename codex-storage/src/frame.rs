@@ -25,8 +25,12 @@ impl LogId {
 
     /// Returns the bytes that identify a place in this log. Every frame at `offset` is bound to
     /// them, but does not store them.
-    fn binding(&self, offset: u64) -> Vec<u8> {
-        [self.file_id.as_slice(), &self.generation.to_le_bytes(), &offset.to_le_bytes()].concat()
+    fn binding(&self, offset: u64) -> [u8; 32] {
+        let mut out = [0; 32];
+        put(&mut out, 0, self.file_id);
+        put(&mut out, 16, self.generation.to_le_bytes());
+        put(&mut out, 24, offset.to_le_bytes());
+        out
     }
 }
 

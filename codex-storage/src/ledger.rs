@@ -108,7 +108,8 @@ impl Ledger {
     ) -> Result<(Box<dyn Storage>, Recovered)> {
         let header = Header { generation: 1, ..header };
         let temporary = files.names.temporary(Temporary::Ledger);
-        let new = NewLog::write(log_place(&files, config.durability), header, temporary.clone())?;
+        let place = log_place(&files, config.durability);
+        let new = NewLog::write(place, header, temporary.clone(), 0)?;
         // Order: the file has the lock of the store before it has its name, so that no other
         // process can open it first.
         prepare(&files, &temporary)?;

@@ -201,17 +201,36 @@ impl Condvar {
     }
 }
 
-pub use parking::{Parker, Unparker, with_parker};
+pub use parking::{Parker, Unparker, spin_until, with_parker};
 
 #[cfg(not(loom))]
 mod parking {
     use std::rc::Rc;
+    use std::sync::LazyLock;
 
     use crossbeam_utils::sync::{Parker as Imp, Unparker as ImpUnparker};
 
     std::thread_local! {
         static PARKER: Rc<Parker> = Rc::new(Parker(Imp::new()));
     }
+
+    /// Calls `is_done` up to `limit` times, until it returns true. Gives the processor a hint that
+    /// it waits. Does nothing if there is one processor, on which nothing changes meanwhile.
+    pub fn spin_until(limit: u32, mut is_done: impl FnMut() -> bool) {
+        if *IS_ALONE {
+            return;
+        }
+        for _ in 0..limit {
+            if is_done() {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Whether there is one processor.
+    static IS_ALONE: LazyLock<bool> =
+        LazyLock::new(|| std::thread::available_parallelism().is_ok_and(|count| count.get() == 1));
 
     /// Calls `f` with the parker of the calling thread. The parker may still have a token of an
     /// earlier use.
@@ -254,6 +273,9 @@ mod parking {
     use std::sync::Arc;
 
     use super::{Condvar, Mutex};
+
+    /// Does nothing: the model checker has no use for a loop that waits.
+    pub fn spin_until(_limit: u32, _is_done: impl FnMut() -> bool) {}
 
     /// Calls `f` with a new parker.
     pub fn with_parker<R>(f: impl FnOnce(&Parker) -> R) -> R {

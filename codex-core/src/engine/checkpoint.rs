@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use codex_storage::batch::Seq;
 use codex_storage::seal::{Keys, Seal};
-use codex_storage::storage::{Checkpoint, Form, Retired, State, Written};
+use codex_storage::storage::{Checkpoint, Durability, Form, Retired, State, Written};
 use codex_storage::sync::atomic::Ordering;
 use codex_storage::vfs::Vfs;
 use codex_storage::{Error, MainFile, Result};
@@ -185,6 +185,7 @@ impl Engine {
     ) -> Result<(Seq, bool)> {
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
+        self.sync_ahead()?;
         // Begin under the lock on the disk: take the state, and switch the log.
         let begun = self.exclusive(Admission::WhileOpen, |disk| self.begin_image(disk, keys));
         let (checkpoint, ordered) = match begun.inspect_err(|error| self.count_failure(error))? {
@@ -215,6 +216,19 @@ impl Engine {
         drop(finished);
         self.checkpoints.fetch_add(1, Ordering::Relaxed);
         Ok((seq, true))
+    }
+
+    /// Syncs the log beside the commits, if a checkpoint will switch it. The switch syncs it too,
+    /// while commits wait, and has little left to sync after this.
+    fn sync_ahead(&self) -> Result<()> {
+        if self.durability == Durability::Sync {
+            return Ok(());
+        }
+        let point = self.exclusive(Admission::WhileOpen, |disk| {
+            let has_log = disk.storage().form() == Form::Wal;
+            if has_log { disk.storage().sync_point() } else { Ok(None) }
+        })?;
+        self.finish_sync(point)
     }
 
     /// Begins an image of the state, which the caller writes beside the commits.

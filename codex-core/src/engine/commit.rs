@@ -4,7 +4,7 @@
 use std::mem;
 use std::sync::Arc;
 
-use codex_storage::batch::{GROUP_LEN_TARGET, Group, Layout, Seq};
+use codex_storage::batch::{GROUP_LEN_TARGET, Group, Seq};
 use codex_storage::seal::Seal;
 use codex_storage::storage::Storage;
 use codex_storage::{Error, Result};
@@ -169,17 +169,19 @@ impl Engine {
     /// Moves waiting commits into the group. Returns the part of the members to make first, or
     /// `None` if all are refused.
     fn drain(&self, leader: &mut Leader<'_>, disk: &Disk) -> Option<Part> {
-        let refused = leader.drain().map_err(|refusal| self.refused(refusal));
-        let refused = refused.and_then(|()| match disk.storage {
+        let drained = leader.drain().map_err(|refusal| self.refused(refusal));
+        let drained = drained.and_then(|overdue| match disk.storage {
             Some(_) if disk.unwound => Err(self.poison(UNWOUND)),
-            Some(_) => Ok(()),
+            Some(_) => Ok(overdue),
             None => Err(self.closed()),
         });
-        if let Err(error) = refused {
-            leader.fail(&error);
-            return None;
-        }
-        let overdue = self.queue.lock().overdue.refusal(|| self.now());
+        let overdue = match drained {
+            Ok(overdue) => overdue,
+            Err(error) => {
+                leader.fail(&error);
+                return None;
+            }
+        };
         if let Some(error) = overdue {
             // Removals can make room for an image. They are made with one, as at `Sync`, unless an
             // image is being written, because it has the temporary name.
@@ -196,12 +198,10 @@ impl Engine {
     /// Decides the outcome of each member of `part`, in order, and encodes it, until the group is
     /// full. Prepares the apply.
     fn decide(&self, leader: &mut Leader<'_>, disk: &mut PersistGuard<'_, Disk>, part: Part) {
-        // The buffers leave the guard while memory is read through it. A panic that loses them also
-        // poisons the store.
-        let mut plan = mem::take(&mut disk.plan);
-        plan.feed.begin(!disk.subscribers.is_empty());
-        let mut group = mem::replace(&mut disk.group, Group::new(Layout::default()));
-        disk.read(|map| {
+        disk.read_with(|disk, map| {
+            let writes_images = disk.writes_images();
+            let Disk { plan, group, subscribers, .. } = disk;
+            plan.feed.begin(!subscribers.is_empty());
             // One time for the group. It matters only if an entry expires.
             let expires = map.ordered_ref().first_deadline().is_some() || leader.puts_expiring();
             plan.now_us = if expires { self.now_us() } else { i64::MIN };
@@ -209,14 +209,12 @@ impl Engine {
                 // The limit applies to the encoded length, because the size of a removal of a range
                 // is known only now.
                 let takes = group.len() < GROUP_LEN_TARGET;
-                takes.then(|| plan.add(map, &mut group, commit))
+                takes.then(|| plan.add(map, group, commit))
             });
             // A form of images makes a commit durable with an image, at every level.
-            leader.image |= plan.sync && disk.writes_images();
+            leader.image |= plan.sync && writes_images;
             plan.prepare(map, leader.image);
         });
-        disk.plan = plan;
-        disk.group = group;
         if part == Part::All {
             // A full group leaves members undecided: they go to the next group.
             leader.put_back();
@@ -228,18 +226,16 @@ impl Engine {
         if disk.plan.work.seq.is_none() {
             return;
         }
-        let mut work = mem::take(&mut disk.plan.work);
         let from = self.now();
         // Measured around the lock, so that the figure includes the wait for readers to finish.
-        leader.deadline_us = disk.write(|map| {
-            map.apply(&mut work);
+        leader.deadline_us = disk.write(|disk, map| {
+            map.apply(&mut disk.plan.work);
             map.ordered_ref().first_deadline()
         });
         leader.held(self.now().saturating_sub(from));
         // The entries are freed by the caller, after the lock is released and the waiters are
         // awake.
-        *freed = mem::take(&mut work.freed);
-        disk.plan.work = work;
+        *freed = mem::take(&mut disk.plan.work.freed);
     }
 
     /// Returns the outcome of a member of a group whose first commit has the number `first`.

@@ -90,15 +90,19 @@ impl<'a> Leader<'a> {
         }
     }
 
-    /// Moves waiting commits into the group.
+    /// Moves waiting commits into the group. Returns the error for commits that put entries, if
+    /// earlier commits are overdue.
     ///
     /// # Errors
     /// The refusal if the store is poisoned.
-    pub(super) fn drain(&mut self) -> Result<(), Refusal> {
+    pub(super) fn drain(&mut self) -> Result<Option<Error>, Refusal> {
         let len = self.own.as_ref().map_or(0, |own| own.commit.encoded_len());
         let mut queue = self.engine.queue.lock();
         queue.drain(len, |ticket, commit| self.members.push(Member::new(Some(ticket), commit)));
-        queue.poisoned().map_or(Ok(()), |reason| Err(Refusal::Poisoned(reason)))
+        match queue.poisoned() {
+            Some(reason) => Err(Refusal::Poisoned(reason)),
+            None => Ok(queue.overdue.refusal(|| self.engine.now())),
+        }
     }
 
     /// Calls `decide` for the commits of `part`, in order, until it returns `None` because the

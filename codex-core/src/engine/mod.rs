@@ -21,6 +21,7 @@ mod overlay;
 mod plan;
 mod prepare;
 mod queue;
+mod seat;
 mod sweep;
 mod view;
 mod worker;
@@ -32,8 +33,8 @@ use std::time::Duration;
 
 use codex_storage::batch::Seq;
 use codex_storage::storage::{Anchor, Durability, Storage};
+use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use codex_storage::sync::{Mutex, with_parker};
 use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
@@ -123,7 +124,10 @@ impl Engine {
             Durability::Interval(interval) => (Some(interval / 2), None),
             _ => (None, None),
         };
-        let queue = Queue::new(storage.stats(), image_limit);
+        // A group waits for the disk at the level `Sync`, if there are files, and for an image.
+        let has_files = storage.stored().is_some();
+        let is_short = !(has_files && durability == Durability::Sync) && !writes_images;
+        let queue = Queue::new(storage.stats(), image_limit, is_short);
         let deadline_us = map.ordered_ref().first_deadline();
         let engine = Arc::new_cyclic(|own| Self {
             locks: Locks::new(Disk::new(storage), map),
@@ -185,32 +189,6 @@ impl Engine {
     /// `Closed`, `Poisoned`.
     pub fn anchor(&self) -> Result<Anchor> {
         self.exclusive(Admission::WhileOpen, |disk| Ok(disk.storage().anchor()))
-    }
-
-    /// Runs one step of syncing by interval. Writers continue during the sync.
-    ///
-    /// # Errors
-    /// The errors of [`flush`](Self::flush).
-    pub fn tick(&self) -> Result<()> {
-        let (point, wants_image) = self.exclusive(Admission::WhileOpen, |disk| {
-            let point = disk.storage().sync_point()?;
-            let stats = disk.storage().stats();
-            let wants_image = point.is_none() && stats.durable < stats.seq;
-            Ok((point, wants_image))
-        })?;
-        if let Some(point) = point {
-            // Order: the lock on the disk is released before the sync, and taken again after it to
-            // record the outcome. Writers continue during the sync.
-            let outcome = point.sync();
-            let failed = outcome.as_ref().err().cloned();
-            self.exclusive(Admission::ToFinish, |disk| disk.storage().synced(outcome))?;
-            failed.map_or(Ok(()), Err)?;
-        }
-        // Without a sync point, only an image makes the commits durable.
-        if wants_image {
-            self.checkpoint()?;
-        }
-        Ok(())
     }
 
     /// Begins a [`close`](Self::close): refuses later commits and abandons a running image.
@@ -322,8 +300,8 @@ impl Engine {
 
     /// Waits until the calling thread leads, or until another thread has made its commit.
     fn enter(&self, admission: Admission, commit: Option<Commit>) -> Result<Wake> {
-        let enter = |parker: &_| self.queue.enter(admission, commit, parker, || self.now());
-        with_parker(enter).map_err(|refusal| self.refused(refusal))
+        let entered = self.queue.enter(admission, commit, || self.now());
+        entered.map_err(|refusal| self.refused(refusal))
     }
 
     /// Checks the admission again with the disk locked. The store may have been closed or poisoned

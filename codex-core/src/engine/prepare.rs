@@ -1,6 +1,6 @@
 //! The preparation of an apply: everything that would take time or memory while readers wait.
 
-use crate::map::{Map, SHARDS, StepKind, Table, Work, shard};
+use crate::map::{Map, SHARDS, Step, StepKind, Table, Work, shard};
 
 /// Adds to `work`, which has the steps of a group, all that is needed to apply them to `map`
 /// without growing a table, and without long work if they are many.
@@ -30,19 +30,25 @@ pub(super) fn prepare(work: &mut Work, map: &Map, image: bool) {
         work.freed.entries.reserve(2 * work.steps.len());
     }
     work.freed.tables.reserve(work.tables.len());
-    work.freed.hashes.reserve(1);
-    work.freed.ordered.reserve(2);
+    if work.clear {
+        work.freed.hashes.reserve(1);
+    }
+    // One that is cleared, and one that is replaced.
+    if work.clear || work.ordered.is_some() {
+        work.freed.ordered.reserve(2);
+    }
 }
 
 /// Builds a larger table for each hash table that has no room for its new entries.
 fn reserve(work: &mut Work, map: &Map) {
     // Count the new entries of each table. A replaced entry needs no room.
-    let mut new = [0_usize; SHARDS];
-    for step in &work.steps {
-        if step.kind == (StepKind::Put { new: true }) {
-            new[shard(step.hash)] += 1;
-        }
+    let is_new = |step: &&Step| step.kind == StepKind::Put { new: true };
+    let mut puts = work.steps.iter().filter(is_new).peekable();
+    if puts.peek().is_none() {
+        return;
     }
+    let mut new = [0_usize; SHARDS];
+    puts.for_each(|step| new[shard(step.hash)] += 1);
     for (shard, count) in new.into_iter().enumerate().filter(|(_, count)| *count > 0) {
         // After a clear, the tables are empty and have no room.
         let table = if work.clear {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use codex_storage::batch::GROUP_LEN_TARGET;
 use codex_storage::storage::StorageStats;
-use codex_storage::sync::{Mutex, MutexGuard, Parker, Unparker};
+use codex_storage::sync::{Mutex, MutexGuard, with_parker};
 use codex_storage::{Error, Result};
 
 use super::overdue::Overdue;
+use super::seat::{SPINS, Seat};
 use crate::commit::{Commit, Outcome};
 use crate::promise::Promise;
 use crate::rank::{self, Held, Rank};
@@ -20,6 +21,8 @@ use crate::rank::{self, Held, Rank};
 /// The queue. Each request that uses the disk enters it and has its turn in the order of entering,
 /// so that no request starves. One mutex protects the waiters, the lead and the admission.
 pub(super) struct Queue {
+    /// The number of times that a waiter looks for its outcome before it parks.
+    spins: u32,
     state: Mutex<State>,
 }
 
@@ -110,10 +113,12 @@ pub(super) struct StateGuard<'a> {
 impl Queue {
     /// Returns an open queue. `storage` is the content of the statistics until the first group.
     /// `limit` is the longest time for which a commit may wait for an image that makes it durable.
-    pub(super) fn new(storage: StorageStats, limit: Option<Duration>) -> Self {
+    /// `is_short` is true if a group waits for no sync.
+    pub(super) fn new(storage: StorageStats, limit: Option<Duration>, is_short: bool) -> Self {
         let counters = Counters { storage, ..Counters::default() };
         let overdue = Overdue::new(limit);
-        Self { state: Mutex::new(State { overdue, counters, ..State::default() }) }
+        let spins = if is_short { SPINS } else { 0 };
+        Self { spins, state: Mutex::new(State { overdue, counters, ..State::default() }) }
     }
 
     /// Locks the state.
@@ -125,7 +130,7 @@ impl Queue {
     }
 
     /// Enters the queue. Returns at once if no thread leads: the caller leads now. Otherwise waits
-    /// with `parker` until another leader has made the commit, or hands over the lead.
+    /// until another leader has made the commit, or hands over the lead.
     ///
     /// # Errors
     /// The refusal, if `admission` does not allow the request, or if earlier commits are overdue at
@@ -134,7 +139,6 @@ impl Queue {
         &self,
         admission: Admission,
         commit: Option<Commit>,
-        parker: &Parker,
         now: impl FnOnce() -> Duration,
     ) -> Result<Wake, Refusal> {
         let len = commit.as_ref().map_or(0, Commit::encoded_len);
@@ -146,12 +150,16 @@ impl Queue {
             state.leading = true;
             return Ok(Wake::Lead(commit));
         }
-        let seat = Arc::new(Seat { wake: Mutex::new(None), unparker: parker.unparker() });
         let rounds = commit.as_ref().map_or(0, |commit| commit.rounds);
-        state.enter(Waiter { commit, ticket: Ticket::Thread(seat.clone()), len, rounds });
-        // Order: unlock before the wait, because the leader needs the lock to find the waiter.
-        drop(state);
-        Ok(seat.wait(parker))
+        // A thread far behind in the queue waits longer than a spin takes.
+        let spins = if state.waiting() < SPINNERS_MAX { self.spins } else { 0 };
+        with_parker(|parker| {
+            let seat = Arc::new(Seat::new(parker));
+            state.enter(Waiter { commit, ticket: Ticket::Thread(seat.clone()), len, rounds });
+            // Order: unlock before the wait, because the leader needs the lock to find the waiter.
+            drop(state);
+            Ok(seat.wait(parker, spins))
+        })
     }
 
     /// Enters the commit of a task into the queue, whose outcome `promise` gets. Waits for nothing.
@@ -327,32 +335,6 @@ impl Ticket {
     }
 }
 
-/// The place at which a thread waits for its outcome or the lead.
-pub(super) struct Seat {
-    wake: Mutex<Option<Wake>>,
-    unparker: Unparker,
-}
-
-impl Seat {
-    /// Waits for the outcome or the lead, with the parker with which the thread entered.
-    fn wait(&self, parker: &Parker) -> Wake {
-        loop {
-            if let Some(wake) = self.wake.lock().take() {
-                return wake;
-            }
-            // A wakeup without a result is possible, so the loop checks again.
-            parker.park();
-        }
-    }
-
-    /// Ends the wait of the thread and wakes it.
-    pub(super) fn give(&self, wake: Wake) {
-        // Order: set before the unpark. A waiter that wakes and finds nothing parks again.
-        *self.wake.lock() = Some(wake);
-        self.unparker.unpark();
-    }
-}
-
 impl std::ops::Deref for StateGuard<'_> {
     type Target = State;
 
@@ -373,5 +355,7 @@ impl fmt::Debug for Queue {
     }
 }
 
+/// The number of waiters that may spin, so that they do not take the processors from the leader.
+const SPINNERS_MAX: usize = 2;
 /// The maximum encoded length of all commits of tasks that wait, in bytes.
 pub(super) const TASK_BYTES_MAX: usize = 256 << 20;

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use codex_storage::storage::SyncPoint;
 use codex_storage::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use codex_storage::sync::thread::{self, JoinHandle};
 use codex_storage::sync::{Condvar, Mutex};
@@ -13,6 +14,7 @@ use codex_storage::{Error, Result};
 
 use super::Engine;
 use super::deputy::DEPUTIES;
+use super::queue::Admission;
 use super::sweep::sweep_loop;
 
 /// The background work that a group has made due.
@@ -65,6 +67,36 @@ impl Engine {
         self.start_thread(|threads| &mut threads.sync, start).map_err(|e| self.no_thread(e))?;
         self.is_syncing.store(true, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Runs one step of syncing by interval. Writers continue during the sync.
+    ///
+    /// # Errors
+    /// The errors of [`flush`](Self::flush).
+    pub fn tick(&self) -> Result<()> {
+        let (point, wants_image) = self.exclusive(Admission::WhileOpen, |disk| {
+            let point = disk.storage().sync_point()?;
+            let stats = disk.storage().stats();
+            let wants_image = point.is_none() && stats.durable < stats.seq;
+            Ok((point, wants_image))
+        })?;
+        self.finish_sync(point)?;
+        // Without a sync point, only an image makes the commits durable.
+        if wants_image {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Runs a sync beside the commits, and records its outcome.
+    pub(super) fn finish_sync(&self, point: Option<SyncPoint>) -> Result<()> {
+        let Some(point) = point else { return Ok(()) };
+        // Order: the lock on the disk is released before the sync, and taken again after it to
+        // record the outcome. Writers continue during the sync.
+        let outcome = point.sync();
+        let failed = outcome.as_ref().err().cloned();
+        self.exclusive(Admission::ToFinish, |disk| disk.storage().synced(outcome))?;
+        failed.map_or(Ok(()), Err)
     }
 
     /// Returns the error of a thread that the system could not start.

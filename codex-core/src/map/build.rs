@@ -133,8 +133,8 @@ impl MapBuilder {
 }
 
 impl Run {
-    /// Adds `entry`, whose name comes after all others. Does all that reads the key while it is in the
-    /// cache.
+    /// Adds `entry`, whose name comes after all others. Does all that reads the key while it is in
+    /// the cache.
     fn push(&mut self, entry: Entry) {
         self.hashed.push(self.hasher.hash(entry.name()), entry.clone());
         self.ordered.push(entry);

@@ -102,7 +102,7 @@ fn write_upto(
         ..header.clone()
     };
     let log = log_place(files, Durability::Os);
-    let (mut to, file) = NewLog::write(log, header.clone(), temporary.to_owned())?.unnamed();
+    let (mut to, file) = NewLog::write(log, header.clone(), temporary.to_owned(), 0)?.unnamed();
     while copy_group(&mut from, &mut to, point)? {}
     let end = *to.end();
     let past_the_end = matches!(point, RestorePoint::Seq(seq) if seq > end.seq);

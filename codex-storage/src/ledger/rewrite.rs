@@ -160,7 +160,7 @@ pub(crate) fn write_ledger(
 ) -> Result<LogWriter> {
     let log = log_place(files, Durability::Os);
     let (path, seal) = (log.path(), files.seal.clone());
-    let new = NewLog::write(log, header.clone(), temporary.to_owned())?;
+    let new = NewLog::write(log, header.clone(), temporary.to_owned(), 0)?;
     let (mut writer, file) = new.unnamed();
     let mut group = Group::new(layout(Form::Ledger, files.seal.is_some()));
     let filled = fill(&mut group, &mut |group| {

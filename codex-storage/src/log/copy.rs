@@ -41,7 +41,7 @@ impl LogCopy {
         temporary: String,
     ) -> Result<Self> {
         let (path, seal) = (place.path(), place.seal.clone());
-        let (to, file) = NewLog::write(place, header.clone(), temporary)?.unnamed();
+        let (to, file) = NewLog::write(place, header.clone(), temporary, 0)?.unnamed();
         let check = LogReader::new(file, &path, header, seal, 0, OnDamage::Refuse)?;
         Ok(Self { from, to, check, group: Vec::new() })
     }
@@ -219,7 +219,7 @@ impl LogWriter {
     pub(crate) fn move_to(&mut self, file: Arc<dyn File>, len: u64) -> Arc<dyn File> {
         self.gate = Arc::new(SyncGate::new(Arc::clone(&file)));
         self.position = Arc::new(LogPosition::of(&self.place, &self.gate));
-        self.space = LogSpace::existing(Arc::clone(&file), len);
+        self.space = LogSpace::existing(Arc::clone(&file), len, self.place.durability);
         self.deferred = Deferred::default();
         std::mem::replace(&mut self.file, file)
     }

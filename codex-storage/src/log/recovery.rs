@@ -37,7 +37,7 @@ pub(crate) fn recover(
         file.sync().map_err(|e| Error::io("sync", &place.path(), e))?;
         deferred.unproven.clear();
     }
-    let space = LogSpace::existing(Arc::clone(&file), state.file_len);
+    let space = LogSpace::existing(Arc::clone(&file), state.file_len, place.durability);
     let mut writer = LogWriter::new(place, file, header, state.end, space);
     writer.deferred = deferred;
     Ok(writer)

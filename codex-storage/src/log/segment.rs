@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::LogEnd;
-use super::space::{LogSpace, SPACE_MIN, STEP_MIN, is_full, write_zeros};
+use super::space::{LogSpace, SPACE_MIN, STEP_MAX, STEP_MIN, is_full, write_zeros};
 use super::write::LogWriter;
 use crate::codec::{is_zero, usize_of};
 use crate::error::{Error, Result};
@@ -48,10 +48,18 @@ impl NewLog {
     /// Writes the log under the name `temporary`, syncs it and reads it back. A file that has this
     /// name is removed first.
     ///
+    /// `expected` is the length to which the log is expected to grow, in bytes. It gets this much
+    /// space at once if that takes no time, which is so if the space is not zeroed.
+    ///
     /// # Errors
     /// `NoSpace` or `Io` if the log cannot be written, `Damaged` if it does not read back as
     /// written. The log has no name yet, and the temporary file is removed if possible.
-    pub(crate) fn write(place: LogPlace, header: Header, temporary: String) -> Result<Self> {
+    pub(crate) fn write(
+        place: LogPlace,
+        header: Header,
+        temporary: String,
+        expected: u64,
+    ) -> Result<Self> {
         let path = place.vfs.dir.path(&temporary);
         if place.vfs.dir.metadata(&temporary).is_ok_and(|found| found.is_some()) {
             let removed = place.vfs.dir.remove(&temporary);
@@ -62,7 +70,11 @@ impl NewLog {
             .dir
             .open(&temporary, Open::CreateNew(Mode::Private))
             .map_err(|e| Error::io("create", &path, e))?;
-        let mut new = Self { place, header, temporary, file, len: STEP_MIN };
+        let len = if place.durability == Durability::Sync { 0 } else { expected };
+        // A large part of the free space stays free: for the image, above all.
+        let free = place.vfs.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX);
+        let len = len.min(free / 8).next_multiple_of(STEP_MIN).clamp(STEP_MIN, STEP_MAX);
+        let mut new = Self { place, header, temporary, file, len };
         let mut written = new.fill();
         // If the disk is too full for a segment of normal length, one of the smallest length is
         // tried.
@@ -104,18 +116,18 @@ impl NewLog {
     /// Returns the writer of the log, which may or may not have its name.
     pub(super) fn into_writer(self) -> LogWriter {
         let end = LogEnd::base(&self.header);
-        let space = LogSpace::fresh(Arc::clone(&self.file), self.len);
+        let space = LogSpace::fresh(Arc::clone(&self.file), self.len, self.place.durability);
         LogWriter::new(self.place, self.file, &self.header, end, space)
     }
 
-    /// Writes the zeros and the header, syncs them and reads them back.
+    /// Allocates the space, writes the first zeros and the header, syncs them and reads them back.
     fn fill(&self) -> Result<()> {
         let path = self.place.vfs.dir.path(&self.temporary);
         let (file, len) = (&*self.file, self.len);
         let header = self.header.encode(self.place.seal.as_deref());
         // Allocated first, so that a full disk is found before anything is written.
         file.allocate(0, len)
-            .and_then(|()| write_zeros(file, 0, len))
+            .and_then(|()| write_zeros(file, 0, len.min(STEP_MIN)))
             .and_then(|()| file.write_all_at(&header, 0))
             .map_err(|e| {
                 if is_full(&e) {
@@ -128,12 +140,12 @@ impl NewLog {
         self.read_back(&path)
     }
 
-    /// Reads the new log again: its header must be the one written, and the rest must be zero.
+    /// Reads the bytes that were written again: the header must be the same, and the rest zero.
     #[expect(clippy::indexing_slicing, reason = "a log is longer than its header")]
     fn read_back(&self, path: &Path) -> Result<()> {
         let found = Found::read(&*self.file, path)?;
         let found = found.authenticate(self.place.seal.as_deref(), path)?;
-        let mut bytes = vec![0xFF; usize_of(self.len)];
+        let mut bytes = vec![0xFF; usize_of(self.len.min(STEP_MIN))];
         self.file.read_exact_at(&mut bytes, 0).map_err(|e| Error::io("read back", path, e))?;
         if found != self.header || !is_zero(&bytes[HEADER_LEN..]) {
             let what = "a new log does not read back as it was written";

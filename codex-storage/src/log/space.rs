@@ -1,5 +1,8 @@
-//! Free space at the end of a log. It is allocated, zeroed and synced before a frame is written
-//! into it.
+//! Free space at the end of a log. It is allocated and synced before a frame is written into it.
+//!
+//! At the level `Sync` it is also zeroed, and synced again: a sync of a frame then has no blocks to
+//! mark as written, which takes time. At the other levels few frames are synced, and allocated
+//! space reads as zeros without that.
 //!
 //! The length of a log in use is a multiple of [`UNIT`]. The length of a closed log is not.
 
@@ -8,6 +11,7 @@ use std::sync::Arc;
 
 use super::gate::SyncGate;
 use crate::frame::{ALIGN, SECTOR};
+use crate::storage::Durability;
 use crate::vfs::File;
 
 /// The free space at the end of one log.
@@ -20,6 +24,8 @@ pub(super) struct LogSpace {
     len: u64,
     /// Whether this handle allocated the space. The space of an earlier handle may have holes.
     is_sure: bool,
+    /// Whether zeros are written into new space.
+    writes_zeros: bool,
 }
 
 /// The reason for which space could not be provided.
@@ -36,13 +42,14 @@ pub(super) enum SpaceError {
 impl LogSpace {
     /// Creates the space of a file whose bytes up to `end` exist, and are zero after the last
     /// frame.
-    pub(super) fn existing(file: Arc<dyn File>, end: u64) -> Self {
-        Self { file, end, len: end, is_sure: false }
+    pub(super) fn existing(file: Arc<dyn File>, end: u64, durability: Durability) -> Self {
+        let writes_zeros = durability == Durability::Sync;
+        Self { file, end, len: end, is_sure: false, writes_zeros }
     }
 
     /// Creates the space of a new file with `end` allocated bytes.
-    pub(super) fn fresh(file: Arc<dyn File>, end: u64) -> Self {
-        Self { file, end, len: end, is_sure: true }
+    pub(super) fn fresh(file: Arc<dyn File>, end: u64, durability: Durability) -> Self {
+        Self { is_sure: true, ..Self::existing(file, end, durability) }
     }
 
     /// Ensures that `len` bytes at `offset`, the end of the log, can be written without allocating.
@@ -130,7 +137,8 @@ impl LogSpace {
         Ok(())
     }
 
-    /// Extends the space to `end`: allocates, syncs the length, writes zeros and syncs them.
+    /// Extends the space to `end`: allocates and syncs the length, then writes zeros and syncs them
+    /// if the level asks for it.
     fn grow(&mut self, end: u64, gate: &SyncGate) -> Result<(), SpaceError> {
         let from = self.end;
         let failed = |action, e| {
@@ -143,14 +151,16 @@ impl LogSpace {
         };
         let allocated = self.file.allocate(from, end - from);
         allocated.map_err(|e| failed("allocate space in", e))?;
-        // Order: the length is durable before the zeros are written. A torn write could otherwise
-        // leave a file with the length of a closed log.
+        // Order: the length is durable before anything is written there. A torn write could
+        // otherwise leave a file with the length of a closed log.
         let sync = || gate.sync_space().map_err(SpaceError::Sync);
         sync()?;
-        let zeroed = write_zeros(&*self.file, from, end);
-        zeroed.map_err(|e| failed("zero the space of", e))?;
-        // Order: the zeros are durable before `end` allows a frame there.
-        sync()?;
+        if self.writes_zeros {
+            let zeroed = write_zeros(&*self.file, from, end);
+            zeroed.map_err(|e| failed("zero the space of", e))?;
+            // Order: the zeros are durable before `end` allows a frame there.
+            sync()?;
+        }
         self.end = end;
         self.len = self.len.max(end);
         Ok(())
@@ -194,7 +204,7 @@ pub(super) const STEP_MIN: u64 = 64 << 10;
 /// the reserve.
 pub(crate) const SPACE_MIN: u64 = (4 << 10) + RESERVE;
 /// The maximum step of growth, in bytes.
-const STEP_MAX: u64 = 16 << 20;
+pub(super) const STEP_MAX: u64 = 16 << 20;
 /// The space that is kept for groups that only remove entries, so that removing is possible on a
 /// full disk, in bytes.
 const RESERVE: u64 = 16 << 10;

@@ -54,7 +54,7 @@ impl Setup {
     }
 
     fn create(&self) -> LogWriter {
-        let new = NewLog::write(self.place.clone(), self.header.clone(), "log.tmp.x".to_owned());
+        let new = NewLog::write(self.place.clone(), self.header.clone(), "log.tmp.x".to_owned(), 0);
         new.unwrap().publish().unwrap()
     }
 

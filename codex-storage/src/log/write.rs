@@ -292,8 +292,10 @@ impl LogWriter {
         }
         // The offset and the tag of the frame before are authenticated, so that no frame can be
         // moved.
-        let aad = header.aad(&self.log, self.end.offset, &self.end.tag);
-        self.epochs.seal(&self.place, header.counter, &aad, buf, body)?;
+        if sealed {
+            let aad = header.aad(&self.log, self.end.offset, &self.end.tag);
+            self.epochs.seal(&self.place, header.counter, &aad, buf, body)?;
+        }
         // Order: checksums are computed over the sealed bytes, so that damage is found without the
         // key.
         let chain = finish(&header, &self.log, self.end.offset, buf, start);

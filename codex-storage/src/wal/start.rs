@@ -120,7 +120,9 @@ impl Wal {
     pub(super) fn new_segment(&self, header: Header) -> Result<(NewLog, Header)> {
         let log = self.log_place(header.generation);
         let temporary = self.files.names.temporary(Temporary::Segment);
-        let new = NewLog::write(log, header.clone(), temporary.clone())?;
+        // A segment of normal length is followed by one of about the same.
+        let expected = self.current.as_ref().map_or(0, |current| current.log.end().offset);
+        let new = NewLog::write(log, header.clone(), temporary.clone(), expected)?;
         self.inherit(&temporary)?;
         Ok((new, header))
     }
