@@ -107,8 +107,8 @@ impl Diff {
         };
         out.record(&vec![
             ("key", Cell::Text(key::show(key))),
-            ("before", old.map(fields).unwrap_or(Cell::Nothing)),
-            ("after", new.map(fields).unwrap_or(Cell::Nothing)),
+            ("before", old.map_or(Cell::Nothing, fields)),
+            ("after", new.map_or(Cell::Nothing, fields)),
         ])
     }
 }

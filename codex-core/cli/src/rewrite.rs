@@ -118,9 +118,9 @@ impl Key {
         // first.
         let key = change.new.key(&change.target.path)?;
         if matches!(self, Self::Rekey(_)) {
-            store.rekey(key)?
+            store.rekey(key)?;
         } else {
-            store.change_key(key)?
+            store.change_key(key)?;
         }
         store.close()?;
         Ok(true)

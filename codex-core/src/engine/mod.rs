@@ -125,8 +125,8 @@ impl Engine {
             _ => (None, None),
         };
         // A group waits for the disk at the level `Sync`, if there are files, and for an image.
-        let has_files = storage.stored().is_some();
-        let is_short = !(has_files && durability == Durability::Sync) && !writes_images;
+        let is_synced = durability == Durability::Sync && storage.stored().is_some();
+        let is_short = !is_synced && !writes_images;
         let queue = Queue::new(storage.stats(), image_limit, is_short);
         let deadline_us = map.ordered_ref().first_deadline();
         let engine = Arc::new_cyclic(|own| Self {

@@ -119,7 +119,7 @@ fn no_change_of_the_keys_outside_tables_changes_an_entry_of_a_table() {
             let mut batch = store.batch();
             batch.clear();
             for n in 0..count {
-                batch.set(n.to_be_bytes(), &n).unwrap();
+                batch.set(n.to_le_bytes(), &n).unwrap();
             }
             batch.commit().unwrap();
             assert_eq!(store.len(), count as usize);

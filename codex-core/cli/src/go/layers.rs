@@ -70,14 +70,14 @@ impl Budget {
     }
 }
 
+/// A text, and the compression in which it was stored.
+pub(super) type Text<'a> = (Compression, Cow<'a, [u8]>);
+
 /// Returns the text in `bytes` with its compression, or `None` if no text begins like these bytes.
 ///
 /// # Errors
 /// `Damaged` if the stream is not intact, `TooLarge` if the text is larger than the budget.
-pub(super) fn unpack<'a>(
-    bytes: &'a [u8],
-    budget: &mut Budget,
-) -> Result<Option<(Compression, Cow<'a, [u8]>)>, Fault> {
+pub(super) fn unpack<'a>(bytes: &'a [u8], budget: &mut Budget) -> Result<Option<Text<'a>>, Fault> {
     let Some((compression, start)) = Compression::of(bytes) else { return Ok(None) };
     let stream = bytes.get(start..).unwrap_or_default();
     let text = match compression {

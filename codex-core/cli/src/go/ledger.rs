@@ -46,6 +46,9 @@ pub(super) struct Ledger {
     pub(super) not_searched: Option<usize>,
 }
 
+/// The end of a frame, the hash in it, and its payload.
+type Parts<'a> = (usize, Option<&'a [u8]>, &'a [u8]);
+
 impl Frames<'_> {
     /// Reads the frames in order. If `salvage`, frames that are not intact are left out, and the
     /// search goes on behind them.
@@ -68,13 +71,11 @@ impl Frames<'_> {
                     ledger.changes.len()
                 )));
             }
-            let next = match self.search(at, budget) {
-                Ok(next) => next.unwrap_or(self.bytes.len()),
-                Err(_) => {
-                    ledger.not_searched = Some(at);
-                    break;
-                }
+            let Ok(next) = self.search(at, budget) else {
+                ledger.not_searched = Some(at);
+                break;
             };
+            let next = next.unwrap_or(self.bytes.len());
             ledger.lost.push(at..next);
             at = next;
         }
@@ -122,9 +123,8 @@ impl Frames<'_> {
         Ok(change(&text).map(|change| Frame { compression, change, end: frame_end }))
     }
 
-    /// Returns the end of the frame at `at`, the hash in it, and its payload, if it ends before
-    /// `end`.
-    fn split(&self, at: usize, end: usize) -> Option<(usize, Option<&[u8]>, &[u8])> {
+    /// Returns the parts of the frame at `at`, if it ends before `end`.
+    fn split(&self, at: usize, end: usize) -> Option<Parts<'_>> {
         let bytes = self.bytes.get(at..end)?;
         let (len, rest) = bytes.split_first_chunk::<LEN_LEN>()?;
         #[expect(clippy::big_endian_bytes, reason = "the Go program writes lengths so")]

@@ -42,11 +42,10 @@ impl Kind {
             Some(Version::One) => "a ledger of the Go program CodexDB, version 1".to_owned(),
             Some(Version::Two) => "a ledger of the Go program CodexDB, version 2".to_owned(),
         };
-        for part in [self.compression.name(), self.is_encrypted.then_some("encrypted")] {
-            if let Some(part) = part {
-                words.push_str(", ");
-                words.push_str(part);
-            }
+        let parts = [self.compression.name(), self.is_encrypted.then_some("encrypted")];
+        for part in parts.into_iter().flatten() {
+            words.push_str(", ");
+            words.push_str(part);
         }
         words
     }

@@ -198,7 +198,7 @@ impl<T: Sorted> Node<T> {
     /// Returns the node with the parts of both, or two nodes of equal size and their separator.
     fn joined(
         left: &Self,
-        separator: T,
+        separator: &T,
         right: &Self,
         fences: Fences<'_, T>,
     ) -> (Self, Option<(T, Self)>) {
@@ -216,7 +216,7 @@ impl<T: Sorted> Node<T> {
             }
             (Self::Branch(left), Self::Branch(right)) => {
                 let parts = (&left.separators.items, &right.separators.items);
-                let middle = std::iter::once(&separator);
+                let middle = std::iter::once(separator);
                 let mut separators: Vec<T> =
                     parts.0.iter().chain(middle).chain(parts.1).cloned().collect();
                 let mut children = left.children.iter().chain(&right.children).cloned();
@@ -323,7 +323,7 @@ impl<T: Sorted> Branch<T> {
         let right = self.children.remove(left + 1);
         // The fences of both together, now that the separator between them is removed.
         let inner = fences.of_child(&self.separators.items, left);
-        let (node, rest) = Node::joined(&self.children[left], separator, &right, inner);
+        let (node, rest) = Node::joined(&self.children[left], &separator, &right, inner);
         self.children[left] = node;
         if let Some((separator, right)) = rest {
             self.separators.insert(left, separator);

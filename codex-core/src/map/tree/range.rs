@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::ops::Bound;
-use std::slice;
 
 use super::{Node, Sorted, Tree};
 
@@ -17,7 +16,7 @@ impl<T: Sorted> Tree<T> {
         &'a self,
         (lower, upper): (Bound<&'k T::Key>, Bound<&'k T::Key>),
     ) -> impl DoubleEndedIterator<Item = &'a T> + use<'a, 'k, T> {
-        let nodes = self.root.as_ref().map(slice::from_ref).unwrap_or_default();
+        let nodes = self.root.as_slice();
         let mut left = VecDeque::with_capacity(DEPTH);
         left.push_back(Siblings { nodes, is_lowest: true, is_highest: true });
         Leaves { left, lower, upper }.flatten()

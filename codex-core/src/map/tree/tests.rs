@@ -71,7 +71,7 @@ fn keys() -> impl Strategy<Value = Vec<u8>> {
     prop_oneof![
         prop::collection::vec(0_u8..3, 0..6),
         (0..400_u32).prop_map(|n| format!("user:{n:012}").into_bytes()),
-        (0..400_u32).prop_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes().to_vec()),
+        (0..400_u32).prop_map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes().to_vec()),
         (0..20_usize, 0..20_u8).prop_map(|(len, last)| [&[0; 20][..len], &[last]].concat()),
     ]
 }
