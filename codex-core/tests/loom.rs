@@ -85,7 +85,7 @@ fn agree(engine: &Engine, probe: &Probe) {
 
 #[test]
 fn two_writers_of_one_key_leave_log_and_memory_in_agreement() {
-    model("two_writers_of_one_key", None, 626, || {
+    model("two_writers_of_one_key", None, 353, || {
         let (engine, probe) = wal();
         let theirs = (engine.clone(), probe.clone());
         let other = thread::spawn(move || submit(&theirs.0, &theirs.1, put("k", "2")).unwrap());
@@ -209,7 +209,7 @@ fn skew(engine: &Arc<Owner>, probe: &Probe, reads: fn(&View) -> Vec<Check>) {
 
 #[test]
 fn of_two_transactions_that_read_the_key_of_the_other_one_is_made() {
-    model("write_skew", Some(3), 96, || {
+    model("write_skew", Some(3), 71, || {
         let (engine, probe) = wal();
         skew(&engine, &probe, |_| vec![absent("a"), absent("b")]);
     });
@@ -217,7 +217,7 @@ fn of_two_transactions_that_read_the_key_of_the_other_one_is_made() {
 
 #[test]
 fn of_two_transactions_that_scan_the_range_of_the_other_one_is_made() {
-    model("phantom", Some(3), 96, || {
+    model("phantom", Some(3), 71, || {
         let (engine, probe) = wal();
         skew(&engine, &probe, |view| {
             let (lower, upper) = (Bound::Unbounded, Bound::Unbounded);
@@ -250,7 +250,7 @@ fn a_waiting_watch_returns_each_commit_once_and_in_order() {
 
 #[test]
 fn a_watch_that_waits_ends_with_the_close_after_the_last_commit() {
-    model("watcher_against_close", Some(3), 1763, || {
+    model("watcher_against_close", Some(3), 1556, || {
         let (engine, probe) = wal();
         let Ok(watch) = engine.watch(b"") else { panic!("the store is open") };
         let theirs = engine.clone();
@@ -447,7 +447,7 @@ fn a_background_sync_that_fails_stops_the_writers() {
 
 #[test]
 fn commits_beside_a_background_sync_are_synced_by_the_next() {
-    model("writers_against_sync_thread", Some(2), 8350, || {
+    model("writers_against_sync_thread", Some(2), 6961, || {
         let (engine, probe) = engine(Form::Wal, Durability::Interval(Duration::ZERO), true);
         probe.watch();
         let theirs = engine.clone();
@@ -554,7 +554,7 @@ fn a_task_beside_a_thread_that_writes_is_answered() {
 
 #[test]
 fn a_close_answers_the_tasks_that_wait() {
-    model("close_answers_tasks", Some(2), 1306, || {
+    model("close_answers_tasks", Some(2), 1136, || {
         let (engine, probe) = wal();
         let theirs = engine.clone();
         let closer = thread::spawn(move || {
