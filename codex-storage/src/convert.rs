@@ -335,8 +335,8 @@ impl Entries {
     /// Returns the entries in order.
     fn items(&self) -> impl Iterator<Item = Item<'_>> {
         self.0.iter().map(|((table, key), (value, expires_us))| {
-            let (table, expires_us) = (*table, *expires_us);
-            Item { table, key, value, expires_us }
+            let table = *table;
+            Item { table, key, value, expires_us: *expires_us }
         })
     }
 

@@ -214,7 +214,8 @@ impl State for Image {
     }
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> codex_storage::Result<()> {
-        self.0.iter_with_tables().try_for_each(|entry| sink(entry.item()))
+        let mut entries = self.0.iter_with_tables();
+        entries.try_for_each(|entry| sink(entry.item()))
     }
 }
 
