@@ -315,14 +315,14 @@ fn has_contents(role: Role) -> bool {
 /// The entries of a store in the order of images: by table and key, of each the stored value and
 /// the expiry.
 #[derive(Default)]
-struct Entries(BTreeMap<Name, (Vec<u8>, Option<i64>)>);
+pub(crate) struct Entries(BTreeMap<Name, (Vec<u8>, Option<i64>)>);
 
 /// The table of an entry and its key.
-type Name = (Option<TableId>, Vec<u8>);
+pub(crate) type Name = (Option<TableId>, Vec<u8>);
 
 impl Entries {
     /// Applies one operation of the history.
-    fn apply(&mut self, op: Op<'_>) {
+    pub(crate) fn apply(&mut self, op: Op<'_>) {
         match op {
             Op::Set(Item { table, key, value, expires_us }) => {
                 self.0.insert((table, key.to_vec()), (value.to_vec(), expires_us));
@@ -330,6 +330,11 @@ impl Entries {
             Op::Remove { table, key } => drop(self.0.remove(&(table, key.to_vec()))),
             Op::Clear { table: cleared } => self.0.retain(|(table, _), _| *table != cleared),
         }
+    }
+
+    /// Adds the entries of `other` whose table and key fulfil `is_wanted`.
+    pub(crate) fn add(&mut self, other: Self, is_wanted: impl Fn(&Name) -> bool) {
+        self.0.extend(other.0.into_iter().filter(|(key, _)| is_wanted(key)));
     }
 
     /// Returns the entries in order.
@@ -342,7 +347,7 @@ impl Entries {
 
     /// Fills `group` with one commit that sets every entry, and calls `full` with it. If the
     /// entries do not fit one commit, there are as few as possible.
-    fn groups(
+    pub(crate) fn groups(
         &self,
         group: &mut Group,
         full: &mut dyn FnMut(&mut Group) -> Result<()>,

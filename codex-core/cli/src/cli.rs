@@ -4,8 +4,8 @@ use clap::{Parser, Subcommand};
 
 use crate::out::Out;
 use crate::{
-    Outcome, backup, change, diff, doctor, edit, find, generate, go, ledger, look, prefix, rewrite,
-    serve, transfer,
+    Outcome, backup, change, diff, doctor, edit, find, generate, go, ledger, look, prefix, repair,
+    rewrite, serve, transfer,
 };
 
 /// Looks into a CodexDB store, changes it, and scripts it.
@@ -47,6 +47,8 @@ pub(crate) enum Command {
     Stats(look::Stats),
     /// Read and check every byte
     Verify(look::Verify),
+    /// Write what is intact of a damaged store to a new store; the damaged one is not changed
+    Repair(repair::Repair),
     /// Print the commits of a ledger
     Log(ledger::Log),
     /// Print the values that a key of a ledger has had
@@ -102,6 +104,7 @@ impl Command {
             Self::Du(command) => command.run(out),
             Self::Stats(command) => command.run(out),
             Self::Verify(command) => command.run(out),
+            Self::Repair(command) => command.run(out),
             Self::Log(command) => command.run(out),
             Self::History(command) => command.run(out),
             Self::View(command) => command.run(out),

@@ -124,7 +124,10 @@ impl Failure {
             E::RestorePending { .. } => "`codexdb checkpoint STORE` finishes the restore",
             E::NotADatabase { .. } => "check the path: the file is of another program",
             E::AnchorMismatch { .. } => return None,
-            _ if is_damage => "`codexdb backup list STORE` shows the backups to restore",
+            _ if is_damage => {
+                "`codexdb backup list STORE` shows the backups to restore, and `codexdb repair \
+                 STORE NEW` writes what is intact to a new store"
+            }
             _ => return None,
         })
     }

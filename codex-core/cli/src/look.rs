@@ -13,7 +13,7 @@ use crate::range::RangeArgs;
 use crate::target::Target;
 use crate::types::Type;
 use crate::value::Shown;
-use crate::{Outcome, json, ledger, time};
+use crate::{Outcome, json, ledger, repair, time};
 
 /// The options of `get`.
 #[derive(Debug, Args)]
@@ -218,7 +218,15 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let found = self.target.read()?.verify()?;
+        let found = self.target.read().and_then(|store| Ok(store.verify()?));
+        let found = match found {
+            Err(Failure::Store(error)) if error.is_damage() => {
+                // The first damage is the error also if nothing else is known.
+                let _ = repair::tell(&self.target, out);
+                return Err(Failure::Store(error));
+            }
+            found => found?,
+        };
         out.record(&vec![
             ("result", Cell::Text("intact".to_owned())),
             ("form", Cell::Text(found.form.to_string())),

@@ -18,6 +18,7 @@ mod out;
 mod prefix;
 mod progress;
 mod range;
+mod repair;
 mod rewrite;
 mod secret;
 mod serve;

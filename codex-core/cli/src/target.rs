@@ -92,6 +92,24 @@ pub(crate) fn place(path: &Path) -> Result<(Vfs, String), Error> {
     Ok((vfs, name.to_owned()))
 }
 
+/// Returns the folder and the file name of `path`, where no file needs to be.
+pub(crate) fn new_place(path: &Path) -> Result<(Vfs, String), Error> {
+    let name = path.file_name().and_then(|name| name.to_str());
+    let folder = match path.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    };
+    let io = |source: std::io::Error| match source.kind() {
+        std::io::ErrorKind::NotFound => StorageError::NoFolder { path: path.to_owned() },
+        _ => {
+            StorageError::Io { action: "look at", path: path.to_owned(), source: Arc::new(source) }
+        }
+    };
+    let why = "the path has no file name, or one that is not UTF-8; name a file";
+    let name = name.ok_or_else(|| StorageError::BadPath { path: path.to_owned(), why })?;
+    Ok((Vfs::os(folder).map_err(io)?, name.to_owned()))
+}
+
 /// Tells of the end of a log that an unclean stop has left.
 fn report(store: &Store, what: &str) {
     if let Some(cut) = &store.recovered().cut {

@@ -4,7 +4,7 @@ use crc32c::crc32c;
 
 use super::format::{BLOCK_HEAD_LEN, BLOCKS_START, BlockHead, Footer, Part, SECTION_HISTORY};
 use super::read::ImageReader;
-use crate::codec::u64_of;
+use crate::codec::{u64_of, usize_of};
 use crate::error::{Error, Result};
 use crate::header::seal_error;
 use crate::history::{Position, decode_listed};
@@ -48,6 +48,50 @@ impl<'a> Blocks<'a> {
         let bytes = self.payload(&head)?;
         self.totals.add_block(&head);
         Ok(Some(Block { offset, end: self.at, records: head.records, bytes }))
+    }
+
+    /// Moves behind a part that is not intact: to its end if its header is intact, else to the next
+    /// intact header of a part.
+    pub(super) fn skip(&mut self) {
+        let end = self.image.footer_offset();
+        let behind = |head: BlockHead| {
+            let len = u64_of(BLOCK_HEAD_LEN).saturating_add(u64::from(head.payload_len));
+            self.at.saturating_add(len)
+        };
+        let next = self.head_at(self.at).map(behind).filter(|next| *next <= end);
+        self.at = next.unwrap_or_else(|| self.search(self.at.saturating_add(1), end));
+        // The blocks up to this one count as read.
+        if let Some(head) = self.head_at(self.at).filter(|head| head.part == Part::Block) {
+            self.totals.blocks = u64::from(head.index);
+        }
+    }
+
+    /// Returns the offset of the first intact header of a part in this range, or its end.
+    fn search(&self, mut from: u64, end: u64) -> u64 {
+        let is_head = |bytes: &[u8]| {
+            let head = bytes.first_chunk();
+            head.is_some_and(|head| BlockHead::decode(head, &self.image.header().file_id).is_ok())
+        };
+        while from < end {
+            let len = (end - from).min(WINDOW_LEN);
+            let mut window = vec![0; usize_of(len)];
+            // A part of the file that cannot be read is left out.
+            if self.image.read_raw(&mut window, from).is_ok()
+                && let Some(at) = window.windows(BLOCK_HEAD_LEN).position(is_head)
+            {
+                return from + u64_of(at);
+            }
+            // Windows overlap by a header less one byte, so that each header lies in one of them.
+            from += len.saturating_sub(u64_of(BLOCK_HEAD_LEN - 1)).max(1);
+        }
+        end
+    }
+
+    /// Returns the header of the part at `offset`, if it is intact.
+    fn head_at(&self, offset: u64) -> Option<BlockHead> {
+        let mut head = [0; BLOCK_HEAD_LEN];
+        self.image.read_raw(&mut head, offset).ok()?;
+        BlockHead::decode(&head, &self.image.header().file_id).ok()
     }
 
     /// Reads the sections and the footer. The counts of all blocks must agree with the footer.
@@ -140,3 +184,6 @@ impl<'a> Blocks<'a> {
         Ok(footer)
     }
 }
+
+/// The number of bytes that are searched at once.
+const WINDOW_LEN: u64 = 64 << 10;

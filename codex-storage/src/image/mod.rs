@@ -3,6 +3,7 @@
 mod blocks;
 mod format;
 mod read;
+mod salvage;
 mod write;
 
 use crate::batch::{Op, record_len};
@@ -13,6 +14,7 @@ use crate::storage::State;
 
 use format::{BLOCK_HEAD_LEN, BLOCKS_START, TAIL_LEN};
 pub(crate) use read::ImageReader;
+pub use salvage::LostKeys;
 pub(crate) use write::{ImageSpec, discard};
 
 /// Returns the space that a file of `len` bytes takes on a disk with blocks of 4096 bytes, in

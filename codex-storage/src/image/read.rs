@@ -7,6 +7,7 @@ use super::blocks::{Block, Blocks, End};
 use super::format::{BLOCKS_START, FOOTER_LEN, Footer, TAIL_LEN, key_info};
 use crate::batch::{Op, Records, TableId};
 use crate::codec::u64_of;
+use crate::convert::Name;
 use crate::error::{Error, RecordError, Result};
 use crate::header::{Found, HEADER_LEN, Header, seal_error};
 use crate::history::Position;
@@ -101,7 +102,7 @@ impl ImageReader {
         if self.is_sealed() && self.opener.is_none() {
             return Err(Error::KeyRequired { path: self.path.clone() });
         }
-        let mut entries = EntryDecoder { image: self, last: None, totals: Footer::default() };
+        let mut entries = EntryDecoder::new(self);
         let end = if self.len >= READ_AHEAD_FROM {
             self.each_block_read_ahead(|block| entries.decode(&block, sink))?
         } else {
@@ -120,7 +121,7 @@ impl ImageReader {
     /// false.
     pub(crate) fn check(&self, go_on: &mut Reading<'_>) -> Result<u64> {
         let is_blind = self.is_sealed() && self.opener.is_none();
-        let mut entries = EntryDecoder { image: self, last: None, totals: Footer::default() };
+        let mut entries = EntryDecoder::new(self);
         let mut read = 0;
         // Read by this thread alone, because running writers need the other processors. It also
         // yields its own to them.
@@ -253,16 +254,34 @@ fn take_all(
 }
 
 /// Decodes blocks, and checks the order and the counts of their entries.
-struct EntryDecoder<'a> {
+pub(super) struct EntryDecoder<'a> {
     image: &'a ImageReader,
     /// The table and the key of the last entry of the blocks before.
-    last: Option<(Option<TableId>, Vec<u8>)>,
+    last: Option<Name>,
     totals: Footer,
 }
 
-impl EntryDecoder<'_> {
+impl<'a> EntryDecoder<'a> {
+    pub(super) fn new(image: &'a ImageReader) -> Self {
+        Self { image, last: None, totals: Footer::default() }
+    }
+
+    /// Returns the table and the key of the last entry so far.
+    pub(super) fn last(&self) -> Option<&Name> {
+        self.last.as_ref()
+    }
+
+    /// Returns the number of entries so far.
+    pub(super) fn count(&self) -> u64 {
+        self.totals.entries
+    }
+
     /// Calls `sink` with each entry of `block`.
-    fn decode(&mut self, block: &Block, sink: &mut dyn FnMut(Op<'_>) -> Result<()>) -> Result<()> {
+    pub(super) fn decode(
+        &mut self,
+        block: &Block,
+        sink: &mut dyn FnMut(Op<'_>) -> Result<()>,
+    ) -> Result<()> {
         let image = self.image;
         let mut last_in_block: Option<(Option<TableId>, &[u8])> = None;
         for op in Records::new(&block.bytes, block.records) {

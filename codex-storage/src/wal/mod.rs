@@ -3,6 +3,7 @@
 mod checkpoint;
 mod key;
 mod open;
+mod salvage;
 mod segments;
 mod start;
 mod verify;
@@ -24,6 +25,7 @@ use crate::storage::{
 };
 use crate::write_state::WriteState;
 
+pub(crate) use salvage::salvage;
 use start::Start;
 pub(crate) use verify::verify;
 

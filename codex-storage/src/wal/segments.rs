@@ -182,7 +182,7 @@ impl Segment {
     /// committed to it. It continues the segment with the file id `neighbour` under a root key that
     /// the image does not have, and it has a proof under the root key of the image that a rekey
     /// made it. Without the key the proof cannot be checked, and nothing is removed.
-    fn is_stray(
+    pub(super) fn is_stray(
         files: &StoreFiles,
         image: &Header,
         generation: u64,
@@ -202,7 +202,7 @@ impl Segment {
     }
 
     /// Opens the segment `generation` of the store with this image, and authenticates its header.
-    fn open(files: &StoreFiles, image: &Header, generation: u64) -> Result<Self> {
+    pub(super) fn open(files: &StoreFiles, image: &Header, generation: u64) -> Result<Self> {
         let (path, file) = open_file(files, generation)?;
         let found = Found::read(&*file, &path)?;
         let header = &found.header;

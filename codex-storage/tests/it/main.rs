@@ -38,6 +38,7 @@ mod power;
 mod quiet;
 mod records;
 #[cfg(feature = "fault")]
+mod salvage;
 mod sealed_keys;
 mod sealed_limits;
 mod snapshot;

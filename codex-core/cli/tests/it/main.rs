@@ -20,6 +20,7 @@ mod generate;
 mod go;
 mod look;
 mod prompt;
+mod repair;
 mod secrets;
 mod tour;
 mod transfer;
