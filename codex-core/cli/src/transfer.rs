@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use codex_core::{Batch, Codec};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::failure::Failure;
@@ -154,7 +154,7 @@ struct Line<'a> {
     #[serde(borrow)]
     codec: Cow<'a, str>,
     /// JSON, with its exact text.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "present")]
     value: Option<&'a RawValue>,
     /// Bytes that are UTF-8.
     #[serde(borrow, default)]
@@ -162,6 +162,11 @@ struct Line<'a> {
     /// Any bytes.
     #[serde(borrow, default)]
     hex: Option<Cow<'a, str>>,
+}
+
+/// Reads a field that is there. Without this function, `null` counts as a missing field.
+fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(field).map(Some)
 }
 
 /// Adds the entry of a line to the batch.

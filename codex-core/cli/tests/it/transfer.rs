@@ -83,6 +83,15 @@ fn json_with_line_breaks_keeps_them() {
 }
 
 #[test]
+fn a_null_is_a_value() {
+    let folder = Folder::with_store();
+    folder.ok(&["set", "app.db", "nothing", "null"]);
+    folder.ok(&["export", "app.db", "first.jsonl"]);
+    folder.ok(&["import", "--create", "new.db", "first.jsonl"]);
+    assert_eq!(folder.ok(&["get", "new.db", "nothing"]), "null\n");
+}
+
+#[test]
 fn a_line_that_cannot_be_imported_is_named() {
     let folder = Folder::with_store();
     let good = "{\"key\":\"a\",\"codec\":\"raw\",\"hex\":\"00\"}\n";
