@@ -185,7 +185,7 @@ impl Engine {
     ) -> Result<(Seq, bool)> {
         let _rank = rank::take(Rank::Checkpoint);
         let _one = self.checkpoint.lock();
-        self.sync_ahead()?;
+        self.sync_ahead().inspect_err(|error| self.count_failure(error))?;
         // Begin under the lock on the disk: take the state, and switch the log.
         let begun = self.exclusive(Admission::WhileOpen, |disk| self.begin_image(disk, keys));
         let (checkpoint, ordered) = match begun.inspect_err(|error| self.count_failure(error))? {
