@@ -7,7 +7,7 @@ use pico_args::Arguments;
 
 use crate::program::{Run, part};
 use crate::workspace::Workspace;
-use crate::{Command, Outcome};
+use crate::{Command, Outcome, test};
 
 pub(crate) const COMMAND: Command = Command {
     name: "browser",
@@ -32,8 +32,9 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
             Err(why) => return Ok(format!("left out: {why}")),
         },
     };
-    let mut cargo = workspace.cargo("test --quiet --package codexdb --features browser --test it");
-    cargo.args(["browser::", "--", "--test-threads=1"]).env("CODEXDB_BROWSER", program);
+    let mut cargo = workspace.cargo("test --quiet --test it");
+    cargo.words(&test::whole(workspace)?).env("CODEXDB_BROWSER", program);
+    cargo.words("--features codexdb/browser browser:: -- --test-threads=1");
     if let Some(folder) = pictures {
         cargo.env("CODEXDB_PICTURES", workspace.root.join(folder));
     }

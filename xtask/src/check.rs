@@ -18,7 +18,7 @@ pub(crate) const COMMAND: Command = Command {
 
 /// Features that add other stores, test oracles and harnesses. They are not combined with the other
 /// features.
-pub(crate) const HEAVY: &[&str] = &["peers", "oracle", "bench"];
+pub(crate) const HEAVY: &[&str] = &["peers", "oracle", "bench", "browser"];
 
 /// The maximum number of features of which all sets are checked. If a library has more, each
 /// feature is checked alone, and then all together.

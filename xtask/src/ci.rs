@@ -18,16 +18,16 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// The steps, the fastest first. `layers` builds the programs that `test --alone` then runs, and
+/// The steps, the fastest first. `browser` and `mutants` use what `test --whole` has built, and
 /// `mutants` does not repeat the tests that have just passed.
 const STEPS: &[(&Command, &[&str])] = &[
     (&tidy::COMMAND, &[]),
     (&licences::COMMAND, &[]),
     (&check::COMMAND, &[]),
     (&api::COMMAND, &[]),
-    (&layers::COMMAND, &["--build-only"]),
+    (&layers::COMMAND, &[]),
     (&package::COMMAND, &[]),
-    (&test::COMMAND, &["--alone"]),
+    (&test::COMMAND, &["--whole"]),
     (&browser::COMMAND, &[]),
     (&loom::COMMAND, &[]),
     (&mutants::COMMAND, &["--no-baseline"]),

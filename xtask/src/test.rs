@@ -1,15 +1,17 @@
 //! `test`: runs every test and every doctest, with nextest if it is installed.
 
+use std::fmt::Write as _;
+
 use pico_args::Arguments;
 
 use crate::program::Run;
-use crate::workspace::{Package, Workspace};
+use crate::workspace::Workspace;
 use crate::{Command, Outcome, free_word};
 
 pub(crate) const COMMAND: Command = Command {
     name: "test",
-    args: "[NAME] [--alone]",
-    about: "run the tests (whose names contain NAME), together or package by package and whole",
+    args: "[NAME] [--whole]",
+    about: "run the tests (whose names contain NAME), a sample of the longest or all of their cases",
     run,
 };
 
@@ -21,13 +23,13 @@ struct Counts {
 }
 
 fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
-    let alone = words.contains("--alone");
+    let is_whole = words.contains("--whole");
     let name = free_word(&mut words)?;
     COMMAND.done(words)?;
     let name = name.as_deref();
     let mut counts = Counts::default();
     let mut failures = Vec::new();
-    for scope in scopes(workspace, alone)? {
+    for scope in scopes(workspace, is_whole)? {
         println!("tests of {}", scope.cargo);
         for (what, run) in [("tests", tests as Runner), ("doctests", doctests)] {
             let (of_scope, ok) = run(workspace, &scope, name)?;
@@ -46,8 +48,7 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
 }
 
 /// The feature with which a crate compares itself with another implementation, which may need a C
-/// compiler. It is enabled when packages are tested alone, as in CI, and disabled in the first run
-/// of a newcomer.
+/// compiler. It is enabled with `--whole`, as in CI, and disabled in the first run of a newcomer.
 const ORACLE: &str = "oracle";
 
 /// The environment variable that makes tests run all of their cases, instead of a sample.
@@ -61,8 +62,8 @@ struct Scope {
     targets: &'static str,
     /// Whether tests run all of their cases, instead of a sample.
     is_whole: bool,
-    /// Whether there is a library, which may have doctests.
-    has_lib: bool,
+    /// Whether the doctests run.
+    has_doctests: bool,
 }
 
 impl Scope {
@@ -74,27 +75,34 @@ impl Scope {
     }
 }
 
+/// Returns the arguments of cargo that select all packages with the features of `--whole`. Steps
+/// that use them share what has been built.
+pub(crate) fn whole(workspace: &Workspace) -> Outcome<String> {
+    let mut cargo = "--workspace".to_owned();
+    for package in workspace.members()? {
+        if package.feature_names().contains(&ORACLE) {
+            let _ = write!(cargo, " --features {}/{ORACLE}", package.name);
+        }
+    }
+    Ok(cargo)
+}
+
 type Runner = fn(&Workspace, &Scope, Option<&str>) -> Outcome<(Counts, bool)>;
 
-/// Returns one run of all packages together, or one run for each package with its own features.
-fn scopes(workspace: &Workspace, alone: bool) -> Outcome<Vec<Scope>> {
-    if !alone {
-        let cargo = "--workspace".to_owned();
-        return Ok(vec![Scope { cargo, targets: "--tests", is_whole: false, has_lib: true }]);
+/// Returns the run of all packages together, and with `is_whole` also the run of the tests that
+/// need the feature `tracing`.
+fn scopes(workspace: &Workspace, is_whole: bool) -> Outcome<Vec<Scope>> {
+    let cargo = if is_whole { whole(workspace)? } else { "--workspace".to_owned() };
+    let mut scopes = vec![Scope { cargo, targets: "--tests", is_whole, has_doctests: true }];
+    if is_whole {
+        scopes.push(Scope {
+            cargo: "--package codex-core --features tracing".to_owned(),
+            targets: "--test trace",
+            is_whole,
+            has_doctests: false,
+        });
     }
-    let scope = |package: &Package| {
-        let oracle = package.feature_names().contains(&ORACLE);
-        let features = if oracle { " --features oracle" } else { "" };
-        let cargo = format!("--package {}{features}", package.name);
-        Scope { cargo, targets: "--tests", is_whole: true, has_lib: package.has_lib() }
-    };
-    let traced = Scope {
-        cargo: "--package codex-core --features tracing".to_owned(),
-        targets: "--test trace",
-        is_whole: true,
-        has_lib: false,
-    };
-    Ok(workspace.members()?.iter().map(scope).chain([traced]).collect())
+    Ok(scopes)
 }
 
 fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
@@ -119,7 +127,7 @@ fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(C
 }
 
 fn doctests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
-    if !scope.has_lib {
+    if !scope.has_doctests {
         return Ok((Counts::default(), true));
     }
     let mut cargo = workspace.cargo("test --quiet --doc");

@@ -153,9 +153,14 @@ impl Mutant {
         format!("{}, {}, {tests}", self.package, self.program)
     }
 
+    /// Returns the package and the name of its test program.
+    fn built_as(&self) -> (String, String) {
+        (self.package.to_owned(), self.program.to_owned())
+    }
+
     /// Returns the command that runs its tests.
     fn program(&self, workspace: &Workspace, programs: &Programs) -> Outcome<process::Command> {
-        let program = programs.get(&(self.package.to_owned(), self.program.to_owned()));
+        let program = programs.get(&self.built_as());
         let program = program.ok_or_else(|| format!("{} was not built", self.where_caught()))?;
         let mut command = process::Command::new(program);
         command.current_dir(workspace.root.join(self.package)).env("RUST_BACKTRACE", "0");

@@ -39,18 +39,21 @@ impl Tree {
     /// Copies the files that git knows in the workspace, and makes every edit. Does not write files
     /// that are already right, so that cargo builds only what has changed.
     pub(super) fn make(workspace: &Workspace) -> Outcome<Self> {
-        // The copy needs its own target directory. Otherwise cargo would use the programs of the
-        // copy for the workspace, and would run outdated tests of the workspace.
-        let target = workspace.target()?.join("mutants");
-        let root = target.join("copy");
+        // The target directory of the workspace has the dependencies already.
+        let target = workspace.target()?;
+        let root = target.join("mutants");
         let files = workspace.files()?;
         remove_others(&root, &root, &files.iter().map(PathBuf::from).collect())?;
         for file in &files {
             let from = workspace.root.join(file);
             let bytes = fs::read(&from).map_err(|e| format!("{}: {e}", from.display()))?;
-            // A Rust file gets its edits.
+            // A Rust file gets its edits. The crates get a version of their own: cargo would
+            // otherwise take the programs of the copy for those of the workspace.
+            let text = || String::from_utf8_lossy(&bytes).into_owned();
             let bytes = if Path::new(file).extension().is_some_and(|ext| ext == "rs") {
-                mutated(file, String::from_utf8_lossy(&bytes).into_owned())?.into_bytes()
+                mutated(file, text())?.into_bytes()
+            } else if file == "Cargo.toml" {
+                with_version(&text())?.into_bytes()
             } else {
                 bytes
             };
@@ -73,50 +76,44 @@ impl Tree {
         let mut programs = Programs::new();
         for with_loom in [false, true] {
             let chosen = || mutants.iter().filter(|mutant| mutant.is_modelled() == with_loom);
-            let packages: BTreeSet<&str> = chosen().map(|mutant| mutant.package).collect();
-            for package in packages {
-                let names = chosen().filter(|mutant| mutant.package == package);
-                let names: BTreeSet<&str> = names.map(|mutant| mutant.program).collect();
-                self.build_package(package, &names, with_loom, &mut programs)?;
+            if chosen().next().is_none() {
+                continue;
             }
-        }
-        Ok(programs)
-    }
-
-    fn build_package(
-        &self,
-        package: &str,
-        names: &BTreeSet<&str>,
-        with_loom: bool,
-        programs: &mut Programs,
-    ) -> Outcome<()> {
-        let words = "test --no-run --quiet --message-format json-render-diagnostics --package";
-        // The builds with and without loom have a target directory each, so that neither replaces
-        // the other.
-        let (mut cargo, target) = if with_loom {
-            (loom::cargo(&self.copy, words)?, self.target.join("loom"))
-        } else {
-            (self.copy.cargo(words), self.target.clone())
-        };
-        cargo.arg(package).args(with_loom.then_some("--release")).env("CARGO_TARGET_DIR", target);
-        for name in names {
-            if *name == LIB {
-                cargo.arg("--lib")
+            let words = "test --no-run --quiet --message-format json-render-diagnostics";
+            let (mut cargo, target) = if with_loom {
+                (loom::cargo(&self.copy, words)?, self.target.join("loom"))
             } else {
-                cargo.args(["--test", name])
+                (self.copy.cargo(words), self.target.clone())
             };
+            cargo.args(with_loom.then_some("--release")).env("CARGO_TARGET_DIR", target);
+            // All packages in one build, so that each is compiled once.
+            for package in chosen().map(|mutant| mutant.package).collect::<BTreeSet<_>>() {
+                cargo.args(["--package", package]);
+            }
+            for name in chosen().map(|mutant| mutant.program).collect::<BTreeSet<_>>() {
+                if name == LIB {
+                    cargo.arg("--lib")
+                } else {
+                    cargo.args(["--test", name])
+                };
+            }
+            programs.extend(executables(&cargo.read()?));
         }
-        for (kind, name, program) in executables(&cargo.read()?) {
-            let name = if kind == LIB { kind } else { name };
-            programs.insert((package.to_owned(), name), program);
+        match mutants.iter().find(|mutant| !programs.contains_key(&mutant.built_as())) {
+            None => Ok(programs),
+            Some(lost) => Err(format!("cargo built no test program for {}", lost.where_caught())),
         }
-        let lost = names
-            .iter()
-            .find(|name| !programs.contains_key(&(package.to_owned(), (**name).to_owned())));
-        lost.map_or(Ok(()), |name| {
-            Err(format!("cargo built no test program `{name}` of {package}"))
-        })
     }
+}
+
+/// Returns the manifest of the workspace with another version of its crates.
+fn with_version(manifest: &str) -> Outcome<String> {
+    let version = format!("version = \"{}\"", env!("CARGO_PKG_VERSION"));
+    if !manifest.contains(&version) {
+        return Err(format!("Cargo.toml does not have {version:?}"));
+    }
+    let other = format!("version = \"{}-mutants\"", env!("CARGO_PKG_VERSION"));
+    Ok(manifest.replace(&version, &other))
 }
 
 /// Returns the text of `file` with all of its edits.
@@ -147,32 +144,42 @@ fn remove_others(root: &Path, folder: &Path, files: &BTreeSet<PathBuf>) -> Outco
     Ok(())
 }
 
-/// Returns kind, name and path of the test programs in the messages of cargo, which are one JSON
+/// Returns package, name and path of the test programs in the messages of cargo, which are one JSON
 /// object per line.
-fn executables(messages: &str) -> Vec<(String, String, PathBuf)> {
+fn executables(messages: &str) -> Vec<((String, String), PathBuf)> {
     let built = |line| {
         let message = json(line).ok()?;
         let is_test = *field(field(&message, "profile"), "test").get::<bool>()?;
         let program = PathBuf::from(field(&message, "executable").get::<String>()?);
         let target = field(&message, "target");
         let kind = texts_of(field(target, "kind")).into_iter().next()?;
-        is_test.then_some((kind, text_of(field(target, "name")), program))
+        let name = if kind == LIB { kind } else { text_of(field(target, "name")) };
+        let package = package(&text_of(field(&message, "package_id")))?;
+        is_test.then_some(((package, name), program))
     };
     messages.lines().filter_map(built).collect()
+}
+
+/// Returns the name of the package in an id such as `path+file:///folder/NAME#VERSION` or
+/// `path+file:///folder#NAME@VERSION`.
+fn package(id: &str) -> Option<String> {
+    let (path, version) = id.rsplit_once('#')?;
+    let folder = path.rsplit('/').next()?;
+    Some(version.split_once('@').map_or(folder, |(name, _)| name).to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::PathBuf;
 
-    use super::{CHOSEN, SWITCH, executables};
+    use super::{CHOSEN, SWITCH, executables, package, with_version};
 
     #[test]
     fn test_programs_are_found_among_the_messages() {
         let line = |test, kind, name, program| {
             format!(
-                r#"{{"profile":{{"test":{test}}},"target":{{"kind":["{kind}"],"name":"{name}"}},
-                    "executable":{program}}}"#
+                r#"{{"package_id":"path+file:///ws/p#1.0.0","profile":{{"test":{test}}},
+                    "target":{{"kind":["{kind}"],"name":"{name}"}},"executable":{program}}}"#
             )
             .replace('\n', "")
         };
@@ -184,9 +191,24 @@ mod tests {
             r#"{"reason":"build-finished","success":true}"#.to_owned(),
         ]
         .join("\n");
-        let loom = ("test".to_owned(), "loom".to_owned(), PathBuf::from("/deps/loom-1"));
+        let loom = (("p".to_owned(), "loom".to_owned()), PathBuf::from("/deps/loom-1"));
         assert_eq!(executables(&messages), [loom]);
         assert!(executables("").is_empty());
+    }
+
+    #[test]
+    fn a_package_id_has_the_name_in_one_of_two_places() {
+        assert_eq!(package("path+file:///ws/p#1.0.0-mutants").as_deref(), Some("p"));
+        assert_eq!(package("path+file:///ws/p/cli#q@1.0.0").as_deref(), Some("q"));
+        assert_eq!(package("p"), None);
+    }
+
+    #[test]
+    fn the_crates_of_the_copy_have_another_version() {
+        let manifest = format!("version = \"{}\"\n", env!("CARGO_PKG_VERSION"));
+        let other = with_version(&manifest).unwrap();
+        assert_eq!(other, manifest.replace("\"\n", "-mutants\"\n"));
+        assert!(with_version("version = \"999.0.0\"").is_err());
     }
 
     #[test]
