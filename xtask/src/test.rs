@@ -11,7 +11,7 @@ use crate::{Command, Outcome, free_word};
 pub(crate) const COMMAND: Command = Command {
     name: "test",
     args: "[NAME] [--whole]",
-    about: "run the tests (whose names contain NAME), a sample of the longest or all of their cases",
+    about: "run the tests (whose names contain NAME), a sample of the longest ones or all cases",
     run,
 };
 
