@@ -1,10 +1,12 @@
-//! Types of the engine, for the tests in `tests/`. They are not part of the API.
+//! Types of the engine, for the tests in `tests/` and for the program `codexdb`. They are not part
+//! of the API.
 
 pub use crate::commit::{Base, Change, Check, Commit, End, Outcome, SmallVec};
 pub use crate::engine::{Engine, EngineOptions, Task, View};
 pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};
 pub use crate::map::{Map, MapBuilder, Ordered};
+pub use crate::moment::Moment;
 
 /// Returns the same options for a store without background threads, so that the same calls make the
 /// same trace.
@@ -31,6 +33,41 @@ pub fn submit(store: &crate::Store, commit: Commit) -> crate::Result<Outcome> {
 /// Returns the state of the store.
 pub fn view(store: &crate::Store) -> View {
     store.inner.engine.view()
+}
+
+/// A table of a snapshot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TableSize {
+    /// The id of the table.
+    pub id: codex_storage::batch::TableId,
+    /// The number of its entries.
+    pub entries: u64,
+    /// The bytes of their keys and values.
+    pub bytes: u64,
+}
+
+/// Returns the tables that have entries, in the order of their ids. Takes time in proportion to all
+/// entries if there are tables.
+pub fn tables(snapshot: &crate::Snapshot) -> Vec<TableSize> {
+    let mut tables: Vec<TableSize> = Vec::new();
+    let view = snapshot.view();
+    if !view.ordered.has_tables() {
+        return tables;
+    }
+    for entry in view.ordered.iter_with_tables() {
+        let Some(id) = entry.table().filter(|_| !entry.has_expired_at(view.now_us)) else {
+            continue;
+        };
+        if tables.last().is_none_or(|last| last.id != id) {
+            tables.push(TableSize { id, entries: 0, bytes: 0 });
+        }
+        let len = entry.key().len() + crate::value::payload(entry.value()).len();
+        if let Some(table) = tables.last_mut() {
+            table.entries += 1;
+            table.bytes += u64::try_from(len).unwrap_or(u64::MAX);
+        }
+    }
+    tables
 }
 
 /// Returns the time by which entries expire, in microseconds since 1970.

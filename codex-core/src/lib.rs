@@ -136,6 +136,7 @@ pub mod internals;
 mod locate;
 mod locks;
 mod map;
+mod moment;
 mod open;
 mod options;
 mod own;

@@ -43,6 +43,10 @@ impl Snapshot {
         self.view.seq
     }
 
+    pub(crate) fn view(&self) -> &View {
+        &self.view
+    }
+
     inherent_reads!();
 }
 

@@ -8,7 +8,7 @@ mod rewrite;
 use std::ops::Range;
 use std::sync::Arc;
 
-pub use past::{LedgerCommit, LedgerCut, read_commits};
+pub use past::{LedgerCommit, LedgerCut, LedgerPlace, LedgerReader, read_commits};
 pub use restore_point::{EarlierLedger, RestorePoint, ledger_at};
 
 pub(crate) use rewrite::{Rewrite, install, write_ledger};

@@ -79,7 +79,10 @@ pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use convert::{Conversion, Converted, convert};
 pub use error::{Error, RecordError, Result};
 pub use image::LostKeys;
-pub use ledger::{EarlierLedger, LedgerCommit, LedgerCut, RestorePoint, ledger_at, read_commits};
+pub use ledger::{
+    EarlierLedger, LedgerCommit, LedgerCut, LedgerPlace, LedgerReader, RestorePoint, ledger_at,
+    read_commits,
+};
 pub use lock::StoreLock;
 pub use main_file::{FileFacts, MainFile, check_name, segments};
 pub use null::null;

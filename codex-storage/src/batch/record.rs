@@ -90,7 +90,7 @@ impl fmt::Debug for Item<'_> {
 }
 
 /// The operations of a batch or of a block of an image.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Records<'a> {
     rest: &'a [u8],
     left: u32,

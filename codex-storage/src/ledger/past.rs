@@ -6,7 +6,7 @@ use crate::config::OnDamage;
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
 use crate::history::Position;
-use crate::log::LogReader;
+use crate::log::{LogReader, ReadPlace};
 use crate::names::Names;
 use crate::open::refuse_pending;
 use crate::seal::Keys;
@@ -41,6 +41,120 @@ pub struct LedgerCut {
     /// The earliest state that the ledger can show, as a commit. It is 0 if the ledger began empty.
     /// A ledger that was converted from another form begins with the state at the conversion.
     pub oldest: Seq,
+}
+
+/// Reads the commits of a ledger in order, group by group, from its beginning or from a place where
+/// it was before. [`read_commits`] reads all of them.
+///
+/// Takes no lock and changes nothing. The file stays the same one if another takes its name, so a
+/// reader finds no commits that were made after that.
+#[derive(Debug)]
+pub struct LedgerReader {
+    log: LogReader,
+    /// The last commit that was passed.
+    seq: Seq,
+    store_id: [u8; 16],
+    oldest: Seq,
+}
+
+/// A place in a ledger after one of its commits, to go back to.
+#[derive(Debug, Clone)]
+pub struct LedgerPlace {
+    /// The end of a group at or before the commit.
+    log: ReadPlace,
+    seq: Seq,
+}
+
+impl LedgerPlace {
+    /// Returns the offset in the file after the last group that was passed whole, in bytes.
+    pub fn offset(&self) -> u64 {
+        self.log.offset()
+    }
+}
+
+impl LedgerReader {
+    /// Opens the ledger `name`, at its beginning.
+    ///
+    /// # Errors
+    /// `RestorePending`, `NotFound`, `WrongForm`, `KeyRequired`, `WrongKey`; `Damaged` if the
+    /// header is not intact; `Io`.
+    pub fn open(vfs: &Vfs, name: &str, keys: Option<&dyn Keys>) -> Result<Self> {
+        let path = vfs.dir.path(name);
+        refuse_pending(vfs, &Names::staged(name), &path)?;
+        let (file, found) = open_main(vfs, name)?;
+        if found.header.form != Form::Ledger {
+            let (found, wanted) = (found.header.form, Form::Ledger);
+            return Err(Error::WrongForm { path, found, wanted });
+        }
+        let (header, seal) = found.unlock(keys, &path)?;
+        let log = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
+        let (store_id, oldest) = (header.store_id, header.oldest_seq);
+        Ok(Self { seq: log.end().seq, log, store_id, oldest })
+    }
+
+    /// Passes the commits of the next group up to and including `upto` to `sink`. Each is checked
+    /// against the chain. Returns `false` if there are none.
+    ///
+    /// If a writer has the ledger open, `upto` must be a commit that the writer has acknowledged as
+    /// durable.
+    ///
+    /// # Errors
+    /// One variant for each kind of damage; the errors of `sink`.
+    pub fn next(
+        &mut self,
+        upto: Seq,
+        sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<()>,
+    ) -> Result<bool> {
+        let (before, passed, store_id) = (self.log.place(), self.seq, self.store_id);
+        if passed >= upto {
+            return Ok(false);
+        }
+        let Some(group) = self.log.next()? else { return Ok(false) };
+        let passed_on = group.for_each_commit(&mut |commit| {
+            // A reader that went back may begin within a group.
+            if commit.seq <= passed || commit.seq > upto {
+                return Ok(());
+            }
+            let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);
+            // The operations are decoded once here, so that `sink` meets no error in them.
+            for op in commit.batch.ops() {
+                op.map_err(|source| Error::Record { path: group.path.to_owned(), source })?;
+            }
+            let anchor = Position { seq: commit.seq, digest }.anchor(store_id);
+            sink(LedgerCommit { seq: commit.seq, time_us, anchor, ops: commit.batch.ops() })
+        });
+        let end = self.log.end().seq;
+        if end > upto || passed_on.is_err() {
+            // The rest of the group is read from its beginning.
+            self.log.go_to(&before);
+        }
+        passed_on?;
+        self.seq = end.min(upto);
+        Ok(true)
+    }
+
+    /// Returns the place after the last commit that was passed.
+    pub fn place(&self) -> LedgerPlace {
+        LedgerPlace { log: self.log.place(), seq: self.seq }
+    }
+
+    /// Goes to a place where a reader of the same file was. Finds the commits that were made since
+    /// the last call.
+    ///
+    /// # Errors
+    /// `Io` if the length of the file cannot be read.
+    pub fn go_to(&mut self, place: &LedgerPlace) -> Result<()> {
+        self.log.go_to(&place.log);
+        self.seq = place.seq;
+        self.log.refresh()
+    }
+
+    /// Returns the end of the last group whose commits were all passed.
+    pub fn cut(&self) -> LedgerCut {
+        let end = self.log.end();
+        let anchor = Position { seq: end.seq, digest: end.digest }.anchor(self.store_id);
+        LedgerCut { seq: end.seq, offset: end.offset, anchor, oldest: self.oldest }
+    }
 }
 
 /// Reads the commits of the ledger `name` in order, up to and including `upto`, and passes each to
@@ -89,38 +203,7 @@ pub fn read_commits(
     upto: Seq,
     sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<()>,
 ) -> Result<LedgerCut> {
-    let path = vfs.dir.path(name);
-    refuse_pending(vfs, &Names::staged(name), &path)?;
-    let (file, found) = open_main(vfs, name)?;
-    if found.header.form != Form::Ledger {
-        let (found, wanted) = (found.header.form, Form::Ledger);
-        return Err(Error::WrongForm { path, found, wanted });
-    }
-    let (header, seal) = found.unlock(keys, &path)?;
-    let mut reader = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
-    let store_id = header.store_id;
-    let mut cut = *reader.end();
-    while cut.seq < upto {
-        let Some(group) = reader.next()? else { break };
-        group.for_each_commit(&mut |commit| {
-            if commit.seq > upto {
-                return Ok(());
-            }
-            let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);
-            // The operations are decoded once here, so that `sink` meets no error in them.
-            for op in commit.batch.ops() {
-                op.map_err(|source| Error::Record { path: path.clone(), source })?;
-            }
-            let anchor = Position { seq: commit.seq, digest }.anchor(store_id);
-            sink(LedgerCommit { seq: commit.seq, time_us, anchor, ops: commit.batch.ops() })
-        })?;
-        // The group has commits after `upto`, so the cut stays at the end of the previous group.
-        if reader.end().seq > upto {
-            break;
-        }
-        cut = *reader.end();
-    }
-    let oldest = header.oldest_seq;
-    let anchor = Position { seq: cut.seq, digest: cut.digest }.anchor(store_id);
-    Ok(LedgerCut { seq: cut.seq, offset: cut.offset, anchor, oldest })
+    let mut reader = LedgerReader::open(vfs, name, keys)?;
+    while reader.next(upto, sink)? {}
+    Ok(reader.cut())
 }

@@ -24,7 +24,7 @@ pub(crate) struct GroupRef<'a> {
     /// Its batches.
     pub(crate) payload: &'a [u8],
     pub(super) batch_extra: usize,
-    pub(super) path: &'a Path,
+    pub(crate) path: &'a Path,
 }
 
 impl GroupRef<'_> {

@@ -27,7 +27,7 @@ pub(crate) struct LogReader {
     seal: Option<Arc<dyn Seal>>,
     /// Whether the log is encrypted and its key is not available.
     is_blind: bool,
-    opener: Option<(EpochId, Box<dyn Opener>)>,
+    pub(super) opener: Option<(EpochId, Arc<dyn Opener>)>,
     form: Form,
     pub(super) end: LogEnd,
     durable: Seq,
@@ -234,10 +234,11 @@ impl LogReader {
         // another frame.
         let fresh = match salt {
             Some(salt) if !salt.starts_with(&header.epoch) => return Ok(Opened::Tampered),
-            Some(salt) => Some(seal.opener(salt, &self.log.info())),
+            Some(salt) => Some(seal.opener(salt, &self.log.info()).map(Arc::from)),
             None => None,
         };
-        let fresh = fresh.transpose().map_err(|e| self.seal_error(offset, e))?;
+        let fresh: Option<Arc<dyn Opener>> =
+            fresh.transpose().map_err(|e| self.seal_error(offset, e))?;
         // A salt in this frame takes precedence over the epoch that was in use.
         let known = self.opener.as_ref().filter(|(epoch, _)| *epoch == header.epoch);
         let Some(opener) = fresh.as_ref().or(known.map(|(_, opener)| opener)) else {
@@ -387,7 +388,7 @@ fn runs(frames: &VecDeque<Unproven>) -> Vec<(u64, u64)> {
 }
 
 /// The first bytes of the salt of an epoch, which each of its frames carries.
-type EpochId = [u8; 8];
+pub(super) type EpochId = [u8; 8];
 
 /// The largest payload of a resume frame: salt, valid end, seq, chain value and tag, in bytes.
 pub(super) const RESUME_PAYLOAD_MAX: u32 = 72;

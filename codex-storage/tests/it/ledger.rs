@@ -6,7 +6,7 @@ use std::time::Duration;
 use codex_storage::batch::Op;
 use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::{Mode, Open, SimClock, Vfs};
-use codex_storage::{Access, Create, Error, read_commits};
+use codex_storage::{Access, Create, Error, LedgerReader, read_commits};
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -174,6 +174,59 @@ fn the_past_is_read_up_to_any_commit_and_cut_into_a_ledger_of_its_own() {
             drop(restored);
             assert_eq!(Store::open(copy.config()).unwrap().recovered.seq, cut.seq + 1);
         }
+    }
+}
+
+#[test]
+fn a_reader_goes_back_to_any_commit_and_finds_what_came_since() {
+    for sealed in [false, true] {
+        let (bed, _) = timed(sealed);
+        let mut store = Store::open(bed.config()).unwrap();
+        let set = Op::set(b"k", b"v");
+        // Groups of one to four commits, in two epochs.
+        for size in [1, 4, 2] {
+            store.commit(&vec![&[set][..]; size]).unwrap();
+        }
+        store.close().unwrap();
+        let mut store = Store::open(bed.config()).unwrap();
+        store.commit(&[&[set], &[set]]).unwrap();
+        let mut reader = LedgerReader::open(&bed.vfs, NAME, bed.keys.as_deref()).unwrap();
+        let read = |reader: &mut LedgerReader, upto: u64| {
+            let mut anchors = Vec::new();
+            let mut sink = |commit: codex_storage::LedgerCommit<'_>| {
+                anchors.push(commit.anchor);
+                Ok(())
+            };
+            while reader.next(upto, &mut sink).unwrap() {}
+            anchors
+        };
+        let all: Vec<Anchor> = past(&bed).into_iter().map(|(_, anchor)| anchor).collect();
+        let mut places = vec![reader.place()];
+        for seq in 1..=9 {
+            assert_eq!(read(&mut reader, seq), [all[seq as usize - 1]]);
+            assert_eq!(read(&mut reader, seq), [], "it was passed");
+            places.push(reader.place());
+        }
+        for (from, place) in places.iter().enumerate().rev() {
+            for upto in from..=9 {
+                reader.go_to(place).unwrap();
+                assert_eq!(read(&mut reader, upto as u64), all[from..upto], "{from} to {upto}");
+            }
+        }
+        assert_eq!(read(&mut reader, u64::MAX), [], "the end");
+        store.commit(&[&[set], &[set]]).unwrap();
+        reader.go_to(&places[8]).unwrap();
+        let all: Vec<Anchor> = past(&bed).into_iter().map(|(_, anchor)| anchor).collect();
+        assert_eq!(read(&mut reader, 10), all[8..10]);
+        assert_eq!(reader.cut().seq, 9, "a group is not divided");
+        assert_eq!(read(&mut reader, 11), all[10..]);
+        // A sink that fails gets the group again.
+        reader.go_to(&places[0]).unwrap();
+        let path = std::path::PathBuf::from(NAME);
+        let refuse =
+            &mut |_: codex_storage::LedgerCommit<'_>| Err(Error::NotFound { path: path.clone() });
+        assert!(reader.next(9, refuse).is_err());
+        assert_eq!(read(&mut reader, 11), all);
     }
 }
 

@@ -1,10 +1,12 @@
 //! The changes of a ledger: those of one commit, those since a commit, and those of one key.
 
+use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::iter;
 use std::ops::Bound;
 
+use codex_core::internals::Moment;
 use codex_core::{Entry, Seq, Snapshot};
 use serde::Serialize;
 
@@ -29,15 +31,19 @@ struct Times {
 /// Returns which commits there are, and how much they change.
 pub(super) fn times(site: &Site, _: &Request) -> Result<Answer, Refused> {
     let last = site.store.snapshot().seq();
-    let index = site.ledger()?.index(last)?;
-    Ok(Answer::json(&Times { oldest: index.oldest, last, buckets: index.buckets(BUCKETS_MAX) }))
+    let times = site.ledger()?.index(last, |index| Times {
+        oldest: index.oldest,
+        last,
+        buckets: index.buckets(BUCKETS_MAX),
+    })?;
+    Ok(Answer::json(&times))
 }
 
 /// Returns the time of the commit `at`, and what it changes.
 pub(super) fn moment(site: &Site, request: &Request) -> Result<Answer, Refused> {
     let at = request.number("at")?.ok_or_else(|| Answer::refuse(400, "which commit?"))?;
     let at = site.acknowledged(at)?;
-    let time_us = site.ledger()?.index(at)?.time_us(at);
+    let time_us = site.ledger()?.index(at, |index| index.time_us(at))?;
     let mut found = Changes { upto: at, time_us, ..Changes::default() };
     if request.number("count")? != Some(0) {
         let state = site.state(request)?;
@@ -172,6 +178,8 @@ fn of(state: &Snapshot, key: &[u8]) -> Option<Entry> {
 
 #[derive(Serialize)]
 struct History {
+    /// The last commit that was looked at.
+    upto: Seq,
     total: u64,
     rows: VecDeque<Revision>,
 }
@@ -186,23 +194,29 @@ struct Revision {
     preview: Option<String>,
 }
 
-/// Returns the last changes of a key.
+/// Returns the last changes of a key, all of them or those after the commit `after`.
 pub(super) fn history(site: &Site, request: &Request) -> Result<Answer, Refused> {
     let key = request.key("key")?.unwrap_or_default();
-    let mut found = History { total: 0, rows: VecDeque::new() };
-    let mut exists = false;
-    site.ledger()?.each(site.store.snapshot().seq(), &mut |commit| {
+    let after = site.acknowledged(request.number("after")?.unwrap_or_default())?;
+    let upto = site.store.snapshot().seq();
+    let mut found = History { upto, total: 0, rows: VecDeque::new() };
+    let exists = Cell::new(false);
+    let begin = |before: &Moment| exists.set(before.contains_key(&key));
+    site.ledger()?.each(after, upto, begin, &mut |commit| {
         let (seq, time_us) = (commit.seq, commit.time_us);
         let value = match last_change(commit, &key) {
             Some(OfKey::Set(item)) => Some(item.value.get(1..).unwrap_or_default()),
             // A clear removes only what is there.
-            Some(OfKey::Removed) if exists => None,
+            Some(OfKey::Removed) if exists.get() => None,
             _ => return,
         };
-        exists = value.is_some();
+        exists.set(value.is_some());
+        if seq <= after {
+            return;
+        }
         let preview = value.filter(|_| site.shows_values).map(text::preview);
         let len = value.map_or(0, <[u8]>::len);
-        found.rows.push_back(Revision { seq, time_us, removed: !exists, len, preview });
+        found.rows.push_back(Revision { seq, time_us, removed: value.is_none(), len, preview });
         found.total += 1;
         if found.rows.len() > REVISIONS_MAX {
             found.rows.pop_front();

@@ -1,17 +1,19 @@
 //! The past of a ledger: its states, and the changes between them.
 //!
-//! The file is read from its beginning for each question, up to the commit in question. Requests do
-//! so one after the other.
+//! The file is read once from its beginning. On the way, the state is kept at marks, so that a
+//! later question reads only from the mark before the commit in question. Requests do so one after
+//! the other.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex};
 
 use codex_core::crypto::{Cipher, Key};
+use codex_core::internals::Moment;
 use codex_core::vfs::Vfs;
-use codex_core::{Batch, Codec, Error, Seq, Snapshot, Store};
+use codex_core::{Seq, Snapshot, StorageError};
 use codex_storage::batch::{Item, Op};
 use codex_storage::seal::Keys;
-use codex_storage::{LedgerCommit, read_commits};
+use codex_storage::{LedgerCommit, LedgerPlace, LedgerReader};
 
 use crate::view::answer::{Answer, Refused};
 use crate::view::site::locked;
@@ -22,15 +24,42 @@ pub(super) struct Ledger {
     vfs: Vfs,
     name: String,
     keys: Option<Arc<dyn Keys>>,
-    read: Mutex<Read>,
+    limits: Limits,
+    read: Mutex<Option<Read>>,
+}
+
+/// How many marks are kept.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// The number of bytes of the file between two marks, until there are too many of them.
+    stride: u64,
+    /// The maximum memory of the marks, in bytes, beside as much as the last state takes.
+    memory: u64,
 }
 
 /// What was read of a ledger.
-#[derive(Default)]
 struct Read {
-    index: Arc<Index>,
-    replica: Option<Replica>,
-    recent: VecDeque<Arc<State>>,
+    reader: LedgerReader,
+    index: Index,
+    /// The last commit that was read.
+    head: Mark,
+    marks: Marks,
+    recent: VecDeque<(Arc<State>, Mark)>,
+}
+
+/// A place in the file, and the state there.
+#[derive(Clone)]
+struct Mark {
+    place: LedgerPlace,
+    moment: Moment,
+}
+
+/// Marks in the order of the file. The first one is at its beginning.
+struct Marks {
+    marks: Vec<Mark>,
+    limits: Limits,
+    /// About the memory that the marks take beside the last of them, in bytes.
+    memory: u64,
 }
 
 /// The times and sizes of all commits up to one.
@@ -46,19 +75,11 @@ pub(super) struct Index {
     changes: Vec<u32>,
 }
 
-/// A store in memory with an earlier state, from which later ones are made. They share its entries.
-struct Replica {
-    store: Store,
-    seq: Seq,
-    expiries: HashMap<Vec<u8>, i64>,
-}
-
 /// The last commit of an earlier state.
 pub(super) struct Last {
-    pub(super) time_us: i64,
     /// The state before it.
     pub(super) before: Snapshot,
-    /// The keys that it names.
+    /// The keys that it names, outside tables.
     pub(super) keys: BTreeSet<Vec<u8>>,
     pub(super) is_cleared: bool,
 }
@@ -68,74 +89,193 @@ impl Ledger {
         let entropy = vfs.entropy.clone();
         // The header names the cipher. This one is for new stores only.
         let keys = key.map(|key| codex_core::internals::keys(key, Cipher::default(), entropy));
-        Self { vfs, name, keys, read: Mutex::default() }
+        let limits = Limits { stride: MARK_STRIDE, memory: MARKS_MEMORY_MAX };
+        Self { vfs, name, keys, limits, read: Mutex::default() }
     }
 
-    /// Passes each commit up to `upto`, which is acknowledged, to `sink`. Returns the earliest
-    /// state that the ledger has.
-    pub(super) fn each(
-        &self,
-        upto: Seq,
-        sink: &mut dyn FnMut(LedgerCommit<'_>),
-    ) -> Result<Seq, Refused> {
-        let keys = self.keys.as_deref();
-        let read = read_commits(&self.vfs, &self.name, keys, upto, &mut |commit| {
-            sink(commit);
-            Ok(())
-        });
-        Ok(read.map_err(|error| failed(&error))?.oldest)
-    }
-
-    /// Returns the index of the commits up to `upto`, which is acknowledged.
-    pub(super) fn index(&self, upto: Seq) -> Result<Arc<Index>, Refused> {
+    /// Calls `sink` with the index of the commits up to `upto`, which is acknowledged.
+    pub(super) fn index<T>(&self, upto: Seq, sink: impl FnOnce(&Index) -> T) -> Result<T, Refused> {
         let mut read = locked(&self.read);
-        if read.index.next() <= upto {
-            let mut index = Index::default();
-            let oldest = self.each(upto, &mut |commit| {
-                if index.times.is_empty() {
-                    index.first = commit.seq;
-                }
-                index.times.push(commit.time_us);
-                index.changes.push(u32::try_from(commit.ops.count()).unwrap_or(u32::MAX));
-            })?;
-            index.oldest = oldest;
-            read.index = Arc::new(index);
-        }
-        Ok(Arc::clone(&read.index))
+        Ok(sink(&self.upto(&mut read, upto)?.index))
     }
 
-    /// Returns the state after the commit `at`.
+    /// Returns the state after the commit `at`, which is acknowledged.
     pub(super) fn state(&self, at: Seq) -> Result<Arc<State>, Refused> {
         let mut read = locked(&self.read);
-        if let Some(known) = read.recent.iter().find(|state| state.seq == at) {
+        let read = self.upto(&mut read, at)?;
+        if let Some((known, _)) = read.recent.iter().find(|(state, _)| state.seq == at) {
             return Ok(Arc::clone(known));
         }
-        // A replica goes forward only.
-        let replica = read.replica.take().filter(|replica| replica.seq < at);
-        let mut replica = match replica {
-            Some(replica) => replica,
-            None => Replica::new().map_err(|error| failed(&error))?,
-        };
-        let (state, oldest) = replica.state(self, at)?;
+        let oldest = read.index.oldest;
         if at < oldest {
             return Err(Answer::refuse(400, &format!("the ledger begins with commit {oldest}")));
         }
+        let (state, mark) = read.state(at).map_err(|error| failed(&error))?;
         let state = Arc::new(state);
-        read.replica = Some(replica);
-        read.recent.push_back(Arc::clone(&state));
+        read.recent.push_back((Arc::clone(&state), mark));
         if read.recent.len() > STATES_MAX {
             read.recent.pop_front();
         }
         Ok(state)
     }
+
+    /// Passes the commits after `after` up to `upto` to `sink`, and perhaps earlier ones. `upto`
+    /// is acknowledged. Calls `begin` with the state before the first of them.
+    pub(super) fn each(
+        &self,
+        after: Seq,
+        upto: Seq,
+        begin: impl FnOnce(&Moment),
+        sink: &mut dyn FnMut(LedgerCommit<'_>),
+    ) -> Result<(), Refused> {
+        let mut read = locked(&self.read);
+        let read = self.upto(&mut read, upto)?;
+        let mark = read.before(after.saturating_add(1)).clone();
+        begin(&mark.moment);
+        read.pass(&mark.place, upto, sink).map_err(|error| failed(&error))
+    }
+
+    /// Reads up to the commit `upto`, if that was not done before.
+    fn upto<'a>(&self, read: &'a mut Option<Read>, upto: Seq) -> Result<&'a mut Read, Refused> {
+        let known = match read.take() {
+            Some(mut known) => known.advance(upto).map(|is_there| is_there.then_some(known)),
+            None => Ok(None),
+        };
+        if let Some(known) = known.map_err(|error| failed(&error))? {
+            return Ok(read.insert(known));
+        }
+        // A file that ends before the commit is no longer the one of the store: a rekey has put
+        // another in its place.
+        let reader = LedgerReader::open(&self.vfs, &self.name, self.keys.as_deref());
+        let mut fresh = Read::new(reader.map_err(|error| failed(&error))?, self.limits);
+        if !fresh.advance(upto).map_err(|error| failed(&error))? {
+            return Err(Answer::refuse(500, "the ledger ends before its last commit"));
+        }
+        Ok(read.insert(fresh))
+    }
+}
+
+impl Read {
+    fn new(reader: LedgerReader, limits: Limits) -> Self {
+        let head = Mark { place: reader.place(), moment: Moment::default() };
+        let index = Index { oldest: reader.cut().oldest, ..Index::default() };
+        let marks = Marks { marks: vec![head.clone()], limits, memory: 0 };
+        Self { reader, index, head, marks, recent: VecDeque::new() }
+    }
+
+    /// Reads up to the commit `upto`. Returns false if the file ends before it.
+    fn advance(&mut self, upto: Seq) -> Result<bool, StorageError> {
+        let Self { reader, index, head, marks, .. } = self;
+        if head.moment.seq() >= upto {
+            return Ok(true);
+        }
+        reader.go_to(&head.place)?;
+        while reader.next(upto, &mut |commit| {
+            if index.times.is_empty() {
+                index.first = commit.seq;
+            }
+            index.times.push(commit.time_us);
+            let count = commit.ops.clone().count();
+            index.changes.push(u32::try_from(count).unwrap_or(u32::MAX));
+            head.moment.apply(commit);
+            Ok(())
+        })? {
+            head.place = reader.place();
+            marks.add(head);
+        }
+        Ok(head.moment.seq() >= upto)
+    }
+
+    /// Returns the last known mark before the commit `at`.
+    fn before(&self, at: Seq) -> &Mark {
+        let recent = self.recent.iter().map(|(_, mark)| mark);
+        let known = self.marks.marks.iter().chain(recent).chain([&self.head]);
+        let before = known.filter(|mark| mark.moment.seq() < at);
+        before.max_by_key(|mark| mark.moment.seq()).unwrap_or_else(|| self.marks.first())
+    }
+
+    /// Passes the commits after a place up to `upto` to `sink`.
+    fn pass(
+        &mut self,
+        place: &LedgerPlace,
+        upto: Seq,
+        sink: &mut dyn FnMut(LedgerCommit<'_>),
+    ) -> Result<(), StorageError> {
+        self.reader.go_to(place)?;
+        let mut pass = |commit: LedgerCommit<'_>| {
+            sink(commit);
+            Ok(())
+        };
+        while self.reader.next(upto, &mut pass)? {}
+        Ok(())
+    }
+
+    /// Returns the state after the commit `at`, and the mark there.
+    fn state(&mut self, at: Seq) -> Result<(State, Mark), StorageError> {
+        let Mark { place, mut moment } = self.before(at).clone();
+        let mut last = None;
+        self.pass(&place, at, &mut |commit| {
+            if commit.seq == at {
+                last = Some(Last::of(&moment, &commit));
+            }
+            moment.apply(commit);
+        })?;
+        let snapshot = moment.snapshot();
+        Ok((State { seq: at, snapshot, last }, Mark { place: self.reader.place(), moment }))
+    }
+}
+
+impl Last {
+    /// Returns a commit that follows the state `before`.
+    fn of(before: &Moment, commit: &LedgerCommit<'_>) -> Self {
+        let (mut keys, mut is_cleared) = (BTreeSet::new(), false);
+        for op in commit.ops.clone().flatten().filter(|op| op.table().is_none()) {
+            match op {
+                Op::Set(Item { key, .. }) | Op::Remove { key, .. } => _ = keys.insert(key.to_vec()),
+                Op::Clear { .. } => is_cleared = true,
+            }
+        }
+        Self { before: before.snapshot(), keys, is_cleared }
+    }
+}
+
+impl Marks {
+    fn first(&self) -> &Mark {
+        self.marks.first().expect("the first mark stays")
+    }
+
+    /// Keeps a mark at the head if it is far enough from the last mark.
+    fn add(&mut self, head: &Mark) {
+        let last = self.marks.last().unwrap_or(head);
+        if head.place.offset().saturating_sub(last.place.offset()) < self.limits.stride {
+            return;
+        }
+        self.memory += last.memory_beside(head);
+        self.marks.push(head.clone());
+        // Marks that are further apart share less, but not more than each has.
+        let memory_max = self.limits.memory.saturating_add(head.moment.memory_len());
+        while self.memory > memory_max && self.marks.len() > 2 {
+            let mut is_kept = false;
+            self.marks.retain(|_| {
+                is_kept = !is_kept;
+                is_kept
+            });
+            self.limits.stride *= 2;
+            let pairs = self.marks.windows(2);
+            self.memory = pairs.map(|pair| pair[0].memory_beside(&pair[1])).sum();
+        }
+    }
+}
+
+impl Mark {
+    /// Returns about how much memory the mark takes beside the next one, in bytes.
+    fn memory_beside(&self, next: &Self) -> u64 {
+        let turnover = next.moment.turnover() - self.moment.turnover();
+        MARK_LEN + turnover.min(self.moment.memory_len())
+    }
 }
 
 impl Index {
-    /// Returns the commit after the last one of the index.
-    fn next(&self) -> Seq {
-        self.first + u64::try_from(self.times.len()).unwrap_or_default()
-    }
-
     /// Returns the time of a commit.
     pub(super) fn time_us(&self, seq: Seq) -> Option<i64> {
         let at = usize::try_from(seq.checked_sub(self.first)?).ok()?;
@@ -164,121 +304,19 @@ pub(super) struct Bucket {
     changes: u64,
 }
 
-impl Replica {
-    fn new() -> Result<Self, Error> {
-        Ok(Self { store: Store::in_memory()?, seq: 0, expiries: HashMap::new() })
-    }
-
-    /// Goes forward to the commit `at`. Returns the state after it, and the earliest state that the
-    /// ledger has.
-    fn state(&mut self, ledger: &Ledger, at: Seq) -> Result<(State, Seq), Refused> {
-        let known = self.seq;
-        let store = self.store.clone();
-        let mut pending = Pending { batch: store.batch(), len: 0 };
-        let (mut last, mut done) = (None, Ok(()));
-        let oldest = ledger.each(at, &mut |commit| {
-            if commit.seq > known && done.is_ok() {
-                let is_last = commit.seq == at;
-                done = self.apply(commit, is_last, &mut pending).map(|found| last = found);
-            }
-        })?;
-        done.and_then(|()| pending.commit()).map_err(|error| failed(&error))?;
-        self.seq = at;
-        // The store has hidden what expired. Its removal may come in a later commit.
-        if let Some(Last { time_us, .. }) = &last {
-            for (key, _) in self.expiries.extract_if(|_, expires| *expires <= *time_us) {
-                pending.batch.remove(key).map_err(|error| failed(&error))?;
-            }
-            pending.commit().map_err(|error| failed(&error))?;
-        }
-        let snapshot = self.store.snapshot();
-        Ok((State { seq: at, snapshot, expiries: Some(self.expiries.clone()), last }, oldest))
-    }
-
-    /// Applies a commit. If it is the last one, returns what it changes.
-    fn apply(
-        &mut self,
-        commit: LedgerCommit<'_>,
-        is_last: bool,
-        pending: &mut Pending,
-    ) -> Result<Option<Last>, Error> {
-        let mut last = None;
-        if is_last {
-            // Order: the earlier commits are applied before the state without this one is taken.
-            pending.commit()?;
-            let (before, time_us) = (self.store.snapshot(), commit.time_us);
-            last = Some(Last { time_us, before, keys: BTreeSet::new(), is_cleared: false });
-        }
-        // The page shows the keys outside tables.
-        for op in commit.ops.flatten().filter(|op| op.table().is_none()) {
-            match op {
-                Op::Set(item) => {
-                    match item.expires_us {
-                        Some(expires) => drop(self.expiries.insert(item.key.to_vec(), expires)),
-                        None => drop(self.expiries.remove(item.key)),
-                    }
-                    pending.set(&item)?;
-                }
-                Op::Remove { key, .. } => {
-                    self.expiries.remove(key);
-                    pending.batch.remove(key)?;
-                }
-                Op::Clear { .. } => {
-                    self.expiries.clear();
-                    pending.batch.clear();
-                }
-            }
-            if let Some(last) = &mut last {
-                match op {
-                    Op::Set(Item { key, .. }) | Op::Remove { key, .. } => {
-                        last.keys.insert(key.to_vec());
-                    }
-                    Op::Clear { .. } => last.is_cleared = true,
-                }
-            }
-        }
-        pending.commit_if_large()?;
-        Ok(last)
-    }
-}
-
-/// Operations that the replica gets together.
-struct Pending {
-    batch: Batch,
-    len: usize,
-}
-
-impl Pending {
-    /// Adds an entry without its expiry: the store would not show it when that is over.
-    fn set(&mut self, item: &Item<'_>) -> Result<(), Error> {
-        self.len += item.key.len() + item.value.len();
-        // A stored value is the number of its codec, then its bytes (docs/FORMAT.md, "Values").
-        let (codec, bytes) = item.value.split_first().unwrap_or((&0, &[]));
-        match codec {
-            1 => self.batch.set_encoded(item.key, Codec::Bincode, bytes, None)?,
-            2 => self.batch.set_encoded(item.key, Codec::Json, bytes, None)?,
-            _ => self.batch.set_bytes(item.key, bytes)?,
-        };
-        Ok(())
-    }
-
-    fn commit_if_large(&mut self) -> Result<(), Error> {
-        let is_large = self.len > PENDING_LEN_MAX || self.batch.len() > PENDING_MAX;
-        if is_large { self.commit() } else { Ok(()) }
-    }
-
-    fn commit(&mut self) -> Result<(), Error> {
-        self.len = 0;
-        self.batch.commit().map(drop)
-    }
-}
-
 /// Returns the refusal for an error of the ledger.
 pub(super) fn failed(error: &dyn std::error::Error) -> Refused {
     Answer::refuse(500, &error.to_string())
 }
 
-/// The number of earlier states that are kept. They share their entries if they were made forward.
+/// The number of earlier states that are kept.
 const STATES_MAX: usize = 4;
-const PENDING_MAX: usize = 10_000;
-const PENDING_LEN_MAX: usize = 16 << 20;
+/// The number of bytes of the file between two marks, if there are not too many.
+const MARK_STRIDE: u64 = 1 << 20;
+/// The maximum memory of the marks, beside as much as the last state takes, in bytes.
+const MARKS_MEMORY_MAX: u64 = 64 << 20;
+/// About the memory of a mark beside its state, in bytes.
+const MARK_LEN: u64 = 1024;
+
+#[cfg(test)]
+mod tests;

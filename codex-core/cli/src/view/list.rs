@@ -9,6 +9,7 @@ use codex_core::{Entry, Key};
 use serde::Serialize;
 
 use crate::key;
+use crate::time;
 use crate::view::answer::{Answer, Refused};
 use crate::view::request::Request;
 use crate::view::site::{Site, locked};
@@ -102,14 +103,14 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn of(site: &Site, state: &State, entry: &Entry) -> Self {
+    pub(super) fn of(site: &Site, entry: &Entry) -> Self {
         let value = entry.value_ref();
         Self {
             key: key::show(entry.key()),
             len: value.len(),
             codec: text::codec(&value),
             preview: site.shows_values.then(|| text::preview_of(&value)),
-            expires_us: state.expires_us(entry),
+            expires_us: entry.expires_at().map(time::to_us),
         }
     }
 }
@@ -150,7 +151,7 @@ pub(super) fn page(site: &Site, request: &Request) -> Result<Answer, Refused> {
         let skipped = usize::try_from(start % STRIDE).unwrap_or_default();
         let mut len = 0;
         for entry in entries.skip(skipped).take(usize::try_from(count).unwrap_or_default()) {
-            let row = Row::of(site, &list.state, &entry);
+            let row = Row::of(site, &entry);
             len += row.key.len() + row.preview.as_ref().map_or(0, String::len);
             rows.push(row);
             // Keys can be long. The browser asks for the rest.

@@ -307,7 +307,7 @@ addEventListener("resize", () => { keys.draw(); if (place.tab === "map") map.dra
 // ---- One value ----
 
 const value = {
-  shown: null,
+  shown: null, history: null,
 
   show: latest(async (again) => {
     const { key, at, as } = place;
@@ -318,7 +318,7 @@ const value = {
       return $("value").replaceChildren(h("p", { className: "note", textContent: "Choose a key to see its value." }));
     }
     value.draw(key, await call("value", { key, at, as }));
-    if (store.ledger) value.past(key);
+    if (store.ledger) value.past(key).catch(fail);
   }),
 
   draw(key, found) {
@@ -386,7 +386,15 @@ const value = {
 
   /** Adds the changes of the key in a ledger. */
   async past(key) {
-    const found = await call("history", { key });
+    const found = value.history?.key === key ? value.history : { key, upto: 0, total: 0, rows: [] };
+    // What is known of the past stays true, so only what came since is asked for.
+    const after = found.upto;
+    if (after < store.seq) {
+      const { upto, total, rows } = await call("history", { key, after });
+      // Another call may have added the same rows meanwhile.
+      if (found.upto === after) Object.assign(found, { upto, total: found.total + total, rows: [...found.rows, ...rows].slice(-500) });
+      value.history = found;
+    }
     if (place.key !== key || !$("past")) return;
     const at = Number(place.at ?? store.seq);
     const current = found.rows.filter((row) => row.seq <= at).at(-1);

@@ -170,3 +170,45 @@ const READING_MAX: Duration = Duration::from_secs(10);
 const WRITING_MAX: Duration = Duration::from_secs(30);
 /// The time for which the rest of a refused request is read.
 const UNREAD_MAX: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::Mutex;
+    use std::sync::atomic::AtomicBool;
+
+    use codex_core::Store;
+
+    use super::{CONNECTIONS_MAX, Shared};
+    use crate::view::site::Site;
+
+    #[test]
+    fn the_oldest_connection_without_a_cookie_makes_room() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let site = Site::new(&Store::in_memory().unwrap(), None, false, address).unwrap();
+        let shared =
+            Shared { site, is_ended: AtomicBool::new(false), connections: Mutex::default() };
+        let mut clients = Vec::new();
+        let mut connect = || {
+            clients.push(TcpStream::connect(address).unwrap());
+            shared.admit(&listener.accept().unwrap().0).unwrap()
+        };
+        let trusted = connect();
+        shared.connections().trust(trusted);
+        let second = connect();
+        for _ in 2..CONNECTIONS_MAX {
+            connect();
+        }
+        let open = || -> Vec<u64> {
+            shared.connections().open.iter().map(|connection| connection.number).collect()
+        };
+        assert_eq!(open().len(), CONNECTIONS_MAX);
+        connect();
+        assert_eq!(open().len(), CONNECTIONS_MAX);
+        assert!(open().contains(&trusted) && !open().contains(&second));
+        // Its client is told so.
+        assert_eq!(clients[1].read(&mut [0]).unwrap(), 0);
+    }
+}

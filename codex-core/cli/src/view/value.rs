@@ -4,6 +4,7 @@ use codex_core::{Codec, ValueRef};
 use serde::Serialize;
 
 use crate::key;
+use crate::time;
 use crate::types::{Type, guess};
 use crate::view::answer::{Answer, Refused};
 use crate::view::request::Request;
@@ -59,7 +60,7 @@ pub(super) fn show(site: &Site, request: &Request) -> Result<Answer, Refused> {
         seq: state.seq,
         codec: text::codec(&value),
         len,
-        expires_us: state.expires_us(&entry),
+        expires_us: entry.expires_at().map(time::to_us),
         hidden: !site.shows_values,
         text: text.filter(|_| site.shows_values && offset == 0),
         hex: hex.filter(|_| site.shows_values),

@@ -1,5 +1,8 @@
 //! The earlier states of a ledger, and the changes between them.
 
+use codex_core::crypto::Key;
+use codex_core::{Form, Store};
+use codexdb::view::View;
 use serde_json::Value;
 
 use crate::common::Folder;
@@ -86,6 +89,12 @@ fn the_changes_of_a_commit_and_since_it_are_shown() {
     let rows = history["rows"].as_array().unwrap();
     assert_eq!(rows.iter().map(row).collect::<Vec<_>>(), ["1 1", "3 3", "4 5", "5 -"]);
     assert_eq!(shown.json("history?key=none")["total"], 0);
+    // Those since a commit, at which the key was there.
+    let later = shown.json("history?key=b&after=3");
+    assert_eq!((&later["total"], &later["upto"]), (&1.into(), &5.into()));
+    assert_eq!(later["rows"][0]["removed"], true);
+    assert_eq!(shown.json("history?key=b&after=4")["total"], 0, "the clear finds none");
+    assert_eq!(shown.api("history?key=b&after=6").status, 400);
 }
 
 #[test]
@@ -151,6 +160,26 @@ fn the_past_of_an_encrypted_ledger_is_read_with_its_key() {
     drop(shown);
     let shown = Shown::enter(&folder, &[&["app.db", "--show-values"], &key[..]].concat());
     assert_eq!(shown.json("value?key=user&at=1")["text"], "\"first secret\"");
+}
+
+#[test]
+fn a_rekey_of_the_open_ledger_hides_no_commit() {
+    let folder = Folder::new();
+    let key = || Key::raw(&[7; 32]).unwrap();
+    let options = Store::options().form(Form::Ledger).key(key());
+    let store = options.open(folder.path("app.db")).unwrap();
+    store.set_bytes("a", "1").unwrap();
+    let server = View::new(&store).key(key()).show_values(true).serve().unwrap();
+    let shown = Shown::of(&server);
+    assert_eq!(shown.json("value?key=a&at=1")["text"], "1");
+    store.rekey(key()).unwrap();
+    for value in 2..=3 {
+        store.set_bytes("a", value.to_string()).unwrap();
+        let found = shown.json(&format!("value?key=a&at={value}"));
+        assert_eq!(found["text"], value.to_string());
+    }
+    assert_eq!(shown.json("value?key=a&at=1")["text"], "1");
+    assert_eq!(shown.json("history?key=a")["total"], 3);
 }
 
 #[test]
