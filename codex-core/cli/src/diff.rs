@@ -8,7 +8,7 @@ use codex_core::Store;
 
 use crate::ledger::{Moment, state_at};
 use crate::look::AsType;
-use crate::out::{Cell, Out, Record, object};
+use crate::out::{Cell, Out, Record, note_tables, object};
 use crate::secret::Secret;
 use crate::target::Target;
 use crate::value::Shown;
@@ -130,6 +130,7 @@ fn rows(target: &Target, secret: Option<&Secret>, at: Option<Moment>) -> Outcome
         })));
     }
     let store: Store = target.read_with(secret)?;
+    note_tables(&store, "compared");
     Ok(Box::new(store.iter().map(|entry| {
         let value = entry.value_ref();
         let codec = Shown::of(&value)?.codec;

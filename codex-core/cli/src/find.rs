@@ -5,6 +5,7 @@ use std::io::Read as _;
 use std::path::Path;
 
 use clap::Args;
+use codex_core::internals::tables;
 use codex_core::vfs::{LockKind, Vfs};
 use codex_core::{Backups, FileRole, StorageError, Store};
 use codex_storage::MainFile;
@@ -90,6 +91,12 @@ impl Info {
         let recovered = store.recovered();
         record.push(("commits", Cell::Count(store.stats().storage.seq)));
         record.push(("keys", store.len().into()));
+        let tables = tables(&store.snapshot());
+        if !tables.is_empty() {
+            let entries = tables.iter().map(|table| table.entries).sum();
+            record.push(("tables", tables.len().into()));
+            record.push(("keys in tables", Cell::Count(entries)));
+        }
         let expiring = Some(store.stats().expiring).filter(|count| *count > 0);
         record.push(("keys that expire", expiring.into()));
         record.push(("closed cleanly", Cell::Flag(recovered.clean)));

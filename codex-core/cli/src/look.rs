@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::time::SystemTime;
 
 use clap::Args;
+use codex_core::internals::tables;
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
@@ -195,16 +196,25 @@ impl Stats {
             values = values.saturating_add(len(entry.bytes()));
             longest = longest.max(len(entry.bytes()));
         }
-        let files = store.stats().storage;
-        out.record(&vec![
+        let mut record = vec![
             ("keys", store.len().into()),
             ("bytes of keys", Cell::Bytes(keys)),
             ("bytes of values", Cell::Bytes(values)),
             ("longest value", Cell::Bytes(longest)),
-            ("commits", Cell::Count(files.seq)),
-            ("image", Cell::Bytes(files.image_bytes)),
-            ("log", Cell::Bytes(files.log_bytes)),
-        ])?;
+        ];
+        let tables = tables(&store.snapshot());
+        if !tables.is_empty() {
+            let entries = tables.iter().map(|table| table.entries).sum();
+            let bytes = tables.iter().map(|table| table.bytes).sum();
+            record.push(("tables", tables.len().into()));
+            record.push(("keys in tables", Cell::Count(entries)));
+            record.push(("bytes in tables", Cell::Bytes(bytes)));
+        }
+        let files = store.stats().storage;
+        record.push(("commits", Cell::Count(files.seq)));
+        record.push(("image", Cell::Bytes(files.image_bytes)));
+        record.push(("log", Cell::Bytes(files.log_bytes)));
+        out.record(&record)?;
         Ok(true)
     }
 }

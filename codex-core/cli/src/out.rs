@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
 
+use codex_core::Store;
+use codex_core::internals::tables;
 pub(crate) use codexdb::types::quoted;
 
 use crate::{Outcome, key, time};
@@ -199,6 +201,18 @@ impl From<bool> for Cell {
 /// Prints a note to stderr. It is lost if stderr is closed.
 pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "note: {text}");
+}
+
+/// Tells that a command leaves out the entries of tables, if the store has some.
+pub(crate) fn note_tables(store: &Store, is_not: &str) {
+    let tables = tables(&store.snapshot());
+    if !tables.is_empty() {
+        let entries: u64 = tables.iter().map(|table| table.entries).sum();
+        let count = tables.len();
+        note(&format!(
+            "{entries} entries in {count} tables are not {is_not}; keys outside them are"
+        ));
+    }
 }
 
 /// Returns a JSON object.

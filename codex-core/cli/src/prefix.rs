@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use codex_core::internals::{TableSize, tables};
 
 use crate::Outcome;
 use crate::key::{self, TypedKey};
@@ -58,14 +59,24 @@ impl Du {
         for (_, sum) in &hidden {
             rest.add(*sum);
         }
+        let tables = tables(&store.snapshot());
+        let sum = |table: &TableSize| Sum { keys: table.entries, bytes: table.bytes };
+        tables.iter().map(sum).for_each(|sum| total.add(sum));
         let mut rows: Vec<Record> = Vec::new();
         for (prefix, sum) in &sums {
-            rows.push(row(*sum, total, Cell::Text(key::show(prefix))));
+            rows.push(row(*sum, total, ("prefix", Cell::Text(key::show(prefix)))));
         }
         // Programs know a sum over prefixes by its missing prefix.
-        let named = |name: String| if out.json { Cell::Nothing } else { Cell::Text(name) };
+        let named =
+            |name: String| ("prefix", if out.json { Cell::Nothing } else { Cell::Text(name) });
         if !hidden.is_empty() {
             rows.push(row(rest, total, named(format!("({} more)", hidden.len()))));
+        }
+        for table in &tables {
+            let id = u64::from(table.id.get());
+            let name =
+                if out.json { ("table", Cell::Count(id)) } else { named(format!("(table {id})")) };
+            rows.push(row(sum(table), total, name));
         }
         if !out.json {
             rows.push(row(total, total, named("(all)".to_owned())));
@@ -75,12 +86,12 @@ impl Du {
     }
 }
 
-fn row(sum: Sum, total: Sum, prefix: Cell) -> Record {
+fn row(sum: Sum, total: Sum, name: (&'static str, Cell)) -> Record {
     vec![
         ("bytes", Cell::Bytes(sum.bytes)),
         ("keys", Cell::Count(sum.keys)),
         ("share", Cell::Drawing(bar(sum.bytes, total.bytes))),
-        ("prefix", prefix),
+        name,
     ]
 }
 

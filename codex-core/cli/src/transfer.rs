@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use crate::failure::Failure;
 use crate::look::with_key;
-use crate::out::{Out, object};
+use crate::out::{Out, note_tables, object};
 use crate::progress::Bar;
 use crate::target::Target;
 use crate::value::{BINCODE, JSON, RAW, Shown};
@@ -50,6 +50,7 @@ impl Export {
                 None => out.line(&line)?,
             }
         }
+        note_tables(&store, "exported");
         if let Some(file) = file {
             let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
             file.sync_all().map_err(failed)?;

@@ -47,6 +47,7 @@ pub(super) fn moment(site: &Site, request: &Request) -> Result<Answer, Refused> 
     let mut found = Changes { upto: at, time_us, ..Changes::default() };
     if request.number("count")? != Some(0) {
         let state = site.state(request)?;
+        found.in_tables = state.last.as_ref().map_or(0, |last| last.in_tables);
         match &state.last {
             Some(Last { before, is_cleared: true, .. }) => {
                 found.cleared = true;
@@ -81,6 +82,8 @@ struct Changes {
     changed: u64,
     removed: u64,
     cleared: bool,
+    /// The number of changes in tables, which have no rows. Of a single commit only.
+    in_tables: u64,
     rows: Vec<Row>,
     /// The last key of `rows`, if there are more.
     next: Option<String>,

@@ -82,6 +82,8 @@ pub(super) struct Last {
     /// The keys that it names, outside tables.
     pub(super) keys: BTreeSet<Vec<u8>>,
     pub(super) is_cleared: bool,
+    /// The number of its changes in tables.
+    pub(super) in_tables: u64,
 }
 
 impl Ledger {
@@ -228,14 +230,15 @@ impl Read {
 impl Last {
     /// Returns a commit that follows the state `before`.
     fn of(before: &Moment, commit: &LedgerCommit<'_>) -> Self {
-        let (mut keys, mut is_cleared) = (BTreeSet::new(), false);
-        for op in commit.ops.clone().flatten().filter(|op| op.table().is_none()) {
+        let (mut keys, mut is_cleared, mut in_tables) = (BTreeSet::new(), false, 0);
+        for op in commit.ops.clone().flatten() {
             match op {
+                _ if op.table().is_some() => in_tables += 1,
                 Op::Set(Item { key, .. }) | Op::Remove { key, .. } => _ = keys.insert(key.to_vec()),
                 Op::Clear { .. } => is_cleared = true,
             }
         }
-        Self { before: before.snapshot(), keys, is_cleared }
+        Self { before: before.snapshot(), keys, is_cleared, in_tables }
     }
 }
 

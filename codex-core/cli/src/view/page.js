@@ -583,7 +583,7 @@ const map = {
 
   draw() {
     if (!map.found) return;
-    const { prefix, keys: all, bytes, children, rest } = map.found, separator = $("separator").value;
+    const { prefix, keys: all, bytes, children, rest, tables } = map.found, separator = $("separator").value;
     const crumb = (label, to) => h("button", { textContent: label, onclick: () => go({ map: to || undefined }) });
     const crumbs = [crumb("All keys", "")];
     if (separator) {
@@ -596,10 +596,11 @@ const map = {
     $("crumbs").replaceChildren(...crumbs);
     const tiles = children.map((child) => ({ ...child, area: child.bytes }));
     if (rest.keys > 0) tiles.push({ isRest: true, ...rest, area: rest.bytes });
+    for (const table of tables) tiles.push({ isRest: true, table: `table ${table.id}`, ...table, area: table.bytes });
     tiles.sort((a, b) => b.area - a.area);
     const { clientWidth: width, clientHeight: height } = $("tiles");
     const made = squarified(tiles.filter((tile) => tile.area > 0), width, height).map(({ tile, x, y, w, h: tall }, n) => {
-      const label = tile.isRest ? `${count(rest.groups, "more part")}` : tile.name.slice(prefix.length) || "(empty)";
+      const label = tile.table ?? (tile.isRest ? `${count(rest.groups, "more part")}` : tile.name.slice(prefix.length) || "(empty)");
       const share = `${size(tile.bytes)} · ${tile.isLeaf ? "one key" : count(tile.keys, "key")}`;
       const shown = h("button", { className: "tile" + (tile.isRest ? " rest" : "") + (w < 20 || tall < 14 ? " tiny" : ""), disabled: !!tile.isRest, title: `${tile.name ?? label}\n${share}`,
         onclick: () => go(tile.isLeaf ? { tab: "keys", key: tile.name, prefix: prefix || undefined, filter: undefined, from: undefined, to: undefined } : { map: tile.name }) },
@@ -676,6 +677,7 @@ const changes = {
       h("td", { className: "preview", textContent: row.before ?? "" }), h("td", { className: "preview", textContent: row.after ?? "" }))));
     add(found.rows);
     const kinds = ["added", "changed", "removed"].filter((kind) => found[kind] > 0).map((kind) => h("span", { className: `badge ${kind}`, textContent: `${found[kind].toLocaleString("en")} ${kind}` }));
+    if (found.in_tables) kinds.push(h("span", { className: "badge", textContent: `${found.in_tables.toLocaleString("en")} in tables` }));
     if (found.cleared) kinds.push(h("span", { className: "badge removed", textContent: "all keys removed first" }));
     const more = h("button", { textContent: "Show more", hidden: !found.next, onclick: async () => {
       try {

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use codex_core::Prefix;
+use codex_core::internals::{TableSize, tables};
 use serde::Serialize;
 
 use crate::key;
@@ -18,6 +19,16 @@ struct Tree {
     bytes: u64,
     children: Vec<Child>,
     rest: Rest,
+    /// The tables, if the prefix is empty. They count in `keys` and `bytes`.
+    tables: Vec<Table>,
+}
+
+/// The entries of a table, whose keys are not those of the store.
+#[derive(Serialize)]
+struct Table {
+    id: u32,
+    keys: u64,
+    bytes: u64,
 }
 
 /// The keys that begin with the same longer prefix, or one key that ends the prefix.
@@ -96,8 +107,18 @@ pub(super) fn show(site: &Site, request: &Request) -> Result<Answer, Refused> {
         is_leaf,
     };
     let children = largest.into_sorted_vec().into_iter().map(child).collect();
-    let Rest { keys, bytes, .. } = all;
-    Ok(Answer::json(&Tree { prefix: key::show(&prefix), keys, bytes, children, rest }))
+    let tables: Vec<Table> = if prefix.is_empty() {
+        let table = |table: TableSize| {
+            let TableSize { id, entries, bytes } = table;
+            Table { id: id.get(), keys: entries, bytes }
+        };
+        tables(&state.snapshot).into_iter().map(table).collect()
+    } else {
+        Vec::new()
+    };
+    let keys = all.keys + tables.iter().map(|table| table.keys).sum::<u64>();
+    let bytes = all.bytes.saturating_add(tables.iter().map(|table| table.bytes).sum());
+    Ok(Answer::json(&Tree { prefix: key::show(&prefix), keys, bytes, children, rest, tables }))
 }
 
 /// The maximum number of children that are shown.

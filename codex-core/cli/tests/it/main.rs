@@ -22,6 +22,7 @@ mod look;
 mod prompt;
 mod repair;
 mod secrets;
+mod tables;
 mod tour;
 mod transfer;
 mod view;

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::common::Folder;
 
 /// A page that is being shown.
-struct Shown {
+pub(crate) struct Shown {
     /// The program, unless this process shows the page.
     child: Option<Child>,
     /// The address and port of the server.
@@ -56,7 +56,7 @@ impl Shown {
     }
 
     /// Starts the program, and exchanges the token for the cookie.
-    fn enter(folder: &Folder, args: &[&str]) -> Self {
+    pub(crate) fn enter(folder: &Folder, args: &[&str]) -> Self {
         Self::start(folder, args).entered()
     }
 
@@ -84,7 +84,7 @@ impl Shown {
     }
 
     #[track_caller]
-    fn json(&self, call: &str) -> Value {
+    pub(crate) fn json(&self, call: &str) -> Value {
         let reply = self.api(call);
         assert_eq!(reply.status, 200, "{call}: {reply:?}");
         assert_eq!(reply.header("content-type"), Some("application/json"));
