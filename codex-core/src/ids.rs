@@ -11,6 +11,7 @@ use codex_storage::sync::Mutex;
 use crate::commit::{Change, Check, Commit};
 use crate::error::Result;
 use crate::inner::Inner;
+use crate::outer;
 use crate::rank::{self, Rank};
 use crate::store::Store;
 use crate::tasks::{AsyncStore, Job};
@@ -62,13 +63,21 @@ impl Store {
         let block = self.inner.ids.block(key);
         // Order: the lock is held during the reservation, and all ids of the key are taken under
         // it. So a thread cannot return an id of an older block after one of a newer block.
-        let _rank = rank::take(Rank::Ids);
-        let mut block = block.lock();
+        let mut block = outer::lock(Rank::Ids, &block);
         if block.is_empty() {
             *block = self.reserve(key, block.end)?;
         }
         let id = block.start;
         block.start += 1;
+        Ok(id)
+    }
+
+    /// Returns the next id if one is reserved and no call is reserving others. Waits for nothing.
+    fn reserved_id(&self, key: &[u8]) -> Result<Option<u64>> {
+        self.inner.check_writable()?;
+        let block = self.inner.ids.block(key);
+        let _rank = rank::take(Rank::Ids);
+        let id = block.try_lock().and_then(|mut block| block.next());
         Ok(id)
     }
 
@@ -86,8 +95,8 @@ impl Store {
 
 impl AsyncStore {
     /// Returns an id that no earlier call with the same `key` has returned. Otherwise as
-    /// [`Store::next_id`]. The call is made on a thread of its own, because it waits while another
-    /// one reserves ids.
+    /// [`Store::next_id`]. An id that is reserved is there at the first poll. If none is left, or
+    /// another call reserves some, the call is made on a thread of its own.
     ///
     /// ```
     /// # use codex_core::{AsyncStore, Store};
@@ -103,8 +112,15 @@ impl AsyncStore {
     /// The future returns the errors of [`Store::next_id`].
     #[doc(alias("sequence", "generate_id", "autoincrement"))]
     pub fn next_id(&self, key: impl AsRef<[u8]>) -> Job<u64> {
-        let key = key.as_ref().to_vec();
-        self.on_thread(move |store| store.next_id(key))
+        let key = key.as_ref();
+        match self.blocking().reserved_id(key) {
+            Ok(Some(id)) => Job::known(Ok(id)),
+            Ok(None) => {
+                let key = key.to_vec();
+                self.on_thread(move |store| store.next_id(key))
+            }
+            Err(error) => Job::known(Err(error)),
+        }
     }
 }
 
@@ -117,8 +133,7 @@ impl Inner {
             blocks.iter().map(|(key, block)| (key.clone(), Arc::clone(block))).collect()
         };
         for (key, block) in blocks {
-            let _rank = rank::take(Rank::Ids);
-            let mut block = block.lock();
+            let mut block = outer::lock(Rank::Ids, &block);
             if !block.is_empty() {
                 // If the key was written by another call, or the commit fails, the ids are lost.
                 let _ = self.give_back(&key, &block);

@@ -139,6 +139,7 @@ mod map;
 mod moment;
 mod open;
 mod options;
+mod outer;
 mod own;
 mod pop;
 mod promise;

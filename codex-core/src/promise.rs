@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use codex_storage::sync::Mutex;
 
+use crate::outer;
 use crate::rank::{self, Rank};
 
 /// A value that one thread gives and one task waits for.
@@ -63,11 +64,11 @@ impl<T> Promise<T> {
     }
 }
 
-/// Wakes tasks. The calling thread holds neither the lock on the disk nor a later one, because a
-/// waker is code of the executor and may use the store.
+/// Wakes tasks, or has them woken after the calling thread has released its [outer](outer) locks.
+/// The thread holds no other lock, because a waker is code of the executor and may use the store.
 pub(crate) fn wake(wakers: impl IntoIterator<Item = Waker>) {
-    for waker in wakers {
-        rank::leave_disk("a waker");
+    for waker in wakers.into_iter().filter_map(outer::keep) {
+        rank::leave_all("a waker");
         // A waker that panics keeps no other task from being woken.
         let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
     }

@@ -76,10 +76,10 @@ pub(crate) fn leave_memory(what: &str) {
 /// Records that the calling thread is about to call code that may use the store.
 ///
 /// # Panics
-/// In debug builds, if the thread holds the lock on the disk or a lock of a higher rank.
-pub(crate) fn leave_disk(what: &str) {
+/// In debug builds, if the thread holds a lock.
+pub(crate) fn leave_all(what: &str) {
     #[cfg(debug_assertions)]
-    checked::leave(what, Rank::Persist);
+    checked::leave(what, Rank::Ids);
     #[cfg(not(debug_assertions))]
     let _ = what;
 }
@@ -139,7 +139,7 @@ mod checked {
 mod tests {
     use codex_storage::vfs::Vfs;
 
-    use super::{Rank, leave_disk, leave_memory, take, watched};
+    use super::{Rank, leave_all, leave_memory, take, watched};
 
     #[test]
     fn the_order_of_all_ranks_is_accepted_and_may_be_taken_again_after_release() {
@@ -188,9 +188,9 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "rank check: a waker while Some(Persist) is held")]
-    fn a_waker_under_persist_is_caught() {
-        let _persist = take(Rank::Persist);
-        leave_disk("a waker");
+    #[should_panic(expected = "rank check: a waker while Some(Ids) is held")]
+    fn a_waker_under_a_lock_is_caught() {
+        let _ids = take(Rank::Ids);
+        leave_all("a waker");
     }
 }

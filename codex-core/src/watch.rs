@@ -263,7 +263,7 @@ impl Watch {
 
     /// Returns the next notice, or arranges that the task of `cx` is woken when there is one:
     /// `poll_next` of `futures::Stream`, for an async runtime without that trait. The waker is
-    /// called by the thread that commits, while it holds no lock on the disk or memory.
+    /// called by the thread that commits, under no lock, so it may use the store.
     ///
     /// ```
     /// # use codex_core::Store;

@@ -19,7 +19,8 @@ use super::watch::{self, Wakeups};
 use super::{BackupEvent, BackupOptions, BackupStats};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
-use crate::rank::{self, Rank};
+use crate::outer;
+use crate::rank::Rank;
 use crate::trace;
 
 /// Schedules and makes the backups of one open store.
@@ -272,8 +273,7 @@ impl Shared {
     /// Makes a backup of the current state, unless the newest one has it.
     fn try_rotate(&self, engine: &Engine) -> Result<Rotated> {
         engine.settle(self.form, &|_, _| !self.is_stopping())?;
-        let _rank = rank::take(Rank::Rotation);
-        let _one = self.rotating.lock();
+        let _one = outer::lock(Rank::Rotation, &self.rotating);
         // Order: the count is read before the file is taken, so that the file has at least the
         // state of these checkpoints.
         self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);

@@ -15,7 +15,8 @@ use super::commit::{Disk, sync};
 use super::queue::Admission;
 use crate::locks::PersistGuard;
 use crate::map::{Image, Map, Ordered};
-use crate::rank::{self, Rank};
+use crate::outer;
+use crate::rank::Rank;
 use crate::trace;
 
 /// Progress callback of an image: `(entries_done, entries_total)`. Each entry counts twice, once
@@ -124,8 +125,7 @@ impl Engine {
     pub fn change_key(&self, keys: &dyn Keys) -> Result<()> {
         // Order: the checkpoint lock first. An image that is being written would bring the old
         // envelope back.
-        let _rank = rank::take(Rank::Checkpoint);
-        let _one = self.checkpoint.lock();
+        let _one = outer::lock(Rank::Checkpoint, &self.checkpoint);
         self.exclusive(Admission::WhileOpen, |disk| disk.storage().change_key(keys))
     }
 
@@ -153,8 +153,7 @@ impl Engine {
         &self,
         f: impl FnOnce(Option<Arc<dyn Seal>>, Seq, &dyn Fn() -> bool) -> Result<R>,
     ) -> Result<R> {
-        let _rank = rank::take(Rank::Checkpoint);
-        let _one = self.checkpoint.lock();
+        let _one = outer::lock(Rank::Checkpoint, &self.checkpoint);
         let (seal, seq) = {
             let disk = self.locks.persist();
             let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;
@@ -183,8 +182,7 @@ impl Engine {
         keys: Option<&dyn Keys>,
         progress: &ImageProgress<'_>,
     ) -> Result<(Seq, bool)> {
-        let _rank = rank::take(Rank::Checkpoint);
-        let _one = self.checkpoint.lock();
+        let _one = outer::lock(Rank::Checkpoint, &self.checkpoint);
         self.sync_ahead().inspect_err(|error| self.count_failure(error))?;
         // Begin under the lock on the disk: take the state, and switch the log.
         let begun = self.exclusive(Admission::WhileOpen, |disk| self.begin_image(disk, keys));

@@ -18,7 +18,8 @@ use super::worker::GroupEffects;
 use crate::commit::{Commit, Outcome};
 use crate::locks::PersistGuard;
 use crate::map::{Freed, Image};
-use crate::rank::{self, Rank};
+use crate::outer;
+use crate::rank::Rank;
 use crate::trace;
 
 /// The state that the lock on the disk protects: the storage, and the buffers of a group.
@@ -126,8 +127,7 @@ impl Engine {
         commit.sync = true;
         // Order: take the lock of checkpoints before the queue. A form of images makes the commit
         // with an image, which has the temporary name that a checkpoint uses.
-        let alone =
-            self.writes_images.then(|| (rank::take(Rank::Checkpoint), self.checkpoint.lock()));
+        let alone = self.writes_images.then(|| outer::lock(Rank::Checkpoint, &self.checkpoint));
         let outcome = self.submit(commit)?;
         drop(alone);
         // A commit that writes nothing rests on earlier ones. No image was written of its group, so

@@ -1,5 +1,5 @@
 //! The commits of tasks. A thread that polls a future must not block on the disk, so deputies lead
-//! for tasks: threads of the engine, which start with the first commit of a task.
+//! for tasks: threads of the engine. The first one starts with the first commit of a task.
 
 use std::fmt;
 use std::io;
@@ -17,15 +17,11 @@ use codex_storage::sync::{Condvar, Mutex};
 use super::Engine;
 use super::leader::Member;
 use super::queue::{TASK_BYTES_MAX, TaskPlace, Waiter};
+use super::worker::join;
 use crate::commit::{Commit, Outcome};
 use crate::error::Error;
 use crate::promise::Promise;
 use crate::rank::{self, Rank};
-
-/// The number of deputies. While one of them wakes the tasks of its group, the other leads the
-/// next group. So a waker may even close the store: the groups that the close waits for are made by
-/// the other deputy.
-pub(super) const DEPUTIES: usize = 2;
 
 /// A commit of a task that is in the queue: the future of its outcome.
 ///
@@ -33,12 +29,16 @@ pub(super) const DEPUTIES: usize = 2;
 #[must_use = "the commit is on its way, and the future returns its outcome"]
 pub struct Task(Arc<Promise<Result<Outcome>>>);
 
-/// The lead on its way to a deputy.
+/// The deputies, and the lead on its way to one of them.
+///
+/// If all of them are busy, one more is started. A deputy that has made a group wakes its tasks,
+/// and a waker may wait for the store: it may write, or close it. The group that it waits for is
+/// made by a deputy that is free.
 #[derive(Default)]
 pub(super) struct Deputies {
     state: Mutex<State>,
     changed: Condvar,
-    /// Whether the threads were started.
+    /// Whether there is a deputy.
     are_started: AtomicBool,
 }
 
@@ -46,6 +46,9 @@ pub(super) struct Deputies {
 struct State {
     /// The commit of a task that has the lead, until a deputy takes it.
     first: Option<Waiter>,
+    /// The number of deputies that neither lead nor wake tasks.
+    free: usize,
+    threads: Vec<JoinHandle<()>>,
     stopped: bool,
 }
 
@@ -61,12 +64,12 @@ impl Engine {
         debug_assert!(!commit.sync || !self.writes_images, "an image needs the checkpoint lock");
         // Order: start the threads before the commit, which needs them.
         self.start_syncing()?;
-        self.start_deputies()?;
+        self.start_deputy()?;
         let promise = Arc::new(Promise::new());
         let entered = self.queue.enter_task(commit, Arc::clone(&promise), || self.now());
         match entered.map_err(|refusal| self.refused(refusal))? {
             TaskPlace::Waiting => {}
-            TaskPlace::Leading(first) => self.deputies.lead(first),
+            TaskPlace::Leading(first) => self.lead_for(first),
             TaskPlace::Refused(bytes) => {
                 return Err(Error::Backlog { bytes, limit: TASK_BYTES_MAX });
             }
@@ -74,30 +77,53 @@ impl Engine {
         Ok(Task(promise))
     }
 
-    fn start_deputies(&self) -> Result<()> {
+    /// Passes the lead to a deputy, which makes a group that begins with the commit of `first`.
+    pub(super) fn lead_for(&self, first: Waiter) {
+        let is_taken = self.deputies.locked(|state| {
+            debug_assert!(state.first.is_none(), "there is one lead");
+            state.first = Some(first);
+            state.free > 0
+        });
+        self.deputies.changed.notify_one();
+        if !is_taken {
+            // If the system cannot start a thread, the lead waits for the next deputy that is free.
+            let _ = self.add_deputy();
+        }
+    }
+
+    /// Starts the first deputy.
+    fn start_deputy(&self) -> Result<()> {
         if self.deputies.are_started.load(Ordering::Relaxed) {
             return Ok(());
         }
-        for index in 0..DEPUTIES {
-            self.start_thread(|threads| &mut threads.deputies[index], deputy_loop)
-                .map_err(|error| self.no_thread(error))?;
-        }
+        self.add_deputy().map_err(|error| self.no_thread(error))?;
         self.deputies.are_started.store(true, Ordering::Relaxed);
         Ok(())
     }
 
+    /// Starts a deputy, if none is free.
+    fn add_deputy(&self) -> io::Result<()> {
+        let own = self.own.upgrade().expect("the caller has the engine");
+        self.deputies.locked(|state| {
+            // Order: check under the lock. Stopping the deputies takes the handles of all that were
+            // started.
+            if state.free == 0 && !state.stopped {
+                state.threads.push(deputy_loop(own)?);
+                state.free += 1;
+            }
+            Ok(())
+        })
+    }
+
     /// Ends the deputies after their last group, and waits for them.
     pub(super) fn stop_deputies(&self) {
-        self.deputies.locked(|state| state.stopped = true);
+        let threads = self.deputies.locked(|state| {
+            state.stopped = true;
+            mem::take(&mut state.threads)
+        });
         self.deputies.changed.notify_all();
-        let deputies = mem::take(&mut self.threads.lock().deputies);
-        for deputy in deputies.into_iter().flatten() {
-            // A waker may close the store, or drop its last handle, on a deputy.
-            if deputy.thread().id() != thread::current().id() {
-                // A deputy catches the panics of the groups that it leads.
-                let _ = deputy.join();
-            }
-        }
+        // Each deputy catches the panics of the groups that it leads.
+        threads.into_iter().for_each(join);
     }
 }
 
@@ -110,22 +136,14 @@ impl Future for Task {
 }
 
 impl Deputies {
-    /// Passes the lead to a deputy, which makes a group that begins with the commit of `first`.
-    pub(super) fn lead(&self, first: Waiter) {
-        self.locked(|state| {
-            debug_assert!(state.first.is_none(), "there is one lead");
-            state.first = Some(first);
-        });
-        self.changed.notify_one();
-    }
-
-    /// Waits for the lead. Returns `None` if the deputies are stopped.
+    /// Waits for the lead, as a free deputy. Returns `None` if the deputies are stopped.
     fn wait(&self) -> Option<Waiter> {
         let _rank = rank::take(Rank::Queue);
         let mut state = self.state.lock();
         loop {
             // Order: look for the lead first. It is never left to nobody.
             if let Some(first) = state.first.take() {
+                state.free -= 1;
                 return Some(first);
             }
             if state.stopped {
@@ -135,9 +153,14 @@ impl Deputies {
         }
     }
 
-    fn locked(&self, change: impl FnOnce(&mut State)) {
+    /// Records that a deputy has made its group and woken the tasks.
+    fn done(&self) {
+        self.locked(|state| state.free += 1);
+    }
+
+    fn locked<R>(&self, f: impl FnOnce(&mut State) -> R) -> R {
         let _rank = rank::take(Rank::Queue);
-        change(&mut self.state.lock());
+        f(&mut self.state.lock())
     }
 }
 
@@ -150,6 +173,7 @@ fn deputy_loop(engine: Arc<Engine>) -> io::Result<JoinHandle<()>> {
             // A leader that unwinds poisons the store and answers all waiters, unless it has
             // already handed over the lead. The store is usable then, so the deputy goes on.
             let _ = catch_unwind(AssertUnwindSafe(|| engine.lead(first)));
+            engine.deputies.done();
         }
     })
 }

@@ -234,7 +234,7 @@ impl<'a> Leader<'a> {
                 seat.give(Wake::Lead(commit));
             }
             // A task never leads, because leading blocks on the disk.
-            Some(task) => self.engine.deputies.lead(task),
+            Some(task) => self.engine.lead_for(task),
             None => {}
         }
     }

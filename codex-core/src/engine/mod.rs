@@ -42,7 +42,8 @@ use crate::backup::BackupStats;
 use crate::commit::Commit;
 use crate::locks::{Locks, PersistGuard};
 use crate::map::{Image, Map};
-use crate::rank::{self, Rank};
+use crate::outer;
+use crate::rank::Rank;
 use crate::stats::Stats;
 use crate::trace;
 use checkpoint::Hook;
@@ -222,8 +223,7 @@ impl Engine {
     fn close_alone(&self) -> Result<()> {
         // Order: take the checkpoint lock before the close, so that a checkpoint of another thread
         // abandons its image and finishes first.
-        let _rank = rank::take(Rank::Checkpoint);
-        let _one = self.checkpoint.lock();
+        let _one = outer::lock(Rank::Checkpoint, &self.checkpoint);
         if self.is_closed() {
             return Ok(());
         }

@@ -13,7 +13,6 @@ use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
 use super::Engine;
-use super::deputy::DEPUTIES;
 use super::queue::Admission;
 use super::sweep::sweep_loop;
 
@@ -33,7 +32,6 @@ pub(super) struct GroupEffects {
 pub(super) struct Threads {
     sync: Option<JoinHandle<()>>,
     checkpoint: Option<JoinHandle<()>>,
-    pub(super) deputies: [Option<JoinHandle<()>>; DEPUTIES],
     sweep: Option<JoinHandle<()>>,
 }
 
@@ -112,14 +110,12 @@ impl Engine {
             (threads.sync.take(), threads.checkpoint.take(), threads.sweep.take())
         };
         for thread in sync.into_iter().chain(checkpoint).chain(sweep) {
-            // A panic of a background thread was already printed, and there is nothing left to
-            // undo.
-            let _ = thread.join();
+            join(thread);
         }
     }
 
     /// Starts a thread and stores its handle, if it was not started before and the store is open.
-    pub(super) fn start_thread(
+    fn start_thread(
         &self,
         slot: impl FnOnce(&mut Threads) -> &mut Option<JoinHandle<()>>,
         start: impl FnOnce(Arc<Self>) -> io::Result<JoinHandle<()>>,
@@ -356,6 +352,15 @@ impl Drop for Unwinding<'_> {
         if !self.ended {
             self.engine.refuse_writes("the thread that syncs by interval panicked");
         }
+    }
+}
+
+/// Waits for the end of a thread of the engine, unless the caller runs on it: a waker may close the
+/// store, or drop its last handle, on a thread that has made a commit.
+pub(super) fn join(thread: JoinHandle<()>) {
+    if thread.thread().id() != thread::current().id() {
+        // A panic of the thread was already printed, and there is nothing left to undo.
+        let _ = thread.join();
     }
 }
 

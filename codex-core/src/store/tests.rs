@@ -47,6 +47,27 @@ fn a_handle_in_a_forked_child_is_refused_and_says_why() {
     assert!(child.back_up().is_err_and(refused));
     assert!(child.backup_to("copy.db").is_err_and(refused));
     assert!(child.watch("k").is_err_and(refused));
+    assert!(child.transaction(|tx| tx.set("k", &1)).is_err_and(refused));
+    assert!(child.next_id("k").is_err_and(refused));
+    let tasks = crate::AsyncStore::from(child.clone());
+    smol::block_on(async {
+        assert!(tasks.set("k", &1).await.is_err_and(refused));
+        assert!(tasks.remove("k").await.is_err_and(refused));
+        assert!(tasks.clear().await.is_err_and(refused));
+        assert!(tasks.pop_first(..).await.is_err_and(refused));
+        assert!(tasks.compare_exchange("k", None, Some(&1)).await.is_err_and(refused));
+        assert!(tasks.update("k", |_: Option<u8>| Some(1)).await.is_err_and(refused));
+        assert!(tasks.transaction(|tx| tx.set("k", &1)).await.is_err_and(refused));
+        assert!(tasks.next_id("k").await.is_err_and(refused));
+        assert!(tasks.watch("k").await.is_err_and(refused));
+        assert!(tasks.flush().await.is_err_and(refused));
+        assert!(tasks.checkpoint().await.is_err_and(refused));
+        assert!(tasks.back_up().await.is_err_and(refused));
+        assert!(tasks.close().await.is_err_and(refused));
+        let mut batch = tasks.batch();
+        batch.set("k", &1).unwrap();
+        assert!(batch.submit().await.is_err_and(refused));
+    });
     let mut batch = child.batch();
     batch.set("k", &1).unwrap();
     let error = batch.commit().unwrap_err();

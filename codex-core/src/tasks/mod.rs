@@ -42,8 +42,8 @@ pub use submitted::{Job, Submitted};
 ///
 /// Calling a method or polling a future can wait for short sections of other threads: for the mutex
 /// of the queue, and, where it reads, for the moment in which a group of commits is applied to
-/// memory. A waker runs on the thread that made the commit. It must not wait for a thread that
-/// writes to the store.
+/// memory. A waker runs on the thread that made the commit, under no lock, so it may use the store.
+/// It must not wait for another task.
 ///
 /// ```
 /// use codex_core::{AsyncStore, Store};

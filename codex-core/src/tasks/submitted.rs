@@ -11,7 +11,7 @@ use codex_storage::sync::thread;
 
 use crate::commit::{Commit, Outcome};
 use crate::engine::{Engine, Task};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::promise::{self, Promise};
 use crate::store::Store;
 
@@ -32,7 +32,7 @@ enum State<T> {
     OnThread(Job<T>),
 }
 
-/// The future of a call that uses the files and that a thread of its own makes.
+/// The future of a call that may use the files. If it does, a thread of its own makes it.
 ///
 /// The call has begun when the method returns this future, and runs to its end whether or not the
 /// future is polled. Dropping the future does not stop it. The store stays open until the call
@@ -41,8 +41,8 @@ enum State<T> {
 pub struct Job<T>(JobState<T>);
 
 enum JobState<T> {
-    /// The thread could not be started; `None` after the error was returned.
-    NotStarted(Option<Error>),
+    /// The outcome is known; `None` after it was returned.
+    Known(Option<Result<T>>),
     /// The thread gives the outcome, or its panic.
     Running(Arc<Promise<Ended<T>>>),
 }
@@ -119,9 +119,16 @@ impl<T: Send + 'static> Job<T> {
             Err(source) => {
                 let (action, path) = ("start a thread for", "an async call".into());
                 let error = codex_storage::Error::Io { action, path, source: Arc::new(source) };
-                JobState::NotStarted(Some(error.into()))
+                JobState::Known(Some(Err(error.into())))
             }
         })
+    }
+}
+
+impl<T> Job<T> {
+    /// Returns the future of an outcome that is already known.
+    pub(crate) fn known(outcome: Result<T>) -> Self {
+        Self(JobState::Known(Some(outcome)))
     }
 }
 
@@ -133,14 +140,14 @@ impl<T> Future for Job<T> {
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<T>> {
         let outcome = match &mut self.0 {
             #[expect(clippy::expect_used, reason = "a future is not polled after its end")]
-            JobState::NotStarted(error) => Err(error.take().expect("polled after its end")),
+            JobState::Known(outcome) => outcome.take().expect("polled after its end"),
             JobState::Running(promise) => match promise.poll(context) {
                 Poll::Ready(Ok(outcome)) => outcome,
                 Poll::Ready(Err(panic)) => resume_unwind(panic),
                 Poll::Pending => return Poll::Pending,
             },
         };
-        self.0 = JobState::NotStarted(None);
+        self.0 = JobState::Known(None);
         Poll::Ready(outcome)
     }
 }

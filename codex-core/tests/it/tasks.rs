@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use codex_core::internals::{Change, Commit, Entry, Outcome, Task};
 use codex_core::vfs::Vfs;
@@ -16,7 +16,9 @@ use codex_core::{
     Submitted,
 };
 use codex_storage::vfs::CallKind;
-use codex_storage::vfs::fault::{Calls, FaultDir, Gate, Survivors};
+use codex_storage::vfs::fault::{
+    Calls, Fault as DiskFault, FaultDir, Gate, Lasting, Side, Survivors,
+};
 use tokio::runtime::Builder;
 
 use crate::common::{FORMS, open, scaled, seed, until};
@@ -495,6 +497,92 @@ fn a_refusal_is_the_outcome_at_the_first_poll() {
     assert!(none.unwrap_err().is_not_found());
 }
 
+/// Returns the error of each method that writes, syncs or watches. The key `k` has a value.
+fn refusals(store: &AsyncStore) -> Vec<(&'static str, Error)> {
+    let mut batch = store.batch();
+    batch.set("a", &1).unwrap();
+    let at = UNIX_EPOCH + Duration::from_secs(1);
+    smol::block_on(async {
+        vec![
+            ("set", store.set("a", &1).await.unwrap_err()),
+            ("set_bytes", store.set_bytes("a", "1").await.unwrap_err()),
+            ("set_with_expiry", store.set_with_expiry("a", &1, at).await.unwrap_err()),
+            ("remove", store.remove("k").await.unwrap_err()),
+            ("clear", store.clear().await.unwrap_err()),
+            ("remove_prefix", store.remove_prefix("k").await.unwrap_err()),
+            ("compare_exchange", store.compare_exchange("a", None, Some(&1)).await.unwrap_err()),
+            ("pop_first", store.pop_first(..).await.unwrap_err()),
+            ("pop_last", store.pop_last(..).await.unwrap_err()),
+            ("submit", batch.submit().await.unwrap_err()),
+            ("update", store.update("k", |n: Option<u32>| n).await.unwrap_err()),
+            ("take", store.take::<u32>("k").await.unwrap_err()),
+            ("replace", store.replace("k", &1).await.unwrap_err()),
+            ("get_or_insert_with", store.get_or_insert_with("a", || 1).await.unwrap_err()),
+            ("transaction", store.transaction(|tx| tx.set("a", &1)).await.unwrap_err()),
+            ("next_id", store.next_id("ids").await.unwrap_err()),
+            ("watch", store.watch("").await.unwrap_err()),
+            ("flush", store.flush().await.unwrap_err()),
+            ("checkpoint", store.checkpoint().await.unwrap_err()),
+            ("back_up", store.back_up().await.unwrap_err()),
+        ]
+    })
+}
+
+#[test]
+fn each_call_on_a_closed_a_poisoned_or_a_read_only_store_is_refused() {
+    for form in FORMS {
+        let (store, disk) = on_disk(&Store::options().form(form));
+        smol::block_on(store.set("k", &1)).unwrap();
+        smol::block_on(store.close()).unwrap();
+        for (call, error) in refusals(&store) {
+            assert!(error.is_closed(), "{form}, {call}: {error}");
+        }
+        let opened = |options: OpenOptions| {
+            AsyncStore::from(options.open_in(&disk.vfs(seed()), "a.db").unwrap())
+        };
+        let reader = opened(Store::options().read_only(true));
+        for (call, error) in refusals(&reader) {
+            assert!(error.is_read_only(), "{form}, {call}: {error}");
+        }
+        smol::block_on(reader.close()).unwrap();
+        let store = opened(Store::options());
+        smol::block_on(store.set("k", &1)).unwrap();
+        // An image can fail without doubt until it has its name.
+        let sync = if form == Form::Snapshot { CallKind::SyncDir } else { CallKind::Sync };
+        disk.fail_on(Calls::of(sync), 1, DiskFault::Eio, Lasting::Once, Side::Before);
+        let in_doubt = smol::block_on(store.set("a", &1)).unwrap_err();
+        assert!(in_doubt.is_in_doubt(), "{form}: {in_doubt}");
+        for (call, error) in refusals(&store) {
+            assert!(error.is_poisoned(), "{form}, {call}: {error}");
+        }
+        assert_eq!(store.get("k").unwrap(), Some(1), "{form}");
+    }
+}
+
+/// The futures are dropped before the close begins, and while it waits.
+#[test]
+fn a_close_makes_the_commits_whose_futures_were_dropped() {
+    for form in FORMS {
+        let options = Store::options().form(form);
+        let (store, disk) = on_disk(&options);
+        let gate = hold_syncs(&disk);
+        drop(store.set("held", &1));
+        gate.wait_for(1);
+        (0..50_usize).for_each(|n| drop(store.set(number(n), &n)));
+        let mut futures: Vec<_> = (50..100_usize).map(|n| store.set(number(n), &n)).collect();
+        assert!(futures.iter_mut().all(|future| poll(future).is_pending()));
+        let close = store.close();
+        until("the close has begun", || {
+            matches!(poll(&mut store.set("late", &1)), Poll::Ready(Err(_)))
+        });
+        drop(futures);
+        gate.release();
+        smol::block_on(close).unwrap();
+        let cut = after_a_power_cut(&disk, &options);
+        assert_eq!(cut.prefix("n/").count(), 100, "{form}");
+    }
+}
+
 struct Unencodable;
 
 impl serde::Serialize for Unencodable {
@@ -609,6 +697,26 @@ fn the_futures_can_be_sent_and_kept() {
     is_sent(store.take::<u32>("a"));
     is_sent(store.transaction(|tx| tx.set("a", &1)));
     let _ = smol::block_on(async { (set.await, remove.await, close.await) });
+}
+
+/// A call that finds a reserved id returns it at once. While another call reserves ids, no thread
+/// that polls waits for it.
+#[test]
+fn an_id_of_a_task_needs_no_thread_and_no_wait_if_it_is_reserved() {
+    let (store, disk) = on_disk(&Store::options());
+    assert_eq!(smol::block_on(store.next_id("ids")).unwrap(), 1);
+    for id in 2..=256 {
+        assert_eq!(ready(store.next_id("ids")).unwrap(), id);
+    }
+    let gate = hold_syncs(&disk);
+    let mut reserving = store.next_id("ids");
+    gate.wait_for(1);
+    let mut waiting = store.next_id("ids");
+    assert!(poll(&mut reserving).is_pending() && poll(&mut waiting).is_pending());
+    gate.release();
+    let mut ids = smol::block_on(async { [reserving.await.unwrap(), waiting.await.unwrap()] });
+    ids.sort_unstable();
+    assert_eq!(ids, [257, 258]);
 }
 
 #[test]

@@ -1,11 +1,17 @@
 //! Tests that user code (closures, encodings and keys) runs under no lock and may use the store.
 
-use std::sync::Arc;
-use std::task::Context;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Wake, Waker};
+use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 
-use crate::common::{FORMS, open};
-use codex_core::vfs::Vfs;
-use codex_core::{Error, Store};
+use crate::common::{FORMS, open, options, seed, until};
+use codex_core::vfs::fault::{Calls, FaultDir};
+use codex_core::vfs::{CallKind, Clock as _, SimClock, Vfs};
+use codex_core::{AsyncStore, Durability, Error, Form, Store};
 
 #[test]
 fn user_code_runs_under_no_lock() {
@@ -127,6 +133,152 @@ fn a_waker_runs_under_no_lock_and_its_panic_is_not_that_of_the_writer() {
         let wakers = poll(&store);
         store.close().unwrap();
         assert!(wakers.iter().all(|waker| waker.0.lock().unwrap().is_none()), "{form}");
+    }
+}
+
+/// A call to a store, which a waker makes, or which makes a commit that wakes a task.
+type Call = fn(&Store) -> Result<(), Error>;
+
+const SET: Call = |store| store.set("set", &1);
+const SYNCED: Call = |store| {
+    let mut batch = store.batch();
+    batch.set("synced", &1)?.durability(Durability::Sync);
+    batch.commit().map(drop)
+};
+const NEXT_ID: Call = |store| store.next_id("ids").map(drop);
+const CLOSE: Call = |store| store.close();
+const BY_A_WAKER: [(&str, Call); 8] = [
+    ("set", SET),
+    ("a synced batch", SYNCED),
+    ("next_id", NEXT_ID),
+    ("flush", |store| store.flush().map(drop)),
+    ("checkpoint", Store::checkpoint),
+    ("back_up", |store| store.back_up().map(drop)),
+    ("watch", |store| store.watch("").map(drop)),
+    ("close", CLOSE),
+];
+
+/// A waker that calls a function once.
+struct Once<F>(Mutex<Option<F>>);
+
+impl<F: FnOnce() + Send + 'static> Wake for Once<F> {
+    fn wake(self: Arc<Self>) {
+        let call = self.0.lock().unwrap().take();
+        if let Some(call) = call {
+            call();
+        }
+    }
+}
+
+fn waker(call: impl FnOnce() + Send + 'static) -> Waker {
+    Arc::new(Once(Mutex::new(Some(call)))).into()
+}
+
+/// Returns a waker that makes `call`, and the receiver of its outcome. If the waker panics, nothing
+/// is received.
+fn calling(store: &Store, call: Call) -> (Waker, Receiver<Result<(), Error>>) {
+    let (outcome, outcomes) = channel();
+    let store = store.clone();
+    (waker(move || outcome.send(call(&store)).unwrap()), outcomes)
+}
+
+#[test]
+fn the_waker_of_a_watch_may_make_any_call_inside_each_kind_of_commit() {
+    let causes = [("set", SET), ("a synced batch", SYNCED), ("next_id", NEXT_ID), ("close", CLOSE)];
+    for form in FORMS {
+        for (cause, commit) in causes {
+            for (name, call) in BY_A_WAKER {
+                let store = open(&Vfs::mem(seed()), form);
+                // The close gives back the rest of these ids, with a commit.
+                store.next_id(if cause == "close" { "ids" } else { "others" }).unwrap();
+                let mut watch = store.watch("").unwrap();
+                let (waker, outcome) = calling(&store, call);
+                assert!(watch.poll_next(&mut Context::from_waker(&waker)).is_pending());
+                drop(waker);
+                commit(&store).unwrap();
+                let made = outcome.recv().unwrap_or_else(|_| {
+                    panic!("{form}: {name} by a waker inside {cause} was not made")
+                });
+                made.unwrap();
+                drop(watch);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_waker_of_a_future_may_make_any_call_inside_the_commit_of_a_thread() {
+    for form in FORMS {
+        for (cause, commit) in [("set", SET), ("a synced batch", SYNCED), ("next_id", NEXT_ID)] {
+            for (name, call) in BY_A_WAKER {
+                let disk = FaultDir::new();
+                let store = options(form).open_in(&disk.vfs(seed()), "a.db").unwrap();
+                let tasks = AsyncStore::from(store.clone());
+                let gate = disk.hold(Calls::of(CallKind::Sync));
+                drop(tasks.set("held", &0));
+                gate.wait_for(1);
+                thread::scope(|scope| {
+                    scope.spawn(|| commit(&store).unwrap());
+                    // The thread leads the next group, and wakes the task that is in it.
+                    until("the thread waits", || store.stats().waiting == 1);
+                    let mut member = pin!(tasks.set("member", &1));
+                    let (waker, outcome) = calling(&store, call);
+                    let polled = member.as_mut().poll(&mut Context::from_waker(&waker));
+                    assert!(polled.is_pending());
+                    drop(waker);
+                    gate.release();
+                    let made = outcome.recv().unwrap_or_else(|_| {
+                        panic!("{form}: {name} by a waker inside {cause} was not made")
+                    });
+                    made.unwrap();
+                });
+            }
+        }
+    }
+}
+
+/// Each group has one commit, because of its size. The write of a waker waits for the commits that
+/// were there before, and a thread must lead for them.
+#[test]
+fn wakers_that_wait_for_the_store_do_not_wait_for_each_other() {
+    let disk = FaultDir::new();
+    let store = AsyncStore::from(options(Form::Wal).open_in(&disk.vfs(seed()), "a.db").unwrap());
+    let gate = disk.hold(Calls::of(CallKind::Sync));
+    let large = vec![0; 5 << 20];
+    let mut futures: Vec<_> = (0..6).map(|n| store.set_bytes(format!("{n}"), &large)).collect();
+    gate.wait_for(1);
+    for (n, future) in futures.iter_mut().enumerate() {
+        let blocking = store.blocking().clone();
+        let waker = waker(move || blocking.set(format!("by waker {n}"), &n).unwrap());
+        assert!(pin!(future).poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    gate.release();
+    until("each waker has written", || store.prefix("by waker ").count() == 6);
+}
+
+/// A thread of the store that closes it must not wait for its own end.
+#[test]
+fn a_waker_may_drop_the_last_handle_on_the_thread_that_sweeps() {
+    for form in FORMS {
+        let clock = SimClock::new();
+        let mut vfs = Vfs::mem(seed());
+        vfs.clock = Arc::new(clock.clone());
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let at_us = u64::try_from(clock.now_us()).unwrap() + 1;
+        let mut watch = store.watch("").unwrap();
+        store.set_with_expiry("k", &1, UNIX_EPOCH + Duration::from_micros(at_us)).unwrap();
+        assert!(watch.try_next().is_some(), "the entry is set");
+        let waker = waker(move || drop(store));
+        assert!(watch.poll_next(&mut Context::from_waker(&waker)).is_pending());
+        clock.advance(Duration::from_micros(1));
+        let mut opened = None;
+        until("the store is closed", || {
+            opened = options(form).open_in(&vfs, "a.db").ok();
+            opened.is_some()
+        });
+        let opened = opened.unwrap();
+        assert!(opened.recovered().clean, "{form}: the store was not closed cleanly");
+        assert_eq!((opened.stats().expiring, watch.count()), (0, 1), "{form}");
     }
 }
 
