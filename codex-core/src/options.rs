@@ -309,6 +309,8 @@ impl OpenOptions {
     /// policy tries again every second, and [`Store::back_up`] tries at once. Default: no; a
     /// failure is then only reported by [`Store::stats`] and [`on_backup`](Self::on_backup).
     ///
+    /// Entries that have expired are removed meanwhile, because no reader sees them any more.
+    ///
     /// ```
     /// # use codex_core::Store;
     /// # let folder = tempfile::tempdir()?;

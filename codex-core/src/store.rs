@@ -137,6 +137,9 @@ impl Store {
 
     /// Removes all keys, in one commit. If there are none, nothing is written.
     ///
+    /// The entries that have expired and are still in memory are removed too, even if there are no
+    /// others. So no clock that is set back later shows one of them.
+    ///
     /// ```
     /// # use codex_core::Store;
     /// let store = Store::in_memory()?;

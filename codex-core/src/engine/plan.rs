@@ -221,7 +221,8 @@ impl Plan {
                     self.remove(group, entry, hash, tally)?;
                 }
             }
-            // Also removes the entries that have expired, and counts them.
+            // Also removes the entries that have expired, and writes its record even if it removes
+            // nothing else: a clock that is set back must not show them again after the clear.
             Change::Clear => {
                 let there = self.len(map);
                 if there > 0 {

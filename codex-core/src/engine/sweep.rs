@@ -18,6 +18,9 @@ impl Engine {
     /// that writes an image of each commit removes all of them in one. Returns true if there may be
     /// more.
     ///
+    /// This is no write of a user. It goes on while a backup is required, because it changes
+    /// nothing that a reader sees, and what it removes needs no backup.
+    ///
     /// # Errors
     /// The errors of [`submit`](Self::submit).
     pub fn sweep(&self) -> Result<bool> {

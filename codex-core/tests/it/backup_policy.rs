@@ -2,9 +2,10 @@
 //! effects of a failure.
 
 use std::sync::{Arc, Mutex, OnceLock, mpsc};
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::common::{FORMS, scaled, seed, until};
+use codex_core::internals::{sweep, without_threads};
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_core::vfs::{CallKind, Vfs};
 use codex_core::{
@@ -280,6 +281,27 @@ fn a_required_backup_that_failed_by_hand_is_tried_again_without_one() {
         store.set("n", &3_u64).is_ok()
     });
     assert_eq!(seqs(&disk.vfs(seed() + 1)), [1]);
+}
+
+/// The removal changes nothing that a reader sees, so it needs no backup.
+#[test]
+fn what_has_expired_is_removed_while_a_required_backup_fails() {
+    for form in FORMS {
+        let disk = FaultDir::new();
+        let options = without_threads(with(keep(3)).require_backups(true).form(form));
+        let store = options.open_in(&disk.vfs(seed()), "a.db").unwrap();
+        store.set("stays", &1).unwrap();
+        store.set_with_expiry("past", &1, UNIX_EPOCH).unwrap();
+        break_backups(&disk);
+        store.back_up().unwrap_err();
+        let refused = store.remove("stays").unwrap_err();
+        assert!(matches!(refused, Error::BackupRequired { .. }), "{refused}");
+        assert!(!sweep(&store).unwrap());
+        assert_eq!((store.stats().swept, store.stats().expiring, store.len()), (1, 0, 1), "{form}");
+        disk.clear_plan();
+        store.back_up().unwrap();
+        assert!(store.remove("stays").unwrap());
+    }
 }
 
 #[test]

@@ -121,6 +121,25 @@ fn a_time_that_has_passed_is_a_write_that_nobody_sees() {
     assert_eq!((store.stats().expiring, store.stats().swept), (0, 4));
 }
 
+#[test]
+fn a_clear_of_nothing_but_expired_entries_is_a_commit_after_which_no_clock_shows_them() {
+    let (vfs, clock) = world();
+    let store = open(&vfs);
+    let start_us = clock.now_us();
+    store.set_with_expiry("k", &1, at(start_us + 1)).unwrap();
+    clock.advance(Duration::from_micros(1));
+    assert!(store.is_empty());
+    store.clear().unwrap();
+    assert_eq!((store.snapshot().seq(), store.stats().expiring), (2, 0));
+    store.clear().unwrap();
+    assert_eq!(store.snapshot().seq(), 2, "there is nothing left to clear");
+    // The clock goes back by so much that it is believed.
+    clock.set_now_us(start_us - 2 * 3600 * 1_000_000);
+    assert!(!store.contains_key("k"));
+    store.close().unwrap();
+    assert!(!open(&vfs).contains_key("k"));
+}
+
 /// Each condition and each count takes the entry for absent, with and without the sweep in between.
 #[test]
 fn an_expired_entry_is_absent_to_every_condition_and_count() {
@@ -275,8 +294,6 @@ fn a_transaction_that_read_an_entry_runs_again_if_it_expires_before_the_commit()
     assert_eq!((runs, store.stats().expiring), (1, 0));
 }
 
-/// Reopening, a checkpoint, a hot copy, a backup that is restored, a rekey, conversions to each
-/// form and back, and a ledger up to a commit.
 #[test]
 fn a_transaction_reads_one_state_although_it_writes_an_entry_that_expires() {
     let (vfs, clock) = world();
@@ -296,6 +313,8 @@ fn a_transaction_reads_one_state_although_it_writes_an_entry_that_expires() {
     assert_eq!(rounds, [(Some(1), Some(1), 2), (None, None, 1)]);
 }
 
+/// Reopening, a checkpoint, a hot copy, a backup that is restored, a rekey, conversions to each
+/// form and back, and a ledger up to a commit.
 #[test]
 fn a_record_keeps_its_expiry_and_its_table_through_everything() {
     let all = FORMS.into_iter().flat_map(|form| SEALED.iter().map(move |&sealed| (form, sealed)));

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use crate::common::{FORMS, open, options, seed, until};
 use crate::double::{Fault, absent, batch, engine, memory, number, put, remove};
 use crate::group::together;
-use codex_core::internals::{self, Commit, End, Outcome};
-use codex_core::vfs::Vfs;
+use codex_core::internals::{self, Commit, End, Outcome, sweep, without_threads};
+use codex_core::vfs::{Clock as _, SimClock, Vfs};
 use codex_core::{AsyncStore, Change, Committed, Notice, Seq, StorageError, Store, Watch};
 use codex_storage::batch::KEY_LEN_MAX;
 use codex_storage::storage::{Durability, Form};
@@ -409,6 +409,41 @@ fn the_bytes_of_keys_and_values_are_limited_and_a_removed_value_counts() {
         assert!(store.remove(key).unwrap());
     }
     assert_eq!(taken(&mut watch), ["5 -a1", "6 -a2", "7 -a3", "lag 8..8"]);
+}
+
+#[test]
+fn an_entry_that_expires_is_returned_as_removed_when_it_is_swept() {
+    for form in FORMS {
+        let clock = SimClock::new();
+        let mut vfs = Vfs::mem(seed());
+        vfs.clock = Arc::new(clock.clone());
+        let store = without_threads(options(form)).open_in(&vfs, "a.db").unwrap();
+        let mut watch = store.watch("").unwrap();
+        let start_us = u64::try_from(clock.now_us()).unwrap();
+        let expiring = |key: &str, after_us: u64| {
+            let expires = UNIX_EPOCH + Duration::from_micros(start_us + after_us);
+            store.set_bytes_with_expiry(key, "v", expires).unwrap();
+        };
+        for (key, after_us) in [("late", 2), ("early", 1), ("again", 1), ("taken", 1)] {
+            expiring(key, after_us);
+        }
+        assert_eq!(taken(&mut watch), ["1 late=v", "2 early=v", "3 again=v", "4 taken=v"]);
+        // Neither the time nor a call that finds no entry is a commit.
+        clock.advance(Duration::from_micros(2));
+        assert!(store.is_empty() && !store.remove("taken").unwrap());
+        assert!(taken(&mut watch).is_empty());
+        // A later entry of the key stays. The others go in the order in which they have expired, in
+        // one commit after those that were made before the sweep.
+        set(&store, "again");
+        assert!(!sweep(&store).unwrap());
+        set(&store, "last");
+        let swept = ["5 again=v", "6 -early -taken -late", "7 last=v"];
+        assert_eq!(taken(&mut watch), swept, "{form}");
+        // An entry that no reader has seen is a change, and so is its removal.
+        expiring("past", 0);
+        assert!(!sweep(&store).unwrap());
+        assert_eq!(taken(&mut watch), ["8 past=v", "9 -past"], "{form}");
+    }
 }
 
 #[test]
