@@ -49,8 +49,12 @@ impl Horizon {
     pub(super) fn has_passed(&self, time_us: i64, clock: &dyn Clock) -> bool {
         // An answer that hides nothing need not be remembered. So readers of entries that live do
         // not write to one shared place.
-        let is_before = clock.now_us() < time_us && self.last_us.load(Ordering::Relaxed) < time_us;
-        !is_before && self.now_us(clock) >= time_us
+        let is_before = |now_us| now_us < time_us && self.last_us.load(Ordering::Relaxed) < time_us;
+        // The exact time is needed only for entries that expire soon.
+        if is_before(clock.coarse_us().saturating_add(COARSE_US_MAX)) {
+            return false;
+        }
+        !is_before(clock.now_us()) && self.now_us(clock) >= time_us
     }
 
     /// Returns how often the clock went back by so much that it was believed.
@@ -59,14 +63,60 @@ impl Horizon {
     }
 }
 
+/// The longest time by which the coarse time may be behind the exact one, in microseconds.
+const COARSE_US_MAX: i64 = 1_000_000;
 /// The longest time by which the clock may go back without being believed, in microseconds.
 const CLOCK_BACK_US_MAX: i64 = 3600 * 1_000_000;
 
 #[cfg(test)]
 mod tests {
-    use codex_storage::vfs::{Clock as _, SimClock};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
 
-    use super::{CLOCK_BACK_US_MAX, Horizon};
+    use codex_storage::vfs::{Clock, SimClock};
+
+    use super::{CLOCK_BACK_US_MAX, COARSE_US_MAX, Horizon};
+
+    /// A clock whose coarse time is as late as it may be. Counts how often the exact one is asked
+    /// for.
+    #[derive(Debug)]
+    struct Late(SimClock, AtomicUsize);
+
+    impl Clock for Late {
+        fn now_us(&self) -> i64 {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            self.0.now_us()
+        }
+
+        fn coarse_us(&self) -> i64 {
+            self.0.now_us() - COARSE_US_MAX
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.0.monotonic()
+        }
+
+        fn sleep(&self, duration: Duration) {
+            self.0.sleep(duration);
+        }
+    }
+
+    #[test]
+    fn a_coarse_time_answers_for_what_expires_late_and_the_exact_one_for_the_rest() {
+        let clock = SimClock::new();
+        let at_us = clock.now_us() + 10 * COARSE_US_MAX;
+        let horizon = Horizon::new(clock.now_us());
+        let late = Late(clock.clone(), AtomicUsize::new(0));
+        assert!(!horizon.has_passed(at_us, &late));
+        assert_eq!(late.1.load(Ordering::Relaxed), 0);
+        clock.set_now_us(at_us - 1);
+        assert!(!horizon.has_passed(at_us, &late));
+        clock.set_now_us(at_us);
+        assert!(horizon.has_passed(at_us, &late));
+        // What was hidden stays hidden.
+        clock.set_now_us(at_us - 5 * COARSE_US_MAX);
+        assert!(horizon.has_passed(at_us, &late) && !horizon.has_passed(at_us + 1, &late));
+    }
 
     #[test]
     fn a_clock_that_goes_back_is_held_for_an_hour_and_believed_beyond() {

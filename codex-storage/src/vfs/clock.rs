@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::Clock;
+#[cfg(target_os = "linux")]
+use super::os;
 
 /// The clock of the operating system.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +33,12 @@ impl Clock for OsClock {
         #[expect(clippy::disallowed_methods, reason = "this is the seam that the lint points to")]
         let now = SystemTime::now();
         unix_us(now)
+    }
+
+    /// Returns the time of the last tick of the kernel, which is a few milliseconds ago.
+    #[cfg(target_os = "linux")]
+    fn coarse_us(&self) -> i64 {
+        os::tick_us()
     }
 
     fn monotonic(&self) -> Duration {

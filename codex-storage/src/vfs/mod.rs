@@ -222,6 +222,10 @@ pub enum Kind {
 pub trait Clock: fmt::Debug + Send + Sync {
     /// Returns microseconds since 1970 (UTC). May jump in both directions.
     fn now_us(&self) -> i64;
+    /// Returns the same, or a time that is up to a second earlier, where that takes less time.
+    fn coarse_us(&self) -> i64 {
+        self.now_us()
+    }
     /// Returns the time since a fixed point in the past. Never decreases.
     fn monotonic(&self) -> Duration;
     /// Waits about `duration`. A simulated clock advances its time instead.

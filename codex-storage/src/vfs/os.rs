@@ -381,5 +381,12 @@ fn told_by(stat: &fs::Stat) -> Metadata {
     }
 }
 
+/// Returns the time of the last tick of the kernel, in microseconds since 1970.
+#[cfg(target_os = "linux")]
+pub(super) fn tick_us() -> i64 {
+    let tick = rustix::time::clock_gettime(rustix::time::ClockId::RealtimeCoarse);
+    tick.tv_sec.saturating_mul(1_000_000).saturating_add(tick.tv_nsec / 1_000)
+}
+
 #[cfg(test)]
 mod tests;
