@@ -4,14 +4,8 @@
 //!
 //! A transfer reads two of N accounts and writes both. `compare_exchange` writes them one after the
 //! other, so that a crash in between loses money: it is the lower bound of what atomicity costs.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a program that measures: it stands beside the library, on std's own means"
-)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a program that prints")]
 
 use std::cell::Cell;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -21,6 +15,7 @@ use std::sync::{Mutex, MutexGuard};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use codex_bench::numbers::median;
 use codex_core::{Durability, Store};
 
 type Way = (&'static str, fn(&Bank, &str, &str) -> u32);
@@ -81,9 +76,8 @@ fn compare(folder: &Path, place: &str, accounts: usize, writers: usize) {
         }
     }
     let rate = |rounds: &[Made]| {
-        let mut rates: Vec<_> = rounds.iter().map(Made::rate).collect();
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
+        let rates: Vec<_> = rounds.iter().map(Made::rate).collect();
+        median(&rates).unwrap()
     };
     let locks = rate(&all[1]);
     for (rounds, (name, _)) in all.iter().zip(WAYS) {

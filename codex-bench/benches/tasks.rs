@@ -1,13 +1,7 @@
 //! Sets by tasks of an async runtime with two workers, beside sets by threads.
 //! `cargo bench -p codex-bench --bench tasks`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::cast_precision_loss,
-    clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a program that measures: it stands beside the library, on std's own means"
-)]
+#![allow(clippy::unwrap_used, reason = "a benchmark fails by panicking")]
+#![allow(clippy::cast_precision_loss, clippy::print_stdout, reason = "a program that prints")]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,6 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use codex_bench::crew;
+use codex_bench::numbers::median;
 use codex_core::{AsyncStore, Durability, Store};
 use tokio::runtime::{Builder, Runtime};
 
@@ -44,7 +40,7 @@ fn main() {
                 rates.push(rate(folder.path(), level, writers, &runtime));
             }
         }
-        let rates = rates.map(median);
+        let rates = rates.map(|rates| median(&rates).unwrap());
         for (writers, rate) in WRITERS.into_iter().zip(rates) {
             let (count, kind) = match writers {
                 Threads(count) => (count, "threads"),
@@ -78,22 +74,14 @@ fn rate(folder: &Path, level: Durability, writers: Writers, runtime: &Runtime) -
 }
 
 fn by_threads(store: &Store, count: usize) -> f64 {
-    let (stop, sets, from) = (AtomicBool::new(false), AtomicU64::new(0), Instant::now());
-    thread::scope(|scope| {
-        for writer in 0..count {
-            let (stop, sets) = (&stop, &sets);
-            scope.spawn(move || {
-                let key = format!("writer/{writer:04}");
-                while !stop.load(Ordering::Relaxed) {
-                    store.set_bytes(&key, VALUE).unwrap();
-                    sets.fetch_add(1, Ordering::Relaxed);
-                }
-            });
-        }
-        thread::sleep(ROUND);
-        stop.store(true, Ordering::Relaxed);
-    });
-    sets.load(Ordering::Relaxed) as f64 / from.elapsed().as_secs_f64()
+    let keys: Vec<_> = (0..count).map(|writer| format!("writer/{writer:04}")).collect();
+    let rate =
+        crew::rate(
+            count,
+            ROUND,
+            |writer, _| Ok(store.set_bytes(keys.get(writer).unwrap(), VALUE)?),
+        );
+    rate.unwrap()
 }
 
 fn by_tasks(store: &AsyncStore, count: usize, runtime: &Runtime) -> f64 {
@@ -119,9 +107,4 @@ fn by_tasks(store: &AsyncStore, count: usize, runtime: &Runtime) -> f64 {
         }
     });
     sets.load(Ordering::Relaxed) as f64 / from.elapsed().as_secs_f64()
-}
-
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates.swap_remove(rates.len() / 2)
 }

@@ -1,7 +1,7 @@
 //! Threads that share numbered work, and stop at the first error.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::Outcome;
@@ -57,6 +57,35 @@ pub fn each(workers: usize, work: impl Fn(usize) -> Outcome + Sync) -> Outcome<D
         Ok(Some(error)) => Err(error),
         _ => Ok(elapsed),
     }
+}
+
+/// Calls `work(worker, n)` on `workers` threads for `time`; `n` counts the calls of the worker from
+/// 0 on. Returns the calls per second of all.
+///
+/// # Errors
+/// The first error of a worker.
+pub fn rate(
+    workers: usize,
+    time: Duration,
+    work: impl Fn(usize, u64) -> Outcome + Sync,
+) -> Outcome<f64> {
+    let (stop, calls) = (AtomicBool::new(false), AtomicU64::new(0));
+    let elapsed = each(workers + 1, |worker| {
+        if worker == workers {
+            std::thread::sleep(time);
+            stop.store(true, Ordering::Relaxed);
+            return Ok(());
+        }
+        let mut count = 0;
+        while !stop.load(Ordering::Relaxed) {
+            work(worker, count)?;
+            count += 1;
+        }
+        calls.fetch_add(count, Ordering::Relaxed);
+        Ok(())
+    })?;
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    Ok(calls.into_inner() as f64 / elapsed.as_secs_f64())
 }
 
 #[cfg(test)]

@@ -47,6 +47,13 @@ pub fn quantile<T: Ord + Copy>(values: &[T], part: usize, whole: usize) -> Optio
     sorted.get(last * part / whole).copied()
 }
 
+/// Returns the median of some figures, which are not negative.
+pub fn median(figures: &[f64]) -> Option<f64> {
+    // The bits of numbers that are not negative have their order.
+    let bits: Vec<u64> = figures.iter().map(|figure| figure.to_bits()).collect();
+    quantile(&bits, 1, 2).map(f64::from_bits)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,6 +1,7 @@
 //! The recorded run of the comparison with other stores, which `docs/BENCHMARKS.md` shows. The
 //! tables and plots of the document are made from the record and from nothing else.
 
+pub mod goals;
 pub mod tables;
 
 use std::fmt::Write as _;
@@ -9,7 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::Outcome;
-use crate::numbers::quantile;
+use crate::numbers::median;
 
 /// All rows that were measured, in the order of the document.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -159,19 +160,40 @@ impl Row {
         self.cells.iter().find(|cell| cell.store == store && cell.case == case)
     }
 
+    /// Returns the tables of the row: a head and the cases of each. The name of a case that has a
+    /// colon has the head of its table before it.
+    pub fn tables(&self) -> Vec<(&str, Vec<&str>)> {
+        let mut tables: Vec<(&str, Vec<&str>)> = Vec::new();
+        for case in self.cases() {
+            let head = case.split_once(": ").map_or("", |(head, _)| head);
+            match tables.iter_mut().find(|table| table.0 == head) {
+                Some(table) => table.1.push(case),
+                None => tables.push((head, vec![case])),
+            }
+        }
+        tables
+    }
+
     /// Returns how many times as good ours is as the best other store: its name, and the median of
     /// the ratios of the rounds.
     pub fn lead(&self, case: &str) -> Option<(&str, f64)> {
-        let ours = self.stores.iter().find(|store| store.group == Group::Ours)?;
-        let ours = self.cell(&ours.name, case)?;
+        self.lead_except(case, "")
+    }
+
+    /// As [`lead`](Self::lead), without the other store of this name.
+    pub fn lead_except(&self, case: &str, except: &str) -> Option<(&str, f64)> {
+        let ours = self.ours(case)?;
         let others = self.stores.iter().filter(|store| store.group == Group::Other);
+        let others = others.filter(|store| store.name != except);
         let others = others.filter_map(|store| self.cell(&store.name, case));
         let best = others.max_by(|a, b| a.goodness().total_cmp(&b.goodness()))?;
-        let ratios = ours.rounds.iter().zip(&best.rounds).map(|(ours, other)| match best.unit {
-            Unit::PerSecond => ours / other,
-            Unit::Ns | Unit::Times => other / ours,
-        });
-        median(&ratios.collect::<Vec<_>>()).map(|ratio| (&*best.store, ratio))
+        ours.against(best).map(|ratio| (&*best.store, ratio))
+    }
+
+    /// Returns our figures under a workload: those of the first of our stores that has some.
+    pub fn ours(&self, case: &str) -> Option<&Cell> {
+        let mut ours = self.stores.iter().filter(|store| store.group == Group::Ours);
+        ours.find_map(|store| self.cell(&store.name, case))
     }
 }
 
@@ -181,6 +203,15 @@ impl Cell {
         median(&self.rounds).unwrap_or(f64::NAN)
     }
 
+    /// Returns how many times as good this is as `other`: the median of the ratios of the rounds.
+    pub fn against(&self, other: &Self) -> Option<f64> {
+        let ratios = self.rounds.iter().zip(&other.rounds).map(|(this, other)| match self.unit {
+            Unit::PerSecond => this / other,
+            Unit::Ns | Unit::Times => other / this,
+        });
+        median(&ratios.collect::<Vec<_>>())
+    }
+
     /// Returns a number that is larger for a better figure.
     fn goodness(&self) -> f64 {
         match self.unit {
@@ -188,11 +219,4 @@ impl Cell {
             Unit::Ns | Unit::Times => -self.median(),
         }
     }
-}
-
-/// Returns the median of some figures, which are not negative.
-fn median(values: &[f64]) -> Option<f64> {
-    // The bits of numbers that are not negative have their order.
-    let bits: Vec<u64> = values.iter().map(|value| value.to_bits()).collect();
-    quantile(&bits, 1, 2).map(f64::from_bits)
 }

@@ -1,6 +1,8 @@
 //! Keys, values and random numbers.
 
-use crate::engine::Pair;
+use codex_bench::Outcome;
+
+use crate::engine::{Engine, Pair};
 
 /// A key.
 pub(crate) type Key = [u8; KEY_BYTES];
@@ -43,6 +45,15 @@ pub(crate) fn pairs(numbers: std::ops::Range<u64>, len: usize) -> Vec<Pair> {
         (key(index).to_vec(), value)
     };
     numbers.map(pair).collect()
+}
+
+/// Loads the first entries in large batches.
+pub(crate) fn fill(engine: &dyn Engine, entries: u64, value_bytes: usize) -> Outcome {
+    const BATCH: usize = 20_000;
+    for from in (0..entries).step_by(BATCH) {
+        engine.load(&pairs(from..entries.min(from + BATCH as u64), value_bytes))?;
+    }
+    engine.flush()
 }
 
 /// A linear congruential generator (Knuth's MMIX).

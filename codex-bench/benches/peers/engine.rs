@@ -22,14 +22,34 @@ pub(crate) trait Engine: Send + Sync {
     /// Calls `visit` with the entries from the key `from` on, in key order, until it returns false.
     fn scan(&self, from: &[u8], visit: &mut Visit<'_>) -> Outcome;
 
+    /// Returns false if the store has no order, so that it cannot be scanned.
+    fn has_order(&self) -> bool {
+        true
+    }
+
     /// Writes to the files what the store keeps in buffers, if it is not there yet.
     fn flush(&self) -> Outcome {
         Ok(())
+    }
+
+    /// Makes a checkpoint, or a copy of the store at a path, if the store can and the report shows
+    /// it. Returns false if not.
+    fn copy(&self, _to: Copying<'_>) -> Outcome<bool> {
+        Ok(false)
     }
 }
 
 /// A function that reads an entry, and returns false to end the scan.
 pub(crate) type Visit<'a> = dyn FnMut(&[u8], &[u8]) -> bool + 'a;
+
+/// The two ways in which a store is written as a whole.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Copying<'a> {
+    /// Into its own files, so that the log may be dropped.
+    Checkpoint,
+    /// To another file, which does not exist.
+    Backup(&'a Path),
+}
 
 /// What a write has survived when its call returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

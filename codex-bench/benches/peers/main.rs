@@ -8,13 +8,17 @@
     reason = "a program that measures: it prints, times itself and uses the file system"
 )]
 
+mod child;
+mod copies;
 mod data;
 mod engine;
+mod growth;
 mod limits;
 #[cfg(feature = "peers")]
 mod others;
 mod ours;
 mod plot;
+mod reads;
 mod rows;
 mod turns;
 mod whole;
@@ -43,13 +47,15 @@ fn run(mut args: Args) -> Outcome {
         let store: String = args.optional("--store")?.unwrap_or_default();
         let place: PathBuf = args.value("--place", ".".to_owned(), "")?.into();
         let entries = args.value("--entries", 0, "")?;
-        return whole::work(&work, &store, &place, entries);
+        return child::work(&work, &store, &place, entries);
     }
     let quick = args.flag("--quick", "fewer rounds and entries");
     let report = args.flag("--report", "measure nothing, write the tables and plots again");
     let only = args.value("--row", String::new(), "the rows to measure, with commas")?;
     let stores = args.value("--only", String::new(), "the stores to measure, with semicolons")?;
     let note = args.value("--note", String::new(), "other work on the machine during the run")?;
+    let case = args.value("--case", String::new(), "the only case to measure")?;
+    let rounds = args.value("--rounds", if quick { 3 } else { 15 }, "the turns of each store")?;
     let docs: Option<PathBuf> = args.optional::<String>("--docs")?.map(PathBuf::from);
     // Cargo passes this flag to every benchmark.
     args.flag("--bench", "no effect");
@@ -63,10 +69,13 @@ fn run(mut args: Args) -> Outcome {
         let names = ROWS.map(|spec| spec.name).join(", ");
         return Err(format!("`{name}` is no row; these are the rows: {names}").into());
     }
+    let plan = Plan { rounds, round: Duration::from_millis(50), case };
     for spec in ROWS.iter().filter(|_| !report).filter(chosen) {
-        let row = measure(spec, quick, &stores, &note)?;
+        let row = measure(spec, &plan, quick, &stores, &note)?;
         println!("{}\n\n{}\n({} s)\n", row.title, tables::table(&row), row.seconds);
-        if let Some(docs) = &docs {
+        // A row is recorded whole: all its stores have been measured in one run.
+        let is_whole = stores.is_empty() && plan.case.is_empty();
+        if let Some(docs) = docs.as_ref().filter(|_| is_whole) {
             record(docs, row)?;
         }
     }
@@ -74,17 +83,15 @@ fn run(mut args: Args) -> Outcome {
 }
 
 /// Measures a row.
-fn measure(spec: &Spec, quick: bool, stores: &str, note: &str) -> Outcome<Row> {
+fn measure(spec: &Spec, plan: &Plan, quick: bool, stores: &str, note: &str) -> Outcome<Row> {
     let mut kinds = kinds();
     kinds.retain(|kind| spec.takes(kind));
     if !stores.is_empty() {
         kinds.retain(|kind| stores.split(';').any(|name| name == kind.name));
     }
-    let round = Duration::from_millis(50);
-    let (rounds, entries, records) =
-        if quick { (3, 100_000, 10_000) } else { (15, 1_000_000, 100_000) };
+    let (entries, records) = if quick { (100_000, 10_000) } else { (1_000_000, 100_000) };
     let mut context = Context {
-        plan: Plan { rounds, round },
+        plan: plan.clone(),
         entries,
         records,
         kinds,

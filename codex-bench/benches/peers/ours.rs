@@ -9,7 +9,7 @@ use codex_core::crypto::Key;
 use codex_core::{Durability, Form, OpenOptions, Store};
 
 use crate::engine::Promise::{Interval, Memory, Os, Sync};
-use crate::engine::{Engine, Kind, Pair, Promise, Visit, read};
+use crate::engine::{Copying, Engine, Kind, Pair, Promise, Visit, read};
 
 pub(crate) const KINDS: [Kind; 4] = [
     Kind {
@@ -94,5 +94,13 @@ impl Engine for Store {
     fn flush(&self) -> Outcome {
         Store::flush(self)?;
         Ok(())
+    }
+
+    fn copy(&self, to: Copying<'_>) -> Outcome<bool> {
+        match to {
+            Copying::Checkpoint => self.checkpoint()?,
+            Copying::Backup(path) => drop(self.backup_to(path)?),
+        }
+        Ok(true)
     }
 }

@@ -11,31 +11,68 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-/// The figure of a cell that a panel shows.
-type Figure<'a> = &'a dyn Fn(&Cell) -> f64;
 
-/// Draws a row: lines if its cases are numbers of writers, else a bar for each store and case.
+/// A chart with a line for each store.
+struct Panel<'a> {
+    title: String,
+    unit: Unit,
+    /// The cases, which are the places on the horizontal axis, and their names there.
+    cases: Vec<(&'a str, String)>,
+    /// The figure of a cell that is shown.
+    of: fn(&Cell) -> f64,
+}
+
+/// Draws a row: lines if its cases are numbers of writers or of keys, else a bar for each store and
+/// case.
 pub(crate) fn draw(row: &Row, path: &Path) -> Outcome {
-    if row.cases().iter().all(|case| case.ends_with("writer") || case.ends_with("writers")) {
-        return lines(row, path);
+    let tables = row.tables();
+    if row.name == "growth" {
+        let panels = tables.into_iter().map(|(head, cases)| {
+            let shown = |case: &str| case.rsplit(": ").next().unwrap_or(case).to_owned();
+            Panel {
+                title: format!("{head}, by entries"),
+                unit: unit(row, &cases),
+                cases: cases.into_iter().map(|case| (case, shown(case))).collect(),
+                of: Cell::median,
+            }
+        });
+        return lines(row, &panels.collect::<Vec<_>>(), path);
+    }
+    if row.cases().iter().all(|case| case.contains(" writer")) {
+        let cases = || {
+            let shown = |case: &str| case.split(' ').next().unwrap_or(case).to_owned();
+            row.cases().into_iter().map(|case| (case, shown(case))).collect()
+        };
+        #[expect(clippy::cast_precision_loss, reason = "a time below 2^52 ns")]
+        let p99 = |cell: &Cell| cell.latency.map_or(f64::NAN, |[_, p99]| p99 as f64);
+        let panels = [
+            Panel {
+                title: "a second, by writers".to_owned(),
+                unit: Unit::PerSecond,
+                cases: cases(),
+                of: Cell::median,
+            },
+            Panel {
+                title: "99th percentile of a call, by writers".to_owned(),
+                unit: Unit::Ns,
+                cases: cases(),
+                of: p99,
+            },
+        ];
+        return lines(row, &panels, path);
     }
     bars(row, path)
 }
 
-/// Rates and latencies by number of writers.
-fn lines(row: &Row, path: &Path) -> Outcome {
-    let root = SVGBackend::new(path, (WIDTH, 360)).into_drawing_area();
+/// Draws charts of lines, two beside each other, with one legend.
+fn lines(row: &Row, panels: &[Panel<'_>], path: &Path) -> Outcome {
+    const COLUMNS: usize = 2;
+    let in_height = panels.len().div_ceil(COLUMNS);
+    let height = if in_height == 1 { 360 } else { 280 * u32::try_from(in_height)? };
+    let root = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     let (charts, legend) = root.split_horizontally(WIDTH - 170);
-    let halves = charts.split_evenly((1, 2));
-    let rate = |cell: &Cell| cell.median();
-    #[expect(clippy::cast_precision_loss, reason = "a time below 2^52 ns")]
-    let p99 = |cell: &Cell| cell.latency.map_or(f64::NAN, |[_, p99]| p99 as f64);
-    let panels: [(&str, Unit, Figure<'_>); 2] = [
-        ("a second, by writers", Unit::PerSecond, &rate),
-        ("99th percentile of a call, by writers", Unit::Ns, &p99),
-    ];
-    for (area, (title, unit, of)) in halves.iter().zip(panels) {
-        panel(row, area, title, unit, of)?;
+    for (area, panel) in charts.split_evenly((in_height, COLUMNS)).iter().zip(panels) {
+        chart(row, area, panel)?;
     }
     for (at, store) in row.stores.iter().enumerate() {
         let y = 40 + 22 * i32::try_from(at)?;
@@ -45,9 +82,11 @@ fn lines(row: &Row, path: &Path) -> Outcome {
     Ok(root.present()?)
 }
 
-fn panel(row: &Row, area: &Area<'_>, title: &str, unit: Unit, of: Figure<'_>) -> Outcome {
-    let cases = row.cases();
-    let all = row.cells.iter().map(of).filter(|figure| *figure > 0.0);
+fn chart(row: &Row, area: &Area<'_>, panel: &Panel<'_>) -> Outcome {
+    let Panel { title, unit, cases, of } = panel;
+    let cells =
+        cases.iter().flat_map(|(case, _)| row.cells.iter().filter(move |c| c.case == *case));
+    let all = cells.map(of).filter(|figure| *figure > 0.0);
     let (low, high) = all.fold((f64::MAX, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
     let last = u32::try_from(cases.len())?.saturating_sub(1);
     let mut chart = ChartBuilder::on(area)
@@ -62,17 +101,17 @@ fn panel(row: &Row, area: &Area<'_>, title: &str, unit: Unit, of: Figure<'_>) ->
         .x_labels(cases.len())
         .x_label_formatter(&|x| {
             let case = cases.iter().zip(0_u32..).find(|(_, at)| (f64::from(*at) - x).abs() < 0.1);
-            case.map_or(String::new(), |(case, _)| case.replace("writer", "").replace('s', ""))
+            case.map_or(String::new(), |((_, shown), _)| shown.clone())
         })
         .y_labels(6)
-        .y_label_formatter(&|y| value(*y, unit))
+        .y_label_formatter(&|y| value(*y, *unit))
         .axis_style(GREY)
         .bold_line_style(GREY.mix(0.3))
         .light_line_style(TRANSPARENT)
         .label_style(text(12, HPos::Left))
         .draw()?;
     for (at, store) in row.stores.iter().enumerate() {
-        let points = cases.iter().zip(0_u32..).filter_map(|(case, x)| {
+        let points = cases.iter().zip(0_u32..).filter_map(|((case, _), x)| {
             let y = row.cell(&store.name, case).map(of)?;
             (y > 0.0).then_some((f64::from(x), y))
         });
@@ -82,6 +121,12 @@ fn panel(row: &Row, area: &Area<'_>, title: &str, unit: Unit, of: Figure<'_>) ->
         chart.draw_series(LineSeries::new(points, stroke(row, at)))?;
     }
     Ok(())
+}
+
+/// Returns the unit of some cases.
+fn unit(row: &Row, cases: &[&str]) -> Unit {
+    let cell = row.cells.iter().find(|cell| cases.contains(&&*cell.case));
+    cell.map_or(Unit::Ns, |cell| cell.unit)
 }
 
 /// A panel for each case, with a bar for each store.
@@ -97,7 +142,7 @@ fn bars(row: &Row, path: &Path) -> Outcome {
     for (area, case) in root.split_evenly((lines, columns)).iter().zip(&cases) {
         let cells = || row.stores.iter().map(|store| row.cell(&store.name, case));
         let most = cells().flatten().map(Cell::median).fold(0.0, f64::max);
-        let unit = cells().flatten().map(|cell| cell.unit).next().unwrap_or(Unit::Ns);
+        let unit = unit(row, &[case]);
         let better = if unit == Unit::PerSecond { "more is better" } else { "less is better" };
         let title = format!("{case} ({better})");
         area.draw(&Text::new(title, (8, 16), text(13, HPos::Left)))?;
@@ -153,11 +198,12 @@ const OURS: [RGBColor; 4] = [
     RGBColor(240, 150, 110),
     RGBColor(200, 120, 140),
 ];
-const OTHERS: [RGBColor; 6] = [
+const OTHERS: [RGBColor; 7] = [
     RGBColor(64, 132, 230),
     RGBColor(70, 160, 80),
     RGBColor(190, 140, 30),
     RGBColor(160, 110, 220),
     RGBColor(40, 165, 175),
     RGBColor(150, 110, 80),
+    RGBColor(200, 90, 150),
 ];

@@ -8,10 +8,10 @@ use codex_bench::run::RunFolder;
 
 use crate::data::{self, KEY_BYTES, VALUE_BYTES};
 use crate::engine::{Engine, Kind, Promise};
-use crate::limits::{BARE, Bare, RAW};
+use crate::limits::{BARE, Bare, GROUPED, RAW};
 use crate::turns::{Case, Plan, Subject, Worker, measure};
-use crate::whole;
 use crate::ycsb::{self, MIXES, RECORD_BYTES, Zipf};
+use crate::{copies, growth, reads, whole};
 
 /// A row: a name, texts for the report, and the function that measures it.
 pub(crate) struct Spec {
@@ -27,7 +27,7 @@ pub(crate) struct Spec {
 }
 
 /// The rows, in the order of the report.
-pub(crate) const ROWS: [Spec; 13] = [
+pub(crate) const ROWS: [Spec; 15] = [
     Spec {
         name: "sets-sync",
         title: "Durable sets",
@@ -111,17 +111,17 @@ pub(crate) const ROWS: [Spec; 13] = [
         without: READ_ALIKE,
         promise: Promise::Os,
         memory: true,
-        run: |context| reads(context, 10_000, false),
+        run: reads::small,
     },
     Spec {
         name: "reads-1m",
         title: "Gets and scans of 1 M entries",
-        about: "Time of a get as before; of an entry in a scan of all; of a scan of 50 \
+        about: "Time of a get as before. Time of an entry in a scan of all; of a scan of 50 \
                 entries from a random key; of a scan of all 15 or so entries with a prefix.",
         without: READ_ALIKE,
         promise: Promise::Os,
         memory: true,
-        run: |context| reads(context, context.entries, true),
+        run: reads::large,
     },
     Spec {
         name: "whole",
@@ -131,10 +131,34 @@ pub(crate) const ROWS: [Spec; 13] = [
                 the page cache. As multiples of the stored bytes (117 an entry): resident \
                 memory after the load, and after the opening and a scan of all, with mapped \
                 files; size of the files; bytes written for the load.",
-        without: &[RAW, BARE],
+        without: &[RAW, GROUPED, BARE],
         promise: Promise::Os,
         memory: true,
         run: whole::row,
+    },
+    Spec {
+        name: "growth",
+        title: "Growth from 10,000 to 5 M entries",
+        about: "In a process of its own for each: time of a get and of a set at `Os` of a \
+                random key by 1 thread, of an entry in a scan of up to 1 M; resident memory as a \
+                multiple of the stored bytes; time of an opening and of a checkpoint. Sizes \
+                after one that took a store more than 15 s are left out.",
+        without: &[ENCRYPTED, LEDGER, SNAPSHOT, "redb", "sled", "SQLite", RAW, GROUPED, BARE],
+        promise: Promise::Os,
+        memory: true,
+        run: growth::row,
+    },
+    Spec {
+        name: "copies",
+        title: "Checkpoints and hot backups of 1 M entries",
+        about: "While nobody writes: the time, beside that of writing and syncing a file of as \
+                many bytes. A backup is also read back and checked. Beside 8 writers at `Sync`: \
+                the 99th percentile of their sets, alone and while one checkpoint or backup \
+                follows another for a second.",
+        without: OTHERS,
+        promise: Promise::Sync,
+        memory: false,
+        run: copies::row,
     },
     Spec {
         name: "ycsb-sync",
@@ -143,7 +167,7 @@ pub(crate) const ROWS: [Spec; 13] = [
                 bytes, zipfian. A half reads and half updates; B 95% reads; C reads; D reads \
                 of the latest and 5% inserts; E scans of up to 100 and 5% inserts; F half \
                 reads, half reads with a write after.",
-        without: &[LEDGER, SNAPSHOT, RAW],
+        without: &[LEDGER, SNAPSHOT, RAW, GROUPED],
         promise: Promise::Sync,
         memory: false,
         run: mixes,
@@ -152,7 +176,7 @@ pub(crate) const ROWS: [Spec; 13] = [
         name: "ycsb-os",
         title: "YCSB at `Os`",
         about: "The same without syncs.",
-        without: &[LEDGER, SNAPSHOT, RAW],
+        without: &[LEDGER, SNAPSHOT, RAW, GROUPED],
         promise: Promise::Os,
         memory: false,
         run: mixes,
@@ -173,10 +197,14 @@ impl Spec {
     }
 }
 
+const ENCRYPTED: &str = "CodexDB, encrypted";
 const LEDGER: &str = "CodexDB, ledger";
 const SNAPSHOT: &str = "CodexDB, snapshot";
 /// The disk has no reads, and all forms of ours read alike.
-const READ_ALIKE: &[&str] = &[LEDGER, SNAPSHOT, "CodexDB, encrypted", RAW];
+const READ_ALIKE: &[&str] = &[LEDGER, SNAPSHOT, ENCRYPTED, RAW, GROUPED];
+/// All but ours in two forms and the disk alone.
+const OTHERS: &[&str] =
+    &[ENCRYPTED, SNAPSHOT, "emdb", "fjall", "LMDB", "redb", "sled", "SQLite", GROUPED];
 
 /// The sizes of a run, and the stores of a row.
 pub(crate) struct Context {
@@ -201,7 +229,7 @@ impl Context {
 
     /// Opens all stores that make the promise, with these entries in them. A limit in memory takes
     /// part in each row that it can.
-    fn open(&self, entries: u64, value_bytes: usize) -> Outcome<Vec<Subject>> {
+    pub(crate) fn open(&self, entries: u64, value_bytes: usize) -> Outcome<Vec<Subject>> {
         let mut subjects = Vec::new();
         for kind in &self.kinds {
             let engine = if kind.name == BARE {
@@ -213,11 +241,7 @@ impl Context {
                     _ => self.promise,
                 };
                 let engine = (kind.open)(&self.place(kind)?, promise)?;
-                for from in (0..entries).step_by(BULK) {
-                    let to = entries.min(from + BULK as u64);
-                    engine.load(&data::pairs(from..to, value_bytes))?;
-                }
-                engine.flush()?;
+                data::fill(&*engine, entries, value_bytes)?;
                 engine
             };
             subjects.push(Subject { name: kind.name, engine });
@@ -232,7 +256,7 @@ fn sets(context: &mut Context) -> Outcome<Vec<Cell>> {
     for writers in [1, 8, 32, 64] {
         let subjects = context.open(KEYS, VALUE_BYTES)?;
         let case = Case::rate(counted(writers, "writer"), writers);
-        cells.extend(measure(context.plan, &subjects, &case, |engine, worker| {
+        cells.extend(measure(&context.plan, &subjects, &case, |engine, worker| {
             let mut value = data::value(VALUE_BYTES);
             data::change(&mut value, worker.random.next());
             engine.set(&data::key(worker.random.below(KEYS)), &value)
@@ -249,7 +273,7 @@ fn batches(context: &mut Context) -> Outcome<Vec<Cell>> {
     for writers in [1, 8] {
         let subjects = context.open(KEYS, VALUE_BYTES)?;
         let case = Case { entries, ..Case::rate(counted(writers, "writer"), writers) };
-        cells.extend(measure(context.plan, &subjects, &case, |engine, worker| {
+        cells.extend(measure(&context.plan, &subjects, &case, |engine, worker| {
             let batch = (0..BATCH).map(|_| {
                 let mut value = data::value(VALUE_BYTES);
                 data::change(&mut value, worker.random.next());
@@ -267,61 +291,12 @@ fn values(context: &mut Context) -> Outcome<Vec<Cell>> {
     let mut cells = Vec::new();
     for (name, len) in [("100 B", 100), ("10 KiB", 10 << 10), ("1 MiB", 1 << 20)] {
         let subjects = context.open(0, 0)?;
-        cells.extend(measure(context.plan, &subjects, &Case::rate(name, 1), |engine, worker| {
+        cells.extend(measure(&context.plan, &subjects, &Case::rate(name, 1), |engine, worker| {
             let mut value = data::value(len);
             data::change(&mut value, worker.random.next());
             engine.set(&data::key(worker.random.below(256)), &value)
         })?);
     }
-    Ok(cells)
-}
-
-/// Gets of stored and of missing keys, and scans if `scans`.
-fn reads(context: &mut Context, entries: u64, scans: bool) -> Outcome<Vec<Cell>> {
-    let mut subjects = context.open(entries, VALUE_BYTES)?;
-    let mut cells = Vec::new();
-    for (name, hit) in [("hit", true), ("miss", false)] {
-        for threads in [1, 2] {
-            let case = Case {
-                key: Some(if hit { data::key } else { data::missing_key }),
-                keys: entries,
-                ..Case::time(format!("{name}, {}", counted(threads, "thread")), threads)
-            };
-            cells.extend(measure(context.plan, &subjects, &case, |engine, worker| {
-                if engine.get(&worker.key())?.is_some() != hit {
-                    return Err("a get found a missing key, or missed another".into());
-                }
-                Ok(())
-            })?);
-        }
-    }
-    if !scans {
-        return Ok(cells);
-    }
-    // A hash table has no order.
-    subjects.retain(|subject| !subject.name.to_lowercase().contains("hash"));
-    cells.extend(whole::scans(context, &subjects, entries)?);
-    let case = Case::time("scan of 50", 1);
-    cells.extend(measure(context.plan, &subjects, &case, |engine, worker| {
-        let (mut left, mut bytes) = (50, 0);
-        engine.scan(&data::key(worker.random.below(entries)), &mut |key, value| {
-            bytes += key.len() + value.len();
-            left -= 1;
-            left > 0
-        })
-    })?);
-    // As many hexadecimal digits as leave about 15 entries of a million.
-    let digits = if entries >= 1_000_000 { 4 } else { 3 };
-    let case = Case::time("prefix", 1);
-    cells.extend(measure(context.plan, &subjects, &case, |engine, worker| {
-        let key = data::key(worker.random.below(entries));
-        let prefix = key.get(..=digits).unwrap_or(&key);
-        let mut bytes = 0;
-        engine.scan(prefix, &mut |key, value| {
-            bytes += key.len() + value.len();
-            key.starts_with(prefix)
-        })
-    })?);
     Ok(cells)
 }
 
@@ -335,18 +310,16 @@ fn mixes(context: &mut Context) -> Outcome<Vec<Cell>> {
         let call = |engine: &dyn Engine, worker: &mut Worker| {
             ycsb::call(mix, &zipf, context.records, engine, worker)
         };
-        cells.extend(measure(context.plan, &subjects, &Case::rate(mix.name, THREADS), call)?);
+        cells.extend(measure(&context.plan, &subjects, &Case::rate(mix.name, THREADS), call)?);
     }
     Ok(cells)
 }
 
-fn counted(count: usize, noun: &str) -> String {
+pub(crate) fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
 /// The number of keys that are set.
 const KEYS: u64 = 10_000;
 const BATCH: usize = 100;
-/// The entries of a batch when no time is measured.
-const BULK: usize = 20_000;
 const _: () = assert!(KEY_BYTES == 17, "the texts of the rows name the length of the keys");

@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::{Cell, Group, Record, Row, Unit};
+use super::goals;
+use super::{Cell, Group, Measured, Record, Row, Unit};
 use crate::Outcome;
 use crate::numbers::span;
 
@@ -19,7 +20,7 @@ pub fn replace(document: &str, record: &Record) -> Outcome<String> {
 
 /// Returns all tables, with their headings and plots.
 pub fn tables(record: &Record) -> String {
-    let mut text = String::new();
+    let mut text = goals::table(record);
     for row in &record.rows {
         let _ = writeln!(text, "### {}\n\n{}\n", row.title, row.about);
         let _ = writeln!(text, "![{}](bench/{}.svg)\n", row.title, row.name);
@@ -34,37 +35,59 @@ pub fn tables(record: &Record) -> String {
     text
 }
 
-/// Returns the table of a row: a line for each store, and the ratio of ours to the best other one.
+/// Returns the tables of a row: a line for each store, and the ratios of ours to the best other one
+/// and to the limits.
 pub fn table(row: &Row) -> String {
-    let cases = row.cases();
-    let mut text = format!("| store | {} |\n|---|", cases.join(" | "));
+    let tables = row.tables().into_iter().map(|(head, cases)| part(row, head, &cases));
+    tables.collect::<Vec<_>>().join("\n")
+}
+
+/// Returns one of the tables of a row.
+fn part(row: &Row, head: &str, cases: &[&str]) -> String {
+    let shown = cases.iter().map(|case| case.split_once(": ").map_or(*case, |(_, rest)| rest));
+    let first = if head.is_empty() { "store" } else { head };
+    let mut text = format!("| {first} | {} |\n|---|", shown.collect::<Vec<_>>().join(" | "));
     text.push_str(&"---:|".repeat(cases.len()));
     text.push('\n');
-    for store in &row.stores {
+    let in_part =
+        |store: &&Measured| cases.iter().any(|case| row.cell(&store.name, case).is_some());
+    let stores: Vec<_> = row.stores.iter().filter(in_part).collect();
+    for store in &stores {
         let name = match store.group {
             Group::Ours => format!("**{}**", store.name),
             Group::Other => store.name.clone(),
             Group::Weaker => format!("{} †", store.name),
             Group::Limit => format!("*{}*", store.name),
         };
-        let _ = write!(text, "| {name} |");
-        for case in &cases {
-            let shown = row.cell(&store.name, case).map_or_else(|| "-".to_owned(), figure);
-            let _ = write!(text, " {shown} |");
-        }
-        text.push('\n');
+        line(&mut text, &name, cases, |case| row.cell(&store.name, case).map(figure));
     }
-    let leads: Vec<_> = cases.iter().map(|case| row.lead(case)).collect();
-    if leads.iter().any(Option::is_some) {
-        text.push_str("| CodexDB / best other store |");
-        for lead in leads {
-            let digits = |ratio: f64| if ratio < 0.1 { 4 } else { 2 };
-            let shown = lead.map(|(best, ratio)| format!("**{ratio:.*}** ({best})", digits(ratio)));
-            let _ = write!(text, " {} |", shown.as_deref().unwrap_or("-"));
+    if cases.iter().any(|case| row.lead(case).is_some()) {
+        line(&mut text, "CodexDB / best other store", cases, |case| {
+            row.lead(case).map(|(best, ratio)| format!("**{}** ({best})", times(ratio)))
+        });
+    }
+    for limit in stores.iter().filter(|store| store.group == Group::Limit) {
+        let ratio = |case: &str| row.ours(case)?.against(row.cell(&limit.name, case)?);
+        if cases.iter().any(|case| ratio(case).is_some()) {
+            let name = format!("CodexDB / *{}*", limit.name);
+            line(&mut text, &name, cases, |case| ratio(case).map(times));
         }
-        text.push('\n');
     }
     text
+}
+
+/// Adds a line to a table.
+fn line(text: &mut String, name: &str, cases: &[&str], shown: impl Fn(&str) -> Option<String>) {
+    let _ = write!(text, "| {name} |");
+    for case in cases {
+        let _ = write!(text, " {} |", shown(case).as_deref().unwrap_or("-"));
+    }
+    text.push('\n');
+}
+
+/// Formats a ratio.
+pub(super) fn times(ratio: f64) -> String {
+    format!("{ratio:.*}", if ratio < 0.1 { 4 } else { 2 })
 }
 
 /// Returns the figure as a cell shows it: the median, and the 99th percentile of the times.
@@ -94,18 +117,20 @@ pub fn value(value: f64, unit: Unit) -> String {
 /// Lists the machines of the rows, which may differ.
 fn machines(record: &Record) -> String {
     let mut machines: Vec<&str> = record.rows.iter().map(|row| &*row.machine).collect();
+    machines.sort_unstable();
     machines.dedup();
     format!("Measured on: {}.\n\n", machines.join("; then on: "))
 }
 
-/// Lists the stores with their versions and settings.
+/// Lists the stores with their versions and settings, which may differ from row to row.
 fn settings(record: &Record) -> String {
     let mut text = "| store | version and settings |\n|---|---|\n".to_owned();
-    let mut names = Vec::new();
+    let mut shown = Vec::new();
     for store in record.rows.iter().flat_map(|row| &row.stores) {
-        if !names.contains(&&store.name) {
+        let line = (&store.name, &store.settings);
+        if !shown.contains(&line) {
             let _ = writeln!(text, "| {} | {} |", store.name, store.settings);
-            names.push(&store.name);
+            shown.push(line);
         }
     }
     text.push('\n');
@@ -189,6 +214,32 @@ mod tests {
         assert_eq!(lines[6], "| e † | 900 | - |");
         // The limit is no store, `e` promises less, and `c` is better in one round only.
         assert_eq!(lines[7], "| CodexDB / best other store | **2.00** (b) | **0.50** (c) |");
+        assert_eq!(lines[8], "| CodexDB / *d* | 0.0002 | - |");
+    }
+
+    #[test]
+    fn cases_with_a_head_have_a_table_of_their_own_without_the_stores_that_lack_them() {
+        let mut row = row();
+        for cell in &mut row.cells {
+            let head = if cell.unit == Unit::Ns { "time" } else { "rate" };
+            cell.case = format!("{head}: {}", cell.case);
+        }
+        let text = table(&row);
+        let tables: Vec<Vec<&str>> =
+            text.split("\n\n").map(|part| part.lines().collect()).collect();
+        assert_eq!(tables.len(), 2);
+        assert_eq!(tables[0][0], "| rate | PerSecond |");
+        assert_eq!(tables[0][5], "| *d* | 1.00 M |");
+        assert_eq!(tables[1][0], "| time | Ns |");
+        assert_eq!(
+            tables[1][2..],
+            [
+                "| **a** | 50 ns (2.0 us) |",
+                "| b | 100 ns |",
+                "| c | 25 ns |",
+                "| CodexDB / best other store | **0.50** (c) |",
+            ]
+        );
     }
 
     #[test]

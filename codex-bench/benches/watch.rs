@@ -1,19 +1,14 @@
 //! The rate of `set` beside watches: of other keys, of the written keys without a reader, and with
-//! a thread that reads each. `cargo bench -p codex-core --bench watch`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a program that measures: it stands beside the library, on std's own means"
-)]
+//! a thread that reads each. `cargo bench -p codex-bench --bench watch`.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a program that prints")]
 
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use codex_bench::crew;
+use codex_bench::numbers::median;
 use codex_core::Store;
 
 const ROUND: Duration = Duration::from_millis(200);
@@ -44,7 +39,7 @@ fn compare(folder: &Path, place: &str, writers: usize) {
             }
         }
     }
-    let rates = rates.map(|kinds| kinds.map(median));
+    let rates = rates.map(|kinds| kinds.map(|rates| median(&rates).unwrap()));
     for (of, watches) in rates.iter().zip(WATCHES) {
         print!("{place:<8}{writers:>7} {watches:>8}");
         for (rate, without) in of.iter().zip(&rates[0]) {
@@ -60,39 +55,19 @@ fn rate(folder: &Path, place: &str, writers: usize, watches: usize, kind: &str) 
     let store = open(folder, place);
     let prefix = if kind == "other" { "other/" } else { "key/" };
     let mut watches: Vec<_> = (0..watches).map(|_| store.watch(prefix).unwrap()).collect();
-    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
-    let seconds = thread::scope(|scope| {
+    thread::scope(|scope| {
         if kind == "read" {
             for watch in watches.drain(..) {
                 scope.spawn(move || assert!(watch.count() > 0));
             }
         }
-        let from = Instant::now();
-        let writers: Vec<_> = (0..writers)
-            .map(|writer| {
-                let (store, stop, done) = (&store, &stop, &done);
-                scope.spawn(move || {
-                    let mut count = 0_u64;
-                    while !stop.load(Ordering::Relaxed) {
-                        let key = format!("key/{writer:02}/{:04}", count % 1_000);
-                        store.set(key, &1_u64).unwrap();
-                        count += 1;
-                    }
-                    done.fetch_add(count, Ordering::Relaxed);
-                })
-            })
-            .collect();
-        thread::sleep(ROUND);
-        stop.store(true, Ordering::Relaxed);
-        for writer in writers {
-            writer.join().unwrap();
-        }
-        let seconds = from.elapsed().as_secs_f64();
+        let rate = crew::rate(writers, ROUND, |writer, count| {
+            Ok(store.set(format!("key/{writer:02}/{:04}", count % 1_000), &1_u64)?)
+        });
         // Ends the threads that read.
         store.close().unwrap();
-        seconds
-    });
-    per_second(done.into_inner(), seconds)
+        rate.unwrap()
+    })
 }
 
 fn open(folder: &Path, place: &str) -> Store {
@@ -100,14 +75,4 @@ fn open(folder: &Path, place: &str) -> Store {
         return Store::in_memory().unwrap();
     }
     Store::open(folder.join("store.db")).unwrap()
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a rate for a person")]
-fn per_second(count: u64, seconds: f64) -> f64 {
-    count as f64 / seconds
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
 }

@@ -1,19 +1,15 @@
 //! The rate of transactions of one read and one write, of `update` and of `set`, and the cost of
-//! scans in transactions. `cargo bench -p codex-core --bench transaction`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a program that measures: it stands beside the library, on std's own means"
-)]
+//! scans in transactions. `cargo bench -p codex-bench --bench transaction`.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a program that prints")]
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use codex_bench::crew;
+use codex_bench::numbers::median;
 use codex_core::{Durability, Store};
 
 const ROUND: Duration = Duration::from_millis(300);
@@ -56,11 +52,12 @@ fn point(folder: &Path, place: &str, writers: usize) {
         }));
         store.close().unwrap();
     }
-    let [set, update, transaction] = rates.map(median);
+    let [set, update, transaction] = rates.map(|rates| median(&rates).unwrap());
     let ratio = update / transaction;
     println!("{place:<8}{writers:>7} {set:>9.0} {update:>9.0} {transaction:>12.0} {ratio:>21.2}");
 }
 
+#[allow(clippy::cast_precision_loss, reason = "a rate for a person")]
 /// Scans all entries in transactions, beside threads that write other keys.
 fn scan(entries: u64, writers: usize) {
     let store = Store::in_memory().unwrap();
@@ -97,7 +94,7 @@ fn scan(entries: u64, writers: usize) {
         stop.store(true, Ordering::Relaxed);
     });
     let seconds = from.elapsed().as_secs_f64();
-    let [scans, sets] = [scans, sets.into_inner()].map(|count| per_second(count, seconds));
+    let [scans, sets] = [scans, sets.into_inner()].map(|count| count as f64 / seconds);
     let longest = longest.into_inner();
     println!("{entries:>7} {writers:>8} {scans:>8.1} {sets:>7.0} {longest:>16}");
 }
@@ -116,32 +113,9 @@ fn open(folder: &Path, place: &str) -> Store {
 /// Calls `call` from `writers` threads for a round, each with keys of its own, and returns the
 /// calls per second.
 fn rate(writers: usize, call: impl Fn(&str) + Sync) -> f64 {
-    let (stop, done) = (AtomicBool::new(false), AtomicU64::new(0));
-    let from = Instant::now();
-    thread::scope(|scope| {
-        for writer in 0..writers {
-            let (stop, done, call) = (&stop, &done, &call);
-            scope.spawn(move || {
-                let mut count = 0_u64;
-                while !stop.load(Ordering::Relaxed) {
-                    call(&format!("{writer:02}/{:04}", count % 1_000));
-                    count += 1;
-                }
-                done.fetch_add(count, Ordering::Relaxed);
-            });
-        }
-        thread::sleep(ROUND);
-        stop.store(true, Ordering::Relaxed);
+    let rate = crew::rate(writers, ROUND, |writer, count| {
+        call(&format!("{writer:02}/{:04}", count % 1_000));
+        Ok(())
     });
-    per_second(done.into_inner(), from.elapsed().as_secs_f64())
-}
-
-#[allow(clippy::cast_precision_loss, reason = "a rate for a person")]
-fn per_second(count: u64, seconds: f64) -> f64 {
-    count as f64 / seconds
-}
-
-fn median(mut all: Vec<f64>) -> f64 {
-    all.sort_by(f64::total_cmp);
-    all[all.len() / 2]
+    rate.unwrap()
 }

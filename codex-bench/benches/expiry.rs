@@ -1,17 +1,12 @@
 //! The time of `get_bytes` in stores without and with entries that expire.
-//! `cargo bench -p codex-core --bench expiry`.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    clippy::print_stdout,
-    clippy::disallowed_types,
-    clippy::disallowed_methods,
-    reason = "a program that measures: it stands beside the library, on std's own means"
-)]
+//! `cargo bench -p codex-bench --bench expiry`.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a program that prints")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant, SystemTime};
 
+use codex_bench::numbers::quantile;
 use codex_core::Store;
 
 const ROUNDS: usize = 21;
@@ -28,10 +23,7 @@ fn main() {
                 times.push(gets(store, entries, round as u64));
             }
         }
-        let [none, all] = times.map(|mut times| {
-            times.sort_unstable();
-            times[ROUNDS / 2]
-        });
+        let [none, all] = times.map(|times| quantile(&times, 1, 2).unwrap());
         println!("{entries:>9} {none:>12} {all:>11} {:>11}", all - none);
     }
 }
