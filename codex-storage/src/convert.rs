@@ -196,7 +196,7 @@ impl Source {
         let files = self.files(seal.clone());
         let written = files.image(header).write(entries, &self.history, &|_| true)?;
         let installed = files.install_as(&written.temporary, mode);
-        self.installed(installed.map_err(Into::into))?;
+        self.installed(installed.map(drop).map_err(Into::into))?;
         Ok(Position::base(ImageReader::open(&self.vfs, self.names.main(), seal)?.header()))
     }
 

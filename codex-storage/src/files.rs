@@ -12,7 +12,7 @@ use crate::image::{ImageReader, ImageSpec};
 use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};
 use crate::seal::{Keys, Seal, TAG_LEN};
-use crate::storage::{Checkpoint, Form, Written};
+use crate::storage::{Checkpoint, Form, Retired, Written};
 use crate::vfs::{Mode, Vfs};
 use crate::write_state::WriteState;
 
@@ -149,11 +149,15 @@ impl StoreFiles {
         Ok(Checkpoint::new(move |state, progress| spec.write(state, &history, progress)))
     }
 
-    /// Gives a written file the name of the store, durably.
+    /// Gives a written file the name of the store, durably. Returns the replaced file if it is
+    /// open.
     ///
     /// # Errors
     /// [`NotInstalled`], which has whether anything may have changed.
-    pub(crate) fn install(&self, temporary: &str) -> std::result::Result<(), NotInstalled> {
+    pub(crate) fn install(
+        &self,
+        temporary: &str,
+    ) -> std::result::Result<Option<Retired>, NotInstalled> {
         self.install_as(temporary, None)
     }
 
@@ -162,7 +166,7 @@ impl StoreFiles {
         &self,
         temporary: &str,
         mode: Option<Mode>,
-    ) -> std::result::Result<(), NotInstalled> {
+    ) -> std::result::Result<Option<Retired>, NotInstalled> {
         // Order: all steps that can fail without consequences come before the rename.
         self.prepare(temporary, mode).map_err(|source| NotInstalled { source, in_doubt: false })?;
         self.put_name(temporary).map_err(|source| NotInstalled { source, in_doubt: true })
@@ -184,21 +188,19 @@ impl StoreFiles {
         self.lock.as_ref().map_or(Ok(()), |lock| lock.lock_next(dir, temporary))
     }
 
-    /// Gives the prepared file the name of the store, durably. After an error either file may have
-    /// the name.
-    pub(crate) fn put_name(&self, temporary: &str) -> io::Result<()> {
+    /// Gives the prepared file the name of the store, durably. Returns the replaced file if it is
+    /// open. After an error either file may have the name.
+    pub(crate) fn put_name(&self, temporary: &str) -> io::Result<Option<Retired>> {
         // Order: the rename is durable before the lock moves to the new file and before the caller
         // relies on it.
         self.rename(temporary)?;
-        self.has_name();
-        Ok(())
+        Ok(self.has_name())
     }
 
-    /// Records that the prepared file has the name of the store.
-    pub(crate) fn has_name(&self) {
-        if let Some(lock) = &self.lock {
-            lock.go_on_with_next();
-        }
+    /// Records that the prepared file has the name of the store. Returns the replaced file if it is
+    /// open.
+    pub(crate) fn has_name(&self) -> Option<Retired> {
+        Some(self.lock.as_ref()?.go_on_with_next())
     }
 
     /// Renames the file, and syncs the directory.

@@ -1,12 +1,14 @@
 //! The advisory lock of a store: one writer, or any number of readers.
 
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::Access;
 use crate::error::{Error, Result};
 use crate::names::Names;
+use crate::storage::Retired;
 use crate::sync::Mutex;
 use crate::vfs::{Dir, LockGuard, LockHolder, LockKind, Metadata, Vfs};
 
@@ -189,10 +191,12 @@ impl StoreLock {
         Ok(())
     }
 
-    /// Releases the lock on the former file, and keeps the lock on the file that replaced it.
-    pub(crate) fn go_on_with_next(&self) {
+    /// Keeps the lock on the file that replaced the former one. Returns the former file, which is
+    /// locked until it is dropped.
+    pub(crate) fn go_on_with_next(&self) -> Retired {
         let mut main = self.main.lock();
-        main.file = main.next.take().map_or(LockedFile::Unlockable, LockedFile::Locked);
+        let next = main.next.take().map_or(LockedFile::Unlockable, LockedFile::Locked);
+        Retired::new(mem::replace(&mut main.file, next))
     }
 }
 

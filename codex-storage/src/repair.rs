@@ -104,7 +104,7 @@ impl Repair<'_> {
         // Every byte is read back. A header of another file does not match the footer.
         let written = spec.rewrite_header(&image)?;
         drop(image);
-        files.install(&written.temporary).map_err(|failed| {
+        files.install(&written.temporary).map(drop).map_err(|failed| {
             if !failed.in_doubt {
                 drop(vfs.dir.remove(&written.temporary));
             }

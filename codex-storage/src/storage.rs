@@ -382,8 +382,8 @@ pub struct Written {
     pub generation: u64,
 }
 
-/// Open files that have no name. Dropping this closes them. The file system then frees their space,
-/// which takes long for large files.
+/// Open files that are not needed any more. Dropping this closes them. The file system then frees
+/// their space, which takes long for large files.
 #[derive(Debug)]
 pub struct Retired {
     _held: Box<dyn fmt::Debug + Send>,

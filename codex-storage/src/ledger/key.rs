@@ -55,12 +55,13 @@ impl Ledger {
     ///
     /// # Errors
     /// `Poisoned` if the rename or its sync fails, because either file may have the name.
-    fn install(&mut self, temporary: &str) -> Result<()> {
-        let Err(e) = install(&self.files, temporary) else { return Ok(()) };
-        let reason = format!("putting the new ledger in place failed: {e}");
-        let error = Error::Poisoned { path: self.files.path(), reason };
-        self.writer()?.poison(&error);
-        Err(error)
+    fn install(&mut self, temporary: &str) -> Result<Option<Retired>> {
+        install(&self.files, temporary).or_else(|e| {
+            let reason = format!("putting the new ledger in place failed: {e}");
+            let error = Error::Poisoned { path: self.files.path(), reason };
+            self.writer()?.poison(&error);
+            Err(error)
+        })
     }
 
     /// Returns the copying of all commits under a fresh root key, to run beside the writer.
@@ -107,8 +108,8 @@ impl Ledger {
             copied.inspect_err(|_| drop(self.files.vfs.dir.remove(&temporary)))?;
         // Order: the rename before the writer changes. Commits are never written to a file without
         // its name.
-        self.install(&temporary)?;
-        let replaced = std::mem::replace(&mut *self.writer, writer);
+        let replaced = self.install(&temporary)?;
+        let replaced = (replaced, std::mem::replace(&mut *self.writer, writer));
         self.retired = Some(Retired::new(replaced));
         self.files.seal.clone_from(&rewrite.seal);
         self.header = header;

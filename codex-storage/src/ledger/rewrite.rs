@@ -17,7 +17,7 @@ use crate::log::{
 };
 use crate::names::Temporary;
 use crate::seal::Seal;
-use crate::storage::{Durability, Form};
+use crate::storage::{Durability, Form, Retired};
 use crate::vfs::{File, Mode, Open, PIECE_BYTES, in_pieces};
 
 /// A ledger that is being copied, usually under another root key.
@@ -61,11 +61,11 @@ impl Rewrite {
 }
 
 /// Gives the complete copy the name of the ledger. The copy must be
-/// [prepared](StoreFiles::prepare).
+/// [prepared](StoreFiles::prepare). Returns the replaced file if it is open.
 ///
 /// # Errors
 /// `Io` if the rename or its sync fails. Either file may have the name.
-pub(crate) fn install(files: &StoreFiles, temporary: &str) -> Result<()> {
+pub(crate) fn install(files: &StoreFiles, temporary: &str) -> Result<Option<Retired>> {
     let installed = files.put_name(temporary);
     installed.map_err(|e| Error::io("put the new ledger in place as", &files.path(), e))
 }

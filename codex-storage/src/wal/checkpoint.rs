@@ -11,7 +11,7 @@ use crate::history::Position;
 use crate::image::{ImageSpec, in_blocks, is_at_most};
 use crate::log::{LogWriter, SPACE_MIN};
 use crate::seal::HEADER_TAG_LEN;
-use crate::storage::{Checkpoint, State, Written};
+use crate::storage::{Checkpoint, Retired, State, Written};
 
 impl Wal {
     /// Switches to a new segment and returns the image to write. Writes the image at once if the
@@ -77,6 +77,8 @@ impl Wal {
         let before = log.trim()?;
         self.durable = log.durable();
         let done = self.become_image(state);
+        // Close the replaced files, which frees their space.
+        self.retired = None;
         // The space of the removed file (the log, or the failed image) becomes free on every file
         // system when the removal of its name is durable. No promise depends on this sync.
         let _ = self.files.vfs.dir.sync();
@@ -123,6 +125,9 @@ impl Wal {
             // the next one could not be made. A failed trim only wastes space.
             let _ = previous.log.trim();
             self.past.add(previous.log.counts());
+            // The file stays open until its name is removed. Its space is then freed when the
+            // caller closes it, without the lock.
+            self.retired = Some(Retired::new(previous));
         }
         self.durable = end.seq;
         self.earlier.push(Earlier { generation: log.generation, bytes: end.offset });
@@ -251,14 +256,18 @@ impl Wal {
     /// Gives a written image the name of the store, and removes the segments whose commits it
     /// contains.
     pub(super) fn install(&mut self, written: &Written, header: Header) -> Result<()> {
-        if let Err(NotInstalled { source, in_doubt }) = self.files.install(&written.temporary) {
-            if in_doubt {
+        let replaced = match self.files.install(&written.temporary) {
+            Ok(replaced) => replaced,
+            Err(NotInstalled { source, in_doubt: true }) => {
                 return Err(self.poison("putting the image in place failed", &source));
             }
-            self.image_failed();
-            drop(self.files.vfs.dir.remove(&written.temporary));
-            return Err(Error::io("replace", self.write_state.path(), source));
-        }
+            Err(NotInstalled { source, in_doubt: false }) => {
+                self.image_failed();
+                drop(self.files.vfs.dir.remove(&written.temporary));
+                return Err(Error::io("replace", self.write_state.path(), source));
+            }
+        };
+        self.retired = Some(Retired::new((self.retired.take(), replaced)));
         // Order: the name of the image is durable from here on, so the segments that it replaces
         // can be removed.
         self.history.list(Position::base(&header));

@@ -123,7 +123,7 @@ impl Wal {
             self.past.add(last.log.counts());
         }
         // Order: the new writer and key take over before the former segments are removed.
-        self.retired = last.map(Retired::new);
+        self.retired = Some(Retired::new((self.retired.take(), last)));
         self.current = Some(current);
         self.files.seal = Some(fresh.seal);
         self.leftovers.extend(contained);

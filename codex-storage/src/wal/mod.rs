@@ -57,7 +57,7 @@ pub(crate) struct Wal {
     lost: Option<u64>,
     /// The image that a checkpoint is writing.
     pending: Option<Pending>,
-    /// The segment that a rekey has replaced.
+    /// The files that the last checkpoint or rekey has replaced, still open.
     retired: Option<Retired>,
     /// The length of the log at which an image is tried again after a failure, in bytes.
     retry_at_bytes: u64,

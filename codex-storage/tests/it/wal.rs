@@ -74,6 +74,10 @@ fn a_checkpoint_writes_beside_commits_and_removes_the_segments_it_contains() {
         assert_eq!(written.seq, round * 2 + 1);
         store.storage.finish_checkpoint(Ok(written)).unwrap();
         assert_eq!(segments(&bed.vfs), [round + 2]);
+        // The caller closes the old segment and the old main file, which has the former lock.
+        let retired = format!("{:?}", store.storage.retired());
+        assert!(retired.contains("LogWriter") && retired.contains("Locked("), "{retired}");
+        assert!(store.storage.retired().is_none());
         assert_eq!(store.storage.stats().images, round + 1);
         // The same files, as another handle sees them.
         let copy = bed.copy();
