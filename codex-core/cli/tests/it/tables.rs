@@ -61,7 +61,7 @@ fn the_page_shows_the_sizes_of_tables_at_any_commit() {
     let folder = folder(Form::Ledger);
     let shown = Shown::enter(&folder, &["app.db"]);
     let tree = shown.json("tree");
-    let table = |id: u32, keys: u64, bytes: u64| serde_json::json!({"id": id, "keys": keys, "bytes": bytes});
+    let table = |id: u32, keys: u64, bytes: u64| serde_json::json!({ "id": id, "keys": keys, "bytes": bytes });
     assert_eq!(tree["tables"], Value::from(vec![table(16, 2, 12), table(17, 1, 6)]));
     assert_eq!((&tree["keys"], &tree["bytes"]), (&4.into(), &26.into()));
     assert_eq!(shown.json("tree?at=1")["tables"], Value::from(Vec::<Value>::new()));
