@@ -110,4 +110,21 @@ mod tests {
         assert_eq!(error.unwrap_err().to_string(), "stop");
         assert!(done.into_inner() < 1_000_000);
     }
+    #[test]
+    fn each_worker_counts_its_calls_and_an_error_is_returned() {
+        let seen = Mutex::new([0; 2]);
+        let made = rate(2, Duration::from_millis(5), |worker, n| {
+            let mut seen = seen.lock().unwrap();
+            let next = seen.get_mut(worker).ok_or("a third worker")?;
+            if *next == n {
+                *next += 1
+            } else {
+                return Err("a number is left out".into());
+            }
+            Ok(())
+        });
+        assert!(made.unwrap() > 0.0);
+        let error = rate(1, Duration::ZERO, |_, _| Err("stop".into()));
+        assert_eq!(error.unwrap_err().to_string(), "stop");
+    }
 }

@@ -202,9 +202,9 @@ const LEDGER: &str = "CodexDB, ledger";
 const SNAPSHOT: &str = "CodexDB, snapshot";
 /// The disk has no reads, and all forms of ours read alike.
 const READ_ALIKE: &[&str] = &[LEDGER, SNAPSHOT, ENCRYPTED, RAW, GROUPED];
-/// All but ours in two forms and the disk alone.
+/// All but ours in the form Wal and the disk alone.
 const OTHERS: &[&str] =
-    &[ENCRYPTED, SNAPSHOT, "emdb", "fjall", "LMDB", "redb", "sled", "SQLite", GROUPED];
+    &[ENCRYPTED, LEDGER, SNAPSHOT, "emdb", "fjall", "LMDB", "redb", "sled", "SQLite", GROUPED];
 
 /// The sizes of a run, and the stores of a row.
 pub(crate) struct Context {
