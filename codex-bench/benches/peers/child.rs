@@ -128,7 +128,7 @@ fn load(subject: &Subject<'_>) -> Outcome<Vec<Figure>> {
         ("written".to_owned(), Unit::Times, written),
     ];
     // A structure in memory has no files.
-    Ok(figures.into_iter().filter(|(_, _, figure)| *figure > 0.0).collect())
+    Ok(figures.into_iter().filter(|(_, _, figure)| *figure > 0.01).collect())
 }
 
 fn open(subject: &Subject<'_>) -> Outcome<Vec<Figure>> {

@@ -31,7 +31,7 @@ pub(crate) const KINDS: [Kind; 5] = [
         open: disk::Grouped::open,
     },
     Kind {
-        name: HASH,
+        name: "RwLock<HashMap>",
         package: "",
         group: Group::Limit,
         promises: &[Promise::Memory],
@@ -63,7 +63,7 @@ pub(crate) const KINDS: [Kind; 5] = [
 pub(crate) const RAW: &str = "raw file";
 /// The name of the disk with one sync for a group of writers.
 pub(crate) const GROUPED: &str = "group commit";
-pub(crate) const HASH: &str = "RwLock<HashMap>";
+/// The name of the ordered map.
 pub(crate) const TREE: &str = "RwLock<BTreeMap>";
 /// The name of the table that is not written.
 pub(crate) const BARE: &str = "hashbrown";
