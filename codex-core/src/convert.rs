@@ -14,6 +14,7 @@ use codex_storage::vfs::Vfs;
 use crate::backup::Backups;
 use crate::error::Result;
 use crate::locate::locate;
+use crate::progress::{self, OnProgress};
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
 
@@ -37,6 +38,7 @@ use crate::seal::{SharedKey, UserKey};
 pub struct Conversion {
     form: Option<Form>,
     lock_timeout: Duration,
+    on_progress: Option<OnProgress>,
     #[cfg(feature = "crypto")]
     key: Option<SharedKey>,
     #[cfg(feature = "crypto")]
@@ -59,6 +61,26 @@ impl Conversion {
     /// wait.
     pub fn lock_timeout(mut self, timeout: Duration) -> Self {
         self.lock_timeout = timeout;
+        self
+    }
+
+    /// Sets a function that is called with `(done, total)`, in bytes, while the store is converted,
+    /// as [`OpenOptions::on_progress`](crate::OpenOptions::on_progress) describes. Default: none.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::{Conversion, Form};
+    /// Store::open(&path)?.close()?;
+    /// let conversion = Conversion::new().form(Form::Ledger).on_progress(|done, total| {
+    ///     eprint!("\r{:3} %", 100 * done / total);
+    /// });
+    /// conversion.convert(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn on_progress(mut self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        self.on_progress = Some(progress::callback(f));
         self
     }
 
@@ -153,13 +175,18 @@ impl Conversion {
         Backups::of_in(vfs, name).finish_restore(self.lock_timeout)?;
         let (from, to) = self.keys(vfs);
         // Open with the current key, write with the new one.
-        let config = Config {
-            keys: from,
-            lock_timeout: self.lock_timeout,
-            ..Config::new(vfs.clone(), name)
+        let convert = |vfs: &Vfs| {
+            let config = Config {
+                keys: from,
+                lock_timeout: self.lock_timeout,
+                ..Config::new(vfs.clone(), name)
+            };
+            let to = codex_storage::Conversion { form: self.form, keys: to };
+            codex_storage::convert(config, &to)
         };
-        let to = codex_storage::Conversion { form: self.form, keys: to };
-        let done = codex_storage::convert(config, &to)?;
+        // The bytes are read, written in the new form, and read back.
+        let total = || progress::bytes_of(vfs, name).saturating_mul(3);
+        let done = progress::metered(self.on_progress.as_ref(), vfs, total, convert)?;
         Ok(Converted {
             form: done.form,
             anchor: done.anchor,

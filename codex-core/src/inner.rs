@@ -15,6 +15,7 @@ use crate::entry::Entry;
 use crate::error::{Error, Result};
 use crate::ids::Ids;
 use crate::own;
+use crate::progress::OnProgress;
 use crate::value::Codec;
 
 /// The state that all handles of a store share. Dropping it closes the store.
@@ -23,6 +24,8 @@ pub(crate) struct Inner {
     /// The backups, if the store has files and is open for writing.
     pub(crate) backups: Option<BackupScheduler>,
     pub(crate) codec: Codec,
+    /// The function that receives the progress of long calls.
+    pub(crate) on_progress: Option<OnProgress>,
     /// The canonical path; empty for a store in memory.
     pub(crate) path: PathBuf,
     /// The form of the files; `None` for a store in memory.

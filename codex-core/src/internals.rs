@@ -134,6 +134,6 @@ mod keyed {
     /// # Errors
     /// The errors of [`Store::rekey`].
     pub fn rekey(store: &Store, keys: &dyn Keys) -> Result<()> {
-        store.rekey_with(keys)
+        store.rekey_with(keys, &|_, _| true)
     }
 }

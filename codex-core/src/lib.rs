@@ -117,6 +117,7 @@ compile_error!("codex-core needs a codec for values: enable the feature `bincode
 
 mod backup;
 mod batch;
+mod callback;
 mod commit;
 mod convert;
 mod cursor;
@@ -142,6 +143,7 @@ mod options;
 mod outer;
 mod own;
 mod pop;
+mod progress;
 mod promise;
 mod range;
 mod rank;

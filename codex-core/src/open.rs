@@ -12,7 +12,7 @@ use codex_backup::Restored;
 use codex_storage::batch::Seq;
 use codex_storage::seal::SealError;
 use codex_storage::storage::{Durability, Recovered, Storage};
-use codex_storage::vfs::OsClock;
+use codex_storage::vfs::{OsClock, Vfs};
 use codex_storage::{
     Access, Config, Create, Error as StorageError, repair_header, verify, verify_open,
 };
@@ -24,6 +24,7 @@ use crate::ids::Ids;
 use crate::inner::{Files, Inner};
 use crate::map::{Map, MapBuilder};
 use crate::options::OpenOptions;
+use crate::progress;
 use crate::rank;
 use crate::store::Store;
 use crate::trace;
@@ -72,7 +73,14 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
     let _span = trace::open(&config.vfs.dir.path(&config.name));
     // Order: watch the disk before anything is opened, so that each call to it is checked.
     config.vfs = rank::watched(&config.vfs);
-    let ((storage, map, recovered), restored) = load_or_restore(&config, options.fall_back)?;
+    let total = || progress::bytes_of(&config.vfs, &config.name);
+    let load = |vfs: &Vfs| {
+        let config = Config { vfs: vfs.clone(), ..config.clone() };
+        load_or_restore(&config, options.fall_back)
+    };
+    let on_progress = options.on_progress.as_ref();
+    let ((storage, map, recovered), restored) =
+        progress::metered(on_progress, &config.vfs, total, load)?;
     let Config { vfs, name, access, durability, keys, .. } = config;
     // The storage has the root key, and the key of the user is not needed again.
     drop(keys);
@@ -92,6 +100,7 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
         engine,
         backups: None,
         codec: options.codec,
+        on_progress: options.on_progress.clone(),
         path,
         form: Some(form),
         access,
@@ -235,6 +244,7 @@ pub(crate) fn in_memory(codec: Codec) -> Store {
         engine: Engine::start(codex_storage::null(), Map::new(), options),
         backups: None,
         codec,
+        on_progress: None,
         path: PathBuf::new(),
         form: None,
         access: Access::ReadWrite,

@@ -12,10 +12,12 @@ use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageError, OnDamage};
 
-use crate::backup::{BackupEvent, BackupOptions, Callback};
+use crate::backup::{BackupEvent, BackupOptions};
+use crate::callback::Callback;
 use crate::error::Result;
 use crate::locate::{create_folder_of, locate};
 use crate::open;
+use crate::progress::OnProgress;
 #[cfg(feature = "crypto")]
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
@@ -58,6 +60,7 @@ pub struct OpenOptions {
     pub(crate) threads: Option<bool>,
     pub(crate) backups: BackupOptions,
     pub(crate) fall_back: bool,
+    pub(crate) on_progress: Option<OnProgress>,
     #[cfg(feature = "crypto")]
     key: Option<SharedKey>,
     #[cfg(feature = "crypto")]
@@ -346,7 +349,7 @@ impl OpenOptions {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn on_backup(mut self, f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
-        self.backups.on_event = Some(Callback::new(f));
+        self.backups.on_event = Some(Callback::new(Arc::new(f)));
         self
     }
 

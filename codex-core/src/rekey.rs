@@ -5,9 +5,13 @@ use std::sync::Arc;
 use codex_crypto::{Cipher, Key};
 use codex_storage::Error as StorageError;
 use codex_storage::seal::Keys;
+use codex_storage::storage::Form;
+use codex_storage::sync::Mutex;
 
+use crate::engine::ImageProgress;
 use crate::error::Result;
 use crate::inner::Files;
+use crate::progress::{OnProgress, Reports, beside_locks};
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
 use crate::trace;
@@ -72,7 +76,11 @@ impl Store {
     /// The errors of [`change_key`](Store::change_key). A rekey that fails before its last step
     /// changes nothing.
     pub fn rekey(&self, key: Key) -> Result<()> {
-        self.rekey_with(&self.user_keys(key)?)
+        let (store, keys) = (self.clone(), self.user_keys(key)?);
+        beside_locks(self.inner.on_progress.as_ref(), &self.inner.path, move |on| match on {
+            Some(on) => store.rekey_reporting(&keys, on),
+            None => store.rekey_with(&keys, &|_, _| true),
+        })
     }
 
     pub(crate) fn change_keys(&self, keys: &dyn Keys) -> Result<()> {
@@ -81,11 +89,27 @@ impl Store {
         Ok(self.inner.engine.change_key(keys)?)
     }
 
-    pub(crate) fn rekey_with(&self, keys: &dyn Keys) -> Result<()> {
+    pub(crate) fn rekey_with(&self, keys: &dyn Keys, progress: &ImageProgress<'_>) -> Result<()> {
         self.inner.check_writable()?;
         self.own_files()?;
         let _span = trace::rekey();
-        Ok(self.inner.engine.rekey(keys)?)
+        Ok(self.inner.engine.rekey(keys, progress)?)
+    }
+
+    /// Does the same as [`rekey`](Self::rekey), with reports of the progress to `on`.
+    fn rekey_reporting(&self, keys: &dyn Keys, on: &OnProgress) -> Result<()> {
+        // All bytes are written and read back.
+        let files = self.inner.engine.stats().storage;
+        let bytes = files.image_bytes.saturating_add(files.log_bytes).saturating_mul(2);
+        let is_ledger = self.form() == Some(Form::Ledger);
+        let reports = Mutex::new(Reports::begin(on.clone(), bytes));
+        let done = self.rekey_with(keys, &|done, total| {
+            // For a ledger, the last commit copied is reported, and else the number of entries.
+            reports.lock().reach_share(done, if is_ledger { files.seq } else { total });
+            true
+        });
+        reports.lock().end(done.is_ok());
+        done
     }
 
     /// Returns `key` in the form that the storage takes.

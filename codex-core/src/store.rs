@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Seq};
 use codex_storage::seal::{Keys, Unlocked};
 use codex_storage::storage::{Anchor, Form, Recovered};
+use codex_storage::vfs::Vfs;
 use codex_storage::{Error as StorageError, RecordError, Verified};
 use serde::Serialize;
 
@@ -18,7 +19,8 @@ use crate::cursor::{self, Iter};
 use crate::entry::Entry;
 use crate::error::Result;
 use crate::expiry::expiry_of;
-use crate::inner::Inner;
+use crate::inner::{Files, Inner};
+use crate::progress::{self, OnProgress};
 use crate::range::{self, KeyRange, Prefix};
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::snapshot::Snapshot;
@@ -298,21 +300,28 @@ impl Store {
     #[doc(alias("check_integrity", "integrity_check"))]
     pub fn verify(&self) -> Result<Verified> {
         self.inner.check_process()?;
-        let Some(files) = &self.inner.files else {
-            let what = "a store in memory has no files to verify";
-            return Err(StorageError::Contradiction(what).into());
+        let inner = Arc::clone(&self.inner);
+        let verify = move |on: Option<&OnProgress>| {
+            let Some(Files { vfs, name }) = &inner.files else {
+                let what = "a store in memory has no files to verify";
+                return Err(StorageError::Contradiction(what).into());
+            };
+            let engine = &inner.engine;
+            let total = || progress::bytes_of(vfs, name);
+            if inner.check_writable().is_err() || engine.is_closed() {
+                let root = engine.seal().map(Unlocked::new);
+                let keys = root.as_ref().map(|root| root as &dyn Keys);
+                let verify = |vfs: &Vfs| codex_storage::verify(vfs, name, keys);
+                return Ok(progress::metered(on, vfs, total, verify)?);
+            }
+            Ok(engine.with_files_held(|seal, seq, go_on| {
+                let root = seal.map(Unlocked::new);
+                let keys = root.as_ref().map(|root| root as &dyn Keys);
+                let verify = |vfs: &Vfs| codex_storage::verify_open(vfs, name, keys, seq, go_on);
+                progress::metered(on, vfs, total, verify)
+            })?)
         };
-        let (engine, vfs, name) = (&self.inner.engine, &files.vfs, &files.name);
-        if self.inner.check_writable().is_err() || engine.is_closed() {
-            let root = engine.seal().map(Unlocked::new);
-            let keys = root.as_ref().map(|root| root as &dyn Keys);
-            return Ok(codex_storage::verify(vfs, name, keys)?);
-        }
-        Ok(engine.with_files_held(|seal, seq, go_on| {
-            let root = seal.map(Unlocked::new);
-            let keys = root.as_ref().map(|root| root as &dyn Keys);
-            codex_storage::verify_open(vfs, name, keys, seq, go_on)
-        })?)
+        progress::beside_locks(self.inner.on_progress.as_ref(), &self.inner.path, verify)
     }
 
     /// Returns sizes, counts, waiting times, and the outcomes of the backups. Reads no file.

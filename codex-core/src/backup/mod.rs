@@ -9,9 +9,6 @@ mod tools;
 mod watch;
 
 use std::cell::Cell;
-use std::fmt;
-use std::panic::{self, AssertUnwindSafe};
-use std::sync::Arc;
 
 use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
@@ -20,6 +17,7 @@ use codex_storage::storage::Form;
 pub(crate) use scheduler::BackupScheduler;
 pub use tools::Backups;
 
+use crate::callback::Callback;
 use crate::error::Error;
 
 /// The options for the backups of an open store.
@@ -30,7 +28,7 @@ pub(crate) struct BackupOptions {
     /// Whether writes are refused after a failed backup, until one succeeds.
     pub(crate) required: bool,
     /// The function that is called with the outcome of each backup.
-    pub(crate) on_event: Option<Callback>,
+    pub(crate) on_event: Option<OnBackup>,
 }
 
 impl BackupOptions {
@@ -91,36 +89,15 @@ codex_storage::sync::thread_local! {
 }
 
 /// The function of a user that is called with the outcome of each backup.
-#[derive(Clone)]
-pub(crate) struct Callback(Arc<dyn Fn(&BackupEvent) + Send + Sync>);
+pub(crate) type OnBackup = Callback<dyn Fn(&BackupEvent) + Send + Sync>;
 
-impl Callback {
-    pub(crate) fn new(f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(f))
+/// Calls the function. It is not called for a backup that it makes itself.
+fn call(on_backup: &OnBackup, event: &BackupEvent) {
+    if CALLING.with(|calling| calling.replace(true)) {
+        return;
     }
-
-    /// Calls the function. It is not called for a backup that it makes itself, and a panic in it
-    /// does not reach the caller.
-    fn call(&self, event: &BackupEvent) {
-        if CALLING.with(|calling| calling.replace(true)) {
-            return;
-        }
-        // The panic hook has already printed a panic.
-        let _ = panic::catch_unwind(AssertUnwindSafe(|| (self.0)(event)));
-        CALLING.with(|calling| calling.set(false));
-    }
-}
-
-impl fmt::Debug for Callback {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Callback")
-    }
-}
-
-impl PartialEq for Callback {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
+    on_backup.run(|on_backup| on_backup(event));
+    CALLING.with(|calling| calling.set(false));
 }
 
 /// The maximum number of backups that a policy may keep.

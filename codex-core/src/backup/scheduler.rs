@@ -313,7 +313,7 @@ impl Shared {
             trace::backup_failed(error);
         }
         if let (Some(callback), Some(event)) = (&self.options.on_event, news) {
-            callback.call(&event);
+            super::call(callback, &event);
         }
     }
 

@@ -1,7 +1,6 @@
 //! The backups and hot copies that an open store makes on request.
 
 use std::ops::ControlFlow;
-use std::panic;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,8 +11,7 @@ use codex_storage::batch::Seq;
 use codex_storage::names::Names;
 use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
-use codex_storage::sync::channel::unbounded;
-use codex_storage::sync::thread;
+use codex_storage::sync::channel::Sender;
 use codex_storage::vfs::{Mode, Vfs};
 use codex_storage::{Error as StorageError, MainFile};
 
@@ -21,6 +19,7 @@ use super::join::{self, StoreFile};
 use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::locate::locate;
+use crate::progress::on_thread;
 use crate::store::Store;
 
 impl Store {
@@ -162,25 +161,19 @@ fn settle(
     path: &Path,
     watch: &mut Watch<'_>,
 ) -> Result<(MainFile, Option<Arc<dyn Seal>>)> {
-    let (report, reports) = unbounded();
     let working = Arc::clone(engine);
-    let work = move || {
+    let work = move |report: Sender<(u64, u64)>| {
+        // If `watch` breaks or panics, the receiver is dropped, and the thread abandons the image.
         let progress = |done, total| report.send((done, total)).is_ok();
         working.settle(form, &progress)?;
         working.main_file()
     };
-    let worker = thread::spawn("codexdb-copy", work).map_err(|source| StorageError::Io {
-        action: "start a thread for",
-        path: path.to_owned(),
-        source: Arc::new(source),
-    })?;
-    // If `watch` breaks or panics, the receiver is dropped, and the thread abandons the image.
-    let mut told = None;
-    let stopped = reports.into_iter().any(|(done, total)| {
+    let (mut told, mut stopped) = (None, false);
+    let settled = on_thread(path, work, &mut |(done, total)| {
         let is_news = told.replace(done) != Some(done);
-        is_news && watch(Progress { phase: Phase::Preparing, done, total }).is_break()
-    });
-    let settled = worker.join().unwrap_or_else(|panic| panic::resume_unwind(panic));
+        stopped = is_news && watch(Progress { phase: Phase::Preparing, done, total }).is_break();
+        !stopped
+    })?;
     if stopped {
         return Err(codex_backup::Error::Stopped { path: path.to_owned() }.into());
     }

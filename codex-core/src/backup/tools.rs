@@ -18,6 +18,7 @@ use codex_storage::{
 use super::join::{self, StoreFile};
 use crate::error::Result;
 use crate::locate::locate;
+use crate::progress::{self, OnProgress};
 
 /// The backups of the store at a path. No call opens the store.
 ///
@@ -48,6 +49,7 @@ pub struct Backups {
     name: String,
     keys: Option<Arc<dyn Keys>>,
     replace_unrelated: bool,
+    on_progress: Option<OnProgress>,
 }
 
 // The value has only names and options. Each call reads the files again.
@@ -69,7 +71,13 @@ impl Backups {
 
     /// Returns the backups of the store `name` in the directory of `vfs`.
     pub fn of_in(vfs: &Vfs, name: &str) -> Self {
-        Self { vfs: vfs.clone(), name: name.to_owned(), keys: None, replace_unrelated: false }
+        Self {
+            vfs: vfs.clone(),
+            name: name.to_owned(),
+            keys: None,
+            replace_unrelated: false,
+            on_progress: None,
+        }
     }
 
     /// Sets the key of the store. With it, only backups that are authentic under it count: they are
@@ -107,6 +115,26 @@ impl Backups {
     #[must_use]
     pub fn replace_unrelated(mut self, replace: bool) -> Self {
         self.replace_unrelated = replace;
+        self
+    }
+
+    /// Sets a function that is called with `(done, total)`, in bytes, by [`verify`](Self::verify),
+    /// [`restore`](Self::restore) and [`restore_until`](Self::restore_until), as
+    /// [`OpenOptions::on_progress`](crate::OpenOptions::on_progress) describes. Default: none.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Backups;
+    /// Store::open(&path)?.back_up()?;
+    /// let backups = Backups::of(&path)?;
+    /// backups.on_progress(|done, total| eprint!("\r{:3} %", 100 * done / total)).verify(1)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn on_progress(mut self, f: impl Fn(u64, u64) + Send + Sync + 'static) -> Self {
+        self.on_progress = Some(progress::callback(f));
         self
     }
 
@@ -159,7 +187,9 @@ impl Backups {
     /// # Errors
     /// The fault of the backup, with its offset if it has one.
     pub fn verify(&self, index: u32) -> Result<BackupVerification> {
-        Ok(self.inner()?.verify(index, self.depth_of(index)?)?)
+        let depth = self.depth_of(index)?;
+        let total = || self.bytes_of(index);
+        self.metered(total, |metered| Ok(metered.inner()?.verify(index, depth)?))
     }
 
     /// Returns the newest good backup, and the errors of the newer ones. Reads every byte of each.
@@ -223,7 +253,10 @@ impl Backups {
             // saw.
             self.inner()?.adopt()?;
         }
-        self.restore_locked(index)
+        // The bytes are copied and the copy is read back. With the key, they are verified first.
+        let passes = if self.keys.is_some() { 4 } else { 3 };
+        let total = || self.bytes_of(index).saturating_mul(passes);
+        self.metered(total, |metered| metered.restore_locked(index))
     }
 
     /// Replaces the ledger by the state that it had at `point`, without the later commits. The
@@ -249,10 +282,16 @@ impl Backups {
     /// is encrypted and no key is set; `NotInHistory` if the ledger does not have the state.
     pub fn restore_until(&self, point: RestorePoint) -> Result<Restored> {
         let _lock = self.settled(Duration::ZERO)?;
-        let earlier = ledger_at(&self.vfs, &self.name, self.keys.as_deref(), point)?;
-        let (source, about) = join::source(earlier.main_file(), earlier.name())?;
-        let sidecars = self.sidecars()?;
-        Ok(self.inner()?.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?)
+        // The ledger is read, copied, and the copy is read back.
+        let total = || progress::bytes_of(&self.vfs, &self.name).saturating_mul(4);
+        self.metered(total, |metered| {
+            let (vfs, keys) = (&metered.vfs, metered.keys.as_deref());
+            let earlier = ledger_at(vfs, &metered.name, keys, point)?;
+            let (source, about) = join::source(earlier.main_file(), earlier.name())?;
+            let sidecars = metered.sidecars()?;
+            let inner = metered.inner()?;
+            Ok(inner.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?)
+        })
     }
 
     /// Removes all but the newest `keep` good backups. Returns the names of the removed files. With
@@ -351,6 +390,25 @@ impl Backups {
         let mut restored = inner.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?;
         restored.from.get_or_insert(name);
         Ok(restored)
+    }
+
+    /// Calls `work` with the same backups, whose reads and writes are reported.
+    fn metered<R>(
+        &self,
+        total: impl FnOnce() -> u64,
+        work: impl FnOnce(&Self) -> Result<R>,
+    ) -> Result<R> {
+        progress::metered(self.on_progress.as_ref(), &self.vfs, total, |vfs| {
+            // A call within the work makes no reports of its own.
+            work(&Self { vfs: vfs.clone(), on_progress: None, ..self.clone() })
+        })
+    }
+
+    /// Returns the length of the backup `index`, or 0 if it cannot be looked at.
+    fn bytes_of(&self, index: u32) -> u64 {
+        let name = self.names().map(|names| names.backup(index));
+        let found = name.ok().and_then(|name| self.vfs.dir.metadata(&name).ok().flatten());
+        found.map_or(0, |found| found.len)
     }
 
     /// Returns whether a file has the name of a backup with a number.

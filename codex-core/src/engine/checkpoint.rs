@@ -132,9 +132,10 @@ impl Engine {
     /// Encrypts the store under a new root key, which `keys` wraps, beside running writers.
     ///
     /// # Errors
-    /// The errors of [`change_key`](Self::change_key); `Abandoned` if the store closes.
-    pub fn rekey(&self, keys: &dyn Keys) -> Result<()> {
-        self.write_image(Some(keys), &|_, _| true).map(|_| ())
+    /// The errors of [`change_key`](Self::change_key); `Abandoned` if the store closes, or if
+    /// `progress` returned `false`.
+    pub fn rekey(&self, keys: &dyn Keys, progress: &ImageProgress<'_>) -> Result<()> {
+        self.write_image(Some(keys), progress).map(|_| ())
     }
 
     /// Returns the root key of the files, also after the close, or `None` if they are not

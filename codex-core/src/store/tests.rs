@@ -8,6 +8,7 @@ use crate::Error;
 fn forked(store: &Store) -> Store {
     let Inner { engine, codec, form, access, recovered, opened_by, .. } = &*store.inner;
     Store::new(Inner {
+        on_progress: None,
         engine: Arc::clone(engine),
         backups: None,
         codec: *codec,

@@ -71,6 +71,7 @@ mod model;
 mod moments;
 mod open;
 mod paths;
+mod progress;
 mod ranges;
 mod recovery;
 #[cfg(not(loom))]

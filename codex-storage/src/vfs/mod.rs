@@ -6,7 +6,6 @@
 //! bytes of a file and its length durable. [`Dir::sync`] makes names durable. A new file needs
 //! both.
 
-#[cfg(feature = "fault")]
 mod call;
 mod clock;
 mod entropy;
@@ -16,7 +15,6 @@ pub mod fault;
 mod locks;
 #[cfg(feature = "fault")]
 mod mem;
-#[cfg(feature = "fault")]
 mod observed;
 mod os;
 mod paced;
@@ -30,13 +28,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::codec::usize_of;
-#[cfg(feature = "fault")]
 pub use call::{Call, CallKind};
 pub use clock::{OsClock, SimClock};
 pub use entropy::{OsEntropy, SeededEntropy};
 #[cfg(feature = "fault")]
 pub use mem::MemDir;
-#[cfg(feature = "fault")]
 pub use observed::Observed;
 pub use os::OsDir;
 #[doc(hidden)]
@@ -123,6 +119,11 @@ pub trait File: Any + fmt::Debug + Send + Sync {
     /// After an error their state is unknown, and success of a second call proves nothing. Never
     /// retry.
     fn sync(&self) -> io::Result<()>;
+    /// Returns the file to which this one passes all calls unchanged, if it is such a wrapper. A
+    /// copy of that file is a copy of this one.
+    fn inner(&self) -> Option<&Arc<dyn File>> {
+        None
+    }
 }
 
 /// A held advisory lock. Dropping it releases the lock at once, even if child processes have copies
@@ -328,10 +329,16 @@ fn range_end(offset: u64, len: usize) -> io::Result<u64> {
     offset.checked_add(len).ok_or_else(|| ErrorKind::FileTooLarge.into())
 }
 
-/// Returns the file as the type that this directory opens, or `Unsupported` for any other.
-fn same_system<F: File>(file: &Arc<dyn File>) -> io::Result<&F> {
-    let file: &dyn Any = &**file;
-    file.downcast_ref().ok_or_else(|| ErrorKind::Unsupported.into())
+/// Returns the file, or the file in its wrappers, as the type that this directory opens, or
+/// `Unsupported` for any other.
+fn same_system<F: File>(mut file: &Arc<dyn File>) -> io::Result<&F> {
+    loop {
+        let any: &dyn Any = &**file;
+        if let Some(file) = any.downcast_ref() {
+            return Ok(file);
+        }
+        file = file.inner().ok_or(ErrorKind::Unsupported)?;
+    }
 }
 
 /// The longest name that ext4, XFS, Btrfs, APFS and NTFS all allow, in bytes.

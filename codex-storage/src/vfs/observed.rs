@@ -15,7 +15,8 @@ use super::{
 use crate::sync::{Mutex, MutexGuard};
 
 /// A wrapper around a directory that calls an observer before each call, in the thread of the call.
-/// It serves tests that check locks, audit the written bytes, or inspect a disk between calls.
+/// It serves reports of the progress of a long call, and tests that check locks, audit the written
+/// bytes, or inspect a disk between calls.
 ///
 /// No lock of this type is held while the observer runs, so the observer may call the inner
 /// directory. A panic of the observer unwinds through the call.
@@ -227,6 +228,10 @@ impl File for ObservedFile {
     fn sync(&self) -> io::Result<()> {
         self.see(CallKind::Sync, 0, &[], 0);
         self.file.sync()
+    }
+
+    fn inner(&self) -> Option<&Arc<dyn File>> {
+        Some(&self.file)
     }
 }
 

@@ -9,7 +9,7 @@ use codex_storage::vfs::fault::{
     Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Space, Survivors, each_fault,
     each_power_cut, is_power_off, is_process_gone,
 };
-use codex_storage::vfs::{CallKind, Dir, LockKind, Mode, Observed, Open};
+use codex_storage::vfs::{CallKind, Dir, LockKind, MemDir, Mode, Observed, Open};
 
 use super::vfs_crash::{create, durable, outcomes, set};
 
@@ -446,6 +446,20 @@ fn an_observer_sees_each_call_before_it_happens_with_the_present_name() {
     observed.available_bytes().unwrap();
     let trace: Vec<_> = disk.trace().iter().map(ToString::to_string).collect();
     assert_eq!(*seen.lock().unwrap(), trace);
+}
+
+#[test]
+fn a_directory_shares_the_blocks_of_a_file_in_wrappers() {
+    let dir = MemDir::new();
+    create(&dir, "a").write_all_at(b"abc", 0).unwrap();
+    let once = Observed::new(Arc::new(dir.clone()), |_| {});
+    let twice = Observed::new(Arc::new(once), |_| {});
+    dir.reflink(&twice.open("a", Open::Read).unwrap(), "b", Mode::Frozen).unwrap();
+    assert_eq!(dir.metadata("b").unwrap().unwrap().len, 3);
+    // Not a file of another directory.
+    let other = MemDir::new();
+    let refused = other.reflink(&twice.open("a", Open::Read).unwrap(), "b", Mode::Frozen);
+    assert_eq!(refused.unwrap_err().kind(), ErrorKind::Unsupported);
 }
 
 #[test]
