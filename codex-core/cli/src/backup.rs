@@ -8,6 +8,7 @@ use codex_core::{BackupEntry, BackupPolicy, Backups, RestorePoint, Restored, Seq
 use crate::Outcome;
 use crate::failure::Failure;
 use crate::out::{Cell, Out, Record};
+use crate::progress::Bar;
 use crate::secret::KeyArgs;
 use crate::target::Target;
 
@@ -46,11 +47,17 @@ struct Beside {
     path: PathBuf,
     #[command(flatten)]
     key: KeyArgs,
+    #[arg(from_global)]
+    json: bool,
 }
 
 impl Beside {
     fn backups(&self) -> Outcome<Backups> {
         let backups = Backups::of(&self.path)?;
+        let backups = match Bar::of_calls(self.json) {
+            Some(draw) => backups.on_progress(draw),
+            None => backups,
+        };
         Ok(match self.key.read(&self.path)? {
             Some(secret) => backups.key(secret.key()?),
             None => backups,

@@ -3,6 +3,10 @@
 use std::fmt::Write as _;
 use std::io::{self, IsTerminal as _, Write as _};
 
+use codex_storage::sync::Mutex;
+
+use crate::out::size;
+
 /// A bar on the last line of the terminal. The line is empty again after the bar is dropped.
 #[derive(Debug)]
 pub(crate) struct Bar {
@@ -21,6 +25,24 @@ impl Bar {
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         let is_shown = io::stderr().is_terminal() && !json && !dumb;
         Self { total, is_drawn: false, is_shown, has_colours: !is_set("NO_COLOR") }
+    }
+
+    /// Returns the function that draws a bar for the long calls of the library, or `None` if no bar
+    /// is drawn. There is no bar for work that ends before it could be read.
+    pub(crate) fn of_calls(json: bool) -> Option<impl Fn(u64, u64) + Send + Sync + 'static> {
+        let bar = Self::new(None, json);
+        let bar = bar.is_shown.then_some(Mutex::new(bar))?;
+        Some(move |done, total| {
+            let mut bar = bar.lock();
+            if total < CALL_BYTES_MIN {
+                return;
+            }
+            bar.total = Some(total);
+            bar.draw(done, &format!("of {}", size(total)));
+            if done == total {
+                bar.clear();
+            }
+        })
     }
 
     /// Draws the bar at `done` bytes, with a text after it.
@@ -43,15 +65,22 @@ impl Bar {
         // Nothing can be done about a terminal that is gone.
         let _ = write!(io::stderr(), "{line}{text}");
     }
-}
 
-impl Drop for Bar {
-    fn drop(&mut self) {
-        if self.is_drawn {
+    /// Makes the line of the bar empty.
+    fn clear(&mut self) {
+        if std::mem::take(&mut self.is_drawn) {
             let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }
 
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 /// The number of characters of a bar.
 const WIDTH: u64 = 20;
+/// The minimum work of a call for which a bar is drawn. Less takes a few milliseconds.
+const CALL_BYTES_MIN: u64 = 4 << 20;

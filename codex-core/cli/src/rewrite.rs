@@ -29,7 +29,7 @@ pub(crate) struct Convert {
 impl Convert {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         let path = &self.target.path;
-        let mut conversion = Conversion::new().lock_timeout(self.target.wait());
+        let mut conversion = self.target.conversion();
         if let Some(form) = self.form {
             conversion = conversion.form(form);
         }
@@ -101,11 +101,11 @@ impl Key {
             Self::Change(change) | Self::Rekey(change) => change,
             Self::Encrypt(Change { target, new }) => {
                 let key = new.key(&target.path)?;
-                let conversion = Conversion::new().lock_timeout(target.wait()).encrypt(key);
+                let conversion = target.conversion().encrypt(key);
                 return convert(&target.path, &conversion, out);
             }
             Self::Decrypt(Decrypt { target }) => {
-                let conversion = Conversion::new().lock_timeout(target.wait()).decrypt();
+                let conversion = target.conversion().decrypt();
                 let conversion = match target.secret()? {
                     Some(secret) => conversion.key(secret.key()?),
                     None => conversion,

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use clap::Args;
 use codex_core::vfs::Vfs;
-use codex_core::{Error, OpenOptions, StorageError, Store};
+use codex_core::{Conversion, Durability, Error, OpenOptions, StorageError, Store};
 
 use crate::Outcome;
 use crate::out::note;
+use crate::progress::Bar;
 use crate::secret::{KeyArgs, Secret};
 
 /// The path of a store, its key, and how long to wait for it.
@@ -23,6 +24,8 @@ pub(crate) struct Target {
     /// Wait up to SECONDS until the store is closed elsewhere
     #[arg(long, value_name = "SECONDS", default_value_t = 0, hide_default_value = true)]
     wait: u64,
+    #[arg(from_global)]
+    json: bool,
 }
 
 impl Target {
@@ -63,10 +66,23 @@ impl Target {
     /// Returns the options of an opening. They create no store.
     pub(crate) fn options(&self, secret: Option<&Secret>) -> Outcome<OpenOptions> {
         let options = Store::options().create(false).lock_timeout(self.wait());
+        let options = match Bar::of_calls(self.json) {
+            Some(draw) => options.on_progress(draw),
+            None => options,
+        };
         Ok(match secret {
             Some(secret) => options.key(secret.key()?),
             None => options,
         })
+    }
+
+    /// Returns a conversion of the store.
+    pub(crate) fn conversion(&self) -> Conversion {
+        let conversion = Conversion::new().lock_timeout(self.wait());
+        match Bar::of_calls(self.json) {
+            Some(draw) => conversion.on_progress(draw),
+            None => conversion,
+        }
     }
 
     /// Returns how long to wait for the store.
@@ -74,6 +90,10 @@ impl Target {
         Duration::from_secs(self.wait)
     }
 }
+
+/// The durability of an import. Its commits are not synced one by one: closing the store makes all
+/// of them durable, in every form, before the command tells that they are there.
+pub(crate) const BULK: Durability = Durability::Interval(Duration::from_secs(60));
 
 /// Returns the folder and the file name of `path`, for the functions of the storage.
 pub(crate) fn place(path: &Path) -> Result<(Vfs, String), Error> {

@@ -125,6 +125,66 @@ fn a_terminal_acts_on_no_value() {
     assert_eq!(folder.ok(&["get", "app.db", "a"]), "\"\u{9b}31m\"\n");
 }
 
+/// Runs a command with stderr at a terminal without colours. Returns its exit code, and what the
+/// terminal has shown between two erasures of its line.
+fn steps(folder: &Folder, args: &[&str]) -> (Option<i32>, Vec<String>) {
+    let terminal = Terminal::new();
+    let mut command = folder.command(args);
+    let output = command.stderr(terminal.stdio()).env("NO_COLOR", "1").output().unwrap();
+    drop(command);
+    let shown = terminal.shown();
+    (output.status.code(), shown.split("\r\x1b[K").map(str::to_owned).collect())
+}
+
+#[test]
+fn long_calls_show_how_far_they_are_at_a_terminal() {
+    let folder = Folder::new();
+    fs::write(folder.path("key"), "00".repeat(32)).unwrap();
+    folder.ok(&["init", "app.db"]);
+    let store = folder.open("app.db");
+    for n in 0..9 {
+        store.set_bytes([n], vec![n; 500_000]).unwrap();
+    }
+    store.back_up().unwrap();
+    store.close().unwrap();
+    drop(store);
+    for (args, bars) in [
+        (&["count", "app.db"][..], 1),
+        // The opening, and the reading after it.
+        (&["verify", "app.db"], 2),
+        (&["convert", "app.db", "--form", "ledger"], 1),
+        (&["backup", "verify", "app.db", "1"], 1),
+        (&["backup", "restore", "app.db", "1"], 1),
+        (&["key", "encrypt", "app.db", "--new-key", "file:key"], 1),
+        (&["key", "rekey", "app.db", "--key", "file:key", "--new-key", "file:key"], 2),
+        (&["count", "app.db", "--key", "file:key", "--json"], 0),
+    ] {
+        let (code, steps) = steps(&folder, args);
+        assert_eq!(code, Some(0), "{args:?}: {steps:?}");
+        assert_eq!((&*steps[0], steps.last().unwrap().as_str()), ("", ""), "{args:?}");
+        let shares: Vec<u32> = steps
+            .iter()
+            .filter(|step| !step.is_empty())
+            .map(|step| step[22..].split('%').next().unwrap().trim().parse().unwrap())
+            .collect();
+        let ends = shares.iter().filter(|share| **share == 100).count();
+        assert_eq!(ends, bars, "{args:?}: {steps:?}");
+        for bar in shares.split_inclusive(|share| *share == 100) {
+            assert_eq!(bar[0], 0, "{args:?}: {bar:?}");
+            assert!(bar.len() > 5 && bar.is_sorted(), "{args:?}: {bar:?}");
+        }
+    }
+    // The line of a bar that is broken off is empty again before the error.
+    let mut bytes = fs::read(folder.path("app.db.bak.1")).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(folder.path("damaged.db"), bytes).unwrap();
+    let (code, steps) = steps(&folder, &["count", "damaged.db"]);
+    assert_eq!(code, Some(7));
+    assert!(steps.len() > 5, "{steps:?}");
+    assert!(steps.last().unwrap().starts_with("codexdb: "), "{steps:?}");
+}
+
 #[test]
 fn an_import_shows_how_far_it_is_at_a_terminal() {
     let folder = Folder::new();
