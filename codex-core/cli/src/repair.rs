@@ -7,6 +7,7 @@ use clap::Args;
 use codex_core::StorageError;
 use codex_core::crypto::Cipher;
 use codex_core::vfs::Vfs;
+use codex_storage::batch::TableId;
 use codex_storage::seal::Keys;
 use codex_storage::{Config, LostKeys, Salvage, salvage};
 
@@ -98,7 +99,10 @@ fn facts(found: &Salvage, json: bool) -> Record {
 
 /// Returns a range of keys in words.
 fn range(lost: &LostKeys) -> String {
-    let show = |key: &(_, Vec<u8>)| key::show(&key.1);
+    let show = |(table, key): &(Option<TableId>, Vec<u8>)| match table {
+        Some(table) => format!("{} of table {}", key::show(key), table.get()),
+        None => key::show(key),
+    };
     match (lost.after.as_ref().map(show), lost.before.as_ref().map(show)) {
         (None, None) => "all".to_owned(),
         (Some(after), None) => format!("after {after}"),

@@ -1,11 +1,14 @@
 //! Damaged stores: `verify` tells what is wrong and what is intact, and `repair` writes that to a
 //! new store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
+use codex_core::vfs::Vfs;
 use codex_core::{CheckpointPolicy, Form, OpenOptions, Store};
+use codex_storage::batch::{Item, Op, TableId};
+use codex_storage::{Access, Config, Create};
 
 use crate::common::{Folder, field};
 
@@ -257,4 +260,54 @@ fn what_needs_no_repair_is_left_alone() {
     fs::write(folder.path("bad.db"), [0x55; 5000]).unwrap();
     folder.fails(&["repair", "bad.db", "more.db"], 7, "bad.db");
     assert!(!folder.path("more.db").exists());
+}
+
+/// Returns the table, the key and the expiry of each entry of a store that was never changed.
+fn entries(folder: &Folder, name: &str) -> BTreeSet<(u32, Vec<u8>, Option<i64>)> {
+    let config = Config::new(Vfs::os(folder.path("")).unwrap(), name);
+    let config = Config { access: Access::ReadOnly, create: Create::Never, ..config };
+    let mut entries = BTreeSet::new();
+    let mut add = |op: Op<'_>| {
+        let Op::Set(Item { table, key, expires_us, .. }) = op else { panic!("no entry is set") };
+        entries.insert((table.map_or(0, TableId::get), key.to_vec(), expires_us));
+        Ok(())
+    };
+    codex_storage::open(&config, &mut add).unwrap();
+    entries
+}
+
+#[test]
+fn entries_of_tables_and_those_that_expire_survive_with_both() {
+    let folder = Folder::new();
+    let config = Config::new(Vfs::os(folder.path("")).unwrap(), "app.db");
+    let (mut storage, _) = codex_storage::open(&config, &mut |_| Ok(())).unwrap();
+    let value = [&[0][..], &[b'v'; 20_000]].concat();
+    let mut group = storage.group();
+    for id in [0, 16, 17] {
+        for n in 0..10 {
+            let expires_us = (n % 2 == 0).then_some(32_503_680_000_000_000 + i64::from(n));
+            let (table, key, value) = (TableId::new(id), &[b'k', n][..], &value[..]);
+            group.push(Op::Set(Item { table, key, value, expires_us })).unwrap();
+        }
+    }
+    group.finish();
+    storage.commit(&mut group, None).unwrap();
+    drop(storage);
+    folder.ok(&["checkpoint", "app.db"]);
+    let all = entries(&folder, "app.db");
+    assert_eq!(all.len(), 30);
+    // Within the second table. A block has three or four entries.
+    let len = fs::read(folder.path("app.db")).unwrap().len();
+    damage(&folder, "app.db", len / 2);
+    let repaired = run(&folder, &["repair", "app.db", "new.db"], &[], 0);
+    let left = entries(&folder, "new.db");
+    assert!((26..30).contains(&left.len()) && left.is_subset(&all), "{left:?}");
+    assert_eq!(field(&repaired, "keys  "), left.len().to_string());
+    assert_eq!(field(&repaired, "lost entries"), (30 - left.len()).to_string());
+    let lost = field(&repaired, "lost keys");
+    assert!(lost.starts_with("between k") && lost.ends_with(" of table 16"), "{lost}");
+    let doctor = folder.run(&["doctor", "app.db"]);
+    assert_eq!(doctor.code, Some(1), "{doctor:?}");
+    folder.ok(&["backup", "create", "new.db"]);
+    assert_eq!(folder.run(&["doctor", "new.db"]).code, Some(0));
 }
