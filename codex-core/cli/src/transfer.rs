@@ -6,7 +6,7 @@ use std::io::{self, BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use codex_core::{Batch, Codec};
+use codex_core::{Batch, Codec, Store};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -14,7 +14,7 @@ use crate::failure::Failure;
 use crate::look::with_key;
 use crate::out::{Out, note_tables, object};
 use crate::progress::Bar;
-use crate::target::Target;
+use crate::target::{BULK, Target};
 use crate::value::{BINCODE, JSON, RAW, Shown};
 use crate::{Outcome, change, json, key, time};
 
@@ -85,11 +85,20 @@ impl Import {
         };
         let secret = self.target.secret()?;
         let options = self.target.options(secret.as_ref())?.create(self.create);
+        let options = options.durability(BULK);
         let store = self.target.write_with(&options)?;
+        let done = self.read_lines(&store, &mut *from, Bar::new(total, out.json));
+        // Order: the entries are durable before they are counted, in an error too.
+        store.close()?;
+        change::count(out, "imported", done?)?;
+        Ok(true)
+    }
+
+    /// Sets the entry of each line, in large commits. Returns the number of entries.
+    fn read_lines(&self, store: &Store, from: &mut dyn BufRead, mut bar: Bar) -> Outcome<u64> {
         let mut batch = store.batch();
         let (mut line, mut number, mut committed) = (String::new(), 0_u64, 0_u64);
         let (mut bytes, mut read) = (0, 0);
-        let mut bar = Bar::new(total, out.json);
         loop {
             line.clear();
             let len = from.read_line(&mut line).map_err(|e| self.unreadable(e))?;
@@ -100,9 +109,7 @@ impl Import {
                 let text = line.trim_end_matches(['\n', '\r']);
                 let added = if text.is_empty() { Ok(()) } else { add(&mut batch, text) };
                 if let Err(failure) = added {
-                    drop(bar);
                     batch.discard();
-                    store.close()?;
                     return Err(self.refused(number, committed, failure));
                 }
             }
@@ -114,13 +121,9 @@ impl Import {
                 bytes = 0;
             }
             if is_end {
-                break;
+                return Ok(committed);
             }
         }
-        drop(bar);
-        store.close()?;
-        change::count(out, "imported", committed)?;
-        Ok(true)
     }
 
     fn unreadable(&self, source: io::Error) -> Failure {
@@ -206,4 +209,46 @@ fn add(batch: &mut Batch, text: &str) -> Outcome<()> {
         (None, None) => batch.set_bytes(key, bytes)?,
     };
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+    use codex_core::vfs::fault::{FaultDir, Survivors};
+    use codex_core::vfs::{Call, CallKind};
+    use codex_core::{Form, Store};
+
+    use crate::cli::{Cli, Command};
+    use crate::progress::Bar;
+    use crate::target::BULK;
+
+    #[test]
+    fn an_import_is_synced_as_a_whole_by_the_close() {
+        let cli = Cli::parse_from(["codexdb", "import", "app.db"]);
+        let Command::Import(import) = cli.command else { panic!("another command") };
+        let line = |n: usize| {
+            let text = "x".repeat(4000);
+            format!("{{\"key\":\"{n:05}\",\"codec\":\"raw\",\"text\":\"{text}\"}}\n")
+        };
+        let lines: String = (0..2000).map(line).collect();
+        for form in [Form::Wal, Form::Snapshot, Form::Ledger] {
+            let disk = FaultDir::new();
+            let options = Store::options().form(form).durability(BULK);
+            let store = options.open_in(&disk.vfs(1), "app.db").unwrap();
+            disk.record_trace(true);
+            let bar = Bar::new(None, true);
+            assert_eq!(import.read_lines(&store, &mut lines.as_bytes(), bar).unwrap(), 2000);
+            // Eight commits were made. A Wal syncs its log when it begins a new one, too.
+            let is_log = |name: &str| name == "app.db" || name.starts_with("app.db.wal.");
+            let is_sync = |call: &&Call| call.kind == CallKind::Sync && is_log(&call.name);
+            let syncs = disk.trace().iter().filter(is_sync).count();
+            assert!(syncs < 8, "{form}: {syncs} syncs");
+            let images = store.stats().storage.images;
+            assert!(images <= 1, "{form}: {images} images");
+            store.close().unwrap();
+            drop(store);
+            let disk = disk.reboot(Survivors::Nothing);
+            assert_eq!(Store::options().open_in(&disk.vfs(2), "app.db").unwrap().len(), 2000);
+        }
+    }
 }

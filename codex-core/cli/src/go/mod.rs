@@ -14,7 +14,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use codex_core::{Codec, StorageError};
+use codex_core::{Batch, Codec, Form, StorageError, Store};
 use codex_storage::MainFile;
 
 use self::layers::Cipher;
@@ -22,7 +22,7 @@ use self::source::Contents;
 use crate::failure::Failure;
 use crate::out::{Cell, Out};
 use crate::secret::SourceKeyArgs;
-use crate::target::{Target, place};
+use crate::target::{BULK, Target, place};
 use crate::{Outcome, json, key};
 
 /// The options of `import-go`.
@@ -41,6 +41,11 @@ pub(crate) struct ImportGo {
     /// Read what is intact of a damaged file, also the part that the Go program no longer reads
     #[arg(long)]
     salvage: bool,
+    /// Make a commit of each operation of a ledger, so that `history` and `--at` show each value
+    /// that a key has had. The store is a ledger then. The commits have the time of the import: a
+    /// file of the Go program has no times
+    #[arg(long)]
+    history: bool,
 }
 
 impl ImportGo {
@@ -50,21 +55,14 @@ impl ImportGo {
         let entries = self.entries(&contents)?;
         let secret = self.target.secret()?;
         let options = self.target.options(secret.as_ref())?.create(self.create);
+        let options = options.durability(BULK);
+        let history = if self.history { Some(self.history(&contents)?) } else { None };
+        let options = if self.history { options.form(Form::Ledger) } else { options };
         let store = self.target.write_with(&options)?;
-        let mut batch = store.batch();
-        let mut bytes = 0;
-        for (key, value) in &entries {
-            match value {
-                Value::Json(text) => batch.set_encoded(key, Codec::Json, text.as_bytes(), None)?,
-                Value::Raw(text) => batch.set_bytes(key, text)?,
-            };
-            bytes += key.len() + value.text().len();
-            if bytes >= BATCH_BYTES {
-                batch.commit()?;
-                (batch, bytes) = (store.batch(), 0);
-            }
+        match history {
+            Some(commits) => commit_each(&store, &commits)?,
+            None => set_all(&store, &entries)?,
         }
-        batch.commit()?;
         store.close()?;
         self.report(out, &contents, &entries)?;
         Ok(true)
@@ -111,23 +109,38 @@ impl ImportGo {
                 Change::Clear => texts.clear(),
             }
         }
-        let mut entries = BTreeMap::new();
-        for (key, text) in texts {
-            let value = match json::checked(text) {
-                Ok(json) => Value::Json(json),
-                Err(_) if self.salvage => Value::Raw(text.to_owned()),
-                Err(why) => {
-                    let (path, key) = (self.source.display(), key::show(key.as_bytes()));
-                    let text = format!(
-                        "{path}: the value of {key} is no JSON that can be read back: {why}; \
-                         `--salvage` stores its text without a codec"
-                    );
-                    return Err(Failure::Damage(text));
-                }
-            };
-            entries.insert(key, value);
+        let value = |(key, text)| Ok((key, self.value(key, text)?));
+        texts.into_iter().map(value).collect()
+    }
+
+    /// Returns all operations, in order.
+    fn history<'a>(&self, contents: &'a Contents) -> Outcome<Vec<Operation<'a>>> {
+        if !contents.kind.is_ledger() {
+            let text = format!("{} has no history: leave out `--history`", self.source.display());
+            return Err(Failure::Usage(text));
         }
-        Ok(entries)
+        let operation = |change: &'a Change| match change {
+            Change::Set { key, value } => Ok(Operation::Set(key, self.value(key, value)?)),
+            Change::Remove { key } => Ok(Operation::Remove(key)),
+            Change::Clear => Ok(Operation::Clear),
+        };
+        contents.changes.iter().map(operation).collect()
+    }
+
+    /// Returns the value of `key` to be stored.
+    fn value(&self, key: &str, text: &str) -> Outcome<Value> {
+        match json::checked(text) {
+            Ok(json) => Ok(Value::Json(json)),
+            Err(_) if self.salvage => Ok(Value::Raw(text.to_owned())),
+            Err(why) => {
+                let (path, key) = (self.source.display(), key::show(key.as_bytes()));
+                let text = format!(
+                    "{path}: the value of {key} is no JSON that can be read back: {why}; \
+                     `--salvage` stores its text without a codec"
+                );
+                Err(Failure::Damage(text))
+            }
+        }
     }
 
     #[allow(clippy::print_stderr, reason = "a program talks to its user")]
@@ -155,6 +168,37 @@ impl ImportGo {
     }
 }
 
+/// Sets all entries, in large commits.
+fn set_all(store: &Store, entries: &Entries<'_>) -> Outcome<()> {
+    let (mut batch, mut bytes) = (store.batch(), 0);
+    for (key, value) in entries {
+        value.add_to(&mut batch, key)?;
+        bytes += key.len() + value.text().len();
+        if bytes >= BATCH_BYTES {
+            batch.commit()?;
+            (batch, bytes) = (store.batch(), 0);
+        }
+    }
+    batch.commit()?;
+    Ok(())
+}
+
+/// Makes a commit of each operation. A removal of an absent key makes none.
+fn commit_each(store: &Store, history: &[Operation<'_>]) -> Outcome<()> {
+    for operation in history {
+        match operation {
+            Operation::Set(key, value) => {
+                let mut batch = store.batch();
+                value.add_to(&mut batch, key)?;
+                batch.commit()?;
+            }
+            Operation::Remove(key) => _ = store.remove(key)?,
+            Operation::Clear => _ = store.clear()?,
+        }
+    }
+    Ok(())
+}
+
 /// The keys and values to be stored.
 type Entries<'a> = BTreeMap<&'a str, Value>;
 
@@ -166,10 +210,25 @@ enum Value {
 }
 
 impl Value {
+    fn add_to(&self, batch: &mut Batch, key: &str) -> Outcome<()> {
+        match self {
+            Self::Json(text) => batch.set_encoded(key, Codec::Json, text.as_bytes(), None)?,
+            Self::Raw(text) => batch.set_bytes(key, text)?,
+        };
+        Ok(())
+    }
+
     fn text(&self) -> &str {
         let (Self::Json(text) | Self::Raw(text)) = self;
         text
     }
+}
+
+/// One operation, with the value to be stored.
+enum Operation<'a> {
+    Set(&'a str, Value),
+    Remove(&'a str),
+    Clear,
 }
 
 /// One operation of the Go program.

@@ -35,6 +35,10 @@ pub(super) struct Kind {
 }
 
 impl Kind {
+    pub(super) fn is_ledger(self) -> bool {
+        self.ledger.is_some()
+    }
+
     /// Returns the kind in words.
     pub(super) fn words(self) -> String {
         let mut words = match self.ledger {

@@ -210,6 +210,14 @@ fn a_snapshot_with_another_checksum_is_read_only_to_salvage_it() {
 }
 
 #[test]
+fn a_wrong_key_is_told_also_if_the_nonce_looks_like_a_stream() {
+    let mut bytes = sample("snap.enc").to_vec();
+    bytes[..4].copy_from_slice(&[1, 9, 0x1F, 0x8B]);
+    let read = |salvage| read(&bytes, cipher_of("snap.enc").as_ref(), salvage).map(|_| ());
+    assert_eq!([read(false), read(true)], [Err(Fault::Unreadable), Err(Fault::Unreadable)]);
+}
+
+#[test]
 fn every_frame_behind_damage_is_salvaged() {
     for name in ["led.plain", "led.gzip", "led.enc", "led.snappy.enc"] {
         for old in [false, true] {

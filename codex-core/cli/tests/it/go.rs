@@ -181,6 +181,41 @@ fn damage_is_an_error_and_what_is_behind_it_is_salvaged() {
 }
 
 #[test]
+fn the_history_of_a_ledger_becomes_commits() {
+    let folder = folder();
+    let operations = [
+        r#"{"op":0,"key":"a","value":1}"#,
+        r#"{"op":0,"key":"b","value":"x"}"#,
+        r#"{"op":0,"key":"a","value":2}"#,
+        r#"{"op":1,"key":"a"}"#,
+        r#"{"op":2}"#,
+        r#"{"op":0,"key":"a","value":[3]}"#,
+    ];
+    let frame = |text: &&str| {
+        let len = u32::try_from(text.len()).unwrap();
+        [&len.to_be_bytes()[..], text.as_bytes()].concat()
+    };
+    fs::write(folder.path("led"), operations.iter().flat_map(frame).collect::<Vec<u8>>()).unwrap();
+    let args = ["import-go", "led", "app.db", "--create", "--history"];
+    assert_eq!(field(&folder.ok(&args), "operations  "), "6");
+    let values = |key: &str| {
+        let history = folder.ok(&["history", "app.db", key]);
+        let last = |line: &str| line.split_whitespace().last().unwrap().to_owned();
+        history.lines().skip(1).map(last).collect::<Vec<_>>()
+    };
+    assert_eq!(values("a"), ["1", "2", "(removed)", "[3]"]);
+    assert_eq!(values("b"), ["\"x\"", "(removed)"]);
+    assert_eq!(folder.ok(&["get", "app.db", "a", "--at", "3"]), "2\n");
+    assert_eq!(folder.ok(&["keys", "app.db"]), "a\n");
+    // Only a ledger has a history, here and there.
+    let args = ["import-go", "snap.plain", "new.db", "--create", "--history"];
+    folder.fails(&args, 2, "snap.plain has no history");
+    assert!(!folder.path("new.db").exists());
+    folder.ok(&["init", "wal.db"]);
+    folder.fails(&["import-go", "led", "wal.db", "--history"], 3, "form wal");
+}
+
+#[test]
 fn values_that_cannot_be_read_back_are_told() {
     let folder = folder();
     let value = "eyJhIjoxLCJhIjoyfQ==";

@@ -12,6 +12,8 @@ fn the_tour_of_the_readme_prints_what_it_shows() {
     let (_, rest) = readme.split_once("```console\n").expect("there is a tour");
     let (tour, _) = rest.split_once("```").expect("the tour ends");
     let folder = Folder::new();
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/go/snap.zstd");
+    fs::copy(old, folder.path("old.db")).unwrap();
     let program = Path::new(env!("CARGO_BIN_EXE_codexdb")).parent().unwrap();
     let path = format!("{}:{}", program.display(), std::env::var("PATH").unwrap());
     let mut commands = 0;
