@@ -117,7 +117,7 @@ mod tests {
             let mut seen = seen.lock().unwrap();
             let next = seen.get_mut(worker).ok_or("a third worker")?;
             if *next == n {
-                *next += 1
+                *next += 1;
             } else {
                 return Err("a number is left out".into());
             }

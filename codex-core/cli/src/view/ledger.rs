@@ -56,7 +56,7 @@ struct Mark {
 
 /// Marks in the order of the file. The first one is at its beginning.
 struct Marks {
-    marks: Vec<Mark>,
+    list: Vec<Mark>,
     limits: Limits,
     /// About the memory that the marks take beside the last of them, in bytes.
     memory: u64,
@@ -161,7 +161,7 @@ impl Read {
     fn new(reader: LedgerReader, limits: Limits) -> Self {
         let head = Mark { place: reader.place(), moment: Moment::default() };
         let index = Index { oldest: reader.cut().oldest, ..Index::default() };
-        let marks = Marks { marks: vec![head.clone()], limits, memory: 0 };
+        let marks = Marks { list: vec![head.clone()], limits, memory: 0 };
         Self { reader, index, head, marks, recent: VecDeque::new() }
     }
 
@@ -191,7 +191,7 @@ impl Read {
     /// Returns the last known mark before the commit `at`.
     fn before(&self, at: Seq) -> &Mark {
         let recent = self.recent.iter().map(|(_, mark)| mark);
-        let known = self.marks.marks.iter().chain(recent).chain([&self.head]);
+        let known = self.marks.list.iter().chain(recent).chain([&self.head]);
         let before = known.filter(|mark| mark.moment.seq() < at);
         before.max_by_key(|mark| mark.moment.seq()).unwrap_or_else(|| self.marks.first())
     }
@@ -244,28 +244,28 @@ impl Last {
 
 impl Marks {
     fn first(&self) -> &Mark {
-        self.marks.first().expect("the first mark stays")
+        self.list.first().expect("the first mark stays")
     }
 
     /// Keeps a mark at the head if it is far enough from the last mark.
     fn add(&mut self, head: &Mark) {
-        let last = self.marks.last().unwrap_or(head);
+        let last = self.list.last().unwrap_or(head);
         if head.place.offset().saturating_sub(last.place.offset()) < self.limits.stride {
             return;
         }
         self.memory += last.memory_beside(head);
-        self.marks.push(head.clone());
+        self.list.push(head.clone());
         // Marks that are further apart share less, but not more than each has.
         let memory_max = self.limits.memory.saturating_add(head.moment.memory_len());
-        while self.memory > memory_max && self.marks.len() > 2 {
+        while self.memory > memory_max && self.list.len() > 2 {
             let mut is_kept = false;
-            self.marks.retain(|_| {
+            self.list.retain(|_| {
                 is_kept = !is_kept;
                 is_kept
             });
             self.limits.stride *= 2;
-            let pairs = self.marks.windows(2);
-            self.memory = pairs.map(|pair| pair[0].memory_beside(&pair[1])).sum();
+            let pairs = self.list.iter().zip(self.list.iter().skip(1));
+            self.memory = pairs.map(|(mark, next)| mark.memory_beside(next)).sum();
         }
     }
 }

@@ -23,8 +23,8 @@ fn ledger(keys: u64, limits: Limits) -> (Ledger, Arc<AtomicU64>) {
     let (mut storage, _) = open(&config, &mut |_| Ok(())).unwrap();
     for seq in 1..=COMMITS {
         let mut group = storage.group();
-        let value = [&[0][..], &seq.to_be_bytes(), &vec![1; LEN]].concat();
-        group.push(Op::set(&(seq % keys).to_be_bytes(), &value)).unwrap();
+        let value = [&[0][..], &seq.to_le_bytes(), &vec![1; LEN]].concat();
+        group.push(Op::set(&(seq % keys).to_le_bytes(), &value)).unwrap();
         group.finish();
         storage.commit(&mut group, None).unwrap();
     }
@@ -45,9 +45,9 @@ fn check(ledger: &Ledger, keys: u64, at: Seq) {
     assert_eq!((state.seq, state.snapshot.seq()), (at, at));
     assert_eq!(state.snapshot.len() as u64, at.min(keys), "after commit {at}");
     for back in 0..at.min(keys) {
-        let key = ((at - back) % keys).to_be_bytes();
+        let key = ((at - back) % keys).to_le_bytes();
         let value = state.snapshot.get_bytes(key).unwrap();
-        assert_eq!(value[..8], (at - back).to_be_bytes(), "after commit {at}");
+        assert_eq!(value[..8], (at - back).to_le_bytes(), "after commit {at}");
     }
 }
 
@@ -81,13 +81,13 @@ fn a_question_reads_from_the_mark_before_the_commit() {
 #[test]
 fn marks_take_no_more_memory_than_they_may() {
     // Each state is 40 KiB, so 32 of them fit beside the last one.
-    let (stride, memory) = (16 << 10, 32 * 48 << 10);
+    let (stride, memory) = (16 << 10, (32 * 48) << 10);
     let (ledger, _) = ledger(10, Limits { stride, memory });
     ledger.index(COMMITS, |_| {}).unwrap();
     let marks = |ledger: &Ledger| {
         let read = ledger.read.lock().unwrap();
         let marks = &read.as_ref().unwrap().marks;
-        let seqs: Vec<Seq> = marks.marks.iter().map(|mark| mark.moment.seq()).collect();
+        let seqs: Vec<Seq> = marks.list.iter().map(|mark| mark.moment.seq()).collect();
         assert!(marks.memory <= memory + (48 << 10), "{} bytes", marks.memory);
         seqs
     };
