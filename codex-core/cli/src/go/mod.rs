@@ -193,7 +193,7 @@ fn commit_each(store: &Store, history: &[Operation<'_>]) -> Outcome<()> {
                 batch.commit()?;
             }
             Operation::Remove(key) => _ = store.remove(key)?,
-            Operation::Clear => _ = store.clear()?,
+            Operation::Clear => store.clear()?,
         }
     }
     Ok(())

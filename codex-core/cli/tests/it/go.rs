@@ -191,6 +191,7 @@ fn the_history_of_a_ledger_becomes_commits() {
         r#"{"op":2}"#,
         r#"{"op":0,"key":"a","value":[3]}"#,
     ];
+    #[expect(clippy::big_endian_bytes, reason = "the format of the Go program")]
     let frame = |text: &&str| {
         let len = u32::try_from(text.len()).unwrap();
         [&len.to_be_bytes()[..], text.as_bytes()].concat()

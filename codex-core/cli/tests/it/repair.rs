@@ -281,7 +281,7 @@ fn entries_of_tables_and_those_that_expire_survive_with_both() {
     let folder = Folder::new();
     let config = Config::new(Vfs::os(folder.path("")).unwrap(), "app.db");
     let (mut storage, _) = codex_storage::open(&config, &mut |_| Ok(())).unwrap();
-    let value = [&[0][..], &[b'v'; 20_000]].concat();
+    let value = [&[0][..], &vec![b'v'; 20_000]].concat();
     let mut group = storage.group();
     for id in [0, 16, 17] {
         for n in 0..10 {

@@ -21,7 +21,9 @@ fn folder(form: Form) -> Folder {
     };
     for ops in [&[set(0, b"a/b")][..], &[set(16, b"k"), set(16, b"l"), set(17, b"k")]] {
         let mut group = storage.group();
-        ops.iter().for_each(|op| group.push(*op).unwrap());
+        for op in ops {
+            group.push(*op).unwrap();
+        }
         group.finish();
         storage.commit(&mut group, None).unwrap();
     }
