@@ -17,14 +17,14 @@ use crate::cursor::{self, Iter};
 use crate::engine::View;
 use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
-use crate::expiry::expiry_of;
+use crate::expiry::{expiry_of, to_us};
 use crate::map::Ordered;
 use crate::range::{KeyBound, KeyRange, Prefix};
 use crate::rank;
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::store::Store;
 use crate::update::Attempt;
-use crate::value::{RAW, ValueRef};
+use crate::value::{Codec, RAW, ValueRef};
 use reads::Reads;
 pub(crate) use reads::Scan;
 use write::Write;
@@ -211,6 +211,31 @@ impl Transaction {
     pub fn set_bytes(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         let entry = self.raw(key.as_ref(), value.as_ref())?;
         self.put(entry)
+    }
+
+    /// Sets the value of `key` to `bytes`, which are already encoded by `codec`, and expire at the
+    /// time `expires`, as in [`Batch::set_encoded`](crate::Batch::set_encoded).
+    ///
+    /// ```
+    /// # use codex_core::{Codec, Store};
+    /// # let store = Store::in_memory()?;
+    /// store.transaction(|tx| tx.set_encoded("port", Codec::Json, "8080", None))?;
+    /// assert_eq!(store.get("port")?, Some(8080_u16));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`set`](Transaction::set), except `Encode`.
+    pub fn set_encoded(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        codec: Codec,
+        bytes: impl AsRef<[u8]>,
+        expires: Option<SystemTime>,
+    ) -> Result<()> {
+        self.store.check_key(key.as_ref())?;
+        let entry = Entry::from_parts(key.as_ref(), codec.id(), bytes.as_ref());
+        self.put(entry.with_expiry(expires.map(to_us)))
     }
 
     /// Removes `key`, and returns true if it had a value. This reads the key.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use clap::Args;
-use codex_core::{Codec, FileRole, Form, Prefix, Store};
+use codex_core::{Codec, FileRole, Form, Prefix, Store, Transaction};
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
@@ -83,24 +83,56 @@ fn later(text: &str) -> Result<SystemTime, &'static str> {
 
 impl Set {
     pub(crate) fn run(&self) -> Outcome {
-        let value = match (&self.value, &self.file) {
-            (Some(value), _) => value.clone().into_bytes(),
-            (None, file) => read(file.as_deref().unwrap_or(Path::new("-")))?,
-        };
         // Order: the value is checked before the store is opened, or even made.
-        let value = self.stored(value)?;
+        let value = self.value()?;
         let secret = self.target.secret()?;
         let options = self.target.options(secret.as_ref())?.create(self.create);
         let store = self.target.write_with(&options)?;
-        let expires = self.expires_in.map(|span| SystemTime::now() + span).or(self.expires_at);
-        let (codec, bytes) = value;
-        put(&store, &self.key, codec, bytes, expires)?;
+        self.on(&store, &value)?;
         store.close()?;
         Ok(true)
     }
 
+    /// Sets the value in a commit of its own.
+    pub(crate) fn on(&self, store: &Store, value: &Value) -> Outcome {
+        store.try_transaction(|tx| self.within(tx, value))
+    }
+
+    /// Sets the value within a transaction.
+    pub(crate) fn within(&self, tx: &mut Transaction, (codec, bytes): &Value) -> Outcome {
+        let expires = self.expires_in.map(|span| SystemTime::now() + span).or(self.expires_at);
+        put(tx, &self.key, *codec, bytes, expires)?;
+        Ok(true)
+    }
+
+    pub(crate) fn key(&self) -> &[u8] {
+        self.key.as_ref()
+    }
+
+    /// Returns true if the value is read from stdin.
+    pub(crate) fn reads_stdin(&self) -> bool {
+        self.file.as_deref() == Some(Path::new("-"))
+    }
+
+    /// Replaces the value, if it is JSON, by the text that `typed` returns for it, if it does.
+    pub(crate) fn retype(&mut self, typed: impl FnOnce(&str) -> Option<String>) {
+        if let Some(value) = self.value.as_mut().filter(|_| !self.raw && !self.hex)
+            && let Some(text) = typed(value)
+        {
+            *value = text;
+        }
+    }
+
+    /// Reads and checks the value.
+    pub(crate) fn value(&self) -> Outcome<Value> {
+        self.stored(match (&self.value, &self.file) {
+            (Some(value), _) => value.clone().into_bytes(),
+            (None, file) => read(file.as_deref().unwrap_or(Path::new("-")))?,
+        })
+    }
+
     /// Returns the bytes to store, and their codec.
-    fn stored(&self, value: Vec<u8>) -> Outcome<(Option<Codec>, Vec<u8>)> {
+    fn stored(&self, value: Vec<u8>) -> Outcome<Value> {
         if self.raw {
             return Ok((None, value));
         }
@@ -128,21 +160,21 @@ impl Set {
 
 /// Stores bytes that are encoded, or raw bytes if there is no codec.
 pub(crate) fn put(
-    store: &Store,
+    tx: &mut Transaction,
     key: &TypedKey,
     codec: Option<Codec>,
-    bytes: Vec<u8>,
+    bytes: &[u8],
     expires: Option<SystemTime>,
 ) -> Outcome<()> {
-    let mut batch = store.batch();
-    match (codec, expires) {
-        (Some(codec), expires) => batch.set_encoded(key, codec, bytes, expires)?,
-        (None, Some(expires)) => batch.set_bytes_with_expiry(key, bytes, expires)?,
-        (None, None) => batch.set_bytes(key, bytes)?,
-    };
-    batch.commit()?;
-    Ok(())
+    Ok(match (codec, expires) {
+        (Some(codec), expires) => tx.set_encoded(key, codec, bytes, expires)?,
+        (None, Some(expires)) => tx.set_bytes_with_expiry(key, bytes, expires)?,
+        (None, None) => tx.set_bytes(key, bytes)?,
+    })
 }
+
+/// The bytes of a value, and their codec, if they have one.
+pub(crate) type Value = (Option<Codec>, Vec<u8>);
 
 /// The options of `remove`.
 #[derive(Debug, Args)]
@@ -160,17 +192,34 @@ pub(crate) struct Remove {
 impl Remove {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         let store = self.target.write()?;
-        let removed = match &self.prefix {
-            Some(prefix) => store.remove_range(Prefix(prefix))?,
-            None => store.transaction(|tx| {
-                let mut removed = 0;
-                for key in &self.keys {
-                    removed += u64::from(tx.remove(key)?);
-                }
-                Ok(removed)
-            })?,
-        };
+        let removed = self.on(&store)?;
         store.close()?;
+        Self::tell(removed, out)
+    }
+
+    /// Removes the keys in a commit of its own. Returns the number of those that were there.
+    pub(crate) fn on(&self, store: &Store) -> Outcome<u64> {
+        match &self.prefix {
+            // The log has one record for all keys.
+            Some(prefix) => Ok(store.remove_range(Prefix(prefix))?),
+            None => store.try_transaction(|tx| self.within(tx)),
+        }
+    }
+
+    /// Removes the keys within a transaction. Returns the number of those that were there.
+    pub(crate) fn within(&self, tx: &mut Transaction) -> Outcome<u64> {
+        if let Some(prefix) = &self.prefix {
+            return Ok(tx.remove_range(Prefix(prefix))?);
+        }
+        let mut removed = 0;
+        for key in &self.keys {
+            removed += u64::from(tx.remove(key)?);
+        }
+        Ok(removed)
+    }
+
+    /// Prints the number of keys that were removed.
+    pub(crate) fn tell(removed: u64, out: &mut Out) -> Outcome {
         count(out, "removed", removed)?;
         Ok(removed > 0)
     }
@@ -188,15 +237,31 @@ pub(crate) struct Clear {
 
 impl Clear {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let path = self.target.path.display();
-        if !self.yes {
-            let text = format!("`clear` removes all keys of {path}; say so with `--yes`");
-            return Err(Failure::Usage(text));
-        }
+        self.check()?;
         let store = self.target.write()?;
         let removed = store.len();
         store.clear()?;
         store.close()?;
+        Self::tell(removed, out)
+    }
+
+    pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {
+        self.check()?;
+        let removed = store.len();
+        store.clear()?;
+        Self::tell(removed, out)
+    }
+
+    fn check(&self) -> Outcome<()> {
+        if self.yes {
+            return Ok(());
+        }
+        let path = self.target.path.display();
+        let text = format!("`clear` removes all keys of {path}; say so with `--yes`");
+        Err(Failure::Usage(text))
+    }
+
+    fn tell(removed: usize, out: &mut Out) -> Outcome {
         count(out, "removed", u64::try_from(removed).unwrap_or(u64::MAX))?;
         Ok(true)
     }
@@ -211,9 +276,14 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     pub(crate) fn run(&self) -> Outcome {
-        let store: Store = self.target.write()?;
-        store.checkpoint()?;
+        let store = self.target.write()?;
+        Self::on(&store)?;
         store.close()?;
+        Ok(true)
+    }
+
+    pub(crate) fn on(store: &Store) -> Outcome {
+        store.checkpoint()?;
         Ok(true)
     }
 }

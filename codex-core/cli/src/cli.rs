@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::out::Out;
 use crate::{
     Outcome, backup, change, diff, doctor, edit, find, generate, go, ledger, look, prefix, repair,
-    rewrite, serve, transfer,
+    rewrite, serve, shell, transfer,
 };
 
 /// Looks into a CodexDB store, changes it, and scripts it.
@@ -59,6 +59,8 @@ pub(crate) enum Command {
     Diff(diff::Diff),
     /// Look for what is wrong with a store, its files and its disk, and tell the next step
     Doctor(doctor::Doctor),
+    /// Act on commands about a store, line by line, with transactions
+    Shell(shell::Shell),
     /// Make an empty store
     Init(change::Init),
     /// Set the value of a key
@@ -110,6 +112,7 @@ impl Command {
             Self::View(command) => command.run(out),
             Self::Diff(command) => command.run(out),
             Self::Doctor(command) => command.run(out),
+            Self::Shell(command) => command.run(out),
             Self::Init(command) => command.run(),
             Self::Set(command) => command.run(),
             Self::Edit(command) => command.run(out),

@@ -9,13 +9,12 @@ use std::time::SystemTime;
 use std::{env, io};
 
 use clap::Args;
-use codex_core::{Codec, Store};
+use codex_core::{Codec, Readable, Store};
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
 use crate::look::AsType;
 use crate::out::{Out, note};
-use crate::secret::Secret;
 use crate::target::Target;
 use crate::value::{JSON, RAW, Shown};
 use crate::{Outcome, change, json};
@@ -44,7 +43,27 @@ impl Edit {
         let secret = self.target.secret()?;
         // Order: the store is closed while the editor runs, which may take hours.
         let seen = self.seen(&self.target.read_with(secret.as_ref())?)?;
-        let before = match &seen {
+        self.edit(seen.as_ref(), out, &mut |text| {
+            let store = self.target.write_with(&self.target.options(secret.as_ref())?)?;
+            let saved = self.save(&store, text, seen.as_ref());
+            store.close()?;
+            saved
+        })
+    }
+
+    pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {
+        let seen = self.seen(store)?;
+        self.edit(seen.as_ref(), out, &mut |text| self.save(store, text, seen.as_ref()))
+    }
+
+    /// Passes the text of the value to the editor, and what comes back to `save`.
+    fn edit(
+        &self,
+        seen: Option<&Seen>,
+        out: &mut Out,
+        save: &mut dyn FnMut(&str) -> Outcome<()>,
+    ) -> Outcome {
+        let before = match seen {
             Some(seen) => json::pretty(&self.json(seen)?) + "\n",
             None => String::new(),
         };
@@ -56,7 +75,7 @@ impl Edit {
             if after == before {
                 return Ok(false);
             }
-            self.save(&after, seen.as_ref(), secret.as_ref()).map(|()| true)
+            save(&after).map(|()| true)
         });
         // The text is worth more than an empty folder.
         if saved.is_err() && fs::read_to_string(&file).is_ok_and(|after| after != before) {
@@ -71,7 +90,7 @@ impl Edit {
         Ok(is_changed)
     }
 
-    fn seen(&self, store: &Store) -> Outcome<Option<Seen>> {
+    fn seen(&self, store: &impl Readable) -> Outcome<Option<Seen>> {
         let Some(value) = store.get_bytes(&self.key) else { return Ok(None) };
         let codec = Shown::of(&value)?.codec;
         let expires = store.expires_at(&self.key);
@@ -94,7 +113,7 @@ impl Edit {
     }
 
     /// Stores the edited text, unless the value has changed since it was read.
-    fn save(&self, text: &str, seen: Option<&Seen>, secret: Option<&Secret>) -> Outcome<()> {
+    fn save(&self, store: &Store, text: &str, seen: Option<&Seen>) -> Outcome<()> {
         let json = json::checked(text)
             .map_err(|why| Failure::Usage(format!("the text is not JSON: {why}")))?;
         let (codec, bytes) = match (&self.of.of, seen.map(|seen| seen.codec)) {
@@ -106,17 +125,14 @@ impl Edit {
         // Raw bytes that were read as a type stay raw.
         let is_raw = seen.is_some_and(|seen| seen.codec == RAW);
         let codec = codec.filter(|_| !is_raw);
-        let store = self.target.write_with(&self.target.options(secret)?)?;
-        // Order: compared under the lock of the only writer, then exchanged.
-        if self.seen(&store)?.as_ref() != seen {
-            store.close()?;
-            let key = key::show(self.key.as_ref());
-            return Err(Failure::Usage(format!("{key} was changed meanwhile")));
-        }
-        let expires = seen.and_then(|seen| seen.expires);
-        change::put(&store, &self.key, codec, bytes, expires)?;
-        store.close()?;
-        Ok(())
+        store.try_transaction(|tx| {
+            if self.seen(tx)?.as_ref() != seen {
+                let key = key::show(self.key.as_ref());
+                return Err(Failure::Usage(format!("{key} was changed meanwhile")));
+            }
+            let expires = seen.and_then(|seen| seen.expires);
+            change::put(tx, &self.key, codec, &bytes, expires)
+        })
     }
 }
 

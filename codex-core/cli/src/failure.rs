@@ -38,7 +38,7 @@ Exit codes:
     8  the files need a newer version of this program
     9  the disk is full; nothing was changed
    10  the change may or may not be on the disk: open the store again and look
-  130  interrupted at the prompt of a passphrase
+  130  interrupted by Ctrl-C
   141  the reader of the output was closed";
 
 /// The reason why a command failed.
@@ -56,8 +56,12 @@ pub(crate) enum Failure {
     File { what: String, source: io::Error },
     /// The reader of the output was closed.
     ClosedPipe,
-    /// The user pressed Ctrl-C at a prompt.
+    /// The user pressed Ctrl-C at a prompt, or while a command of the shell ran.
     Interrupted,
+    /// A transaction of the shell has read something that was changed before its commit.
+    Conflict,
+    /// A line of a script failed.
+    Line { number: u64, failure: Box<Failure> },
     /// An error of the store.
     Store(Box<Error>),
 }
@@ -75,7 +79,8 @@ impl Failure {
             Self::Key(_) => KEY,
             Self::Damage(_) => DAMAGE,
             Self::Locked(_) => LOCKED,
-            Self::File { .. } => OTHER,
+            Self::File { .. } | Self::Conflict => OTHER,
+            Self::Line { failure, .. } => failure.code(),
             Self::ClosedPipe => CLOSED_PIPE,
             Self::Interrupted => INTERRUPTED,
             Self::Store(error) if error.is_damage() => DAMAGE,
@@ -103,7 +108,11 @@ impl Failure {
     /// Returns the next step in words of the command line, which the library does not know.
     pub(crate) fn next_step(&self) -> Option<&'static str> {
         use StorageError as E;
-        let Self::Store(error) = self else { return None };
+        let error = match self {
+            Self::Store(error) => error,
+            Self::Line { failure, .. } => return failure.next_step(),
+            _ => return None,
+        };
         if let Error::Backup(error) = &**error {
             return match &**error {
                 BackupError::Missing { .. } => Some("`codexdb backup list STORE`"),
@@ -145,6 +154,11 @@ impl fmt::Display for Failure {
             Self::File { what, source } => write!(f, "{what}: {source}"),
             Self::ClosedPipe => f.write_str("the reader of the output was closed"),
             Self::Interrupted => f.write_str("interrupted"),
+            Self::Conflict => f.write_str(
+                "something that the transaction has read was changed; nothing was written: read \
+                 it again in a new transaction",
+            ),
+            Self::Line { number, failure } => write!(f, "line {number}: {failure}"),
             Self::Store(error) => error.fmt(f),
         }
     }

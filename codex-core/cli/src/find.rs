@@ -25,6 +25,11 @@ pub(crate) struct Info {
 
 impl Info {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        self.tell(None, out)
+    }
+
+    /// Prints what the file is. `open` is the store, if this process has it open.
+    pub(crate) fn tell(&self, open: Option<&Store>, out: &mut Out) -> Outcome {
         let path = &self.target.path;
         let (vfs, name) = place(path)?;
         let mut record: Record = vec![("path", Cell::Text(path.display().to_string()))];
@@ -61,7 +66,7 @@ impl Info {
         };
         record.push(("is", Cell::Text(is)));
         let holder = if role.is_none() { holder(&vfs, &name)? } else { None };
-        self.facts(&file, holder.is_some(), &mut record)?;
+        self.facts(&file, holder.is_some(), open, &mut record)?;
         if role.is_none() {
             files(path, &vfs, &mut record)?;
             let held = holder.map_or("no".to_owned(), |holder| format!("yes, {holder}"));
@@ -73,7 +78,13 @@ impl Info {
     }
 
     /// Adds the facts of the main file, and those of the whole store if it can be opened.
-    fn facts(&self, file: &MainFile, is_held: bool, record: &mut Record) -> Outcome<()> {
+    fn facts(
+        &self,
+        file: &MainFile,
+        is_held: bool,
+        open: Option<&Store>,
+        record: &mut Record,
+    ) -> Outcome<()> {
         let facts = file.facts(&mut |_| true)?;
         let secret = self.target.secret()?;
         record.push(("form", Cell::Text(facts.form.to_string())));
@@ -81,13 +92,16 @@ impl Info {
         record.push(("id", Cell::Text(key::hex(&facts.store_id))));
         record.push(("made", Cell::Time(facts.created_us)));
         // A store that another process has open has commits that the main file does not have yet.
-        if is_held || facts.encrypted && secret.is_none() {
+        if open.is_none() && (is_held || facts.encrypted && secret.is_none()) {
             record.push(("commits in the main file", Cell::Count(facts.seq)));
             let why = if is_held { "it is open elsewhere" } else { "no key was given" };
             record.push(("not read", Cell::Text(why.to_owned())));
             return Ok(());
         }
-        let store = self.target.read_with(secret.as_ref())?;
+        let store = match open {
+            Some(store) => store.clone(),
+            None => self.target.read_with(secret.as_ref())?,
+        };
         let recovered = store.recovered();
         record.push(("commits", Cell::Count(store.stats().storage.seq)));
         record.push(("keys", store.len().into()));

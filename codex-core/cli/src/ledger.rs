@@ -1,8 +1,9 @@
 //! The commands that read the past of a ledger: `log`, `history`, and `get --at`.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::str::FromStr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use codex_core::crypto::Cipher;
@@ -33,8 +34,13 @@ pub(crate) struct Log {
 
 impl Log {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let secret = self.target.secret()?;
+        self.on(&Commits::locked(&self.target, secret.as_ref()), out)
+    }
+
+    pub(crate) fn on(&self, commits: &Commits<'_>, out: &mut Out) -> Outcome {
         let mut rows = VecDeque::new();
-        each_commit(&self.target, self.target.secret()?.as_ref(), &mut |commit| {
+        commits.each(&mut |commit| {
             let (mut set, mut removed, mut cleared) = (0_u64, 0_u64, false);
             for op in commit.ops.flatten() {
                 match op {
@@ -74,11 +80,16 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
+        let secret = self.target.secret()?;
+        self.on(&Commits::locked(&self.target, secret.as_ref()), out)
+    }
+
+    pub(crate) fn on(&self, commits: &Commits<'_>, out: &mut Out) -> Outcome {
         let mut rows: Vec<Record> = Vec::new();
         let (json, of) = (out.json, self.of.of.as_ref());
         // The expiry of the value that the key has: the outer `None` means that there is none.
         let (mut seen, mut failed) = (None, Ok(()));
-        each_commit(&self.target, self.target.secret()?.as_ref(), &mut |commit| {
+        commits.each(&mut |commit| {
             let mut row: Record =
                 vec![("commit", Cell::Count(commit.seq)), ("time", Cell::Time(commit.time_us))];
             let time_us = commit.time_us;
@@ -161,12 +172,9 @@ impl FromStr for Moment {
 pub(crate) type Past = (Vec<u8>, Option<i64>);
 
 /// Returns the value that `key` had at the moment `at`. A value that had expired by then is none.
-pub(crate) fn value_at(target: &Target, key: &TypedKey, at: Moment) -> Outcome<Option<Past>> {
+pub(crate) fn value_at(commits: &Commits<'_>, key: &TypedKey, at: Moment) -> Outcome<Option<Past>> {
     let mut value = None;
-    let at_us = up_to(target, target.secret()?.as_ref(), at, &mut |commit| match last_change(
-        commit,
-        key.as_ref(),
-    ) {
+    let at_us = commits.up_to(at, &mut |commit| match last_change(commit, key.as_ref()) {
         Some(Change::Set(item)) => value = Some((item.value.to_vec(), item.expires_us)),
         Some(Change::Removed) => value = None,
         None => {}
@@ -175,13 +183,9 @@ pub(crate) fn value_at(target: &Target, key: &TypedKey, at: Moment) -> Outcome<O
 }
 
 /// Returns all values at the moment `at`, except those that had expired by then.
-pub(crate) fn state_at(
-    target: &Target,
-    secret: Option<&Secret>,
-    at: Moment,
-) -> Outcome<BTreeMap<Vec<u8>, Past>> {
+pub(crate) fn state_at(commits: &Commits<'_>, at: Moment) -> Outcome<BTreeMap<Vec<u8>, Past>> {
     let mut state = BTreeMap::new();
-    let at_us = up_to(target, secret, at, &mut |commit| {
+    let at_us = commits.up_to(at, &mut |commit| {
         // The keys of tables are not those of the store.
         for op in commit.ops.flatten().filter(|op| op.table().is_none()) {
             match op {
@@ -199,66 +203,81 @@ pub(crate) fn state_at(
     Ok(state)
 }
 
-/// Passes the commits up to a moment to `sink`. Returns the time of the moment.
-fn up_to(
-    target: &Target,
-    secret: Option<&Secret>,
-    at: Moment,
-    sink: &mut dyn FnMut(LedgerCommit<'_>),
-) -> Outcome<i64> {
-    // The moment is after the commit `newest`, which was made at `newest_us`.
-    let (mut newest, mut newest_us) = (0, i64::MIN);
-    let (oldest, last) = each_commit(target, secret, &mut |commit| {
-        let is_in = match at {
-            Moment::Commit(at) => commit.seq <= at,
-            Moment::TimeUs(at_us) => commit.time_us <= at_us,
-        };
-        if is_in {
-            (newest, newest_us) = (commit.seq, commit.time_us);
-            sink(commit);
-        }
-        Ok(())
-    })?;
-    let (state, at_us) = match at {
-        Moment::Commit(at) => (at, newest_us),
-        Moment::TimeUs(at_us) => (newest, at_us),
-    };
-    if (oldest..=last).contains(&state) {
-        return Ok(at_us);
+/// The commits of a ledger, in its file.
+pub(crate) struct Commits<'a> {
+    path: &'a Path,
+    secret: Option<&'a Secret>,
+    /// How long to wait for the lock, unless this process has the store open.
+    wait: Option<Duration>,
+}
+
+impl<'a> Commits<'a> {
+    /// Returns the commits of a store that this process does not have open.
+    pub(crate) fn locked(target: &'a Target, secret: Option<&'a Secret>) -> Self {
+        Self { path: &target.path, secret, wait: Some(target.wait()) }
     }
-    let path = target.path.clone();
-    Err(StorageError::NotInHistory { path, states: oldest..=last }.into())
+
+    /// Returns the commits of a store that this process has open.
+    pub(crate) fn open(path: &'a Path, secret: Option<&'a Secret>) -> Self {
+        Self { path, secret, wait: None }
+    }
+
+    /// Passes the commits up to a moment to `sink`. Returns the time of the moment.
+    fn up_to(&self, at: Moment, sink: &mut dyn FnMut(LedgerCommit<'_>)) -> Outcome<i64> {
+        // The moment is after the commit `newest`, which was made at `newest_us`.
+        let (mut newest, mut newest_us) = (0, i64::MIN);
+        let (oldest, last) = self.each(&mut |commit| {
+            let is_in = match at {
+                Moment::Commit(at) => commit.seq <= at,
+                Moment::TimeUs(at_us) => commit.time_us <= at_us,
+            };
+            if is_in {
+                (newest, newest_us) = (commit.seq, commit.time_us);
+                sink(commit);
+            }
+            Ok(())
+        })?;
+        let (state, at_us) = match at {
+            Moment::Commit(at) => (at, newest_us),
+            Moment::TimeUs(at_us) => (newest, at_us),
+        };
+        if (oldest..=last).contains(&state) {
+            return Ok(at_us);
+        }
+        let path = self.path.to_owned();
+        Err(StorageError::NotInHistory { path, states: oldest..=last }.into())
+    }
+
+    /// Passes each commit to `sink`. Returns the commits of the oldest and of the newest state that
+    /// the ledger has.
+    fn each(
+        &self,
+        sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<(), StorageError>,
+    ) -> Outcome<(Seq, Seq)> {
+        let (vfs, name) = place(self.path)?;
+        let names = Names::new(&name, &vfs.dir.path(&name))?;
+        // Order: the lock is held while the log is read, so that no writer appends to it. A backup
+        // has no writer and no lock.
+        let lock = match self.wait {
+            Some(wait) if !names.is_backup() => {
+                Some(StoreLock::take(&vfs, &names, Access::ReadOnly, wait)?)
+            }
+            _ => None,
+        };
+        let keys = match self.secret {
+            Some(secret) => {
+                let entropy = vfs.entropy.clone();
+                // The header names the cipher. This one is for new stores only.
+                Some(codex_core::internals::keys(secret.key()?, Cipher::default(), entropy))
+            }
+            None => None,
+        };
+        let cut = read_commits(&vfs, &name, keys.as_deref(), Seq::MAX, sink)?;
+        drop(lock);
+        Ok((cut.oldest, cut.seq))
+    }
 }
 
 fn has_expired(expires_us: Option<i64>, at_us: i64) -> bool {
     expires_us.is_some_and(|expires_us| expires_us <= at_us)
-}
-
-/// Passes each commit of a ledger to `sink`. Returns the commits of the oldest and of the newest
-/// state that it has.
-fn each_commit(
-    target: &Target,
-    secret: Option<&Secret>,
-    sink: &mut dyn FnMut(LedgerCommit<'_>) -> Result<(), StorageError>,
-) -> Outcome<(Seq, Seq)> {
-    let (vfs, name) = place(&target.path)?;
-    let names = Names::new(&name, &vfs.dir.path(&name))?;
-    // Order: the lock is held while the log is read, so that no writer appends to it. A backup has
-    // no writer and no lock.
-    let lock = if names.is_backup() {
-        None
-    } else {
-        Some(StoreLock::take(&vfs, &names, Access::ReadOnly, target.wait())?)
-    };
-    let keys = match secret {
-        Some(secret) => {
-            let entropy = vfs.entropy.clone();
-            // The header names the cipher. This one is for new stores only.
-            Some(codex_core::internals::keys(secret.key()?, Cipher::default(), entropy))
-        }
-        None => None,
-    };
-    let cut = read_commits(&vfs, &name, keys.as_deref(), Seq::MAX, sink)?;
-    drop(lock);
-    Ok((cut.oldest, cut.seq))
 }

@@ -5,10 +5,11 @@ use std::time::SystemTime;
 
 use clap::Args;
 use codex_core::internals::tables;
+use codex_core::{Readable, Store};
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
-use crate::ledger::Moment;
+use crate::ledger::{Commits, Moment};
 use crate::out::{Cell, Out, Record, note, size};
 use crate::range::RangeArgs;
 use crate::target::Target;
@@ -42,16 +43,28 @@ pub(crate) struct Get {
 
 impl Get {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        if let Some(at) = self.at {
-            let stored = ledger::value_at(&self.target, &self.key, at)?;
-            return match &stored {
-                Some((stored, expires_us)) => {
-                    self.print(out, &Shown::stored(stored)?, expires_us.map(time::from_us))
-                }
-                None => Ok(self.is_missing()),
-            };
+        let Some(at) = self.at else { return self.on(&self.target.read()?, out) };
+        let secret = self.target.secret()?;
+        self.past(at, &Commits::locked(&self.target, secret.as_ref()), out)
+    }
+
+    /// Returns the moment whose value is asked for, if it is not that of now.
+    pub(crate) fn at(&self) -> Option<Moment> {
+        self.at
+    }
+
+    /// Prints the value that the key of a ledger had at a moment.
+    pub(crate) fn past(&self, at: Moment, commits: &Commits<'_>, out: &mut Out) -> Outcome {
+        match &ledger::value_at(commits, &self.key, at)? {
+            Some((stored, expires_us)) => {
+                self.print(out, &Shown::stored(stored)?, expires_us.map(time::from_us))
+            }
+            None => Ok(self.is_missing()),
         }
-        let store = self.target.read()?;
+    }
+
+    /// Prints the value that the key has in `store`.
+    pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
         match store.get_bytes(&self.key) {
             Some(value) => self.print(out, &Shown::of(&value)?, store.expires_at(&self.key)),
             None => Ok(self.is_missing()),
@@ -115,8 +128,11 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let store = self.target.read()?;
-        for entry in self.range.entries(&store) {
+        self.on(&self.target.read()?, out)
+    }
+
+    pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
+        for entry in self.range.entries(store) {
             if out.json {
                 out.record(&with_key(entry.key(), None, Record::new()))?;
             } else {
@@ -140,8 +156,11 @@ pub(crate) struct Scan {
 
 impl Scan {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let store = self.target.read()?;
-        for entry in self.range.entries(&store) {
+        self.on(&self.target.read()?, out)
+    }
+
+    pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
+        for entry in self.range.entries(store) {
             let value = entry.value_ref();
             let shown = Shown::of(&value)?;
             if out.json {
@@ -168,7 +187,11 @@ pub(crate) struct Count {
 
 impl Count {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let count = self.range.entries(&self.target.read()?).count();
+        self.on(&self.target.read()?, out)
+    }
+
+    pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
+        let count = self.range.entries(store).count();
         if out.json {
             out.record(&vec![("keys", count.into())])?;
         } else {
@@ -187,7 +210,10 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let store = self.target.read()?;
+        self.on(&self.target.read()?, out)
+    }
+
+    pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {
         let entries = store.iter();
         let (mut keys, mut values, mut longest) = (0_u64, 0_u64, 0_u64);
         let len = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -228,15 +254,18 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let found = self.target.read().and_then(|store| Ok(store.verify()?));
-        let found = match found {
+        match self.target.read().and_then(|store| self.on(&store, out)) {
             Err(Failure::Store(error)) if error.is_damage() => {
                 // The first damage is the error also if nothing else is known.
                 let _ = repair::tell(&self.target, out);
-                return Err(Failure::Store(error));
+                Err(Failure::Store(error))
             }
-            found => found?,
-        };
+            found => found,
+        }
+    }
+
+    pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {
+        let found = store.verify()?;
         out.record(&vec![
             ("result", Cell::Text("intact".to_owned())),
             ("form", Cell::Text(found.form.to_string())),

@@ -22,6 +22,7 @@ mod repair;
 mod rewrite;
 mod secret;
 mod serve;
+mod shell;
 mod target;
 mod terminal;
 mod transfer;

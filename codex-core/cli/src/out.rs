@@ -2,11 +2,14 @@
 
 use std::fmt::Write as _;
 use std::io::{self, BufWriter, IsTerminal as _, Stdout, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use codex_core::Store;
 use codex_core::internals::tables;
 pub(crate) use codexdb::types::quoted;
 
+use crate::failure::Failure;
 use crate::{Outcome, key, time};
 
 /// The buffered stdout, and the way in which it is written to.
@@ -17,6 +20,8 @@ pub(crate) struct Out {
     /// Whether a person reads the output.
     pub(crate) is_terminal: bool,
     colours: bool,
+    /// Whether the user wants no more output.
+    is_stopped: Option<Arc<AtomicBool>>,
 }
 
 /// One value of a record.
@@ -47,11 +52,19 @@ impl Out {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
         let colours = is_terminal && !json && !refused && !dumb;
-        Self { to: BufWriter::new(io::stdout()), json, is_terminal, colours }
+        Self { to: BufWriter::new(io::stdout()), json, is_terminal, colours, is_stopped: None }
+    }
+
+    /// Makes printing an error from the time on at which `is_stopped` is true.
+    pub(crate) fn stop_if(&mut self, is_stopped: Arc<AtomicBool>) {
+        self.is_stopped = Some(is_stopped);
     }
 
     /// Prints a line.
     pub(crate) fn line(&mut self, text: &str) -> Outcome<()> {
+        if self.is_stopped.as_ref().is_some_and(|stopped| stopped.load(Ordering::SeqCst)) {
+            return Err(Failure::Interrupted);
+        }
         Ok(writeln!(self.to, "{text}")?)
     }
 

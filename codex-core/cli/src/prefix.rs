@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use clap::Args;
+use codex_core::Store;
 use codex_core::internals::{TableSize, tables};
 
 use crate::Outcome;
@@ -41,10 +42,13 @@ impl Sum {
 
 impl Du {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let store = self.target.read()?;
+        self.on(&self.target.read()?, out)
+    }
+
+    pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {
         let mut sums: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
         let mut total = Sum::default();
-        for entry in &store {
+        for entry in store.iter() {
             let len = entry.key().len().saturating_add(entry.bytes().len());
             let one = Sum { keys: 1, bytes: u64::try_from(len).unwrap_or(u64::MAX) };
             let prefix = prefix(entry.key(), self.separator.as_ref(), self.depth);

@@ -3,7 +3,7 @@
 use std::ops::Bound;
 
 use clap::Args;
-use codex_core::{Entry, Prefix, Store};
+use codex_core::{Entry, Prefix, Readable};
 
 use crate::key::TypedKey;
 
@@ -29,7 +29,7 @@ pub(crate) struct RangeArgs {
 
 impl RangeArgs {
     /// Returns the entries, in the order that was asked for.
-    pub(crate) fn entries(&self, store: &Store) -> Box<dyn Iterator<Item = Entry>> {
+    pub(crate) fn entries(&self, store: &impl Readable) -> Box<dyn Iterator<Item = Entry>> {
         let entries = match (&self.prefix, &self.from, &self.to) {
             (Some(prefix), ..) => store.range(Prefix(prefix)),
             (None, from, to) => {

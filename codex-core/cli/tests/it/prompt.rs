@@ -1,64 +1,12 @@
 //! The program at a terminal: prompts that show nothing, Ctrl-C, and colours.
 #![cfg(target_os = "linux")]
 
-use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::process::{Child, Stdio};
+use std::fs;
 
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, tcgetattr};
+use rustix::termios::LocalModes;
 
 use crate::common::Folder;
-
-/// A terminal: the side of the person, and the side of the program.
-struct Terminal {
-    person: File,
-    program: OwnedFd,
-}
-
-impl Terminal {
-    fn new() -> Self {
-        let person = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&person).unwrap();
-        unlockpt(&person).unwrap();
-        let name = ptsname(&person, Vec::new()).unwrap();
-        let flags = OFlags::RDWR | OFlags::NOCTTY;
-        let program = rustix::fs::open(name.as_c_str(), flags, Mode::empty()).unwrap();
-        Self { person: person.into(), program }
-    }
-
-    /// Starts the program with this terminal as its stdin.
-    fn start(&self, folder: &Folder, args: &[&str]) -> Child {
-        folder.command(args).stdin(self.stdio()).stderr(Stdio::piped()).spawn().unwrap()
-    }
-
-    fn stdio(&self) -> Stdio {
-        self.program.try_clone().unwrap().into()
-    }
-
-    /// Types `text` when the program has printed the prompt `prompt` to stderr.
-    fn answer(&mut self, child: &mut Child, prompt: &str, text: &str) {
-        let stderr = child.stderr.as_mut().unwrap();
-        let (mut printed, mut byte) = (String::new(), [0]);
-        while !printed.ends_with(prompt) {
-            assert_eq!(stderr.read(&mut byte).unwrap(), 1, "no {prompt:?} but {printed:?}");
-            printed.push(char::from(byte[0]));
-        }
-        self.person.write_all(text.as_bytes()).unwrap();
-    }
-
-    /// Returns all that the terminal has shown. Closes the side of the program.
-    fn shown(self) -> String {
-        let Self { mut person, program } = self;
-        drop(program);
-        // The end of a terminal is an error on Linux.
-        let mut shown = Vec::new();
-        let _ = person.read_to_end(&mut shown);
-        String::from_utf8(shown).unwrap()
-    }
-}
+use crate::terminal::Terminal;
 
 #[test]
 fn a_passphrase_is_asked_for_and_not_shown() {
@@ -91,8 +39,7 @@ fn ctrl_c_at_a_prompt_gives_the_terminal_back() {
     let mut get = terminal.start(&folder, &["get", "app.db", "a", "--passphrase", "ask"]);
     terminal.answer(&mut get, "Passphrase of app.db: ", "half\x03");
     assert_eq!(get.wait().unwrap().code(), Some(130));
-    let modes = tcgetattr(&terminal.program).unwrap().local_modes;
-    assert!(modes.contains(LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON));
+    assert!(terminal.modes().contains(LocalModes::ECHO | LocalModes::ISIG | LocalModes::ICANON));
 }
 
 #[test]
