@@ -239,39 +239,151 @@ const BATCHES_WAITING: usize = 8;
 mod tests {
     use std::collections::BTreeMap;
 
-    use codex_storage::batch::Op;
+    use codex_storage::batch::{Item, Op, TableId};
+    use codex_storage::vfs::SeededEntropy;
 
     use super::{BATCH, MapBuilder};
-    use crate::entry::Entry;
+    use crate::entry::{Entry, Name};
+    use crate::map::Map;
+
+    /// The value and the expiry of each entry, in the order of images.
+    type Model = BTreeMap<(Option<TableId>, Vec<u8>), (Vec<u8>, Option<i64>)>;
+
+    /// A builder, and what it must build.
+    #[derive(Default)]
+    struct Both {
+        builder: MapBuilder,
+        model: Model,
+    }
+
+    impl Both {
+        /// Sets a key of the table `id`, or outside tables if that is 0, to `n`. Every third value
+        /// expires.
+        fn set(&mut self, id: u32, key: &[u8], n: u32) {
+            let (table, value) = (TableId::new(id), n.to_le_bytes());
+            let expires_us = (n % 3 == 0).then_some(i64::from(n % 1_000) - 500);
+            self.builder.push(Op::Set(Item { table, key, value: &value, expires_us }));
+            self.model.insert((table, key.to_vec()), (value.to_vec(), expires_us));
+        }
+
+        fn remove(&mut self, id: u32, key: &[u8]) {
+            let table = TableId::new(id);
+            self.builder.push(Op::Remove { table, key });
+            self.model.remove(&(table, key.to_vec()));
+        }
+
+        fn clear(&mut self, id: u32) {
+            let table = TableId::new(id);
+            self.builder.push(Op::Clear { table });
+            self.model.retain(|(of, _), _| *of != table);
+        }
+
+        fn check(self) {
+            let (map, model) = (self.builder.finish(7), self.model);
+            assert_eq!(map.seq(), 7);
+            // The entries in the order of images, with the plain ones alone too.
+            let all = map.ordered();
+            let found = all.iter_with_tables().map(parts);
+            let wanted = model.iter().map(|(name, entry)| (name.clone(), entry.clone()));
+            assert!(found.eq(wanted), "{} entries", model.len());
+            let plain = model.keys().filter(|(table, _)| table.is_none());
+            assert!(all.iter().map(Entry::key).eq(plain.clone().map(|(_, key)| &key[..])));
+            assert_eq!((map.len(), all.len_with_tables()), (plain.count(), model.len()));
+            // Those that expire, in the order of their expiries.
+            let mut due: Vec<_> = all.expired_at(i64::MAX).map(parts).collect();
+            assert!(due.is_sorted_by_key(|(_, (_, expires_us))| *expires_us));
+            assert_eq!(all.first_deadline(), due.first().and_then(|(_, (_, first))| *first));
+            due.sort();
+            let wanted = model.iter().filter(|(_, (_, expires_us))| expires_us.is_some());
+            assert_eq!(all.expiring(), due.len());
+            assert!(due.iter().map(|(name, entry)| (name, entry)).eq(wanted));
+            // Each entry of the one index is that of the other.
+            all.iter_with_tables().for_each(|entry| {
+                let found = hashed(&map, entry.name()).expect("the hash index has the entry");
+                assert!(found.same(entry) && all.get(entry.name()).is_some_and(|e| e.same(entry)));
+            });
+            for (table, key) in model.keys() {
+                let missing = [key, &b"-"[..]].concat();
+                assert!(hashed(&map, Name { table: *table, key: &missing }).is_none());
+            }
+        }
+    }
+
+    fn parts(entry: &Entry) -> ((Option<TableId>, Vec<u8>), (Vec<u8>, Option<i64>)) {
+        let value = (entry.value().to_vec(), entry.expires_us());
+        ((entry.table(), entry.key().to_vec()), value)
+    }
+
+    fn hashed<'a>(map: &'a Map, name: Name<'_>) -> Option<&'a Entry> {
+        map.hash().find(map.hash().hasher().hash(name), name)
+    }
+
+    fn key(n: u32) -> Vec<u8> {
+        format!("user:{n:07}").into_bytes()
+    }
+
+    /// Runs of entries outside tables and in three tables, as an image has them.
+    #[test]
+    fn a_run_of_plain_entries_and_tables_builds_both_indexes() {
+        // The second is so large that a second thread fills some of the hash tables.
+        for counts in [[0, 0, 0, 0], [20_000, 9_000, 1, 4_000], [0, 500, 0, 500], [5, 0, 0, 0]] {
+            let mut both = Both::default();
+            for (id, count) in [0, 1, 7, u32::MAX].into_iter().zip(counts) {
+                (0..count).for_each(|n| both.set(id, &key(n), n));
+            }
+            assert!(both.builder.batch.is_empty(), "each entry is part of the run");
+            both.check();
+        }
+    }
+
+    /// A run, then the operations of a log.
+    #[test]
+    fn operations_after_a_run_change_both_indexes() {
+        for ops in [1, 100, BATCH, 3 * BATCH] {
+            let (mut both, random) = (Both::default(), SeededEntropy::new(1));
+            let below = |bound| u32::try_from(random.below(bound)).unwrap();
+            for id in [0, 1, 2] {
+                (0..3_000).for_each(|n| both.set(id, &key(n), n));
+            }
+            for n in 0..ops {
+                let (id, at) = (below(4), below(4_000));
+                match below(2_000) {
+                    0 => both.clear(id),
+                    1..600 => both.remove(id, &key(at)),
+                    _ => both.set(id, &key(at), u32::try_from(n).unwrap()),
+                }
+            }
+            both.check();
+        }
+    }
+
+    /// Each of these is no part of the run before it.
+    #[test]
+    fn an_entry_that_is_not_the_next_one_ends_the_run() {
+        for (id, at) in [(1, 9), (1, 8), (0, 10), (0, 3), (1, 0)] {
+            let mut both = Both::default();
+            for table in [0, 1] {
+                (0..10).for_each(|n| both.set(table, &key(n), n));
+            }
+            both.set(id, &key(at), 77);
+            assert_eq!(both.builder.batch.len(), 1, "{id} {at}");
+            both.check();
+        }
+    }
 
     #[test]
     fn both_indexes_agree_whether_they_were_built_here_or_by_threads() {
         for count in [0, 1, BATCH - 1, BATCH, BATCH + 1, 20 * BATCH] {
-            let (mut builder, mut model) = (MapBuilder::new(), BTreeMap::new());
+            let mut both = Both::default();
             for n in 0..count {
                 let key = (n * 7919 % 10_007).to_string().into_bytes();
                 match n % 9 {
-                    8 => {
-                        builder.push(Op::remove(&key));
-                        model.remove(&key);
-                    }
-                    _ if n == count / 2 => {
-                        builder.push(Op::CLEAR);
-                        model.clear();
-                    }
-                    _ => {
-                        let value = n.to_string().into_bytes();
-                        builder.push(Op::set(&key, &value));
-                        model.insert(key, value);
-                    }
+                    8 => both.remove(0, &key),
+                    _ if n == count / 2 => both.clear(0),
+                    _ => both.set(0, &key, u32::try_from(n).unwrap()),
                 }
             }
-            let map = builder.finish(7);
-            assert_eq!((map.len(), map.seq()), (model.len(), 7));
-            let both = |key: &Vec<u8>, entry: &Entry| {
-                map.find(key).is_some_and(|found| found.same(entry)) && model[key] == entry.value()
-            };
-            assert!(map.ordered().iter().all(|entry| both(&entry.key().to_vec(), entry)));
+            both.check();
         }
     }
 }

@@ -358,6 +358,17 @@ fn an_image_that_fails_costs_nothing_and_is_counted() {
 }
 
 #[test]
+fn a_sync_that_fails_before_the_switch_is_a_failed_checkpoint() {
+    let (engine, probe) = engine(Form::Wal, Durability::Os, false);
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    probe.fail_next(Fault::Background);
+    let failed = engine.checkpoint();
+    assert!(matches!(failed, Err(Error::InDoubt { .. })), "{failed:?}");
+    assert_eq!((engine.stats().checkpoints, engine.stats().checkpoint_failures), (0, 1));
+    assert_eq!(probe.images(), 0);
+}
+
+#[test]
 fn the_log_that_has_outgrown_the_image_is_checkpointed_in_the_background() {
     let (engine, probe) = engine(Form::Wal, Durability::Sync, true);
     probe.disk().wants_checkpoint = true;

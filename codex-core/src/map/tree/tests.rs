@@ -203,3 +203,47 @@ fn ascending_insertions_leave_full_nodes() {
     let full = sizes.iter().filter(|&&size| size >= CHILDREN_MAX - 1).count();
     assert!(full + 1 >= sizes.len(), "{sizes:?}");
 }
+
+#[test]
+fn removals_join_nodes_that_have_become_small() {
+    const COUNT: u32 = 20_000;
+    let mut tree = Tree::default();
+    let mut model = Model::new();
+    for item in sorted(COUNT) {
+        model.insert(item.key().to_vec(), 0);
+        tree.insert(item);
+    }
+    let full = check(&tree);
+    // 7,919 is a prime number, so each number is removed once, and neighbours at different times.
+    for n in 0..COUNT {
+        let key = format!("user:{:012}", n * 7_919 % COUNT).into_bytes();
+        assert!(tree.remove(&key).is_some() && model.remove(&key).is_some());
+        if n % 500 == 0 || COUNT - n < 200 {
+            check(&tree);
+            assert!(tree.iter().map(Entry::key).eq(model.keys()));
+        }
+        if n + 100 == COUNT {
+            let left = check(&tree);
+            assert!(left < full, "99 of {COUNT} items are in {left} levels of branches");
+        }
+    }
+    assert!(tree.is_empty() && tree.root.is_none());
+}
+
+/// The copies share all nodes, so a change of a shared node would change them too.
+#[test]
+fn a_copy_is_not_changed_by_splits_and_joins_of_the_other() {
+    let mut tree = Tree::default();
+    for item in sorted(3_000).step_by(2) {
+        tree.insert(item);
+    }
+    let (copy, before) = (tree.clone(), contents(tree.iter()));
+    for item in sorted(3_000).skip(1).step_by(2) {
+        tree.insert(item);
+    }
+    for item in sorted(2_900) {
+        tree.remove(item.key());
+    }
+    assert_eq!((check(&tree), contents(copy.iter()) == before), (1, true));
+    check(&copy);
+}
