@@ -27,6 +27,7 @@ mod target;
 mod terminal;
 mod transfer;
 mod value;
+mod whole;
 
 use std::process::ExitCode;
 

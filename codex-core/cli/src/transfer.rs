@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
-use std::io::{self, BufRead, BufReader, Write as _};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -16,6 +16,7 @@ use crate::out::{Out, note_tables, object};
 use crate::progress::Bar;
 use crate::target::{BULK, Target};
 use crate::value::{BINCODE, JSON, RAW, Shown};
+use crate::whole::WholeFile;
 use crate::{Outcome, change, json, key, time};
 
 /// The options of `export`.
@@ -31,29 +32,19 @@ pub(crate) struct Export {
 impl Export {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         let store = self.target.read()?;
-        let mut file = match &self.to {
-            Some(to) => Some(io::BufWriter::new(
-                File::create_new(to).map_err(|source| Failure::file(to.display(), source))?,
-            )),
-            None => None,
-        };
-        let failed = |source| {
-            let to = self.to.as_deref().unwrap_or(Path::new(""));
-            Failure::file(to.display(), source)
-        };
+        let mut file = self.to.as_deref().map(WholeFile::create).transpose()?;
         for entry in &store {
             let value = entry.value_ref();
             let fields = Shown::of(&value)?.fields();
             let line = object(&with_key(entry.key(), entry.expires_at(), fields));
             match &mut file {
-                Some(file) => writeln!(file, "{line}").map_err(failed)?,
+                Some(file) => file.write_line(&line)?,
                 None => out.line(&line)?,
             }
         }
         note_tables(&store, "exported");
         if let Some(file) = file {
-            let file = file.into_inner().map_err(|error| failed(error.into_error()))?;
-            file.sync_all().map_err(failed)?;
+            file.finish()?;
         }
         Ok(true)
     }

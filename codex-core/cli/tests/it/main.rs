@@ -18,6 +18,7 @@ mod edit;
 mod failures;
 mod generate;
 mod go;
+mod interrupt;
 mod look;
 mod prompt;
 mod repair;
