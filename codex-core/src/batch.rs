@@ -10,9 +10,10 @@ use codex_storage::batch::Seq;
 use codex_storage::storage::Durability;
 use serde::Serialize;
 
-use crate::commit::{Change, Commit, Outcome};
+use crate::commit::{Change, Check, Commit, Outcome};
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::entry::Entry;
+use crate::error::{Error, Result};
 use crate::range::{self, KeyRange, Prefix};
 use crate::store::Store;
 use crate::tasks::Submitted;
@@ -52,6 +53,8 @@ pub struct Batch {
     changes: Vec<Change>,
     /// The encoded length of the changes, in bytes.
     bytes: usize,
+    /// The records of the tables to which the changes write.
+    tables: Vec<Entry>,
     /// Whether the commit is to be synced, although the level of the store does not require it.
     sync: bool,
     /// The place of the call that made the batch, unless a change was refused.
@@ -79,6 +82,7 @@ impl Store {
             store: self.clone(),
             changes: Vec::new(),
             bytes: 0,
+            tables: Vec::new(),
             sync: false,
             #[cfg(debug_assertions)]
             made_at: Some(Location::caller()),
@@ -224,10 +228,11 @@ impl Batch {
         if range::bounds(&lower, &upper).is_none() {
             return Ok(self);
         }
-        self.push(Ok(Change::RemoveRange(lower, upper)))
+        self.push(Ok(Change::RemoveRange(None, lower, upper)))
     }
 
     /// Adds a change that removes all keys, including those that were set earlier in this batch.
+    /// Those of tables stay.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -238,10 +243,10 @@ impl Batch {
     /// # Ok::<(), codex_core::Error>(())
     /// ```
     pub fn clear(&mut self) -> &mut Self {
-        // The earlier changes have no effect after the clear.
-        self.bytes = Change::Clear.encoded_len();
-        self.changes.clear();
-        self.changes.push(Change::Clear);
+        // The earlier changes of keys outside tables have no effect after the clear.
+        self.changes.retain(|change| change.table().is_some());
+        self.changes.push(Change::Clear(None));
+        self.bytes = self.changes.iter().map(Change::encoded_len).fold(0, usize::saturating_add);
         self
     }
 
@@ -298,9 +303,12 @@ impl Batch {
     /// The errors of [`Store::set`], except `Encode`. No change of the batch is there then, unless
     /// the error [is in doubt](crate::Error::is_in_doubt).
     pub fn commit(&mut self) -> Result<Seq> {
+        let tables = self.tables.clone();
         let commit = self.take_commit();
-        let made = self.store.inner.commit(commit)?;
-        Ok(seq_of(&self.store.inner.engine, made))
+        match self.store.inner.commit(commit)? {
+            Outcome::Conflict => Err(self.store.missing_of(&tables)),
+            made => seq_of(&self.store.inner.engine, made),
+        }
     }
 
     /// Enters the changes into the queue of commits, and returns the future of the number of their
@@ -355,7 +363,9 @@ impl Batch {
 
     /// Returns the commit of the changes, and leaves the batch empty.
     fn take_commit(&mut self) -> Commit {
-        Commit { changes: self.take().into(), sync: self.sync, ..Commit::default() }
+        let checks: Vec<_> = mem::take(&mut self.tables).into_iter().map(Check::Same).collect();
+        let (checks, changes) = (checks.into(), self.take().into());
+        Commit { checks, changes, sync: self.sync, ..Commit::default() }
     }
 
     /// Returns the changes, and leaves the batch empty.
@@ -366,6 +376,13 @@ impl Batch {
 
     pub(crate) fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// Adds the condition that the table of `row`, its record, is there.
+    pub(crate) fn write_to_table(&mut self, row: &Entry) {
+        if !self.tables.iter().any(|known| known.same(row)) {
+            self.tables.push(row.clone());
+        }
     }
 
     /// Adds `change`.
@@ -392,8 +409,12 @@ impl Batch {
 /// Returns the number of a commit with the outcome `made`, or that of the last commit if nothing
 /// was written.
 #[expect(clippy::needless_pass_by_value, reason = "the answer to a future takes the outcome")]
-fn seq_of(engine: &Engine, made: Outcome) -> Seq {
-    made.seq().unwrap_or_else(|| engine.view().seq)
+fn seq_of(engine: &Engine, made: Outcome) -> Result<Seq> {
+    match made {
+        Outcome::Done { seq, .. } => Ok(seq.unwrap_or_else(|| engine.view().seq)),
+        // Only a batch with tables has conditions.
+        Outcome::Conflict => Err(Error::NoTable { table: "(one of the batch)".into() }),
+    }
 }
 
 #[cfg(debug_assertions)]

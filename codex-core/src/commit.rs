@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use codex_storage::batch::{Op, Seq, record_len};
+use codex_storage::batch::{Op, Seq, TableId, record_len};
 
 use crate::engine::View;
-use crate::entry::{Entry, Name};
+use crate::entry::{Entry, OwnedName};
 use crate::range::{KeyBound, bounds};
 
 /// Changes that become durable and visible together, if all checks hold.
@@ -38,6 +38,19 @@ impl Commit {
         Self { checks: SmallVec::One(check), ..Self::one(change) }
     }
 
+    /// Returns the same commit, under the condition that `check` holds too.
+    pub(crate) fn also(self, check: Check) -> Self {
+        let checks = match self.checks {
+            SmallVec::None => SmallVec::One(check),
+            SmallVec::One(first) => SmallVec::Many(vec![first, check]),
+            SmallVec::Many(mut checks) => {
+                checks.push(check);
+                SmallVec::Many(checks)
+            }
+        };
+        Self { checks, ..self }
+    }
+
     /// Returns true if the commit puts no entry, so that it can only free memory.
     pub(crate) fn only_removes(&self) -> bool {
         !self.changes.as_slice().iter().any(|change| matches!(change, Change::Put(_)))
@@ -63,19 +76,20 @@ pub enum Change {
     /// The key of the entry gets its value.
     Put(Entry),
     /// The key is removed. If it has no value, nothing is written.
-    Remove(Box<[u8]>),
-    /// All keys are removed. If there are none, nothing is written.
-    Clear,
-    /// All keys within the bounds are removed.
+    Remove(OwnedName),
+    /// All keys of the table, or all outside tables, are removed. If there are none, nothing is
+    /// written. The commit has one record.
+    Clear(Option<TableId>),
+    /// All keys within the bounds, of the table or outside tables, are removed.
     ///
     /// The leader finds the keys while it holds `persist`, so writers wait for it and readers do
     /// not. The commit has one record for each removed key.
-    RemoveRange(KeyBound, KeyBound),
+    RemoveRange(Option<TableId>, KeyBound, KeyBound),
     /// The entry is removed if its key still has this very entry, and it has expired.
     Sweep(Entry),
-    /// The key at this end of the range within the bounds is removed. If the range has no key,
-    /// nothing is written.
-    Pop(KeyBound, KeyBound, End),
+    /// The key at this end of the range within the bounds, of the table or outside tables, is
+    /// removed. If the range has no key, nothing is written.
+    Pop(Option<TableId>, KeyBound, KeyBound, End),
 }
 
 /// An end of a range of keys.
@@ -88,14 +102,25 @@ pub enum End {
 }
 
 impl Change {
+    /// Returns the table of the keys, or `None` if they are outside tables.
+    pub(crate) fn table(&self) -> Option<TableId> {
+        match self {
+            Self::Put(entry) | Self::Sweep(entry) => entry.table(),
+            Self::Remove(name) => name.as_name().table,
+            Self::Clear(table) | Self::RemoveRange(table, ..) | Self::Pop(table, ..) => *table,
+        }
+    }
+
     /// Returns the encoded length, in bytes. A removal by range counts as a record without a key,
     /// because the keys are known only when the leader decides.
     pub(crate) fn encoded_len(&self) -> usize {
         match self {
             Self::Put(entry) => record_len(Op::Set(entry.item())),
-            Self::Remove(key) => record_len(Op::remove(key)),
+            Self::Remove(name) => record_len(name.as_name().removal()),
             Self::Sweep(entry) => record_len(entry.removal()),
-            Self::Clear | Self::RemoveRange(..) | Self::Pop(..) => record_len(Op::CLEAR),
+            Self::Clear(table) | Self::RemoveRange(table, ..) | Self::Pop(table, ..) => {
+                record_len(Op::Clear { table: *table })
+            }
         }
     }
 }
@@ -106,7 +131,7 @@ impl fmt::Debug for Change {
         f.write_str(match self {
             Self::Put(_) => "Put",
             Self::Remove(_) => "Remove",
-            Self::Clear => "Clear",
+            Self::Clear(_) => "Clear",
             Self::RemoveRange(..) => "RemoveRange",
             Self::Sweep(_) => "Sweep",
             Self::Pop(..) => "Pop",
@@ -130,16 +155,18 @@ pub enum Check {
     /// not count.
     Same(Entry),
     /// The key still has no entry.
-    Absent(Box<[u8]>),
+    Absent(OwnedName),
     /// The stored value of the key is equal to `value`, or there is none.
     Equals {
-        /// The key.
-        key: Box<[u8]>,
+        /// The key and its table.
+        name: OwnedName,
         /// The expected stored value.
         value: Option<Box<[u8]>>,
     },
     /// The range contains the same entries as when it was read, and no others.
     Unchanged {
+        /// The table, or `None` for the keys outside tables.
+        table: Option<TableId>,
         /// The lower end of the range.
         lower: KeyBound,
         /// The upper end of the range.
@@ -154,12 +181,12 @@ impl Check {
     pub(crate) fn holds_in(&self, state: &View) -> bool {
         match self {
             Self::Same(seen) => is_same(state.get(seen.name()), Some(seen)),
-            Self::Absent(key) => state.get(Name::plain(key)).is_none(),
-            Self::Equals { key, value } => {
-                state.get(Name::plain(key)).map(Entry::value) == value.as_deref()
+            Self::Absent(name) => state.get(name.as_name()).is_none(),
+            Self::Equals { name, value } => {
+                state.get(name.as_name()).map(Entry::value) == value.as_deref()
             }
-            Self::Unchanged { lower, upper, base } => match bounds(lower, upper) {
-                Some(bounds) => are_same(state.range(bounds), base.range(bounds)),
+            Self::Unchanged { table, lower, upper, base } => match bounds(lower, upper) {
+                Some(bounds) => are_same(state.range(*table, bounds), base.range(*table, bounds)),
                 None => true,
             },
         }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use std::vec;
 
+use codex_storage::batch::TableId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -44,6 +45,8 @@ use crate::value::{self, ValueRef};
 #[must_use = "an iterator does nothing until it is advanced"]
 pub struct Iter {
     ordered: Ordered,
+    /// The table, or `None` for the keys outside tables.
+    table: Option<TableId>,
     /// The time by which expired entries are left out, in microseconds since 1970.
     now_us: i64,
     /// The range between the entries that the two ends have fetched.
@@ -56,11 +59,16 @@ pub struct Iter {
 }
 
 impl Iter {
-    /// Returns the iterator over the entries of `ordered` within `bounds` that have not expired at
-    /// `now_us`. It is empty if the bounds cross.
-    pub(crate) fn new(ordered: Ordered, now_us: i64, (lower, upper): (KeyBound, KeyBound)) -> Self {
+    /// Returns the iterator over the entries of `table`, or those outside tables, within `bounds`
+    /// that have not expired at `now_us`. It is empty if the bounds cross.
+    pub(crate) fn new(
+        ordered: Ordered,
+        now_us: i64,
+        table: Option<TableId>,
+        (lower, upper): (KeyBound, KeyBound),
+    ) -> Self {
         let (front, back) = (Fetched::default(), Fetched::default());
-        Self { ordered, now_us, lower, upper, front, back, scan: None }
+        Self { ordered, table, now_us, lower, upper, front, back, scan: None }
     }
 
     /// Returns the iterator, which records the entries that it returns in `scan`.
@@ -99,7 +107,7 @@ impl Iter {
     fn fetch_front(&mut self) {
         let count = self.front.grow();
         let Some(bounds) = bounds(&self.lower, &self.upper) else { return };
-        let shown = self.ordered.range_at(bounds, self.now_us);
+        let shown = self.ordered.range_at(self.table, bounds, self.now_us);
         let fetched = cloned(shown.take(count));
         // The next fetch continues after the last fetched key.
         if let Some(last) = fetched.last() {
@@ -113,7 +121,7 @@ impl Iter {
     fn fetch_back(&mut self) {
         let count = self.back.grow();
         let Some(bounds) = bounds(&self.lower, &self.upper) else { return };
-        let shown = self.ordered.range_at(bounds, self.now_us);
+        let shown = self.ordered.range_at(self.table, bounds, self.now_us);
         let fetched = cloned(shown.rev().take(count));
         // The next fetch continues before the first fetched key.
         if let Some(first) = fetched.last() {
@@ -281,6 +289,11 @@ impl Entry {
     #[doc(alias = "ttl")]
     pub fn expires_at(&self) -> Option<SystemTime> {
         expiry_of(&self.inner)
+    }
+
+    /// Returns the key and its table.
+    pub(crate) fn to_name(&self) -> entry::OwnedName {
+        self.inner.name().into()
     }
 
     /// Returns the number of bytes that the entry keeps in memory.

@@ -40,6 +40,39 @@ impl<'a> Name<'a> {
     pub fn plain(key: &'a [u8]) -> Self {
         Self { table: None, key }
     }
+
+    /// Returns the operation that removes the entry.
+    pub(crate) fn removal(self) -> Op<'a> {
+        let Name { table, key } = self;
+        Op::Remove { table, key }
+    }
+}
+
+impl<'a> From<&'a [u8]> for Name<'a> {
+    fn from(key: &'a [u8]) -> Self {
+        Self::plain(key)
+    }
+}
+
+/// A [`Name`] that owns its key.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct OwnedName {
+    table: Option<TableId>,
+    key: Box<[u8]>,
+}
+
+impl OwnedName {
+    /// Returns the name.
+    pub fn as_name(&self) -> Name<'_> {
+        Name { table: self.table, key: &self.key }
+    }
+}
+
+impl<'a, N: Into<Name<'a>>> From<N> for OwnedName {
+    fn from(name: N) -> Self {
+        let Name { table, key } = name.into();
+        Self { table, key: key.into() }
+    }
 }
 
 impl Entry {
@@ -53,10 +86,10 @@ impl Entry {
         Self::concat(Name { table, key }, [value, &[]], expires_us)
     }
 
-    /// Returns an entry outside tables without an expiry, whose stored value is the codec byte
-    /// `codec`, then `payload`.
-    pub fn from_parts(key: &[u8], codec: u8, payload: &[u8]) -> Self {
-        Self::concat(Name::plain(key), [&[codec], payload], None)
+    /// Returns an entry without an expiry, whose stored value is the codec byte `codec`, then
+    /// `payload`.
+    pub fn from_parts<'a>(name: impl Into<Name<'a>>, codec: u8, payload: &[u8]) -> Self {
+        Self::concat(name.into(), [&[codec], payload], None)
     }
 
     /// Returns the stored form. Each path that copies entries passes it on whole.
@@ -68,8 +101,7 @@ impl Entry {
 
     /// Returns the operation that removes the entry.
     pub(crate) fn removal(&self) -> Op<'_> {
-        let Name { table, key } = self.name();
-        Op::Remove { table, key }
+        self.name().removal()
     }
 
     /// Returns the key and the table.
@@ -165,10 +197,16 @@ impl Entry {
         Self::from_bytes(key.len(), &parts.concat(), flags)
     }
 
-    /// Returns an entry outside tables, without an expiry, of `bytes`: a key of `key_len` bytes,
-    /// and the stored value.
-    pub(crate) fn from_key_and_value(key_len: usize, bytes: &[u8]) -> Self {
-        Self::from_bytes(key_len, bytes, 0)
+    /// Returns an entry of `table` without an expiry, of `bytes`: a key of `key_len` bytes, and the
+    /// stored value.
+    pub(crate) fn from_key_and_value(
+        table: Option<TableId>,
+        key_len: usize,
+        mut bytes: Vec<u8>,
+    ) -> Self {
+        let Some(id) = table else { return Self::from_bytes(key_len, &bytes, 0) };
+        bytes.extend_from_slice(&id.get().to_le_bytes());
+        Self::from_bytes(key_len, &bytes, TABLED)
     }
 
     /// Returns an entry of `bytes`: a key of `key_len` bytes, the stored value, and the fields of
@@ -205,6 +243,13 @@ impl Ord for Entry {
 impl fmt::Debug for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Name({} byte key)", self.key.len())
+    }
+}
+
+/// Shows only the length, as for [`Entry`].
+impl fmt::Debug for OwnedName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_name().fmt(f)
     }
 }
 
@@ -246,7 +291,7 @@ mod tests {
                         assert!(Entry::from_item(item).item() == item, "{key_len} {value_len}");
                     }
                 }
-                let parts = Entry::from_parts(&key, 2, &value);
+                let parts = Entry::from_parts(&key[..], 2, &value);
                 assert_eq!(parts.value().split_first(), Some((&2, &value[..])));
                 assert_eq!(parts.key(), key);
             }
@@ -256,7 +301,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "an entry begins with its whole key")]
     fn a_key_that_is_longer_than_its_entry_stops_the_writer() {
-        Entry::from_key_and_value(6, b"short");
+        Entry::from_key_and_value(None, 6, b"short".to_vec());
     }
 
     #[test]

@@ -126,6 +126,54 @@ pub enum Error {
         /// The maximum of it, in bytes.
         limit: usize,
     },
+    /// A table has no such name: a name has 1 to 255 bytes, none of them 0.
+    #[error("the name of a table has 1 to 255 bytes, none of them 0; this one has {len}")]
+    TableName {
+        /// The length of the name, in bytes.
+        len: usize,
+    },
+    /// The table was dropped, or is not in the state that is read, or the store is read-only and
+    /// does not have it.
+    #[error(
+        "there is no table `{table}`; if it was dropped or created again, open it with \
+         `Store::table`"
+    )]
+    NoTable {
+        /// The name of the table.
+        table: String,
+    },
+    /// The table has keys of another kind.
+    #[error(
+        "the keys of the table `{table}` are of the kind {stored}, not {wanted}; open it with keys \
+         of that kind"
+    )]
+    TableKey {
+        /// The name of the table.
+        table: String,
+        /// The kind of the stored keys.
+        stored: String,
+        /// The kind of the requested keys.
+        wanted: String,
+    },
+    /// A record that describes a table was not written by this build or an older one.
+    #[error("this build cannot read the record of the table `{table}`; use a newer build")]
+    Catalogue {
+        /// The name of the table, empty if the record is that of the ids of tables.
+        table: String,
+    },
+    /// A stored key of a table does not decode as the type of its keys.
+    #[error(
+        "a key of {key_len} bytes does not decode as {type_name}: {why}; open the table with the \
+         type of keys with which it was written"
+    )]
+    DecodeKey {
+        /// The type of the keys.
+        type_name: &'static str,
+        /// The length of the stored key, in bytes.
+        key_len: usize,
+        /// The reason of the decoder.
+        why: &'static str,
+    },
     /// A backup, or a copy of one, could not be made, read or restored.
     #[error("{0}")]
     Backup(std::sync::Arc<codex_backup::Error>),
@@ -159,7 +207,7 @@ pub enum Error {
 
 codex_storage::debug_as_display!(
     Error: Encode, Decode, RawValue, UnknownCodec, UpdatesItself, Contended, Backlog,
-    BackupRequired, ForkedChild; Storage, Backup
+    TableName, NoTable, TableKey, Catalogue, DecodeKey, BackupRequired, ForkedChild; Storage, Backup
 );
 
 /// The kind is that of the cause: `NotFound`, `WouldBlock` for a store that is open elsewhere,
@@ -180,10 +228,16 @@ impl From<Error> for io::Error {
         let kind = match &error {
             Error::Storage(source) => source.io_kind(),
             Error::Backup(source) => source.io_kind(),
-            Error::Encode { .. } | Error::UpdatesItself { .. } => Kind::InvalidInput,
-            Error::Decode { .. } | Error::RawValue { .. } | Error::UnknownCodec { .. } => {
-                Kind::InvalidData
-            }
+            Error::Encode { .. }
+            | Error::UpdatesItself { .. }
+            | Error::TableName { .. }
+            | Error::TableKey { .. } => Kind::InvalidInput,
+            Error::Decode { .. }
+            | Error::RawValue { .. }
+            | Error::UnknownCodec { .. }
+            | Error::Catalogue { .. }
+            | Error::DecodeKey { .. } => Kind::InvalidData,
+            Error::NoTable { .. } => Kind::NotFound,
             Error::Contended { .. } | Error::Backlog { .. } => Kind::ResourceBusy,
             Error::BackupRequired { .. } | Error::ForkedChild { .. } => Kind::Other,
         };

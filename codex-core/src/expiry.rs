@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::batch::Batch;
 use crate::commit::{Change, Commit};
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::error::Result;
 use crate::store::Store;
 use crate::tasks::{AsyncStore, Submitted};
@@ -134,7 +134,7 @@ impl Store {
         key: &[u8],
         change: impl Fn(Option<i64>) -> Option<Option<i64>>,
     ) -> Result<bool> {
-        self.replace_entry(key, |seen| {
+        self.replace_entry(Name::plain(key), |seen| {
             let put = seen.and_then(|entry| {
                 let expires_us = change(entry.expires_us())?;
                 Some(Change::Put(entry.with_expiry(expires_us)))

@@ -146,7 +146,7 @@ impl Inner {
 
     fn give_back(&self, key: &[u8], block: &Range<u64>) -> Result<()> {
         let reserved = self.codec.encode(key.len(), &block.end)?;
-        let check = Check::Equals { key: key.into(), value: Some(reserved.into()) };
+        let check = Check::Equals { name: key.into(), value: Some(reserved.into()) };
         let put = Change::Put(self.codec.entry(key, &block.start)?);
         self.commit(Commit::checked(check, put)).map(drop)
     }

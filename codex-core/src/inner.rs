@@ -11,7 +11,7 @@ use codex_storage::{Access, Error as StorageError, StoreLock};
 use crate::backup::BackupScheduler;
 use crate::commit::{Commit, Outcome, SmallVec};
 use crate::engine::{Engine, Task};
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
 use crate::ids::Ids;
 use crate::own;
@@ -114,9 +114,9 @@ impl Inner {
         std::ptr::from_ref(self).addr()
     }
 
-    /// Returns the entry of `key`, unless it has expired.
-    pub(crate) fn entry(&self, key: &[u8]) -> Option<Entry> {
-        let entry = self.engine.read(|map| map.get(key))?;
+    /// Returns the entry of `name`, unless it has expired.
+    pub(crate) fn entry(&self, name: Name<'_>) -> Option<Entry> {
+        let entry = self.engine.read(|map| map.find(name).cloned())?;
         (!self.engine.hides(entry.expires_us())).then_some(entry)
     }
 

@@ -51,6 +51,8 @@
 //! - [`OpenOptions`]: the options of an opening: [`Form`], [`Durability`], [`Codec`], read-only,
 //!   and more.
 //! - [`Batch`]: several changes as one commit.
+//! - [`Table`]: values of one type under keys of another, apart from all other keys. [`TableKey`]:
+//!   the types of keys.
 //! - [`Watch`]: the later commits that change keys with a prefix, each a [`Notice`] with its
 //!   [`Change`]s.
 //! - [`AsyncStore`]: the handle for async code, whose writes are futures.
@@ -159,6 +161,7 @@ mod signposts;
 mod snapshot;
 mod stats;
 mod store;
+mod table;
 mod tasks;
 mod trace;
 mod transaction;
@@ -195,6 +198,7 @@ pub use signposts::open;
 pub use snapshot::Snapshot;
 pub use stats::Stats;
 pub use store::Store;
+pub use table::{Rows, Table, TableInfo, TableKey, TablePrefix};
 pub use tasks::{AsyncStore, Job, Submitted};
 pub use transaction::Transaction;
 pub use value::{Codec, ValueRef};

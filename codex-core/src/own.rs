@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 
 use crate::commit::{Change, Commit, SmallVec};
+use crate::entry::{Name, OwnedName};
 use crate::range;
 
 /// An update in progress on the calling thread. Dropping it ends the update.
@@ -12,10 +13,10 @@ pub(crate) struct Update {
     index: usize,
 }
 
-/// Records that the calling thread begins to update `key` of the store with the identity `store`.
-/// `is_there` is true if the key has a value.
-pub(crate) fn begin(store: usize, key: &[u8], is_there: bool) -> Update {
-    let update = Noted { store, key: key.into(), is_there, written: false };
+/// Records that the calling thread begins to update `name` in the store with the identity `store`.
+/// `is_there` is true if it has a value.
+pub(crate) fn begin(store: usize, name: Name<'_>, is_there: bool) -> Update {
+    let update = Noted { store, name: name.into(), is_there, written: false };
     let push = |updates: &RefCell<Vec<Noted>>| {
         let mut updates = updates.borrow_mut();
         updates.push(update);
@@ -70,11 +71,11 @@ pub(crate) fn made(written: &SmallVec<usize>) {
     }
 }
 
-/// Records that the calling thread popped `key` of the store with the identity `store`.
-pub(crate) fn popped(store: usize, key: &[u8]) {
+/// Records that the calling thread popped `name` from the store with the identity `store`.
+pub(crate) fn popped(store: usize, name: Name<'_>) {
     let _ = UPDATES.try_with(|updates| {
         let mut updates = updates.borrow_mut();
-        let of_key = |update: &&mut Noted| update.store == store && *update.key == *key;
+        let of_key = |update: &&mut Noted| update.store == store && update.name.as_name() == name;
         updates.iter_mut().filter(of_key).for_each(|update| update.written = true);
     });
 }
@@ -82,7 +83,7 @@ pub(crate) fn popped(store: usize, key: &[u8]) {
 /// An update in progress.
 struct Noted {
     store: usize,
-    key: Box<[u8]>,
+    name: OwnedName,
     /// Whether the key had a value. If not, removing it changes nothing.
     is_there: bool,
     written: bool,
@@ -91,14 +92,15 @@ struct Noted {
 impl Noted {
     /// Returns true if `change` writes the key.
     fn is_written_by(&self, change: &Change) -> bool {
+        let name = self.name.as_name();
         match change {
-            Change::Put(entry) => entry.key() == &*self.key,
-            Change::Remove(key) => self.is_there && *key == self.key,
-            Change::RemoveRange(lower, upper) => {
-                let contains = |bounds| range::contains(bounds, &self.key);
+            Change::Put(entry) => entry.name() == name,
+            Change::Remove(removed) => self.is_there && removed.as_name() == name,
+            Change::RemoveRange(table, lower, upper) => {
+                let contains = |bounds| *table == name.table && range::contains(bounds, name.key);
                 self.is_there && range::bounds(lower, upper).is_some_and(contains)
             }
-            Change::Clear => self.is_there,
+            Change::Clear(table) => self.is_there && *table == name.table,
             // The key is known only after the commit: see `popped`. A sweep is no write of a user.
             Change::Pop(..) | Change::Sweep(_) => false,
         }

@@ -62,7 +62,7 @@ impl Store {
         let Some(commit) = popping(range, end) else { return Ok(None) };
         let popped = self.inner.commit(commit)?.previous();
         if let Some(entry) = &popped {
-            own::popped(self.inner.id(), entry.key());
+            own::popped(self.inner.id(), entry.name());
         }
         Ok(popped.map(Entry::new))
     }
@@ -118,7 +118,7 @@ impl AsyncStore {
     fn pop(&self, range: impl KeyRange, end: End) -> Submitted<Option<Entry>> {
         match popping(range, end) {
             Some(commit) => {
-                let answer = |_: &Engine, made: Outcome| made.previous().map(Entry::new);
+                let answer = |_: &Engine, made: Outcome| Ok(made.previous().map(Entry::new));
                 self.blocking().submit(Ok(commit), answer)
             }
             None => Submitted::known(Ok(None)),
@@ -131,5 +131,5 @@ impl AsyncStore {
 fn popping(range: impl KeyRange, end: End) -> Option<Commit> {
     let (lower, upper) = range.into_bounds();
     range::bounds(&lower, &upper)?;
-    Some(Commit::one(Change::Pop(lower, upper, end)))
+    Some(Commit::one(Change::Pop(None, lower, upper, end)))
 }

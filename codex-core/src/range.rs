@@ -111,7 +111,7 @@ impl<K: AsRef<[u8]>> sealed::Bounds for Prefix<K> {
 }
 
 /// Returns the bounds of all keys that begin with `prefix`.
-fn prefix_bounds(prefix: &[u8]) -> (KeyBound, KeyBound) {
+pub(crate) fn prefix_bounds(prefix: &[u8]) -> (KeyBound, KeyBound) {
     // The upper bound is the prefix with its last byte incremented. A byte of 255 cannot be
     // incremented, so trailing ones are cut off first. A prefix of only such bytes has no upper
     // bound.

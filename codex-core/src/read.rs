@@ -5,7 +5,9 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 
 use crate::cursor::{Entry, Iter, Keys, Values};
+use crate::entry::Name;
 use crate::error::Result;
+use crate::expiry::expiry_of;
 use crate::range::{KeyRange, Prefix};
 use crate::value::ValueRef;
 
@@ -29,18 +31,29 @@ use crate::value::ValueRef;
 /// assert_eq!((total(&store)?, total(&before)?), (7, 3));
 /// # Ok::<(), codex_core::Error>(())
 /// ```
-pub trait Readable: sealed::Sealed {
+pub trait Readable: sealed::Source {
     /// Returns a handle to the bytes of the value of `key`, or `None` if it has none. Copies no
     /// bytes.
-    fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef>;
+    fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
+        self.find(Name::plain(key.as_ref())).map(ValueRef::new)
+    }
+
     /// Returns the time at which the value of `key` expires, or `None` if it has no value or its
     /// value does not expire.
-    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime>;
+    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
+        self.find(Name::plain(key.as_ref())).as_ref().and_then(expiry_of)
+    }
+
     /// Returns the number of keys.
-    fn len(&self) -> usize;
+    fn len(&self) -> usize {
+        self.count(None)
+    }
+
     /// Returns the entries whose keys lie in `range`, in ascending order. Empty if the ends of the
     /// range cross.
-    fn range(&self, range: impl KeyRange) -> Iter;
+    fn range(&self, range: impl KeyRange) -> Iter {
+        self.scan(None, range.into_bounds())
+    }
 
     /// Returns the entries whose keys begin with `prefix`, in ascending order.
     fn prefix(&self, prefix: impl AsRef<[u8]>) -> Iter {
@@ -57,12 +70,12 @@ pub trait Readable: sealed::Sealed {
 
     /// Returns true if `key` has a value.
     fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
-        self.get_bytes(key).is_some()
+        self.has(Name::plain(key.as_ref()))
     }
 
     /// Returns true if there are no keys.
     fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.has_none(None)
     }
 
     /// Returns the entry with the smallest key in `range`, or `None` if the range has none.
@@ -92,9 +105,32 @@ pub trait Readable: sealed::Sealed {
 }
 
 pub(crate) mod sealed {
-    /// A trait that other crates cannot name, so that they cannot implement
-    /// [`Readable`](super::Readable).
-    pub trait Sealed {}
+    use codex_storage::batch::TableId;
+
+    use crate::cursor::Iter;
+    use crate::entry::{Entry, Name};
+    use crate::range::KeyBound;
+
+    /// The reads on which all others rest, of the keys of a table or of those outside tables. Other
+    /// crates cannot name the trait, so that they cannot implement [`Readable`](super::Readable).
+    pub trait Source {
+        /// Returns the entry of `name`, unless it has expired.
+        fn find(&self, name: Name<'_>) -> Option<Entry>;
+        /// Returns the entries within the bounds that have not expired.
+        fn scan(&self, table: Option<TableId>, bounds: (KeyBound, KeyBound)) -> Iter;
+        /// Returns the number of entries that have not expired.
+        fn count(&self, table: Option<TableId>) -> usize;
+
+        /// Returns true if there is an entry of `name` that has not expired.
+        fn has(&self, name: Name<'_>) -> bool {
+            self.find(name).is_some()
+        }
+
+        /// Returns true if there is no entry that has not expired.
+        fn has_none(&self, table: Option<TableId>) -> bool {
+            self.count(table) == 0
+        }
+    }
 }
 
 /// Defines the methods of [`Readable`] as methods of the type, so that reading needs no import of

@@ -1,17 +1,14 @@
 //! The state of the store after one commit.
 
 use std::fmt;
-use std::time::SystemTime;
 
-use codex_storage::batch::Seq;
+use codex_storage::batch::{Seq, TableId};
 
 use crate::cursor::{self, Iter};
 use crate::engine::View;
-use crate::entry::Name;
-use crate::expiry::expiry_of;
-use crate::range::KeyRange;
+use crate::entry::{Entry, Name};
+use crate::range::KeyBound;
 use crate::read::{Readable, inherent_reads, sealed};
-use crate::value::ValueRef;
 
 /// The state of the store after one commit, unchanged while the snapshot is kept.
 ///
@@ -50,25 +47,21 @@ impl Snapshot {
     inherent_reads!();
 }
 
-impl sealed::Sealed for Snapshot {}
-
-impl Readable for Snapshot {
-    fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
-        self.view.get(Name::plain(key.as_ref())).cloned().map(ValueRef::new)
+impl sealed::Source for Snapshot {
+    fn find(&self, name: Name<'_>) -> Option<Entry> {
+        self.view.get(name).cloned()
     }
 
-    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
-        self.view.get(Name::plain(key.as_ref())).and_then(expiry_of)
+    fn scan(&self, table: Option<TableId>, bounds: (KeyBound, KeyBound)) -> Iter {
+        Iter::new(self.view.ordered.clone(), self.view.now_us, table, bounds)
     }
 
-    fn len(&self) -> usize {
-        self.view.len()
-    }
-
-    fn range(&self, range: impl KeyRange) -> Iter {
-        Iter::new(self.view.ordered.clone(), self.view.now_us, range.into_bounds())
+    fn count(&self, table: Option<TableId>) -> usize {
+        self.view.len(table)
     }
 }
+
+impl Readable for Snapshot {}
 
 impl IntoIterator for &Snapshot {
     type Item = cursor::Entry;

@@ -4,9 +4,8 @@ use std::fmt;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
-use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Seq};
+use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Seq, TableId};
 use codex_storage::seal::{Keys, Unlocked};
 use codex_storage::storage::{Anchor, Form, Recovered};
 use codex_storage::vfs::Vfs;
@@ -16,16 +15,15 @@ use serde::Serialize;
 use crate::backup::BackupScheduler;
 use crate::commit::{Change, Commit};
 use crate::cursor::{self, Iter};
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::error::Result;
-use crate::expiry::expiry_of;
 use crate::inner::{Files, Inner};
 use crate::progress::{self, OnProgress};
-use crate::range::{self, KeyRange, Prefix};
+use crate::range::{self, KeyBound, KeyRange, Prefix};
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::snapshot::Snapshot;
 use crate::stats::Stats;
-use crate::value::{Codec, RAW, ValueRef};
+use crate::value::{Codec, RAW};
 
 /// An embedded key-value store. Every read is served from memory, and every acknowledged write is
 /// on disk.
@@ -156,7 +154,7 @@ impl Store {
     /// [is in doubt](crate::Error::is_in_doubt).
     #[doc(alias("truncate", "delete_all"))]
     pub fn clear(&self) -> Result<()> {
-        self.inner.commit(Commit::one(Change::Clear)).map(|_| ())
+        self.inner.commit(Commit::one(Change::Clear(None))).map(|_| ())
     }
 
     /// Removes all keys that begin with `prefix`, in one commit, and returns their number.
@@ -174,7 +172,7 @@ impl Store {
     /// [Too large](crate::Error::is_too_large) if the removed keys together exceed 256 MiB, the
     /// limit of one commit. Otherwise an error of the disk. Nothing was removed then, unless the
     /// error [is in doubt](crate::Error::is_in_doubt).
-    #[doc(alias("delete_prefix", "drop_table"))]
+    #[doc(alias = "delete_prefix")]
     pub fn remove_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         self.remove_range(Prefix(prefix))
     }
@@ -202,7 +200,7 @@ impl Store {
         if range::bounds(&lower, &upper).is_none() {
             return Ok(0);
         }
-        Ok(self.inner.commit(Commit::one(Change::RemoveRange(lower, upper)))?.removed())
+        Ok(self.inner.commit(Commit::one(Change::RemoveRange(None, lower, upper)))?.removed())
     }
 
     /// Returns the current state of the store, which stays unchanged while the snapshot is kept.
@@ -487,10 +485,15 @@ impl Store {
         Err(StorageError::Record { path: self.inner.path.clone(), source }.into())
     }
 
-    /// Returns the change that sets the value of `key` to `value`.
-    pub(crate) fn setting<T: Serialize + ?Sized>(&self, key: &[u8], value: &T) -> Result<Change> {
-        self.check_key(key)?;
-        let put = Change::Put(self.codec().entry(key, value)?);
+    /// Returns the change that sets the value of `name` to `value`.
+    pub(crate) fn setting<'a, T: Serialize + ?Sized>(
+        &self,
+        name: impl Into<Name<'a>>,
+        value: &T,
+    ) -> Result<Change> {
+        let name = name.into();
+        self.check_key(name.key)?;
+        let put = Change::Put(self.codec().entry(name, value)?);
         self.check_batch(put.encoded_len()).map(|()| put)
     }
 
@@ -506,10 +509,11 @@ impl Store {
         self.check_batch(put.encoded_len()).map(|()| put)
     }
 
-    /// Returns the change that removes `key`.
-    pub(crate) fn removal(&self, key: &[u8]) -> Result<Change> {
-        self.check_key(key)?;
-        Ok(Change::Remove(key.into()))
+    /// Returns the change that removes `name`.
+    pub(crate) fn removal<'a>(&self, name: impl Into<Name<'a>>) -> Result<Change> {
+        let name = name.into();
+        self.check_key(name.key)?;
+        Ok(Change::Remove(name.into()))
     }
 }
 
@@ -518,35 +522,29 @@ impl Store {
 impl UnwindSafe for Store {}
 impl RefUnwindSafe for Store {}
 
-impl sealed::Sealed for Store {}
-
-impl Readable for Store {
-    fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
-        self.inner.entry(key.as_ref()).map(ValueRef::new)
+impl sealed::Source for Store {
+    fn find(&self, name: Name<'_>) -> Option<Entry> {
+        self.inner.entry(name)
     }
 
-    fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
-        // Order: `as_ref` is code of the caller and must run before the lock on memory is taken.
-        let key = key.as_ref();
-        let expires_us = self.inner.engine.read(|map| map.find(key).map(Entry::expires_us));
+    fn has(&self, name: Name<'_>) -> bool {
+        let expires_us = self.inner.engine.read(|map| map.find(name).map(Entry::expires_us));
         expires_us.is_some_and(|expires_us| !self.inner.engine.hides(expires_us))
     }
 
-    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
-        self.inner.entry(key.as_ref()).as_ref().and_then(expiry_of)
+    fn count(&self, table: Option<TableId>) -> usize {
+        self.inner.engine.shown_len(table)
     }
 
-    fn len(&self) -> usize {
-        self.inner.engine.shown_len()
-    }
-
-    fn range(&self, range: impl KeyRange) -> Iter {
-        // Order: `bounds` calls code of the user and must run before the lock on memory is taken.
-        let bounds = range.into_bounds();
+    fn scan(&self, table: Option<TableId>, bounds: (KeyBound, KeyBound)) -> Iter {
         let view = self.inner.engine.view();
-        Iter::new(view.ordered, view.now_us, bounds)
+        Iter::new(view.ordered, view.now_us, table, bounds)
     }
 }
+
+// Order: the methods of `Readable` call code of the user, `as_ref` and `into_bounds`, before those
+// of `Source` take the lock on memory.
+impl Readable for Store {}
 
 impl IntoIterator for &Store {
     type Item = cursor::Entry;

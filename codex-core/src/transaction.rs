@@ -5,29 +5,29 @@ mod reads;
 mod write;
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::time::SystemTime;
 
-use codex_storage::batch::{Op, Seq, record_len};
+use codex_storage::batch::{Seq, TableId, record_len};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::commit::{Change, Commit};
+use crate::commit::Commit;
 use crate::cursor::{self, Iter};
 use crate::engine::View;
 use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
-use crate::expiry::{expiry_of, to_us};
+use crate::expiry::to_us;
 use crate::map::Ordered;
 use crate::range::{KeyBound, KeyRange, Prefix};
 use crate::rank;
-use crate::read::{Readable, inherent_reads, sealed};
+use crate::read::sealed::{self, Source as _};
+use crate::read::{Readable, inherent_reads};
 use crate::store::Store;
 use crate::update::Attempt;
-use crate::value::{Codec, RAW, ValueRef};
+use crate::value::{Codec, RAW};
 use reads::Reads;
 pub(crate) use reads::Scan;
-use write::Write;
+use write::{Write, Writes};
 
 /// A transaction, which [`Store::transaction`] passes to its closure.
 ///
@@ -41,7 +41,7 @@ pub struct Transaction {
     /// The state that is read.
     base: View,
     /// The last write of each key.
-    writes: BTreeSet<Write>,
+    writes: Writes,
     /// The base with the writes, after a scan needed it.
     current: RefCell<Option<Ordered>>,
     /// The encoded length of the writes, in bytes.
@@ -148,7 +148,7 @@ impl Transaction {
         Self {
             store: store.clone(),
             base: store.inner.engine.view(),
-            writes: BTreeSet::new(),
+            writes: Writes::default(),
             current: RefCell::default(),
             bytes: 0,
             reads: RefCell::default(),
@@ -252,13 +252,7 @@ impl Transaction {
     /// # Errors
     /// The errors of [`set`](Transaction::set), except `Encode`.
     pub fn remove(&mut self, key: impl AsRef<[u8]>) -> Result<bool> {
-        let key = key.as_ref();
-        self.store.check_key(key)?;
-        let is_there = self.entry(key).is_some();
-        if is_there {
-            self.write(Write::Remove(key.into()))?;
-        }
-        Ok(is_there)
+        self.remove_name(Name::plain(key.as_ref()))
     }
 
     /// Removes `key` and returns its value. If the value does not decode as a `T`, it is not
@@ -325,22 +319,47 @@ impl Transaction {
     /// # Errors
     /// The errors of [`set`](Transaction::set), except `Encode`.
     pub fn remove_range(&mut self, range: impl KeyRange) -> Result<u64> {
+        self.remove_within(None, range.into_bounds())
+    }
+
+    /// Removes `name`, and returns true if it had a value.
+    pub(crate) fn remove_name(&mut self, name: Name<'_>) -> Result<bool> {
+        self.store.check_key(name.key)?;
+        let is_there = self.find(name).is_some();
+        if is_there {
+            self.write(Write::Remove(name.into()))?;
+        }
+        Ok(is_there)
+    }
+
+    /// Removes all keys of `table`, or of those outside tables, within `bounds`, and returns their
+    /// number.
+    pub(crate) fn remove_within(
+        &mut self,
+        table: Option<TableId>,
+        bounds: (KeyBound, KeyBound),
+    ) -> Result<u64> {
         // The leader tests that the scan still returns these keys, so each can be removed by name.
-        let keys: Vec<_> = self.range(range).map(|entry| Box::<[u8]>::from(entry.key())).collect();
-        let removals = keys.iter().map(|key| record_len(Op::remove(key)));
+        let names: Vec<_> = self.scan(table, bounds).map(|entry| entry.to_name()).collect();
+        let removals = names.iter().map(|name| record_len(name.as_name().removal()));
         self.store.check_batch(removals.fold(self.bytes, usize::saturating_add))?;
         let mut removed = 0;
-        for key in keys {
-            self.write(Write::Remove(key))?;
+        for name in names {
+            self.write(Write::Remove(name))?;
             removed += 1;
         }
         Ok(removed)
     }
 
-    /// Returns the entry of `key` with the encoded `value`.
-    pub(crate) fn encoded<T: Serialize + ?Sized>(&self, key: &[u8], value: &T) -> Result<Entry> {
-        self.store.check_key(key)?;
-        self.store.codec().entry(key, value)
+    /// Returns the entry of `name` with the encoded `value`.
+    pub(crate) fn encoded<'a, T: Serialize + ?Sized>(
+        &self,
+        name: impl Into<Name<'a>>,
+        value: &T,
+    ) -> Result<Entry> {
+        let name = name.into();
+        self.store.check_key(name.key)?;
+        self.store.codec().entry(name, value)
     }
 
     /// Returns the entry of `key` with the bytes `value`.
@@ -363,7 +382,7 @@ impl Transaction {
     fn write(&mut self, write: Write) -> Result<()> {
         self.store.inner.check_access()?;
         // Count the bytes of the last write of each key only, because only that one is committed.
-        let replaced = self.writes.get(write.key()).map_or(0, Write::encoded_len);
+        let replaced = self.writes.get(write.name()).map_or(0, Write::encoded_len);
         let bytes = (self.bytes - replaced).saturating_add(write.encoded_len());
         self.store.check_batch(bytes)?;
         self.bytes = bytes;
@@ -372,16 +391,6 @@ impl Transaction {
         }
         self.writes.replace(write);
         Ok(())
-    }
-
-    /// Returns the entry of `key`, and records the read unless the transaction wrote the key.
-    fn entry(&self, key: &[u8]) -> Option<Entry> {
-        if let Some(write) = self.writes.get(key) {
-            return write.entry().filter(|entry| !entry.has_expired_at(self.base.now_us)).cloned();
-        }
-        let entry = self.base.get(Name::plain(key));
-        self.reads.borrow_mut().read(key, entry);
-        entry.cloned()
     }
 
     /// Returns the base with the writes on top.
@@ -395,12 +404,6 @@ impl Transaction {
         current.clone()
     }
 
-    /// Returns the entries within `bounds`, and records those that the iterator returns.
-    fn scan(&self, bounds: (KeyBound, KeyBound)) -> Iter {
-        let scan = self.reads.borrow_mut().scan(bounds.clone());
-        Iter::new(self.current(), self.base.now_us, bounds).recorded(scan)
-    }
-
     /// Returns the commit of the writes, under the condition that nothing that was read has
     /// changed. Returns `None` if there are no writes: all reads are of one state then.
     fn into_attempt(self) -> Option<Attempt> {
@@ -408,7 +411,7 @@ impl Transaction {
         if writes.is_empty() {
             return None;
         }
-        let changes: Vec<_> = writes.into_iter().map(Change::from).collect();
+        let changes = writes.into_changes();
         let (checks, scanned) = reads.into_inner().into_checks(&base);
         let (checks, changes) = (checks.into(), changes.into());
         let commit = Commit { checks, changes, base: Some(base.base()), ..Commit::default() };
@@ -425,33 +428,38 @@ impl IntoIterator for &Transaction {
     }
 }
 
-impl sealed::Sealed for Transaction {}
-
-impl Readable for Transaction {
-    fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
-        self.entry(key.as_ref()).map(ValueRef::new)
+impl sealed::Source for Transaction {
+    /// Records the read unless the transaction wrote the key.
+    fn find(&self, name: Name<'_>) -> Option<Entry> {
+        if let Some(write) = self.writes.get(name) {
+            return write.entry().filter(|entry| !entry.has_expired_at(self.base.now_us)).cloned();
+        }
+        let entry = self.base.get(name);
+        self.reads.borrow_mut().read(name, entry);
+        entry.cloned()
     }
 
-    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
-        self.entry(key.as_ref()).as_ref().and_then(expiry_of)
+    /// Records the entries that the iterator returns.
+    fn scan(&self, table: Option<TableId>, bounds: (KeyBound, KeyBound)) -> Iter {
+        let scan = self.reads.borrow_mut().scan(table, bounds.clone());
+        Iter::new(self.current(), self.base.now_us, table, bounds).recorded(scan)
     }
 
-    fn len(&self) -> usize {
+    fn count(&self, table: Option<TableId>) -> usize {
         let everything = (KeyBound::Unbounded, KeyBound::Unbounded);
-        self.reads.borrow_mut().scan(everything).returned_from_front(None);
-        self.current().len_at(self.base.now_us)
+        self.reads.borrow_mut().scan(table, everything).returned_from_front(None);
+        self.current().len_at(table, self.base.now_us)
     }
 
-    fn is_empty(&self) -> bool {
+    fn has_none(&self, table: Option<TableId>) -> bool {
         // Only the first entry is read.
-        self.iter().next().is_none()
-    }
-
-    fn range(&self, range: impl KeyRange) -> Iter {
-        // Order: `into_bounds` calls code of the user, so it runs before the reads are borrowed.
-        self.scan(range.into_bounds())
+        self.scan(table, (KeyBound::Unbounded, KeyBound::Unbounded)).next().is_none()
     }
 }
+
+// Order: the methods of `Readable` call code of the user, `into_bounds`, before those of `Source`
+// borrow the reads.
+impl Readable for Transaction {}
 
 // Shows neither keys nor values, because programs write `Debug` output to logs.
 codex_storage::opaque_debug!(Transaction);

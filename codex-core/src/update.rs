@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::commit::{Change, Check, Commit, Outcome};
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
 use crate::own;
 use crate::rank;
@@ -82,7 +82,7 @@ impl Store {
         E: From<Error>,
         F: FnMut(Option<T>) -> Result<Option<T>, E>,
     {
-        let key = key.as_ref();
+        let key = Name::plain(key.as_ref());
         self.replace_entry(key, self.changing(key, change))
     }
 
@@ -116,7 +116,7 @@ impl Store {
     where
         T: Serialize + ?Sized,
     {
-        let commit = self.exchange(key.as_ref(), current, new)?;
+        let commit = self.exchange(Name::plain(key.as_ref()), current, new)?;
         Ok(matches!(self.inner.commit(commit)?, Outcome::Done { .. }))
     }
 
@@ -137,7 +137,7 @@ impl Store {
     /// The errors of [`get`](Store::get) and [`update`](Store::update).
     #[doc(alias("pop", "remove_and_fetch"))]
     pub fn take<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
-        let key = key.as_ref();
+        let key = Name::plain(key.as_ref());
         self.replace_entry(key, self.taking(key))
     }
 
@@ -159,7 +159,7 @@ impl Store {
     where
         T: Serialize + DeserializeOwned,
     {
-        let key = key.as_ref();
+        let key = Name::plain(key.as_ref());
         self.replace_entry(key, self.swapping(key, value))
     }
 
@@ -191,20 +191,20 @@ impl Store {
         T: Serialize + DeserializeOwned,
         F: FnOnce() -> T,
     {
-        let key = key.as_ref();
+        let key = Name::plain(key.as_ref());
         let mut made = None;
         let found = self.replace_entry(key, self.inserting(key, make, &mut made))?;
         Ok(found.or(made).expect("a value was found or made"))
     }
 
     /// Returns the change that sets the value of `key` to `value`, which must decode as a `T`.
-    fn put_decodable<T>(&self, key: &[u8], value: &T) -> Result<Change>
+    fn put_decodable<T>(&self, name: Name<'_>, value: &T) -> Result<Change>
     where
         T: Serialize + DeserializeOwned,
     {
-        let change = self.setting(key, value)?;
+        let change = self.setting(name, value)?;
         if let Change::Put(entry) = &change {
-            value::check_decodes::<T>(self.codec(), key.len(), entry.value())?;
+            value::check_decodes::<T>(self.codec(), name.key.len(), entry.value())?;
         }
         Ok(change)
     }
@@ -212,23 +212,24 @@ impl Store {
     /// Returns the commit that sets the value of `key` to `new` if it is `current`.
     pub(crate) fn exchange<T: Serialize + ?Sized>(
         &self,
-        key: &[u8],
+        name: Name<'_>,
         current: Option<&T>,
         new: Option<&T>,
     ) -> Result<Commit> {
-        let current = current.map(|value| self.codec().encode(key.len(), value)).transpose()?;
+        let current =
+            current.map(|value| self.codec().encode(name.key.len(), value)).transpose()?;
         let change = match new {
-            Some(value) => self.setting(key, value)?,
-            None => self.removal(key)?,
+            Some(value) => self.setting(name, value)?,
+            None => self.removal(name)?,
         };
-        let check = Check::Equals { key: key.into(), value: current.map(Into::into) };
+        let check = Check::Equals { name: name.into(), value: current.map(Into::into) };
         Ok(Commit::checked(check, change))
     }
 
     /// Returns the decision of an update by `change`.
     pub(crate) fn changing<T, E, F>(
         &self,
-        key: &[u8],
+        name: Name<'_>,
         mut change: F,
     ) -> impl FnMut(Option<&Entry>) -> Result<Decision<Option<T>>, E>
     where
@@ -241,10 +242,10 @@ impl Store {
             let value = change(decode_entry(seen)?)?;
             let change = match (&value, seen) {
                 (Some(value), _) => {
-                    let put = self.put_decodable(key, value)?;
+                    let put = self.put_decodable(name, value)?;
                     Some(self.expiring_like(put, seen)?)
                 }
-                (None, Some(_)) => Some(self.removal(key)?),
+                (None, Some(_)) => Some(self.removal(name)?),
                 (None, None) => None,
             };
             Ok((value, change))
@@ -254,11 +255,11 @@ impl Store {
     /// Returns the decision to remove `key`.
     pub(crate) fn taking<T: DeserializeOwned>(
         &self,
-        key: &[u8],
+        name: Name<'_>,
     ) -> impl FnMut(Option<&Entry>) -> Result<Decision<Option<T>>> {
         move |seen| {
             let taken = decode_entry(seen)?;
-            let remove = seen.map(|_| self.removal(key)).transpose()?;
+            let remove = seen.map(|_| self.removal(name)).transpose()?;
             Ok((taken, remove))
         }
     }
@@ -266,20 +267,20 @@ impl Store {
     /// Returns the decision to set `key` to `value`.
     pub(crate) fn swapping<T>(
         &self,
-        key: &[u8],
+        name: Name<'_>,
         value: &T,
     ) -> impl FnMut(Option<&Entry>) -> Result<Decision<Option<T>>>
     where
         T: Serialize + DeserializeOwned,
     {
-        move |seen| Ok((decode_entry(seen)?, Some(self.put_decodable(key, value)?)))
+        move |seen| Ok((decode_entry(seen)?, Some(self.put_decodable(name, value)?)))
     }
 
     /// Returns the decision to set `key` to the result of `make`, which is kept in `made`, unless
     /// it has a value.
     pub(crate) fn inserting<T, F>(
         &self,
-        key: &[u8],
+        name: Name<'_>,
         make: F,
         made: &mut Option<T>,
     ) -> impl FnMut(Option<&Entry>) -> Result<Decision<Option<T>>>
@@ -297,38 +298,38 @@ impl Store {
                 rank::leave_memory("a user's closure");
                 *made = Some(make());
             }
-            let put = made.as_ref().map(|value| self.put_decodable(key, value)).transpose()?;
+            let put = made.as_ref().map(|value| self.put_decodable(name, value)).transpose()?;
             Ok((None, put))
         }
     }
 
-    /// Reads the entry of `key`, calls `decide` for an answer and a change, and commits the change
+    /// Reads the entry of `name`, calls `decide` for an answer and a change, and commits the change
     /// if the entry is still the same. Otherwise tries again.
     pub(crate) fn replace_entry<R, E: From<Error>>(
         &self,
-        key: &[u8],
+        name: Name<'_>,
         decide: impl FnMut(Option<&Entry>) -> Result<Decision<R>, E>,
     ) -> Result<R, E> {
-        self.retry(KEY_OF_UPDATE, self.replacing(key, decide))
+        self.retry(KEY_OF_UPDATE, self.replacing(name, decide))
     }
 
-    /// Returns the attempts to change the entry of `key` as `decide` says.
+    /// Returns the attempts to change the entry of `name` as `decide` says.
     pub(crate) fn replacing<R, E: From<Error>>(
         &self,
-        key: &[u8],
+        name: Name<'_>,
         mut decide: impl FnMut(Option<&Entry>) -> Result<Decision<R>, E>,
     ) -> impl FnMut() -> Result<(R, Option<Attempt>), E> {
         move || {
-            let seen = self.inner.entry(key);
-            // A write of `key` by the closure itself would make every attempt fail, so it is
+            let seen = self.inner.entry(name);
+            // A write of `name` by the closure itself would make every attempt fail, so it is
             // detected.
-            let own = own::begin(self.inner.id(), key, seen.is_some());
+            let own = own::begin(self.inner.id(), name, seen.is_some());
             let (answer, change) = decide(seen.as_ref())?;
             if own.was_written() {
-                return Err(Error::UpdatesItself { key_len: key.len() }.into());
+                return Err(Error::UpdatesItself { key_len: name.key.len() }.into());
             }
             // The leader tests the condition in the order of commits, so no write comes in between.
-            let check = seen.map_or_else(|| Check::Absent(key.into()), Check::Same);
+            let check = seen.map_or_else(|| Check::Absent(name.into()), Check::Same);
             Ok((answer, change.map(|change| Attempt::of(Commit::checked(check, change)))))
         }
     }
@@ -421,7 +422,7 @@ pub(crate) struct Attempt {
 
 impl Attempt {
     /// Returns an attempt of `commit`, which scanned nothing.
-    fn of(commit: Commit) -> Self {
+    pub(crate) fn of(commit: Commit) -> Self {
         Self { commit, scanned: 0 }
     }
 }

@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde::de::DeserializeSeed;
 use serde::{Deserialize, Serialize};
 
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
 use crate::handle::handle_of_bytes;
 use guard::Guard;
@@ -85,15 +85,16 @@ impl Codec {
         Ok(stored)
     }
 
-    /// Returns the entry of `key` with the stored value, encoded after the key into one buffer.
-    pub(crate) fn entry<T>(self, key: &[u8], value: &T) -> Result<Entry>
+    /// Returns the entry of `name` with the stored value, encoded after the key into one buffer.
+    pub(crate) fn entry<'a, T>(self, name: impl Into<Name<'a>>, value: &T) -> Result<Entry>
     where
         T: Serialize + ?Sized,
     {
+        let Name { table, key } = name.into();
         let mut bytes = Vec::with_capacity(key.len() + ROOM_FOR_VALUE);
         bytes.extend_from_slice(key);
         self.append(&mut bytes, key.len(), value)?;
-        Ok(Entry::from_key_and_value(key.len(), &bytes))
+        Ok(Entry::from_key_and_value(table, key.len(), bytes))
     }
 
     /// Appends the stored value to the buffer `to`.

@@ -166,7 +166,7 @@ impl Store {
     #[doc(alias("subscribe", "watch_prefix", "listen", "change_stream"))]
     pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Result<Watch> {
         self.inner.check_writable()?;
-        Ok(self.inner.engine.watch(prefix.as_ref())?)
+        Ok(self.inner.engine.watch(None, prefix.as_ref())?)
     }
 }
 

@@ -221,7 +221,7 @@ fn of_two_transactions_that_scan_the_range_of_the_other_one_is_made() {
         let (engine, probe) = wal();
         skew(&engine, &probe, |view| {
             let (lower, upper) = (Bound::Unbounded, Bound::Unbounded);
-            vec![Check::Unchanged { lower, upper, base: view.clone() }]
+            vec![Check::Unchanged { table: None, lower, upper, base: view.clone() }]
         });
     });
 }
@@ -230,7 +230,7 @@ fn of_two_transactions_that_scan_the_range_of_the_other_one_is_made() {
 fn a_waiting_watch_returns_each_commit_once_and_in_order() {
     model("watcher_sees_each_commit_once_in_order", Some(3), 168, || {
         let (engine, probe) = wal();
-        let mut watch = engine.watch(b"").unwrap();
+        let mut watch = engine.watch(None, b"").unwrap();
         let theirs = engine.clone();
         let writer = thread::spawn(move || {
             theirs.submit(Commit::one(put("k", "1"))).unwrap();
@@ -252,7 +252,7 @@ fn a_waiting_watch_returns_each_commit_once_and_in_order() {
 fn a_watch_that_waits_ends_with_the_close_after_the_last_commit() {
     model("watcher_against_close", Some(3), 1556, || {
         let (engine, probe) = wal();
-        let Ok(watch) = engine.watch(b"") else { panic!("the store is open") };
+        let Ok(watch) = engine.watch(None, b"") else { panic!("the store is open") };
         let theirs = engine.clone();
         let writer = thread::spawn(move || match theirs.submit(Commit::one(put("k", "1"))) {
             Ok(_) => 1,

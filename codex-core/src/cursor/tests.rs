@@ -58,7 +58,8 @@ proptest! {
     ) {
         let mut expected: Vec<_> =
             set.iter().filter(|key| within(key, &from, &to)).cloned().collect();
-        let mut iter = Iter::new(ordered(&set), NOW_US, (from.as_ref(), to.as_ref()).into_bounds());
+        let bounds = (from.as_ref(), to.as_ref()).into_bounds();
+        let mut iter = Iter::new(ordered(&set), NOW_US, None, bounds);
         for front in ends {
             let (ours, theirs) = if front {
                 (iter.next(), (!expected.is_empty()).then(|| expected.remove(0)))
@@ -76,7 +77,7 @@ proptest! {
     ) {
         let expected: Vec<_> =
             set.iter().filter(|key| key.starts_with(&prefix)).cloned().collect();
-        let iter = Iter::new(ordered(&set), NOW_US, Prefix(&prefix).into_bounds());
+        let iter = Iter::new(ordered(&set), NOW_US, None, Prefix(&prefix).into_bounds());
         prop_assert_eq!(&keys(iter.clone()), &expected);
         prop_assert_eq!(keys(iter.rev()), expected.into_iter().rev().collect::<Vec<_>>());
     }
@@ -86,16 +87,16 @@ proptest! {
 fn a_long_walk_crosses_every_fetch() {
     let set: BTreeSet<_> = (0..5_000).map(|i| format!("{i:05}").into_bytes()).collect();
     let all = (Unbounded, Unbounded);
-    let forward = keys(Iter::new(ordered(&set), NOW_US, all.clone()));
+    let forward = keys(Iter::new(ordered(&set), NOW_US, None, all.clone()));
     assert!(forward.iter().eq(&set));
-    let backward = keys(Iter::new(ordered(&set), NOW_US, all).rev());
+    let backward = keys(Iter::new(ordered(&set), NOW_US, None, all).rev());
     assert!(backward.iter().eq(set.iter().rev()));
 }
 
 #[test]
 fn an_exhausted_cursor_stays_exhausted_at_both_ends() {
     let set = BTreeSet::from([vec![1], vec![2], vec![3]]);
-    let mut iter = Iter::new(ordered(&set), NOW_US, (Unbounded, Unbounded));
+    let mut iter = Iter::new(ordered(&set), NOW_US, None, (Unbounded, Unbounded));
     assert_eq!(iter.next_back().unwrap().key(), [3]);
     assert_eq!(iter.by_ref().count(), 2);
     assert!(iter.next().is_none() && iter.next_back().is_none() && iter.next().is_none());

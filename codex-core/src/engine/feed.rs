@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::{Arc, Weak};
 
 use codex_storage::Result;
-use codex_storage::batch::{Group, Seq};
+use codex_storage::batch::{Group, Seq, TableId};
 
 use super::Engine;
 use super::queue::Admission;
@@ -14,18 +14,19 @@ use crate::entry::Entry;
 use crate::map::Map;
 use crate::watch::{Change, Mailbox, Watch};
 
-/// The changes of keys outside tables by the members of a group that are decided so far, in order.
-/// Empty if no watch reads them.
+/// The changes by the members of a group that are decided so far, in order. Empty if no watch reads
+/// them.
 #[derive(Debug, Default)]
 pub(super) struct Feed {
     is_watched: bool,
     changes: Vec<Fed>,
 }
 
-/// A change, with the index of its batch in the group.
+/// A change, with the index of its batch in the group, and the table of its key.
 #[derive(Debug)]
 struct Fed {
     batch: usize,
+    table: Option<TableId>,
     change: Change,
 }
 
@@ -34,19 +35,23 @@ struct Fed {
 pub(super) struct Subscriber {
     /// Only the watch keeps its mailbox in memory.
     mailbox: Weak<Mailbox>,
+    /// The table, or `None` for keys outside tables.
+    table: Option<TableId>,
     prefix: Box<[u8]>,
 }
 
 codex_storage::opaque_debug!(Subscriber);
 
 impl Engine {
-    /// Watches the keys that begin with `prefix`, between two groups.
+    /// Watches the keys of `table`, or those outside tables, that begin with `prefix`, between two
+    /// groups.
     ///
     /// # Errors
     /// `Closed`, `Poisoned`.
-    pub fn watch(&self, prefix: &[u8]) -> Result<Watch> {
+    pub fn watch(&self, table: Option<TableId>, prefix: &[u8]) -> Result<Watch> {
         let mailbox = Arc::new(Mailbox::default());
-        let subscriber = Subscriber { mailbox: Arc::downgrade(&mailbox), prefix: prefix.into() };
+        let (weak, prefix) = (Arc::downgrade(&mailbox), prefix.into());
+        let subscriber = Subscriber { mailbox: weak, table, prefix };
         let start = self.exclusive(Admission::WhileOpen, |disk| {
             disk.subscribers.retain(Subscriber::is_alive);
             disk.subscribers.push(subscriber);
@@ -72,26 +77,23 @@ impl Feed {
 
     /// Adds that the batch which `group` has begun sets `entry`.
     pub(super) fn set(&mut self, group: &Group, entry: &Entry) {
-        if entry.table().is_none() {
-            self.add(group, || Change::Set(cursor::Entry::new(entry.clone())));
-        }
+        self.add(group, entry.table(), || Change::Set(cursor::Entry::new(entry.clone())));
     }
 
     /// Adds that the batch which `group` has begun removes `entry`.
     pub(super) fn removed(&mut self, group: &Group, entry: &Entry) {
-        if entry.table().is_none() {
-            self.add(group, || Change::Removed(cursor::Key::new(entry.clone())));
-        }
+        self.add(group, entry.table(), || Change::Removed(cursor::Key::new(entry.clone())));
     }
 
-    /// Adds that the batch which `group` has begun removes all entries.
-    pub(super) fn cleared(&mut self, group: &Group) {
-        self.add(group, || Change::Cleared);
+    /// Adds that the batch which `group` has begun removes all entries of `table`, or all outside
+    /// tables.
+    pub(super) fn cleared(&mut self, group: &Group, table: Option<TableId>) {
+        self.add(group, table, || Change::Cleared);
     }
 
-    fn add(&mut self, group: &Group, change: impl FnOnce() -> Change) {
+    fn add(&mut self, group: &Group, table: Option<TableId>, change: impl FnOnce() -> Change) {
         if self.is_watched {
-            self.changes.push(Fed { batch: group.batches(), change: change() });
+            self.changes.push(Fed { batch: group.batches(), table, change: change() });
         }
     }
 
@@ -125,7 +127,8 @@ impl Feed {
     /// Puts the changes that concern `subscriber` into its mailbox, commit by commit. Returns the
     /// mailbox if there are any.
     fn publish_to(&self, first: Seq, subscriber: &Subscriber) -> Option<Arc<Mailbox>> {
-        let concerns = |fed: &&Fed| fed.change.concerns(&subscriber.prefix);
+        let concerns =
+            |fed: &&Fed| fed.table == subscriber.table && fed.change.concerns(&subscriber.prefix);
         // Most groups do not concern most watches. Those are not even locked.
         self.changes.iter().find(concerns)?;
         let mailbox = subscriber.mailbox.upgrade()?;
@@ -178,19 +181,19 @@ mod tests {
         };
         let engine = Engine::start(codex_storage::null(), Map::new(), options);
         let count = || engine.locks.persist().subscribers.len();
-        let kept = engine.watch(b"").unwrap();
-        let dropped = engine.watch(b"").unwrap();
+        let kept = engine.watch(None, b"").unwrap();
+        let dropped = engine.watch(None, b"").unwrap();
         assert_eq!(count(), 2);
         drop(dropped);
         engine.submit(Commit::one(Change::Put(crate::entry::Entry::new(b"k", b"v")))).unwrap();
         assert_eq!(count(), 1, "a group");
         for _ in 0..3 {
-            drop(engine.watch(b"").unwrap());
+            drop(engine.watch(None, b"").unwrap());
         }
         assert_eq!(count(), 2, "a watch");
         engine.submit(Commit::one(Change::Put(crate::entry::Entry::new(b"k", b"v")))).unwrap();
         drop(kept);
-        engine.submit(Commit::one(Change::Clear)).unwrap();
+        engine.submit(Commit::one(Change::Clear(None))).unwrap();
         assert_eq!(count(), 0, "the last one");
         engine.close().unwrap();
     }

@@ -1,5 +1,6 @@
 //! The effect on each entry of the steps of a group that are decided but not yet applied.
 
+use codex_storage::batch::TableId;
 use hashbrown::HashTable;
 
 use crate::entry::{Entry, Name};
@@ -53,26 +54,34 @@ impl Overlay {
         self.latest.find(hash, same_name).map(|latest| &steps[latest.step])
     }
 
-    /// Returns the entries outside tables within `bounds` that the steps put, in no order.
+    /// Returns the entries of `table`, or those outside tables, within `bounds` that the steps put,
+    /// in no order.
     pub(super) fn puts_within<'a>(
         &self,
         steps: &'a [Step],
+        table: Option<TableId>,
         bounds: Bounds<'_>,
     ) -> impl Iterator<Item = &'a Entry> {
         self.latest.iter().filter_map(move |latest| {
             let step = &steps[latest.step];
             let put = matches!(step.kind, StepKind::Put { .. });
-            (put && is_within(bounds, &step.entry)).then_some(&step.entry)
+            (put && is_within(table, bounds, &step.entry)).then_some(&step.entry)
         })
     }
 
-    /// Returns true if a step changes a key outside tables within `bounds`. The removal of an entry
-    /// that has expired at `now_us` changes nothing that is read.
-    pub(super) fn has_step_within(&self, steps: &[Step], bounds: Bounds<'_>, now_us: i64) -> bool {
+    /// Returns true if a step changes a key of `table`, or one outside tables, within `bounds`. The
+    /// removal of an entry that has expired at `now_us` changes nothing that is read.
+    pub(super) fn has_step_within(
+        &self,
+        steps: &[Step],
+        table: Option<TableId>,
+        bounds: Bounds<'_>,
+        now_us: i64,
+    ) -> bool {
         self.latest.iter().any(|latest| {
             let step = &steps[latest.step];
             let is_swept = step.kind == StepKind::Remove && step.entry.has_expired_at(now_us);
-            !is_swept && is_within(bounds, &step.entry)
+            !is_swept && is_within(table, bounds, &step.entry)
         })
     }
 
@@ -83,7 +92,7 @@ impl Overlay {
     }
 }
 
-/// Returns true if `entry` is outside tables and has a key within `bounds`.
-fn is_within(bounds: Bounds<'_>, entry: &Entry) -> bool {
-    entry.table().is_none() && contains(bounds, entry.key())
+/// Returns true if `entry` is in `table`, or outside tables, and has a key within `bounds`.
+fn is_within(table: Option<TableId>, bounds: Bounds<'_>, entry: &Entry) -> bool {
+    entry.table() == table && contains(bounds, entry.key())
 }

@@ -1,16 +1,20 @@
 //! The effect of a group, decided before anything of it is written. Checks are tested and removals
 //! are resolved against memory and an overlay of the earlier members of the group.
 
+mod found;
+
+use std::ops::Bound;
+
 use codex_storage::RecordError;
-use codex_storage::batch::{Group, Op, Seq};
+use codex_storage::batch::{Group, Op, Seq, TableId};
 
 use super::feed::Feed;
 use super::overlay::Overlay;
 use super::prepare::prepare;
-use crate::commit::{Base, Change, Check, Commit, End, are_same, is_same};
-use crate::entry::{Entry, Name};
+use crate::commit::{Base, Change, Check, Commit, are_same, is_same};
+use crate::entry::Entry;
 use crate::map::{Map, Step, StepKind, Work};
-use crate::range::{self, Bounds, KeyBound};
+use crate::range;
 
 /// The effect on memory of the members of a group that are decided so far.
 #[derive(Debug, Default)]
@@ -136,26 +140,24 @@ impl Plan {
                 let hash = map.hash().hasher().hash(seen.name());
                 is_same(self.shown(map, hash, seen.name()), Some(seen))
             }
-            Check::Absent(key) => {
-                let name = Name::plain(key);
+            Check::Absent(name) => {
+                let name = name.as_name();
                 self.shown(map, map.hash().hasher().hash(name), name).is_none()
             }
-            Check::Equals { key, value } => {
-                let name = Name::plain(key);
+            Check::Equals { name, value } => {
+                let name = name.as_name();
                 let now = self.shown(map, map.hash().hasher().hash(name), name);
                 now.map(Entry::value) == value.as_deref()
             }
-            Check::Unchanged { lower, upper, base } => {
+            Check::Unchanged { table, lower, upper, base } => {
                 self.enter_steps();
                 let Some(bounds) = range::bounds(lower, upper) else { return true };
                 // A step of an earlier member within the range is a change of it.
-                if self.overlay.has_step_within(&self.work.steps, bounds, self.now_us) {
+                let (table, now_us) = (*table, self.now_us);
+                if self.overlay.has_step_within(&self.work.steps, table, bounds, now_us) {
                     return false;
                 }
-                let now = self.cleared.is_none().then(|| map.ordered_ref());
-                let now_us = self.now_us;
-                let now = now.into_iter().flat_map(|now| now.range_at(bounds, now_us));
-                are_same(now, base.range(bounds))
+                are_same(self.stored(map, table, bounds), base.range(table, bounds))
             }
         }
     }
@@ -190,8 +192,8 @@ impl Plan {
                 self.feed.set(group, entry);
                 self.work.steps.push(Step { entry: entry.clone(), hash, kind });
             }
-            Change::Remove(key) => {
-                let name = Name::plain(key);
+            Change::Remove(name) => {
+                let name = name.as_name();
                 let hash = map.hash().hasher().hash(name);
                 tally.previous = self.shown(map, hash, name).cloned();
                 if let Some(entry) = tally.previous.clone() {
@@ -208,31 +210,31 @@ impl Plan {
                 }
             }
             // The log has no record for a range: each removed key gets a record of its own.
-            Change::RemoveRange(lower, upper) => {
-                for entry in self.range(map, lower, upper) {
+            Change::RemoveRange(table, lower, upper) => {
+                for entry in self.range(map, *table, lower, upper) {
                     let hash = map.hash().hasher().hash(entry.name());
                     self.remove(group, entry, hash, tally)?;
                 }
             }
-            Change::Pop(lower, upper, end) => {
-                tally.previous = self.edge(map, lower, upper, *end);
+            Change::Pop(table, lower, upper, end) => {
+                tally.previous = self.edge(map, *table, (lower, upper), *end);
                 if let Some(entry) = tally.previous.clone() {
                     let hash = map.hash().hasher().hash(entry.name());
                     self.remove(group, entry, hash, tally)?;
                 }
             }
+            Change::Clear(Some(table)) => self.clear_table(map, group, *table, tally)?,
             // Also removes the entries that have expired, and writes its record even if it removes
             // nothing else: a clock that is set back must not show them again after the clear.
-            Change::Clear => {
+            Change::Clear(None) => {
                 let there = self.len(map);
                 if there > 0 {
                     group.push(Op::CLEAR)?;
                     tally.writes = true;
                     tally.removed += there;
                     // The earlier changes stay in the feed: each commit shows its own.
-                    self.feed.cleared(group);
-                    // No later change sees a step or an entry from before the clear, apart from
-                    // those of tables.
+                    self.feed.cleared(group, None);
+                    // No later change sees what was before the clear, except in tables.
                     self.cleared = Some(self.work.steps.len());
                     self.overlay.clear();
                 }
@@ -257,90 +259,40 @@ impl Plan {
         Ok(())
     }
 
-    /// Returns the entry of `name` after the changes that are decided so far, unless it has
-    /// expired.
-    fn shown<'a>(&'a mut self, map: &'a Map, hash: u64, name: Name<'_>) -> Option<&'a Entry> {
-        let now_us = self.now_us;
-        self.current(map, hash, name).filter(|entry| !entry.has_expired_at(now_us))
-    }
-
-    /// Returns the same even if the entry has expired.
-    fn current<'a>(&'a mut self, map: &'a Map, hash: u64, name: Name<'_>) -> Option<&'a Entry> {
+    /// Adds the steps that remove all entries of `table`, and encodes them as one record.
+    fn clear_table(
+        &mut self,
+        map: &Map,
+        group: &mut Group,
+        table: TableId,
+        tally: &mut Tally,
+    ) -> Result<(), RecordError> {
         self.enter_steps();
-        match self.overlay.find(&self.work.steps, hash, name) {
-            Some(Step { entry, kind: StepKind::Put { .. }, .. }) => Some(entry),
-            Some(Step { kind: StepKind::Remove, .. }) => None,
-            None if self.cleared.is_some() && name.table.is_none() => None,
-            None => map.hash().find(hash, name),
-        }
-    }
-
-    /// Returns the number of entries outside tables after these changes, including those that have
-    /// expired.
-    fn len(&self, map: &Map) -> u64 {
-        let from = self.cleared.unwrap_or(0);
-        // Count from the state before the group, or from an empty state after a clear.
-        let before = if self.cleared.is_some() { 0 } else { map.len() };
-        let steps = self.work.steps.iter().skip(from);
-        let steps = steps.filter(|step| step.entry.table().is_none());
-        let len = steps.fold(before, |len, step| match step.kind {
-            StepKind::Put { new } => len + usize::from(new),
-            StepKind::Remove => len - 1,
-        });
-        u64::try_from(len).expect("a count of entries fits in 64 bits")
-    }
-
-    /// Returns the entries within the bounds after the changes that are decided so far, in key
-    /// order, without those that have expired.
-    fn range(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound) -> Vec<Entry> {
-        self.enter_steps();
-        let Some(bounds) = range::bounds(lower, upper) else { return Vec::new() };
-        let mut found: Vec<_> = self.unchanged(map, bounds).cloned().collect();
-        // Then the entries that steps have put, in no order.
-        let unchanged = found.len();
-        found.extend(self.puts_within(bounds).cloned());
-        // The entries of the map are already in order.
-        if found.len() > unchanged {
-            found.sort_unstable();
-        }
-        found
-    }
-
-    /// Returns the entry at `end` of the range after the changes that are decided so far. Skips
-    /// those that have expired.
-    fn edge(&mut self, map: &Map, lower: &KeyBound, upper: &KeyBound, end: End) -> Option<Entry> {
-        self.enter_steps();
-        let bounds = range::bounds(lower, upper)?;
-        let mut unchanged = self.unchanged(map, bounds);
-        let put = self.puts_within(bounds);
-        let edge = match end {
-            End::First => put.chain(unchanged.next()).min(),
-            End::Last => put.chain(unchanged.next_back()).max(),
-        };
-        edge.cloned()
-    }
-
-    /// Returns the entries within `bounds` that steps of this group have put, in no order, without
-    /// those that have expired. The steps must have been entered.
-    fn puts_within<'a>(&'a self, bounds: Bounds<'a>) -> impl Iterator<Item = &'a Entry> {
-        let puts = self.overlay.puts_within(&self.work.steps, bounds);
-        puts.filter(|entry| !entry.has_expired_at(self.now_us))
-    }
-
-    /// Returns the entries of the map within `bounds` that no step of this group has changed, in
-    /// key order, without those that have expired. The steps must have been entered.
-    fn unchanged<'a>(
-        &'a self,
-        map: &'a Map,
-        bounds: Bounds<'a>,
-    ) -> impl DoubleEndedIterator<Item = &'a Entry> {
+        let (table, bounds) = (Some(table), (Bound::Unbounded, Bound::Unbounded));
         let (hasher, steps) = (map.hash().hasher(), &self.work.steps);
-        let stored =
-            self.cleared.is_none().then(|| map.ordered_ref().range_at(bounds, self.now_us));
-        stored.into_iter().flatten().filter(move |entry| {
-            let name = entry.name();
-            steps.is_empty() || self.overlay.find(steps, hasher.hash(name), name).is_none()
-        })
+        let mut there: Vec<_> = self.overlay.puts_within(steps, table, bounds).cloned().collect();
+        there.extend(
+            map.ordered_ref()
+                .range(table, bounds)
+                .filter(|entry| {
+                    let name = entry.name();
+                    steps.is_empty() || self.overlay.find(steps, hasher.hash(name), name).is_none()
+                })
+                .cloned(),
+        );
+        if there.is_empty() {
+            return Ok(());
+        }
+        group.push(Op::Clear { table })?;
+        tally.writes = true;
+        self.feed.cleared(group, table);
+        // In memory it removes many keys, for which readers wait no longer than for others.
+        for entry in there {
+            tally.removed += 1;
+            let hash = hasher.hash(entry.name());
+            self.work.steps.push(Step { entry, hash, kind: StepKind::Remove });
+        }
+        Ok(())
     }
 
     /// Adds the latest steps to the overlay.

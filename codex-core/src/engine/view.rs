@@ -1,6 +1,6 @@
 //! Views of the state at one moment: which entries it has, and which of them have expired.
 
-use codex_storage::batch::Seq;
+use codex_storage::batch::{Seq, TableId};
 
 use super::Engine;
 use crate::commit::Base;
@@ -26,14 +26,19 @@ impl View {
         self.ordered.get_at(name, self.now_us)
     }
 
-    /// Returns the entries within `bounds` that are not hidden, in key order.
-    pub(crate) fn range(&self, bounds: Bounds<'_>) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.ordered.range_at(bounds, self.now_us)
+    /// Returns the entries of `table`, or those outside tables, within `bounds` that are not
+    /// hidden, in key order.
+    pub(crate) fn range(
+        &self,
+        table: Option<TableId>,
+        bounds: Bounds<'_>,
+    ) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.ordered.range_at(table, bounds, self.now_us)
     }
 
-    /// Returns the number of entries that are not hidden.
-    pub(crate) fn len(&self) -> usize {
-        self.ordered.len_at(self.now_us)
+    /// Returns the number of entries of `table`, or of those outside tables, that are not hidden.
+    pub(crate) fn len(&self, table: Option<TableId>) -> usize {
+        self.ordered.len_at(table, self.now_us)
     }
 
     /// Returns the state, for the checks of a commit.
@@ -52,11 +57,14 @@ impl Engine {
         View { seq, ordered, now_us }
     }
 
-    /// Returns the number of entries that are not hidden.
-    pub(crate) fn shown_len(&self) -> usize {
+    /// Returns the number of entries of `table`, or of those outside tables, that are not hidden.
+    pub(crate) fn shown_len(&self, table: Option<TableId>) -> usize {
         // A view costs more than the number, and is needed only if an entry expires.
-        let all = self.read(|map| (map.ordered_ref().expiring() == 0).then(|| map.len()));
-        all.unwrap_or_else(|| self.view().len())
+        let all = self.read(|map| {
+            let ordered = map.ordered_ref();
+            (ordered.expiring() == 0).then(|| ordered.len_of(table))
+        });
+        all.unwrap_or_else(|| self.view().len(table))
     }
 
     /// Returns the time by which entries expire, in microseconds since 1970.

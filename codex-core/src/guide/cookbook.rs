@@ -46,6 +46,16 @@
 #![doc = include_str!("../../examples/server.rs")]
 //! ```
 //!
+//! # Typed tables
+//!
+//! A [`Table`](crate::Table) has keys of one type, in the order of that type, and values of
+//! another.
+//! `examples/tables.rs`:
+//!
+//! ```
+#![doc = include_str!("../../examples/tables.rs")]
+//! ```
+//!
 //! # A secondary index
 //!
 //! The index is a second key in the same transaction. A snapshot reads index and values of one

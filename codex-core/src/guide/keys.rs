@@ -61,9 +61,10 @@
 //!
 //! # Keys of several parts
 //!
-//! There is no key of a tuple type: join the bytes of the parts. Keys are then ordered by the first
-//! part, then by the second, if each part but the last has a fixed length or ends with a byte that
-//! the part cannot contain:
+//! The keys of a [`Table`](crate::Table) may be tuples:
+//! `store.table::<(String, u64), f64>("readings")`. Outside tables, join the bytes of the parts.
+//! Keys are then ordered by the first part, then by the second, if each part but the last has a
+//! fixed length or ends with a byte that the part cannot contain:
 //!
 //! ```
 //! # let store = codex_core::Store::in_memory()?;

@@ -32,12 +32,11 @@ impl Map {
 
     /// Returns the entry of `key` outside tables, even if it has expired.
     pub fn get(&self, key: &[u8]) -> Option<Entry> {
-        self.find(key).cloned()
+        self.find(Name::plain(key)).cloned()
     }
 
-    /// Returns the same without incrementing its reference count.
-    pub fn find(&self, key: &[u8]) -> Option<&Entry> {
-        let name = Name::plain(key);
+    /// Returns the entry of `name`, even if it has expired.
+    pub fn find(&self, name: Name<'_>) -> Option<&Entry> {
         self.hash.find(self.hash.hasher().hash(name), name)
     }
 

@@ -55,10 +55,17 @@ impl Ordered {
         self.plain.is_empty()
     }
 
-    /// Returns the number of entries that have not expired at `now_us`.
-    pub(crate) fn len_at(&self, now_us: i64) -> usize {
-        let expired = self.expired_at(now_us).filter(|entry| entry.table().is_none());
-        self.len() - expired.count()
+    /// Returns the number of entries of `table`, or of those outside tables, including those that
+    /// have expired.
+    pub(crate) fn len_of(&self, table: Option<TableId>) -> usize {
+        self.of(table).map_or(0, Tree::len)
+    }
+
+    /// Returns the number of entries of `table`, or of those outside tables, that have not expired
+    /// at `now_us`.
+    pub(crate) fn len_at(&self, table: Option<TableId>, now_us: i64) -> usize {
+        let expired = self.expired_at(now_us).filter(|entry| entry.table() == table);
+        self.len_of(table) - expired.count()
     }
 
     /// Returns the entry of `name`, even if it has expired.
@@ -82,18 +89,25 @@ impl Ordered {
         self.plain.iter().chain(self.tables.values().flat_map(Tree::iter))
     }
 
-    /// Returns the entries within `bounds` that have not expired at `now_us`, in key order.
+    /// Returns the entries of `table`, or those outside tables, within `bounds` that have not
+    /// expired at `now_us`, in key order.
     pub(crate) fn range_at(
         &self,
+        table: Option<TableId>,
         bounds: Bounds<'_>,
         now_us: i64,
     ) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.range(bounds).filter(move |entry| !entry.has_expired_at(now_us))
+        self.range(table, bounds).filter(move |entry| !entry.has_expired_at(now_us))
     }
 
-    /// Returns the entries within `bounds` in key order, including those that have expired.
-    pub(crate) fn range(&self, bounds: Bounds<'_>) -> impl DoubleEndedIterator<Item = &Entry> {
-        self.plain.range(bounds)
+    /// Returns the entries of `table`, or those outside tables, within `bounds` in key order,
+    /// including those that have expired.
+    pub(crate) fn range(
+        &self,
+        table: Option<TableId>,
+        bounds: Bounds<'_>,
+    ) -> impl DoubleEndedIterator<Item = &Entry> {
+        self.of(table).into_iter().flat_map(move |entries| entries.range(bounds))
     }
 
     /// Returns the number of entries that expire, in tables and outside them.

@@ -46,7 +46,7 @@ fn contents(ordered: &Ordered) -> Vec<((Option<TableId>, u8), u8)> {
     assert_eq!((ordered.len(), ordered.len_with_tables()), (plain.len(), all.len()));
     assert_eq!(ordered.has_tables(), plain.len() < all.len());
     let hidden = plain.iter().filter(|(_, value)| value % 2 == 1).count();
-    assert_eq!(ordered.len_at(i64::MAX), plain.len() - hidden);
+    assert_eq!(ordered.len_at(None, i64::MAX), plain.len() - hidden);
     all
 }
 

@@ -4,22 +4,21 @@ mod submitted;
 mod update;
 
 use std::path::PathBuf;
-use std::time::SystemTime;
 
 use codex_backup::Rotated;
 use codex_storage::Verified;
-use codex_storage::batch::Seq;
+use codex_storage::batch::{Seq, TableId};
 use serde::Serialize;
 
 use crate::batch::Batch;
 use crate::commit::{Change, Commit, Outcome};
 use crate::cursor::{self, Iter};
+use crate::entry::{Entry, Name};
 use crate::error::Result;
 use crate::options::OpenOptions;
-use crate::range::{self, KeyRange, Prefix};
+use crate::range::{self, KeyBound, KeyRange, Prefix};
 use crate::read::{Readable, inherent_reads, sealed};
 use crate::store::Store;
-use crate::value::ValueRef;
 use crate::watch::Watch;
 pub use submitted::{Job, Submitted};
 
@@ -166,7 +165,7 @@ impl AsyncStore {
     #[doc(alias("delete", "del", "erase"))]
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Submitted<bool> {
         let removal = self.store.removal(key.as_ref());
-        self.store.submit(removal.map(Commit::one), |_, made| made.removed() > 0)
+        self.store.submit(removal.map(Commit::one), |_, made| Ok(made.removed() > 0))
     }
 
     /// Removes all keys, in one commit.
@@ -186,7 +185,7 @@ impl AsyncStore {
     /// The future returns the errors of [`Store::clear`].
     #[doc(alias("truncate", "delete_all"))]
     pub fn clear(&self) -> Submitted<()> {
-        self.done(Ok(Change::Clear))
+        self.done(Ok(Change::Clear(None)))
     }
 
     /// Removes all keys that begin with `prefix`, in one commit. The future returns their number.
@@ -203,7 +202,7 @@ impl AsyncStore {
     ///
     /// # Errors
     /// The future returns the errors of [`Store::remove_prefix`].
-    #[doc(alias("delete_prefix", "drop_table"))]
+    #[doc(alias = "delete_prefix")]
     pub fn remove_prefix(&self, prefix: impl AsRef<[u8]>) -> Submitted<u64> {
         self.remove_range(Prefix(prefix))
     }
@@ -229,8 +228,8 @@ impl AsyncStore {
         if range::bounds(&lower, &upper).is_none() {
             return Submitted::known(Ok(0));
         }
-        let commit = Commit::one(Change::RemoveRange(lower, upper));
-        self.store.submit(Ok(commit), |_, made| made.removed())
+        let commit = Commit::one(Change::RemoveRange(None, lower, upper));
+        self.store.submit(Ok(commit), |_, made| Ok(made.removed()))
     }
 
     /// Sets the value of `key` to `new` if it is `current`. The future returns true if it was.
@@ -258,8 +257,8 @@ impl AsyncStore {
     where
         T: Serialize + ?Sized,
     {
-        let commit = self.store.exchange(key.as_ref(), current, new);
-        self.store.submit(commit, |_, made| matches!(made, Outcome::Done { .. }))
+        let commit = self.store.exchange(Name::plain(key.as_ref()), current, new);
+        self.store.submit(commit, |_, made| Ok(matches!(made, Outcome::Done { .. })))
     }
 
     /// Returns an empty batch. Its [`submit`](Batch::submit) returns a future.
@@ -361,7 +360,7 @@ impl AsyncStore {
 
     /// Enters the commit of one change into the queue.
     pub(crate) fn done(&self, change: Result<Change>) -> Submitted<()> {
-        self.store.submit(change.map(Commit::one), |_, _| ())
+        self.store.submit(change.map(Commit::one), |_, _| Ok(()))
     }
 
     /// Calls `work` on a thread of its own.
@@ -380,29 +379,25 @@ impl From<Store> for AsyncStore {
     }
 }
 
-impl sealed::Sealed for AsyncStore {}
-
-impl Readable for AsyncStore {
-    fn get_bytes(&self, key: impl AsRef<[u8]>) -> Option<ValueRef> {
-        self.store.get_bytes(key)
+impl sealed::Source for AsyncStore {
+    fn find(&self, name: Name<'_>) -> Option<Entry> {
+        self.store.find(name)
     }
 
-    fn contains_key(&self, key: impl AsRef<[u8]>) -> bool {
-        self.store.contains_key(key)
+    fn has(&self, name: Name<'_>) -> bool {
+        self.store.has(name)
     }
 
-    fn expires_at(&self, key: impl AsRef<[u8]>) -> Option<SystemTime> {
-        self.store.expires_at(key)
+    fn count(&self, table: Option<TableId>) -> usize {
+        self.store.count(table)
     }
 
-    fn len(&self) -> usize {
-        self.store.len()
-    }
-
-    fn range(&self, range: impl KeyRange) -> Iter {
-        self.store.range(range)
+    fn scan(&self, table: Option<TableId>, bounds: (KeyBound, KeyBound)) -> Iter {
+        self.store.scan(table, bounds)
     }
 }
+
+impl Readable for AsyncStore {}
 
 impl IntoIterator for &AsyncStore {
     type Item = cursor::Entry;

@@ -27,7 +27,7 @@ enum State<T> {
     /// The outcome is known; `None` after it was returned.
     Known(Option<Result<T>>),
     /// The commit is in the queue. The function converts its outcome.
-    Queued(Task, Arc<Engine>, fn(&Engine, Outcome) -> T),
+    Queued(Task, Arc<Engine>, fn(&Engine, Outcome) -> Result<T>),
     /// A thread makes the commit.
     OnThread(Job<T>),
 }
@@ -55,13 +55,13 @@ impl Store {
     pub(crate) fn submit<T: Send + 'static>(
         &self,
         commit: Result<Commit>,
-        answer: fn(&Engine, Outcome) -> T,
+        answer: fn(&Engine, Outcome) -> Result<T>,
     ) -> Submitted<T> {
         let commit = match commit {
             Ok(commit) if self.inner.needs_thread(&commit) => {
                 let store = self.clone();
                 return Submitted(State::OnThread(Job::start(move || {
-                    Ok(answer(&store.inner.engine, store.inner.commit(commit)?))
+                    answer(&store.inner.engine, store.inner.commit(commit)?)
                 })));
             }
             commit => commit,
@@ -94,7 +94,7 @@ impl<T> Future for Submitted<T> {
             #[expect(clippy::expect_used, reason = "a future is not polled after its end")]
             State::Known(outcome) => outcome.take().expect("polled after its end"),
             State::Queued(task, engine, answer) => match Pin::new(task).poll(context) {
-                Poll::Ready(Ok(outcome)) => Ok(answer(engine, outcome)),
+                Poll::Ready(Ok(outcome)) => answer(engine, outcome),
                 Poll::Ready(Err(error)) => Err(error.into()),
                 Poll::Pending => return Poll::Pending,
             },

@@ -4,6 +4,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::AsyncStore;
+use crate::entry::Name;
 use crate::error::{Error, Result};
 use crate::transaction::{READ_OF_TRANSACTION, Transaction};
 use crate::update::KEY_OF_UPDATE;
@@ -64,7 +65,7 @@ impl AsyncStore {
         E: From<Error>,
         F: FnMut(Option<T>) -> Result<Option<T>, E>,
     {
-        let (store, key) = (&self.store, key.as_ref());
+        let (store, key) = (&self.store, Name::plain(key.as_ref()));
         let attempt = store.replacing(key, store.changing(key, change));
         store.retry_async(KEY_OF_UPDATE, attempt).await
     }
@@ -87,7 +88,7 @@ impl AsyncStore {
     /// The errors of [`get`](Self::get) and [`update`](Self::update).
     #[doc(alias("pop", "remove_and_fetch"))]
     pub async fn take<T: DeserializeOwned>(&self, key: impl AsRef<[u8]>) -> Result<Option<T>> {
-        let (store, key) = (&self.store, key.as_ref());
+        let (store, key) = (&self.store, Name::plain(key.as_ref()));
         store.retry_async(KEY_OF_UPDATE, store.replacing(key, store.taking(key))).await
     }
 
@@ -111,7 +112,7 @@ impl AsyncStore {
     where
         T: Serialize + DeserializeOwned,
     {
-        let (store, key) = (&self.store, key.as_ref());
+        let (store, key) = (&self.store, Name::plain(key.as_ref()));
         store.retry_async(KEY_OF_UPDATE, store.replacing(key, store.swapping(key, value))).await
     }
 
@@ -142,7 +143,7 @@ impl AsyncStore {
         T: Serialize + DeserializeOwned,
         F: FnOnce() -> T,
     {
-        let (store, key, mut made) = (&self.store, key.as_ref(), None);
+        let (store, key, mut made) = (&self.store, Name::plain(key.as_ref()), None);
         let attempt = store.replacing(key, store.inserting(key, make, &mut made));
         let found = store.retry_async(KEY_OF_UPDATE, attempt).await?;
         Ok(found.or(made).expect("a value was found or made"))

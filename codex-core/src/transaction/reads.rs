@@ -3,11 +3,12 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
+use codex_storage::batch::TableId;
 use codex_storage::sync::Mutex;
 
 use crate::commit::Check;
 use crate::engine::View;
-use crate::entry::Entry;
+use crate::entry::{Entry, Name, OwnedName};
 use crate::range::KeyBound;
 
 /// The keys and ranges that a transaction has read.
@@ -16,12 +17,13 @@ pub(super) struct Reads {
     /// The entries that were read by their keys. Some can be there twice.
     found: Vec<Entry>,
     /// The keys that were read and have no entry. Some can be there twice.
-    absent: Vec<Box<[u8]>>,
+    absent: Vec<OwnedName>,
     scans: Vec<Arc<Scan>>,
 }
 
 /// A scan of a range, as far as it was iterated. Clones of an iterator share it.
 pub(crate) struct Scan {
+    table: Option<TableId>,
     lower: KeyBound,
     upper: KeyBound,
     returned: Mutex<Returned>,
@@ -40,17 +42,21 @@ struct Returned {
 }
 
 impl Reads {
-    /// Records that `key` was read alone, and has this entry in the base.
-    pub(super) fn read(&mut self, key: &[u8], entry: Option<&Entry>) {
+    /// Records that `name` was read alone, and has this entry in the base.
+    pub(super) fn read(&mut self, name: Name<'_>, entry: Option<&Entry>) {
         match entry {
             Some(entry) => add(&mut self.found, entry.clone()),
-            None => add(&mut self.absent, key.into()),
+            None => add(&mut self.absent, name.into()),
         }
     }
 
     /// Records a scan of a range, of which nothing was returned yet.
-    pub(super) fn scan(&mut self, (lower, upper): (KeyBound, KeyBound)) -> Arc<Scan> {
-        let scan = Arc::new(Scan { lower, upper, returned: Mutex::default() });
+    pub(super) fn scan(
+        &mut self,
+        table: Option<TableId>,
+        (lower, upper): (KeyBound, KeyBound),
+    ) -> Arc<Scan> {
+        let scan = Arc::new(Scan { table, lower, upper, returned: Mutex::default() });
         self.scans.push(Arc::clone(&scan));
         scan
     }
@@ -65,6 +71,7 @@ impl Reads {
             let returned = scan.returned.lock();
             count = count.saturating_add(returned.count);
             checks.extend(scan.ranges(&returned).map(|(lower, upper)| Check::Unchanged {
+                table: scan.table,
                 lower,
                 upper,
                 base: base.clone(),

@@ -2,24 +2,55 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
-use codex_storage::batch::{Op, record_len};
+use codex_storage::batch::{Op, TableId, record_len};
 
 use crate::commit::Change;
-use crate::entry::{Entry, Name};
+use crate::entry::{Entry, Name, OwnedName};
 use crate::map::Ordered;
+
+/// The last write of each key, in the order of the tables and their keys.
+#[derive(Default)]
+pub(super) struct Writes {
+    of_tables: BTreeMap<Option<TableId>, BTreeSet<Write>>,
+}
+
+impl Writes {
+    /// Returns the write of `name`.
+    pub(super) fn get(&self, name: Name<'_>) -> Option<&Write> {
+        self.of_tables.get(&name.table)?.get(name.key)
+    }
+
+    /// Replaces the write of the same key.
+    pub(super) fn replace(&mut self, write: Write) {
+        self.of_tables.entry(write.name().table).or_default().replace(write);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.of_tables.is_empty()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Write> {
+        self.of_tables.values().flatten()
+    }
+
+    pub(super) fn into_changes(self) -> Vec<Change> {
+        self.of_tables.into_values().flatten().map(Change::from).collect()
+    }
+}
 
 /// A write of a transaction. Compares by key.
 pub(super) enum Write {
     Put(Entry),
-    Remove(Box<[u8]>),
+    Remove(OwnedName),
 }
 
 impl Write {
-    pub(super) fn key(&self) -> &[u8] {
+    pub(super) fn name(&self) -> Name<'_> {
         match self {
-            Self::Put(entry) => entry.key(),
-            Self::Remove(key) => key,
+            Self::Put(entry) => entry.name(),
+            Self::Remove(name) => name.as_name(),
         }
     }
 
@@ -34,7 +65,7 @@ impl Write {
     pub(super) fn apply_to(&self, ordered: &mut Ordered) {
         match self {
             Self::Put(entry) => ordered.insert(entry.clone()),
-            Self::Remove(key) => ordered.remove(Name::plain(key)),
+            Self::Remove(name) => ordered.remove(name.as_name()),
         }
     }
 
@@ -42,7 +73,7 @@ impl Write {
     pub(super) fn encoded_len(&self) -> usize {
         record_len(match self {
             Self::Put(entry) => Op::Set(entry.item()),
-            Self::Remove(key) => Op::remove(key),
+            Self::Remove(name) => name.as_name().removal(),
         })
     }
 }
@@ -51,20 +82,20 @@ impl From<Write> for Change {
     fn from(write: Write) -> Self {
         match write {
             Write::Put(entry) => Self::Put(entry),
-            Write::Remove(key) => Self::Remove(key),
+            Write::Remove(name) => Self::Remove(name),
         }
     }
 }
 
 impl Borrow<[u8]> for Write {
     fn borrow(&self) -> &[u8] {
-        self.key()
+        self.name().key
     }
 }
 
 impl Ord for Write {
     fn cmp(&self, other: &Self) -> Ordering {
-        self.key().cmp(other.key())
+        self.name().key.cmp(other.name().key)
     }
 }
 
@@ -76,7 +107,7 @@ impl PartialOrd for Write {
 
 impl PartialEq for Write {
     fn eq(&self, other: &Self) -> bool {
-        self.key() == other.key()
+        self.name().key == other.name().key
     }
 }
 

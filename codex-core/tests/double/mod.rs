@@ -91,6 +91,10 @@ impl Disk {
         for (key, value) in self.log[..commits].iter().flatten() {
             match value {
                 _ if key == CLEAR => contents.retain(|key, _| key.starts_with(TABLE)),
+                // The rest is the beginning of the keys of a table.
+                _ if key.starts_with(CLEAR) => {
+                    contents.retain(|other, _| !other.starts_with(&key[CLEAR.len()..]));
+                }
                 Some(value) => drop(contents.insert(key.clone(), value.clone())),
                 None => drop(contents.remove(key)),
             }
@@ -121,10 +125,7 @@ impl Disk {
             self.log[first + batch].push(match op {
                 Op::Set(item) => (name(item.table, item.key), Some(stored(item))),
                 Op::Remove { table, key } => (name(table, key), None),
-                Op::Clear { table } => {
-                    assert!(table.is_none(), "the engine clears no table");
-                    (CLEAR.to_vec(), None)
-                }
+                Op::Clear { table } => ([CLEAR, &name(table, &[])].concat(), None),
             });
             Ok::<_, RecordError>(())
         };

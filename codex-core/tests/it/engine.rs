@@ -51,8 +51,8 @@ fn a_change_tells_its_number_and_what_it_replaced() {
 fn what_changes_nothing_writes_nothing() {
     let engine = in_memory();
     assert_eq!(done(&engine, Commit::one(remove("a"))), (None, 0, None));
-    assert_eq!(done(&engine, Commit::one(Change::Clear)), (None, 0, None));
-    let all = || Change::RemoveRange(Bound::Unbounded, Bound::Unbounded);
+    assert_eq!(done(&engine, Commit::one(Change::Clear(None))), (None, 0, None));
+    let all = || Change::RemoveRange(None, Bound::Unbounded, Bound::Unbounded);
     assert_eq!(done(&engine, Commit::one(all())), (None, 0, None));
     assert_eq!(done(&engine, batch(vec![])), (None, 0, None));
     assert_eq!(engine.stats().storage.groups, 0);
@@ -62,13 +62,16 @@ fn what_changes_nothing_writes_nothing() {
 fn later_changes_of_a_batch_see_the_earlier_ones() {
     let engine = in_memory();
     done(&engine, batch(vec![put("a", "1"), put("b", "1"), put("c", "1")]));
-    let range =
-        Change::RemoveRange(Bound::Excluded(b"a"[..].into()), Bound::Included(b"d"[..].into()));
+    let range = Change::RemoveRange(
+        None,
+        Bound::Excluded(b"a"[..].into()),
+        Bound::Included(b"d"[..].into()),
+    );
     let changes =
         vec![remove("b"), put("d", "2"), range, put("c", "3"), put("e", "4"), remove("e")];
     assert_eq!(done(&engine, batch(changes)).1, 4, "b, then c and d, then e");
     assert_eq!(contents(&engine), model([("a", "1"), ("c", "3")]));
-    let changes = vec![put("x", "1"), Change::Clear, put("y", "1"), remove("a"), remove("x")];
+    let changes = vec![put("x", "1"), Change::Clear(None), put("y", "1"), remove("a"), remove("x")];
     assert_eq!(done(&engine, batch(changes)).1, 3, "a, c and x by the clear");
     assert_eq!(contents(&engine), model([("y", "1")]));
     assert!(engine.read(|map| map.get(b"a").is_none() && map.get(b"y").is_some()));
@@ -85,7 +88,7 @@ fn crossed_and_empty_ranges_hold_nothing() {
         (Bound::Included("c"), Bound::Unbounded),
     ] {
         let [lower, upper] = [lower, upper].map(|bound| bound.map(|key| key.as_bytes().into()));
-        assert_eq!(done(&engine, Commit::one(Change::RemoveRange(lower, upper))).0, None);
+        assert_eq!(done(&engine, Commit::one(Change::RemoveRange(None, lower, upper))).0, None);
     }
 }
 
@@ -102,11 +105,16 @@ fn checks_hold_for_the_very_entry_and_conflict_otherwise() {
     assert!(conflict(Check::Same(seen.clone())), "an equal value, but another entry");
     assert!(conflict(absent("a")));
     let equals = |value: Option<&str>| Check::Equals {
-        key: b"a"[..].into(),
+        name: b"a"[..].into(),
         value: value.map(|value| value.as_bytes().into()),
     };
     assert!(conflict(equals(Some("2"))) && conflict(equals(None)));
-    let range = |base| Check::Unchanged { lower: Bound::Unbounded, upper: Bound::Unbounded, base };
+    let range = |base| Check::Unchanged {
+        table: None,
+        lower: Bound::Unbounded,
+        upper: Bound::Unbounded,
+        base,
+    };
     let read = |ordered| range(View { ordered, ..engine.view() });
     let mut one = Ordered::new();
     one.insert(seen.clone());
@@ -256,7 +264,7 @@ fn a_panic_of_work_that_is_no_commit_poisons_as_well() {
 fn a_full_disk_refuses_one_group_and_takes_the_next() {
     let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
     probe.fail_next(Fault::NoSpace);
-    let refused = engine.submit(batch(vec![put("a", "1"), Change::Clear, put("b", "1")]));
+    let refused = engine.submit(batch(vec![put("a", "1"), Change::Clear(None), put("b", "1")]));
     assert!(matches!(refused, Err(Error::NoSpace { .. })));
     assert!(memory(&engine).is_empty() && engine.poisoned().is_none());
     assert_eq!(number(engine.submit(Commit::one(put("a", "2"))).unwrap()), Some(1));
@@ -282,7 +290,7 @@ fn a_failed_sync_refuses_writes_from_then_on_and_serves_reads() {
 fn a_commit_that_is_too_large_leaves_its_group_to_the_others() {
     let engine = in_memory();
     let key = "k".repeat(codex_storage::batch::KEY_LEN_MAX + 1);
-    let refused = engine.submit(batch(vec![put("a", "1"), Change::Clear, put(&key, "1")]));
+    let refused = engine.submit(batch(vec![put("a", "1"), Change::Clear(None), put(&key, "1")]));
     assert!(matches!(refused, Err(Error::Record { .. })));
     assert_eq!(
         number(engine.submit(Commit::checked(absent("a"), put("a", "2"))).unwrap()),
@@ -297,7 +305,7 @@ fn each_commit_of_the_snapshot_form_hands_over_the_state_with_the_group_applied(
     for commit in [
         batch(vec![put("a", "1"), put("b", "1")]),
         Commit::one(remove("a")),
-        batch(vec![put("c", "1"), Change::Clear, put("d", "1")]),
+        batch(vec![put("c", "1"), Change::Clear(None), put("d", "1")]),
     ] {
         engine.submit(commit).unwrap();
         let disk = probe.disk();
@@ -501,10 +509,10 @@ impl Random {
 
     fn change(&mut self) -> Change {
         match self.next(100) {
-            0 => Change::Clear,
+            0 => Change::Clear(None),
             1..5 => {
                 let [lower, upper] = [self.key(), self.key()].map(|key| key.into_bytes().into());
-                Change::RemoveRange(Bound::Included(lower), Bound::Excluded(upper))
+                Change::RemoveRange(None, Bound::Included(lower), Bound::Excluded(upper))
             }
             5..30 => remove(&self.key()),
             _ => put(&self.key(), &self.next(u64::MAX).to_string()),
@@ -533,16 +541,16 @@ fn groups_of_every_length_leave_both_indexes_in_agreement() {
         engine.submit(batch(changes)).unwrap();
         let range = ["1", "2"].map(|key| key.as_bytes().into());
         let [lower, upper] = range.map(Bound::Included);
-        engine.submit(Commit::one(Change::RemoveRange(lower, upper))).unwrap();
+        engine.submit(Commit::one(Change::RemoveRange(None, lower, upper))).unwrap();
         let contents = memory(&engine);
         assert_eq!(contents, probe.disk().durable_state());
         engine.read(|map| {
             assert_eq!(map.len(), contents.len());
             for (key, value) in &contents {
-                assert_eq!(map.find(key).map(Entry::value), Some(&value[..]));
+                assert_eq!(map.get(key).as_ref().map(Entry::value), Some(&value[..]));
             }
         });
     }
-    done(&engine, Commit::one(Change::RemoveRange(Bound::Unbounded, Bound::Unbounded)));
-    assert!(memory(&engine).is_empty() && engine.read(|map| map.find(b"00001").is_none()));
+    done(&engine, Commit::one(Change::RemoveRange(None, Bound::Unbounded, Bound::Unbounded)));
+    assert!(memory(&engine).is_empty() && engine.read(|map| map.get(b"00001").is_none()));
 }

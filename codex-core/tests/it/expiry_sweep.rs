@@ -59,7 +59,7 @@ fn in_a_group_what_has_expired_is_absent_and_its_removal_changes_nothing() {
     engine.submit(Commit::one(Change::Put(due.clone()))).unwrap();
     let base = engine.view();
     let bound = |key: &str| Bound::Included(key.as_bytes().into());
-    let unchanged = Check::Unchanged { lower: bound("d"), upper: bound("e"), base };
+    let unchanged = Check::Unchanged { table: None, lower: bound("d"), upper: bound("e"), base };
     let outcomes = together(
         &engine,
         &probe,
@@ -69,8 +69,8 @@ fn in_a_group_what_has_expired_is_absent_and_its_removal_changes_nothing() {
             Commit::one(Change::Put(expiring("past", clock.now_us()))),
             Commit::checked(absent("past"), put("b", "1")),
             Commit::one(Change::Remove(b"past"[..].into())),
-            Commit::one(Change::RemoveRange(bound("p"), bound("q"))),
-            Commit::one(Change::Pop(bound("p"), bound("q"), End::Last)),
+            Commit::one(Change::RemoveRange(None, bound("p"), bound("q"))),
+            Commit::one(Change::Pop(None, bound("p"), bound("q"), End::Last)),
         ],
     );
     let found: Vec<_> = outcomes

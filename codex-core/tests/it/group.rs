@@ -96,7 +96,8 @@ fn on_a_full_disk_removals_do_not_fail_with_the_sets_they_wait_with() {
         let entries = ["a", "b", "c", "d"].map(|key| put(key, "1"));
         engine.submit(batch(entries.into())).unwrap();
         probe.fail_next(Fault::NoSpaceForLarge);
-        let all = |key: &[u8]| Change::RemoveRange(Bound::Included(key.into()), Bound::Unbounded);
+        let all =
+            |key: &[u8]| Change::RemoveRange(None, Bound::Included(key.into()), Bound::Unbounded);
         let outcomes = together(
             &engine,
             &probe,
@@ -108,6 +109,7 @@ fn on_a_full_disk_removals_do_not_fail_with_the_sets_they_wait_with() {
                 Commit::one(all(b"large")),
                 batch(vec![remove("b"), put("large 2", "1")]),
                 Commit::one(Change::RemoveRange(
+                    None,
                     Bound::Included(b"c"[..].into()),
                     Bound::Excluded(b"d"[..].into()),
                 )),
@@ -172,14 +174,22 @@ fn a_commit_that_cannot_be_encoded_fails_alone() {
 #[test]
 fn a_refused_member_of_a_group_reaches_neither_memory_nor_the_log() {
     let long = "k".repeat(KEY_LEN_MAX + 1);
-    let all = || Change::RemoveRange(Bound::Unbounded, Bound::Unbounded);
+    let all = || Change::RemoveRange(None, Bound::Unbounded, Bound::Unbounded);
     let kinds: [fn() -> Vec<Change>; 6] = [
         Vec::new,
         || vec![put("a", "9"), put("new", "9")],
         || vec![remove("a"), remove("b"), put("b", "9")],
-        || vec![Change::Clear],
-        || vec![put("new", "9"), Change::Clear, put("a", "9"), Change::Clear, put("b", "9")],
-        || vec![Change::RemoveRange(Bound::Unbounded, Bound::Unbounded), put("b", "9")],
+        || vec![Change::Clear(None)],
+        || {
+            vec![
+                put("new", "9"),
+                Change::Clear(None),
+                put("a", "9"),
+                Change::Clear(None),
+                put("b", "9"),
+            ]
+        },
+        || vec![Change::RemoveRange(None, Bound::Unbounded, Bound::Unbounded), put("b", "9")],
     ];
     for form in [Form::Wal, Form::Snapshot, Form::Ledger] {
         for (kind, refused) in kinds.iter().enumerate() {
@@ -187,7 +197,7 @@ fn a_refused_member_of_a_group_reaches_neither_memory_nor_the_log() {
             engine.submit(batch(vec![put("a", "0"), put("b", "0")])).unwrap();
             let refused = || batch(refused().into_iter().chain([put(&long, "9")]).collect());
             let equals = |key: &str, value: &str| Check::Equals {
-                key: key.as_bytes().into(),
+                name: key.as_bytes().into(),
                 value: Some(value.as_bytes().into()),
             };
             let outcomes = together(
@@ -226,7 +236,7 @@ fn a_refused_member_of_a_group_reaches_neither_memory_nor_the_log() {
             let images: Vec<_> = probe.disk().images.iter().map(|image| image.1.len()).collect();
             let expected: &[usize] = if form == Form::Snapshot { &[2, 3, 1] } else { &[] };
             assert_eq!(images, expected, "{form}, kind {kind}");
-            assert!(engine.read(|map| map.find(b"d").is_some() && map.find(b"b").is_none()));
+            assert!(engine.read(|map| map.get(b"d").is_some() && map.get(b"b").is_none()));
         }
     }
 }
@@ -260,7 +270,7 @@ fn a_group_is_bounded_by_what_its_removals_of_ranges_come_to() {
     let remove_range = |range: &String| {
         let (lower, upper) = (range.clone(), format!("{range}\u{7f}"));
         let [lower, upper] = [lower, upper].map(|key| key.into_bytes().into());
-        Commit::one(Change::RemoveRange(Bound::Included(lower), Bound::Excluded(upper)))
+        Commit::one(Change::RemoveRange(None, Bound::Included(lower), Bound::Excluded(upper)))
     };
     let outcomes = together(&engine, &probe, ranges.iter().map(remove_range).collect());
     let removed = |outcome: &Result<Outcome, Error>| match outcome {
@@ -398,7 +408,7 @@ fn a_range_takes_what_earlier_members_of_its_group_have_put_within_its_bounds() 
         // A key in memory, a key that is put again, and a new key.
         engine.submit(batch(["a", "b", "d"].map(|key| put(key, "0")).into())).unwrap();
         let puts = ["b", "c", "d", "e"].map(|key| Commit::one(put(key, "1")));
-        let removal = Commit::one(Change::RemoveRange(range.0.clone(), range.1.clone()));
+        let removal = Commit::one(Change::RemoveRange(None, range.0.clone(), range.1.clone()));
         let outcomes = together(&engine, &probe, puts.into_iter().chain([removal]).collect());
         let is_in = |key: &&str| {
             let key = key.as_bytes();
@@ -667,7 +677,7 @@ impl Clock for LateClock {
 }
 
 fn pop(lower: &str, end: End) -> Change {
-    Change::Pop(Bound::Included(lower.as_bytes().into()), Bound::Unbounded, end)
+    Change::Pop(None, Bound::Included(lower.as_bytes().into()), Bound::Unbounded, end)
 }
 
 #[test]
@@ -682,7 +692,7 @@ fn members_of_a_group_that_pop_get_different_entries_in_order() {
         Commit::one(remove("e")),
         batch(vec![put("aa", "aa"), pop("b", End::First), pop("b", End::Last)]),
         Commit::one(pop("aa", End::Last)),
-        Commit::one(Change::Clear),
+        Commit::one(Change::Clear(None)),
         Commit::one(pop("a", End::First)),
         Commit::one(put("z", "z")),
         Commit::one(pop("a", End::Last)),

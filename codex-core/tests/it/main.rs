@@ -80,6 +80,8 @@ mod tasks;
 #[cfg(not(loom))]
 mod transaction;
 mod transaction_serial;
+#[cfg(not(loom))]
+mod typed;
 mod user_code;
 #[cfg(not(loom))]
 mod watch;

@@ -179,7 +179,8 @@ fn in_a_group_a_clear_leaves_the_entries_of_tables() {
     engine.submit(Commit::one(Change::Put(old.clone()))).unwrap();
     let new = tabled(1, "a", "1", None);
     let bound = |key: &str| Bound::Included(key.as_bytes().into());
-    let unchanged = Check::Unchanged { lower: bound("a"), upper: bound("b"), base: engine.view() };
+    let unchanged =
+        Check::Unchanged { table: None, lower: bound("a"), upper: bound("b"), base: engine.view() };
     let outcomes = together(
         &engine,
         &probe,
@@ -187,13 +188,13 @@ fn in_a_group_a_clear_leaves_the_entries_of_tables() {
             Commit::one(Change::Put(new.clone())),
             // A row is no change of a range outside tables.
             Commit::checked(unchanged, put("a", "1")),
-            Commit::one(Change::Clear),
+            Commit::one(Change::Clear(None)),
             // Both rows are still there, and the keys are not.
             Commit::checked(Check::Same(old.clone()), put("x", "1")),
             Commit::checked(Check::Same(new.clone()), put("y", "1")),
             Commit::one(Change::Remove(b"a"[..].into())),
-            Commit::one(Change::Pop(bound("a"), bound("z"), End::First)),
-            Commit::one(Change::Clear),
+            Commit::one(Change::Pop(None, bound("a"), bound("z"), End::First)),
+            Commit::one(Change::Clear(None)),
         ],
     );
     let removed: Vec<_> = outcomes
@@ -211,4 +212,68 @@ fn in_a_group_a_clear_leaves_the_entries_of_tables() {
     assert!(ordered.iter_with_tables().eq([&new, &old]));
     let seen: Vec<_> = ordered.iter_with_tables().map(Entry::table).collect();
     assert_eq!(seen, [TableId::new(1); 2]);
+}
+
+#[test]
+fn in_a_group_the_changes_of_a_table_see_those_before_them_and_a_clear_is_one_record() {
+    let (engine, probe) = engine(Form::Wal, Durability::Sync, false);
+    let one = TableId::new(1);
+    for row in
+        [tabled(1, "a", "1", None), tabled(1, "b", "1", Some(i64::MAX)), tabled(2, "a", "1", None)]
+    {
+        engine.submit(Commit::one(Change::Put(row))).unwrap();
+    }
+    engine.submit(Commit::one(put("a", "1"))).unwrap();
+    let bound = |key: &str| Bound::Included(key.as_bytes().into());
+    let unchanged = |upper: &str| Check::Unchanged {
+        table: one,
+        lower: bound("a"),
+        upper: bound(upper),
+        base: engine.view(),
+    };
+    let checks = [unchanged("b"), unchanged("c")];
+    let [held, broken] = checks;
+    let before = probe.disk().written();
+    let outcomes = together(
+        &engine,
+        &probe,
+        vec![
+            Commit::one(Change::Put(tabled(1, "c", "1", None))),
+            Commit::checked(held, put("x", "1")),
+            Commit::checked(broken, put("y", "1")),
+            Commit::one(Change::RemoveRange(one, bound("a"), bound("b"))),
+            Commit::one(Change::Pop(one, Bound::Unbounded, Bound::Unbounded, End::Last)),
+            // Nothing is left of the table.
+            Commit::one(Change::Clear(one)),
+            Commit::one(Change::Put(tabled(1, "d", "1", Some(i64::MIN)))),
+            Commit::one(Change::Put(tabled(1, "e", "1", None))),
+            // An entry that has expired is removed too.
+            Commit::one(Change::Clear(one)),
+            Commit::one(Change::Put(tabled(1, "f", "1", None))),
+            Commit::one(Change::Clear(None)),
+        ],
+    );
+    let done: Vec<_> = outcomes
+        .into_iter()
+        .map(|outcome| match outcome.unwrap() {
+            Outcome::Done { seq, removed, .. } => Some((seq.is_some(), removed)),
+            Outcome::Conflict => None,
+        })
+        .collect();
+    let (set, two) = (Some((true, 0)), Some((true, 2)));
+    let expected = [set, set, None, two, Some((true, 1)), Some((false, 0)), set, set, two];
+    // The last clear removes `a`, `x` and the key with which the group begins.
+    assert_eq!(done, [&expected[..], &[set, Some((true, 3))]].concat());
+    let records = probe.disk().commit_lens(before);
+    assert_eq!(records, [1, 1, 1, 2, 1, 1, 1, 1, 1, 1], "a clear is one record");
+    let ordered = engine.view().ordered;
+    let left = ordered.iter_with_tables().map(|e| (e.table().map(TableId::get), e.key()[0]));
+    assert_eq!(left.collect::<Vec<_>>(), [(Some(1), b'f'), (Some(2), b'a')]);
+    // The hash index agrees.
+    for row in ordered.iter_with_tables() {
+        let check = Check::Same(row.clone());
+        let made = engine.submit(Commit::checked(check, Change::Remove(b"none"[..].into())));
+        assert!(matches!(made.unwrap(), Outcome::Done { .. }));
+    }
+    assert_eq!(probe.disk().durable_state().len(), 2);
 }

@@ -182,15 +182,21 @@ fn a_notice_shows_exactly_the_changes_that_readers_see() {
 fn each_member_of_a_group_with_a_clear_shows_its_own_changes() {
     for form in FORMS {
         let (engine, probe) = engine(form, Durability::Sync, false);
-        let (mut all, mut foreign) = (engine.watch(b"").unwrap(), engine.watch(b"x").unwrap());
+        let (mut all, mut foreign) =
+            (engine.watch(None, b"").unwrap(), engine.watch(None, b"x").unwrap());
         let long = "k".repeat(KEY_LEN_MAX + 1);
         let lost = Commit { checks: vec![absent("a")].into(), ..batch(vec![put("lost", "01")]) };
-        let popped = internals::Change::Pop(Bound::Unbounded, Bound::Unbounded, End::First);
+        let popped = internals::Change::Pop(None, Bound::Unbounded, Bound::Unbounded, End::First);
         let commits = vec![
             Commit::one(put("a", "01")),
             lost,
             batch(vec![put("refused", "01"), put(&long, "01")]),
-            batch(vec![put("b", "02"), internals::Change::Clear, put("c", "03"), put("d", "04")]),
+            batch(vec![
+                put("b", "02"),
+                internals::Change::Clear(None),
+                put("c", "03"),
+                put("d", "04"),
+            ]),
             Commit::one(remove("a")),
             Commit::one(popped),
         ];
@@ -208,7 +214,7 @@ fn of_a_group_that_does_not_fit_exactly_the_parts_that_were_made_are_returned() 
     for form in FORMS {
         let (engine, probe) = engine(form, Durability::Sync, false);
         engine.submit(batch(vec![put("a", "01"), put("b", "01")])).unwrap();
-        let mut watch = engine.watch(b"").unwrap();
+        let mut watch = engine.watch(None, b"").unwrap();
         probe.fail_next(Fault::NoSpaceForLarge);
         let commits = vec![
             Commit::one(put("large", "01")),
@@ -237,7 +243,7 @@ fn a_failed_sync_returns_nothing_and_ends_the_watch() {
     for form in FORMS {
         for fault in [Fault::Sync, Fault::Panic] {
             let (engine, probe) = engine(form, Durability::Sync, false);
-            let mut watch = engine.watch(b"").unwrap();
+            let mut watch = engine.watch(None, b"").unwrap();
             engine.submit(Commit::one(put("a", "01"))).unwrap();
             probe.fail_next(fault);
             let failing = || engine.submit(Commit::one(put("b", "02")));
@@ -247,7 +253,7 @@ fn a_failed_sync_returns_nothing_and_ends_the_watch() {
             let all: Vec<_> = watch.by_ref().map(|notice| text(&notice)).collect();
             assert_eq!(all, ["1 a=1"], "{form}, {fault:?}");
             assert!(watch.is_ended() && engine.poisoned().is_some());
-            let refused = engine.watch(b"").unwrap_err();
+            let refused = engine.watch(None, b"").unwrap_err();
             assert!(matches!(refused, StorageError::Poisoned { .. }), "{refused}");
         }
     }
@@ -267,7 +273,7 @@ fn each_way_to_poison_a_store_ends_the_watches_that_wait() {
     ];
     for (way, level, background, prepare) in ways {
         let (engine, probe) = engine(Form::Wal, level, background);
-        let watch = engine.watch(b"").unwrap();
+        let watch = engine.watch(None, b"").unwrap();
         thread::scope(|scope| {
             let waiting =
                 scope.spawn(move || watch.map(|notice| text(&notice)).collect::<Vec<_>>());

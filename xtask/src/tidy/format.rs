@@ -24,6 +24,8 @@ pub(super) const SOURCES: &[&str] = &[
     "codex-storage/src/image/format.rs",
     "codex-core/src/value.rs",
     "codex-core/src/seal.rs",
+    "codex-core/src/table/catalogue.rs",
+    "codex-core/src/table/key.rs",
     "codex-crypto/src/envelope.rs",
     "codex-crypto/src/root.rs",
     "codex-crypto/src/kdf.rs",

@@ -1,0 +1,410 @@
+//! Writes to tables, in the store, in a transaction and in a batch.
+
+use std::ops::RangeBounds;
+use std::time::SystemTime;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::key::TableKey;
+use super::place::Place as _;
+use super::{Table, bounds_of};
+use crate::batch::Batch;
+use crate::commit::{Change, Check, Commit, Outcome};
+use crate::error::{Error, Result};
+use crate::range::{self, KeyBound};
+use crate::transaction::Transaction;
+use crate::update::{Attempt, KEY_OF_UPDATE};
+use crate::watch::Watch;
+
+impl<K: TableKey, V> Table<K, V> {
+    /// Sets the value of `key` to `value`.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let users = store.table::<u64, String>("users")?;
+    /// users.set(7, &"Ada".into())?;
+    /// assert_eq!(users.get(7)?.as_deref(), Some("Ada"));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`Store::set`](crate::Store::set), and those of [`Table`].
+    #[doc(alias("insert", "put", "upsert"))]
+    pub fn set(&self, key: K::Ref<'_>, value: &V) -> Result<()>
+    where
+        V: Serialize,
+    {
+        let put = self.named(&key, |name| self.place.setting(name, value))?;
+        self.commit(put).map(drop)
+    }
+
+    /// Sets the value of `key` to `value` until `expires`, as
+    /// [`Store::set_with_expiry`](crate::Store::set_with_expiry) does.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # use std::time::{Duration, SystemTime};
+    /// # let store = Store::in_memory()?;
+    /// let sessions = store.table::<[u8; 16], u64>("sessions")?;
+    /// let expires = SystemTime::now() + Duration::from_secs(3_600);
+    /// sessions.set_with_expiry([9; 16], &7, expires)?;
+    /// assert!(sessions.expires_at([9; 16])?.is_some());
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`set`](Self::set).
+    #[doc(alias("ttl", "insert_with_ttl"))]
+    pub fn set_with_expiry(&self, key: K::Ref<'_>, value: &V, expires: SystemTime) -> Result<()>
+    where
+        V: Serialize,
+    {
+        let put = self.named(&key, |name| self.place.setting(name, value))?;
+        self.commit(self.place.expiring(put, expires)?).map(drop)
+    }
+
+    /// Removes `key`, and returns true if it had a value.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let users = store.table::<u64, String>("users")?;
+    /// users.set(7, &"Ada".into())?;
+    /// assert!(users.remove(7)? && !users.remove(7)?);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`set`](Self::set), except `Encode`.
+    #[doc(alias("delete", "del", "erase"))]
+    pub fn remove(&self, key: K::Ref<'_>) -> Result<bool> {
+        let removal = self.named(&key, |name| self.place.removal(name))?;
+        Ok(self.commit(removal)?.removed() > 0)
+    }
+
+    /// Removes `key` and returns its value. If the value does not decode, it is not removed.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let jobs = store.table::<u64, String>("jobs")?;
+    /// jobs.set(1, &"wash".into())?;
+    /// assert_eq!(jobs.take(1)?.as_deref(), Some("wash"));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`get`](Self::get) and [`update`](Self::update).
+    #[doc(alias("pop", "remove_and_fetch"))]
+    pub fn take(&self, key: K::Ref<'_>) -> Result<Option<V>>
+    where
+        V: DeserializeOwned,
+    {
+        self.named(&key, |name| {
+            let store = &self.place;
+            self.retry(store.replacing(name, store.taking(name)))
+        })
+    }
+
+    /// Sets the value of `key` to the result of `change`, which gets the value that it has, as
+    /// [`Store::update`](crate::Store::update) does. Returns the new value.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let visits = store.table::<String, u64>("visits")?;
+    /// visits.update("home", |count| Some(count.unwrap_or(0) + 1))?;
+    /// assert_eq!(visits.update("home", |count| count.map(|n| n + 1))?, Some(2));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`Store::update`](crate::Store::update), and those of [`Table`].
+    #[doc(alias("update_and_fetch", "fetch_and_update", "increment", "modify"))]
+    pub fn update<F>(&self, key: K::Ref<'_>, mut change: F) -> Result<Option<V>>
+    where
+        V: Serialize + DeserializeOwned,
+        F: FnMut(Option<V>) -> Option<V>,
+    {
+        self.try_update(key, |value| Ok::<_, Error>(change(value)))
+    }
+
+    /// Does the same as [`update`](Self::update), with a `change` that may return an error. Nothing
+    /// is written then.
+    ///
+    /// # Errors
+    /// The error of `change`, and the errors of [`update`](Self::update).
+    pub fn try_update<E, F>(&self, key: K::Ref<'_>, change: F) -> Result<Option<V>, E>
+    where
+        V: Serialize + DeserializeOwned,
+        E: From<Error>,
+        F: FnMut(Option<V>) -> Result<Option<V>, E>,
+    {
+        self.named(&key, |name| {
+            let store = &self.place;
+            self.retry(store.replacing(name, store.changing(name, change)))
+        })
+    }
+
+    /// Sets the value of `key` to `new` if it is `current`, and returns true if it was. `None`
+    /// means that the key has no value, in both arguments. Compares as
+    /// [`Store::compare_exchange`](crate::Store::compare_exchange) does.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let leaders = store.table::<u8, String>("leaders")?;
+    /// assert!(leaders.compare_exchange(1, None, Some(&"ada".into()))?);
+    /// assert!(!leaders.compare_exchange(1, None, Some(&"bob".into()))?);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`set`](Self::set).
+    #[doc(alias("cas", "compare_and_swap", "insert_if_absent", "put_if_absent"))]
+    pub fn compare_exchange(
+        &self,
+        key: K::Ref<'_>,
+        current: Option<&V>,
+        new: Option<&V>,
+    ) -> Result<bool>
+    where
+        V: Serialize,
+    {
+        let exchange = self.named(&key, |name| self.place.exchange(name, current, new))?;
+        let commit = exchange.also(Check::Same(self.row.entry.clone()));
+        match self.place.inner.commit(commit)? {
+            Outcome::Done { .. } => Ok(true),
+            // One of the two checks does not hold.
+            Outcome::Conflict => self.place.confirm(&self.row).map(|()| false),
+        }
+    }
+
+    /// Removes all keys in `range`, in one commit, and returns their number.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let days = store.table::<u32, String>("days")?;
+    /// for day in 1..=30 {
+    ///     days.set(day, &"rain".into())?;
+    /// }
+    /// assert_eq!(days.remove_range(..=20)?, 20);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`Store::remove_range`](crate::Store::remove_range), and those of [`Table`].
+    #[doc(alias("delete_range", "retain"))]
+    pub fn remove_range<'a>(&self, range: impl RangeBounds<K::Ref<'a>>) -> Result<u64> {
+        let (lower, upper) = bounds_of::<K>(&range);
+        if range::bounds(&lower, &upper).is_none() {
+            return self.place.confirm(&self.row).map(|()| 0);
+        }
+        Ok(self.commit(Change::RemoveRange(Some(self.row.id), lower, upper))?.removed())
+    }
+
+    /// Removes all keys, in one commit.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let users = store.table::<u64, String>("users")?;
+    /// users.set(7, &"Ada".into())?;
+    /// users.clear()?;
+    /// assert!(users.is_empty()?);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`set`](Self::set), except `Encode`.
+    #[doc(alias("truncate", "delete_all"))]
+    pub fn clear(&self) -> Result<()> {
+        self.commit(Change::Clear(Some(self.row.id))).map(drop)
+    }
+
+    /// Watches the table: returns the later commits that change it, as
+    /// [`Store::watch`](crate::Store::watch) does for keys outside tables. A dropped table is shown
+    /// as cleared.
+    ///
+    /// ```
+    /// # use codex_core::{Change, Notice, Store};
+    /// # let store = Store::in_memory()?;
+    /// let users = store.table::<u64, String>("users")?;
+    /// let mut watch = users.watch()?;
+    /// users.set(7, &"Ada".into())?;
+    /// let Some(Notice::Commit(commit)) = watch.next() else { panic!("it is open") };
+    /// let [Change::Set(entry)] = commit.changes() else { panic!("one change") };
+    /// assert_eq!(users.decode(entry)?, (7, "Ada".into()));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`Store::watch`](crate::Store::watch), and those of [`Table`].
+    #[doc(alias("subscribe", "listen", "change_stream"))]
+    pub fn watch(&self) -> Result<Watch> {
+        self.place.inner.check_writable()?;
+        self.place.confirm(&self.row)?;
+        Ok(self.place.inner.engine.watch(Some(self.row.id), b"")?)
+    }
+
+    /// Commits one change, under the condition that the table is there.
+    fn commit(&self, change: Change) -> Result<Outcome> {
+        let commit = Commit::checked(Check::Same(self.row.entry.clone()), change);
+        match self.place.inner.commit(commit)? {
+            Outcome::Conflict => Err(self.row.missing()),
+            done => Ok(done),
+        }
+    }
+
+    /// Makes an update by `attempt`, under the same condition.
+    fn retry<R, E: From<Error>>(
+        &self,
+        mut attempt: impl FnMut() -> Result<(R, Option<Attempt>), E>,
+    ) -> Result<R, E> {
+        self.place.retry(KEY_OF_UPDATE, || {
+            self.place.confirm(&self.row)?;
+            let (answer, attempt) = attempt()?;
+            let check = Check::Same(self.row.entry.clone());
+            Ok((
+                answer,
+                attempt.map(|Attempt { commit, scanned }| Attempt {
+                    commit: commit.also(check),
+                    scanned,
+                }),
+            ))
+        })
+    }
+}
+
+impl<K: TableKey, V> Table<K, V, &mut Transaction> {
+    /// Sets the value of `key` to `value`.
+    ///
+    /// # Errors
+    /// The errors of [`Transaction::set`].
+    #[doc(alias("insert", "put", "upsert"))]
+    pub fn set(&mut self, key: K::Ref<'_>, value: &V) -> Result<()>
+    where
+        V: Serialize,
+    {
+        let entry = self.named(&key, |name| self.place.encoded(name, value))?;
+        self.place.put(entry)
+    }
+
+    /// Sets the value of `key` to `value` until `expires`.
+    ///
+    /// # Errors
+    /// The errors of [`Transaction::set`].
+    pub fn set_with_expiry(&mut self, key: K::Ref<'_>, value: &V, expires: SystemTime) -> Result<()>
+    where
+        V: Serialize,
+    {
+        let entry = self.named(&key, |name| self.place.encoded(name, value))?;
+        self.place.put(entry.with_expiry(Some(crate::expiry::to_us(expires))))
+    }
+
+    /// Removes `key`, and returns true if it had a value. This reads the key.
+    ///
+    /// # Errors
+    /// The errors of [`Transaction::remove`].
+    #[doc(alias("delete", "del", "erase"))]
+    pub fn remove(&mut self, key: K::Ref<'_>) -> Result<bool> {
+        let name = self.named(&key, |name| crate::entry::OwnedName::from(name));
+        self.place.remove_name(name.as_name())
+    }
+
+    /// Removes `key` and returns its value. If the value does not decode, it is not removed.
+    ///
+    /// # Errors
+    /// The errors of [`get`](Self::get) and [`remove`](Self::remove).
+    pub fn take(&mut self, key: K::Ref<'_>) -> Result<Option<V>>
+    where
+        V: DeserializeOwned,
+    {
+        let name = self.named(&key, |name| crate::entry::OwnedName::from(name));
+        let taken = self.get(key)?;
+        self.place.remove_name(name.as_name())?;
+        Ok(taken)
+    }
+
+    /// Removes all keys in `range`, and returns their number. This reads the whole range.
+    ///
+    /// # Errors
+    /// The errors of [`Transaction::remove_range`].
+    pub fn remove_range<'a>(&mut self, range: impl RangeBounds<K::Ref<'a>>) -> Result<u64> {
+        self.place.remove_within(Some(self.row.id), bounds_of::<K>(&range))
+    }
+
+    /// Removes all keys, and returns their number. This reads the whole table.
+    ///
+    /// # Errors
+    /// The errors of [`Transaction::remove_range`].
+    #[doc(alias("truncate", "delete_all"))]
+    pub fn clear(&mut self) -> Result<u64> {
+        let everything = (KeyBound::Unbounded, KeyBound::Unbounded);
+        self.place.remove_within(Some(self.row.id), everything)
+    }
+}
+
+impl<K: TableKey, V> Table<K, V, &mut Batch> {
+    /// Adds a change that sets the value of `key` to `value`.
+    ///
+    /// # Errors
+    /// The errors of [`Batch::set`].
+    #[doc(alias("insert", "put", "upsert"))]
+    pub fn set(&mut self, key: K::Ref<'_>, value: &V) -> Result<()>
+    where
+        V: Serialize,
+    {
+        let put = self.named(&key, |name| self.place.store().setting(name, value));
+        self.place.push(put).map(drop)
+    }
+
+    /// Adds a change that sets the value of `key` to `value` until `expires`.
+    ///
+    /// # Errors
+    /// The errors of [`Batch::set`].
+    pub fn set_with_expiry(&mut self, key: K::Ref<'_>, value: &V, expires: SystemTime) -> Result<()>
+    where
+        V: Serialize,
+    {
+        let put = self.named(&key, |name| self.place.store().setting(name, value));
+        let put = put.and_then(|put| self.place.store().expiring(put, expires));
+        self.place.push(put).map(drop)
+    }
+
+    /// Adds a change that removes `key`.
+    ///
+    /// # Errors
+    /// The errors of [`Batch::remove`].
+    #[doc(alias("delete", "del", "erase"))]
+    pub fn remove(&mut self, key: K::Ref<'_>) -> Result<()> {
+        let removal = self.named(&key, |name| self.place.store().removal(name));
+        self.place.push(removal).map(drop)
+    }
+
+    /// Adds a change that removes all keys in `range`.
+    ///
+    /// # Errors
+    /// The errors of [`Batch::remove_range`].
+    pub fn remove_range<'a>(&mut self, range: impl RangeBounds<K::Ref<'a>>) -> Result<()> {
+        let (lower, upper) = bounds_of::<K>(&range);
+        if range::bounds(&lower, &upper).is_none() {
+            return Ok(());
+        }
+        let removal = Change::RemoveRange(Some(self.row.id), lower, upper);
+        self.place.push(Ok(removal)).map(drop)
+    }
+
+    /// Adds a change that removes all keys of the table, including those that were set earlier in
+    /// this batch.
+    ///
+    /// # Errors
+    /// [Too large](Error::is_too_large) if the batch exceeds 256 MiB.
+    #[doc(alias("truncate", "delete_all"))]
+    pub fn clear(&mut self) -> Result<()> {
+        self.place.push(Ok(Change::Clear(Some(self.row.id)))).map(drop)
+    }
+}

@@ -1,0 +1,539 @@
+//! Typed tables: their names, kinds and ids, their reads and writes in every place, their drop, and
+//! their copies.
+
+use std::cmp::Reverse;
+use std::ops::ControlFlow;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use codex_core::internals::{Change, Commit, Entry, submit, sweep, view, without_threads};
+use codex_core::vfs::fault::{CrashChoice, FaultDir, Survivors, each_power_cut};
+use codex_core::vfs::{Clock as _, SimClock, Vfs};
+use codex_core::{
+    Backups, Change as Shown, Conversion, Error, Form, Notice, Result, Store, Table, TableKey,
+};
+use codex_storage::batch::{Item, TableId};
+
+use crate::common::{FORMS, options, seed};
+
+/// Returns the id of the table, the key and the stored value of each record in tables.
+fn records(store: &Store) -> Vec<(u32, Vec<u8>, Vec<u8>)> {
+    let ordered = view(store).ordered;
+    let entries = ordered.iter_with_tables();
+    let record = |e: &Entry| Some((e.table()?.get(), e.key().to_vec(), e.value().to_vec()));
+    entries.filter_map(record).collect()
+}
+
+fn ids(store: &Store) -> Vec<u32> {
+    let mut ids: Vec<_> = records(store).iter().map(|record| record.0).collect();
+    ids.dedup();
+    ids
+}
+
+fn rows<K: TableKey, V: serde::de::DeserializeOwned>(table: &Table<K, V>) -> Vec<(K, V)> {
+    table.iter().collect::<Result<_>>().unwrap()
+}
+
+fn is_gone<T>(result: Result<T>) -> bool {
+    matches!(result, Err(Error::NoTable { table }) if table == "users")
+}
+
+#[test]
+fn a_name_a_kind_or_a_record_that_does_not_fit_is_an_error_and_creates_nothing() {
+    let vfs = Vfs::mem(seed());
+    let store = options(Form::Wal).open_in(&vfs, "a.db").unwrap();
+    for name in ["", "a\0b", &"n".repeat(256)] {
+        let refused = store.table::<u64, u64>(name).unwrap_err();
+        assert!(matches!(refused, Error::TableName { len } if len == name.len()));
+        assert!(matches!(store.drop_table(name), Err(Error::TableName { .. })));
+    }
+    assert!(records(&store).is_empty() && !store.drop_table("users").unwrap());
+    store.table::<(u32, String), u64>(&"n".repeat(255)).unwrap();
+    let users = store.table::<(u32, String), u64>("users").unwrap();
+    users.set((7, "a"), &1).unwrap();
+    let before = records(&store);
+    match store.table::<(u32, Vec<u8>), u64>("users").unwrap_err() {
+        Error::TableKey { table, stored, wanted } => {
+            assert_eq!((&*table, &*stored, &*wanted), ("users", "(u32, string)", "(u32, bytes)"));
+        }
+        other => panic!("{other}"),
+    }
+    // The type of the values is not compared, and reading one as another is an error.
+    let wrong = store.table::<(u32, String), String>("users").unwrap();
+    assert!(matches!(wrong.get((7, "a")), Err(Error::Decode { .. })));
+    assert_eq!(records(&store), before);
+    // A record of a newer build, with a flag, another id or more bytes, is refused untouched.
+    let [_, (id, key, value)] = &before[1..3] else { panic!("{before:?}") };
+    let mut flag = value.clone();
+    flag[5] = 1;
+    let more = [&value[..], &[0]].concat();
+    let mut low = value.clone();
+    low[1..5].copy_from_slice(&15_u32.to_le_bytes());
+    for value in [flag, more, low, value[..value.len() - 1].to_vec(), vec![0], vec![]] {
+        let (table, key) = (TableId::new(*id), &key[..]);
+        let row = Entry::from_item(Item { table, key, value: &value, expires_us: None });
+        submit(&store, Commit::one(Change::Put(row))).unwrap();
+        let before = records(&store);
+        let unread = |error| matches!(error, Error::Catalogue { table } if table == "users");
+        assert!(unread(store.table::<(u32, String), u64>("users").unwrap_err()));
+        assert!(unread(store.drop_table("users").unwrap_err()));
+        assert!(unread(store.tables().unwrap_err()));
+        assert_eq!(records(&store), before);
+    }
+    store.close().unwrap();
+    let store = options(Form::Wal).read_only(true).open_in(&vfs, "a.db").unwrap();
+    assert!(matches!(store.table::<u64, u64>("other"), Err(Error::NoTable { .. })));
+}
+
+#[test]
+fn equal_keys_outside_tables_and_in_two_tables_do_not_meet() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let open = |store: &Store| {
+            let one = store.table::<String, u64>("one").unwrap();
+            (one, store.table::<Vec<u8>, u64>("two").unwrap())
+        };
+        let (one, two) = open(&store);
+        store.set("k", &0_u64).unwrap();
+        one.set("k", &1).unwrap();
+        two.set(b"k", &2).unwrap();
+        let check = |store: &Store| {
+            let (one, two) = open(store);
+            let values = (store.get("k").unwrap(), one.get("k").unwrap(), two.get(b"k").unwrap());
+            assert_eq!(values, (Some(0_u64), Some(1), Some(2)), "{form}");
+            assert_eq!((store.len(), one.len().unwrap(), two.len().unwrap()), (1, 1, 1));
+            assert_eq!(rows(&one), [("k".to_owned(), 1)]);
+            assert_eq!(rows(&two), [(b"k".to_vec(), 2)]);
+            let tables = store.tables().unwrap();
+            let shown = tables.iter().map(|t| (&*t.name, &*t.keys, &*t.values, t.len));
+            let expected = [("one", "string", "u64", 1), ("two", "bytes", "u64", 1)];
+            assert!(shown.eq(expected), "{tables:?}");
+        };
+        check(&store);
+        drop((one, two, store));
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        check(&store);
+        store.checkpoint().unwrap();
+        drop(store);
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        check(&store);
+        // A clear of one removes nothing of the others.
+        let (one, two) = open(&store);
+        store.clear().unwrap();
+        assert_eq!((one.len().unwrap(), two.len().unwrap()), (1, 1));
+        one.clear().unwrap();
+        assert!(one.is_empty().unwrap() && one.get("k").unwrap().is_none());
+        assert_eq!(two.get(b"k").unwrap(), Some(2));
+        one.set("l", &3).unwrap();
+        drop((one, two, store));
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let (one, two) = open(&store);
+        assert_eq!((rows(&one), rows(&two)), (vec![("l".into(), 3)], vec![(b"k".to_vec(), 2)]));
+        assert_eq!(one.get("k").unwrap(), None, "{form}: the hash index of a replay");
+    }
+}
+
+#[test]
+fn sixteen_threads_that_open_one_name_get_one_table() {
+    let store = Store::in_memory().unwrap();
+    let barrier = Arc::new(Barrier::new(16));
+    let threads = (0..16_u64).map(|n| {
+        let (store, barrier) = (store.clone(), Arc::clone(&barrier));
+        thread::spawn(move || {
+            barrier.wait();
+            store.table::<u64, u64>("users").unwrap().set(n, &n).unwrap();
+            store.table::<u64, u64>(&format!("own {n}")).unwrap().set(n, &n).unwrap();
+        })
+    });
+    threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(store.table::<u64, u64>("users").unwrap().len().unwrap(), 16);
+    assert_eq!(ids(&store), [&[1][..], &(16..33).collect::<Vec<_>>()].concat());
+    assert_eq!(store.tables().unwrap().len(), 17);
+}
+
+#[test]
+fn a_dropped_table_takes_no_write_and_its_name_gets_another_id() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let users = store.table::<u64, String>("users").unwrap();
+        users.set(7, &"Ada".into()).unwrap();
+        let before = store.snapshot();
+        let mut batch = store.batch();
+        batch.table(&users).unwrap().set(8, &"Bob".into()).unwrap();
+        assert!(store.drop_table("users").unwrap() && !store.drop_table("users").unwrap());
+        assert!(store.tables().unwrap().is_empty());
+        let check = |users: &Table<u64, String>, store: &Store, mut batch: codex_core::Batch| {
+            let written = records(store);
+            assert!(is_gone(users.get(7)) && is_gone(users.contains_key(7)));
+            assert!(is_gone(users.get_bytes(7)) && is_gone(users.expires_at(7)));
+            assert!(is_gone(users.len()) && is_gone(users.is_empty()));
+            assert!(is_gone(users.first()) && is_gone(users.last()));
+            assert!(users.range(1..).all(is_gone) && users.range(1..).next().is_some());
+            assert!(is_gone(users.set(7, &"Ada".into())) && is_gone(users.remove(7)));
+            assert!(is_gone(users.take(7)) && is_gone(users.update(7, |name| name)));
+            assert!(is_gone(users.update(7, |_| Some("Eve".into()))));
+            assert!(is_gone(users.compare_exchange(7, None, Some(&"Eve".into()))));
+            assert!(is_gone(users.remove_range(..)) && is_gone(users.remove_range(2..1)));
+            assert!(is_gone(users.clear()) && is_gone(users.watch().map(drop)));
+            assert!(is_gone(batch.commit()));
+            assert_eq!(records(store), written, "{form}");
+        };
+        check(&users, &store, batch);
+        assert!(is_gone(store.transaction(|tx| tx.table(&users).map(drop))));
+        assert!(is_gone(store.batch().table(&users).map(drop)));
+        // The old state is whole.
+        assert_eq!(before.table(&users).unwrap().get(7).unwrap().as_deref(), Some("Ada"));
+        // The new table has another id, even in a store that was opened again, and the old handle
+        // is not one of it.
+        let new = store.table::<u64, String>("users").unwrap();
+        new.set(9, &"Eve".into()).unwrap();
+        assert!(is_gone(users.get(7)) && is_gone(users.set(7, &"Ada".into())), "{form}");
+        assert_eq!((ids(&store), new.len().unwrap()), (vec![1, 17], 1));
+        assert_eq!(before.table(&new).unwrap().get(7).unwrap().as_deref(), Some("Ada"));
+        assert!(store.drop_table("users").unwrap());
+        drop((users, new, before, store));
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let users = store.table::<u64, String>("users").unwrap();
+        users.set(1, &"Kay".into()).unwrap();
+        assert_eq!(ids(&store), [1, 18], "{form}");
+    }
+}
+
+#[test]
+fn a_transaction_whose_table_is_dropped_runs_again_and_a_batch_is_refused() {
+    let store = Store::in_memory().unwrap();
+    let users = store.table::<u64, u64>("users").unwrap();
+    let mut rounds = 0;
+    let made = store.transaction(|tx| {
+        rounds += 1;
+        tx.table(&users)?.set(7, &1)?;
+        if rounds == 1 {
+            store.drop_table("users")?;
+        }
+        Ok(())
+    });
+    assert!(is_gone(made) && rounds == 2);
+    assert!(records(&store).iter().all(|record| record.0 == 1), "a row of a dropped table");
+    let users = store.table::<u64, u64>("users").unwrap();
+    let mut batch = store.batch();
+    batch.table(&users).unwrap().set(7, &1).unwrap();
+    batch.set("k", &1_u64).unwrap();
+    store.drop_table("users").unwrap();
+    assert!(is_gone(batch.commit()) && store.is_empty(), "half of a batch was made");
+}
+
+#[test]
+fn reads_and_writes_of_every_place_see_the_rows_in_the_order_of_the_keys() {
+    let store = Store::in_memory().unwrap();
+    let table = store.table::<(i8, Reverse<String>), u64>("t").unwrap();
+    let keys = [(-2, "b"), (-2, "a"), (0, "b"), (3, "ba"), (3, "b"), (3, "")];
+    let mut batch = store.batch();
+    for (n, key) in keys.iter().enumerate().rev() {
+        batch.table(&table).unwrap().set((key.0, Reverse(key.1)), &(n as u64)).unwrap();
+    }
+    batch.commit().unwrap();
+    let values = |rows: codex_core::Rows<_, u64>| -> Vec<u64> {
+        rows.map(|row: Result<((i8, Reverse<String>), u64)>| row.unwrap().1).collect()
+    };
+    assert_eq!(values(table.iter()), [0, 1, 2, 3, 4, 5]);
+    assert_eq!(
+        table.iter().rev().map(|row| row.unwrap().1).collect::<Vec<_>>(),
+        [5, 4, 3, 2, 1, 0]
+    );
+    assert_eq!(values(table.range((-2, Reverse("a"))..(3, Reverse("b")))), [1, 2, 3]);
+    assert_eq!(values(table.range(..=(0, Reverse("b")))), [0, 1, 2]);
+    assert!(values(table.range((3, Reverse(""))..(0, Reverse("")))).is_empty());
+    assert_eq!(values(table.prefix((3,))), [3, 4, 5]);
+    assert_eq!(table.first().unwrap().unwrap(), ((-2, Reverse("b".into())), 0));
+    assert_eq!(table.last().unwrap().unwrap().1, 5);
+    let snapshot = store.snapshot();
+    // A transaction reads its own writes, and a conflict with its reads runs it again.
+    let mut rounds = 0;
+    store
+        .transaction(|tx| {
+            rounds += 1;
+            let mut inside = tx.table(&table)?;
+            assert_eq!(inside.take((3, Reverse("b")))?, Some(4));
+            inside.set((3, Reverse("c")), &9)?;
+            let expected: &[u64] = if rounds == 2 { &[9, 100, 3, 5] } else { &[9, 3, 5] };
+            assert_eq!(values(inside.prefix((3,))), expected);
+            assert_eq!(inside.get((3, Reverse("b")))?, None);
+            assert_eq!(inside.remove_range(..(0, Reverse("b")))?, 2);
+            assert_eq!(inside.remove((100, Reverse("")))?, rounds == 3);
+            assert!(!inside.is_empty()?);
+            if rounds == 1 {
+                // In the range of a scan.
+                table.set((3, Reverse("bb")), &100)?;
+            } else if rounds == 2 {
+                // A key that was read and has no value.
+                table.remove((3, Reverse("bb")))?;
+                table.set((100, Reverse("")), &100)?;
+            } else if rounds == 3 {
+                // Neither read nor in a range that was.
+                table.set((1, Reverse("")), &100)?;
+                store.set("k", &1_u64)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(rounds, 3);
+    store.remove("k").unwrap();
+    assert_eq!(values(table.iter()), [2, 100, 9, 3, 5]);
+    assert_eq!(values(snapshot.table(&table).unwrap().iter()), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_batch_changes_a_table_in_order_and_its_clear_of_other_keys_leaves_tables() {
+    let store = Store::in_memory().unwrap();
+    let table = store.table::<u64, u64>("t").unwrap();
+    table.set(5, &5).unwrap();
+    let mut batch = store.batch();
+    batch.set("k", &1_u64).unwrap();
+    let mut inside = batch.table(&table).unwrap();
+    inside.set(9, &9).unwrap();
+    inside.clear().unwrap();
+    inside.set(1, &1).unwrap();
+    inside.set(3, &3).unwrap();
+    inside.remove_range(2..4).unwrap();
+    inside.remove_range(2..1).unwrap();
+    batch.clear();
+    batch.table(&table).unwrap().set(2, &2).unwrap();
+    batch.table(&table).unwrap().remove(7).unwrap();
+    batch.commit().unwrap();
+    assert_eq!((rows(&table), store.len()), (vec![(1, 1), (2, 2)], 0));
+    assert_eq!(table.remove_range(2..).unwrap(), 1);
+    assert_eq!(store.transaction(|tx| tx.table(&table)?.clear()).unwrap(), 1);
+    assert!(table.is_empty().unwrap() && table.first().unwrap().is_none());
+}
+
+#[test]
+fn conditional_writes_of_a_table_lose_nothing_and_find_keys_of_that_table_alone() {
+    let store = Store::in_memory().unwrap();
+    let counts = store.table::<String, u64>("counts").unwrap();
+    let other = store.table::<String, u64>("other").unwrap();
+    let threads = (0..8).map(|_| {
+        let counts = counts.clone();
+        thread::spawn(move || {
+            for _ in 0..50 {
+                counts.update("n", |n| Some(n.unwrap_or(0) + 1)).unwrap();
+            }
+        })
+    });
+    threads.collect::<Vec<_>>().into_iter().for_each(|thread| thread.join().unwrap());
+    assert_eq!(counts.get("n").unwrap(), Some(400));
+    assert!(!counts.compare_exchange("n", None, Some(&1)).unwrap());
+    assert!(other.compare_exchange("n", None, Some(&1)).unwrap());
+    assert!(other.compare_exchange("n", Some(&1), Some(&2)).unwrap());
+    // The closure of an update may write the same key elsewhere, and not in the table.
+    counts.update("n", |n| other.set("n", &9).map(|()| n).unwrap()).unwrap();
+    let refused = counts.update("n", |n| counts.set("n", &9).map(|()| n).unwrap());
+    assert!(matches!(refused, Err(Error::UpdatesItself { key_len: 1 })));
+    assert_eq!((counts.take("n").unwrap(), counts.take("n").unwrap()), (Some(9), None));
+    assert_eq!(other.get("n").unwrap(), Some(9));
+    assert_eq!(counts.update("n", |_| None).unwrap(), None);
+    assert!(counts.remove("m").is_ok_and(|removed| !removed));
+    assert!(counts.set(&"k".repeat(65_536), &1).unwrap_err().is_too_large());
+}
+
+#[test]
+fn a_row_that_has_expired_is_hidden_in_every_read_and_a_watch_shows_its_table_alone() {
+    for form in FORMS {
+        let clock = SimClock::new();
+        let vfs = Vfs { clock: Arc::new(clock.clone()), ..Vfs::mem(seed()) };
+        let options = without_threads(options(form));
+        let store = options.open_in(&vfs, "a.db").unwrap();
+        let sessions = store.table::<u64, String>("sessions").unwrap();
+        let others = store.table::<u64, String>("others").unwrap();
+        let (mut watch, mut plain) = (sessions.watch().unwrap(), store.watch("").unwrap());
+        let due = std::time::SystemTime::UNIX_EPOCH
+            + Duration::from_micros(u64::try_from(clock.now_us()).unwrap() + 1);
+        sessions.set_with_expiry(1, &"due".into(), due).unwrap();
+        store
+            .transaction(|tx| {
+                tx.table(&sessions)?.set(2, &"stays".into())?;
+                tx.table(&others)?.set_with_expiry(1, &"due".into(), due)
+            })
+            .unwrap();
+        let mut batch = store.batch();
+        batch.table(&sessions).unwrap().set_with_expiry(3, &"due".into(), due).unwrap();
+        batch.commit().unwrap();
+        assert_eq!((sessions.len().unwrap(), sessions.expires_at(3).unwrap()), (3, Some(due)));
+        clock.advance(Duration::from_micros(1));
+        assert_eq!((sessions.get(1).unwrap(), sessions.expires_at(1).unwrap()), (None, None));
+        assert!(!sessions.contains_key(1).unwrap() && others.is_empty().unwrap());
+        assert_eq!((sessions.len().unwrap(), others.len().unwrap()), (1, 0));
+        assert_eq!(rows(&sessions), [(2, "stays".to_owned())]);
+        let inside = store.transaction(|tx| {
+            let sessions = tx.table(&sessions)?;
+            Ok((sessions.len()?, sessions.get(1)?, sessions.iter().count()))
+        });
+        assert_eq!(inside.unwrap(), (1, None, 1));
+        sweep(&store).unwrap();
+        assert_eq!(ids(&store), [1, 16], "{form}: others is empty");
+        sessions.clear().unwrap();
+        others.set(5, &"x".into()).unwrap();
+        store.drop_table("sessions").unwrap();
+        store.close().unwrap();
+        // Set 1; set 2; set 3; the sweep removes 1 and 3; the clear. The drop of the empty table
+        // changes nothing of it.
+        let shown: Vec<_> = std::iter::from_fn(|| watch.try_next())
+            .map(|notice| match notice {
+                Notice::Commit(commit) => commit
+                    .changes()
+                    .iter()
+                    .map(|change| match change {
+                        Shown::Set(entry) => sessions.decode(entry).unwrap().0,
+                        Shown::Removed(key) => 10 + sessions.decode_key(key).unwrap(),
+                        Shown::Cleared => 99,
+                        other => panic!("{other:?}"),
+                    })
+                    .collect::<Vec<_>>(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(shown, [vec![1], vec![2], vec![3], vec![11, 13], vec![99]], "{form}");
+        assert!(plain.try_next().is_none(), "{form}: a watch of the keys outside tables");
+    }
+}
+
+#[test]
+fn tables_are_whole_in_every_copy_of_a_store() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        let is_whole = |vfs: &Vfs, form: Form, place: &str| {
+            let store = options(form).open_in(vfs, "a.db").unwrap();
+            let names: Vec<_> =
+                store.tables().unwrap().into_iter().map(|t| (t.name, t.len)).collect();
+            assert_eq!(names, [("kept".to_owned(), 2), ("users".to_owned(), 1)], "{form}: {place}");
+            let users = store.table::<String, u64>("users").unwrap();
+            assert_eq!(users.get("Ada").unwrap(), Some(7), "{form}: {place}");
+            // The next table gets a new id.
+            assert!(store.drop_table("users").unwrap());
+            store.table::<String, u64>("users").unwrap().set("Ada", &7).unwrap();
+            *ids(&store).last().unwrap()
+        };
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let kept = store.table::<u64, u64>("kept").unwrap();
+        store.table::<String, u64>("users").unwrap().set("Ada", &7).unwrap();
+        kept.set(1, &1).unwrap();
+        kept.set(2, &2).unwrap();
+        store.back_up().unwrap();
+        let other = Vfs::mem(seed());
+        store.backup_to_in(&other, "a.db", &mut |_| ControlFlow::Continue(())).unwrap();
+        assert_eq!(is_whole(&other, form, "a hot copy"), 18);
+        store.drop_table("users").unwrap();
+        store.close().unwrap();
+        Backups::of_in(&vfs, "a.db").restore(1).unwrap();
+        assert_eq!(is_whole(&vfs, form, "a restored backup"), 18);
+        for (last, form) in (19..).zip([Form::Ledger, Form::Wal, Form::Snapshot, Form::Ledger]) {
+            Conversion::new().form(form).convert_in(&vfs, "a.db").unwrap();
+            assert_eq!(is_whole(&vfs, form, "a conversion"), last);
+        }
+    }
+}
+
+#[test]
+fn a_power_cut_in_a_creation_or_a_drop_leaves_all_of_it_or_nothing() {
+    for form in FORMS {
+        let disk = FaultDir::new();
+        let world = |disk: &FaultDir| disk.vfs(seed() + disk.calls());
+        let store = options(form).open_in(&world(&disk), "a.db").unwrap();
+        let old = store.table::<u64, u64>("old").unwrap();
+        old.set(1, &1).unwrap();
+        old.set(2, &2).unwrap();
+        store.close().unwrap();
+        let disk = disk.reboot(Survivors::Everything);
+        let act = |disk: &FaultDir| {
+            let mut done = 0;
+            let story = |done: &mut u32| -> Result<()> {
+                let store = options(form).open_in(&world(disk), "a.db")?;
+                let new = store.table::<u64, u64>("new")?;
+                *done = 1;
+                new.set(1, &1)?;
+                *done = 2;
+                store.drop_table("old")?;
+                *done = 3;
+                Ok(())
+            };
+            let _ = story(&mut done);
+            done
+        };
+        let choice = CrashChoice { seed: seed(), ..CrashChoice::default() };
+        let shown = each_power_cut(&disk, &choice, act, |mishap, disk, &done| {
+            let store = options(form).open_in(&world(disk), "a.db");
+            let store = store.unwrap_or_else(|e| panic!("{form}: {e}; {mishap}"));
+            let tables = store.tables().unwrap();
+            let shown: Vec<_> = tables.iter().map(|table| (&*table.name, table.len)).collect();
+            let steps: [&[_]; 4] = [
+                &[("old", 2)],
+                &[("new", 0), ("old", 2)],
+                &[("new", 1), ("old", 2)],
+                &[("new", 1)],
+            ];
+            let at = steps.iter().position(|step| *step == shown);
+            let at = at.unwrap_or_else(|| panic!("{form}: {shown:?}; {mishap}"));
+            assert!(at >= done as usize, "{form}: {shown:?} after step {done}; {mishap}");
+            // No row is without its table, and no id is used again.
+            let newest = if at == 0 { 16 } else { 17 };
+            assert!(ids(&store).iter().all(|&id| id == 1 || id == newest || id == 16 && at < 3));
+            store.table::<u64, u64>("next").unwrap().set(1, &1).unwrap();
+            assert_eq!(ids(&store).last(), Some(&(newest + 1)), "{form}; {mishap}");
+        });
+        println!("{form}: {shown} disks");
+        assert!(shown > 10, "{shown}");
+    }
+}
+
+#[test]
+fn a_table_of_100_000_rows_is_dropped_with_two_records() {
+    let vfs = Vfs::mem(seed());
+    let rows = 100_000_u32;
+    let mut holds = Vec::new();
+    for is_dropped in [false, true] {
+        let name = format!("{is_dropped}.db");
+        let store = options(Form::Wal).open_in(&vfs, &name).unwrap();
+        let table = store.table::<u32, u32>("users").unwrap();
+        for start in (0..rows).step_by(20_000) {
+            let mut batch = store.batch();
+            let mut inside = batch.table(&table).unwrap();
+            (start..start + 20_000).for_each(|n| inside.set(n, &n).unwrap());
+            batch.commit().unwrap();
+        }
+        let (snapshot, before) = (store.snapshot(), store.stats());
+        if is_dropped {
+            assert!(store.drop_table("users").unwrap() && is_gone(table.len()));
+        } else {
+            assert_eq!(table.remove_range(..).unwrap(), u64::from(rows));
+            assert!(table.is_empty().unwrap());
+        }
+        let after = store.stats();
+        let written = after.storage.log_bytes - before.storage.log_bytes;
+        assert_eq!(written > 1024, !is_dropped, "{written} bytes");
+        // Before the removal, the longest hold was that of a batch of 20,000.
+        holds.push((before.data_hold_ns_max, after.data_hold_ns_max));
+        assert_eq!(snapshot.table(&table).unwrap().len().unwrap(), 100_000);
+    }
+    println!("longest holds of memory: before and after a removal, and a drop: {holds:?} ns");
+}
+
+/// The records are on disk for ever: these bytes never change.
+#[test]
+fn the_records_of_the_catalogue_are_those_of_the_format() {
+    let store = Store::in_memory().unwrap();
+    store.table::<(u32, String), u64>("users").unwrap().set((7, "a"), &1).unwrap();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let shown: Vec<_> =
+        records(&store).iter().map(|(id, key, value)| (*id, hex(key), hex(value))).collect();
+    // Raw bytes, the id 16, no flags, the kind of the keys and the type of the values.
+    let kind = "287533322c20737472696e6729";
+    let row = format!("00{}000d{kind}03753634", "10000000");
+    let expected = [
+        (1, String::new(), "0011000000".to_owned()),
+        (1, "7573657273".to_owned(), row),
+        (16, "0000000761".to_owned(), "010100000000000000".to_owned()),
+    ];
+    assert_eq!(shown, expected);
+}
