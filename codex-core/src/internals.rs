@@ -46,18 +46,20 @@ pub struct TableSize {
     pub bytes: u64,
 }
 
-/// Returns the tables that have entries, in the order of their ids. Takes time in proportion to all
-/// entries if there are tables.
+/// Returns the entries of all tables, in the order of the ids and then of the keys. Takes time in
+/// proportion to all entries if there are tables.
+pub fn entries_of_tables(snapshot: &crate::Snapshot) -> impl Iterator<Item = &Entry> {
+    let view = snapshot.view();
+    let all = view.ordered.has_tables().then(|| view.ordered.iter_with_tables());
+    let is_shown = |entry: &&Entry| entry.table().is_some() && !entry.has_expired_at(view.now_us);
+    all.into_iter().flatten().filter(is_shown)
+}
+
+/// Returns the tables that have entries, in the order of their ids.
 pub fn tables(snapshot: &crate::Snapshot) -> Vec<TableSize> {
     let mut tables: Vec<TableSize> = Vec::new();
-    let view = snapshot.view();
-    if !view.ordered.has_tables() {
-        return tables;
-    }
-    for entry in view.ordered.iter_with_tables() {
-        let Some(id) = entry.table().filter(|_| !entry.has_expired_at(view.now_us)) else {
-            continue;
-        };
+    for entry in entries_of_tables(snapshot) {
+        let Some(id) = entry.table() else { continue };
         if tables.last().is_none_or(|last| last.id != id) {
             tables.push(TableSize { id, entries: 0, bytes: 0 });
         }

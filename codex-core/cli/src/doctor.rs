@@ -73,6 +73,8 @@ impl Doctor {
         });
         match verified {
             Ok(found) => findings.add("contents", found, None),
+            // Nothing else is to be found out about a file that is no store.
+            Err(failure) if failure.is_no_store() => return Err(failure),
             Err(failure @ Failure::Store(_)) => {
                 let next = failure.next_step().unwrap_or("see the error");
                 findings.add("contents", failure.to_string(), Some(next.to_owned()));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 
-use codex_core::{BackupError, Error, StorageError};
+use codex_core::{BackupError, Error, Form, StorageError};
 
 /// The exit code if the answer is yes, or the work is done.
 pub(crate) const YES: u8 = 0;
@@ -92,6 +92,16 @@ impl Failure {
         }
     }
 
+    /// Returns true if what is at the path is no store.
+    pub(crate) fn is_no_store(&self) -> bool {
+        use StorageError as E;
+        let Self::Store(error) = self else { return false };
+        matches!(
+            &**error,
+            Error::Storage(E::NotADatabase { .. } | E::NotAFile { .. } | E::IsBackup { .. })
+        )
+    }
+
     /// Prints the error to stderr: the text of the library, then the command that helps.
     pub(crate) fn print(&self) {
         if matches!(self, Self::ClosedPipe | Self::Interrupted) {
@@ -132,6 +142,12 @@ impl Failure {
             E::NotEncrypted { .. } => "leave out `--passphrase` and `--key`",
             E::RestorePending { .. } => "`codexdb checkpoint STORE` finishes the restore",
             E::NotADatabase { .. } => "check the path: the file is of another program",
+            E::WrongForm { wanted: Form::Ledger, .. } => {
+                "only a ledger keeps its past; `codexdb convert STORE --form ledger` begins one"
+            }
+            E::IsBackup { .. } => {
+                "`codexdb verify` checks a backup, and `codexdb backup restore` takes it back"
+            }
             E::AnchorMismatch { .. } => return None,
             _ if is_damage => {
                 "`codexdb backup list STORE` shows the backups to restore, and `codexdb repair \
@@ -159,7 +175,13 @@ impl fmt::Display for Failure {
                  it again in a new transaction",
             ),
             Self::Line { number, failure } => write!(f, "line {number}: {failure}"),
-            Self::Store(error) => error.fmt(f),
+            Self::Store(error) => match &**error {
+                // The text of the library names options of its own.
+                Error::Storage(StorageError::NotFound { path }) => {
+                    write!(f, "{}: there is no store", path.display())
+                }
+                error => error.fmt(f),
+            },
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `info`: what a file is, and the state of a store and its backups.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use codex_core::{Backups, FileRole, StorageError, Store};
 use codex_storage::MainFile;
 use codex_storage::names::{Names, Role};
 
+use crate::failure::Failure;
 use crate::out::{Cell, Out, Record};
 use crate::target::{Target, place};
 use crate::time;
@@ -31,6 +32,9 @@ impl Info {
     /// Prints what the file is. `open` is the store, if this process has it open.
     pub(crate) fn tell(&self, open: Option<&Store>, out: &mut Out) -> Outcome {
         let path = &self.target.path;
+        if path.is_dir() {
+            return folder(path, out);
+        }
         let (vfs, name) = place(path)?;
         let mut record: Record = vec![("path", Cell::Text(path.display().to_string()))];
         let role = role(&name);
@@ -90,12 +94,14 @@ impl Info {
         record.push(("form", Cell::Text(facts.form.to_string())));
         record.push(("encrypted", Cell::Flag(facts.encrypted)));
         record.push(("id", Cell::Text(key::hex(&facts.store_id))));
-        record.push(("made", Cell::Time(facts.created_us)));
+        record.push(("file made", Cell::Time(facts.created_us)));
         // A store that another process has open has commits that the main file does not have yet.
         if open.is_none() && (is_held || facts.encrypted && secret.is_none()) {
             record.push(("commits in the main file", Cell::Count(facts.seq)));
             let why = if is_held { "it is open elsewhere" } else { "no key was given" };
             record.push(("not read", Cell::Text(why.to_owned())));
+            let next = "give the key: `--passphrase ask`, or `--key file:PATH`";
+            record.push(("next", Some(next.to_owned()).filter(|_| !is_held).into()));
             return Ok(());
         }
         let store = match open {
@@ -134,6 +140,30 @@ impl Info {
         }
         Ok(())
     }
+}
+
+/// Tells which stores are in a folder.
+fn folder(path: &Path, out: &mut Out) -> Outcome {
+    let unread = |source| Failure::file(path.display(), source);
+    let mut stores = Vec::new();
+    for entry in fs::read_dir(path).map_err(unread)? {
+        let name = entry.map_err(unread)?.file_name().to_string_lossy().into_owned();
+        let vfs = Vfs::os(path).map_err(unread)?;
+        let is_file = path.join(&name).is_file();
+        if is_file && role(&name).is_none() && MainFile::open(&vfs, &name).is_ok() {
+            stores.push(name);
+        }
+    }
+    stores.sort();
+    let next = stores.first().map(|name| format!("codexdb info {}", path.join(name).display()));
+    let is_found = !stores.is_empty();
+    out.record(&vec![
+        ("path", Cell::Text(path.display().to_string())),
+        ("is", Cell::Text("a folder".to_owned())),
+        ("stores in it", Cell::List(stores)),
+        ("next", next.into()),
+    ])?;
+    Ok(is_found)
 }
 
 /// Adds the sizes of the files of the store, and the time of the last change.

@@ -15,9 +15,9 @@ use codexdb::past::{Change, last_change};
 use codexdb::time::{self, show};
 
 use crate::Outcome;
-use crate::key::TypedKey;
+use crate::key::{self, TypedKey};
 use crate::look::AsType;
-use crate::out::{Cell, Out, Record};
+use crate::out::{Cell, Out, Record, complain};
 use crate::secret::Secret;
 use crate::target::{Target, place};
 use crate::value::Shown;
@@ -139,6 +139,9 @@ impl History {
         })?;
         failed?;
         out.table(&rows)?;
+        if rows.is_empty() {
+            complain(&format!("no commit has set the key {}", key::show(self.key.as_ref())));
+        }
         Ok(!rows.is_empty())
     }
 }

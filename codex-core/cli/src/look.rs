@@ -1,6 +1,5 @@
 //! The commands that read a store: `get`, `keys`, `scan`, `count`, `stats` and `verify`.
 
-use std::io::{self, Write as _};
 use std::time::SystemTime;
 
 use clap::Args;
@@ -10,7 +9,7 @@ use codex_core::{Readable, Store};
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
 use crate::ledger::{Commits, Moment};
-use crate::out::{Cell, Out, Record, note, size};
+use crate::out::{Cell, Out, Record, complain, note, size};
 use crate::range::RangeArgs;
 use crate::target::Target;
 use crate::types::Type;
@@ -72,7 +71,7 @@ impl Get {
     }
 
     fn is_missing(&self) -> bool {
-        let _ = writeln!(io::stderr(), "codexdb: no such key: {}", key::show(self.key.as_ref()));
+        complain(&format!("no such key: {}", key::show(self.key.as_ref())));
         false
     }
 

@@ -216,6 +216,11 @@ pub(crate) fn note(text: &str) {
     let _ = writeln!(io::stderr(), "note: {text}");
 }
 
+/// Prints the reason for the answer no to stderr. It is lost if stderr is closed.
+pub(crate) fn complain(text: &str) {
+    let _ = writeln!(io::stderr(), "codexdb: {text}");
+}
+
 /// Tells that a command leaves out the entries of tables, if the store has some.
 pub(crate) fn note_tables(store: &Store, is_not: &str) {
     let tables = tables(&store.snapshot());

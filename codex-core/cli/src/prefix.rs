@@ -68,7 +68,9 @@ impl Du {
         tables.iter().map(sum).for_each(|sum| total.add(sum));
         let mut rows: Vec<Record> = Vec::new();
         for (prefix, sum) in &sums {
-            rows.push(row(*sum, total, ("prefix", Cell::Text(key::show(prefix)))));
+            let is_none = prefix.is_empty() && !out.json;
+            let shown = if is_none { "(no prefix)".to_owned() } else { key::show(prefix) };
+            rows.push(row(*sum, total, ("prefix", Cell::Text(shown))));
         }
         // Programs know a sum over prefixes by its missing prefix.
         let named =

@@ -3,16 +3,19 @@
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader};
+use std::mem;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use codex_core::internals::{Change, Commit, Entry, entries_of_tables, submit};
 use codex_core::{Batch, Codec, Store};
+use codex_storage::batch::{Item, KEY_LEN_MAX, TableId};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::failure::Failure;
 use crate::look::with_key;
-use crate::out::{Out, note_tables, object};
+use crate::out::{Out, Record, object};
 use crate::progress::Bar;
 use crate::target::{BULK, Target};
 use crate::value::{BINCODE, JSON, RAW, Shown};
@@ -33,16 +36,27 @@ impl Export {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         let store = self.target.read()?;
         let mut file = self.to.as_deref().map(WholeFile::create).transpose()?;
-        for entry in &store {
+        let mut print = |record: &Record| {
+            let line = object(record);
+            match &mut file {
+                Some(file) => file.write_line(&line),
+                None => out.line(&line),
+            }
+        };
+        let snapshot = store.snapshot();
+        for entry in &snapshot {
             let value = entry.value_ref();
             let fields = Shown::of(&value)?.fields();
-            let line = object(&with_key(entry.key(), entry.expires_at(), fields));
-            match &mut file {
-                Some(file) => file.write_line(&line)?,
-                None => out.line(&line)?,
-            }
+            print(&with_key(entry.key(), entry.expires_at(), fields))?;
         }
-        note_tables(&store, "exported");
+        for entry in entries_of_tables(&snapshot) {
+            let fields = Shown::stored(entry.value())?.fields();
+            let expires = entry.expires_us().map(time::from_us);
+            let mut record = with_key(entry.key(), expires, fields);
+            let id = entry.table().map(|id| u64::from(id.get()));
+            record.insert(0, ("table", id.into()));
+            print(&record)?;
+        }
         if let Some(file) = file {
             file.finish()?;
         }
@@ -87,7 +101,7 @@ impl Import {
 
     /// Sets the entry of each line, in large commits. Returns the number of entries.
     fn read_lines(&self, store: &Store, from: &mut dyn BufRead, mut bar: Bar) -> Outcome<u64> {
-        let mut batch = store.batch();
+        let mut lines = Lines::new(store);
         let (mut line, mut number, mut committed) = (String::new(), 0_u64, 0_u64);
         let (mut bytes, mut read) = (0, 0);
         loop {
@@ -98,15 +112,14 @@ impl Import {
                 number += 1;
                 bytes += len;
                 let text = line.trim_end_matches(['\n', '\r']);
-                let added = if text.is_empty() { Ok(()) } else { add(&mut batch, text) };
+                let added = if text.is_empty() { Ok(()) } else { lines.add(text) };
                 if let Err(failure) = added {
-                    batch.discard();
+                    lines.batch.discard();
                     return Err(self.refused(number, committed, failure));
                 }
             }
             if is_end || bytes >= BATCH_BYTES {
-                committed += u64::try_from(batch.len()).unwrap_or(u64::MAX);
-                batch.commit()?;
+                committed += lines.commit(store)?;
                 read += u64::try_from(bytes).unwrap_or(u64::MAX);
                 bar.draw(read, &format!("{committed} keys"));
                 bytes = 0;
@@ -141,6 +154,9 @@ const BATCH_BYTES: usize = 1 << 20;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line<'a> {
+    /// The id of the table, if the entry is in one.
+    #[serde(default)]
+    table: Option<TableId>,
     #[serde(borrow)]
     key: Cow<'a, str>,
     /// The time at which the entry expires, in microseconds since 1970.
@@ -164,42 +180,105 @@ fn present<'de, D: Deserializer<'de>>(field: D) -> Result<Option<&'de RawValue>,
     Deserialize::deserialize(field).map(Some)
 }
 
-/// Adds the entry of a line to the batch.
-fn add(batch: &mut Batch, text: &str) -> Outcome<()> {
-    let usage = |why: String| Failure::Usage(why);
-    let line: Line<'_> = serde_json::from_str(text).map_err(|error| usage(error.to_string()))?;
-    let key = key::parse(&line.key).map_err(usage)?;
-    let codec = match &*line.codec {
-        RAW => None,
-        BINCODE => Some(Codec::Bincode),
-        JSON => Some(Codec::Json),
-        other => return Err(usage(format!("the codec {other:?} is not known"))),
-    };
-    let bytes: Cow<'_, [u8]> = match (line.value, &line.text, &line.hex) {
-        (Some(value), None, None) if codec == Some(Codec::Json) => value.get().as_bytes().into(),
-        (None, Some(text), None) => text.as_bytes().into(),
-        (None, None, Some(hex)) => {
-            let bytes = key::from_hex(hex);
-            bytes.ok_or_else(|| usage("`hex` has no even number of hex digits".to_owned()))?.into()
-        }
-        _ => {
-            let why = "give one of `value` (of the codec json), `text` and `hex`";
-            return Err(usage(why.to_owned()));
-        }
-    };
-    // Text that claims to be JSON is checked like a value that is set.
-    if codec == Some(Codec::Json)
-        && let Ok(text) = std::str::from_utf8(&bytes)
-    {
-        json::check(text).map_err(usage)?;
+/// The entries of the lines that were read since the last commit.
+struct Lines {
+    batch: Batch,
+    /// The entries of tables, the catalogue of tables among them.
+    in_tables: Vec<Change>,
+    /// Whether the store had tables before, whose ids can be those of the tables of the export.
+    has_tables: bool,
+}
+
+impl Lines {
+    fn new(store: &Store) -> Self {
+        let has_tables = entries_of_tables(&store.snapshot()).next().is_some();
+        Self { batch: store.batch(), in_tables: Vec::new(), has_tables }
     }
-    let expires = line.expires_us.map(time::from_us);
-    match (codec, expires) {
-        (Some(codec), _) => batch.set_encoded(key, codec, bytes, expires)?,
-        (None, Some(expires)) => batch.set_bytes_with_expiry(key, bytes, expires)?,
-        (None, None) => batch.set_bytes(key, bytes)?,
-    };
-    Ok(())
+
+    /// Commits the entries. Returns their number.
+    fn commit(&mut self, store: &Store) -> Outcome<u64> {
+        let count = self.batch.len() + self.in_tables.len();
+        self.batch.commit()?;
+        if !self.in_tables.is_empty() {
+            let changes = mem::take(&mut self.in_tables).into();
+            submit(store, Commit { changes, ..Commit::default() })?;
+        }
+        Ok(u64::try_from(count).unwrap_or(u64::MAX))
+    }
+
+    /// Adds the entry of a line.
+    fn add(&mut self, text: &str) -> Outcome<()> {
+        let usage = |why: String| Failure::Usage(why);
+        let line: Line<'_> =
+            serde_json::from_str(text).map_err(|error| usage(error.to_string()))?;
+        let key = key::parse(&line.key).map_err(usage)?;
+        let codec = match &*line.codec {
+            RAW => None,
+            BINCODE => Some(Codec::Bincode),
+            JSON => Some(Codec::Json),
+            other => return Err(usage(format!("the codec {other:?} is not known"))),
+        };
+        let bytes: Cow<'_, [u8]> = match (line.value, &line.text, &line.hex) {
+            (Some(value), None, None) if codec == Some(Codec::Json) => {
+                value.get().as_bytes().into()
+            }
+            (None, Some(text), None) => text.as_bytes().into(),
+            (None, None, Some(hex)) => {
+                let bytes = key::from_hex(hex);
+                bytes
+                    .ok_or_else(|| usage("`hex` has no even number of hex digits".to_owned()))?
+                    .into()
+            }
+            _ => {
+                let why = "give one of `value` (of the codec json), `text` and `hex`";
+                return Err(usage(why.to_owned()));
+            }
+        };
+        // Text that claims to be JSON is checked like a value that is set.
+        if codec == Some(Codec::Json)
+            && let Ok(text) = std::str::from_utf8(&bytes)
+        {
+            json::check(text).map_err(usage)?;
+        }
+        if let Some(table) = line.table {
+            return self.add_to_table(table, &key, codec, &bytes, line.expires_us);
+        }
+        let (batch, expires) = (&mut self.batch, line.expires_us.map(time::from_us));
+        match (codec, expires) {
+            (Some(codec), _) => batch.set_encoded(key, codec, bytes, expires)?,
+            (None, Some(expires)) => batch.set_bytes_with_expiry(key, bytes, expires)?,
+            (None, None) => batch.set_bytes(key, bytes)?,
+        };
+        Ok(())
+    }
+
+    /// Adds an entry of a table.
+    fn add_to_table(
+        &mut self,
+        table: TableId,
+        key: &[u8],
+        codec: Option<Codec>,
+        bytes: &[u8],
+        expires_us: Option<i64>,
+    ) -> Outcome<()> {
+        if self.has_tables {
+            let why = "the store has tables, and an export of tables needs a store without any";
+            return Err(Failure::Usage(why.to_owned()));
+        }
+        if key.len() > KEY_LEN_MAX {
+            return Err(Failure::Usage(format!("a key has at most {KEY_LEN_MAX} bytes")));
+        }
+        // A stored value is the number of its codec, then its bytes (docs/FORMAT.md, "Values").
+        let number = match codec {
+            Some(Codec::Json) => 2,
+            Some(_) => 1,
+            None => 0,
+        };
+        let value = [&[number], bytes].concat();
+        let item = Item { table: Some(table), key, value: &value, expires_us };
+        self.in_tables.push(Change::Put(Entry::from_item(item)));
+        Ok(())
+    }
 }
 
 #[cfg(test)]

@@ -299,6 +299,23 @@ fn the_page_shows_a_ledger_as_it_was() {
     browser.open(&server.address().unwrap());
     browser.until("slider.max === '63'");
     pictures(&mut browser);
+    // The history of a key is asked for once, and then only the commits since.
+    let histories = |browser: &Browser| {
+        let asked = browser.requests.iter().filter(|request| request.contains("api/history"));
+        asked.cloned().collect::<Vec<_>>()
+    };
+    browser.go("keys?key=b");
+    browser.until("document.querySelectorAll('#past li').length === 2");
+    let before = histories(&browser);
+    browser.go("keys?key=b&at=2");
+    browser.until("document.querySelector('#body pre')?.textContent === 'second'");
+    browser.until("document.querySelectorAll('#past li').length === 2");
+    assert_eq!(histories(&browser), before);
+    store.set_bytes("b", b"fourth").unwrap();
+    browser.until("slider.max === '64'");
+    browser.go("keys?key=b");
+    browser.until("document.querySelectorAll('#past li').length === 3");
+    assert!(histories(&browser).last().unwrap().ends_with("after=63"), "{before:?}");
     browser.finish(&server);
 }
 

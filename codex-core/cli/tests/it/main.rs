@@ -20,6 +20,7 @@ mod generate;
 mod go;
 mod interrupt;
 mod look;
+mod newcomer;
 mod prompt;
 mod repair;
 mod secrets;

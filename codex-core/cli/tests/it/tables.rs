@@ -4,7 +4,7 @@ use codex_storage::batch::{Item, Op, TableId};
 use codex_storage::storage::Form;
 use codex_storage::vfs::Vfs;
 use codex_storage::{Config, open};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::common::{Folder, field};
 use crate::view::Shown;
@@ -50,12 +50,34 @@ fn no_command_hides_the_entries_of_tables() {
     assert!(du.contains(r#"{"bytes":6,"keys":1,"table":17}"#), "{du}");
     // The keys are those outside tables, as in the library.
     assert_eq!(folder.ok(&["keys", "app.db"]), "a/b\n");
-    let export = folder.run(&["export", "app.db"]);
-    assert_eq!((export.code, export.stdout.lines().count()), (Some(0), 1));
-    let note = "note: 3 entries in 2 tables are not exported";
-    assert!(export.stderr.starts_with(note), "{export:?}");
     let diff = folder.run(&["diff", "app.db", "app.db"]);
     assert!(diff.stderr.contains("3 entries in 2 tables are not compared"), "{diff:?}");
+}
+
+#[test]
+fn an_export_of_tables_is_imported_into_a_store_without_any() {
+    let folder = folder(Form::Wal);
+    let export = folder.ok(&["export", "app.db"]);
+    let lines: Vec<&str> = export.lines().collect();
+    assert_eq!(lines[0], r#"{"key":"a/b","codec":"raw","text":"value"}"#);
+    assert_eq!(lines[3], r#"{"table":17,"key":"k","codec":"raw","text":"value"}"#);
+    assert_eq!(lines.len(), 4);
+    // A codec and an expiry of an entry of a table come back too.
+    let more =
+        r#"{"table":17,"key":"\\xff","expires_us":4000000000000000,"codec":"json","value":1.50}"#;
+    let export = format!("{export}{more}\n");
+    let run = folder.run_with(&["import", "new.db", "--create"], export.as_bytes());
+    assert_eq!((run.code, run.stdout.as_str()), (Some(0), "imported 5 keys\n"), "{run:?}");
+    assert_eq!(folder.ok(&["export", "new.db"]), export);
+    // A checkpoint and an opening later as well.
+    folder.ok(&["checkpoint", "new.db"]);
+    assert_eq!(folder.ok(&["export", "new.db"]), export);
+    // The ids of two exports can be the same, so a second one is refused, with nothing written.
+    let run = folder.run_with(&["import", "new.db"], export.as_bytes());
+    assert_eq!(run.code, Some(2), "{run:?}");
+    assert!(run.stderr.contains("line 2: the store has tables"), "{run:?}");
+    let none = r#"{"table":0,"key":"k","codec":"raw","text":""}"#;
+    assert_eq!(folder.run_with(&["import", "new.db"], none.as_bytes()).code, Some(2));
 }
 
 #[test]
@@ -63,7 +85,7 @@ fn the_page_shows_the_sizes_of_tables_at_any_commit() {
     let folder = folder(Form::Ledger);
     let shown = Shown::enter(&folder, &["app.db"]);
     let tree = shown.json("tree");
-    let table = |id: u32, keys: u64, bytes: u64| serde_json::json!({ "id": id, "keys": keys, "bytes": bytes });
+    let table = |id: u32, keys: u64, bytes: u64| json!({"id": id, "keys": keys, "bytes": bytes});
     assert_eq!(tree["tables"], Value::from(vec![table(16, 2, 12), table(17, 1, 6)]));
     assert_eq!((&tree["keys"], &tree["bytes"]), (&4.into(), &26.into()));
     assert_eq!(shown.json("tree?at=1")["tables"], Value::from(Vec::<Value>::new()));

@@ -95,6 +95,8 @@ fn the_changes_of_a_commit_and_since_it_are_shown() {
     assert_eq!(later["rows"][0]["removed"], true);
     assert_eq!(shown.json("history?key=b&after=4")["total"], 0, "the clear finds none");
     assert_eq!(shown.api("history?key=b&after=6").status, 400);
+    let later = shown.json("history?key=a&after=1");
+    assert_eq!((&later["total"], &later["rows"][0]["seq"]), (&3.into(), &3.into()));
 }
 
 #[test]
