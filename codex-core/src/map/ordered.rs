@@ -64,6 +64,9 @@ impl Ordered {
     /// Returns the number of entries of `table`, or of those outside tables, that have not expired
     /// at `now_us`.
     pub(crate) fn len_at(&self, table: Option<TableId>, now_us: i64) -> usize {
+        if self.first_deadline().is_none_or(|first| first > now_us) {
+            return self.len_of(table);
+        }
         let expired = self.expired_at(now_us).filter(|entry| entry.table() == table);
         self.len_of(table) - expired.count()
     }
@@ -117,7 +120,7 @@ impl Ordered {
 
     /// Returns the earliest expiry in tables and outside them, in microseconds since 1970.
     pub(crate) fn first_deadline(&self) -> Option<i64> {
-        self.deadlines.iter().next()?.0.expires_us()
+        self.deadlines.first()?.0.expires_us()
     }
 
     /// Returns the entries that have expired at `now_us`, in tables and outside them, in the order

@@ -103,6 +103,17 @@ impl<T: Sorted> Tree<T> {
         }
     }
 
+    /// Returns the first item. An iterator would allocate.
+    pub(super) fn first(&self) -> Option<&T> {
+        let mut node = self.root.as_ref()?;
+        loop {
+            match node {
+                Node::Leaf(leaf) => return leaf.items.first(),
+                Node::Branch(branch) => node = branch.children.first()?,
+            }
+        }
+    }
+
     /// Inserts `item`, and returns the item with the same key that it replaces.
     pub(super) fn insert(&mut self, item: T) -> Option<T> {
         let Some(root) = &mut self.root else {

@@ -60,6 +60,7 @@ fn check<T: Sorted>(tree: &Tree<T>) -> usize {
     let root = tree.root.as_ref().map(|root| check_node(root, Fences::none(), true));
     let (len, height) = root.unwrap_or_default();
     assert_eq!((tree.len(), tree.is_empty()), (len, len == 0));
+    assert!(tree.first().map(T::key) == tree.iter().next().map(T::key));
     if let Some(Node::Branch(root)) = &tree.root {
         assert!(root.children.len() > 1, "the root has one child");
     }
@@ -188,20 +189,20 @@ fn ascending_insertions_leave_full_nodes() {
     sorted(u32::try_from(LEAF_MAX * CHILDREN_MAX * 10).unwrap()).for_each(|item| {
         tree.insert(item);
     });
-    let leaves = |node: &Node<Entry>| match node {
-        Node::Leaf(_) => unreachable!(),
-        Node::Branch(branch) => branch
-            .children
-            .iter()
-            .map(|child| match child {
-                Node::Leaf(leaf) => leaf.items.len(),
-                Node::Branch(branch) => branch.children.len(),
-            })
-            .collect::<Vec<_>>(),
-    };
-    let sizes = leaves(tree.root.as_ref().unwrap());
-    let full = sizes.iter().filter(|&&size| size >= CHILDREN_MAX - 1).count();
-    assert!(full + 1 >= sizes.len(), "{sizes:?}");
+    let (mut leaves, mut branches) = (Vec::new(), Vec::new());
+    let mut nodes: Vec<_> = tree.root.iter().collect();
+    while let Some(node) = nodes.pop() {
+        match node {
+            Node::Leaf(leaf) => leaves.push(leaf.items.len() + 1 >= LEAF_MAX),
+            Node::Branch(branch) => {
+                branches.push(branch.children.len() + 1 >= CHILDREN_MAX);
+                nodes.extend(&branch.children);
+            }
+        }
+    }
+    // Of each level, the last node is not full.
+    assert!(leaves.iter().filter(|full| !**full).count() <= 1, "{leaves:?}");
+    assert!(branches.iter().filter(|full| !**full).count() <= 3, "{branches:?}");
 }
 
 #[test]
