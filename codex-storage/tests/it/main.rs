@@ -31,6 +31,7 @@ mod image;
 mod io_error;
 mod ledger;
 mod limits;
+mod log_space;
 mod main_file;
 mod open;
 mod power;
