@@ -307,7 +307,7 @@ impl Batch {
         let commit = self.take_commit();
         match self.store.inner.commit(commit)? {
             Outcome::Conflict => Err(self.store.missing_of(&tables)),
-            made => seq_of(&self.store.inner.engine, made),
+            made @ Outcome::Done { .. } => seq_of(&self.store.inner.engine, made),
         }
     }
 

@@ -166,11 +166,12 @@ pub(crate) fn put(
     bytes: &[u8],
     expires: Option<SystemTime>,
 ) -> Outcome<()> {
-    Ok(match (codec, expires) {
+    match (codec, expires) {
         (Some(codec), expires) => tx.set_encoded(key, codec, bytes, expires)?,
         (None, Some(expires)) => tx.set_bytes_with_expiry(key, bytes, expires)?,
         (None, None) => tx.set_bytes(key, bytes)?,
-    })
+    }
+    Ok(())
 }
 
 /// The bytes of a value, and their codec, if they have one.

@@ -209,10 +209,10 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        self.on(&self.target.read()?, out)
+        Self::on(&self.target.read()?, out)
     }
 
-    pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {
+    pub(crate) fn on(store: &Store, out: &mut Out) -> Outcome {
         let entries = store.iter();
         let (mut keys, mut values, mut longest) = (0_u64, 0_u64, 0_u64);
         let len = |bytes: &[u8]| u64::try_from(bytes.len()).unwrap_or(u64::MAX);
@@ -253,7 +253,7 @@ pub(crate) struct Verify {
 
 impl Verify {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        match self.target.read().and_then(|store| self.on(&store, out)) {
+        match self.target.read().and_then(|store| Self::on(&store, out)) {
             Err(Failure::Store(error)) if error.is_damage() => {
                 // The first damage is the error also if nothing else is known.
                 let _ = repair::tell(&self.target, out);
@@ -263,7 +263,7 @@ impl Verify {
         }
     }
 
-    pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {
+    pub(crate) fn on(store: &Store, out: &mut Out) -> Outcome {
         let found = store.verify()?;
         out.record(&vec![
             ("result", Cell::Text("intact".to_owned())),

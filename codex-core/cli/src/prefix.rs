@@ -48,7 +48,7 @@ impl Du {
     pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {
         let mut sums: BTreeMap<Vec<u8>, Sum> = BTreeMap::new();
         let mut total = Sum::default();
-        for entry in store.iter() {
+        for entry in store {
             let len = entry.key().len().saturating_add(entry.bytes().len());
             let one = Sum { keys: 1, bytes: u64::try_from(len).unwrap_or(u64::MAX) };
             let prefix = prefix(entry.key(), self.separator.as_ref(), self.depth);

@@ -261,7 +261,7 @@ mod tests {
         /// expires.
         fn set(&mut self, id: u32, key: &[u8], n: u32) {
             let (table, value) = (TableId::new(id), n.to_le_bytes());
-            let expires_us = (n % 3 == 0).then_some(i64::from(n % 1_000) - 500);
+            let expires_us = n.is_multiple_of(3).then_some(i64::from(n % 1_000) - 500);
             self.builder.push(Op::Set(Item { table, key, value: &value, expires_us }));
             self.model.insert((table, key.to_vec()), (value.to_vec(), expires_us));
         }
@@ -309,7 +309,10 @@ mod tests {
         }
     }
 
-    fn parts(entry: &Entry) -> ((Option<TableId>, Vec<u8>), (Vec<u8>, Option<i64>)) {
+    /// Table and key of an entry, then its value and its expiry.
+    type Parts = ((Option<TableId>, Vec<u8>), (Vec<u8>, Option<i64>));
+
+    fn parts(entry: &Entry) -> Parts {
         let value = (entry.value().to_vec(), entry.expires_us());
         ((entry.table(), entry.key().to_vec()), value)
     }

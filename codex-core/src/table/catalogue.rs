@@ -181,9 +181,9 @@ fn create(tx: &mut Transaction, row: Name<'_>, keys: &str, values: &str) -> Resu
     let counter = Name { table: CATALOGUE, key: COUNTER };
     let id = match tx.find(counter) {
         None => FIRST_ID,
-        Some(entry) => match value::payload(entry.value()).as_array() {
-            Some(next) => u32::from_le_bytes(*next),
-            None => return Err(Error::Catalogue { table: String::new() }),
+        Some(entry) => match value::payload(entry.value()).try_into() {
+            Ok(next) => u32::from_le_bytes(next),
+            Err(_) => return Err(Error::Catalogue { table: String::new() }),
         },
     };
     let next = id.checked_add(1).filter(|_| id >= FIRST_ID);
@@ -202,7 +202,8 @@ fn create(tx: &mut Transaction, row: Name<'_>, keys: &str, values: &str) -> Resu
 
 /// Returns as much of `text` as a record of the catalogue can have.
 fn shortened(text: &str) -> &str {
-    text.get(..text.floor_char_boundary(TEXT_LEN_MAX)).unwrap_or(text)
+    let mut ends = (0..=TEXT_LEN_MAX.min(text.len())).rev();
+    ends.find_map(|end| text.get(..end)).unwrap_or_default()
 }
 
 fn no_table(name: &str) -> Error {

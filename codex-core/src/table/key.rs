@@ -1,7 +1,6 @@
 //! Keys of tables: types whose encodings have the order of their values.
 //!
 //! The encodings are on disk for ever: docs/FORMAT.md has them, and tests pin their bytes.
-#![expect(clippy::big_endian_bytes, reason = "such numbers are in the order of their bytes")]
 
 use std::cmp::Reverse;
 

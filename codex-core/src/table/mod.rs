@@ -1,4 +1,8 @@
 //! Tables: keys and values of two types, under a name, apart from all other keys.
+#![expect(
+    clippy::needless_pass_by_value,
+    reason = "the borrowed form of a key is a reference or a small value"
+)]
 
 mod catalogue;
 mod key;
@@ -216,6 +220,7 @@ impl<K: TableKey, V, P: Place> Table<K, V, P> {
     /// }
     /// # Ok::<(), codex_core::Error>(())
     /// ```
+    #[expect(clippy::iter_not_returning_iterator, reason = "it is one if keys and values decode")]
     pub fn iter(&self) -> Rows<K, V> {
         self.within((KeyBound::Unbounded, KeyBound::Unbounded))
     }

@@ -255,7 +255,7 @@ impl<K: TableKey, V> Table<K, V> {
         let commit = Commit::checked(Check::Same(self.row.entry.clone()), change);
         match self.place.inner.commit(commit)? {
             Outcome::Conflict => Err(self.row.missing()),
-            done => Ok(done),
+            done @ Outcome::Done { .. } => Ok(done),
         }
     }
 

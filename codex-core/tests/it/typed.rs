@@ -176,7 +176,7 @@ fn a_dropped_table_takes_no_write_and_its_name_gets_another_id() {
             assert!(is_gone(users.take(7)) && is_gone(users.update(7, |name| name)));
             assert!(is_gone(users.update(7, |_| Some("Eve".into()))));
             assert!(is_gone(users.compare_exchange(7, None, Some(&"Eve".into()))));
-            assert!(is_gone(users.remove_range(..)) && is_gone(users.remove_range(2..1)));
+            assert!(is_gone(users.remove_range(..)) && is_gone(users.remove_range(crossed())));
             assert!(is_gone(users.clear()) && is_gone(users.watch().map(drop)));
             assert!(is_gone(batch.commit()));
             assert_eq!(records(store), written, "{form}");
@@ -298,7 +298,7 @@ fn a_batch_changes_a_table_in_order_and_its_clear_of_other_keys_leaves_tables() 
     inside.set(1, &1).unwrap();
     inside.set(3, &3).unwrap();
     inside.remove_range(2..4).unwrap();
-    inside.remove_range(2..1).unwrap();
+    inside.remove_range(crossed()).unwrap();
     batch.clear();
     batch.table(&table).unwrap().set(2, &2).unwrap();
     batch.table(&table).unwrap().remove(7).unwrap();
@@ -524,7 +524,10 @@ fn a_table_of_100_000_rows_is_dropped_with_two_records() {
 fn the_records_of_the_catalogue_are_those_of_the_format() {
     let store = Store::in_memory().unwrap();
     store.table::<(u32, String), u64>("users").unwrap().set((7, "a"), &1).unwrap();
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let hex = |bytes: &[u8]| {
+        let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        digits.concat()
+    };
     let shown: Vec<_> =
         records(&store).iter().map(|(id, key, value)| (*id, hex(key), hex(value))).collect();
     // Raw bytes, the id 16, no flags, the kind of the keys and the type of the values.
@@ -536,4 +539,10 @@ fn the_records_of_the_catalogue_are_those_of_the_format() {
         (16, "0000000761".to_owned(), "010100000000000000".to_owned()),
     ];
     assert_eq!(shown, expected);
+}
+
+/// A range whose ends cross.
+#[expect(clippy::reversed_empty_ranges, reason = "it is the subject of the tests")]
+fn crossed() -> std::ops::Range<u64> {
+    2..1
 }

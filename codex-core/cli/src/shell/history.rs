@@ -83,7 +83,7 @@ fn load(file: &mut FileHistory, path: &Path) -> Result<(), ReadlineError> {
     }
 }
 
-/// Returns the path of the file (https://specifications.freedesktop.org/basedir-spec).
+/// Returns the path of the file (<https://specifications.freedesktop.org/basedir-spec>).
 fn path() -> Option<PathBuf> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     let state = absolute("XDG_STATE_HOME");

@@ -59,13 +59,11 @@ impl<R: BufRead> Input for Script<R> {
         self.number += 1;
         let end = line.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r'));
         line.truncate(end.map_or(0, |end| end + 1));
-        match String::from_utf8(line) {
-            Ok(line) => Ok(Some(line)),
-            Err(_) => {
-                let usage = Failure::Usage("the line is not UTF-8".to_owned());
-                self.refuse(usage).map(|()| None)
-            }
+        if let Ok(line) = String::from_utf8(line) {
+            return Ok(Some(line));
         }
+        let usage = Failure::Usage("the line is not UTF-8".to_owned());
+        self.refuse(usage).map(|()| None)
     }
 
     fn remember(&mut self, _: &str, _: &str) {}

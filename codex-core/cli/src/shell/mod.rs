@@ -21,7 +21,7 @@ use crate::ledger::Commits;
 use crate::out::{Out, note};
 use crate::secret::Secret;
 use crate::target::Target;
-use crate::{Outcome, change};
+use crate::{Outcome, change, look};
 use history::{History, Keep};
 use input::{Input, Script, Terminal};
 use statement::{Reader, Statement, without_value};
@@ -121,9 +121,8 @@ impl Session<'_> {
             // Order: what was found before an error is printed before the error.
             let printed = self.out.flush();
             match acted.and_then(|end| printed.map(|()| end)) {
-                Ok(None) => {}
+                Ok(None) | Err(Failure::Interrupted) => {}
                 Ok(Some(end)) => return Ok(end),
-                Err(Failure::Interrupted) => {}
                 Err(failure) => self.input.refuse(failure)?,
             }
         }
@@ -217,9 +216,9 @@ impl Session<'_> {
             Command::Scan(scan) => scan.on(store, out),
             Command::Count(count) => count.on(store, out),
             Command::Du(du) => du.on(store, out),
-            Command::Stats(stats) => stats.on(store, out),
+            Command::Stats(_) => look::Stats::on(store, out),
             Command::Info(info) => info.tell(Some(store), out),
-            Command::Verify(verify) => verify.on(store, out),
+            Command::Verify(_) => look::Verify::on(store, out),
             Command::Log(log) => log.on(&commits, out),
             Command::History(history) => history.on(&commits, out),
             Command::Set(set) => set.on(store, &set.value()?),

@@ -8,9 +8,12 @@ use codex_core::{Codec, Store};
 use super::complete::Completions;
 use super::*;
 
-/// Lines, and what others do to the store before each of them.
+/// A line, and the work of others before it.
+type Line<'a> = (&'a str, Box<dyn FnOnce() + 'a>);
+
+/// Lines, with the work of others on the store before each of them.
 struct Typed<'a> {
-    lines: VecDeque<(&'a str, Box<dyn FnOnce() + 'a>)>,
+    lines: VecDeque<Line<'a>>,
     failures: Vec<String>,
     remembered: Vec<String>,
     prompts: Vec<bool>,

@@ -193,7 +193,10 @@ fn a_255_after_a_string_is_not_an_escaped_zero_in_it() {
 fn the_encodings_and_their_kinds_are_those_of_the_format() {
     fn hex<K: TableKey>(key: K::Ref<'_>) -> String {
         let [inner, last] = encodings::<K>(&key);
-        let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let hex = |bytes: Vec<u8>| {
+            let digits: Vec<_> = bytes.iter().map(|b| format!("{b:02x}")).collect();
+            digits.concat()
+        };
         format!("{} {} {}", K::kind(), hex(inner), hex(last))
     }
     assert_eq!(hex::<u8>(7), "u8 07 07");
