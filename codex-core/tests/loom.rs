@@ -338,7 +338,7 @@ fn a_refused_group_is_absent_and_writing_goes_on() {
 
 #[test]
 fn a_close_lets_earlier_commits_through_and_refuses_later_ones() {
-    model("close_against_in_flight", Some(3), 5549, || {
+    model("close_against_in_flight", Some(3), 4128, || {
         let (engine, probe) = wal();
         let write = |engine: &Engine, probe: &Probe, key| match submit(engine, probe, put(key, "1"))
         {
@@ -524,7 +524,7 @@ fn submit_task(engine: &Engine, key: &str) -> Task {
 
 #[test]
 fn a_task_is_woken_after_its_commit_is_durable() {
-    model("task_woken_after_durable", Some(2), 3042, || {
+    model("task_woken_after_durable", Some(3), 1254, || {
         let (engine, probe) = wal();
         for key in ["a", "b"] {
             block_on(submit_task(&engine, key)).unwrap();
@@ -541,7 +541,7 @@ fn a_task_is_woken_after_its_commit_is_durable() {
 
 #[test]
 fn a_task_beside_a_thread_that_writes_is_answered() {
-    model("task_beside_blocking_writer", Some(2), 5689, || {
+    model("task_beside_blocking_writer", Some(3), 2702, || {
         let (engine, probe) = wal();
         let theirs = (engine.clone(), probe.clone());
         let writer = thread::spawn(move || submit(&theirs.0, &theirs.1, put("b", "1")).unwrap());
@@ -554,7 +554,7 @@ fn a_task_beside_a_thread_that_writes_is_answered() {
 
 #[test]
 fn a_close_answers_the_tasks_that_wait() {
-    model("close_answers_tasks", Some(2), 1136, || {
+    model("close_answers_tasks", Some(3), 857, || {
         let (engine, probe) = wal();
         let theirs = engine.clone();
         let closer = thread::spawn(move || {
