@@ -1,5 +1,5 @@
-//! What encryption costs: durable sets and opening, plain against encrypted, medians of rounds
-//! that take turns; and what the ciphers can do beside it.
+//! The cost of encryption: durable sets and opening, plain against encrypted, medians of rounds
+//! that take turns; and the speed of the ciphers beside it.
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,

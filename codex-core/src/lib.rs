@@ -83,7 +83,7 @@
 //!
 //! # Limits
 //!
-//! - All data is in memory. Small keys and values take about 1.7 times their size.
+//! - All data is in memory. Small keys and values take 1.7 to 1.9 times their size.
 //! - A call of a [`Store`] that writes blocks. Tasks of an async runtime write with an
 //!   [`AsyncStore`].
 //! - A checkpoint writes the whole state beside the running store. Until the image is in place, the

@@ -83,6 +83,7 @@ impl Reports {
     }
 
     /// Reports the share `done` of `of` of the total.
+    #[cfg(feature = "crypto")]
     pub(crate) fn reach_share(&mut self, done: u64, of: u64) {
         let share = u128::from(self.total) * u128::from(done) / u128::from(of.max(1));
         self.reach(u64::try_from(share).unwrap_or(u64::MAX));

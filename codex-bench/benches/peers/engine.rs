@@ -27,7 +27,7 @@ pub(crate) trait Engine: Send + Sync {
         true
     }
 
-    /// Writes to the files what the store keeps in buffers, if it is not there yet.
+    /// Writes the buffers of the store to its files, if they are not there yet.
     fn flush(&self) -> Outcome {
         Ok(())
     }
@@ -51,7 +51,7 @@ pub(crate) enum Copying<'a> {
     Backup(&'a Path),
 }
 
-/// What a write has survived when its call returns.
+/// The failures that a write survives once its call has returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Promise {
     /// A power cut: the bytes are on the disk.

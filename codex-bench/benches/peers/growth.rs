@@ -42,7 +42,7 @@ pub(crate) fn row(context: &mut Context) -> Outcome<Vec<Cell>> {
     Ok(cells)
 }
 
-/// Fills a store, and measures what it costs then.
+/// Fills a store, and measures the costs of its calls then.
 pub(crate) fn grow(subject: &Subject<'_>) -> Outcome<Vec<Figure>> {
     let engine = subject.open()?;
     // Small beside the store, since what a batch takes is counted as memory of the store.

@@ -183,7 +183,7 @@ fn commit() -> String {
     if changed.is_empty() { commit } else { format!("{commit} with changes") }
 }
 
-/// Returns what a program prints, or nothing if it fails.
+/// Returns the output of a program, or nothing if it fails.
 fn output(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let output = output.ok().filter(|output| output.status.success());

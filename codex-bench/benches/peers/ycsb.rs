@@ -12,7 +12,7 @@ pub(crate) struct Mix {
     pub(crate) name: &'static str,
     /// The share of reads of each 100 calls.
     reads: u64,
-    /// What the other calls do.
+    /// The work of the other calls.
     other: Call,
     /// Reads concern keys that were inserted last, rather than keys that are always popular.
     latest: bool,

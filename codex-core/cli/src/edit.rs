@@ -56,7 +56,7 @@ impl Edit {
         self.edit(seen.as_ref(), out, &mut |text| self.save(store, text, seen.as_ref()))
     }
 
-    /// Passes the text of the value to the editor, and what comes back to `save`.
+    /// Passes the text of the value to the editor, and the edited text to `save`.
     fn edit(
         &self,
         seen: Option<&Seen>,

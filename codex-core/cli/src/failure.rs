@@ -92,7 +92,7 @@ impl Failure {
         }
     }
 
-    /// Returns true if what is at the path is no store.
+    /// Returns true if the file at the path is no store.
     pub(crate) fn is_no_store(&self) -> bool {
         use StorageError as E;
         let Self::Store(error) = self else { return false };

@@ -1,4 +1,4 @@
-//! `info`: what a file is, and the state of a store and its backups.
+//! `info`: the kind of a file, and the state of a store and its backups.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -29,7 +29,7 @@ impl Info {
         self.tell(None, out)
     }
 
-    /// Prints what the file is. `open` is the store, if this process has it open.
+    /// Prints the kind of the file. `open` is the store, if this process has it open.
     pub(crate) fn tell(&self, open: Option<&Store>, out: &mut Out) -> Outcome {
         let path = &self.target.path;
         if path.is_dir() {

@@ -1,4 +1,4 @@
-//! Keys as text: any bytes can be typed on a command line, and what is printed can be typed back.
+//! Keys as text: any bytes can be typed on a command line, and the printed form can be typed back.
 
 use std::fmt::Write as _;
 use std::str::FromStr;

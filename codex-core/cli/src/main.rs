@@ -51,7 +51,7 @@ fn main() -> ExitCode {
     };
     let mut out = Out::new(cli.json);
     let answer = cli.command.run(&mut out);
-    // Order: what was found before an error is printed before the error.
+    // Order: output from before an error is printed before the error.
     let printed = out.flush();
     match answer.and_then(|answer| printed.map(|()| answer)) {
         Ok(answer) => ExitCode::from(if answer { failure::YES } else { failure::NO }),

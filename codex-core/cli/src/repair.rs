@@ -1,4 +1,4 @@
-//! `repair`: writes what is intact of a damaged store to a new one; and what `verify` tells of it.
+//! `repair`: writes the intact part of a damaged store to a new one; and the report of `verify`.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ impl Repair {
     }
 }
 
-/// Prints what is damaged of a store, and what is intact, if that can be found out.
+/// Prints the damaged and the intact parts of a store, if they can be found out.
 pub(crate) fn tell(target: &Target, out: &mut Out) -> Outcome<()> {
     let found = intact(target, target.secret()?.as_ref())?;
     let mut record = vec![("result", Cell::Text("damaged".to_owned()))];
@@ -54,7 +54,7 @@ pub(crate) fn tell(target: &Target, out: &mut Out) -> Outcome<()> {
     out.record(&record)
 }
 
-/// Reads what is intact of the store.
+/// Reads the intact part of the store.
 fn intact(target: &Target, secret: Option<&Secret>) -> Outcome<Salvage> {
     // The main file may be missing, and its backups be there.
     let (vfs, name) = match place(&target.path) {
@@ -71,7 +71,7 @@ fn keys(vfs: &Vfs, secret: Option<&Secret>) -> Outcome<Option<Arc<dyn Keys>>> {
     Ok(Some(codex_core::internals::keys(secret.key()?, Cipher::default(), entropy)))
 }
 
-/// Returns what was found, for people or for programs.
+/// Returns the findings, for people or for programs.
 fn facts(found: &Salvage, json: bool) -> Record {
     let mut record: Record = Vec::new();
     let mut list = |name, texts: Vec<String>| {

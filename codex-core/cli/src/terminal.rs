@@ -1,4 +1,4 @@
-//! A prompt that does not show what is typed.
+//! A prompt that does not show the typed text.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal as _, Read, Write as _};
@@ -34,7 +34,7 @@ pub(crate) fn ask(prompt: &str) -> Outcome<Zeroizing<Vec<u8>>> {
     line
 }
 
-/// A terminal that neither shows what is typed nor sends signals. It is as it was before when this
+/// A terminal that neither shows typed text nor sends signals. It is as it was before when this
 /// value is dropped.
 struct Silent<'a> {
     terminal: BorrowedFd<'a>,

@@ -153,7 +153,7 @@ struct Parser<'a> {
 /// The limit of the library for nested values.
 const DEPTH_MAX: usize = 126;
 
-/// The result of a parser, or the text of what was expected.
+/// The result of a parser, or the text that was expected.
 type Parsed<T> = Result<T, &'static str>;
 
 impl<'a> Parser<'a> {

@@ -47,6 +47,7 @@ use crate::rank::Rank;
 use crate::stats::Stats;
 use crate::trace;
 use checkpoint::Hook;
+#[cfg(feature = "crypto")]
 pub(crate) use checkpoint::ImageProgress;
 use commit::Disk;
 use deputy::Deputies;

@@ -50,7 +50,7 @@ impl Raw {
     }
 }
 
-/// The least that a group commit can do: a queue, a leader that writes and syncs what is queued,
+/// The least that a group commit can do: a queue, a leader that writes and syncs the queued bytes,
 /// and a wake-up for each writer of the group.
 pub(super) struct Grouped {
     queue: Mutex<Queue>,

@@ -103,7 +103,7 @@ impl Frames<'_> {
                 &opened
             }
         };
-        // Order: what costs little comes first. The search meets many places that look like the
+        // Order: the cheap checks come first. The search meets many places that look like the
         // beginning of a frame.
         if !may_begin(packed) {
             return Ok(None);

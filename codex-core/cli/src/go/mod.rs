@@ -296,5 +296,5 @@ pub(crate) fn kind(path: &Path) -> Option<String> {
 
 /// The size of one commit, in bytes of keys and values.
 const BATCH_BYTES: usize = 1 << 20;
-/// The length up to which a file is read to find out what it is.
+/// The length up to which a file is read to find out its kind.
 const KIND_LEN_MAX: u64 = 256 << 20;

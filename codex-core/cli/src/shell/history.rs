@@ -13,7 +13,7 @@ use rustyline::history::{FileHistory, History as _};
 
 use crate::out::note;
 
-/// What the file keeps of a line.
+/// The part of a line that the file keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Keep {
     /// Everything but values

@@ -25,7 +25,7 @@ pub(super) trait Input {
     /// Returns the next line without its end, or `None` after the last one.
     fn next(&mut self, is_in_transaction: bool) -> Outcome<Option<String>>;
 
-    /// Adds a line to the history. `kept` is what a file keeps of it.
+    /// Adds a line to the history. `kept` is the part that a file keeps.
     fn remember(&mut self, line: &str, kept: &str);
 
     /// Tells that the last line has failed. Returns the error if no line is to follow.

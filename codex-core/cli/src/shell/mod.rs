@@ -118,7 +118,7 @@ impl Session<'_> {
         while let Some(line) = self.input.next(tx.is_some())? {
             self.is_interrupted.store(false, Ordering::SeqCst);
             let acted = self.line(&line, tx.as_deref_mut());
-            // Order: what was found before an error is printed before the error.
+            // Order: output from before an error is printed before the error.
             let printed = self.out.flush();
             match acted.and_then(|end| printed.map(|()| end)) {
                 Ok(None) | Err(Failure::Interrupted) => {}
@@ -161,7 +161,7 @@ impl Session<'_> {
         Ok(None)
     }
 
-    /// Acts on lines within a transaction, and commits what they have written.
+    /// Acts on lines within a transaction, and commits their writes.
     fn transact(&mut self) -> Outcome<Option<End>> {
         let mut is_first = true;
         let done = self.store.try_transaction(|tx| {

@@ -13,7 +13,7 @@ use crate::cli::{Cli, Command};
 use crate::failure::Failure;
 use crate::key;
 
-/// What a line asks for.
+/// The request of a line.
 pub(super) enum Statement {
     Nothing,
     Begin,
@@ -39,7 +39,7 @@ impl Reader {
         Self { commands: commands(), path: path.into() }
     }
 
-    /// Returns what `line` asks for.
+    /// Returns the request of `line`.
     pub(super) fn read(&mut self, line: &str) -> Outcome<Statement> {
         if line.trim_start().starts_with('#') {
             return Ok(Statement::Nothing);

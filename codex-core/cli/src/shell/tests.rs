@@ -103,7 +103,7 @@ fn a_transaction_whose_reads_have_changed_writes_nothing() {
         assert!(store.contains_key("c"), "{read}");
         store.clear().unwrap();
     }
-    // What was not read may change.
+    // A key that was not read may change.
     let lines = ["begin", "get other", "set b 1", "commit"];
     let mut typed = Typed::new(&lines).before(3, || store.set("a", &2).unwrap());
     typed.run(&store).unwrap();

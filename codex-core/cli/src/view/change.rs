@@ -39,7 +39,7 @@ pub(super) fn times(site: &Site, _: &Request) -> Result<Answer, Refused> {
     Ok(Answer::json(&times))
 }
 
-/// Returns the time of the commit `at`, and what it changes.
+/// Returns the time of the commit `at`, and its changes.
 pub(super) fn moment(site: &Site, request: &Request) -> Result<Answer, Refused> {
     let at = request.number("at")?.ok_or_else(|| Answer::refuse(400, "which commit?"))?;
     let at = site.acknowledged(at)?;

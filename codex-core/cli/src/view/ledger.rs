@@ -19,7 +19,7 @@ use crate::view::answer::{Answer, Refused};
 use crate::view::site::locked;
 use crate::view::state::State;
 
-/// The file of a ledger, and what was read of it.
+/// The file of a ledger, and the part of it that was read.
 pub(super) struct Ledger {
     vfs: Vfs,
     name: String,
@@ -37,7 +37,7 @@ struct Limits {
     memory: u64,
 }
 
-/// What was read of a ledger.
+/// The part of a ledger that was read.
 struct Read {
     reader: LedgerReader,
     index: Index,

@@ -1,4 +1,4 @@
-//! The paths of the page, and what each returns.
+//! The paths of the page, and the answer to each.
 
 use codex_core::{Snapshot, Writes};
 use serde::Serialize;

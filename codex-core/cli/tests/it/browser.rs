@@ -23,7 +23,7 @@ struct Browser {
     session: Value,
     /// The addresses that the page has asked for.
     requests: Vec<String>,
-    /// The messages of the browser about the page, such as what the policy has refused.
+    /// The messages of the browser about the page, such as refusals of the policy.
     messages: VecDeque<String>,
     _profile: TempDir,
 }
@@ -70,7 +70,7 @@ impl Browser {
         self.until("document.querySelector('#badges')?.childElementCount > 0");
     }
 
-    /// Calls a method of the browser. Notes what it tells in between.
+    /// Calls a method of the browser. Notes its messages in between.
     #[track_caller]
     fn call(&mut self, method: &str, params: &Value) -> Value {
         self.sent += 1;
@@ -176,7 +176,7 @@ impl Browser {
         fs::write(folder.join(format!("{name}.png")), bytes).unwrap();
     }
 
-    /// Checks what the browser has told: no request has left this machine, and nothing has failed.
+    /// Checks the messages of the browser: no request has left this machine, and none is an error.
     #[track_caller]
     fn finish(mut self, server: &Server) {
         self.eval("true");

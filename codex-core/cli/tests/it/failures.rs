@@ -1,4 +1,4 @@
-//! Failures: each has an exit code, and says on stderr what to do next.
+//! Failures: each has an exit code, and tells the next step on stderr.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

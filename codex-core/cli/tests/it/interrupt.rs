@@ -22,7 +22,7 @@ fn folder() -> Folder {
     folder
 }
 
-/// Does what Ctrl-C does, and waits for the end of the program, which must be that signal.
+/// Sends the signal of Ctrl-C, and waits for the end of the program, which must be that signal.
 #[track_caller]
 fn interrupt(mut child: Child) {
     kill_process(Pid::from_child(&child), Signal::INT).unwrap();
@@ -59,7 +59,7 @@ fn an_import_that_is_interrupted_leaves_the_first_entries() {
     let mut child = import.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut to = child.stdin.take().unwrap();
     let text = "x".repeat(1000);
-    // More than two commits: the program has read all but what the pipe holds.
+    // More than two commits: the program has read all but the content of the pipe.
     for n in 0..2_500 {
         writeln!(to, "{{\"key\":\"{n:06}\",\"codec\":\"raw\",\"text\":\"{text}\"}}").unwrap();
     }

@@ -226,7 +226,7 @@ fn a_ledger_keeps_its_history_up_to_the_damage() {
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
         damage(&folder, "app.db", end - 3000);
         let repaired = run(&folder, &["repair", "app.db", "backup.db"], more, 0);
-        // The backup has more than what is intact.
+        // The backup has more than the intact part.
         assert!(repaired.contains("10 commits of app.db.bak.1"), "{repaired}");
         assert_eq!(log("backup.db"), before);
         fs::remove_file(folder.path("app.db.bak.1")).unwrap();

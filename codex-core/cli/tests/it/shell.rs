@@ -277,7 +277,7 @@ mod at_a_terminal {
         let shell = start(&folder, &mut terminal, &[]);
         let text = "x".repeat(70_000);
         let mut typist = terminal.typist();
-        // Two lines, as a terminal sends what is pasted.
+        // Two lines, as a terminal sends pasted text.
         let line = format!("\x1b[200~set a \"{text}\"\rcount\x1b[201~\r");
         let typed = std::thread::spawn(move || typist.type_in(&line));
         terminal.read_until("\n1\r\n");

@@ -17,7 +17,7 @@ use crate::common::Folder;
 pub(crate) struct Terminal {
     person: File,
     program: OwnedFd,
-    /// What was shown, and not asked for yet.
+    /// The shown text that was not asked for yet.
     unread: Vec<u8>,
 }
 
@@ -61,7 +61,7 @@ impl Terminal {
         self.person.write_all(text.as_bytes()).unwrap();
     }
 
-    /// Returns what the terminal shows up to the text `end`.
+    /// Returns the shown text up to the text `end`.
     pub(crate) fn read_until(&mut self, end: &str) -> String {
         let mut some = [0; 4096];
         loop {
@@ -70,7 +70,7 @@ impl Terminal {
                 let shown: Vec<u8> = self.unread.drain(..at + end.len()).collect();
                 return String::from_utf8_lossy(&shown).into_owned();
             }
-            // A test that waits in vain tells what it has read.
+            // A test that waits in vain shows the text that it has read.
             let ready = poll(&mut [PollFd::new(&self.person, PollFlags::IN)], Some(&WAIT)).unwrap();
             let start = self.unread.get(..2_000).unwrap_or(&self.unread);
             assert_eq!(ready, 1, "no {end:?} in {:?}", String::from_utf8_lossy(start));

@@ -1,4 +1,4 @@
-//! The tour in the README: each of its commands prints what the README shows.
+//! The tour in the README: each of its commands prints the text in the README.
 
 use std::fs;
 use std::path::Path;

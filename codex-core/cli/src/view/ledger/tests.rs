@@ -1,4 +1,4 @@
-//! The marks of a ledger: what a question reads, and what they take of the memory.
+//! The marks of a ledger: the bytes that a question reads, and the memory that they take.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

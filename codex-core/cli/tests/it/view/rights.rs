@@ -1,4 +1,4 @@
-//! Who is let in, and what a browser may do with the answers.
+//! Access to the page, and the rights of a browser over the answers.
 
 use serde_json::Value;
 
@@ -105,7 +105,7 @@ fn a_script_in_a_key_and_a_value_stays_text() {
     assert!(!value.body.contains('<'), "{}", value.body);
     let value: Value = serde_json::from_str(&value.body).unwrap();
     assert_eq!(value["text"], format!("\"{script}\""));
-    // A refusal names what was asked for in no other form than plain text.
+    // A refusal names the requested path in no other form than plain text.
     let refused = shown.api("value?key=%5Cxzz%3Cscript%3E");
     assert_eq!(refused.status, 400);
     assert_eq!(refused.header("content-type"), Some("text/plain; charset=utf-8"));
