@@ -180,6 +180,8 @@ fn the_function_may_use_the_store_and_panic() {
     let shared: Arc<Mutex<Option<Store>>> = Arc::default();
     let (own, calls) = (Arc::clone(&shared), Arc::new(Mutex::new(0_u64)));
     let counted = Arc::clone(&calls);
+    let ended = Arc::new(Mutex::new(0_u64));
+    let ends = Arc::clone(&ended);
     let options = Store::options().key(key(1)).on_progress(move |_, _| {
         // Not during the opening.
         if let Some(store) = &*locked(&own) {
@@ -191,6 +193,7 @@ fn the_function_may_use_the_store_and_panic() {
                 store.checkpoint().unwrap();
             }
             assert!(*calls != 2, "on purpose");
+            *locked(&ends) += 1;
         }
     });
     let store = options.open_in(&vfs, "app.db").unwrap();
@@ -205,5 +208,7 @@ fn the_function_may_use_the_store_and_panic() {
     store.rekey(key(2)).unwrap();
     let calls = *locked(&calls);
     assert!(calls >= verified + 8, "{calls}");
+    // No call but the one that panics on purpose was ended by a panic.
+    assert_eq!(*locked(&ended), calls - 1);
     assert_eq!(store.get::<u64>("from the function").unwrap(), Some(calls));
 }
