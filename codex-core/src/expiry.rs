@@ -365,7 +365,7 @@ pub(crate) fn to_us(time: SystemTime) -> i64 {
 }
 
 /// Returns the time `time_us` microseconds after 1970. The times of the system reach further.
-fn from_us(time_us: i64) -> SystemTime {
+pub(crate) fn from_us(time_us: i64) -> SystemTime {
     let distance = Duration::from_micros(time_us.unsigned_abs());
     if time_us < 0 { UNIX_EPOCH - distance } else { UNIX_EPOCH + distance }
 }

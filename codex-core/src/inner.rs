@@ -13,6 +13,7 @@ use crate::commit::{Commit, Outcome, SmallVec};
 use crate::engine::{Engine, Task};
 use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
+use crate::history::Past;
 use crate::ids::Ids;
 use crate::own;
 use crate::progress::OnProgress;
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) lock: Option<Weak<StoreLock>>,
     /// The ids that are reserved and not returned yet.
     pub(crate) ids: Ids,
+    /// The index of the past of a ledger.
+    pub(crate) past: Past,
     /// The id of the process that opened the store. Its threads and locks belong to that process.
     pub(crate) opened_by: u32,
 }

@@ -77,6 +77,15 @@ pub fn now_us(store: &crate::Store) -> i64 {
     store.inner.engine.now_us()
 }
 
+/// Makes the index of a ledger again, with regions of about `region_len` bytes and at most
+/// `names_max` checksums.
+///
+/// # Errors
+/// The errors of [`Store::history`](crate::Store::history).
+pub fn index_ledger(store: &crate::Store, region_len: u64, names_max: usize) -> crate::Result<()> {
+    store.inner.index_ledger(region_len, names_max)
+}
+
 /// Removes the store `name` in the directory of `vfs`, as
 /// [`Store::destroy`](crate::Store::destroy) does.
 ///

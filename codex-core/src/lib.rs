@@ -132,6 +132,7 @@ mod files;
 pub mod guide;
 mod handle;
 mod health;
+mod history;
 mod ids;
 mod inner;
 #[doc(hidden)]
@@ -187,6 +188,7 @@ pub use convert::{Conversion, Converted};
 pub use cursor::{Entry, Iter, Key, Keys, Values};
 pub use error::{Error, Result};
 pub use health::{Health, Writes};
+pub use history::{Changes, History, Revision};
 pub use options::OpenOptions;
 pub use range::{KeyRange, Prefix};
 pub use read::Readable;

@@ -20,6 +20,7 @@ use codex_storage::{
 use crate::backup::{BackupScheduler, Backups};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Result};
+use crate::history::Past;
 use crate::ids::Ids;
 use crate::inner::{Files, Inner};
 use crate::map::{Map, MapBuilder};
@@ -109,6 +110,7 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
         restored,
         lock,
         ids: Ids::default(),
+        past: Past::default(),
         opened_by: std::process::id(),
     };
     if access == Access::ReadWrite {
@@ -253,6 +255,7 @@ pub(crate) fn in_memory(codec: Codec) -> Store {
         restored: None,
         lock: None,
         ids: Ids::default(),
+        past: Past::default(),
         opened_by: std::process::id(),
     })
 }

@@ -2,6 +2,7 @@
 //! them.
 
 mod mailbox;
+mod replay;
 #[cfg(feature = "stream")]
 mod stream;
 
@@ -9,15 +10,17 @@ use std::fmt;
 use std::iter::FusedIterator;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use codex_storage::batch::Seq;
 use codex_storage::vfs::Clock;
 
 use crate::cursor::{Entry, Key};
 use crate::error::Result;
+use crate::expiry::from_us;
 use crate::store::Store;
 pub(crate) use mailbox::Mailbox;
+use replay::{Replay, Step};
 #[cfg(feature = "stream")]
 pub use stream::WatchStream;
 
@@ -87,6 +90,8 @@ pub struct Watch {
     mailbox: Arc<Mailbox>,
     start: Seq,
     clock: Arc<dyn Clock>,
+    /// The commits that are read from a ledger before those of the mailbox.
+    replay: Option<Box<Replay>>,
     /// The id of the process that made the watch. In a forked child no thread fills the mailbox.
     made_by: u32,
 }
@@ -111,6 +116,8 @@ pub enum Notice {
 #[derive(Debug, Clone)]
 pub struct Committed {
     seq: Seq,
+    /// The time in microseconds since 1970, if the commit was read from a ledger.
+    time_us: Option<i64>,
     changes: Vec<Change>,
 }
 
@@ -172,7 +179,7 @@ impl Store {
 
 impl Watch {
     pub(crate) fn new(mailbox: Arc<Mailbox>, start: Seq, clock: Arc<dyn Clock>) -> Self {
-        Self { mailbox, start, clock, made_by: std::process::id() }
+        Self { mailbox, start, clock, replay: None, made_by: std::process::id() }
     }
 
     /// Returns the number of the last commit before the watch. Each later one that changes a
@@ -228,9 +235,16 @@ impl Watch {
         if self.is_of_parent() {
             return None;
         }
-        match self.mailbox.take() {
-            Poll::Ready(notice) => notice,
-            Poll::Pending => None,
+        loop {
+            match self.step() {
+                Step::Notice(notice) => return Some(notice),
+                Step::Busy => continue,
+                Step::Idle => {}
+            }
+            let Poll::Ready(notice) = self.mailbox.take() else { return None };
+            if let Some(notice) = self.unless_replayed(notice?) {
+                return Some(notice);
+            }
         }
     }
 
@@ -253,12 +267,24 @@ impl Watch {
             return None;
         }
         let until = self.clock.monotonic().saturating_add(limit);
-        self.mailbox.wait_until(until, &*self.clock)
+        loop {
+            match self.step() {
+                Step::Notice(notice) => return Some(notice),
+                Step::Busy if self.clock.monotonic() >= until => return None,
+                Step::Busy => continue,
+                Step::Idle => {}
+            }
+            let notice = self.mailbox.wait_until(until, &*self.clock)?;
+            if let Some(notice) = self.unless_replayed(notice) {
+                return Some(notice);
+            }
+        }
     }
 
     /// Returns true if the store was closed or poisoned, and all notices were returned.
     pub fn is_ended(&self) -> bool {
-        self.is_of_parent() || self.mailbox.is_ended()
+        let is_replayed = self.replay.as_ref().is_none_or(|replay| replay.is_done());
+        self.is_of_parent() || is_replayed && self.mailbox.is_ended()
     }
 
     /// Returns the next notice, or arranges that the task of `cx` is woken when there is one:
@@ -290,7 +316,39 @@ impl Watch {
         if self.is_of_parent() {
             return Poll::Ready(None);
         }
-        self.mailbox.poll(cx.waker())
+        loop {
+            match self.step() {
+                Step::Notice(notice) => return Poll::Ready(Some(notice)),
+                Step::Busy => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Step::Idle => {}
+            }
+            match self.mailbox.poll(cx.waker()) {
+                Poll::Ready(Some(notice)) => {
+                    if let Some(notice) = self.unless_replayed(notice) {
+                        return Poll::Ready(Some(notice));
+                    }
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Returns the next commit of the past, for a watch that reads it from a ledger.
+    fn step(&mut self) -> Step {
+        self.replay.as_mut().map_or(Step::Idle, |replay| replay.step())
+    }
+
+    /// Returns a notice of the mailbox, unless it is a gap whose commits can be read from a ledger.
+    fn unless_replayed(&mut self, notice: Notice) -> Option<Notice> {
+        if let (Notice::Lagged { first, last }, Some(replay)) = (&notice, &mut self.replay)
+            && replay.begin(*first, *last)
+        {
+            return None;
+        }
+        Some(notice)
     }
 
     /// Returns true in a process that `fork` created, in which no thread fills the mailbox.
@@ -307,7 +365,17 @@ impl Iterator for Watch {
         if self.is_of_parent() {
             return None;
         }
-        self.mailbox.wait()
+        loop {
+            match self.step() {
+                Step::Notice(notice) => return Some(notice),
+                Step::Busy => continue,
+                Step::Idle => {}
+            }
+            let notice = self.mailbox.wait()?;
+            if let Some(notice) = self.unless_replayed(notice) {
+                return Some(notice);
+            }
+        }
     }
 }
 
@@ -321,14 +389,24 @@ impl fmt::Debug for Watch {
 }
 
 impl Committed {
+    pub(crate) fn new(seq: Seq, time_us: Option<i64>, changes: Vec<Change>) -> Self {
+        Self { seq, time_us, changes }
+    }
+
     /// Returns the number of the commit, like [`Snapshot::seq`](crate::Snapshot::seq). A later
     /// commit has a higher number.
     pub fn seq(&self) -> Seq {
         self.seq
     }
 
-    /// Returns the changes of the watched keys, in the order in which they were made. There is at
-    /// least one. If a key was changed several times, the last change counts.
+    /// Returns the time of the commit, if it was read from the file of a ledger. A commit that a
+    /// watch returns as it is made has none.
+    pub fn time(&self) -> Option<SystemTime> {
+        self.time_us.map(from_us)
+    }
+
+    /// Returns the changes of the watched keys, in the order in which they were made. A watch
+    /// returns no commit without one. If a key was changed several times, the last change counts.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }

@@ -1,5 +1,6 @@
 //! The Ledger form: one log with every commit and its time, chained by SHA-256.
 
+mod index;
 mod key;
 mod past;
 mod restore_point;
@@ -8,6 +9,7 @@ mod rewrite;
 use std::ops::Range;
 use std::sync::Arc;
 
+pub use index::LedgerIndex;
 pub use past::{LedgerCommit, LedgerCut, LedgerPlace, LedgerReader, read_commits};
 pub use restore_point::{EarlierLedger, RestorePoint, ledger_at};
 

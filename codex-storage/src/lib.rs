@@ -80,8 +80,8 @@ pub use convert::{Conversion, Converted, convert};
 pub use error::{Error, RecordError, Result};
 pub use image::LostKeys;
 pub use ledger::{
-    EarlierLedger, LedgerCommit, LedgerCut, LedgerPlace, LedgerReader, RestorePoint, ledger_at,
-    read_commits,
+    EarlierLedger, LedgerCommit, LedgerCut, LedgerIndex, LedgerPlace, LedgerReader, RestorePoint,
+    ledger_at, read_commits,
 };
 pub use lock::StoreLock;
 pub use main_file::{FileFacts, MainFile, check_name, segments};

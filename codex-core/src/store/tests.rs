@@ -20,6 +20,7 @@ fn forked(store: &Store) -> Store {
         restored: None,
         lock: None,
         ids: crate::ids::Ids::default(),
+        past: crate::history::Past::default(),
         opened_by: opened_by + 1,
     })
 }

@@ -6,6 +6,7 @@
 
 mod catalogue;
 mod key;
+mod past;
 mod place;
 mod rows;
 mod write;

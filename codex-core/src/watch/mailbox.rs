@@ -54,7 +54,7 @@ impl Mailbox {
             // taken out, even if it is smaller. The watch returns the commits in order.
             if fits && state.gap.is_none() {
                 let changes = matching.cloned().collect();
-                state.commits.push_back((Committed { seq, changes }, bytes));
+                state.commits.push_back((Committed::new(seq, None, changes), bytes));
                 (state.changes, state.bytes) = (state.changes + count, state.bytes + bytes);
             } else {
                 let first = state.gap.map_or(seq, |(first, _)| first);

@@ -62,6 +62,8 @@ mod full_disk;
 mod group;
 mod handles;
 mod health;
+#[cfg(not(loom))]
+mod history;
 mod ids;
 mod looks;
 #[cfg(all(unix, feature = "crypto"))]

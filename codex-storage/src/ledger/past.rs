@@ -5,6 +5,7 @@ use crate::batch::{Records, Seq};
 use crate::config::OnDamage;
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
+use crate::header::Header;
 use crate::history::Position;
 use crate::log::{LogReader, ReadPlace};
 use crate::names::Names;
@@ -54,6 +55,8 @@ pub struct LedgerReader {
     /// The last commit that was passed.
     seq: Seq,
     store_id: [u8; 16],
+    file_id: [u8; 16],
+    created_us: i64,
     oldest: Seq,
 }
 
@@ -69,6 +72,11 @@ impl LedgerPlace {
     /// Returns the offset in the file after the last group that was passed whole, in bytes.
     pub fn offset(&self) -> u64 {
         self.log.offset()
+    }
+
+    /// Returns the number of the last commit before the place.
+    pub fn seq(&self) -> Seq {
+        self.seq
     }
 }
 
@@ -88,8 +96,8 @@ impl LedgerReader {
         }
         let (header, seal) = found.unlock(keys, &path)?;
         let log = LogReader::new(file, &path, &header, seal, 0, OnDamage::Refuse)?;
-        let (store_id, oldest) = (header.store_id, header.oldest_seq);
-        Ok(Self { seq: log.end().seq, log, store_id, oldest })
+        let Header { store_id, file_id, created_us, oldest_seq: oldest, .. } = header;
+        Ok(Self { seq: log.end().seq, log, store_id, file_id, created_us, oldest })
     }
 
     /// Passes the commits of the next group up to and including `upto` to `sink`. Each is checked
@@ -131,6 +139,30 @@ impl LedgerReader {
         passed_on?;
         self.seq = end.min(upto);
         Ok(true)
+    }
+
+    /// Checks that the commits up to `upto`, which the writer has acknowledged, were passed, after
+    /// [`next`](Self::next) has returned `false`.
+    ///
+    /// # Errors
+    /// `Damaged` if the file ends before, because another program has cut it.
+    pub fn check_passed(&self, upto: Seq) -> Result<()> {
+        if self.seq >= upto {
+            return Ok(());
+        }
+        let what = "the ledger ends before a commit that was acknowledged";
+        Err(self.log.damaged(self.log.end().offset, what))
+    }
+
+    /// Returns the id of the file, which is another after a rekey.
+    pub(super) fn file_id(&self) -> [u8; 16] {
+        self.file_id
+    }
+
+    /// Returns the time at which the ledger was created, in microseconds since 1970 (UTC). A ledger
+    /// that was converted from another form was created by that.
+    pub fn created_us(&self) -> i64 {
+        self.created_us
     }
 
     /// Returns the place after the last commit that was passed.

@@ -1,5 +1,7 @@
 //! A ledger as it was at an earlier point: its commits up to the point, copied to another file.
 
+use std::time::SystemTime;
+
 use super::{log_place, open_main};
 use crate::batch::Seq;
 use crate::config::OnDamage;
@@ -13,7 +15,7 @@ use crate::names::{Names, Temporary};
 use crate::open::refuse_pending;
 use crate::seal::Keys;
 use crate::storage::{Durability, Form};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, unix_us};
 
 /// A point in the history of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +25,28 @@ pub enum RestorePoint {
     Seq(Seq),
     /// After the last commit at or before this time, in microseconds since 1970 (UTC).
     TimeUs(i64),
+}
+
+impl RestorePoint {
+    /// Returns true if the point is after the commit `seq`, which was made at `time_us`.
+    pub fn includes(self, seq: Seq, time_us: i64) -> bool {
+        match self {
+            Self::Seq(last) => seq <= last,
+            Self::TimeUs(last_us) => time_us <= last_us,
+        }
+    }
+}
+
+impl From<Seq> for RestorePoint {
+    fn from(seq: Seq) -> Self {
+        Self::Seq(seq)
+    }
+}
+
+impl From<SystemTime> for RestorePoint {
+    fn from(time: SystemTime) -> Self {
+        Self::TimeUs(unix_us(time))
+    }
 }
 
 /// A ledger up to an earlier point, in a temporary file that is removed when this value is dropped.
@@ -131,11 +155,7 @@ fn copy_group(from: &mut LogReader, to: &mut LogWriter, point: RestorePoint) -> 
     let (mut count, mut len) = (0_u32, 0_usize);
     group.for_each_commit(&mut |commit| {
         let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);
-        let is_in = match point {
-            RestorePoint::Seq(seq) => commit.seq <= seq,
-            RestorePoint::TimeUs(limit_us) => time_us <= limit_us,
-        };
-        if is_in {
+        if point.includes(commit.seq, time_us) {
             count = count.saturating_add(1);
             len = len.saturating_add(commit.batch.encoded_len());
             end = LogEnd { seq: commit.seq, digest, time_us, ..end };

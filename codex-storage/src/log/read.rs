@@ -333,7 +333,7 @@ impl LogReader {
     }
 
     /// Returns `Damaged` at `offset`.
-    pub(super) fn damaged(&self, offset: u64, what: &'static str) -> Error {
+    pub(crate) fn damaged(&self, offset: u64, what: &'static str) -> Error {
         Error::Damaged { path: self.window.path().to_owned(), offset, what }
     }
 

@@ -1,5 +1,6 @@
 //! A view of a file through one buffer of bounded size. Bytes after the end of the file are zero.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -95,19 +96,29 @@ impl Window {
     }
 
     /// Reads `len` bytes at `offset` into the buffer.
-    #[expect(clippy::indexing_slicing, reason = "`there` is at most the length of the buffer")]
     fn load(&mut self, offset: u64, len: usize) -> Result<()> {
+        match self.read(offset, len) {
+            // A writer has closed the file meanwhile, and so cut the space after its last frame.
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+                self.refresh()?;
+                self.read(offset, len)
+            }
+            read => read,
+        }
+        .map_err(|e| Error::io("read", &self.path, e))
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "`there` is at most the length of the buffer")]
+    fn read(&mut self, offset: u64, len: usize) -> io::Result<()> {
         let there = usize_of(self.len.saturating_sub(offset).min(u64_of(len)));
         self.buf.clear();
         // `reserve_exact`, because doubling would exceed the limit on memory for a large frame.
         self.buf.reserve_exact(len);
         self.buf.resize(len, 0);
         self.start = offset;
-        self.file.read_exact_at(&mut self.buf[..there], offset).map_err(|e| {
-            // The buffer has no valid bytes now, and must not answer the next call.
-            self.buf.clear();
-            Error::io("read", &self.path, e)
-        })
+        let read = self.file.read_exact_at(&mut self.buf[..there], offset);
+        // After an error the buffer has no valid bytes, and must not answer the next call.
+        read.inspect_err(|_| self.buf.clear())
     }
 }
 

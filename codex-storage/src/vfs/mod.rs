@@ -29,6 +29,7 @@ use std::time::Duration;
 
 use crate::codec::usize_of;
 pub use call::{Call, CallKind};
+pub(crate) use clock::unix_us;
 pub use clock::{OsClock, SimClock};
 pub use entropy::{OsEntropy, SeededEntropy};
 #[cfg(feature = "fault")]
