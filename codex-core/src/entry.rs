@@ -8,6 +8,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::Range;
 
 use codex_storage::batch::{Item, Op, TableId};
 use triomphe::ThinArc;
@@ -19,10 +20,13 @@ use triomphe::ThinArc;
 /// [`same`](Entry::same) compares identity.
 #[derive(Clone)]
 pub struct Entry {
-    /// The header is the length of the key, with the bit [`EXPIRES`] if the entry expires, and the
-    /// bit [`TABLED`] if it is in a table. The bytes are the key, then the stored value, then the 8
-    /// bytes of the expiry and the 4 bytes of the id of the table, if there are these.
-    shared: ThinArc<u32, u8>,
+    /// The first byte is the length of the key, or [`LONG`], with the bit [`EXPIRES`] if the entry
+    /// expires, and the bit [`TABLED`] if it is in a table. Then come, if there are these, the 2
+    /// bytes of the length of a longer key, the 8 bytes of the expiry, and the 4 bytes of the id of
+    /// the table. The key and the stored value are the rest.
+    ///
+    /// A read of the key, which each lookup compares, so has all but the value in the cache.
+    shared: ThinArc<(), u8>,
 }
 
 /// The key of an entry, and its table. A store has at most one entry of each name, so the same key
@@ -110,36 +114,36 @@ impl Entry {
     }
 
     /// Returns the table, or `None` if the entry is outside tables.
+    #[inline]
     pub fn table(&self) -> Option<TableId> {
-        if self.shared.header.header & TABLED == 0 {
+        if self.first() & TABLED == 0 {
             return None;
         }
-        let id = self.shared.slice.last_chunk()?;
-        TableId::new(u32::from_le_bytes(*id))
+        let head = &self.shared.slice[..self.key_range().start];
+        TableId::new(u32::from_le_bytes(*head.last_chunk()?))
     }
 
     /// Returns the key.
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn key(&self) -> &[u8] {
-        &self.shared.slice[..self.key_len()]
+        &self.shared.slice[self.key_range()]
     }
 
     /// Returns the stored value.
     #[inline]
-    #[expect(clippy::indexing_slicing, reason = "`from_bytes` has checked the length of the key")]
     pub fn value(&self) -> &[u8] {
-        &self.shared.slice[self.key_len()..self.value_end()]
+        &self.shared.slice[self.key_range().end..]
     }
 
     /// Returns the time at which the entry expires, in microseconds since 1970, or `None` if it
     /// does not.
     #[inline]
     pub fn expires_us(&self) -> Option<i64> {
-        if self.shared.header.header & EXPIRES == 0 {
+        let first = self.first();
+        if first & EXPIRES == 0 {
             return None;
         }
-        let expiry = self.shared.slice[self.value_end()..].first_chunk();
+        let expiry = self.shared.slice[1 + len_len(first)..].first_chunk();
         expiry.map(|bytes| i64::from_le_bytes(*bytes))
     }
 
@@ -160,27 +164,28 @@ impl Entry {
     }
 
     #[inline]
-    fn key_len(&self) -> usize {
-        let key_len = self.shared.header.header & !(EXPIRES | TABLED);
-        usize::try_from(key_len).expect("a key has at most 65,535 bytes")
+    fn first(&self) -> u8 {
+        self.shared.slice[0]
     }
 
-    fn value_end(&self) -> usize {
-        self.shared.slice.len() - tail_len(self.shared.header.header)
+    /// Returns the place of the key. That of a short key without other fields takes one comparison.
+    #[inline]
+    fn key_range(&self) -> Range<usize> {
+        let first = self.first();
+        if first < LONG {
+            return 1..1 + usize::from(first);
+        }
+        let key_len = match self.shared.slice[1..].first_chunk() {
+            Some(len) if first & LONG == LONG => u16::from_le_bytes(*len).into(),
+            _ => usize::from(first & LONG),
+        };
+        let from = head_len(first);
+        from..from + key_len
     }
 
-    #[expect(clippy::indexing_slicing, reason = "`len` was in the bounds just before")]
-    fn concat(
-        Name { table, key }: Name<'_>,
-        [first, second]: [&[u8]; 2],
-        expires_us: Option<i64>,
-    ) -> Self {
-        let flags = expires_us.map_or(0, |_| EXPIRES) | table.map_or(0, |_| TABLED);
-        let expiry = expires_us.unwrap_or_default().to_le_bytes();
-        let expiry = if expires_us.is_some() { &expiry[..] } else { &[] };
-        let id = table.map_or(0, TableId::get).to_le_bytes();
-        let id = if table.is_some() { &id[..] } else { &[] };
-        let parts = [key, first, second, expiry, id];
+    fn concat(name: Name<'_>, [first, second]: [&[u8]; 2], expires_us: Option<i64>) -> Self {
+        let head = Head::new(name, expires_us);
+        let parts = [head.bytes(), name.key, first, second];
         let len = parts.iter().map(|part| part.len()).sum();
         // The allocation is filled from one slice. A short one is composed on the stack, which
         // saves an allocation.
@@ -192,29 +197,58 @@ impl Entry {
                 here.copy_from_slice(part);
                 rest = after;
             }
-            return Self::from_bytes(key.len(), &small[..len], flags);
+            return Self::from_bytes(&small[..len]);
         }
-        Self::from_bytes(key.len(), &parts.concat(), flags)
+        Self::from_bytes(&parts.concat())
     }
 
-    /// Returns an entry of `table` without an expiry, of `bytes`: a key of `key_len` bytes, and the
+    /// Appends to `to` the part of an entry without an expiry that comes before its stored value.
+    pub(crate) fn begin(name: Name<'_>, to: &mut Vec<u8>) {
+        to.extend_from_slice(Head::new(name, None).bytes());
+        to.extend_from_slice(name.key);
+    }
+
+    /// Returns an entry of `bytes`: the part that [`begin`](Self::begin) has written, and then the
     /// stored value.
-    pub(crate) fn from_key_and_value(
-        table: Option<TableId>,
-        key_len: usize,
-        mut bytes: Vec<u8>,
-    ) -> Self {
-        let Some(id) = table else { return Self::from_bytes(key_len, &bytes, 0) };
-        bytes.extend_from_slice(&id.get().to_le_bytes());
-        Self::from_bytes(key_len, &bytes, TABLED)
+    pub(crate) fn from_bytes(bytes: &[u8]) -> Self {
+        let entry = Self { shared: ThinArc::from_header_and_slice((), bytes) };
+        assert!(entry.key_range().end <= bytes.len(), "an entry begins with its whole key");
+        entry
+    }
+}
+
+/// The bytes of an entry before its key.
+struct Head {
+    bytes: [u8; HEAD_MAX],
+    len: usize,
+}
+
+impl Head {
+    fn new(name: Name<'_>, expires_us: Option<i64>) -> Self {
+        let key_len = u16::try_from(name.key.len()).expect("longer keys are refused before");
+        let short = u8::try_from(key_len).ok().filter(|len| *len < LONG);
+        let flags = expires_us.map_or(0, |_| EXPIRES) | name.table.map_or(0, |_| TABLED);
+        let mut head = Self { bytes: [0; HEAD_MAX], len: 0 };
+        head.push([flags | short.unwrap_or(LONG)]);
+        if short.is_none() {
+            head.push(key_len.to_le_bytes());
+        }
+        if let Some(expires_us) = expires_us {
+            head.push(expires_us.to_le_bytes());
+        }
+        if let Some(table) = name.table {
+            head.push(table.get().to_le_bytes());
+        }
+        head
     }
 
-    /// Returns an entry of `bytes`: a key of `key_len` bytes, the stored value, and the fields of
-    /// `flags`, which are the bits of the header.
-    fn from_bytes(key_len: usize, bytes: &[u8], flags: u32) -> Self {
-        assert!(key_len + tail_len(flags) <= bytes.len(), "an entry begins with its whole key");
-        let key_len = u32::try_from(key_len).expect("longer keys are refused before");
-        Self { shared: ThinArc::from_header_and_slice(key_len | flags, bytes) }
+    fn push<const N: usize>(&mut self, field: [u8; N]) {
+        self.bytes[self.len..self.len + N].copy_from_slice(&field);
+        self.len += N;
+    }
+
+    fn bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
     }
 }
 
@@ -262,27 +296,39 @@ impl fmt::Debug for Entry {
 
 /// The maximum length of an entry that is composed on the stack, in bytes.
 const SMALL: usize = 256;
-/// The bit of the header of an entry that expires. The length of a key is below both bits.
-const EXPIRES: u32 = 1 << 31;
-/// The bit of the header of an entry in a table.
-const TABLED: u32 = 1 << 30;
+/// The maximum number of bytes before the key of an entry.
+const HEAD_MAX: usize = 1 + size_of::<u16>() + size_of::<i64>() + size_of::<TableId>();
+/// The bit of the first byte of an entry that expires.
+const EXPIRES: u8 = 1 << 7;
+/// The bit of the first byte of an entry in a table.
+const TABLED: u8 = 1 << 6;
+/// The bits of the length of the key in the first byte. All are set if the length does not fit.
+const LONG: u8 = TABLED - 1;
 
-/// Returns the number of bytes after the value of an entry whose header is `header`.
-fn tail_len(header: u32) -> usize {
-    let expiry_len = if header & EXPIRES == 0 { 0 } else { size_of::<i64>() };
-    let id_len = if header & TABLED == 0 { 0 } else { size_of::<TableId>() };
-    expiry_len + id_len
+/// Returns the number of bytes of the length of a longer key, after the first byte `first`.
+#[inline]
+fn len_len(first: u8) -> usize {
+    if first & LONG == LONG { size_of::<u16>() } else { 0 }
+}
+
+/// Returns the number of bytes before the key of an entry that begins with `first`.
+#[inline]
+fn head_len(first: u8) -> usize {
+    let expiry_len = if first & EXPIRES == 0 { 0 } else { size_of::<i64>() };
+    let id_len = if first & TABLED == 0 { 0 } else { size_of::<TableId>() };
+    1 + len_len(first) + expiry_len + id_len
 }
 
 #[cfg(test)]
 mod tests {
     use codex_storage::batch::Item;
 
-    use super::{Entry, SMALL, TableId};
+    use super::{Entry, LONG, SMALL, TableId};
 
     #[test]
     fn an_entry_gives_back_its_parts_at_every_length_around_the_stack_buffer() {
-        for key_len in [0, 1, 17, SMALL - 1, SMALL, SMALL + 1, 65_535] {
+        let long = usize::from(LONG);
+        for key_len in [0, 1, 17, long - 1, long, long + 1, SMALL - 1, SMALL, SMALL + 1, 65_535] {
             for value_len in [0, 1, 100, SMALL - 1, SMALL, SMALL + 1] {
                 let (key, value) = (vec![7; key_len], vec![9; value_len]);
                 for expires_us in [None, Some(-1), Some(i64::MAX)] {
@@ -301,7 +347,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "an entry begins with its whole key")]
     fn a_key_that_is_longer_than_its_entry_stops_the_writer() {
-        Entry::from_key_and_value(None, 6, b"short".to_vec());
+        Entry::from_bytes(b"\x06short");
     }
 
     #[test]

@@ -90,11 +90,11 @@ impl Codec {
     where
         T: Serialize + ?Sized,
     {
-        let Name { table, key } = name.into();
-        let mut bytes = Vec::with_capacity(key.len() + ROOM_FOR_VALUE);
-        bytes.extend_from_slice(key);
-        self.append(&mut bytes, key.len(), value)?;
-        Ok(Entry::from_key_and_value(table, key.len(), bytes))
+        let name = name.into();
+        let mut bytes = Vec::with_capacity(name.key.len() + ROOM_FOR_VALUE);
+        Entry::begin(name, &mut bytes);
+        self.append(&mut bytes, name.key.len(), value)?;
+        Ok(Entry::from_bytes(&bytes))
     }
 
     /// Appends the stored value to the buffer `to`.
