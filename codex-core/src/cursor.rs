@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 use std::vec;
 
+use arrayvec::ArrayVec;
 use codex_storage::batch::TableId;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -107,8 +108,8 @@ impl Iter {
     fn fetch_front(&mut self) {
         let count = self.front.grow();
         let Some(bounds) = bounds(&self.lower, &self.upper) else { return };
-        let shown = self.ordered.range_at(self.table, bounds, self.now_us);
-        let fetched = cloned(shown.take(count));
+        let leaves = self.ordered.leaves(self.table, bounds);
+        let fetched = fetched(leaves.map(|leaf| leaf.iter()), count, self.now_us);
         // The next fetch continues after the last fetched key.
         if let Some(last) = fetched.last() {
             self.lower = Bound::Excluded(last.key().into());
@@ -121,8 +122,8 @@ impl Iter {
     fn fetch_back(&mut self) {
         let count = self.back.grow();
         let Some(bounds) = bounds(&self.lower, &self.upper) else { return };
-        let shown = self.ordered.range_at(self.table, bounds, self.now_us);
-        let fetched = cloned(shown.rev().take(count));
+        let leaves = self.ordered.leaves(self.table, bounds).rev();
+        let fetched = fetched(leaves.map(|leaf| leaf.iter().rev()), count, self.now_us);
         // The next fetch continues before the first fetched key.
         if let Some(first) = fetched.last() {
             self.upper = Bound::Excluded(first.key().into());
@@ -404,20 +405,65 @@ impl Fetched {
     }
 }
 
-/// Returns clones of the entries of one fetch.
+/// Returns handles of the next `count` entries of `leaves` that have not expired at `now_us`, or of
+/// all if there are fewer.
 ///
-/// To find out whether an entry has expired, its memory is read. The processor waits for many of
-/// these reads at the same time, but only for one increment of a reference count: so all entries
-/// are read before the first is cloned.
-fn cloned<'a>(shown: impl Iterator<Item = &'a entry::Entry>) -> Vec<entry::Entry> {
-    let shown: Vec<_> = shown.collect();
-    shown.into_iter().cloned().collect()
+/// The processor waits for many reads of memory at the same time, but only for one increment of a
+/// reference count. So all leaves are found before an entry is read, and all entries are read
+/// before a handle of the first is made.
+fn fetched<'a, L>(
+    mut leaves: impl Iterator<Item = L>,
+    count: usize,
+    now_us: i64,
+) -> Vec<entry::Entry>
+where
+    L: ExactSizeIterator<Item = &'a entry::Entry> + Clone,
+{
+    let mut fetched = Vec::with_capacity(count);
+    // The part of a leaf after the entries that were needed so far.
+    let mut rest = None::<L>;
+    while fetched.len() < count {
+        // Find the leaves of as many entries as are missing.
+        let mut missing = count - fetched.len();
+        let mut found = ArrayVec::<_, LEAVES_MAX>::new();
+        while missing > 0
+            && !found.is_full()
+            && let Some(mut leaf) = rest.take().or_else(|| leaves.next())
+        {
+            let here = leaf.clone().take(missing);
+            missing -= here.len();
+            if here.len() < leaf.len() {
+                leaf.nth(here.len() - 1);
+                rest = Some(leaf);
+            }
+            found.push(here);
+        }
+        if found.is_empty() {
+            break;
+        }
+        // Read whether the entries have expired. The loop does not end at the first, so that all
+        // are read.
+        let mut hides = false;
+        for leaf in &found {
+            hides = leaf.clone().fold(hides, |hides, entry| hides | entry.has_expired_at(now_us));
+        }
+        for leaf in found {
+            if hides {
+                fetched.extend(leaf.filter(|entry| !entry.has_expired_at(now_us)).cloned());
+            } else {
+                fetched.extend(leaf.cloned());
+            }
+        }
+    }
+    fetched
 }
 
 /// The number of entries in the first fetch of an end.
 const FETCH_MIN: usize = 8;
 /// The maximum number of entries in one fetch.
-const FETCH_MAX: usize = 512;
+const FETCH_MAX: usize = 128;
+/// The maximum number of leaves whose entries are read together.
+const LEAVES_MAX: usize = 16;
 
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included, Unbounded};
 
+use codex_storage::batch::Item;
 use proptest::prelude::*;
 
 use super::*;
@@ -93,6 +94,32 @@ fn a_long_walk_crosses_every_fetch() {
     assert!(backward.iter().eq(set.iter().rev()));
 }
 
+/// Every stretch without and with expired entries is longer than several fetches in one case, and
+/// shorter than a leaf in another.
+#[test]
+fn expired_entries_are_left_out_across_every_fetch_from_both_ends() {
+    for stretch in [1, 7, 50, 700, 2_500] {
+        let (mut ordered, mut shown) = (Ordered::new(), Vec::new());
+        for number in 0..5_000_i64 {
+            let key = format!("{number:05}").into_bytes();
+            let expires_us = NOW_US + number / stretch % 2;
+            let item = Item { table: None, key: &key, value: &[0], expires_us: Some(expires_us) };
+            ordered.insert(entry::Entry::from_item(item));
+            if expires_us > NOW_US {
+                shown.push(key);
+            }
+        }
+        let iter = || Iter::new(ordered.clone(), NOW_US, None, (Unbounded, Unbounded));
+        assert!(keys(iter()) == shown, "{stretch}");
+        assert!(keys(iter().rev()).iter().eq(shown.iter().rev()), "{stretch}");
+        // Some from the back, then all others from the front.
+        let mut iter = iter();
+        let back = shown.split_off(shown.len() - 100);
+        assert!(keys(iter.by_ref().rev().take(100)).iter().eq(back.iter().rev()), "{stretch}");
+        assert!(keys(iter) == shown, "{stretch}");
+    }
+}
+
 #[test]
 fn an_exhausted_cursor_stays_exhausted_at_both_ends() {
     let set = BTreeSet::from([vec![1], vec![2], vec![3]]);
@@ -111,5 +138,5 @@ fn debug_shows_no_key_and_no_value() {
     assert_eq!(text, "Entry(10 byte key, 12 byte value) Key(10 bytes) ValueRef(12 bytes)");
 }
 
-/// The time of the iterators. The entries do not expire.
+/// The time of the iterators.
 const NOW_US: i64 = 0;

@@ -113,6 +113,15 @@ impl Ordered {
         self.of(table).into_iter().flat_map(move |entries| entries.range(bounds))
     }
 
+    /// Returns the same entries, leaf by leaf.
+    pub(crate) fn leaves(
+        &self,
+        table: Option<TableId>,
+        bounds: Bounds<'_>,
+    ) -> impl DoubleEndedIterator<Item = &[Entry]> {
+        self.of(table).into_iter().flat_map(move |entries| entries.leaves(bounds))
+    }
+
     /// Returns the number of entries that expire, in tables and outside them.
     pub(crate) fn expiring(&self) -> usize {
         self.deadlines.len()

@@ -14,12 +14,20 @@ impl<T: Sorted> Tree<T> {
     /// Returns the items whose keys are within the bounds, in ascending order.
     pub(in super::super) fn range<'a, 'k>(
         &'a self,
-        (lower, upper): (Bound<&'k T::Key>, Bound<&'k T::Key>),
+        bounds: (Bound<&'k T::Key>, Bound<&'k T::Key>),
     ) -> impl DoubleEndedIterator<Item = &'a T> + use<'a, 'k, T> {
+        self.leaves(bounds).flatten()
+    }
+
+    /// Returns the same items, leaf by leaf.
+    pub(in super::super) fn leaves<'a, 'k>(
+        &'a self,
+        (lower, upper): (Bound<&'k T::Key>, Bound<&'k T::Key>),
+    ) -> impl DoubleEndedIterator<Item = &'a [T]> + use<'a, 'k, T> {
         let nodes = self.root.as_slice();
         let mut left = VecDeque::with_capacity(DEPTH);
         left.push_back(Siblings { nodes, is_lowest: true, is_highest: true });
-        Leaves { left, lower, upper }.flatten()
+        Leaves { left, lower, upper }
     }
 }
 
