@@ -9,7 +9,7 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
 use super::{Step, StepKind};
-use crate::entry::{Entry, Name};
+use crate::entry::{Entry, Name, read, read_ahead};
 
 /// One table of the index.
 pub(crate) type Table = HashTable<Entry>;
@@ -107,6 +107,7 @@ impl Hash {
             let (here, others) = rest.split_at(count);
             rest = others;
             // Apply them to a copy with enough room.
+            read(table.iter());
             let mut table = table.clone();
             let new = here.iter().filter(|step| step.kind == StepKind::Put { new: true }).count();
             table.reserve(new, |entry| self.hasher.hash(entry.name()));
@@ -138,7 +139,7 @@ impl Hash {
         let needed = table.len() + new;
         let wanted = if needed <= full / 2 { needed.max(full) } else { needed.max(full + 1) };
         let mut grown = Table::with_capacity(wanted);
-        for entry in table {
+        for entry in read_ahead(table.iter()) {
             let hash = self.hasher.hash(entry.name());
             grown.insert_unique(hash, entry.clone(), |entry| self.hasher.hash(entry.name()));
         }

@@ -15,7 +15,7 @@ pub use build::MapBuilder;
 pub(crate) use hash::{Hash, SHARDS, Table, shard};
 pub use ordered::Ordered;
 
-use crate::entry::{Entry, Name};
+use crate::entry::{Entry, Name, read_ahead};
 
 /// All entries, in a hash index for point reads and an ordered index for all other operations.
 pub struct Map {
@@ -202,6 +202,14 @@ pub(crate) struct Freed {
     pub(crate) hashes: Vec<Hash>,
     /// Cleared or replaced ordered indexes.
     pub(crate) ordered: Vec<Ordered>,
+}
+
+/// Frees the entries faster than dropping them one by one would.
+impl Drop for Freed {
+    fn drop(&mut self) {
+        read_ahead(self.entries.drain(..)).for_each(drop);
+        self.tables.drain(..).for_each(|table| read_ahead(table.into_iter()).for_each(drop));
+    }
 }
 
 /// An ordered index, as the state of which an image is written.

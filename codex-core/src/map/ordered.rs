@@ -8,7 +8,7 @@ use codex_storage::batch::{Item, TableId};
 use triomphe::Arc;
 
 use super::tree::{Ascending, Sorted, Tree};
-use crate::entry::{Entry, Name};
+use crate::entry::{Entry, Name, read};
 use crate::range::Bounds;
 
 /// The entries in key order, and those that expire in the order of their expiries, both with
@@ -269,6 +269,10 @@ impl Sorted for Entry {
         let len = Self::common(below.key(), above.key()) + 1;
         Self::new(above.key().get(..len).unwrap_or(above.key()), &[])
     }
+
+    fn read(items: &[Self]) {
+        read(items.iter());
+    }
 }
 
 /// An entry that expires, ordered by its expiry and then by its key.
@@ -302,6 +306,10 @@ impl Sorted for Deadline {
 
     fn separator(_below: &Self, above: &Self) -> Self {
         Self(Entry::from_item(Item { value: &[], ..above.0.item() }))
+    }
+
+    fn read(items: &[Self]) {
+        read(items.iter().map(|Deadline(entry)| entry));
     }
 }
 

@@ -5,7 +5,6 @@ use arrayvec::ArrayVec;
 use super::Sorted;
 
 /// Items in ascending order, with the digests of their keys.
-#[derive(Clone)]
 pub(super) struct Keys<T, const N: usize> {
     pub(super) skip: usize,
     pub(super) digests: [u32; N],
@@ -47,6 +46,13 @@ impl<T: Sorted, const N: usize> Keys<T, N> {
     pub(super) fn remove(&mut self, at: usize) -> T {
         self.digests.copy_within(at + 1.., at);
         self.items.remove(at)
+    }
+}
+
+impl<T: Sorted, const N: usize> Clone for Keys<T, N> {
+    fn clone(&self) -> Self {
+        T::read(&self.items);
+        Self { skip: self.skip, digests: self.digests, items: self.items.clone() }
     }
 }
 

@@ -47,6 +47,9 @@ pub(super) trait Sorted: Clone {
     /// Returns an item with a key above that of `below` and at most that of `above`. It should be
     /// small, and keep neither of them in memory.
     fn separator(below: &Self, above: &Self) -> Self;
+
+    /// Reads the memory of `items`, which makes it faster to clone all of them.
+    fn read(items: &[Self]);
 }
 
 /// A sorted set of items with different keys. A clone takes O(1).
@@ -67,10 +70,15 @@ enum Node<T> {
 type Leaf<T> = Keys<T, LEAF_MAX>;
 
 /// Nodes in ascending order, and the separators between them: one fewer.
-#[derive(Clone)]
 struct Branch<T> {
     separators: Keys<T, { CHILDREN_MAX - 1 }>,
     children: ArrayVec<Node<T>, CHILDREN_MAX>,
+}
+
+impl<T: Sorted> Clone for Branch<T> {
+    fn clone(&self) -> Self {
+        Self { separators: self.separators.clone(), children: self.children.clone() }
+    }
 }
 
 /// The outcome of an insertion into a node.
