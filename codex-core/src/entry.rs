@@ -94,6 +94,11 @@ impl Entry {
         Self::concat(Name { table, key }, [value, &[]], expires_us)
     }
 
+    /// Returns an entry of `name` without a value and an expiry.
+    pub(crate) fn without_value(name: Name<'_>) -> Self {
+        Self::concat(name, [&[], &[]], None)
+    }
+
     /// Returns an entry without an expiry, whose stored value is the codec byte `codec`, then
     /// `payload`.
     pub fn from_parts<'a>(name: impl Into<Name<'a>>, codec: u8, payload: &[u8]) -> Self {

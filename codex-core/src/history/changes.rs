@@ -8,7 +8,7 @@ use codex_storage::batch::{Op, Seq, TableId};
 use codex_storage::{Error as StorageError, LedgerCommit, LedgerReader};
 
 use crate::cursor;
-use crate::entry::Entry;
+use crate::entry::{Entry, Name};
 use crate::error::Result;
 use crate::inner::Inner;
 use crate::watch::{Change, Committed};
@@ -102,7 +102,7 @@ fn committed(commit: LedgerCommit<'_>, table: Option<TableId>, prefix: &[u8]) ->
             Some(Change::Set(cursor::Entry::new(Entry::from_item(item))))
         }
         Op::Remove { table, key } if key.starts_with(prefix) => {
-            let entry = Entry::from_key_and_value(table, key.len(), key.into());
+            let entry = Entry::without_value(Name { table, key });
             Some(Change::Removed(cursor::Key::new(entry)))
         }
         Op::Clear { .. } => Some(Change::Cleared),

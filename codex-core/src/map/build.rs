@@ -7,7 +7,7 @@ use std::mem;
 use std::panic;
 use std::sync::Arc;
 
-use codex_storage::batch::{Item, Op, Seq, TableId};
+use codex_storage::batch::{Op, Seq, TableId};
 use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::thread::{self, JoinHandle};
 
@@ -88,8 +88,7 @@ impl MapBuilder {
         self.batch.push(match op {
             Op::Set(item) => Replayed::Set(Entry::from_item(item)),
             Op::Remove { table, key } => {
-                let item = Item { table, key, value: &[], expires_us: None };
-                Replayed::Remove(Entry::from_item(item))
+                Replayed::Remove(Entry::without_value(Name { table, key }))
             }
             Op::Clear { table } => Replayed::Clear(table),
         });
