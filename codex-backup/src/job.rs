@@ -130,12 +130,14 @@ impl Job<'_> {
     ) -> Result<()> {
         let file = self.create(size)?;
         let meter = Meter::new(watch, Phase::Copying, size);
-        let file = &*file;
-        let output = self.pace.map_or(Paced::hurried(file), |store| Paced::new(file, store));
+        let output = match self.pace {
+            Some(store) => Paced::new(file, store),
+            None => Paced::hurried(file),
+        };
         let mut output = Output { job: self, size, file: output, written: 0, meter };
         f(&mut output)?;
         output.meter.end(&self.to.path(self.to_name))?;
-        file.sync().filling("sync", self.to, self.to_name, size)
+        output.file.sync().filling("sync", self.to, self.to_name, size)
     }
 
     /// Creates the empty copy. Returns [`Error::NoSpace`] if fewer than `needed` bytes are free.

@@ -136,7 +136,7 @@ impl MainFile {
             return self.ledger_facts(&header, seal, go_on);
         }
         let image = self.image(header, seal)?;
-        image.check(&mut |bytes, _| go_on(bytes))?;
+        image.check(true, &mut |bytes, _| go_on(bytes))?;
         Ok(self.image_facts(&image))
     }
 

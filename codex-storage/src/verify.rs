@@ -139,7 +139,7 @@ fn verify_upto(
     }
     let image = ImageReader::new(file, &path, header, bytes, files.seal.clone())?;
     found.bytes = image.len();
-    found.entries = image.check(&mut |_, _| go_on())?;
+    found.entries = image.check(false, &mut |_, _| go_on())?;
     let is_wal = image.header().form == Form::Wal && !files.names.is_backup();
     // The first commit after an image that names no log gives the image another header. So if a
     // writer has the store open, this image has all commits up to `upto`. A log that exists by now

@@ -6,8 +6,10 @@ mod ordered;
 mod tree;
 
 use std::fmt;
+use std::hint;
 use std::mem;
 
+use arrayvec::ArrayVec;
 use codex_storage::batch::Seq;
 use codex_storage::storage::{EntrySink, State};
 
@@ -222,9 +224,23 @@ impl State for Image {
 
     fn for_each(&self, sink: &mut EntrySink<'_>) -> codex_storage::Result<()> {
         let mut entries = self.0.iter_with_tables();
-        entries.try_for_each(|entry| sink(entry.item()))
+        loop {
+            let next: ArrayVec<_, AHEAD> = entries.by_ref().take(AHEAD).collect();
+            if next.is_empty() {
+                return Ok(());
+            }
+            // Entries lie where the allocator put them. The processor fetches several at once if
+            // each of them is touched before the first is used.
+            let ends =
+                next.iter().map(|entry| entry.value().last().map_or(0, |end| u32::from(*end)));
+            hint::black_box(ends.sum::<u32>());
+            next.into_iter().try_for_each(|entry| sink(entry.item()))?;
+        }
     }
 }
+
+/// The number of entries that are fetched into the cache of the processor together.
+const AHEAD: usize = 32;
 
 impl fmt::Debug for Image {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -103,36 +103,34 @@ impl ImageReader {
             return Err(Error::KeyRequired { path: self.path.clone() });
         }
         let mut entries = EntryDecoder::new(self);
-        let end = if self.len >= READ_AHEAD_FROM {
-            self.each_block_read_ahead(|block| entries.decode(&block, sink))?
-        } else {
-            self.each_block(|block| entries.decode(&block, sink))?
-        };
+        let end = self.each_block(true, |block| entries.decode(&block, sink))?;
         // Order: after all blocks. Only the footer shows that no block is missing at the end.
         entries.agree_with(&end.footer)?;
         Ok(end.listed)
     }
 
     /// Reads every byte again, and returns the number of entries. If the key of a sealed image is
-    /// missing, only checksums are checked. `go_on` is called after each block.
+    /// missing, only checksums are checked. `go_on` is called after each block. `beside_writers`
+    /// tells whether commits are made meanwhile.
     ///
     /// # Errors
     /// The errors of [`ImageReader::replay`] except `KeyRequired`. `Abandoned` if `go_on` returned
     /// false.
-    pub(crate) fn check(&self, go_on: &mut Reading<'_>) -> Result<u64> {
+    pub(crate) fn check(&self, beside_writers: bool, go_on: &mut Reading<'_>) -> Result<u64> {
         let is_blind = self.is_sealed() && self.opener.is_none();
         let mut entries = EntryDecoder::new(self);
         let mut read = 0;
-        // Read by this thread alone, because running writers need the other processors. It also
-        // yields its own to them.
-        let End { footer, .. } = self.each_block(|block| {
+        let take = |block: Block| {
             if !is_blind {
                 entries.decode(&block, &mut |_| Ok(()))?;
             }
             read += u64::from(block.records);
             thread::yield_now();
             if go_on(block.end, read) { Ok(()) } else { Err(self.abandoned()) }
-        })?;
+        };
+        // Running writers need the other processors, so this thread then reads alone. It also yields
+        // its own to them.
+        let End { footer, .. } = self.each_block(!beside_writers, take)?;
         if !is_blind {
             entries.agree_with(&footer)?;
         }
@@ -179,27 +177,29 @@ impl ImageReader {
         self.file.read_exact_at(buf, offset).map_err(|source| Error::io("read", &self.path, source))
     }
 
-    /// Calls `take` with each block in order, and returns the end of the image.
-    fn each_block(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
-        let mut blocks = Blocks::new(self);
-        while let Some(block) = blocks.next()? {
-            take(block)?;
+    /// Calls `take` with each block in order, and returns the end of the image. If `ahead` is true
+    /// and the image is large, a second thread reads, checks and opens the next blocks meanwhile.
+    fn each_block(&self, ahead: bool, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
+        if !ahead || self.len < READ_AHEAD_FROM {
+            return self.each_block_alone(take);
         }
-        blocks.end()
-    }
-
-    /// Like [`each_block`](Self::each_block), while a second thread reads, checks and opens the
-    /// next blocks.
-    fn each_block_read_ahead(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
         thread::scope(|scope| {
             let (sender, ahead) = bounded(BLOCKS_AHEAD);
             let read_ahead = move || self.send_blocks(&sender);
             if thread::spawn_scoped(scope, "codexdb-image", read_ahead).is_err() {
                 // Without a second thread the image is read by this one.
-                return self.each_block(take);
+                return self.each_block_alone(take);
             }
             take_all(&ahead, &mut take)
         })
+    }
+
+    fn each_block_alone(&self, mut take: impl FnMut(Block) -> Result<()>) -> Result<End> {
+        let mut blocks = Blocks::new(self);
+        while let Some(block) = blocks.next()? {
+            take(block)?;
+        }
+        blocks.end()
     }
 
     /// Sends all blocks, then the end or an error. Returns early if the receiver was dropped.

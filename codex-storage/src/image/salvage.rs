@@ -87,7 +87,7 @@ impl ImageReader {
         }
         // The counts of the footer and its sections can be checked only if no block is lost.
         if found.faults.is_empty()
-            && let Err(error) = self.check(&mut |_, _| true)
+            && let Err(error) = self.check(false, &mut |_, _| true)
         {
             found.faults.push(error);
         }

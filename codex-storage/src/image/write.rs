@@ -105,17 +105,20 @@ impl ImageSpec {
         fill: impl FnOnce(&mut Paced<'_>) -> Result<u64>,
         progress: &dyn Fn(u64, u64) -> bool,
     ) -> Result<Written> {
+        let commits = || self.vfs.waited_for.count();
+        let commits_before = commits();
         let made = self.create().and_then(|file| {
             let mut output = if self.beside_writers {
-                Paced::new(&*file, &self.vfs)
+                Paced::new(file, &self.vfs)
             } else {
-                Paced::hurried(&*file)
+                Paced::hurried(file)
             };
             // Order: fill, sync, read back. An image is renamed over the old one, so its bytes must
             // be durable and verified before.
             let entries = fill(&mut output)?;
-            file.sync().map_err(|e| failed("sync", self.path(), 0, e))?;
-            self.read_back(&mut |_, read| progress(entries, read))
+            output.sync().map_err(|e| failed("sync", self.path(), 0, e))?;
+            let beside_writers = self.beside_writers && commits() != commits_before;
+            self.read_back(beside_writers, &mut |_, read| progress(entries, read))
         });
         if let Err(error) = &made {
             discard(&self.vfs, &self.temporary, error);
@@ -147,13 +150,13 @@ impl ImageSpec {
     }
 
     /// Opens the written file again and checks all of its bytes.
-    fn read_back(&self, go_on: &mut Reading<'_>) -> Result<Written> {
+    fn read_back(&self, beside_writers: bool, go_on: &mut Reading<'_>) -> Result<Written> {
         let image = ImageReader::open(&self.vfs, &self.temporary, self.seal.clone())?;
         if image.header() != &self.header {
             let what = "the header does not read back as it was written";
             return Err(Error::Damaged { path: self.path(), offset: 0, what });
         }
-        image.check(go_on)?;
+        image.check(beside_writers, go_on)?;
         Ok(Written {
             temporary: self.temporary.clone(),
             seq: self.header.base_seq,

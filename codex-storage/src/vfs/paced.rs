@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{File, Vfs};
-use crate::sync::thread;
+use crate::sync::thread::{self, JoinHandle};
 
 /// Counts the writes for which commits wait. Clones share the count.
 ///
@@ -30,29 +30,33 @@ impl WaitedFor {
 
 /// Writes to a file beside threads that must not wait for it. While commits are made, syncs the
 /// file every 128 KiB, pauses after each sync for twice as long as it took, and yields the
-/// processor. Otherwise syncs it every 1 MiB, without pauses.
+/// processor. Otherwise syncs it every 1 MiB on a second thread, without pauses, while it is
+/// written on.
 ///
 /// Without these syncs, unsynced bytes would collect in memory until the final sync writes them
 /// all. Every other sync of the file system, such as that of a log beside which an image or a
-/// backup is written, would wait for it. The caller syncs the last bytes.
+/// backup is written, would wait for it.
 pub struct Paced<'a> {
-    file: &'a dyn File,
+    file: Arc<dyn File>,
     /// The environment of the commits, or `None` if no other thread needs to be spared.
     beside: Option<&'a Vfs>,
     /// The number of writes of commits at the last sync.
     seen: u64,
     unsynced: u64,
+    /// The sync that a second thread is making.
+    ahead: Option<JoinHandle<io::Result<()>>>,
 }
 
 impl<'a> Paced<'a> {
     /// Returns a writer to `file`, which the commits to the store in `beside` pace.
-    pub fn new(file: &'a dyn File, beside: &'a Vfs) -> Self {
-        Self { file, beside: Some(beside), seen: beside.waited_for.count(), unsynced: 0 }
+    pub fn new(file: Arc<dyn File>, beside: &'a Vfs) -> Self {
+        let seen = beside.waited_for.count();
+        Self { file, beside: Some(beside), seen, unsynced: 0, ahead: None }
     }
 
-    /// Returns a writer to `file` without syncs and pauses.
-    pub fn hurried(file: &'a dyn File) -> Self {
-        Self { file, beside: None, seen: 0, unsynced: 0 }
+    /// Returns a writer to `file` without pauses, which syncs nothing before [`sync`](Self::sync).
+    pub fn hurried(file: Arc<dyn File>) -> Self {
+        Self { file, beside: None, seen: 0, unsynced: 0, ahead: None }
     }
 
     /// Like [`File::write_all_at`].
@@ -70,15 +74,53 @@ impl<'a> Paced<'a> {
         }
         self.unsynced = 0;
         self.seen = waited_for.count();
+        // One sync at a time, so that at most twice the limit is not synced.
+        self.join()?;
+        if is_alone {
+            return self.sync_ahead();
+        }
         let from = clock.monotonic();
         self.file.sync()?;
         let took = clock.monotonic().saturating_sub(from);
-        if !is_alone {
-            // Other threads have the disk for two thirds of the time.
-            clock.sleep((2 * took).min(PAUSE_MAX));
-            thread::yield_now();
+        // Other threads have the disk for two thirds of the time.
+        clock.sleep((2 * took).min(PAUSE_MAX));
+        thread::yield_now();
+        Ok(())
+    }
+
+    /// Syncs all bytes that were written.
+    ///
+    /// # Errors
+    /// The error of this sync, or of an earlier one.
+    pub fn sync(&mut self) -> io::Result<()> {
+        // Order: the earlier sync first. The system reports a lost write to one of the two only.
+        self.join()?;
+        self.file.sync()
+    }
+
+    /// Starts a sync on a second thread.
+    fn sync_ahead(&mut self) -> io::Result<()> {
+        let file = Arc::clone(&self.file);
+        match thread::spawn("codexdb-sync", move || file.sync()) {
+            Ok(thread) => self.ahead = Some(thread),
+            // Without a second thread, this one syncs.
+            Err(_) => self.file.sync()?,
         }
         Ok(())
+    }
+
+    /// Waits for the sync of the second thread.
+    fn join(&mut self) -> io::Result<()> {
+        let Some(thread) = self.ahead.take() else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that syncs panicked")))
+    }
+}
+
+impl Drop for Paced<'_> {
+    fn drop(&mut self) {
+        // No call to the file is made after the writer is gone. The caller of a writer that is
+        // dropped without a sync has an error of its own.
+        let _ = self.join();
     }
 }
 
@@ -101,7 +143,7 @@ const PAUSE_MAX: Duration = Duration::from_millis(50);
 #[cfg(test)]
 #[cfg(feature = "fault")]
 mod tests {
-    use super::super::fault::FaultDir;
+    use super::super::fault::{Calls, Fault, FaultDir, Lasting, Side};
     use super::super::{CallKind, Clock, Mode, Open};
     use super::*;
 
@@ -113,12 +155,15 @@ mod tests {
         let vfs = Vfs { clock: Arc::clone(&clock) as _, ..disk.vfs(1) };
         let file = vfs.dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
         disk.record_trace(true);
-        let mut paced = if hurried { Paced::hurried(&*file) } else { Paced::new(&*file, &vfs) };
+        let mut paced =
+            if hurried { Paced::hurried(file.clone()) } else { Paced::new(file.clone(), &vfs) };
         let chunk = vec![7; 64 << 10];
         for at in 0..20 {
             commit(at, &vfs.waited_for);
             paced.write_all_at(&chunk, at as u64 * 65_536).unwrap();
         }
+        // Waits for the thread that syncs.
+        drop(paced);
         let calls = disk.trace().iter().map(|call| call.kind).collect();
         assert_eq!(file.len().unwrap(), 20 << 16);
         (calls, clock.slept_ms.load(Ordering::SeqCst))
@@ -145,8 +190,45 @@ mod tests {
 
     #[test]
     fn a_long_file_is_synced_every_mebibyte_without_pauses_while_no_commits_are_made() {
-        assert_eq!(write(false, |_, _| {}), (calls([16].into_iter()), 0));
+        let (made, slept) = write(false, |_, _| {});
+        let (before, after) = made.split_at(16);
+        assert_eq!(before, [CallKind::Write; 16]);
+        // The second thread syncs before, between or after the last writes.
+        let syncs = after.iter().filter(|kind| **kind == CallKind::Sync).count();
+        assert_eq!((syncs, after.len(), slept), (1, 5, 0));
         assert_eq!(write(true, |_, commits| commits.add()), (calls([].into_iter()), 0));
+    }
+
+    #[test]
+    fn the_file_is_written_on_while_the_second_thread_syncs() {
+        let disk = FaultDir::new();
+        let vfs = disk.vfs(1);
+        let file = vfs.dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
+        let gate = disk.hold(Calls::of(CallKind::Sync));
+        let mut paced = Paced::new(file, &vfs);
+        let mebibyte = vec![7; 1 << 20];
+        paced.write_all_at(&mebibyte, 0).unwrap();
+        gate.wait_for(1);
+        paced.write_all_at(&mebibyte[1..], 1 << 20).unwrap();
+        drop(gate);
+        paced.sync().unwrap();
+    }
+
+    #[test]
+    fn an_error_of_the_second_thread_is_returned_by_the_next_sync() {
+        for more in [0, 1 << 20] {
+            let disk = FaultDir::new();
+            let vfs = disk.vfs(1);
+            let file = vfs.dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
+            let syncs = Calls::of(CallKind::Sync);
+            disk.fail_on(syncs, 1, Fault::Eio, Lasting::Once, Side::Before);
+            let mut paced = Paced::new(file, &vfs);
+            paced.write_all_at(&vec![7; 1 << 20], 0).unwrap();
+            let written = paced.write_all_at(&vec![7; more], 1 << 20);
+            let failed = written.and_then(|()| paced.sync()).unwrap_err();
+            assert_eq!(failed.raw_os_error(), Some(5), "{more} bytes later: {failed}");
+            paced.sync().unwrap();
+        }
     }
 
     #[test]
