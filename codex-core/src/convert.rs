@@ -6,10 +6,10 @@ use std::time::Duration;
 
 #[cfg(feature = "crypto")]
 use codex_crypto::{Cipher, Key};
-use codex_storage::Config;
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Form};
 use codex_storage::vfs::Vfs;
+use codex_storage::{Compression, Config};
 
 use crate::backup::Backups;
 use crate::error::Result;
@@ -37,6 +37,7 @@ use crate::seal::{SharedKey, UserKey};
 #[must_use = "a conversion does nothing until `convert` is called"]
 pub struct Conversion {
     form: Option<Form>,
+    compression: Option<Compression>,
     lock_timeout: Duration,
     on_progress: Option<OnProgress>,
     #[cfg(feature = "crypto")]
@@ -54,6 +55,22 @@ impl Conversion {
     /// Sets the new form. Default: the form of the store.
     pub fn form(mut self, form: Form) -> Self {
         self.form = Some(form);
+        self
+    }
+
+    /// Sets the new compression. Default: that of the store.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::{Compression, Conversion};
+    /// Store::open(&path)?.close()?;
+    /// Conversion::new().compression(Compression::Lz4).convert(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
         self
     }
 
@@ -181,7 +198,8 @@ impl Conversion {
                 lock_timeout: self.lock_timeout,
                 ..Config::new(vfs.clone(), name)
             };
-            let to = codex_storage::Conversion { form: self.form, keys: to };
+            let (form, compression) = (self.form, self.compression);
+            let to = codex_storage::Conversion { form, keys: to, compression };
             codex_storage::convert(config, &to)
         };
         // The bytes are read, written in the new form, and read back.

@@ -181,8 +181,8 @@ pub use codex_storage::storage::{
     Anchor, AnchorFound, Cut, Durability, Form, Recovered, StorageStats,
 };
 pub use codex_storage::{
-    CheckpointPolicy, Error as StorageError, FileEntry, FileRole, OnDamage, ParseError,
-    RestorePoint, Verified, vfs,
+    CheckpointPolicy, Compression, Error as StorageError, FileEntry, FileRole, OnDamage,
+    ParseError, RestorePoint, Verified, vfs,
 };
 pub use convert::{Conversion, Converted};
 pub use cursor::{Entry, Iter, Key, Keys, Values};

@@ -10,7 +10,9 @@ use codex_crypto::{Cipher, Key};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::Vfs;
-use codex_storage::{Access, CheckpointPolicy, Config, Create, Error as StorageError, OnDamage};
+use codex_storage::{
+    Access, CheckpointPolicy, Compression, Config, Create, Error as StorageError, OnDamage,
+};
 
 use crate::backup::{BackupEvent, BackupOptions};
 use crate::callback::Callback;
@@ -53,6 +55,7 @@ pub struct OpenOptions {
     pub(crate) codec: Codec,
     on_damage: Option<OnDamage>,
     lock_timeout: Option<Duration>,
+    compression: Option<Compression>,
     checkpoint: Option<CheckpointPolicy>,
     anchor: Option<Anchor>,
     accept_unknown_anchor: Option<bool>,
@@ -175,6 +178,23 @@ impl OpenOptions {
     #[doc(alias("sync", "fsync"))]
     pub fn durability(mut self, durability: Durability) -> Self {
         self.durability = Some(durability);
+        self
+    }
+
+    /// Sets the compression of files that are written from now on: of a Wal from its next
+    /// checkpoint on, of a ledger after a rekey or a conversion. Default: that of the store; a new
+    /// one has none. In an encrypted store the lengths then tell how alike its entries are.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use codex_core::Compression;
+    /// let store = Store::options().compression(Compression::Lz4).open(&path)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = Some(compression);
         self
     }
 
@@ -513,10 +533,11 @@ impl OpenOptions {
         if self.anchor.is_none() && self.accept_unknown_anchor.is_some() {
             return contradiction("`accept_unknown_anchor` needs an anchor: set `anchor` too");
         }
-        if self.read_only && (self.durability.is_some() || self.checkpoint.is_some()) {
-            return contradiction(
-                "`durability` and `checkpoint` are about writing, which `read_only` forbids",
-            );
+        let about_writing =
+            self.durability.is_some() || self.checkpoint.is_some() || self.compression.is_some();
+        if self.read_only && about_writing {
+            let what = "`read_only` forbids `durability`, `checkpoint` and `compression`";
+            return contradiction(what);
         }
         // Options about durability.
         if self.form == Some(Form::Snapshot) && durability == Durability::Os {
@@ -556,6 +577,7 @@ impl OpenOptions {
             durability: self.durability.unwrap_or_default(),
             on_damage: self.on_damage.unwrap_or(OnDamage::Refuse),
             lock_timeout: self.lock_timeout.unwrap_or(Duration::ZERO),
+            compression: self.compression,
             checkpoint: self.checkpoint.unwrap_or_default(),
             anchor: self.anchor,
             accept_unknown_anchor: self.accept_unknown_anchor.unwrap_or(false),

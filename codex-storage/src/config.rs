@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::pack::Compression;
 use crate::seal::Keys;
 use crate::storage::{Anchor, Durability, Form};
 use crate::vfs::Vfs;
@@ -26,6 +27,10 @@ pub struct Config {
     pub durability: Durability,
     /// The key of an encrypted store. A store that is created with a key is encrypted.
     pub keys: Option<Arc<dyn Keys>>,
+    /// The compression of the files that are written from now on. A ledger keeps its own until it
+    /// is written again, by a change of its root key or by a conversion. `None` keeps that of the
+    /// main file, and creates a store without compression.
+    pub compression: Option<Compression>,
     /// The reaction to a tail that is neither intact nor shaped like a torn write.
     pub on_damage: OnDamage,
     /// The maximum time to wait for the lock of another handle.
@@ -50,6 +55,7 @@ impl Config {
             access: Access::ReadWrite,
             durability: Durability::Sync,
             keys: None,
+            compression: None,
             on_damage: OnDamage::Refuse,
             lock_timeout: Duration::ZERO,
             checkpoint: CheckpointPolicy::default(),

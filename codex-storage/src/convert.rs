@@ -14,6 +14,7 @@ use crate::image::ImageReader;
 use crate::ledger::{Rewrite, install, write_ledger};
 use crate::names::{Names, Role, Temporary};
 use crate::open::{open, read_main};
+use crate::pack::Compression;
 use crate::seal::{Keys, Seal};
 use crate::storage::{Anchor, Durability, EntrySink, Form, NO_FILES, State, Storage};
 use crate::vfs::{Mode, Open, Vfs};
@@ -25,6 +26,8 @@ pub struct Conversion {
     pub form: Option<Form>,
     /// The new keys, under a fresh root key. `None` makes the store plain.
     pub keys: Option<Arc<dyn Keys>>,
+    /// The new compression. `None` keeps that of the main file.
+    pub compression: Option<Compression>,
 }
 
 /// The result of a conversion, and the files that it did not convert.
@@ -118,6 +121,7 @@ impl Source {
         let header = Header {
             store_id: old.store_id,
             generation: if kind == FileKind::Log { 1 } else { old.generation },
+            compression: to.compression.unwrap_or(old.compression),
             base_seq: self.history.seq(),
             base_digest: self.history.end().digest,
             ..Header::new(&self.vfs, &self.path, kind, form)?
@@ -295,6 +299,7 @@ impl Source {
             vfs: self.vfs.clone(),
             names: self.names.clone(),
             seal,
+            compression: Compression::None,
             lock: self.storage.lock(),
         }
     }

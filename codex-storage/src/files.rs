@@ -11,6 +11,7 @@ use crate::history::History;
 use crate::image::{ImageReader, ImageSpec};
 use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};
+use crate::pack::Compression;
 use crate::seal::{Keys, Seal, TAG_LEN};
 use crate::storage::{Checkpoint, Form, Retired, Written};
 use crate::vfs::{Mode, Vfs};
@@ -22,6 +23,8 @@ pub(crate) struct StoreFiles {
     pub(crate) vfs: Vfs,
     pub(crate) names: Names,
     pub(crate) seal: Option<Arc<dyn Seal>>,
+    /// The compression of new files.
+    pub(crate) compression: Compression,
     /// Held while the store is open. `None` for a backup.
     pub(crate) lock: Option<Arc<StoreLock>>,
 }

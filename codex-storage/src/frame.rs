@@ -6,7 +6,7 @@
 #![warn(clippy::arithmetic_side_effects)]
 
 use crate::batch::Seq;
-use crate::codec::{Fields, is_zero, put, u64_of};
+use crate::codec::{Fields, is_zero, put, u64_of, usize_of};
 use crate::header::NUMBER_MAX;
 use crate::seal::TAG_LEN;
 
@@ -174,6 +174,30 @@ impl Parsed {
         let Some((end, padding)) = end.split_first() else { return false };
         *end == END && is_zero(padding) && crc32c::crc32c(payload) == self.payload_crc
     }
+}
+
+/// Completes the payload in `buf` with its end byte and padding, puts the header before it at
+/// `start`, and returns the chain value.
+///
+/// # Panics
+/// If the length of the payload is not the one in the header. Nothing is written in this case.
+#[expect(clippy::indexing_slicing, reason = "`start` leaves the room of a frame header")]
+pub(crate) fn finish(
+    header: &FrameHeader,
+    log: &LogId,
+    offset: u64,
+    buf: &mut Vec<u8>,
+    start: usize,
+) -> u64 {
+    let payload = &buf[start + FRAME_HEAD..];
+    let told = u64::from(header.payload_len);
+    assert_eq!(u64_of(payload.len()), told, "the header of a frame has the length of its payload");
+    let payload_crc = crc32c::crc32c(payload);
+    buf.push(END);
+    buf.resize(start + usize_of(padded(header.len())), 0);
+    let (bytes, chain) = header.encode(log, offset, payload_crc);
+    put(buf, start, bytes);
+    chain
 }
 
 /// Returns `len` rounded up to the offset at which the next frame can begin.

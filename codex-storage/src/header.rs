@@ -16,6 +16,7 @@ use keyed::{STATE_TAG_LEN, masked};
 use crate::batch::Seq;
 use crate::codec::{Fields, is_zero};
 use crate::error::{Error, Result};
+use crate::pack::Compression;
 use crate::seal::{ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Seal, SealError, TAG_LEN};
 use crate::storage::Form;
 use crate::vfs::Vfs;
@@ -27,6 +28,8 @@ pub(crate) struct Header {
     pub(crate) form: Form,
     /// Zero in a plain store.
     pub(crate) cipher: u8,
+    /// The compression of the frames or blocks after this header.
+    pub(crate) compression: Compression,
     pub(crate) store_id: [u8; 16],
     pub(crate) file_id: [u8; 16],
     pub(crate) generation: u64,
@@ -76,6 +79,7 @@ impl Header {
             kind,
             form,
             cipher: 0,
+            compression: Compression::None,
             store_id,
             file_id,
             generation: 0,
@@ -105,8 +109,8 @@ impl Header {
         out.extend_from_slice(&SIGNATURE);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&[kind_number(self.kind), form_number(self.form), self.cipher]);
-        // The flags, and two reserved bytes that are zero.
-        out.extend_from_slice(&[0; 3]);
+        // The flags, the compression, and a reserved byte that is zero.
+        out.extend_from_slice(&[0, self.compression.number(), 0]);
         out.extend_from_slice(&self.store_id);
         out.extend_from_slice(&self.file_id);
         out.extend_from_slice(&self.generation.to_le_bytes());
@@ -290,11 +294,16 @@ fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
     if cipher > CIPHER_MAX {
         return Err("the header names an unknown cipher");
     }
-    let mut zero = fields.array::<3>() == [0; 3];
+    let [flags, compression, reserved] = fields.array();
+    let mut zero = flags == 0 && reserved == 0;
+    let Some(compression) = Compression::from_number(compression) else {
+        return Err("the header names an unknown compression");
+    };
     let mut header = Header {
         kind,
         form,
         cipher,
+        compression,
         store_id: fields.array(),
         file_id: fields.array(),
         generation: fields.u64(),

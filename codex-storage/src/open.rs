@@ -19,6 +19,7 @@ use crate::ledger::Ledger;
 use crate::lock::StoreLock;
 use crate::main_file::main_header;
 use crate::names::{BackupTemporary, Names, Role, Temporary};
+use crate::pack::Compression;
 use crate::snapshot::Snapshot;
 use crate::storage::{Durability, EntrySink, Form, OpSink, Recovered, State, Storage};
 use crate::vfs::{Dir, File, Kind, Open, Vfs};
@@ -52,7 +53,9 @@ pub fn open(config: &Config, sink: &mut OpSink<'_>) -> Result<(Box<dyn Storage>,
     // Order: again under the lock, because another process may have replaced the file before the
     // lock was taken.
     let main = look(config, &names, &path)?;
-    let files = StoreFiles { vfs: config.vfs.clone(), names, seal: None, lock };
+    let vfs = config.vfs.clone();
+    let compression = compression(config, main.as_ref());
+    let files = StoreFiles { vfs, names, seal: None, compression, lock };
     match main {
         Some(main) => open_main(config, files, main, sink),
         None => create(config, files, sink),
@@ -73,7 +76,9 @@ pub fn open_staged(
     let Some(main) = look(config, &names, &path)? else {
         return Err(Error::NotFound { path });
     };
-    let files = StoreFiles { vfs: config.vfs.clone(), names, seal: None, lock: None };
+    let vfs = config.vfs.clone();
+    let compression = compression(config, Some(&main));
+    let files = StoreFiles { vfs, names, seal: None, compression, lock: None };
     open_main(config, files, main, sink)
 }
 
@@ -113,6 +118,12 @@ fn look(config: &Config, names: &Names, path: &Path) -> Result<Option<Main>> {
     }
     check_level(header.form, config.durability)?;
     Ok(Some((file, found)))
+}
+
+/// Returns the compression of new files: that of the options, or of the main file.
+fn compression(config: &Config, main: Option<&Main>) -> Compression {
+    let own = || main.map(|(_, found)| found.header.compression);
+    config.compression.or_else(own).unwrap_or_default()
 }
 
 /// Returns the form of a store that is created.
@@ -175,6 +186,7 @@ fn create(
     let form = form_to_create(config);
     let kind = if form == Form::Ledger { FileKind::Log } else { FileKind::Image };
     let mut header = Header::new(&files.vfs, &files.path(), kind, form)?;
+    header.compression = files.compression;
     if let Some(keys) = &config.keys {
         let (sealed, seal) = header.under_fresh_root(&**keys, &files.path())?;
         (header, files.seal) = (sealed, Some(seal));

@@ -12,6 +12,7 @@ use crate::image::ImageReader;
 use crate::lock::StoreLock;
 use crate::names::{BackupTemporary, Names};
 use crate::open::{open_regular, refuse_pending};
+use crate::pack::Compression;
 use crate::seal::Keys;
 use crate::vfs::{File, LockGuard, LockHolder, LockKind, Vfs};
 
@@ -96,7 +97,13 @@ impl Repair<'_> {
             RepairLock::Store(lock) => Some(Arc::clone(lock)),
             RepairLock::Backups { .. } => None,
         };
-        let files = StoreFiles { vfs: vfs.clone(), names: names.clone(), seal, lock };
+        let files = StoreFiles {
+            vfs: vfs.clone(),
+            names: names.clone(),
+            seal,
+            compression: Compression::None,
+            lock,
+        };
         let mut spec = files.image(image.header().clone());
         if let RepairLock::Backups { store, .. } = &self.lock {
             spec.temporary = store.backup_temporary(BackupTemporary::Making);

@@ -88,6 +88,7 @@ impl Snapshot {
     fn next_image(&self, at: Position) -> Result<ImageSpec> {
         let header = Header {
             file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
+            compression: self.files.compression,
             generation: following(self.header.generation, self.write_state.path())?,
             base_seq: at.seq,
             base_digest: at.digest,

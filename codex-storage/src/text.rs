@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::pack::Compression;
 use crate::storage::{Anchor, Durability, Form};
 
 /// The error of a text that names no value of a type. Its text lists the known ones.
@@ -53,7 +54,7 @@ macro_rules! serde_as_text {
 }
 
 #[cfg(feature = "serde")]
-serde_as_text!(Form, Durability, Anchor);
+serde_as_text!(Form, Compression, Durability, Anchor);
 
 impl fmt::Display for Form {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -75,6 +76,28 @@ impl FromStr for Form {
             "snapshot" => Ok(Self::Snapshot),
             "ledger" => Ok(Self::Ledger),
             _ => Err(ParseError::new("form", text, "wal, snapshot, ledger")),
+        }
+    }
+}
+
+impl fmt::Display for Compression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::None => "none",
+            Self::Lz4 => "lz4",
+        })
+    }
+}
+
+/// Reads the text of `Display`.
+impl FromStr for Compression {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        match text {
+            "none" => Ok(Self::None),
+            "lz4" => Ok(Self::Lz4),
+            _ => Err(ParseError::new("compression", text, "none, lz4")),
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::lock::StoreLock;
 use crate::log::{LogReader, LogState};
 use crate::names::Names;
 use crate::open::read_main;
+use crate::pack::Compression;
 use crate::seal::Keys;
 use crate::storage::{Anchor, Form};
 use crate::vfs::Vfs;
@@ -116,7 +117,8 @@ fn verify_upto(
     let bytes = main.bytes().to_vec();
     let (header, seal) =
         if sealed && keys.is_none() { (main.header, None) } else { main.unlock(keys, &path)? };
-    let files = StoreFiles { vfs: vfs.clone(), names, seal, lock: None };
+    let files =
+        StoreFiles { vfs: vfs.clone(), names, seal, compression: Compression::None, lock: None };
     let anchor =
         (!files.is_blind(&header)).then(|| Position::base(&header).anchor(header.store_id));
     let mut found = Verified {

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use std::{fs, io};
 
 use clap::Args;
-use codex_core::{Codec, FileRole, Form, Prefix, Store, Transaction};
+use codex_core::{Codec, Compression, FileRole, Form, Prefix, Store, Transaction};
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
@@ -23,6 +23,9 @@ pub(crate) struct Init {
     /// How the store is kept on disk: `wal`, `snapshot` or `ledger`
     #[arg(long, default_value = "wal")]
     form: Form,
+    /// The compression of its files: `none` or `lz4`
+    #[arg(long, default_value = "none")]
+    compression: Compression,
     /// Make missing folders too
     #[arg(long)]
     create_folder: bool,
@@ -33,7 +36,8 @@ impl Init {
         let secret = self.target.key.read_new(&self.target.path)?;
         let options = self.target.options(secret.as_ref())?;
         let options = options.create(true).create_new(true).create_folder(self.create_folder);
-        self.target.write_with(&options.form(self.form))?.close()?;
+        let options = options.form(self.form).compression(self.compression);
+        self.target.write_with(&options)?.close()?;
         Ok(true)
     }
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use codex_core::{Conversion, Form};
+use codex_core::{Compression, Conversion, Form};
 
 use crate::Outcome;
 use crate::failure::Failure;
@@ -19,6 +19,9 @@ pub(crate) struct Convert {
     /// The new form: `wal`, `snapshot` or `ledger`
     #[arg(long)]
     form: Option<Form>,
+    /// The new compression: `none` or `lz4`
+    #[arg(long)]
+    compression: Option<Compression>,
     #[command(flatten)]
     new: NewKeyArgs,
     /// Write the store without encryption
@@ -33,12 +36,17 @@ impl Convert {
         if let Some(form) = self.form {
             conversion = conversion.form(form);
         }
+        if let Some(compression) = self.compression {
+            conversion = conversion.compression(compression);
+        }
         if let Some(secret) = self.target.secret()? {
             conversion = conversion.key(secret.key()?);
         }
         let new = self.new.read(path)?;
-        if self.form.is_none() && new.is_none() && !self.decrypt {
-            let text = "convert to what? `--form`, `--new-passphrase`, `--new-key` or `--decrypt`";
+        let is_same = self.form.is_none() && self.compression.is_none();
+        if is_same && new.is_none() && !self.decrypt {
+            let text = "convert to what? `--form`, `--compression`, `--new-passphrase`, \
+                        `--new-key` or `--decrypt`";
             return Err(Failure::Usage(text.to_owned()));
         }
         if let Some(new) = new {

@@ -212,7 +212,7 @@ impl Run {
         config.keys = Some(Audited::keys(bed.keys[0], &vfs.entropy, &self.book));
         let keys = Some(Audited::keys(n, &vfs.entropy, &self.book));
         bed.keys.push(n);
-        let done = convert(config, &Conversion { form: Some(form), keys })?;
+        let done = convert(config, &Conversion { form: Some(form), keys, compression: None })?;
         (bed.form, bed.keys) = (done.form, vec![n]);
         self.count("conversion");
         Ok(())

@@ -202,7 +202,7 @@ fn every_entry_that_only_reads_refuses_a_store_whose_restore_was_interrupted() {
             let commits =
                 codex_storage::read_commits(&vfs, "a.db", None, u64::MAX, &mut |_| Ok(()));
             let config = codex_storage::Config::new(vfs.clone(), "a.db");
-            let to = codex_storage::Conversion { form: None, keys: None };
+            let to = codex_storage::Conversion { form: None, keys: None, compression: None };
             let storage = codex_storage::open(&config, &mut |_| Ok(()));
             let refused = [
                 ("open", Store::options().read_only(true).open_in(&vfs, "a.db").map(drop)),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use codex_core::internals::without_threads;
 use codex_core::vfs::fault::{Space, Survivors};
 use codex_core::{
-    Anchor, BackupPolicy, CheckpointPolicy, Durability, Error, Form, OpenOptions, Store,
+    Anchor, BackupPolicy, CheckpointPolicy, Compression, Durability, Error, Form, OpenOptions,
+    Store,
 };
 
 use crate::model::{Kept, World, add};
@@ -86,6 +87,9 @@ impl Run<'_> {
         }
         if opening.read_only {
             return options.read_only(true);
+        }
+        if opening.packed {
+            options = options.compression(Compression::Lz4);
         }
         options = match opening.level {
             Level::Sync => options,

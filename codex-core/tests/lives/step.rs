@@ -77,6 +77,7 @@ pub struct Opening {
     pub level: Level,
     /// Whether a close leaves the log, instead of closing into the image.
     pub keeps_log: bool,
+    pub packed: bool,
     pub fall_back: bool,
     pub anchor: AnchorPick,
     /// The option for a missing store and an existing one.
@@ -155,6 +156,7 @@ impl Opening {
             read_only: false,
             level: Level::Sync,
             keeps_log: true,
+            packed: false,
             fall_back: false,
             anchor: AnchorPick::None,
             create: Create::IfMissing,

@@ -14,6 +14,7 @@ use super::{
 use crate::batch::Seq;
 use crate::codec::{Fields, put, u64_of};
 use crate::error::{Error, Result};
+use crate::pack::Compression;
 use crate::seal::{ENVELOPE_LEN, HEADER_TAG_LEN, Keys, Seal};
 use crate::vfs::File;
 
@@ -205,10 +206,11 @@ impl Found {
 
 /// Returns the feature of a newer version that the header with these bytes uses, if there is one.
 fn unsupported(bytes: &[u8]) -> Option<&'static str> {
-    match bytes.get(CIPHER_OFFSET..=FLAGS_OFFSET) {
-        Some([CIPHER_AES_GCM_SIV, _]) => Some("the cipher AES-256-GCM-SIV"),
-        Some([_, FLAG_PADDED]) => Some("padded lengths"),
-        Some([_, flags]) if *flags != 0 => Some("a flag in its header"),
+    match bytes.get(CIPHER_OFFSET..=COMPRESSION_OFFSET) {
+        Some([CIPHER_AES_GCM_SIV, ..]) => Some("the cipher AES-256-GCM-SIV"),
+        Some([_, FLAG_PADDED, _]) => Some("padded lengths"),
+        Some([_, flags, _]) if *flags != 0 => Some("a flag in its header"),
+        Some([.., number]) if Compression::from_number(*number).is_none() => Some("a compression"),
         _ => None,
     }
 }
@@ -236,8 +238,8 @@ fn file_len(file: &dyn File, path: &Path) -> Result<u64> {
 const CIPHER_OFFSET: usize = 12;
 /// Reserved for AES-256-GCM-SIV.
 const CIPHER_AES_GCM_SIV: u8 = 3;
-/// The offset of the flags.
-const FLAGS_OFFSET: usize = 13;
+/// The offset of the compression, after that of the flags.
+const COMPRESSION_OFFSET: usize = 14;
 /// Reserved: lengths are padded.
 const FLAG_PADDED: u8 = 1;
 /// The action in the error if only the second header can be read.

@@ -177,7 +177,7 @@ fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
         (11, &[2]),
         (11, &[4]),
         (12, &[4]),
-        (14, &[1]),
+        (15, &[1]),
         (15, &[1]),
         (48, &[0; 8]),
         (56, &[1]),
@@ -204,11 +204,12 @@ fn fields_out_of_range_are_damage_even_under_a_right_checksum() {
 #[test]
 fn what_a_newer_version_may_set_is_named_and_no_damage() {
     for bytes in [plain(FileKind::Image, Form::Wal).encode(None), sealed().1] {
-        let cases: [(usize, u8, &str); 4] = [
+        let cases: [(usize, u8, &str); 5] = [
             (12, 3, "AES-256-GCM-SIV"),
             (13, 1, "padded lengths"),
             (13, 3, "flag"),
             (13, 0x80, "flag"),
+            (14, 2, "compression"),
         ];
         for (at, to, named) in cases {
             let refused = parse(&with(&bytes, at, &[to])).unwrap_err();

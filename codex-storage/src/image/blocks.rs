@@ -8,6 +8,7 @@ use crate::codec::{u64_of, usize_of};
 use crate::error::{Error, Result};
 use crate::header::seal_error;
 use crate::history::{Position, decode_listed};
+use crate::pack::unpack;
 
 /// Reads the blocks of an image in order.
 pub(super) struct Blocks<'a> {
@@ -158,6 +159,11 @@ impl<'a> Blocks<'a> {
             opener
                 .open(head.counter, &head.aad(&image.header().file_id), &mut bytes)
                 .map_err(|e| seal_error(&image.path, offset, e))?;
+        }
+        let is_blind = image.is_sealed() && image.opener.is_none();
+        if head.part == Part::Block && !is_blind {
+            unpack(image.header().compression, &mut bytes)
+                .map_err(|what| image.damaged(offset, what))?;
         }
         self.at += u64_of(BLOCK_HEAD_LEN) + u64::from(head.payload_len);
         Ok(bytes)

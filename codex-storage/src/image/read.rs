@@ -128,8 +128,8 @@ impl ImageReader {
             thread::yield_now();
             if go_on(block.end, read) { Ok(()) } else { Err(self.abandoned()) }
         };
-        // Running writers need the other processors, so this thread then reads alone. It also yields
-        // its own to them.
+        // Running writers need the other processors, so this thread then reads alone. It also
+        // yields its own to them.
         let End { footer, .. } = self.each_block(!beside_writers, take)?;
         if !is_blind {
             entries.agree_with(&footer)?;

@@ -1,6 +1,7 @@
 //! Writing an image in bounded memory, and reading it back before it is used.
 
 use std::io::ErrorKind;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use crate::codec::{put, u64_of};
 use crate::error::{Error, Result};
 use crate::header::{HEADER_LEN, Header, seal_error};
 use crate::history::{History, encode_listed};
+use crate::pack::Packer;
 use crate::seal::{Seal, Sealer, TAG_LEN};
 use crate::storage::{State, Written};
 use crate::vfs::{File, Mode, Open, Paced, Vfs, in_pieces};
@@ -175,6 +177,7 @@ struct BlockWriter<'a, 'f> {
     spec: &'a ImageSpec,
     file: &'a mut Paced<'f>,
     sealer: Option<Box<dyn Sealer>>,
+    packer: Packer,
     /// Room for the block header, then the records of the current block.
     buf: Vec<u8>,
     records: u32,
@@ -192,7 +195,8 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         spec.write_header(file, 0)?;
         let footer = Footer { base_seq: spec.header.base_seq, ..Footer::default() };
         let buf = vec![0; BLOCK_HEAD_LEN];
-        Ok(Self { spec, file, sealer, buf, records: 0, at: BLOCKS_START, footer })
+        let packer = Packer::new(spec.header.compression);
+        Ok(Self { spec, file, sealer, packer, buf, records: 0, at: BLOCKS_START, footer })
     }
 
     /// Adds an entry. Returns whether a block was written.
@@ -211,9 +215,13 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
     /// Writes the current block, and begins the next one.
     fn write_block(&mut self) -> Result<()> {
         let index = u32::try_from(self.footer.blocks).map_err(|_| self.too_large())?;
-        let head = self.write_part(Part::Block, index, self.records)?;
+        let (mut packer, mut buf) = (mem::take(&mut self.packer), mem::take(&mut self.buf));
+        // Order: packed before it is sealed. Sealed bytes cannot be compressed.
+        let block = packer.pack(&mut buf, BLOCK_HEAD_LEN);
+        let head = self.finish_part(Part::Block, index, self.records, block)?;
         self.footer.add_block(&head);
-        self.append()?;
+        self.append(block)?;
+        (self.packer, self.buf) = (packer, buf);
         self.buf.truncate(BLOCK_HEAD_LEN);
         // One large entry must not keep its memory until the end of the image.
         self.buf.shrink_to(2 * BLOCK_LEN_TARGET);
@@ -221,11 +229,17 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         Ok(())
     }
 
-    /// Seals the payload in the buffer, and writes the header into the room before it.
+    /// Seals the payload in `buf`, and puts the header into the room before it.
     #[expect(clippy::indexing_slicing, reason = "the buffer begins with the room for a head")]
-    fn write_part(&mut self, part: Part, index: u32, records: u32) -> Result<BlockHead> {
+    fn finish_part(
+        &mut self,
+        part: Part,
+        index: u32,
+        records: u32,
+        buf: &mut Vec<u8>,
+    ) -> Result<BlockHead> {
         let tag_len = if self.sealer.is_some() { TAG_LEN } else { 0 };
-        let payload_len = self.buf.len() - BLOCK_HEAD_LEN + tag_len;
+        let payload_len = buf.len() - BLOCK_HEAD_LEN + tag_len;
         let payload_len = u32::try_from(payload_len).map_err(|_| self.too_large())?;
         let mut head = BlockHead { part, index, records, payload_len, counter: 0, payload_crc: 0 };
         let file_id = &self.spec.header.file_id;
@@ -234,15 +248,15 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         if let Some(sealer) = &mut self.sealer {
             let sealed = sealer.next_counter().and_then(|counter| {
                 head.counter = counter;
-                sealer.seal(counter, &head.aad(file_id), &mut self.buf, BLOCK_HEAD_LEN)
+                sealer.seal(counter, &head.aad(file_id), buf, BLOCK_HEAD_LEN)
             });
             sealed.map_err(|e| seal_error(&self.spec.path(), self.at, e))?;
         }
         // Over the sealed bytes, so that damage is found without the key.
-        let payload = &self.buf[BLOCK_HEAD_LEN..];
+        let payload = &buf[BLOCK_HEAD_LEN..];
         assert_eq!(u64_of(payload.len()), payload_len.into(), "a seal appends a tag, and no more");
         head.payload_crc = crc32c(payload);
-        put(&mut self.buf, 0, head.encode(file_id));
+        put(buf, 0, head.encode(file_id));
         Ok(head)
     }
 
@@ -257,10 +271,11 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         if self.records > 0 {
             self.write_block()?;
         }
-        let listed = encode_listed(history, self.spec.header.base_seq, &mut self.buf);
-        self.write_part(Part::Section, SECTION_HISTORY, listed)?;
+        let mut buf = mem::take(&mut self.buf);
+        let listed = encode_listed(history, self.spec.header.base_seq, &mut buf);
+        self.finish_part(Part::Section, SECTION_HISTORY, listed, &mut buf)?;
         self.footer.sections += 1;
-        self.footer.file_len = self.at + u64_of(self.buf.len() + TAIL_LEN);
+        self.footer.file_len = self.at + u64_of(buf.len() + TAIL_LEN);
         let file_id = &self.spec.header.file_id;
         // The tag of the footer authenticates an empty text together with the counts.
         if let Some(sealer) = &mut self.sealer {
@@ -272,17 +287,17 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
             sealed.map_err(|e| seal_error(&self.spec.path(), self.at, e))?;
             self.footer.tag = *text.first_chunk().expect("a seal appends its tag");
         }
-        self.buf.extend(self.footer.encode(file_id));
-        self.buf.extend(self.spec.header.encode(self.spec.seal.as_deref()));
+        buf.extend(self.footer.encode(file_id));
+        buf.extend(self.spec.header.encode(self.spec.seal.as_deref()));
         // In one write, so that the end of an image takes no more calls than the footer alone.
-        self.append()
+        self.append(&buf)
     }
 
-    /// Writes the buffer at the end of the file.
-    fn append(&mut self) -> Result<()> {
-        let len = u64_of(self.buf.len());
+    /// Writes `bytes` at the end of the file.
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        let len = u64_of(bytes.len());
         self.file
-            .write_all_at(&self.buf, self.at)
+            .write_all_at(bytes, self.at)
             .map_err(|e| failed("write", self.spec.path(), len, e))?;
         self.at += len;
         Ok(())

@@ -76,6 +76,7 @@ impl Ledger {
         let (header, seal) = self.header.under_fresh_root(keys, path)?;
         let header = Header {
             file_id: fresh_id(&self.files.vfs, path)?,
+            compression: self.files.compression,
             slot_counter: following(header.slot_counter, path)?,
             ..header
         };

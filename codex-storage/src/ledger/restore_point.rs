@@ -13,6 +13,7 @@ use crate::log::{LogEnd, LogReader, LogWriter, NewLog, not_as_written, of_the_co
 use crate::main_file::MainFile;
 use crate::names::{Names, Temporary};
 use crate::open::refuse_pending;
+use crate::pack::Compression;
 use crate::seal::Keys;
 use crate::storage::{Durability, Form};
 use crate::vfs::{Vfs, unix_us};
@@ -97,7 +98,8 @@ pub fn ledger_at(
         return Err(Error::WrongForm { path, found, wanted });
     }
     let (header, seal) = found.unlock(keys, &path)?;
-    let files = StoreFiles { vfs: vfs.clone(), names, seal, lock: None };
+    let files =
+        StoreFiles { vfs: vfs.clone(), names, seal, compression: Compression::None, lock: None };
     let reader = LogReader::new(file, &path, &header, files.seal.clone(), 0, OnDamage::Refuse)?;
     let temporary = files.names.temporary(Temporary::Earlier);
     let end = write_upto(&files, &header, reader, point, &temporary);

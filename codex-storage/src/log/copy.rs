@@ -10,7 +10,7 @@ use super::{LogEnd, LogPlace, LogReader, LogWriter, NewLog};
 use crate::batch::Seq;
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::frame::{GROUP, LAZY};
+use crate::frame::LAZY;
 use crate::header::{Found, Header};
 use crate::storage::Durability;
 use crate::sync::Mutex;
@@ -188,7 +188,7 @@ impl LogWriter {
     /// with the same digest and time. They are not durable yet.
     pub(crate) fn copy(&mut self, payload: &[u8], batches: u32, end: &LogEnd) -> Result<()> {
         let mut buf = self.control_buffer(payload);
-        self.frame(GROUP, LAZY, batches, &mut buf, false)?;
+        self.group_frame(LAZY, batches, &mut buf, false)?;
         self.end.seq += u64::from(batches);
         self.end.digest = end.digest;
         self.end.time_us = end.time_us;

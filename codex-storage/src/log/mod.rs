@@ -14,6 +14,7 @@ mod recovery;
 mod segment;
 mod space;
 mod tail;
+mod unproven;
 mod window;
 mod write;
 

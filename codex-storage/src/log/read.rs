@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::group::{GroupRef, check_group};
 use super::tail::Tail;
+use super::unproven::{Unproven, runs};
 use super::window::Window;
 use super::{LogEnd, batch_extra};
 use crate::batch::Seq;
@@ -15,6 +16,7 @@ use crate::digest::HistoryDigest;
 use crate::error::{Error, Result};
 use crate::frame::{CLOSE, FRAME_HEAD, GROUP, LogId, Parsed, RESUME, SALT_LEN, SECTOR, padded};
 use crate::header::Header;
+use crate::pack::{Compression, unpack};
 use crate::seal::{Opener, Seal, SealError, TAG_LEN};
 use crate::storage::Form;
 use crate::vfs::File;
@@ -29,6 +31,7 @@ pub(crate) struct LogReader {
     is_blind: bool,
     pub(super) opener: Option<(EpochId, Arc<dyn Opener>)>,
     form: Form,
+    compression: Compression,
     pub(super) end: LogEnd,
     durable: Seq,
     /// Commits up to this one are durable according to another file, or to the header.
@@ -81,6 +84,7 @@ impl LogReader {
             seal,
             opener: None,
             form: header.form,
+            compression: header.compression,
             end: LogEnd::base(header),
             durable: header.base_seq,
             // A ledger had these commits durably when it got its name.
@@ -201,9 +205,20 @@ impl LogReader {
         Ok(parsed.is_intact(bytes))
     }
 
+    /// Copies the payload of an intact frame to `self.plain`, decrypts it if the log is encrypted,
+    /// and decompresses a group of a compressed log.
+    fn open(&mut self, offset: u64, parsed: &Parsed) -> Result<Opened> {
+        let opened = self.unseal(offset, parsed)?;
+        let has_batches = parsed.header.kind == GROUP && !self.is_blind;
+        if !matches!(opened, Opened::Yes) || !has_batches {
+            return Ok(opened);
+        }
+        Ok(unpack(self.compression, &mut self.plain).map_or_else(Opened::Damaged, |()| opened))
+    }
+
     /// Copies the payload of an intact frame to `self.plain`, and decrypts it if the log is
     /// encrypted.
-    fn open(&mut self, offset: u64, parsed: &Parsed) -> Result<Opened> {
+    fn unseal(&mut self, offset: u64, parsed: &Parsed) -> Result<Opened> {
         let header = &parsed.header;
         let len = usize::try_from(header.payload_len).unwrap_or(usize::MAX);
         let payload = self.window.bytes(offset + u64_of(FRAME_HEAD), len)?;
@@ -363,28 +378,6 @@ enum Opened {
     Yes,
     Tampered,
     Damaged(&'static str),
-}
-
-/// A frame that no later frame has proven durable yet.
-#[derive(Debug)]
-struct Unproven {
-    proven_by: Seq,
-    offset: u64,
-    len: u64,
-}
-
-/// Joins adjacent frames to runs of offset and length. A tail that was crossed is in none of them.
-fn runs(frames: &VecDeque<Unproven>) -> Vec<(u64, u64)> {
-    let mut runs: Vec<(u64, u64)> = Vec::new();
-    for frame in frames {
-        match runs.last_mut() {
-            Some((offset, len)) if *offset + padded(*len) == frame.offset => {
-                *len = frame.offset - *offset + frame.len;
-            }
-            _ => runs.push((frame.offset, frame.len)),
-        }
-    }
-    runs
 }
 
 /// The first bytes of the salt of an epoch, which each of its frames carries.

@@ -8,12 +8,11 @@ use std::sync::Arc;
 #[allow(unreachable_pub, reason = "its other users see it as a crate of their own")]
 mod golden;
 
-use super::write::finish;
 use super::*;
 use crate::batch::{Group, Item, Op};
 use crate::config::OnDamage;
 use crate::error::{Error, Result};
-use crate::frame::{FrameHeader, GROUP, padded};
+use crate::frame::{FrameHeader, GROUP, finish, padded};
 use crate::header::{FileKind, Found};
 use crate::seal::{Keys, Seal};
 use crate::storage::Durability;

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::mem;
 use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,14 +15,15 @@ use super::segment::LogPlace;
 use super::space::{LogSpace, SpaceError};
 use super::{LogCounts, LogEnd, layout};
 use crate::batch::{BATCH_LEN_MAX, Group, Seq};
-use crate::codec::{put, u64_of, usize_of};
+use crate::codec::{put, usize_of};
 use crate::digest::stamp;
 use crate::error::{Error, RecordError, Result};
 use crate::frame::{
-    ALIGN, CLOSE, END, FRAME_HEAD, FrameHeader, GROUP, LAZY, LogId, SALT_LEN, SALTED, padded,
+    ALIGN, CLOSE, FRAME_HEAD, FrameHeader, GROUP, LAZY, LogId, SALT_LEN, SALTED, finish, padded,
 };
 use crate::header::{Header, NUMBER_MAX};
 use crate::history;
+use crate::pack::Packer;
 use crate::seal::TAG_LEN;
 use crate::storage::{Durability, Form, SyncPoint};
 use crate::vfs::File;
@@ -40,6 +42,7 @@ pub(crate) struct LogWriter {
     pub(super) deferred: Deferred,
     poison: Option<String>,
     counts: LogCounts,
+    packer: Packer,
     pub(super) position: Arc<LogPosition>,
 }
 
@@ -67,6 +70,7 @@ impl LogWriter {
             deferred: Deferred::default(),
             poison: None,
             counts: LogCounts::default(),
+            packer: Packer::new(header.compression),
         }
     }
 
@@ -115,7 +119,7 @@ impl LogWriter {
         let lazy = self.place.durability != Durability::Sync;
         let flags = if lazy { LAZY } else { 0 };
         let may_use_reserve = group.only_removals();
-        self.frame(GROUP, flags, batches, group.buffer_mut(), may_use_reserve)?;
+        self.group_frame(flags, batches, group.buffer_mut(), may_use_reserve)?;
         // Order: the end advances only after the frame is written, so that a failed group leaves
         // the next one at the same place with the same commit number.
         self.end.seq += u64::from(batches);
@@ -245,6 +249,23 @@ impl LogWriter {
         buf
     }
 
+    /// Makes the batches in `buf` the next frame, like [`frame`](Self::frame).
+    pub(super) fn group_frame(
+        &mut self,
+        flags: u8,
+        batches: u32,
+        buf: &mut Vec<u8>,
+        may_use_reserve: bool,
+    ) -> Result<()> {
+        // Order: after the history digest, which covers the batches as they are in memory, and
+        // before the seal. Sealed bytes cannot be compressed.
+        let mut packer = mem::take(&mut self.packer);
+        let body = layout(self.form, self.place.seal.is_some()).head;
+        let framed = self.frame(GROUP, flags, batches, packer.pack(buf, body), may_use_reserve);
+        self.packer = packer;
+        framed
+    }
+
     /// Makes `buf` the next frame, writes it, and syncs the file unless the frame is lazy. `buf`
     /// has the room of [`layout`] before its payload.
     ///
@@ -365,28 +386,4 @@ impl fmt::Debug for LogWriter {
             .field("poison", &self.poison)
             .finish_non_exhaustive()
     }
-}
-
-/// Completes the payload in `buf` with its end byte and padding, puts the header before it at
-/// `start`, and returns the chain value.
-///
-/// # Panics
-/// If the length of the payload is not the one in the header. Nothing is written in this case.
-#[expect(clippy::indexing_slicing, reason = "`start` leaves the room of a frame header")]
-pub(super) fn finish(
-    header: &FrameHeader,
-    log: &LogId,
-    offset: u64,
-    buf: &mut Vec<u8>,
-    start: usize,
-) -> u64 {
-    let payload = &buf[start + FRAME_HEAD..];
-    let told = u64::from(header.payload_len);
-    assert_eq!(u64_of(payload.len()), told, "the header of a frame has the length of its payload");
-    let payload_crc = crc32c::crc32c(payload);
-    buf.push(END);
-    buf.resize(start + usize_of(padded(header.len())), 0);
-    let (bytes, chain) = header.encode(log, offset, payload_crc);
-    put(buf, start, bytes);
-    chain
 }

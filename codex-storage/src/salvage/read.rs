@@ -15,6 +15,7 @@ use crate::log::LogReader;
 use crate::main_file::MainFile;
 use crate::names::{Names, Role};
 use crate::open::open_regular;
+use crate::pack::Compression;
 use crate::seal::{Keys, Seal};
 use crate::storage::{Form, State as _};
 use crate::vfs::{File, Vfs};
@@ -183,7 +184,13 @@ impl Reading<'_> {
             return Ok(());
         }
         let (vfs, names) = (self.vfs.clone(), self.names.clone());
-        let files = StoreFiles { vfs, names, seal: part.seal.clone(), lock: None };
+        let files = StoreFiles {
+            vfs,
+            names,
+            seal: part.seal.clone(),
+            compression: Compression::None,
+            lock: None,
+        };
         let log = wal::salvage(&files, &part.header, &mut |op| {
             entries.apply(op);
             Ok(())

@@ -45,6 +45,7 @@ impl Wal {
         // The image takes the place of the segments before the new one, which it names.
         let header = Header {
             file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
+            compression: self.files.compression,
             generation: continued.generation - 1,
             base_seq: continued.base_seq,
             created_us: self.files.vfs.clock.now_us(),
@@ -112,6 +113,7 @@ impl Wal {
         header.generation = following(header.generation, self.write_state.path())?;
         header.created_us = self.files.vfs.clock.now_us();
         header.stray_proof = [0; HEADER_TAG_LEN];
+        header.compression = self.files.compression;
         end.continue_in(&mut header, &log);
         // Order: the next segment is written and synced under a temporary name, and only then
         // named, so that an error before the rename changes nothing.
@@ -210,6 +212,7 @@ impl Wal {
         let generation = current.header.generation;
         let header = Header {
             file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
+            compression: self.files.compression,
             generation,
             base_seq: self.history.seq(),
             created_us: self.files.vfs.clock.now_us(),

@@ -40,6 +40,7 @@ impl Wal {
         let segment = Header {
             file_id: fresh_id(&self.files.vfs, &path)?,
             generation: following(continued.generation, &path)?,
+            compression: self.files.compression,
             created_us: self.files.vfs.clock.now_us(),
             root_id: image.root_id,
             base_tag: image.base_tag,
@@ -51,6 +52,7 @@ impl Wal {
         let segment = segment.proven_stray(&*before, &*seal);
         let header = Header {
             file_id: fresh_id(&self.files.vfs, &path)?,
+            compression: self.files.compression,
             generation: continued.generation,
             base_seq: continued.base_seq,
             created_us: segment.created_us,

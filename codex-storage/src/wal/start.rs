@@ -149,6 +149,7 @@ impl Wal {
         let whole = &self.image;
         let segment = Header {
             kind: FileKind::Log,
+            compression: self.files.compression,
             file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
             generation: following(whole.generation, self.write_state.path())?,
             created_us: self.files.vfs.clock.now_us(),

@@ -35,7 +35,11 @@ impl Sample {
         values: &[Vec<u8>],
         closed: bool,
     ) -> Self {
-        let bed = Bed::new(Vfs::mem(seed), Form::Ledger, sealed);
+        Self::in_bed(Bed::new(Vfs::mem(seed), Form::Ledger, sealed), level, values, closed)
+    }
+
+    /// Like [`Sample::new`], for a new ledger in `bed`.
+    pub fn in_bed(bed: Bed, level: Durability, values: &[Vec<u8>], closed: bool) -> Self {
         let mut store = Store::open(bed.at(level)).unwrap();
         for (n, value) in values.iter().enumerate() {
             put(&mut store, n as u64 + 1, value).unwrap();

@@ -20,10 +20,10 @@ pub mod store;
 
 use std::sync::Arc;
 
-use codex_storage::Config;
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::{MemDir, Mode, Open, SeededEntropy, SimClock, Vfs, WaitedFor};
+use codex_storage::{Compression, Config};
 
 use seal::ToyKeys;
 
@@ -39,13 +39,15 @@ pub struct Bed {
     pub form: Form,
     /// The key, or `None` for a plain store.
     pub keys: Option<Arc<dyn Keys>>,
+    /// The compression of new files, or `None` to keep that of the main file.
+    pub compression: Option<Compression>,
 }
 
 impl Bed {
     /// Returns a store in `vfs`.
     pub fn new(vfs: Vfs, form: Form, sealed: bool) -> Self {
         let keys = sealed.then(|| keys("open sesame"));
-        Self { vfs, form, keys }
+        Self { vfs, form, keys, compression: None }
     }
 
     /// Returns a store in memory.
@@ -68,6 +70,7 @@ impl Bed {
         let mut config = Config::new(self.vfs.clone(), NAME);
         config.form = Some(self.form);
         config.keys.clone_from(&self.keys);
+        config.compression = self.compression;
         config
     }
 

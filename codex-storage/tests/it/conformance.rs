@@ -223,7 +223,11 @@ fn a_record_keeps_its_expiry_and_its_table_through_everything(bed: &Bed) {
     store.close().unwrap();
     is_whole(&bed, "a rekey").close().unwrap();
     for form in [Form::Ledger, Form::Wal, Form::Ledger, Form::Snapshot, bed.form] {
-        convert(bed.config(), &Conversion { form: Some(form), keys: bed.keys.clone() }).unwrap();
+        convert(
+            bed.config(),
+            &Conversion { form: Some(form), keys: bed.keys.clone(), compression: None },
+        )
+        .unwrap();
         bed.form = form;
         let seq = is_whole(&bed, "a conversion").recovered.seq;
         if form == Form::Ledger {

@@ -15,7 +15,7 @@ fn config(vfs: Vfs, passphrase: Option<&str>) -> Config {
 }
 
 fn to(form: Form, passphrase: &str) -> Conversion {
-    Conversion { form: Some(form), keys: Some(keys(passphrase)) }
+    Conversion { form: Some(form), keys: Some(keys(passphrase)), compression: None }
 }
 
 fn convert_on(

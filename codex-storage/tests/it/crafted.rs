@@ -198,7 +198,7 @@ fn a_store_with_the_last_commit_takes_no_more_and_stays_readable() {
             }
             // Every other form has no room for one more commit, or can also be read.
             for to in [Form::Ledger, Form::Snapshot, Form::Wal] {
-                let conversion = Conversion { form: Some(to), keys: None };
+                let conversion = Conversion { form: Some(to), keys: None, compression: None };
                 let mut config = config.clone();
                 config.form = None;
                 drop(codex_storage::convert(config.clone(), &conversion));

@@ -34,6 +34,7 @@ mod limits;
 mod log_space;
 mod main_file;
 mod open;
+mod packed;
 mod power;
 #[cfg(feature = "fault")]
 mod quiet;

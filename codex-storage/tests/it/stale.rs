@@ -134,7 +134,7 @@ fn a_store_that_is_gone_or_other_than_it_was_is_refused_as_what_it_is_now() {
         });
         assert!(matches!(pending, Err(Error::RestorePending { .. })), "{form}: {pending:?}");
         let (encrypted, disk) = opened(Create::IfMissing, |disk| {
-            let to = Conversion { form: None, keys: Some(keys("new")) };
+            let to = Conversion { form: None, keys: Some(keys("new")), compression: None };
             convert(Config::new(disk.vfs(5), NAME), &to).unwrap();
         });
         assert!(matches!(encrypted, Err(Error::KeyRequired { .. })), "{form}: {encrypted:?}");
@@ -173,7 +173,8 @@ fn a_store_that_went_on_before_its_conversion_is_converted_as_it_is_now() {
         add(&disk, 1, form, "first");
         let other = disk.clone();
         let vfs = before_lock(&disk, 1, move || add(&other, 2, form, "second"));
-        let to = Conversion { form: Some(Form::Ledger), keys: Some(keys("new")) };
+        let to =
+            Conversion { form: Some(Form::Ledger), keys: Some(keys("new")), compression: None };
         convert(config(vfs, form), &to).unwrap();
         let bed = Bed { keys: Some(keys("new")), ..Bed::new(disk.vfs(3), Form::Ledger, false) };
         assert_eq!(keys_of(&Store::open(bed.config()).unwrap()), ["first", "second"], "{form}");

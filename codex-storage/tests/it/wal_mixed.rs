@@ -298,7 +298,7 @@ fn an_anchor_survives_changes_of_keys_conversions_and_copies() {
         compared(&bed, "after a rekey");
         for (to, passphrase) in [(Form::Snapshot, Some("last")), (Form::Wal, None)] {
             let keys = passphrase.map(keys);
-            let conversion = Conversion { form: Some(to), keys: keys.clone() };
+            let conversion = Conversion { form: Some(to), keys: keys.clone(), compression: None };
             let done = codex_storage::convert(bed.config(), &conversion).unwrap();
             bed = Bed { form: to, keys, ..bed };
             assert!(anchored(&bed, done.anchor, false).is_ok());
@@ -310,7 +310,7 @@ fn an_anchor_survives_changes_of_keys_conversions_and_copies() {
         put(&bed.vfs, NAME, &copied);
         compared(&bed, "after a copy");
         // A ledger that is made from it begins after the positions that the image lists.
-        let conversion = Conversion { form: Some(Form::Ledger), keys: None };
+        let conversion = Conversion { form: Some(Form::Ledger), keys: None, compression: None };
         let last = Store::open(bed.config()).unwrap().storage.anchor();
         codex_storage::convert(bed.config(), &conversion).unwrap();
         let bed = Bed { form: Form::Ledger, ..bed };
@@ -377,7 +377,8 @@ fn a_missing_store_is_not_created_where_an_anchor_is_demanded() {
                 let config = Config { create, access, ..bed.config() };
                 let refused = Store::open(Config { anchor: Some(anchor), ..config.clone() });
                 assert!(matches!(refused, Err(Error::NotFound { .. })), "{form}: {refused:?}");
-                let conversion = Conversion { form: Some(Form::Snapshot), keys: None };
+                let conversion =
+                    Conversion { form: Some(Form::Snapshot), keys: None, compression: None };
                 let config = Config { anchor: Some(anchor), ..config };
                 let refused = codex_storage::convert(config, &conversion);
                 assert!(matches!(refused, Err(Error::NotFound { .. })), "{form}: {refused:?}");
