@@ -1,5 +1,5 @@
-//! An event log that keeps its whole history, and a return to an earlier point of it.
-use codex_core::{Backups, Form, RestorePoint, Result, Seq, Store};
+//! An event log that keeps its whole history: looking into it, and a return to an earlier point.
+use codex_core::{Backups, Form, Readable, RestorePoint, Result, Seq, Store};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -16,8 +16,8 @@ fn record(store: &Store, event: &Event) -> Result<Seq> {
     batch.commit()
 }
 
-/// Returns the balance of an account, from all events.
-fn balance(store: &Store, of: &str) -> Result<i64> {
+/// Returns the balance of an account, from all events of a state.
+fn balance(store: &impl Readable, of: &str) -> Result<i64> {
     let events = store.prefix("event/").map(|entry| entry.value::<Event>());
     let cents = events.map(|event| match event? {
         Event::Deposited { account, cents } if account == of => Ok(cents),
@@ -40,6 +40,16 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     });
     let good = record(&store, &Event::Withdrawn { account: "ada".into(), cents: 34 })?;
     assert_eq!(balance(&store, "ada")?, 1_200);
+
+    // The state after each commit, and the values that a key had, with their times.
+    for commit in store.changes(0)? {
+        let seq = commit?.seq();
+        println!("after commit {seq}: {} cents", balance(&store.as_of(seq)?, "ada")?);
+    }
+    for revision in store.history("last event")? {
+        let revision = revision?;
+        println!("{:?}: {:?}", revision.time(), revision.value::<u64>()?);
+    }
 
     // A mistake, and the return to the commit before it. The replaced ledger is kept.
     store.clear()?;

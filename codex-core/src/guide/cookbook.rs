@@ -99,8 +99,13 @@ shows the same with bincode, by one variant for each version. `examples/settings
 //!
 //! # An event log, and a return to an earlier point
 //!
-//! The form `Ledger` keeps every commit. [`Backups::restore_until`](crate::Backups::restore_until)
-//! returns to a commit or to a time. `examples/events.rs`:
+//! The form `Ledger` keeps every commit. [`Store::history`](crate::Store::history) returns the
+//! values that a key had, [`as_of`](crate::Store::as_of) an earlier state, and
+//! [`changes`](crate::Store::changes) the commits after one.
+//! [`watch_from`](crate::Store::watch_from) continues with the later ones, so that a reader which
+//! remembers its last commit misses none.
+//! [`Backups::restore_until`](crate::Backups::restore_until) returns to a commit or to a time.
+//! `examples/events.rs`:
 //!
 //! ```
 #![doc = include_str!("../../examples/events.rs")]

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use codex_core::internals::{index_ledger, sweep, without_threads};
-use codex_core::vfs::{Clock as _, SimClock, Vfs};
+use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
+use codex_core::vfs::{CallKind, Clock as _, Observed, SimClock, Vfs};
 use codex_core::{
     Change, Committed, Form, Notice, OpenOptions, RestorePoint, Seq, StorageError, Store, Table,
     Watch,
@@ -657,4 +659,122 @@ fn a_file_that_was_cut_by_another_program_is_an_error() {
     refused(store.as_of(50).unwrap_err());
     refused(store.history("a").unwrap_err());
     refused(store.changes(0).unwrap().last().unwrap().unwrap_err());
+}
+
+#[test]
+fn a_commit_in_doubt_is_no_part_of_the_past() {
+    let disk = FaultDir::new();
+    let vfs = disk.vfs(seed());
+    let store = ledger().open_in(&vfs, "a.db").unwrap();
+    store.set_bytes("a", "1").unwrap();
+    let syncs = Calls::of(CallKind::Sync);
+    disk.fail_on(syncs, 1, Fault::Eio, Lasting::Once, Side::Before);
+    assert!(store.set_bytes("a", "lost").unwrap_err().is_in_doubt());
+    // The frame is in the file, and no reader of the store sees it.
+    let written = disk.peek("a.db").unwrap();
+    assert!(written.windows(4).any(|bytes| bytes == b"lost"));
+    assert_eq!(revisions(&store, "a"), ["1=1"]);
+    assert_eq!(store.changes(0).unwrap().count(), 1);
+    assert_eq!(store.as_of(SystemTime::now()).unwrap().seq(), 1);
+    assert!(store.as_of(2).is_err());
+}
+
+/// Counts the bytes that are read of the main file.
+fn counted(world: &Vfs) -> (Vfs, Arc<AtomicU64>) {
+    let read = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&read);
+    let vfs = Observed::vfs(world, move |call| {
+        if call.kind == CallKind::Read && &*call.name == "a.db" {
+            counter.fetch_add(call.len, Ordering::Relaxed);
+        }
+    });
+    (vfs, read)
+}
+
+#[test]
+fn a_later_question_reads_only_what_may_have_changed_the_key() {
+    let (vfs, read) = counted(&Vfs::mem(seed()));
+    let store = ledger().open_in(&vfs, "a.db").unwrap();
+    for n in 0..64 {
+        store.set_bytes(n.to_string(), vec![7; 64 << 10]).unwrap();
+    }
+    let file_len = store.stats().storage.log_bytes;
+    let reading = |question: &dyn Fn() -> usize, wanted: usize| {
+        read.store(0, Ordering::Relaxed);
+        assert_eq!(question(), wanted);
+        read.load(Ordering::Relaxed)
+    };
+    let history = |key: &'static str| move |store: &Store| store.history(key).unwrap().count();
+    let first = reading(&|| history("9")(&store), 1);
+    assert!(first >= file_len, "the first one reads the file, {first} bytes");
+    // A region is about 512 KiB, and the reader reads 256 KiB ahead.
+    let later = reading(&|| history("40")(&store), 1);
+    assert!((1 << 16..2 << 20).contains(&later), "{later} bytes for a key");
+    let none = reading(&|| history("none")(&store), 0);
+    assert!(none < 64 << 10, "{none} bytes for a key that was never set");
+    let last = reading(&|| store.changes(63).unwrap().count(), 1);
+    assert!(last < 2 << 20, "{last} bytes for the last commit");
+    // Only the new commits are read for the index.
+    store.set_bytes("40", vec![8; 64 << 10]).unwrap();
+    let grown = reading(&|| history("none")(&store), 0);
+    assert!(grown < 1 << 20, "{grown} bytes after one more commit");
+    assert_eq!(store.history("40").unwrap().count(), 2);
+    // An index without checksums for the oldest regions reads those for each key.
+    index_ledger(&store, 512 << 10, 0).unwrap();
+    let all = reading(&|| history("none")(&store), 0);
+    assert!(all >= file_len, "{all} bytes of {file_len}");
+}
+
+#[cfg(all(feature = "crypto", feature = "fault"))]
+#[test]
+fn a_hundred_questions_derive_no_passphrase_again() {
+    use crate::audit::{Audited, Book};
+    use codex_storage::sync::Mutex;
+    let vfs = Vfs::mem(seed());
+    let book = Arc::new(Mutex::new(Book::default()));
+    let keys = || Audited::keys(1, &vfs.entropy, &book);
+    for _ in 0..2 {
+        let store = codex_core::internals::open(&ledger(), &vfs, "a.db", keys()).unwrap();
+        store.set_bytes("a", "1").unwrap();
+        let before = book.lock().unlocks;
+        for _ in 0..100 {
+            assert!(store.history("a").unwrap().all(|revision| revision.is_ok()));
+            assert_eq!(store.as_of(1).unwrap().seq(), 1);
+        }
+        assert_eq!(book.lock().unlocks, before, "the open store has the root key");
+        // After another key, too.
+        codex_core::internals::change_key(&store, &*keys()).unwrap();
+        store.set_bytes("a", "2").unwrap();
+        assert!(store.history("a").unwrap().count() >= 2);
+        store.close().unwrap();
+    }
+}
+
+#[cfg(feature = "crypto")]
+#[test]
+fn the_index_is_made_again_after_a_rekey_and_kept_after_a_change_of_the_key() {
+    use codex_core::crypto::Key;
+    let (vfs, read) = counted(&Vfs::mem(seed()));
+    let key = |n| Key::raw(&[n; 32]).unwrap();
+    let store = ledger().key(key(1)).open_in(&vfs, "a.db").unwrap();
+    for n in 0..32 {
+        store.set_bytes(if n % 8 == 0 { "a" } else { "b" }, vec![n; 8 << 10]).unwrap();
+    }
+    let file_len = store.stats().storage.log_bytes;
+    let question = || {
+        read.store(0, Ordering::Relaxed);
+        assert_eq!(store.history("none").unwrap().count(), 0);
+        let bytes = read.load(Ordering::Relaxed);
+        assert_eq!(store.history("a").unwrap().filter(Result::is_ok).count(), 4);
+        bytes
+    };
+    assert!(question() >= file_len && question() < 64 << 10);
+    store.change_key(key(2)).unwrap();
+    assert!(question() < 64 << 10, "the frames are the same");
+    // An iterator from before the rekey goes on in the file that it reads.
+    let before = store.history("a").unwrap();
+    store.rekey(key(3)).unwrap();
+    assert!(question() >= file_len, "the frames are others");
+    assert!(question() < 64 << 10);
+    assert_eq!(before.filter(Result::is_ok).count(), 4);
 }

@@ -657,3 +657,161 @@ fn a_wait_for_a_limited_time_ends_by_the_clock_of_the_store() {
         assert!(waiting.join().unwrap());
     });
 }
+
+/// Returns a ledger with `count` commits, which set the keys `a0`, `b1`, `a2` and so on.
+fn ledger(vfs: &Vfs, count: u32) -> Store {
+    let store = without_threads(options(Form::Ledger)).open_in(vfs, "a.db").unwrap();
+    (0..count).for_each(|n| set(&store, &format!("{}{n}", if n % 2 == 0 { 'a' } else { 'b' })));
+    store
+}
+
+#[test]
+fn a_watch_from_a_commit_returns_those_after_it_and_then_the_later_ones() {
+    let vfs = Vfs::mem(seed());
+    let store = ledger(&vfs, 5);
+    let rows = store.table::<u8, u64>("rows").unwrap();
+    rows.set(1, &7).unwrap();
+    for (after, wanted) in [
+        (0, &["1 a0=v", "3 a2=v", "5 a4=v"][..]),
+        (1, &["3 a2=v", "5 a4=v"]),
+        (2, &["3 a2=v", "5 a4=v"]),
+        (5, &[]),
+        (store.snapshot().seq(), &[]),
+    ] {
+        let mut watch = store.watch_from("a", after).unwrap();
+        assert_eq!((watch.start(), watch.is_ended()), (after, false));
+        assert_eq!(taken(&mut watch), wanted, "{after}");
+    }
+    let mut watches = [0, 5].map(|after| store.watch_from("a", after).unwrap());
+    let (later, other) = (store.snapshot().seq() + 1, store.snapshot().seq() + 2);
+    store.batch().remove("a0").unwrap().remove("b1").unwrap().commit().unwrap();
+    store.batch().set_bytes("a0", "v").unwrap().set_bytes("b1", "v").unwrap().commit().unwrap();
+    let live = [format!("{later} -a0"), format!("{other} a0=v")];
+    assert_eq!(taken(&mut watches[1]), live);
+    assert!(taken(&mut watches[0]).ends_with(&live));
+    let last = taken_of(store.watch_from("a", later).unwrap());
+    assert_eq!(last, [format!("{other} a0=v")], "the last commit before the watch");
+    let of_rows = taken_of(rows.watch_from(0).unwrap());
+    assert_eq!(of_rows.len(), 1);
+    // Times are those of the file, and a commit that comes as it is made has none.
+    let mut watch = store.watch_from("", 0).unwrap();
+    let Some(Notice::Commit(first)) = watch.next() else { panic!("it is in the file") };
+    assert!(first.time().is_some());
+    taken(&mut watch);
+    set(&store, "last");
+    let Some(Notice::Commit(last)) = watch.next() else { panic!("it is made") };
+    assert_eq!((last.time(), last.seq()), (None, store.snapshot().seq()));
+    store.clear().unwrap();
+    assert_eq!(taken(&mut watch), [format!("{} clear", last.seq() + 1)]);
+}
+
+fn taken_of(mut watch: Watch) -> Vec<String> {
+    taken(&mut watch)
+}
+
+/// Adds the numbers of the commits of a watch until there are `count` of them.
+fn follow(mut watch: Watch, count: u64) {
+    for seq in watch.start() + 1..=count {
+        match watch.next() {
+            Some(Notice::Commit(commit)) => assert_eq!(commit.seq(), seq),
+            other => panic!("instead of commit {seq}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_watch_from_a_commit_has_no_gap_beside_writers_and_a_rekey_with_the_smallest_mailbox() {
+    const WRITERS: u64 = 4;
+    for &is_sealed in crate::common::SEALED {
+        let steps = u64::from(crate::common::scaled(300));
+        let vfs = Vfs::mem(seed());
+        let options = crate::common::sealed(&options(Form::Ledger), is_sealed);
+        let store = without_threads(options).open_in(&vfs, "a.db").unwrap();
+        for n in 0..steps {
+            set(&store, &n.to_string());
+        }
+        let last = steps * (WRITERS + 1);
+        thread::scope(|scope| {
+            for after in [0, steps / 2, steps] {
+                let watch = store.watch_from("", after).unwrap().changes_max(1).bytes_max(1);
+                scope.spawn(move || follow(watch, last));
+            }
+            for writer in 0..WRITERS {
+                let store = &store;
+                scope.spawn(move || (0..steps).for_each(|n| set(store, &format!("{writer}/{n}"))));
+            }
+            #[cfg(feature = "crypto")]
+            while is_sealed && store.snapshot().seq() < last {
+                store.rekey(codex_core::crypto::Key::raw(&[7; 32]).unwrap()).unwrap();
+            }
+        });
+    }
+}
+
+#[test]
+fn what_does_not_fit_into_the_mailbox_is_read_from_the_ledger_while_it_is_open() {
+    let vfs = Vfs::mem(seed());
+    let store = ledger(&vfs, 0);
+    let mut watch = store.watch_from("a", 0).unwrap().changes_max(2);
+    let live = store.watch("a").unwrap().changes_max(2);
+    (0..9).for_each(|n| set(&store, &format!("{}{n}", if n % 2 == 0 { 'a' } else { 'b' })));
+    let wanted = ["1 a0=v", "3 a2=v", "5 a4=v", "7 a6=v", "9 a8=v"];
+    assert_eq!(taken_of(live), ["1 a0=v", "3 a2=v", "lag 5..9"]);
+    assert_eq!(taken(&mut watch), wanted);
+    // The gap ends where the mailbox goes on.
+    (0..9).for_each(|n| set(&store, &format!("a{n}")));
+    assert_eq!(text(&watch.try_next().unwrap()), "10 a0=v");
+    set(&store, "a9");
+    let rest: Vec<_> = (1..10).map(|n| format!("{} a{n}=v", 10 + n)).collect();
+    assert_eq!(taken(&mut watch), rest);
+    // After the close a gap can only be told. What was begun is read to its end.
+    let mut begun = store.watch_from("a", 0).unwrap();
+    assert!(begun.next().is_some());
+    (0..9).for_each(|n| set(&store, &format!("a{n}")));
+    store.close().unwrap();
+    drop(store);
+    let last = taken(&mut watch);
+    assert_eq!(last, ["20 a0=v", "21 a1=v", "lag 22..28"]);
+    assert!(watch.is_ended() && watch.next().is_none() && !begun.is_ended());
+    assert_eq!(begun.count(), 4 + 10 + 9);
+}
+
+#[test]
+fn the_ways_to_wait_agree_on_a_watch_from_a_commit() {
+    let vfs = Vfs::mem(seed());
+    let store = ledger(&vfs, 1_000);
+    let all = taken_of(store.watch_from("a", 0).unwrap());
+    assert_eq!(all.len(), 500);
+    let watches = [0; 3].map(|after| store.watch_from("a", after).unwrap());
+    let [blocking, mut limited, mut polled] = watches;
+    // A task gives way to others while nothing is found.
+    let mut foreign = store.watch_from("none", 0).unwrap();
+    let wakes = AtomicUsize::new(0);
+    let woken = Arc::new(Unpark { thread: thread::current(), wakes });
+    let waker = Waker::from(Arc::clone(&woken));
+    let mut cx = Context::from_waker(&waker);
+    let mut pending = 0;
+    loop {
+        assert!(foreign.poll_next(&mut cx).is_pending());
+        pending += 1;
+        if woken.wakes.swap(0, Ordering::SeqCst) == 0 {
+            break;
+        }
+    }
+    assert!(pending > 3, "{pending} polls for 1,000 groups");
+    store.close().unwrap();
+    let texts = |notices: Vec<Notice>| notices.iter().map(text).collect::<Vec<_>>();
+    assert_eq!(texts(blocking.collect()), all);
+    let limited = std::iter::from_fn(|| limited.next_timeout(Duration::MAX));
+    assert_eq!(texts(limited.collect()), all);
+    let polled = std::iter::from_fn(|| {
+        loop {
+            if let Poll::Ready(notice) = polled.poll_next(&mut cx) {
+                return notice;
+            }
+        }
+    });
+    assert_eq!(texts(polled.collect()), all);
+    // A limit that has passed ends a search.
+    assert!(foreign.next_timeout(Duration::ZERO).is_none());
+}
