@@ -85,7 +85,7 @@ fn agree(engine: &Engine, probe: &Probe) {
 
 #[test]
 fn two_writers_of_one_key_leave_log_and_memory_in_agreement() {
-    model("two_writers_of_one_key", None, 353, || {
+    model("two_writers_of_one_key", None, 272, || {
         let (engine, probe) = wal();
         let theirs = (engine.clone(), probe.clone());
         let other = thread::spawn(move || submit(&theirs.0, &theirs.1, put("k", "2")).unwrap());

@@ -2,6 +2,7 @@
 //! gives its members their outcomes.
 
 use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use codex_storage::batch::{GROUP_LEN_TARGET, Group, Seq};
@@ -43,6 +44,17 @@ pub(super) struct Disk {
     pub(super) unwound: bool,
 }
 
+/// The result of one group.
+struct Made<'a> {
+    /// The outcome of the leader's own commit.
+    outcome: Option<Result<Outcome>>,
+    /// The last commit that was made, if one was.
+    last_made: Option<Seq>,
+    effects: GroupEffects,
+    /// The leader of the next group, if the thread goes on.
+    next: Option<Leader<'a>>,
+}
+
 impl Engine {
     /// Makes `commit` durable at the level of the store, then visible, and returns its outcome.
     ///
@@ -63,12 +75,33 @@ impl Engine {
         outcome.expect("every member of a group has an outcome")
     }
 
-    /// Makes a group that begins with `first`, as the leader. Returns the outcome of `first`,
-    /// unless it waits at a ticket.
+    /// Makes a group that begins with `first`, as the leader, and further groups if the lead stays
+    /// with this thread. Returns the outcome of `first`, unless it waits at a ticket.
     pub(super) fn lead(&self, first: Member) -> Option<Result<Outcome>> {
         // Order: begin before the lock. A panic after this line poisons the store and answers every
         // waiter (promise 5).
-        let mut leader = Leader::begin(self, Some(first));
+        let mut made = self.make_group(Leader::begin(self, Some(first)));
+        let (outcome, mut last_made) = (made.outcome.take(), made.last_made);
+        while let Some(leader) = made.next.take() {
+            // A panic in a group of other threads poisons the store and answers these. The outcome
+            // of `first` is known before.
+            let further = catch_unwind(AssertUnwindSafe(|| self.make_group(leader)));
+            let Ok(further) = further else { break };
+            last_made = further.last_made.or(last_made);
+            made = further;
+        }
+        // Order: tell the backups after the hand-over, which has put the number of the commit into
+        // the statistics. They compare it with the statistics, and would miss it otherwise.
+        if let Some(seq) = last_made {
+            self.on_commit.call(seq);
+        }
+        // The effects of the last group are those of the state after all of them.
+        self.notice(made.effects);
+        outcome
+    }
+
+    /// Makes one group.
+    fn make_group<'a>(&'a self, mut leader: Leader<'a>) -> Made<'a> {
         let mut freed = Freed::default();
         let _span = trace::commit_group();
 
@@ -104,18 +137,12 @@ impl Engine {
         // Order: unlock before the lead is handed over, or the next leader waits for this one.
         let effects = Self::unlock_disk(disk, &mut leader);
         // Order: hand over before the wake. The next group is written while the members of this one
-        // wake up.
-        leader.hand_over();
+        // wake up, and a waker may wait for the store.
+        let next = leader.hand_over_or_stay();
         let outcome = leader.wake();
         // Order: free last. No thread waits while the replaced entries are freed.
         drop(freed);
-        // Order: tell the backups after the hand-over, which has put the number of the commit into
-        // the statistics. They compare it with the statistics, and would miss it otherwise.
-        if let Some(seq) = leader.last_made() {
-            self.on_commit.call(seq);
-        }
-        self.notice(effects);
-        outcome
+        Made { outcome, last_made: leader.last_made(), effects, next }
     }
 
     /// Makes `commit` as durable as at the level `Sync`, then visible. The other members of its

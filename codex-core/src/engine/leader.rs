@@ -43,6 +43,8 @@ pub(super) struct Leader<'a> {
     /// The watches that end, because the store is poisoned.
     pub(super) ended: Vec<Subscriber>,
     handed_over: bool,
+    /// The number of further groups that the thread may lead before it hands over.
+    groups_left: u32,
 }
 
 /// A member of the group.
@@ -87,6 +89,7 @@ impl<'a> Leader<'a> {
             filled: Vec::new(),
             ended: Vec::new(),
             handed_over: false,
+            groups_left: engine.groups_at_once,
         }
     }
 
@@ -229,6 +232,37 @@ impl<'a> Leader<'a> {
         // Order: mark before the successor wakes. From here on the lead belongs to the successor,
         // and a panic of this thread must not take it back.
         self.handed_over = true;
+        self.pass(next);
+    }
+
+    /// Hands over the lead, or keeps it for the commit of another thread that waits: returns the
+    /// leader of that commit. Groups without a sync take less time than waking a thread to lead.
+    ///
+    /// The lead does not stay with a thread whose group wakes a task or a watch. A waker is code of
+    /// the user, which may wait for the store.
+    pub(super) fn hand_over_or_stay(&mut self) -> Option<Leader<'a>> {
+        let next = self.resign();
+        self.handed_over = true;
+        let wakes = !self.filled.is_empty() || !self.ended.is_empty();
+        let may_stay = self.groups_left > 0 && !wakes && !self.all().any(Member::is_of_task);
+        match next {
+            Some(Waiter { commit: Some(commit), ticket: ticket @ Ticket::Thread(_), .. })
+                if may_stay && !commit.sync =>
+            {
+                let first = Member::new(Some(ticket), commit);
+                let mut next = Self::begin(self.engine, Some(first));
+                next.groups_left = self.groups_left - 1;
+                Some(next)
+            }
+            next => {
+                self.pass(next);
+                None
+            }
+        }
+    }
+
+    /// Gives the lead to `next`.
+    fn pass(&self, next: Option<Waiter>) {
         match next {
             Some(Waiter { commit, ticket: Ticket::Thread(seat), .. }) => {
                 seat.give(Wake::Lead(commit));
@@ -336,6 +370,11 @@ impl Member {
     pub(super) fn new(ticket: Option<Ticket>, commit: Commit) -> Self {
         Self { ticket, commit, decided: None, outcome: None }
     }
+
+    /// Returns true if the member is the commit of a task.
+    fn is_of_task(&mut self) -> bool {
+        matches!(self.ticket, Some(Ticket::Task(_)))
+    }
 }
 
 /// Returns true if the disk was full for a group, which has changed nothing.
@@ -345,3 +384,6 @@ fn is_full(error: &Error) -> bool {
 
 /// The reason why a store refuses writes after a leader unwound.
 pub(super) const UNWOUND: &str = "the thread that was committing panicked";
+/// The number of groups without a sync that a thread makes for others before it hands over the
+/// lead: for less than a millisecond, which is about the time of a turn of the scheduler.
+pub(super) const GROUPS_AT_ONCE: u32 = 64;

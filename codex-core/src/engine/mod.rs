@@ -53,7 +53,7 @@ use commit::Disk;
 use deputy::Deputies;
 pub use deputy::Task;
 use horizon::Horizon;
-use leader::{Leader, UNWOUND};
+use leader::{GROUPS_AT_ONCE, Leader, UNWOUND};
 use queue::{Admission, Queue, Refusal, Wake};
 pub use view::View;
 use worker::{GroupEffects, Signal, Threads};
@@ -88,6 +88,8 @@ pub struct Engine {
     durability: Durability,
     /// Whether the form makes commits durable by writing images.
     writes_images: bool,
+    /// The number of further groups that a thread may lead for others.
+    groups_at_once: u32,
     /// The lock of checkpoints: one runs at a time.
     checkpoint: Mutex<()>,
     /// Whether the store closes, so that a running image is abandoned.
@@ -139,6 +141,7 @@ impl Engine {
             clock,
             durability,
             writes_images,
+            groups_at_once: if is_short { GROUPS_AT_ONCE } else { 0 },
             checkpoint: Mutex::new(()),
             abandon: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),

@@ -66,6 +66,8 @@ pub(crate) struct Disk {
     pub(crate) durable: usize,
     /// The number of commits in each group.
     pub(crate) groups: Vec<usize>,
+    /// The thread that has written each group.
+    pub(crate) leaders: Vec<std::thread::ThreadId>,
     /// The images in place: the last commit of each, and its contents.
     pub(crate) images: Vec<(Seq, Contents)>,
     pub(crate) poisoned: bool,
@@ -131,6 +133,7 @@ impl Disk {
         };
         group.for_each(record).unwrap();
         self.groups.push(group.batches());
+        self.leaders.push(std::thread::current().id());
         (first, self.log.len())
     }
 

@@ -778,6 +778,22 @@ fn a_commit_whose_own_sync_fails_is_in_doubt_and_not_visible() {
 }
 
 #[test]
+fn without_a_sync_a_thread_leads_for_those_that_wait_and_at_sync_it_hands_over() {
+    let groups = |form, level| {
+        let (engine, probe) = engine(form, level, false);
+        let commits = (0..4).map(|n| Commit::one(put(&n.to_string(), "1"))).collect();
+        assert!(together(&engine, &probe, commits).iter().all(is_done));
+        let leaders = probe.disk().leaders.clone();
+        assert_eq!(leaders.len(), 2, "a group of the first, and one of the four");
+        leaders
+    };
+    let lazy = groups(Form::Wal, Durability::Os);
+    assert_eq!(lazy[0], lazy[1], "one thread has led both");
+    let images = groups(Form::Snapshot, Durability::Sync);
+    assert_ne!(images[0], images[1], "a form of images hands over");
+}
+
+#[test]
 fn members_of_a_group_share_the_sync_that_one_of_them_asks_for() {
     let (engine, probe) = engine(Form::Wal, Durability::Os, false);
     let synced = || Commit { sync: true, ..Commit::one(put("synced", "1")) };

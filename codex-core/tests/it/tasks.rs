@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::panic;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
@@ -634,6 +634,36 @@ fn a_waker_may_drop_the_last_handle() {
         opened.is_some()
     });
     assert_eq!(opened.unwrap().len(), 6);
+}
+
+/// A thread that leads for others without a sync hands over before it wakes a task.
+#[test]
+fn a_waker_of_a_group_without_a_sync_may_write() {
+    let store = AsyncStore::from(Store::in_memory().unwrap());
+    let writing = AtomicBool::new(true);
+    thread::scope(|scope| {
+        // They keep commits in the queue, for which a thread could lead on.
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while writing.load(Ordering::SeqCst) {
+                    store.blocking().set("busy", &1).unwrap();
+                }
+            });
+        }
+        for round in 0..500 {
+            let woken = Arc::new(AtomicBool::new(false));
+            let (own, told) = (store.blocking().clone(), Arc::clone(&woken));
+            let waker = waker(move || {
+                own.set("woken", &round).unwrap();
+                told.store(true, Ordering::SeqCst);
+            });
+            let mut task = store.set("task", &round);
+            if poll_with(&mut task, &waker).is_pending() {
+                until("the task is woken", || woken.load(Ordering::SeqCst));
+            }
+        }
+        writing.store(false, Ordering::SeqCst);
+    });
 }
 
 #[test]
