@@ -25,7 +25,7 @@ use triomphe::ThinArc;
 #[derive(Clone)]
 pub struct Entry {
     /// The first byte is the length of the key, or [`LONG`], with the bit [`EXPIRES`] if the entry
-    /// expires, and the bit [`TABLED`] if it is in a table. Then come, if there are these, the 2
+    /// expires, and the bit [`TABLED`] if it is in a table. Then come, if there are these, the 4
     /// bytes of the length of a longer key, the 8 bytes of the expiry, and the 4 bytes of the id of
     /// the table. The key and the stored value are the rest.
     ///
@@ -185,7 +185,9 @@ impl Entry {
             return 1..1 + usize::from(first);
         }
         let key_len = match self.shared.slice[1..].first_chunk() {
-            Some(len) if first & LONG == LONG => u16::from_le_bytes(*len).into(),
+            Some(len) if first & LONG == LONG => {
+                usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX)
+            }
             _ => usize::from(first & LONG),
         };
         let from = head_len(first);
@@ -255,7 +257,8 @@ struct Head {
 
 impl Head {
     fn new(name: Name<'_>, expires_us: Option<i64>) -> Self {
-        let key_len = u16::try_from(name.key.len()).expect("longer keys are refused before");
+        // A key that is too long for a record is refused when it is encoded.
+        let key_len = u32::try_from(name.key.len()).expect("a key has less than 4 GiB");
         let short = u8::try_from(key_len).ok().filter(|len| *len < LONG);
         let flags = expires_us.map_or(0, |_| EXPIRES) | name.table.map_or(0, |_| TABLED);
         let mut head = Self { bytes: [0; HEAD_MAX], len: 0 };
@@ -329,7 +332,7 @@ const SMALL: usize = 256;
 /// The number of entries that [`read_ahead`] reads at a time.
 const READ_AT_ONCE: usize = 64;
 /// The maximum number of bytes before the key of an entry.
-const HEAD_MAX: usize = 1 + size_of::<u16>() + size_of::<i64>() + size_of::<TableId>();
+const HEAD_MAX: usize = 1 + size_of::<u32>() + size_of::<i64>() + size_of::<TableId>();
 /// The bit of the first byte of an entry that expires.
 const EXPIRES: u8 = 1 << 7;
 /// The bit of the first byte of an entry in a table.
@@ -340,7 +343,7 @@ const LONG: u8 = TABLED - 1;
 /// Returns the number of bytes of the length of a longer key, after the first byte `first`.
 #[inline]
 fn len_len(first: u8) -> usize {
-    if first & LONG == LONG { size_of::<u16>() } else { 0 }
+    if first & LONG == LONG { size_of::<u32>() } else { 0 }
 }
 
 /// Returns the number of bytes before the key of an entry that begins with `first`.
@@ -360,7 +363,7 @@ mod tests {
     #[test]
     fn an_entry_gives_back_its_parts_at_every_length_around_the_stack_buffer() {
         let long = usize::from(LONG);
-        for key_len in [0, 1, 17, long - 1, long, long + 1, SMALL - 1, SMALL, SMALL + 1, 65_535] {
+        for key_len in [0, 1, 17, long - 1, long, long + 1, SMALL - 1, SMALL, SMALL + 1, 65_536] {
             for value_len in [0, 1, 100, SMALL - 1, SMALL, SMALL + 1] {
                 let (key, value) = (vec![7; key_len], vec![9; value_len]);
                 for expires_us in [None, Some(-1), Some(i64::MAX)] {
