@@ -5,7 +5,7 @@ use std::fmt;
 use codex_storage::batch::{Op, Seq, TableId, record_len};
 
 use crate::engine::View;
-use crate::entry::{Entry, OwnedName};
+use crate::entry::{Entry, Name, OwnedName};
 use crate::range::{KeyBound, bounds};
 
 /// Changes that become durable and visible together, if all checks hold.
@@ -40,15 +40,9 @@ impl Commit {
 
     /// Returns the same commit, under the condition that `check` holds too.
     pub(crate) fn also(self, check: Check) -> Self {
-        let checks = match self.checks {
-            SmallVec::None => SmallVec::One(check),
-            SmallVec::One(first) => SmallVec::Many(vec![first, check]),
-            SmallVec::Many(mut checks) => {
-                checks.push(check);
-                SmallVec::Many(checks)
-            }
-        };
-        Self { checks, ..self }
+        let mut checks: Vec<_> = self.checks.into();
+        checks.push(check);
+        Self { checks: checks.into(), ..self }
     }
 
     /// Returns true if the commit puts no entry, so that it can only free memory.
@@ -72,6 +66,7 @@ impl Commit {
 }
 
 /// A change of the store.
+#[derive(Clone)]
 pub enum Change {
     /// The key of the entry gets its value.
     Put(Entry),
@@ -177,6 +172,11 @@ pub enum Check {
 }
 
 impl Check {
+    /// Returns the condition that the entry of `name` is still `seen`, or that there is still none.
+    pub(crate) fn of(name: Name<'_>, seen: Option<Entry>) -> Self {
+        seen.map_or_else(|| Self::Absent(name.into()), Self::Same)
+    }
+
     /// Returns true if the check holds in `state`.
     pub(crate) fn holds_in(&self, state: &View) -> bool {
         match self {
@@ -289,6 +289,16 @@ impl<T> SmallVec<T> {
             Self::None => &[],
             Self::One(one) => std::slice::from_ref(one),
             Self::Many(many) => many,
+        }
+    }
+}
+
+impl<T> From<SmallVec<T>> for Vec<T> {
+    fn from(small: SmallVec<T>) -> Self {
+        match small {
+            SmallVec::None => Self::new(),
+            SmallVec::One(one) => vec![one],
+            SmallVec::Many(many) => many,
         }
     }
 }

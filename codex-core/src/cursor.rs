@@ -292,6 +292,11 @@ impl Entry {
         expiry_of(&self.inner)
     }
 
+    /// Returns the entry of the indexes in memory.
+    pub(crate) fn shared(&self) -> &entry::Entry {
+        &self.inner
+    }
+
     /// Returns the key and its table.
     pub(crate) fn to_name(&self) -> entry::OwnedName {
         self.inner.name().into()

@@ -126,8 +126,10 @@ pub enum Error {
         /// The maximum of it, in bytes.
         limit: usize,
     },
-    /// A table has no such name: a name has 1 to 255 bytes, none of them 0.
-    #[error("the name of a table has 1 to 255 bytes, none of them 0; this one has {len}")]
+    /// A table or an index has no such name: a name has 1 to 255 bytes, none of them 0.
+    #[error(
+        "the name of a table or an index has 1 to 255 bytes, none of them 0; this one has {len}"
+    )]
     TableName {
         /// The length of the name, in bytes.
         len: usize,
@@ -154,6 +156,54 @@ pub enum Error {
         stored: String,
         /// The kind of the requested keys.
         wanted: String,
+    },
+    /// Another row of the table has the same key in a unique index. Nothing was written.
+    #[error(
+        "another row of the table `{table}` has the same key in the unique index `{index}`; give \
+         this one another, or remove that row first"
+    )]
+    NotUnique {
+        /// The name of the table.
+        table: String,
+        /// The name of the index.
+        index: String,
+    },
+    /// The indexes that a handle declares are not those of the table. A write without one of them
+    /// would make it incomplete.
+    #[error(
+        "the table `{table}` has the indexes {stored}, and the handle declares {declared}; open it \
+         with all of them by `TableSpec`, or drop those that are not used by `Store::drop_index`"
+    )]
+    IndexMismatch {
+        /// The name of the table.
+        table: String,
+        /// The indexes of the table, in words.
+        stored: String,
+        /// The declared indexes, in words.
+        declared: String,
+    },
+    /// The table has no such index, or it is not complete.
+    #[error(
+        "the table `{table}` has no complete index `{index}` of {keys}; declare it with \
+         `TableSpec`, which builds it"
+    )]
+    NoIndex {
+        /// The name of the table.
+        table: String,
+        /// The name of the index.
+        index: String,
+        /// The kind of the requested keys.
+        keys: String,
+    },
+    /// A batch cannot write a table with indexes, because it cannot read the earlier values, from
+    /// which the changes of the indexes follow.
+    #[error(
+        "a batch cannot write the table `{table}`, because it has indexes; use \
+         `Store::transaction`"
+    )]
+    NeedsTransaction {
+        /// The name of the table.
+        table: String,
     },
     /// A record that describes a table was not written by this build or an older one.
     #[error("this build cannot read the record of the table `{table}`; use a newer build")]
@@ -207,7 +257,8 @@ pub enum Error {
 
 codex_storage::debug_as_display!(
     Error: Encode, Decode, RawValue, UnknownCodec, UpdatesItself, Contended, Backlog,
-    TableName, NoTable, TableKey, Catalogue, DecodeKey, BackupRequired, ForkedChild; Storage, Backup
+    TableName, NoTable, TableKey, NotUnique, IndexMismatch, NoIndex, NeedsTransaction, Catalogue,
+    DecodeKey, BackupRequired, ForkedChild; Storage, Backup
 );
 
 /// The kind is that of the cause: `NotFound`, `WouldBlock` for a store that is open elsewhere,
@@ -231,13 +282,16 @@ impl From<Error> for io::Error {
             Error::Encode { .. }
             | Error::UpdatesItself { .. }
             | Error::TableName { .. }
-            | Error::TableKey { .. } => Kind::InvalidInput,
+            | Error::TableKey { .. }
+            | Error::IndexMismatch { .. }
+            | Error::NeedsTransaction { .. } => Kind::InvalidInput,
             Error::Decode { .. }
             | Error::RawValue { .. }
             | Error::UnknownCodec { .. }
             | Error::Catalogue { .. }
             | Error::DecodeKey { .. } => Kind::InvalidData,
-            Error::NoTable { .. } => Kind::NotFound,
+            Error::NoTable { .. } | Error::NoIndex { .. } => Kind::NotFound,
+            Error::NotUnique { .. } => Kind::AlreadyExists,
             Error::Contended { .. } | Error::Backlog { .. } => Kind::ResourceBusy,
             Error::BackupRequired { .. } | Error::ForkedChild { .. } => Kind::Other,
         };

@@ -35,6 +35,17 @@ pub fn view(store: &crate::Store) -> View {
     store.inner.engine.view()
 }
 
+/// Opens the table of `spec` without building its indexes.
+///
+/// # Errors
+/// Those of [`TableSpec::open`](crate::TableSpec::open).
+pub fn open_unbuilt<K: crate::TableKey, V: serde::de::DeserializeOwned + 'static>(
+    spec: crate::TableSpec<K, V>,
+    store: &crate::Store,
+) -> crate::Result<crate::Table<K, V>> {
+    spec.open_unbuilt(store)
+}
+
 /// A table of a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TableSize {

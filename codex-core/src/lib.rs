@@ -200,7 +200,10 @@ pub use signposts::open;
 pub use snapshot::Snapshot;
 pub use stats::Stats;
 pub use store::Store;
-pub use table::{Rows, Table, TableInfo, TableKey, TablePrefix};
+pub use table::{
+    Index, IndexInfo, IndexKeys, IndexReport, IndexRows, Rows, Table, TableInfo, TableKey,
+    TablePrefix, TableSpec,
+};
 pub use tasks::{AsyncStore, Job, Submitted};
 pub use transaction::Transaction;
 pub use value::{Codec, ValueRef};

@@ -131,6 +131,28 @@ pub(crate) mod sealed {
             self.count(table) == 0
         }
     }
+
+    impl<S: Source> Source for &S {
+        fn find(&self, name: Name<'_>) -> Option<Entry> {
+            S::find(self, name)
+        }
+
+        fn scan(&self, table: Option<TableId>, bounds: (KeyBound, KeyBound)) -> Iter {
+            S::scan(self, table, bounds)
+        }
+
+        fn count(&self, table: Option<TableId>) -> usize {
+            S::count(self, table)
+        }
+
+        fn has(&self, name: Name<'_>) -> bool {
+            S::has(self, name)
+        }
+
+        fn has_none(&self, table: Option<TableId>) -> bool {
+            S::has_none(self, table)
+        }
+    }
 }
 
 /// Defines the methods of [`Readable`] as methods of the type, so that reading needs no import of

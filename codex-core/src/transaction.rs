@@ -11,7 +11,7 @@ use codex_storage::batch::{Seq, TableId, record_len};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::commit::Commit;
+use crate::commit::{Change, Commit};
 use crate::cursor::{self, Iter};
 use crate::engine::View;
 use crate::entry::{Entry, Name};
@@ -144,7 +144,7 @@ impl Store {
 
 impl Transaction {
     /// Begins a transaction over the current state.
-    fn begin(store: &Store) -> Self {
+    pub(crate) fn begin(store: &Store) -> Self {
         Self {
             store: store.clone(),
             base: store.inner.engine.view(),
@@ -378,6 +378,21 @@ impl Transaction {
         self.write(Write::Put(entry))
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Writes `changes`, each of which puts an entry or removes a key, or none of them.
+    pub(crate) fn write_all(&mut self, changes: Vec<Change>) -> Result<()> {
+        let lens = changes.iter().map(Change::encoded_len);
+        self.store.check_batch(lens.fold(self.bytes, usize::saturating_add))?;
+        changes.into_iter().try_for_each(|change| match change {
+            Change::Put(entry) => self.put(entry),
+            Change::Remove(name) => self.write(Write::Remove(name)),
+            other => unreachable!("{other:?} is of one key"),
+        })
+    }
+
     /// Replaces the write of the same key.
     fn write(&mut self, write: Write) -> Result<()> {
         self.store.inner.check_access()?;
@@ -406,7 +421,7 @@ impl Transaction {
 
     /// Returns the commit of the writes, under the condition that nothing that was read has
     /// changed. Returns `None` if there are no writes: all reads are of one state then.
-    fn into_attempt(self) -> Option<Attempt> {
+    pub(crate) fn into_attempt(self) -> Option<Attempt> {
         let Self { base, writes, reads, .. } = self;
         if writes.is_empty() {
             return None;

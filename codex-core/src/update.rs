@@ -116,7 +116,9 @@ impl Store {
     where
         T: Serialize + ?Sized,
     {
-        let commit = self.exchange(Name::plain(key.as_ref()), current, new)?;
+        let name = Name::plain(key.as_ref());
+        let (value, change) = self.exchange(name, current, new)?;
+        let commit = Commit::checked(Check::Equals { name: name.into(), value }, change);
         Ok(matches!(self.inner.commit(commit)?, Outcome::Done { .. }))
     }
 
@@ -209,21 +211,20 @@ impl Store {
         Ok(change)
     }
 
-    /// Returns the commit that sets the value of `key` to `new` if it is `current`.
+    /// Returns the stored form of `current`, and the change of the value of `key` to `new`.
     pub(crate) fn exchange<T: Serialize + ?Sized>(
         &self,
         name: Name<'_>,
         current: Option<&T>,
         new: Option<&T>,
-    ) -> Result<Commit> {
+    ) -> Result<(Option<Box<[u8]>>, Change)> {
         let current =
             current.map(|value| self.codec().encode(name.key.len(), value)).transpose()?;
         let change = match new {
             Some(value) => self.setting(name, value)?,
             None => self.removal(name)?,
         };
-        let check = Check::Equals { name: name.into(), value: current.map(Into::into) };
-        Ok(Commit::checked(check, change))
+        Ok((current.map(Into::into), change))
     }
 
     /// Returns the decision of an update by `change`.
@@ -329,7 +330,7 @@ impl Store {
                 return Err(Error::UpdatesItself { key_len: name.key.len() }.into());
             }
             // The leader tests the condition in the order of commits, so no write comes in between.
-            let check = seen.map_or_else(|| Check::Absent(name.into()), Check::Same);
+            let check = Check::of(name, seen);
             Ok((answer, change.map(|change| Attempt::of(Commit::checked(check, change)))))
         }
     }

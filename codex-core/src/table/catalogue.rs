@@ -8,7 +8,9 @@ use std::sync::Arc;
 use codex_storage::Error as StorageError;
 use codex_storage::batch::TableId;
 
+use super::record::{IndexRow, Row, Shape, check_name, name_of, row_name, shortened};
 use crate::commit::{Change, Check, Commit};
+use crate::engine::View;
 use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
 use crate::read::sealed::Source;
@@ -30,15 +32,25 @@ pub struct TableInfo {
     pub values: String,
     /// The number of keys.
     pub len: usize,
+    /// The indexes, in the order of their names.
+    pub indexes: Vec<IndexInfo>,
 }
 
-/// A record of the catalogue that describes a table.
-pub(crate) struct Row {
-    /// The record. As long as it is the current one, the table is there.
-    pub(super) entry: Entry,
-    pub(super) id: TableId,
-    keys: String,
-    values: String,
+/// An index of a table, in a [`TableInfo`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct IndexInfo {
+    /// The name.
+    pub name: String,
+    /// The encoding of the keys of the index, [`TableKey::kind`](crate::TableKey::kind).
+    pub keys: String,
+    /// Whether a key of the index has at most one row.
+    pub is_unique: bool,
+    /// Whether the index is not complete yet. The next [`TableSpec::open`](crate::TableSpec::open)
+    /// with its declaration completes it.
+    pub is_building: bool,
+    /// The number of pairs of a key of the index and a row.
+    pub len: usize,
 }
 
 impl Store {
@@ -58,17 +70,12 @@ impl Store {
     #[doc(alias = "list_tables")]
     pub fn tables(&self) -> Result<Vec<TableInfo>> {
         let view = self.inner.engine.view();
-        let everything = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
-        let rows = view.range(CATALOGUE, everything).filter(|entry| entry.key() != COUNTER);
-        rows.map(|entry| {
-            let Row { entry, id, keys, values } = Row::parse(entry.clone())?;
-            Ok(TableInfo { name: name_of(&entry), keys, values, len: view.len(Some(id)) })
-        })
-        .collect()
+        rows_in(&view).map(|row| Ok(info(row?, &view))).collect()
     }
 
-    /// Drops the table `name` with all its keys, in one commit. Returns true if there was one. Its
-    /// handles return [`Error::NoTable`] from then on, even if a new table gets the name.
+    /// Drops the table `name` with all its keys and indexes, in one commit. Returns true if there
+    /// was one. Its handles return [`Error::NoTable`] from then on, even if a new table gets the
+    /// name.
     ///
     /// ```
     /// # use codex_core::{Error, Store};
@@ -88,94 +95,158 @@ impl Store {
         self.inner.check_writable()?;
         self.retry(READ_OF_TRANSACTION, || {
             let Some(entry) = self.inner.entry(name) else { return Ok((false, None)) };
-            let id = Row::parse(entry.clone())?.id;
-            // Order: the check is that of the record which has this id. No write to the table can
-            // come after the drop, because each has the same check.
-            let changes = vec![Change::Remove(name.into()), Change::Clear(Some(id))];
-            let (checks, changes) = (vec![Check::Same(entry)].into(), changes.into());
-            Ok((true, Some(Attempt::of(Commit { checks, changes, ..Commit::default() }))))
+            let row = Row::parse(entry)?;
+            // Order: the check is that of the record which has these ids. No write to the table
+            // can come after the drop, because each has the same check.
+            let mut changes = vec![Change::Remove(name.into())];
+            changes.extend(row.ids().map(|id| Change::Clear(Some(id))));
+            Ok((true, Some(replacing(row.entry, changes))))
         })
     }
 
-    /// Returns the record of the table `name`, which is created if there is none.
-    pub(super) fn open_row(&self, name: &str, keys: &str, values: &str) -> Result<Arc<Row>> {
+    /// Drops the index `index` of the table `table`, in one commit. Returns true if there was one.
+    /// Handles that declare it return [`Error::IndexMismatch`] for their next write.
+    ///
+    /// It also makes a table writable again whose index no program declares any more.
+    ///
+    /// ```
+    /// # use codex_core::{Store, TableSpec};
+    /// let store = Store::in_memory()?;
+    /// let spec = TableSpec::<u64, String>::new("users");
+    /// spec.index::<String>("by_name", |name, keys| keys.add(name)).open(&store)?;
+    /// assert!(store.drop_index("users", "by_name")?);
+    /// store.table::<u64, String>("users")?.set(7, &"Ada".into())?;
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NoTable`], and the errors of [`drop_table`](Store::drop_table).
+    #[doc(alias = "delete_index")]
+    pub fn drop_index(&self, table: &str, index: &str) -> Result<bool> {
+        let name = row_name(table)?;
+        check_name(index)?;
+        self.inner.check_writable()?;
+        self.retry(READ_OF_TRANSACTION, || {
+            let Some(entry) = self.inner.entry(name) else { return Err(no_table(table)) };
+            let row = Row::parse(entry)?;
+            let Some(dropped) = row.index(index) else { return Ok((false, None)) };
+            let left = row.indexes.iter().filter(|other| other.id != dropped.id).cloned();
+            let changed = row.with_indexes(left.collect())?;
+            let changes = vec![Change::Put(changed.entry), Change::Clear(Some(dropped.id))];
+            Ok((true, Some(replacing(row.entry, changes))))
+        })
+    }
+
+    /// Returns the record of the table `name`, which is created if there is none. It gets those of
+    /// the `declared` indexes that it does not have, which must then be built.
+    pub(super) fn open_row(
+        &self,
+        name: &str,
+        keys: &str,
+        values: &str,
+        declared: &[&Shape],
+    ) -> Result<Arc<Row>> {
         let row = row_name(name)?;
-        let entry = match self.inner.entry(row) {
-            Some(entry) => entry,
-            None if self.inner.check_access().is_err() => return Err(no_table(name)),
-            None => self.transaction(|tx| create(tx, row, keys, values))?,
-        };
-        Row::open(entry, keys)
+        declared.iter().try_for_each(|shape| check_name(&shape.name))?;
+        let wanted = || declared.iter().copied();
+        let is_read_only = self.inner.check_access().is_err();
+        if let Some(entry) = self.inner.entry(row) {
+            let row = Row::open(entry, keys)?;
+            // A handle that cannot write needs no declarations.
+            if row.check_indexes(wanted()).is_ok() || is_read_only && declared.is_empty() {
+                return Ok(row);
+            }
+        }
+        if is_read_only {
+            let Some(entry) = self.inner.entry(row) else { return Err(no_table(name)) };
+            let row = Row::open(entry, keys)?;
+            return row.check_indexes(wanted()).map(|()| row);
+        }
+        self.transaction(|tx| {
+            let row = match tx.find(row) {
+                Some(entry) => Row::with_keys(entry, keys)?,
+                None => create(tx, row, keys, values)?,
+            };
+            let of_row = |shape: &Shape| row.index(&shape.name).map(|index| &index.shape);
+            let missing: Vec<_> = wanted().filter(|shape| of_row(shape).is_none()).collect();
+            // Each stored index must be declared, as it is stored. Only new ones may be missing.
+            let known = wanted().filter(|shape| of_row(shape).is_some());
+            if row.check_indexes(known).is_err() {
+                row.check_indexes(wanted())?;
+            }
+            add_indexes(tx, row, &missing).map(Arc::new)
+        })
     }
 
     /// Returns the error of a commit for which one of the tables of `rows`, their records, was not
-    /// there.
+    /// there, or has other indexes.
     pub(crate) fn missing_of(&self, rows: &[Entry]) -> Error {
-        let missing = rows.iter().find(|row| !self.is_table_there(row)).or(rows.first());
-        no_table(&missing.map(name_of).unwrap_or_default())
+        let changed = rows.iter().find(|row| !self.is_table_there(row)).or(rows.first());
+        let table = changed.map(name_of).unwrap_or_default();
+        let id = |entry: Entry| Row::parse(entry).ok().map(|row| row.id);
+        let now = changed.and_then(|row| self.inner.entry(row.name()));
+        if now.is_some() && now.and_then(id) == changed.cloned().and_then(id) {
+            return Error::NeedsTransaction { table };
+        }
+        Error::NoTable { table }
     }
 
-    /// Returns true if the table of `entry`, a record of the catalogue, is still there.
+    /// Returns true if `entry`, a record of the catalogue, is still the current one.
     pub(crate) fn is_table_there(&self, entry: &Entry) -> bool {
         self.inner.entry(entry.name()).is_some_and(|now| now.same(entry))
     }
 }
 
-impl Row {
-    /// Returns the row of `entry`, whose keys must be of the kind `keys`.
-    pub(super) fn open(entry: Entry, keys: &str) -> Result<Arc<Self>> {
-        let row = Self::parse(entry)?;
-        if row.keys == keys {
-            return Ok(Arc::new(row));
-        }
-        let (table, stored, wanted) = (name_of(&row.entry), row.keys, keys.into());
-        Err(Error::TableKey { table, stored, wanted })
-    }
-
-    /// Returns the row of the table of the same name in another state, `source`.
-    pub(super) fn of(self: &Arc<Self>, source: &impl Source) -> Result<Arc<Self>> {
-        match source.find(self.entry.name()) {
-            Some(entry) if entry.same(&self.entry) => Ok(Arc::clone(self)),
-            Some(entry) => Self::open(entry, &self.keys),
-            None => Err(self.missing()),
-        }
-    }
-
-    /// Returns the error of a table that was dropped.
-    pub(super) fn missing(&self) -> Error {
-        no_table(&name_of(&self.entry))
-    }
-
-    fn parse(entry: Entry) -> Result<Self> {
-        let parse = || {
-            let (codec, mut rest) = entry.value().split_first()?;
-            let id = TableId::new(u32::from_le_bytes(take(&mut rest)?))?;
-            let [flags] = take(&mut rest)?;
-            let (keys, values) = (take_text(&mut rest)?, take_text(&mut rest)?);
-            let is_known = (*codec, flags) == (RAW, 0) && id.get() >= FIRST_ID && rest.is_empty();
-            is_known.then_some((id, keys, values))
-        };
-        match parse() {
-            Some((id, keys, values)) => Ok(Self { entry, id, keys, values }),
-            None => Err(Error::Catalogue { table: name_of(&entry) }),
-        }
-    }
+/// Returns the records of the tables in `view`, in the order of their names.
+fn rows_in(view: &View) -> impl Iterator<Item = Result<Row>> {
+    let everything = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);
+    let rows = view.range(CATALOGUE, everything).filter(|entry| entry.key() != COUNTER);
+    rows.map(|entry| Row::parse(entry.clone()))
 }
 
-/// Returns the name of the record of the table `name`.
-fn row_name(name: &str) -> Result<Name<'_>> {
-    let len = name.len();
-    if len == 0 || len > NAME_LEN_MAX || name.contains('\0') {
-        return Err(Error::TableName { len });
-    }
-    Ok(Name { table: CATALOGUE, key: name.as_bytes() })
+fn info(row: Row, view: &View) -> TableInfo {
+    let name = row.name();
+    let Row { id, keys, values, indexes, .. } = row;
+    let of_index = |IndexRow { id, shape, is_building }| {
+        let Shape { name, keys, is_unique } = shape;
+        IndexInfo { name, keys, is_unique, is_building, len: view.len(Some(id)) }
+    };
+    let indexes = indexes.into_iter().map(of_index).collect();
+    TableInfo { name, keys, values, len: view.len(Some(id)), indexes }
 }
 
-/// Creates the table of the record `row`, and returns the record. If there is one, returns it.
-fn create(tx: &mut Transaction, row: Name<'_>, keys: &str, values: &str) -> Result<Entry> {
-    if let Some(entry) = tx.find(row) {
-        return Ok(entry);
+/// Returns the attempt to make `changes` if `entry` is still the record of its table.
+fn replacing(entry: Entry, changes: Vec<Change>) -> Attempt {
+    let (checks, changes) = (vec![Check::Same(entry)].into(), changes.into());
+    Attempt::of(Commit { checks, changes, ..Commit::default() })
+}
+
+/// Creates the table of the record `name`, without an index.
+fn create(tx: &mut Transaction, name: Name<'_>, keys: &str, values: &str) -> Result<Row> {
+    let id = next_id(tx)?;
+    let row = Row::new(name, id, keys.into(), shortened(values).into(), Vec::new())?;
+    tx.put(row.entry.clone())?;
+    Ok(row)
+}
+
+/// Adds the indexes `shapes` to the table of `row`. They are complete if the table is empty.
+fn add_indexes(tx: &mut Transaction, row: Row, shapes: &[&Shape]) -> Result<Row> {
+    if shapes.is_empty() {
+        return Ok(row);
     }
+    let is_building = !tx.has_none(Some(row.id));
+    let mut indexes = row.indexes.clone();
+    for &shape in shapes {
+        let (id, shape) = (next_id(tx)?, shape.clone());
+        indexes.push(IndexRow { id, shape, is_building });
+    }
+    let row = row.with_indexes(indexes)?;
+    tx.put(row.entry.clone())?;
+    Ok(row)
+}
+
+/// Returns the id of a new table.
+fn next_id(tx: &mut Transaction) -> Result<TableId> {
     // Ids ascend and the counter is never removed, so no record of a dropped table, in a log or in
     // a snapshot, has the id of a later one.
     let counter = Name { table: CATALOGUE, key: COUNTER };
@@ -186,45 +257,14 @@ fn create(tx: &mut Transaction, row: Name<'_>, keys: &str, values: &str) -> Resu
             Err(_) => return Err(Error::Catalogue { table: String::new() }),
         },
     };
-    let next = id.checked_add(1).filter(|_| id >= FIRST_ID);
-    let next = next.ok_or(StorageError::Contradiction(USED_UP))?;
-    let mut payload = [&id.to_le_bytes()[..], &[0]].concat();
-    for text in [keys, shortened(values)] {
-        let len = u8::try_from(text.len()).map_err(|_| StorageError::Contradiction(LONG_KIND))?;
-        payload.push(len);
-        payload.extend_from_slice(text.as_bytes());
-    }
-    let entry = Entry::from_parts(row, RAW, &payload);
-    tx.put(entry.clone())?;
+    let next = id.checked_add(1).zip(TableId::new(id)).filter(|_| id >= FIRST_ID);
+    let (next, id) = next.ok_or(StorageError::Contradiction(USED_UP))?;
     tx.put(Entry::from_parts(counter, RAW, &next.to_le_bytes()))?;
-    Ok(entry)
-}
-
-/// Returns as much of `text` as a record of the catalogue can have.
-fn shortened(text: &str) -> &str {
-    let mut ends = (0..=TEXT_LEN_MAX.min(text.len())).rev();
-    ends.find_map(|end| text.get(..end)).unwrap_or_default()
+    Ok(id)
 }
 
 fn no_table(name: &str) -> Error {
     Error::NoTable { table: name.into() }
-}
-
-fn name_of(entry: &Entry) -> String {
-    String::from_utf8_lossy(entry.key()).into_owned()
-}
-
-fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
-    let (taken, rest) = from.split_first_chunk()?;
-    *from = rest;
-    Some(*taken)
-}
-
-fn take_text(from: &mut &[u8]) -> Option<String> {
-    let [len] = take(from)?;
-    let (text, rest) = from.split_at_checked(len.into())?;
-    *from = rest;
-    String::from_utf8(text.into()).ok()
 }
 
 /// The id of the catalogue.
@@ -232,10 +272,5 @@ pub(super) const CATALOGUE: Option<TableId> = Some(TableId::MIN);
 /// The key of the record with the id of the next table.
 const COUNTER: &[u8] = b"";
 /// The first id of a table. Those between the catalogue and it are reserved.
-const FIRST_ID: u32 = 16;
-/// The maximum length of the name of a table, in bytes.
-const NAME_LEN_MAX: usize = 255;
-/// The maximum length of a text in a record, in bytes.
-const TEXT_LEN_MAX: usize = 255;
+pub(super) const FIRST_ID: u32 = 16;
 const USED_UP: &str = "all ids of tables are used up: convert the store to a new one";
-const LONG_KIND: &str = "the kind of a table's keys has more than 255 bytes";

@@ -75,29 +75,6 @@ pub trait TableKey: Sized + 'static {
     }
 }
 
-/// The beginning of keys of the type `K`, for [`Table::prefix`](crate::Table::prefix): of a string
-/// or bytes a shorter one, of a tuple its first elements as a tuple.
-///
-/// ```
-/// # use codex_core::Store;
-/// let store = Store::in_memory()?;
-/// let files = store.table::<(u32, String), u64>("files")?;
-/// files.set((7, "src/lib.rs"), &1)?;
-/// files.set((7, "src/main.rs"), &2)?;
-/// files.set((8, "src/lib.rs"), &3)?;
-/// assert_eq!(files.prefix((7,)).count(), 2);
-/// assert_eq!(files.prefix((7, "src/m")).count(), 1);
-/// # Ok::<(), codex_core::Error>(())
-/// ```
-#[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a beginning of keys of the type `{K}`",
-    note = "of a tuple, give its first elements as a tuple: `(7,)`"
-)]
-pub trait TablePrefix<K> {
-    /// Appends the bytes with which the encodings of these keys begin.
-    fn encode_prefix(&self, into: &mut Vec<u8>);
-}
-
 macro_rules! integers {
     ($($kind:literal $unsigned:ty, $signed_kind:literal $signed:ty;)+) => {$(
         impl TableKey for $unsigned {
@@ -204,12 +181,6 @@ impl TableKey for String {
     }
 }
 
-impl TablePrefix<String> for &str {
-    fn encode_prefix(&self, into: &mut Vec<u8>) {
-        into.extend_from_slice(self.as_bytes());
-    }
-}
-
 impl TableKey for Vec<u8> {
     type Ref<'a> = &'a [u8];
 
@@ -231,12 +202,6 @@ impl TableKey for Vec<u8> {
 
     fn decode_last(from: &[u8]) -> Result<Self, &'static str> {
         Ok(from.to_vec())
-    }
-}
-
-impl TablePrefix<Vec<u8>> for &[u8] {
-    fn encode_prefix(&self, into: &mut Vec<u8>) {
-        into.extend_from_slice(self);
     }
 }
 
@@ -353,49 +318,21 @@ tuples! {
     (A 0, B 1, C 2; D 3) "({}, {}, {}, {})";
 }
 
-macro_rules! tuple_prefixes {
-    ($([$($key:ident $at:tt),+] of [$($all:ident),+];)+) => {$(
-        impl<$($all: TableKey),+> TablePrefix<($($all,)+)> for ($($key::Ref<'_>,)+) {
-            fn encode_prefix(&self, into: &mut Vec<u8>) {
-                $($key::encode(&self.$at, into);)+
-            }
-        }
-    )+};
-}
-
-tuple_prefixes! {
-    [A 0] of [A, B];
-    [A 0] of [A, B, C];
-    [A 0] of [A, B, C, D];
-    [A 0, B 1] of [A, B, C];
-    [A 0, B 1] of [A, B, C, D];
-    [A 0, B 1, C 2] of [A, B, C, D];
-}
-
-impl<A: TableKey> TablePrefix<(A, String)> for (A::Ref<'_>, &str) {
-    fn encode_prefix(&self, into: &mut Vec<u8>) {
-        A::encode(&self.0, into);
-        self.1.encode_prefix(into);
-    }
-}
-
-impl<A: TableKey> TablePrefix<(A, Vec<u8>)> for (A::Ref<'_>, &[u8]) {
-    fn encode_prefix(&self, into: &mut Vec<u8>) {
-        A::encode(&self.0, into);
-        self.1.encode_prefix(into);
-    }
-}
-
 /// Appends `bytes` so that an end can follow: each 0 with 255 after it, then two 0. With one 0 as
 /// the end, a 255 after it could not be distinguished from a 0 in the bytes.
 fn escape(bytes: &[u8], into: &mut Vec<u8>) {
+    escape_part(bytes, into);
+    into.extend_from_slice(&[0, 0]);
+}
+
+/// Does the same as [`escape`], without an end.
+pub(super) fn escape_part(bytes: &[u8], into: &mut Vec<u8>) {
     for &byte in bytes {
         into.push(byte);
         if byte == 0 {
             into.push(u8::MAX);
         }
     }
-    into.extend_from_slice(&[0, 0]);
 }
 
 /// Takes the bytes that [`escape`] has appended from the beginning of `from`.

@@ -4,11 +4,18 @@
     reason = "the borrowed form of a key is a reference or a small value"
 )]
 
+mod build;
 mod catalogue;
+mod index;
 mod key;
 mod past;
 mod place;
+mod prefix;
+mod record;
 mod rows;
+mod spec;
+mod transaction;
+mod verify;
 mod write;
 
 use std::any::type_name;
@@ -21,9 +28,13 @@ use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
-pub use catalogue::TableInfo;
-pub use key::{TableKey, TablePrefix};
+pub use catalogue::{IndexInfo, TableInfo};
+pub use index::{Index, IndexRows};
+pub use key::TableKey;
+pub use prefix::TablePrefix;
 pub use rows::Rows;
+pub use spec::{IndexKeys, TableSpec};
+pub use verify::IndexReport;
 
 use crate::cursor::{Entry, Key};
 use crate::entry::Name;
@@ -33,8 +44,9 @@ use crate::range::{KeyBound, prefix_bounds};
 use crate::read::sealed::Source;
 use crate::store::Store;
 use crate::value::{self, ValueRef};
-use catalogue::Row;
 use place::Place;
+use record::Row;
+use spec::Indexes;
 
 /// A table: values of the type `V` under keys of the type `K`, in the order of the keys.
 ///
@@ -88,6 +100,8 @@ use place::Place;
 pub struct Table<K, V, P = Store> {
     place: P,
     row: Arc<Row>,
+    /// The indexes that the handle declares, if there are any.
+    indexes: Option<Arc<Indexes<V>>>,
     of: PhantomData<fn(K) -> V>,
 }
 
@@ -113,18 +127,20 @@ impl Store {
     /// [`Error::TableName`](crate::Error::TableName),
     /// [`Error::TableKey`](crate::Error::TableKey) if the table has keys of another kind,
     /// [`Error::Catalogue`](crate::Error::Catalogue) if a newer build has created it,
+    /// [`Error::IndexMismatch`](crate::Error::IndexMismatch) if it has indexes, which
+    /// [`TableSpec`] declares, and the store is not read-only,
     /// [`Error::NoTable`](crate::Error::NoTable) if there is none and the store is read-only.
     /// Otherwise the errors of [`set`](Store::set).
     #[doc(alias("open_table", "create_table", "tree", "keyspace", "partition"))]
     pub fn table<K: TableKey, V>(&self, name: &str) -> Result<Table<K, V>> {
-        let row = self.open_row(name, &K::kind(), type_name::<V>())?;
-        Ok(Table::new(self.clone(), row))
+        let row = self.open_row(name, &K::kind(), type_name::<V>(), &[])?;
+        Ok(Table::new(self.clone(), row, None))
     }
 }
 
 impl<K, V, P> Table<K, V, P> {
-    fn new(place: P, row: Arc<Row>) -> Self {
-        Self { place, row, of: PhantomData }
+    fn new(place: P, row: Arc<Row>, indexes: Option<Arc<Indexes<V>>>) -> Self {
+        Self { place, row, indexes, of: PhantomData }
     }
 }
 
@@ -147,8 +163,7 @@ impl<K: TableKey, V, P: Place> Table<K, V, P> {
     where
         V: DeserializeOwned,
     {
-        let decode = |entry: crate::entry::Entry| value::decode(entry.key().len(), entry.value());
-        self.find(&key)?.map(decode).transpose()
+        self.get_by(&key)
     }
 
     /// Returns a handle of the value of `key`, or `None` if it has none. Copies no bytes.
@@ -303,6 +318,14 @@ impl<K: TableKey, V, P: Place> Table<K, V, P> {
         rows::decode_key(key)
     }
 
+    fn get_by(&self, key: &K::Ref<'_>) -> Result<Option<V>>
+    where
+        V: DeserializeOwned,
+    {
+        let decode = |entry: crate::entry::Entry| value::decode(entry.key().len(), entry.value());
+        self.find(key)?.map(decode).transpose()
+    }
+
     fn find(&self, key: &K::Ref<'_>) -> Result<Option<crate::entry::Entry>> {
         let found = self.named(key, |name| self.place.source().find(name));
         self.confirm(found.is_some()).map(|()| found)
@@ -347,7 +370,7 @@ fn bounds_of<'a, K: TableKey>(range: &impl RangeBounds<K::Ref<'a>>) -> (KeyBound
 
 impl<K, V, P: Clone> Clone for Table<K, V, P> {
     fn clone(&self) -> Self {
-        Self { place: self.place.clone(), row: Arc::clone(&self.row), of: PhantomData }
+        Self::new(self.place.clone(), Arc::clone(&self.row), self.indexes.clone())
     }
 }
 

@@ -1,8 +1,9 @@
 //! The places in which a table is read and written: the store, a snapshot, a transaction, a batch.
 
-use super::{Row, Table};
+use super::Table;
+use super::record::Row;
 use crate::batch::Batch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::read::sealed::Source;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -29,7 +30,13 @@ impl Place for Store {
     }
 
     fn confirm(&self, row: &Row) -> Result<()> {
-        if self.is_table_there(&row.entry) { Ok(()) } else { Err(row.missing()) }
+        let now = self.inner.entry(row.entry.name());
+        match now {
+            Some(now) if now.same(&row.entry) => Ok(()),
+            // Its indexes have changed.
+            Some(now) if Row::parse(now.clone()).is_ok_and(|now| now.id == row.id) => Ok(()),
+            _ => Err(row.missing()),
+        }
     }
 }
 
@@ -68,7 +75,7 @@ impl Snapshot {
     /// [`Store::table`].
     #[doc(alias = "open_table")]
     pub fn table<K, V>(&self, table: &Table<K, V>) -> Result<Table<K, V, &Self>> {
-        Ok(Table::new(self, table.row.of(self)?))
+        Ok(Table::new(self, table.row.of(self)?, None))
     }
 }
 
@@ -95,11 +102,14 @@ impl Transaction {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoTable`](crate::Error::NoTable) if there is none. The errors of [`Store::table`].
+    /// [`Error::NoTable`](crate::Error::NoTable) if there is none,
+    /// [`Error::IndexMismatch`](crate::Error::IndexMismatch) if its indexes have changed. The
+    /// errors of [`Store::table`].
     #[doc(alias = "open_table")]
     pub fn table<K, V>(&mut self, table: &Table<K, V>) -> Result<Table<K, V, &mut Self>> {
         let row = table.row.of(self)?;
-        Ok(Table::new(self, row))
+        table.check_declared(&row)?;
+        Ok(Table::new(self, row, table.indexes.clone()))
     }
 }
 
@@ -121,11 +131,16 @@ impl Batch {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoTable`](crate::Error::NoTable) if there is none. The errors of [`Store::table`].
+    /// [`Error::NoTable`](crate::Error::NoTable) if there is none,
+    /// [`Error::NeedsTransaction`](crate::Error::NeedsTransaction) if it has indexes. The errors of
+    /// [`Store::table`].
     #[doc(alias = "open_table")]
     pub fn table<K, V>(&mut self, table: &Table<K, V>) -> Result<Table<K, V, &mut Self>> {
         let row = table.row.of(self.store())?;
+        if !row.indexes.is_empty() {
+            return Err(Error::NeedsTransaction { table: row.name() });
+        }
         self.write_to_table(&row.entry);
-        Ok(Table::new(self, row))
+        Ok(Table::new(self, row, None))
     }
 }

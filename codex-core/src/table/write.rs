@@ -1,6 +1,7 @@
-//! Writes to tables, in the store, in a transaction and in a batch.
+//! Writes to tables, in the store and in a batch.
 
 use std::ops::RangeBounds;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -8,11 +9,14 @@ use serde::de::DeserializeOwned;
 
 use super::key::TableKey;
 use super::place::Place as _;
+use super::record::Row;
+use super::spec::Indexes;
 use super::{Table, bounds_of};
 use crate::batch::Batch;
 use crate::commit::{Change, Check, Commit, Outcome};
+use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::range::{self, KeyBound};
+use crate::range;
 use crate::transaction::Transaction;
 use crate::update::{Attempt, KEY_OF_UPDATE};
 use crate::watch::Watch;
@@ -81,7 +85,7 @@ impl<K: TableKey, V> Table<K, V> {
     #[doc(alias("delete", "del", "erase"))]
     pub fn remove(&self, key: K::Ref<'_>) -> Result<bool> {
         let removal = self.named(&key, |name| self.place.removal(name))?;
-        Ok(self.commit(removal)?.removed() > 0)
+        Ok(self.commit(removal)? > 0)
     }
 
     /// Removes `key` and returns its value. If the value does not decode, it is not removed.
@@ -173,13 +177,14 @@ impl<K: TableKey, V> Table<K, V> {
     where
         V: Serialize,
     {
-        let exchange = self.named(&key, |name| self.place.exchange(name, current, new))?;
-        let commit = exchange.also(Check::Same(self.row.entry.clone()));
-        match self.place.inner.commit(commit)? {
-            Outcome::Done { .. } => Ok(true),
-            // One of the two checks does not hold.
-            Outcome::Conflict => self.place.confirm(&self.row).map(|()| false),
-        }
+        self.place.inner.check_writable()?;
+        self.named(&key, |name| {
+            let (current, change) = self.place.exchange(name, current, new)?;
+            self.retry(self.place.replacing(name, |seen| {
+                let is_current = seen.map(Entry::value) == current.as_deref();
+                Ok((is_current, is_current.then(|| change.clone())))
+            }))
+        })
     }
 
     /// Removes all keys in `range`, in one commit, and returns their number.
@@ -203,7 +208,7 @@ impl<K: TableKey, V> Table<K, V> {
         if range::bounds(&lower, &upper).is_none() {
             return self.place.confirm(&self.row).map(|()| 0);
         }
-        Ok(self.commit(Change::RemoveRange(Some(self.row.id), lower, upper))?.removed())
+        self.commit(Change::RemoveRange(Some(self.row.id), lower, upper))
     }
 
     /// Removes all keys, in one commit.
@@ -250,13 +255,52 @@ impl<K: TableKey, V> Table<K, V> {
         Ok(self.place.inner.engine.watch(Some(self.row.id), b"")?)
     }
 
-    /// Commits one change, under the condition that the table is there.
-    fn commit(&self, change: Change) -> Result<Outcome> {
-        let commit = Commit::checked(Check::Same(self.row.entry.clone()), change);
-        match self.place.inner.commit(commit)? {
-            Outcome::Conflict => Err(self.row.missing()),
-            done @ Outcome::Done { .. } => Ok(done),
+    /// Commits one change, under the condition that the table is there. Returns the number of
+    /// removed keys.
+    fn commit(&self, change: Change) -> Result<u64> {
+        if let Some(indexes) = &self.indexes {
+            return self.commit_indexed(indexes, change);
         }
+        let mut row = Arc::clone(&self.row);
+        loop {
+            let commit = Commit::checked(Check::Same(row.entry.clone()), change.clone());
+            match self.place.inner.commit(commit)? {
+                // Its indexes have changed and it has none again, unless it was dropped.
+                Outcome::Conflict => row = self.current()?,
+                done @ Outcome::Done { .. } => return Ok(done.removed()),
+            }
+        }
+    }
+
+    /// Commits one change and those of the indexes. Returns the number of removed keys.
+    fn commit_indexed(&self, indexes: &Indexes<V>, change: Change) -> Result<u64> {
+        self.place.inner.check_writable()?;
+        self.place.retry(KEY_OF_UPDATE, || {
+            let row = self.current()?;
+            let name = match &change {
+                Change::Put(entry) => entry.name(),
+                Change::Remove(name) => name.as_name(),
+                Change::RemoveRange(_, lower, upper) => {
+                    let mut tx = Transaction::begin(&self.place);
+                    let removed =
+                        indexes.remove_within(&row, &mut tx, (lower.clone(), upper.clone()))?;
+                    return Ok((removed, tx.into_attempt()));
+                }
+                _ => {
+                    let cleared = row.ids().map(|id| Change::Clear(Some(id))).collect::<Vec<_>>();
+                    let checks = vec![Check::Same(row.entry.clone())].into();
+                    let commit = Commit { checks, changes: cleared.into(), ..Commit::default() };
+                    return Ok((0, Some(Attempt::of(commit))));
+                }
+            };
+            let seen = self.place.inner.entry(name);
+            if seen.is_none() && matches!(change, Change::Remove(_)) {
+                return Ok((0, None));
+            }
+            let removed = u64::from(matches!(change, Change::Remove(_)));
+            let commit = indexes.commit(&self.place, &row, seen, change.clone())?;
+            Ok((removed, Some(Attempt::of(commit))))
+        })
     }
 
     /// Makes an update by `attempt`, under the same condition.
@@ -265,86 +309,32 @@ impl<K: TableKey, V> Table<K, V> {
         mut attempt: impl FnMut() -> Result<(R, Option<Attempt>), E>,
     ) -> Result<R, E> {
         self.place.retry(KEY_OF_UPDATE, || {
-            self.place.confirm(&self.row)?;
+            let row = self.current()?;
             let (answer, attempt) = attempt()?;
-            let check = Check::Same(self.row.entry.clone());
-            Ok((
-                answer,
-                attempt.map(|Attempt { commit, scanned }| Attempt {
-                    commit: commit.also(check),
-                    scanned,
-                }),
-            ))
+            let Some(Attempt { commit, scanned }) = attempt else { return Ok((answer, None)) };
+            let commit = match &self.indexes {
+                None => commit.also(Check::Same(row.entry.clone())),
+                Some(indexes) => indexes.extend(&self.place, &row, commit)?,
+            };
+            Ok((answer, Some(Attempt { commit, scanned })))
         })
+    }
+
+    /// Returns the record of the table as it is now. Its indexes are those of the handle.
+    fn current(&self) -> Result<Arc<Row>> {
+        let row = self.row.later(&self.place)?;
+        self.check_declared(&row).map(|()| row)
     }
 }
 
-impl<K: TableKey, V> Table<K, V, &mut Transaction> {
-    /// Sets the value of `key` to `value`.
-    ///
-    /// # Errors
-    /// The errors of [`Transaction::set`].
-    #[doc(alias("insert", "put", "upsert"))]
-    pub fn set(&mut self, key: K::Ref<'_>, value: &V) -> Result<()>
-    where
-        V: Serialize,
-    {
-        let entry = self.named(&key, |name| self.place.encoded(name, value))?;
-        self.place.put(entry)
-    }
-
-    /// Sets the value of `key` to `value` until `expires`.
-    ///
-    /// # Errors
-    /// The errors of [`Transaction::set`].
-    pub fn set_with_expiry(&mut self, key: K::Ref<'_>, value: &V, expires: SystemTime) -> Result<()>
-    where
-        V: Serialize,
-    {
-        let entry = self.named(&key, |name| self.place.encoded(name, value))?;
-        self.place.put(entry.with_expiry(Some(crate::expiry::to_us(expires))))
-    }
-
-    /// Removes `key`, and returns true if it had a value. This reads the key.
-    ///
-    /// # Errors
-    /// The errors of [`Transaction::remove`].
-    #[doc(alias("delete", "del", "erase"))]
-    pub fn remove(&mut self, key: K::Ref<'_>) -> Result<bool> {
-        let name = self.named(&key, |name| crate::entry::OwnedName::from(name));
-        self.place.remove_name(name.as_name())
-    }
-
-    /// Removes `key` and returns its value. If the value does not decode, it is not removed.
-    ///
-    /// # Errors
-    /// The errors of [`get`](Self::get) and [`remove`](Self::remove).
-    pub fn take(&mut self, key: K::Ref<'_>) -> Result<Option<V>>
-    where
-        V: DeserializeOwned,
-    {
-        let name = self.named(&key, |name| crate::entry::OwnedName::from(name));
-        let taken = self.get(key)?;
-        self.place.remove_name(name.as_name())?;
-        Ok(taken)
-    }
-
-    /// Removes all keys in `range`, and returns their number. This reads the whole range.
-    ///
-    /// # Errors
-    /// The errors of [`Transaction::remove_range`].
-    pub fn remove_range<'a>(&mut self, range: impl RangeBounds<K::Ref<'a>>) -> Result<u64> {
-        self.place.remove_within(Some(self.row.id), bounds_of::<K>(&range))
-    }
-
-    /// Removes all keys, and returns their number. This reads the whole table.
-    ///
-    /// # Errors
-    /// The errors of [`Transaction::remove_range`].
-    #[doc(alias("truncate", "delete_all"))]
-    pub fn clear(&mut self) -> Result<u64> {
-        let everything = (KeyBound::Unbounded, KeyBound::Unbounded);
-        self.place.remove_within(Some(self.row.id), everything)
+impl<K, V> Table<K, V> {
+    /// Checks that the indexes of `row` are those that the handle declares.
+    pub(super) fn check_declared(&self, row: &Arc<Row>) -> Result<()> {
+        // The handle of a store that can be written has compared its own.
+        if Arc::ptr_eq(row, &self.row) {
+            return Ok(());
+        }
+        row.check_indexes(self.indexes.iter().flat_map(|indexes| indexes.shapes()))
     }
 }
 

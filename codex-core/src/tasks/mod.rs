@@ -11,7 +11,7 @@ use codex_storage::batch::{Seq, TableId};
 use serde::Serialize;
 
 use crate::batch::Batch;
-use crate::commit::{Change, Commit, Outcome};
+use crate::commit::{Change, Check, Commit, Outcome};
 use crate::cursor::{self, Iter};
 use crate::entry::{Entry, Name};
 use crate::error::Result;
@@ -257,7 +257,10 @@ impl AsyncStore {
     where
         T: Serialize + ?Sized,
     {
-        let commit = self.store.exchange(Name::plain(key.as_ref()), current, new);
+        let name = Name::plain(key.as_ref());
+        let commit = self.store.exchange(name, current, new).map(|(value, change)| {
+            Commit::checked(Check::Equals { name: name.into(), value }, change)
+        });
         self.store.submit(commit, |_, made| Ok(matches!(made, Outcome::Done { .. })))
     }
 

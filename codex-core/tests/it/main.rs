@@ -65,6 +65,8 @@ mod health;
 #[cfg(not(loom))]
 mod history;
 mod ids;
+#[cfg(not(loom))]
+mod indexes;
 mod looks;
 #[cfg(all(unix, feature = "crypto"))]
 mod lost_names;

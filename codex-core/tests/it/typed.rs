@@ -18,7 +18,7 @@ use codex_storage::batch::{Item, TableId};
 use crate::common::{FORMS, options, seed};
 
 /// Returns the id of the table, the key and the stored value of each record in tables.
-fn records(store: &Store) -> Vec<(u32, Vec<u8>, Vec<u8>)> {
+pub(crate) fn records(store: &Store) -> Vec<(u32, Vec<u8>, Vec<u8>)> {
     let ordered = view(store).ordered;
     let entries = ordered.iter_with_tables();
     let record = |e: &Entry| Some((e.table()?.get(), e.key().to_vec(), e.value().to_vec()));

@@ -5,7 +5,8 @@ use std::fmt::Debug;
 
 use proptest::prelude::*;
 
-use super::{TableKey, TablePrefix};
+use super::TableKey;
+use crate::TablePrefix;
 
 /// Returns the self-delimiting encoding of `key`, and that after which nothing comes.
 fn encodings<K: TableKey>(key: &K::Ref<'_>) -> [Vec<u8>; 2] {
