@@ -89,12 +89,15 @@ fn chart(row: &Row, area: &Area<'_>, panel: &Panel<'_>) -> Outcome {
     let all = cells.map(of).filter(|figure| *figure > 0.0);
     let (low, high) = all.fold((f64::MAX, 0.0_f64), |(low, high), v| (low.min(v), high.max(v)));
     let last = u32::try_from(cases.len())?.saturating_sub(1);
+    // The labels are powers of the base: at least two lie between the figures.
+    let base = if high < 100.0 * low { 2.0 } else { 10.0 };
+    let figures = (low * 0.7..high * 1.4).log_scale().base(base);
     let mut chart = ChartBuilder::on(area)
         .caption(title, text(14, HPos::Left))
         .margin(8)
         .x_label_area_size(26)
         .y_label_area_size(62)
-        .build_cartesian_2d(0.0..f64::from(last), (low * 0.7..high * 1.4).log_scale())?;
+        .build_cartesian_2d(0.0..f64::from(last), figures)?;
     chart
         .configure_mesh()
         .disable_x_mesh()

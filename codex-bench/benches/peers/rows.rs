@@ -138,7 +138,7 @@ pub(crate) const ROWS: [Spec; 15] = [
     },
     Spec {
         name: "growth",
-        title: "Growth from 10,000 to 1 M entries",
+        title: "Growth from 10,000 to 5 M entries",
         about: "In a process of its own for each: time of a get and of a set at `Os` of a \
                 random key by 1 thread, of an entry in a scan of up to 1 M; resident memory as a \
                 multiple of the stored bytes; time of an opening and of a checkpoint. Sizes \

@@ -162,9 +162,19 @@ const GOALS: &[Goal] = &[
         figure: |all| time_of(all, "whole", "open", "emdb"),
     },
     Goal {
+        text: "the same against sled",
+        bound: Most(1.0),
+        figure: |all| time_of(all, "whole", "open", "sled"),
+    },
+    Goal {
         text: "memory of 1 M entries, as a multiple of their bytes",
         bound: Most(1.7),
         figure: |all| Some((ours(all, "whole", "memory, loaded")?.median(), String::new())),
+    },
+    Goal {
+        text: "the same against emdb, which keeps its entries in memory too",
+        bound: Most(1.0),
+        figure: |all| time_of(all, "whole", "memory, loaded", "emdb"),
     },
     Goal {
         text: "YCSB A to F at `Sync`, against the best other store",

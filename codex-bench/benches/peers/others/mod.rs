@@ -6,8 +6,9 @@ mod lmdb;
 mod redb;
 mod sled;
 mod sqlite;
+mod surrealkv;
 
 use crate::engine::Kind;
 
-pub(crate) const KINDS: [Kind; 6] =
-    [emdb::KIND, fjall::KIND, lmdb::KIND, redb::KIND, sled::KIND, sqlite::KIND];
+pub(crate) const KINDS: [Kind; 7] =
+    [emdb::KIND, fjall::KIND, lmdb::KIND, redb::KIND, sled::KIND, sqlite::KIND, surrealkv::KIND];
