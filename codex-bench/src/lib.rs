@@ -10,6 +10,7 @@
 pub mod args;
 pub mod crew;
 pub mod disk;
+pub mod group;
 pub mod numbers;
 pub mod report;
 pub mod run;

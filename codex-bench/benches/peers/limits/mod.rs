@@ -18,7 +18,7 @@ pub(crate) const KINDS: [Kind; 5] = [
         promises: &[Promise::Sync, Promise::Os],
         weaker: &[],
         settings: "a write in place into allocated space under a mutex; fdatasync / none",
-        open: disk::Raw::open,
+        open: disk::open_raw,
     },
     Kind {
         name: GROUPED,
@@ -28,7 +28,7 @@ pub(crate) const KINDS: [Kind; 5] = [
         weaker: &[],
         settings: "the same with one write and one fdatasync for all that are queued: a queue, a \
                    leader, park and unpark",
-        open: disk::Grouped::open,
+        open: disk::open_grouped,
     },
     Kind {
         name: "RwLock<HashMap>",
