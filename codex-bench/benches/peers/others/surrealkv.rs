@@ -14,8 +14,8 @@ pub(super) const KIND: Kind = Kind {
     group: Group::Other,
     promises: &[Sync, Os],
     weaker: &[],
-    settings: "Durability::Immediate / Eventual; each commit is waited for by the thread that makes \
-               it, with block_on of a runtime with two workers",
+    settings: "Durability::Immediate / Eventual; the thread that makes a commit waits for it with \
+               block_on of a runtime with two workers",
     open: |folder, promise| {
         let runtime = Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let entered = runtime.enter();
