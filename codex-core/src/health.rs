@@ -95,7 +95,7 @@ impl Store {
             Writes::Poisoned { reason }
         } else if self.inner.engine.is_closed() {
             Writes::Closed
-        } else if self.inner.access == Access::ReadOnly {
+        } else if self.inner.access != Access::ReadWrite {
             Writes::ReadOnly
         } else if is_refused {
             Writes::BackupRequired

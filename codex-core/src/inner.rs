@@ -129,9 +129,17 @@ impl Inner {
         self.check_process()
     }
 
+    /// Refuses a store in which no commit comes, and a forked child.
+    pub(crate) fn check_watchable(&self) -> Result<()> {
+        if self.access == Access::ReadOnly {
+            self.check_access()?;
+        }
+        self.check_process()
+    }
+
     /// Refuses a read-only store.
     pub(crate) fn check_access(&self) -> Result<()> {
-        if self.access == Access::ReadOnly {
+        if self.access != Access::ReadWrite {
             return Err(StorageError::ReadOnly { path: self.path.clone() }.into());
         }
         Ok(())

@@ -128,6 +128,7 @@ mod entry;
 mod error;
 mod expiry;
 mod files;
+mod follow;
 #[cfg(any(doc, doctest))]
 pub mod guide;
 mod handle;
@@ -198,7 +199,7 @@ pub use repair::repair_header_with;
 #[doc(hidden)]
 pub use signposts::open;
 pub use snapshot::Snapshot;
-pub use stats::Stats;
+pub use stats::{FollowStats, Stats};
 pub use store::Store;
 pub use table::{
     Index, IndexInfo, IndexKeys, IndexReport, IndexRows, Rows, Table, TableInfo, TableKey,

@@ -7,10 +7,11 @@
 use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use codex_backup::Restored;
 use codex_storage::batch::Seq;
-use codex_storage::seal::SealError;
+use codex_storage::seal::{Seal, SealError, Unlocked};
 use codex_storage::storage::{Durability, Recovered, Storage};
 use codex_storage::vfs::{OsClock, Vfs};
 use codex_storage::{
@@ -77,13 +78,18 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
     let total = || progress::bytes_of(&config.vfs, &config.name);
     let load = |vfs: &Vfs| {
         let config = Config { vfs: vfs.clone(), ..config.clone() };
+        if config.access == Access::Follow {
+            return Ok((load_beside(&config)?, None));
+        }
         load_or_restore(&config, options.fall_back)
     };
     let on_progress = options.on_progress.as_ref();
     let ((storage, map, recovered), restored) =
         progress::metered(on_progress, &config.vfs, total, load)?;
+    // A follower opens the store again when the files were replaced, perhaps under another key.
+    let again = (config.access == Access::Follow).then(|| config.clone());
     let Config { vfs, name, access, durability, keys, .. } = config;
-    // The storage has the root key, and the key of the user is not needed again.
+    // The storage has the root key. Only a follower needs the key of the user again.
     drop(keys);
     let path = vfs.dir.path(&name);
     let form = storage.form();
@@ -121,6 +127,10 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
         inner.backups = Some(backups);
     }
     inner.files = Some(Files { vfs, name });
+    if let Some(config) = again {
+        let polls = options.threads.unwrap_or(true);
+        inner.engine.follow(Box::new(move |seal| reload(&config, seal)), polls)?;
+    }
     Ok(Store::new(inner))
 }
 
@@ -128,7 +138,7 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
 type Loaded = (Box<dyn Storage>, Map, Recovered);
 
 /// Opens the files and replays them into a map.
-fn load(config: &Config) -> Result<Loaded> {
+fn load(config: &Config) -> Result<Loaded, StorageError> {
     let _span = trace::recovery();
     let mut builder = MapBuilder::new();
     let (storage, recovered) = codex_storage::open(config, &mut |op| {
@@ -142,6 +152,42 @@ fn load(config: &Config) -> Result<Loaded> {
     Ok((storage, map, recovered))
 }
 
+/// Reads the files beside a writer, which may replace them meanwhile.
+fn load_beside(config: &Config) -> Result<Loaded, StorageError> {
+    use StorageError::{Damaged, ForeignLog, Gap, ImageMissing, Io, LogMissing, Tampered};
+    let mut attempt = 1;
+    loop {
+        match load(config) {
+            Err(
+                Damaged { .. }
+                | ForeignLog { .. }
+                | Gap { .. }
+                | ImageMissing { .. }
+                | Io { .. }
+                | LogMissing { .. }
+                | Tampered { .. },
+            ) if attempt < ATTEMPTS_MAX => attempt += 1,
+            done => return done,
+        }
+        config.vfs.clock.sleep(PAUSE);
+    }
+}
+
+/// Opens the files again for a follower that had them under the root key `seal`.
+fn reload(
+    config: &Config,
+    seal: Option<Arc<dyn Seal>>,
+) -> Result<(Box<dyn Storage>, Map), StorageError> {
+    // Order: the root key first, because deriving it from a passphrase takes long.
+    let known =
+        seal.map(|seal| Config { keys: Some(Arc::new(Unlocked::new(seal))), ..config.clone() });
+    let loaded = match known.map(|known| load(&known)) {
+        Some(Ok(loaded)) => loaded,
+        _ => load_beside(config)?,
+    };
+    Ok((loaded.0, loaded.1))
+}
+
 /// Reads the files of a store. Before that, finishes a restore that was interrupted. If it is
 /// allowed and needed, restores the newest backup and reads that. A reader does not finish a
 /// restore: the storage refuses the store then.
@@ -153,7 +199,7 @@ fn load_or_restore(config: &Config, falls_back: bool) -> Result<(Loaded, Option<
     }
     // A damaged store is read at most twice: another process may have repaired it meanwhile.
     for look in [Look::Again, Look::Once] {
-        let error = match load(config) {
+        let error = match load(config).map_err(Error::from) {
             Err(error) if falls_back && is_mended_by_a_backup(config, &error) => error,
             loaded => return Ok((loaded?, restored)),
         };
@@ -232,6 +278,11 @@ fn is_mended_by_a_backup(config: &Config, error: &Error) -> bool {
     let is_newer = matches!(error, Error::Storage(AnchorMismatch { .. }));
     config.create != Create::New && (is_missing || error.is_damage() && !is_newer)
 }
+
+/// The number of attempts to read files that a writer replaces.
+const ATTEMPTS_MAX: u32 = 8;
+/// The pause between two of them.
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Returns a store without files.
 pub(crate) fn in_memory(codec: Codec) -> Store {

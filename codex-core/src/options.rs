@@ -1,5 +1,7 @@
 //! The options of a store. They are validated once, before any file is touched.
 
+mod validate;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,9 +12,7 @@ use codex_crypto::{Cipher, Key};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::Vfs;
-use codex_storage::{
-    Access, CheckpointPolicy, Compression, Config, Create, Error as StorageError, OnDamage,
-};
+use codex_storage::{Access, CheckpointPolicy, Compression, Config, Create, OnDamage};
 
 use crate::backup::{BackupEvent, BackupOptions};
 use crate::callback::Callback;
@@ -24,6 +24,7 @@ use crate::progress::OnProgress;
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
 use crate::value::Codec;
+use validate::contradiction;
 
 /// The options of an opening, from [`Store::options`].
 ///
@@ -50,6 +51,7 @@ pub struct OpenOptions {
     create_new: bool,
     create_folder: Option<bool>,
     read_only: bool,
+    follow: bool,
     form: Option<Form>,
     durability: Option<Durability>,
     pub(crate) codec: Codec,
@@ -143,6 +145,46 @@ impl OpenOptions {
     /// ```
     pub fn read_only(mut self, read_only: bool) -> Self {
         self.read_only = read_only;
+        self
+    }
+
+    /// Sets whether the store is opened for reading beside a writer, which may be another process
+    /// and may come and go. For the forms Wal and Ledger. Default: no.
+    ///
+    /// Such a follower shows the commits of the writer in their order, each of them whole, some
+    /// milliseconds after they are acknowledged, and none that a crash of the writer can take back
+    /// at the writer's level of durability. [`Store::refresh`] shows all that was acknowledged
+    /// before the call. [Watches](Store::watch), snapshots and scans work as they do beside writes
+    /// of the same process.
+    ///
+    /// It takes no lock, so it never keeps a writer from opening the store, and it writes no file.
+    /// All calls that write return [`ReadOnly`](crate::StorageError::ReadOnly). If the files no
+    /// longer show how they continue what was read, the store is read again, beside the readers of
+    /// the state before: after a restore, a rekey or a conversion, if another writer opens a ledger
+    /// and commits, and if two checkpoints were made between two looks. A [watch](Store::watch)
+    /// returns a gap then. If that fails, for example because of another key, the store shows the
+    /// state from before: [`Stats::follow`](crate::Stats::follow) has the error, and so has
+    /// `refresh`.
+    ///
+    /// The writer announces durable commits in the lock file. If that file was removed while the
+    /// writer has the store open, or if no writer has opened the store since a power cut, the last
+    /// group is not shown before the next one.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let folder = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// let writer = Store::open(&path)?; // in another process
+    /// let reader = Store::options().follow(true).open(&path)?;
+    /// let watch = reader.watch("")?;
+    /// writer.set("a", &1)?;
+    /// assert!(watch.into_iter().next().is_some()); // waits for the commit
+    /// assert!(reader.set("b", &2).is_err_and(|error| error.is_read_only()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[doc(alias("read_beside_writer", "secondary", "replica"))]
+    pub fn follow(mut self, follow: bool) -> Self {
+        self.follow = follow;
         self
     }
 
@@ -501,79 +543,16 @@ impl OpenOptions {
         self
     }
 
-    /// Checks that no two options contradict each other. Returns whether a missing store is
-    /// created.
-    fn validate(&self) -> Result<Create> {
-        let durability = self.durability.unwrap_or_default();
-        // Options about creating the store.
-        let create = match (self.create, self.create_new, self.read_only) {
-            (_, true, true) => {
-                return contradiction("`create_new` writes and `read_only` forbids it: drop one");
-            }
-            (Some(true), _, true) => {
-                return contradiction("`create` writes and `read_only` forbids it: drop one");
-            }
-            (Some(false), true, _) => {
-                return contradiction("`create_new` creates and `create(false)` forbids it");
-            }
-            (_, true, _) => Create::New,
-            (Some(false), ..) | (None, _, true) => Create::Never,
-            (Some(true) | None, ..) => Create::IfMissing,
-        };
-        if self.create_folder == Some(true) && (create == Create::Never || self.anchor.is_some()) {
-            return contradiction(
-                "`create_folder` is about a new store, which `read_only`, `create(false)` and \
-                 `anchor` forbid",
-            );
-        }
-        // Options about an existing store.
-        if self.anchor.is_some() && self.create_new {
-            return contradiction("`anchor` needs an existing store and `create_new` a new one");
-        }
-        if self.anchor.is_none() && self.accept_unknown_anchor.is_some() {
-            return contradiction("`accept_unknown_anchor` needs an anchor: set `anchor` too");
-        }
-        let about_writing =
-            self.durability.is_some() || self.checkpoint.is_some() || self.compression.is_some();
-        if self.read_only && about_writing {
-            let what = "`read_only` forbids `durability`, `checkpoint` and `compression`";
-            return contradiction(what);
-        }
-        // Options about durability.
-        if self.form == Some(Form::Snapshot) && durability == Durability::Os {
-            return contradiction(
-                "the Snapshot form syncs every image: use `Durability::Sync` or `Interval`",
-            );
-        }
-        if durability == Durability::Interval(Duration::ZERO) {
-            return contradiction("the interval is zero: use `Durability::Sync`");
-        }
-        if self.read_only && (self.backups != BackupOptions::default() || self.fall_back) {
-            return contradiction("backups are about writing, which `read_only` forbids");
-        }
-        // Options about backups, keys and checkpoints.
-        self.backups.check(self.form)?;
-        #[cfg(feature = "crypto")]
-        if self.cipher.is_some() && self.key.is_none() {
-            return contradiction("`cipher` needs a key: set `key` too");
-        }
-        if let Some(policy) = self.checkpoint {
-            if self.form.is_some_and(|form| form != Form::Wal) {
-                return contradiction("only the Wal form checkpoints: leave `checkpoint` out");
-            }
-            if !policy.ratio.is_finite() || policy.ratio <= 0.0 {
-                return contradiction("the ratio of a checkpoint policy is a number above zero");
-            }
-        }
-        Ok(create)
-    }
-
     /// Returns the options of the storage at `name`. They are checked.
     fn config(&self, create: Create, vfs: Vfs, name: String) -> Config {
         Config {
             form: self.form,
             create,
-            access: if self.read_only { Access::ReadOnly } else { Access::ReadWrite },
+            access: match (self.follow, self.read_only) {
+                (true, _) => Access::Follow,
+                (false, true) => Access::ReadOnly,
+                (false, false) => Access::ReadWrite,
+            },
             durability: self.durability.unwrap_or_default(),
             on_damage: self.on_damage.unwrap_or(OnDamage::Refuse),
             lock_timeout: self.lock_timeout.unwrap_or(Duration::ZERO),
@@ -585,8 +564,4 @@ impl OpenOptions {
             ..Config::new(vfs, name)
         }
     }
-}
-
-fn contradiction<T>(what: &'static str) -> Result<T> {
-    Err(StorageError::Contradiction(what).into())
 }

@@ -41,6 +41,22 @@ pub struct Stats {
     pub clock_steps_back: u64,
     /// Statistics of the backups.
     pub backups: BackupStats,
+    /// Statistics of reading beside a writer, if the store was opened for that.
+    pub follow: Option<FollowStats>,
+}
+
+/// Statistics of a store that was opened with [`OpenOptions::follow`](crate::OpenOptions::follow).
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+#[non_exhaustive]
+pub struct FollowStats {
+    /// The time from the announcement of the last shown commit to the moment when it was shown, in
+    /// microseconds. 0 while it is not known; below the level `Sync` it is measured at syncs alone.
+    pub lag_us: u64,
+    /// The number of times that the whole store was read again, because the files did not show how
+    /// they continue.
+    pub reloads: u64,
+    /// The error of the last look at the files, if it failed.
+    pub last_error: Option<String>,
 }
 
 /// One line of `name=value`, for a log. Serialize the statistics for anything else.
@@ -61,7 +77,12 @@ impl fmt::Display for Stats {
         if let Some(seq) = backups.last_seq {
             write!(f, " backup_seq={seq}")?;
         }
+        if let Some(follow) = &self.follow {
+            write!(f, " lag_us={} reloads={}", follow.lag_us, follow.reloads)?;
+        }
+        let follow_error = self.follow.as_ref().and_then(|follow| follow.last_error.clone());
         let errors = [
+            ("follow_error", &follow_error),
             ("image_error", &self.image_error),
             ("backup_error", &backups.last_error),
             ("poisoned", &self.poisoned),

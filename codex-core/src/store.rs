@@ -9,7 +9,7 @@ use codex_storage::batch::{BATCH_LEN_MAX, KEY_LEN_MAX, Seq, TableId};
 use codex_storage::seal::{Keys, Unlocked};
 use codex_storage::storage::{Anchor, Form, Recovered};
 use codex_storage::vfs::Vfs;
-use codex_storage::{Error as StorageError, RecordError, Verified};
+use codex_storage::{Access, Error as StorageError, RecordError, Verified};
 use serde::Serialize;
 
 use crate::backup::BackupScheduler;
@@ -305,6 +305,11 @@ impl Store {
                 return Err(StorageError::Contradiction(what).into());
             };
             let engine = &inner.engine;
+            if inner.access == Access::Follow {
+                // Any lock would refuse a writer, and without one the files change meanwhile.
+                let what = "a store that follows a writer is verified by the writer";
+                return Err(StorageError::Contradiction(what).into());
+            }
             let total = || progress::bytes_of(vfs, name);
             if inner.check_writable().is_err() || engine.is_closed() {
                 let root = engine.seal().map(Unlocked::new);

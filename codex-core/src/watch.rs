@@ -169,10 +169,11 @@ impl Store {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Storage`](crate::Error::Storage) if the store is read-only, closed or poisoned.
+    /// [`Error::Storage`](crate::Error::Storage) if the store is read-only, closed or poisoned. A
+    /// store that [follows](crate::OpenOptions::follow) a writer can be watched.
     #[doc(alias("subscribe", "watch_prefix", "listen", "change_stream"))]
     pub fn watch(&self, prefix: impl AsRef<[u8]>) -> Result<Watch> {
-        self.inner.check_writable()?;
+        self.inner.check_watchable()?;
         Ok(self.inner.engine.watch(None, prefix.as_ref())?)
     }
 }

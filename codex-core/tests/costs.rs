@@ -117,11 +117,12 @@ fn a_set_allocates_its_entry_and_little_more() {
     }
 }
 
-/// A commit is one write, and at the level `Sync` one sync and one look at the name of the file.
+/// A commit is one write, and at the level `Sync` one sync, one look at the name of the file and
+/// the announcement in the lock file.
 #[test]
-fn a_set_makes_one_write_and_a_read_no_call() {
+fn a_set_makes_one_write_and_its_announcement_and_a_read_no_call() {
     let folder = tempfile::tempdir().unwrap();
-    for (level, wanted) in [(Durability::Os, [1, 0, 0]), (Durability::Sync, [1, 1, 1])] {
+    for (level, wanted) in [(Durability::Os, [1, 0, 0]), (Durability::Sync, [2, 1, 1])] {
         let counts: Arc<[AtomicU64; 4]> = Arc::default();
         let dir = folder.path().join(format!("{level:?}"));
         std::fs::create_dir(&dir).unwrap();

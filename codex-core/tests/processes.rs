@@ -225,6 +225,81 @@ fn a_snapshot_keeps_its_note_beside_the_id_of_its_process() {
     assert_eq!(note(), noted);
 }
 
+/// A writer is killed again and again beside a follower, which lives on. Each commit sets a count
+/// and a key to the same number.
+#[test]
+fn no_commit_that_a_follower_showed_is_missing_after_its_writer_was_killed() {
+    const TEST: &str = "no_commit_that_a_follower_showed_is_missing_after_its_writer_was_killed";
+    const KEYS: u64 = 50;
+    let key = |n: u64| format!("key/{}", n % KEYS);
+    if let Some((role, path)) = role() {
+        let options = Store::options().create(false).durability(role.parse().unwrap());
+        // Small logs, so that checkpoints and kills meet.
+        let small = codex_core::CheckpointPolicy::default().floor_bytes(20_000).ratio(0.1);
+        let is_wal = path.ends_with("wal.db");
+        let store = if is_wal { options.checkpoint(small) } else { options }.open(&path).unwrap();
+        let from: u64 = store.get("n").unwrap().unwrap_or(0);
+        for n in from + 1.. {
+            let value = vec![n; usize::try_from(n % 60).unwrap()];
+            let mut batch = store.batch();
+            batch.set(key(n), &(n, value)).unwrap().set("n", &n).unwrap();
+            batch.commit().unwrap();
+        }
+    }
+    let seed: u64 = std::env::var("CODEX_SEED").map_or(1, |seed| seed.parse().unwrap());
+    let scale: f64 = std::env::var("CODEX_SCALE").map_or(1.0, |scale| scale.parse().unwrap());
+    let mut random = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let folder = tempfile::tempdir().unwrap();
+    let cases = [
+        ("wal.db", Form::Wal, "sync"),
+        ("ledger.db", Form::Ledger, "sync"),
+        ("wal.db", Form::Wal, "os"),
+    ];
+    let (mut kills, mut shown_last) = (0_u64, 0);
+    for (name, form, level) in cases {
+        let path = folder.path().join(level).join(name);
+        let options = Store::options().form(form).create_folder(true);
+        options.open(&path).unwrap().close().unwrap();
+        let follower = Store::options().follow(true).open(&path).unwrap();
+        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a count")]
+        for _ in 0..((2.0 * scale) as u32).max(1) {
+            let mut child = start(TEST, level, &path);
+            // Killed after a random number of commits was shown, and some steps of the loop more.
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let until = follower.stats().storage.seq + 1 + (random >> 33) % 300;
+            let mut shown = 0;
+            while follower.stats().storage.seq < until {
+                follower.refresh().unwrap();
+                shown = whole(&follower.snapshot(), key);
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            follower.refresh().unwrap();
+            shown = shown.max(whole(&follower.snapshot(), key));
+            let store = open(&path).unwrap();
+            let recovered = store.get::<u64>("n").unwrap().unwrap_or(0);
+            assert!(recovered >= shown, "{form} {level}: {shown} was shown, {recovered} is there");
+            assert_eq!(whole(&store.snapshot(), key), recovered);
+            assert_eq!(follower.refresh().unwrap(), store.stats().storage.seq);
+            assert_eq!(whole(&follower.snapshot(), key), recovered);
+            store.close().unwrap();
+            (kills, shown_last) = (kills + 1, shown);
+        }
+        println!("{form} {level}: {} reloads", follower.stats().follow.unwrap().reloads);
+    }
+    println!("{kills} kills, {shown_last} shown at the last");
+}
+
+/// Returns the count in the snapshot, whose last commits are whole.
+fn whole(snapshot: &codex_core::Snapshot, key: impl Fn(u64) -> String) -> u64 {
+    let last = snapshot.get::<u64>("n").unwrap().unwrap_or(0);
+    for n in last.saturating_sub(40).max(1)..=last {
+        let (count, value): (u64, Vec<u64>) = snapshot.get(key(n)).unwrap().unwrap();
+        assert_eq!((count, value.len()), (n, usize::try_from(n % 60).unwrap()), "of {last}");
+    }
+    last
+}
+
 /// Returns the holder that the refusal of a writer names.
 fn holder(path: &Path) -> LockHolder {
     match open(path) {
@@ -235,7 +310,7 @@ fn holder(path: &Path) -> LockHolder {
 
 /// Returns the signature in the lock file.
 fn signer(path: &Path) -> Vec<u8> {
-    std::fs::read(path.with_extension("db.lock")).unwrap()[16..].to_vec()
+    std::fs::read(path.with_extension("db.lock")).unwrap()[16..28].to_vec()
 }
 
 /// A thread starts when there is work for it, so that a program may open many stores.

@@ -76,13 +76,16 @@ pub enum Create {
     New,
 }
 
-/// The access of a handle: reading only, or reading and writing.
+/// The access of a handle: reading and writing, reading only, or reading beside a writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// Reading and writing, by one handle, under an exclusive lock.
     ReadWrite,
     /// Reading, by any number of handles, under shared locks. Nothing is repaired or changed.
     ReadOnly,
+    /// Reading beside a writer, by any number of handles, without a lock. The storage reads on what
+    /// is committed: see [`Storage::follow`](crate::storage::Storage::follow). Not for a Snapshot.
+    Follow,
 }
 
 /// The reaction to a tail that is neither intact nor shaped like a torn write.

@@ -20,8 +20,10 @@ use crate::config::{Access, Config};
 use crate::digest::Stamp;
 use crate::error::{Error, Result};
 use crate::files::{StoreFiles, Stored};
+use crate::follow::Follower;
 use crate::header::{Found, Header};
 use crate::history::{AnchorWatch, History, Position};
+use crate::live::Announcer;
 use crate::log::{LogEnd, LogPlace, LogReader, LogState, LogWriter, NewLog, layout, recover};
 use crate::main_file::MainFile;
 use crate::names::Temporary;
@@ -40,6 +42,7 @@ pub(crate) struct Ledger {
     files: StoreFiles,
     write_state: WriteState,
     durability: Durability,
+    live: Announcer,
     writer: Box<LogWriter>,
     /// The header of the file in place.
     header: Header,
@@ -63,6 +66,15 @@ impl Ledger {
         header: Header,
         sink: &mut OpSink<'_>,
     ) -> Result<(Box<dyn Storage>, Recovered)> {
+        if config.access == Access::Follow {
+            let path = files.path();
+            let mut watch = AnchorWatch::new(config.anchor, config.accept_unknown_anchor);
+            let history = History::base(&header);
+            watch.pass(history.end(), &path)?;
+            let follower = Follower::in_ledger(&files, file, &header)?;
+            let newest_us = header.created_us;
+            return follower.open(files, header, history, watch, newest_us, sink);
+        }
         // A staged ledger has no name that a power cut could take away.
         let is_named = files.lock.is_none();
         let (state, history, anchor) = read(&files, config, file, &header, sink)?;
@@ -146,10 +158,17 @@ impl Ledger {
         let file = files.vfs.dir.open(files.names.main(), Open::Write);
         let file = file.map_err(|e| Error::not_writable(&path, e))?;
         let writer = recover(log_place(&files, config.durability), file, &header, state)?;
+        let mut live = Announcer::new(&files);
+        // The recovery has made commits durable that nothing else shows to be. The mark of a close
+        // shows it of those before it.
+        if !state.end.closed {
+            live.announce(&writer);
+        }
         Ok(Self {
             files,
             write_state: WriteState::new(&path),
             durability: config.durability,
+            live,
             writer: Box::new(writer),
             header,
             pending: None,
@@ -199,6 +218,10 @@ impl Storage for Ledger {
         }
         let LogEnd { seq, digest, .. } = *self.writer.end();
         self.history.go_on(seq, digest);
+        // Order: after the frame is durable and before the commit is acknowledged, as in a Wal.
+        if self.durability == Durability::Sync || self.writer.counts().groups == 1 {
+            self.live.announce(&self.writer);
+        }
         Ok(seqs)
     }
 
@@ -209,7 +232,9 @@ impl Storage for Ledger {
     }
 
     fn synced(&mut self, outcome: Result<Seq>) -> Result<()> {
-        self.writer()?.synced(outcome)
+        self.writer()?.synced(outcome)?;
+        self.live.announce(&self.writer);
+        Ok(())
     }
 
     fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {

@@ -111,7 +111,7 @@ impl StoreLock {
     fn try_take(dir: &dyn Dir, names: &Names, access: Access) -> Result<Option<Self>> {
         let kind = match access {
             Access::ReadWrite => LockKind::Exclusive,
-            Access::ReadOnly => LockKind::Shared,
+            Access::ReadOnly | Access::Follow => LockKind::Shared,
         };
         // Order: the lock file, then the main file. Every process takes them in this order, so that
         // one of two processes always gets both.

@@ -46,10 +46,14 @@ pub fn open(config: &Config, sink: &mut OpSink<'_>) -> Result<(Box<dyn Storage>,
     if writes && names.is_backup() {
         return Err(Error::IsBackup { path });
     }
+    let follows = config.access == Access::Follow;
+    if follows && names.is_backup() {
+        return Err(Error::Contradiction("a backup does not change: open it read-only"));
+    }
     // Order: before the lock, because taking it would create a file beside a file that is no store.
     look(config, &names, &path)?;
-    let lock =
-        if names.is_backup() { None } else { Some(Arc::new(take_lock(config, &names, &path)?)) };
+    let takes_lock = !follows && !names.is_backup();
+    let lock = takes_lock.then(|| take_lock(config, &names, &path).map(Arc::new)).transpose()?;
     // Order: again under the lock, because another process may have replaced the file before the
     // lock was taken.
     let main = look(config, &names, &path)?;
@@ -213,6 +217,10 @@ fn open_image(
 ) -> Result<(Box<dyn Storage>, Recovered)> {
     // The header of an image is never one of a ledger.
     if image.header().form == Form::Snapshot {
+        if config.access == Access::Follow {
+            let what = "each commit of a Snapshot writes all of it anew: open it read-only";
+            return Err(Error::Contradiction(what));
+        }
         return Snapshot::open(files, config, image, sink);
     }
     Wal::open(files, config, &image, sink)

@@ -1,15 +1,21 @@
-//! A store of any form that is opened for reading. It holds the lock and refuses every change.
+//! A store of any form that is opened for reading. It refuses every change. It holds the lock, or
+//! reads on beside a writer.
 
 use std::ops::Range;
 
 use crate::batch::{Group, Layout, Seq};
 use crate::error::{Error, Result};
 use crate::files::{StoreFiles, Stored};
+use crate::follow::Follower;
 use crate::header::Header;
-use crate::history::History;
+use crate::history::{History, Position};
+use crate::log::{CommitRef, GroupRef};
 use crate::main_file::MainFile;
 use crate::seal::Keys;
-use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
+use crate::storage::{
+    Anchor, Checkpoint, Delivered, DeliverySink, Followed, Form, NO_FOLLOWER, State, Storage,
+    StorageStats, SyncPoint, Written,
+};
 
 /// A store that was read to its end and cannot be written.
 #[derive(Debug)]
@@ -19,6 +25,8 @@ pub(crate) struct ReadOnly {
     header: Header,
     history: History,
     stats: StorageStats,
+    /// The place at which the commits of a writer are read on.
+    follower: Option<Follower>,
     closed: bool,
 }
 
@@ -29,7 +37,28 @@ impl ReadOnly {
         history: History,
         stats: StorageStats,
     ) -> Self {
-        Self { files, header, history, stats, closed: false }
+        Self { files, header, history, stats, follower: None, closed: false }
+    }
+
+    /// Returns a storage that reads on beside a writer, from the place of `follower`.
+    pub(crate) fn following(
+        files: StoreFiles,
+        header: Header,
+        history: History,
+        follower: Follower,
+    ) -> Self {
+        let stats = StorageStats::default();
+        let follower = Some(follower);
+        let mut storage = Self { files, header, history, stats, follower, closed: false };
+        storage.count();
+        storage
+    }
+
+    /// Sets the statistics to the place of the follower.
+    fn count(&mut self) {
+        let seq = self.history.seq();
+        let log_bytes = self.follower.as_ref().map_or(0, Follower::log_bytes);
+        self.stats = StorageStats { seq, durable: seq, log_bytes, ..self.stats };
     }
 
     /// Returns the error of every change.
@@ -58,6 +87,22 @@ impl Storage for ReadOnly {
 
     fn synced(&mut self, _outcome: Result<Seq>) -> Result<()> {
         self.refuse()
+    }
+
+    fn follow(&mut self, sink: &mut DeliverySink<'_>) -> Result<Followed> {
+        let Some(follower) = &mut self.follower else {
+            return Err(Error::Contradiction(NO_FOLLOWER));
+        };
+        let mut pass = |group: &GroupRef<'_>, end: Position| {
+            group.for_each_commit(&mut |CommitRef { seq, batch }| {
+                sink(Delivered { seq, ops: batch.ops() })
+            })?;
+            self.history.go_on(end.seq, end.digest);
+            Ok(())
+        };
+        let followed = follower.next(&self.files, &mut pass)?;
+        self.count();
+        Ok(followed)
     }
 
     fn begin_checkpoint(&mut self, _state: &dyn State) -> Result<Option<Checkpoint>> {

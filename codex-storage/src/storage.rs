@@ -1,5 +1,7 @@
 //! The trait of all forms, and the types of its calls.
 
+mod findings;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,10 +10,12 @@ use crate::batch::{Group, Item, Op, Seq};
 use crate::error::{Error, Result};
 #[doc(hidden)]
 pub use crate::files::Stored;
+pub use crate::follow::{Delivered, DeliverySink, Followed};
 use crate::lock::StoreLock;
 use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
 use crate::vfs::Vfs;
+pub use findings::{AnchorFound, Cut, Recovered};
 
 /// An open store with durable, ordered commits, which [`open`](crate::open) has recovered.
 ///
@@ -59,6 +63,23 @@ pub trait Storage: fmt::Debug + Send {
     /// Installs a written image and removes the files that it replaces, or records that the image
     /// failed, which changes nothing.
     fn finish_checkpoint(&mut self, done: Result<Written>) -> Result<()>;
+
+    /// Passes the next group of commits that was made since the opening or since the last call to
+    /// `sink`, commit by commit. Only for a storage of [`Access::Follow`](crate::Access::Follow).
+    ///
+    /// It passes a prefix of the commits of the writer, and none that a crash of the writer can
+    /// take back at the writer's level of durability. A commit that the writer has acknowledged
+    /// before the call is passed by it or by one of the next calls, before one returns
+    /// [`Followed::Idle`].
+    ///
+    /// # Errors
+    /// One variant for each kind of damage, `RestorePending`, `NotFound` or `Io`: nothing was
+    /// passed, and a later call tries again. The errors of `sink` and of a commit that this build
+    /// does not know: every later call returns [`Followed::Lost`].
+    fn follow(&mut self, sink: &mut DeliverySink<'_>) -> Result<Followed> {
+        let _ = sink;
+        Err(Error::Contradiction(NO_FOLLOWER))
+    }
 
     /// Returns the files that the last [`finish_checkpoint`](Storage::finish_checkpoint) has
     /// replaced, if they are still open. The caller asks after each checkpoint, and drops them
@@ -211,57 +232,6 @@ pub enum Durability {
     Os,
 }
 
-/// The findings of an [`open`](crate::open).
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct Recovered {
-    /// The last commit.
-    pub seq: Seq,
-    /// The last commit that was proven durable before this recovery.
-    pub durable: Seq,
-    /// Whether the store was closed cleanly.
-    pub clean: bool,
-    /// The newest time in the files, in microseconds since 1970.
-    pub newest_us: i64,
-    /// The number of commits that were read from logs. The others came from the image.
-    pub replayed: u64,
-    /// The part that was cut from the end of the log, if there was one.
-    pub cut: Option<Cut>,
-    /// The name of the log of a rekey that did not finish, if there is one. It has no commit that
-    /// the other files lack. A writer removes it before its first write.
-    pub stray: Option<String>,
-    /// Whether the lock on the store is held: not of a backup, nor where a reader cannot take it.
-    pub locked: bool,
-    /// The result of comparing the anchor, or `None` if no anchor was given.
-    pub anchor: Option<AnchorFound>,
-}
-
-/// The result of comparing an anchor with a store. A store that does not contain the anchored
-/// commit is not opened.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AnchorFound {
-    /// The store contains the anchored commit.
-    Compared,
-    /// The store has later commits, and its files do not show whether it contains the anchored one.
-    /// The caller has accepted this.
-    Unknown,
-}
-
-/// The tail of a log that recovery left out.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Cut {
-    /// The name of the log.
-    pub file: String,
-    /// The offset at which the intact part ends.
-    pub offset: u64,
-    /// The number of unused bytes after it, up to the last nonzero one.
-    pub bytes: u64,
-    /// The last commit before the cut.
-    pub seq: Seq,
-}
-
 /// Sizes and counts of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -397,4 +367,5 @@ impl Retired {
 }
 
 pub(crate) const NO_FILES: &str = "this storage has no files to copy";
+pub(crate) const NO_FOLLOWER: &str = "this storage was not opened to follow a writer";
 const NO_KEY: &str = "this storage has no files, and so no key";

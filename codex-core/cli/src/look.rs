@@ -42,7 +42,7 @@ pub(crate) struct Get {
 
 impl Get {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let Some(at) = self.at else { return self.on(&self.target.read()?, out) };
+        let Some(at) = self.at else { return self.on(&self.target.look()?, out) };
         let secret = self.target.secret()?;
         self.past(at, &Commits::locked(&self.target, secret.as_ref()), out)
     }
@@ -127,7 +127,7 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        self.on(&self.target.read()?, out)
+        self.on(&self.target.look()?, out)
     }
 
     pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
@@ -155,7 +155,7 @@ pub(crate) struct Scan {
 
 impl Scan {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        self.on(&self.target.read()?, out)
+        self.on(&self.target.look()?, out)
     }
 
     pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
@@ -186,7 +186,7 @@ pub(crate) struct Count {
 
 impl Count {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        self.on(&self.target.read()?, out)
+        self.on(&self.target.look()?, out)
     }
 
     pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
@@ -209,7 +209,7 @@ pub(crate) struct Stats {
 
 impl Stats {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        Self::on(&self.target.read()?, out)
+        Self::on(&self.target.look()?, out)
     }
 
     pub(crate) fn on(store: &Store, out: &mut Out) -> Outcome {

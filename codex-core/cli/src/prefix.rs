@@ -42,7 +42,7 @@ impl Sum {
 
 impl Du {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        self.on(&self.target.read()?, out)
+        self.on(&self.target.look()?, out)
     }
 
     pub(crate) fn on(&self, store: &Store, out: &mut Out) -> Outcome {

@@ -27,7 +27,7 @@ impl View {
     #[allow(clippy::print_stderr, reason = "a program talks to its user")]
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
         let secret = self.target.secret()?;
-        let store = self.target.read_with(secret.as_ref())?;
+        let store = self.target.look_with(secret.as_ref())?;
         let mut view = view::View::new(&store).port(self.port).show_values(self.show_values);
         if let Some(secret) = &secret {
             view = view.key(secret.key()?);

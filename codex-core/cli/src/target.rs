@@ -9,6 +9,7 @@ use codex_core::vfs::Vfs;
 use codex_core::{Conversion, Durability, Error, OpenOptions, StorageError, Store};
 
 use crate::Outcome;
+use crate::failure::Failure;
 use crate::out::note;
 use crate::progress::Bar;
 use crate::secret::{KeyArgs, Secret};
@@ -41,6 +42,29 @@ impl Target {
         Ok(store)
     }
 
+    /// Opens the store for reading, beside a writer if there is one. Changes no file of it.
+    pub(crate) fn look(&self) -> Outcome<Store> {
+        self.look_with(self.secret()?.as_ref())
+    }
+
+    /// Opens the store for reading, beside a writer if there is one, with a key that was read
+    /// before.
+    pub(crate) fn look_with(&self, secret: Option<&Secret>) -> Outcome<Store> {
+        let locked = match self.read_with(secret) {
+            Err(Failure::Store(error)) if is_locked(&error) => error,
+            read => return read,
+        };
+        match self.options_without_lock(secret)?.follow(true).open(&self.path) {
+            Ok(store) => {
+                note("another process has the store open for writing; its commits are shown");
+                Ok(store)
+            }
+            // Each commit of a snapshot writes all of it, which nothing can follow.
+            Err(Error::Storage(StorageError::Contradiction(_))) => Err(Failure::Store(locked)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Opens the store for reading and writing. Creates none.
     pub(crate) fn write(&self) -> Outcome<Store> {
         self.write_with(&self.options(self.secret()?.as_ref())?)
@@ -65,7 +89,11 @@ impl Target {
 
     /// Returns the options of an opening. They create no store.
     pub(crate) fn options(&self, secret: Option<&Secret>) -> Outcome<OpenOptions> {
-        let options = Store::options().create(false).lock_timeout(self.wait());
+        Ok(self.options_without_lock(secret)?.lock_timeout(self.wait()))
+    }
+
+    fn options_without_lock(&self, secret: Option<&Secret>) -> Outcome<OpenOptions> {
+        let options = Store::options().create(false);
         let options = match Bar::of_calls(self.json) {
             Some(draw) => options.on_progress(draw),
             None => options,
@@ -128,6 +156,10 @@ pub(crate) fn new_place(path: &Path) -> Result<(Vfs, String), Error> {
     let why = "the path has no file name, or one that is not UTF-8; name a file";
     let name = name.ok_or_else(|| StorageError::BadPath { path: path.to_owned(), why })?;
     Ok((Vfs::os(folder).map_err(io)?, name.to_owned()))
+}
+
+fn is_locked(error: &Error) -> bool {
+    matches!(error, Error::Storage(StorageError::Locked { .. }))
 }
 
 /// Tells of the end of a log that an unclean stop has left.

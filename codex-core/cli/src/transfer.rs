@@ -34,7 +34,7 @@ pub(crate) struct Export {
 
 impl Export {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let store = self.target.read()?;
+        let store = self.target.look()?;
         let mut file = self.to.as_deref().map(WholeFile::create).transpose()?;
         let mut print = |record: &Record| {
             let line = object(record);

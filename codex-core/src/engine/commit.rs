@@ -18,10 +18,11 @@ use super::queue::{Admission, Wake};
 use super::worker::GroupEffects;
 use crate::commit::{Commit, Outcome};
 use crate::locks::PersistGuard;
-use crate::map::{Freed, Image};
+use crate::map::{Freed, Image, Map};
 use crate::outer;
 use crate::rank::Rank;
 use crate::trace;
+use crate::watch::Mailbox;
 
 /// The state that the lock on the disk protects: the storage, and the buffers of a group.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(super) struct Disk {
     /// The root key of the files, after the storage was closed.
     pub(super) seal: Option<Arc<dyn Seal>>,
     group: Group,
-    plan: Plan,
+    pub(super) plan: Plan,
     /// The watches.
     pub(super) subscribers: Vec<Subscriber>,
     /// Whether an image is being written beside the commits.
@@ -333,8 +334,37 @@ impl Disk {
 
     /// Puts the group, whose first commit has the number `first`, into the mailboxes.
     fn publish(&mut self, first: Seq, leader: &mut Leader<'_>) {
+        self.publish_to(first, &mut leader.filled);
+    }
+
+    /// Plans the apply of `commits` to `map`, all of them, as they are in the log. Returns false if
+    /// one of them changes nothing, which no writer logs.
+    pub(super) fn plan_all(&mut self, map: &Map, commits: &[Commit]) -> bool {
+        let Self { plan, group, subscribers, .. } = self;
+        plan.feed.begin(!subscribers.is_empty());
+        // The writer has decided by its own time. No entry has expired here.
+        plan.now_us = i64::MIN;
+        let is_planned = commits.iter().all(|commit| {
+            matches!(plan.add(map, group, commit), Ok(Planned::Done { batch: Some(_), .. }))
+        });
+        plan.prepare(map, false);
+        plan.committed(map.seq() + u64::try_from(commits.len()).expect("a count fits in 64 bits"));
+        is_planned
+    }
+
+    /// Puts the planned commits, the first of which has the number `first`, into the mailboxes,
+    /// which are added to `filled`.
+    pub(super) fn publish_to(&mut self, first: Seq, filled: &mut Vec<Arc<Mailbox>>) {
         let Self { plan, subscribers, .. } = self;
-        plan.feed.publish(first, subscribers, &mut leader.filled);
+        plan.feed.publish(first, subscribers, filled);
+    }
+
+    /// Reports a gap to all watches, whose mailboxes are added to `filled`.
+    pub(super) fn lag(&mut self, first: Seq, last: Seq, filled: &mut Vec<Arc<Mailbox>>) {
+        for mailbox in self.subscribers.iter().filter_map(Subscriber::mailbox) {
+            mailbox.lag(first, last);
+            filled.push(mailbox);
+        }
     }
 
     /// Returns true if the storage makes commits durable by writing an image.
@@ -343,7 +373,7 @@ impl Disk {
     }
 
     /// Empties the buffers for the next group.
-    fn reset_group(&mut self) {
+    pub(super) fn reset_group(&mut self) {
         self.group.reset();
         self.plan.reset();
     }

@@ -144,6 +144,11 @@ impl Feed {
 }
 
 impl Subscriber {
+    /// Returns the mailbox, unless the watch was dropped.
+    pub(super) fn mailbox(&self) -> Option<Arc<Mailbox>> {
+        self.mailbox.upgrade()
+    }
+
     /// Returns true if the watch was not dropped.
     fn is_alive(&self) -> bool {
         self.mailbox.strong_count() > 0

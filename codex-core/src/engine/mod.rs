@@ -14,6 +14,7 @@ mod checkpoint;
 mod commit;
 mod deputy;
 mod feed;
+mod follow;
 mod horizon;
 mod leader;
 mod overdue;
@@ -28,7 +29,7 @@ mod worker;
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use codex_storage::batch::Seq;
@@ -52,6 +53,7 @@ pub(crate) use checkpoint::ImageProgress;
 use commit::Disk;
 use deputy::Deputies;
 pub use deputy::Task;
+use follow::Following;
 use horizon::Horizon;
 use leader::{GROUPS_AT_ONCE, Leader, UNWOUND};
 use queue::{Admission, Queue, Refusal, Wake};
@@ -109,6 +111,8 @@ pub struct Engine {
     horizon: Horizon,
     /// The number of expired entries that were removed.
     swept: AtomicU64,
+    /// Set if the engine follows a writer.
+    following: OnceLock<Following>,
     /// Whether the thread that syncs was started.
     is_syncing: AtomicBool,
     /// A weak handle to this engine, for the threads that it starts.
@@ -155,6 +159,7 @@ impl Engine {
             threads: Mutex::default(),
             horizon: Horizon::new(newest_us),
             swept: AtomicU64::new(0),
+            following: OnceLock::new(),
             is_syncing: AtomicBool::new(false),
             own: own.clone(),
         });
@@ -259,6 +264,7 @@ impl Engine {
             swept: self.swept.load(Ordering::Relaxed),
             clock_steps_back: self.horizon.steps_back(),
             backups: BackupStats::default(),
+            follow: self.follow_stats(),
         }
     }
 

@@ -2,6 +2,7 @@
 //! outgrown the image. Each starts when there is work for it, and ends when the store closes.
 
 use std::io;
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,7 @@ pub(super) struct Threads {
     sync: Option<JoinHandle<()>>,
     checkpoint: Option<JoinHandle<()>>,
     sweep: Option<JoinHandle<()>>,
+    pub(super) follow: Option<JoinHandle<()>>,
 }
 
 impl Engine {
@@ -105,17 +107,12 @@ impl Engine {
 
     /// Waits for the background threads, which were told to end.
     pub(super) fn join_threads(&self) {
-        let (sync, checkpoint, sweep) = {
-            let mut threads = self.threads.lock();
-            (threads.sync.take(), threads.checkpoint.take(), threads.sweep.take())
-        };
-        for thread in sync.into_iter().chain(checkpoint).chain(sweep) {
-            join(thread);
-        }
+        let Threads { sync, checkpoint, sweep, follow } = mem::take(&mut *self.threads.lock());
+        [sync, checkpoint, sweep, follow].into_iter().flatten().for_each(join);
     }
 
     /// Starts a thread and stores its handle, if it was not started before and the store is open.
-    fn start_thread(
+    pub(super) fn start_thread(
         &self,
         slot: impl FnOnce(&mut Threads) -> &mut Option<JoinHandle<()>>,
         start: impl FnOnce(Arc<Self>) -> io::Result<JoinHandle<()>>,
@@ -262,6 +259,12 @@ impl Signal {
             state = self.changed.wait(state);
         }
         (!state.stopped).then_some(state.unsynced_since)
+    }
+
+    /// Waits for at most `pause` of real time. Returns false if the store closes.
+    pub(super) fn pause(&self, pause: Duration) -> bool {
+        let state = self.state.lock();
+        !state.stopped && !self.changed.wait_timeout(state, pause).stopped
     }
 
     /// Waits until `clock` shows `until`. Returns false if the store closes.

@@ -250,7 +250,7 @@ impl<K: TableKey, V> Table<K, V> {
     /// The errors of [`Store::watch`](crate::Store::watch), and those of [`Table`].
     #[doc(alias("subscribe", "listen", "change_stream"))]
     pub fn watch(&self) -> Result<Watch> {
-        self.place.inner.check_writable()?;
+        self.place.inner.check_watchable()?;
         self.place.confirm(&self.row)?;
         Ok(self.place.inner.engine.watch(Some(self.row.id), b"")?)
     }

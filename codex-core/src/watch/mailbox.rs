@@ -63,6 +63,15 @@ impl Mailbox {
         });
     }
 
+    /// Notes that no commit from `first` to `last` is put in. The caller wakes the watch
+    /// afterwards.
+    pub(crate) fn lag(&self, first: Seq, last: Seq) {
+        self.locked(|state| {
+            let first = state.gap.map_or(first, |(first, _)| first);
+            state.gap = Some((first, last));
+        });
+    }
+
     /// Wakes the thread or the task that waits. The caller holds no lock, because a waker is code
     /// of the user.
     pub(crate) fn wake(&self) {

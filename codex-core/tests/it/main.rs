@@ -57,6 +57,7 @@ mod expiry;
 #[cfg(not(loom))]
 mod expiry_sweep;
 mod files;
+mod follow;
 mod full_disk;
 #[cfg(not(loom))]
 mod group;

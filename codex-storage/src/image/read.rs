@@ -76,6 +76,10 @@ impl ImageReader {
         &self.header
     }
 
+    pub(crate) fn file(&self) -> Arc<dyn File> {
+        Arc::clone(&self.file)
+    }
+
     /// Returns whether the blocks are sealed.
     pub(crate) fn is_sealed(&self) -> bool {
         self.header().cipher != 0

@@ -46,6 +46,7 @@ impl Ledger {
         self.install(&temporary)?;
         // The replaced file is closed here. No other thread has it.
         drop(self.writer()?.move_to(file, len));
+        self.live.forget();
         self.header = header;
         self.is_named = true;
         Ok(())

@@ -21,6 +21,8 @@ pub(crate) struct GroupRef<'a> {
     pub(crate) count: u32,
     /// The offset of its frame.
     pub(crate) offset: u64,
+    /// The history digest after its last commit.
+    pub(crate) digest: HistoryDigest,
     /// Its batches.
     pub(crate) payload: &'a [u8],
     pub(super) batch_extra: usize,

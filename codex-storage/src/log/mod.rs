@@ -8,6 +8,7 @@ mod copy;
 mod epoch;
 mod gate;
 mod group;
+mod live;
 mod place;
 mod read;
 mod recovery;
@@ -19,6 +20,7 @@ mod window;
 mod write;
 
 pub(crate) use copy::{LogCopy, SharedLogCopy, not_as_written, of_the_copy};
+pub(crate) use group::{CommitRef, GroupRef};
 pub(crate) use place::ReadPlace;
 pub(crate) use read::{LogReader, LogState};
 pub(crate) use recovery::recover;

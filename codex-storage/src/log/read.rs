@@ -111,15 +111,7 @@ impl LogReader {
             let offset = self.end.offset;
             match self.inspect(offset)? {
                 NextFrame::Next(parsed) if parsed.header.kind == GROUP => {
-                    self.take_group(offset, &parsed)?;
-                    return Ok(Some(GroupRef {
-                        first: parsed.header.seq,
-                        count: parsed.header.batches,
-                        offset,
-                        payload: &self.plain,
-                        batch_extra: batch_extra(self.form),
-                        path: self.window.path(),
-                    }));
+                    return self.take_group(offset, &parsed).map(Some);
                 }
                 NextFrame::Next(parsed) => {
                     // A resume or the mark of a close: it has no commits.
@@ -155,7 +147,7 @@ impl LogReader {
 
     /// Checks the frame at `offset`, where the next one would begin. If it is the next one, its
     /// plaintext is in `self.plain` afterwards.
-    fn inspect(&mut self, offset: u64) -> Result<NextFrame> {
+    pub(super) fn inspect(&mut self, offset: u64) -> Result<NextFrame> {
         // Order: header, chain, body checksum, then authentication. Each check uses only fields
         // that the checks before it have covered.
         let Some(parsed) = self.parse(offset)? else { return Ok(NextFrame::NoHeader) };
@@ -306,20 +298,34 @@ impl LogReader {
             && header.last_seq().is_some()
     }
 
-    /// Checks the batches of the current group, and moves the end of the log after it.
-    fn take_group(&mut self, offset: u64, parsed: &Parsed) -> Result<()> {
-        if self.is_blind {
-            self.advance(offset, parsed, self.end.digest, self.end.time_us);
-            return Ok(());
-        }
-        let (digest, time_us) = check_group(&self.plain, self.form, &parsed.header, &self.end)
-            .map_err(|what| self.damaged(offset, what))?;
+    /// Checks the batches of the current group, moves the end of the log after it, and returns it.
+    pub(super) fn take_group(&mut self, offset: u64, parsed: &Parsed) -> Result<GroupRef<'_>> {
+        let (digest, time_us) = if self.is_blind {
+            (self.end.digest, self.end.time_us)
+        } else {
+            check_group(&self.plain, self.form, &parsed.header, &self.end)
+                .map_err(|what| self.damaged(offset, what))?
+        };
         self.advance(offset, parsed, digest, time_us);
-        Ok(())
+        Ok(GroupRef {
+            first: parsed.header.seq,
+            count: parsed.header.batches,
+            offset,
+            digest,
+            payload: &self.plain,
+            batch_extra: batch_extra(self.form),
+            path: self.window.path(),
+        })
     }
 
     /// Moves the end of the log after a frame.
-    fn advance(&mut self, offset: u64, parsed: &Parsed, digest: HistoryDigest, time_us: i64) {
+    pub(super) fn advance(
+        &mut self,
+        offset: u64,
+        parsed: &Parsed,
+        digest: HistoryDigest,
+        time_us: i64,
+    ) {
         let header = &parsed.header;
         let last = header.last_seq().unwrap_or(self.end.seq);
         // The frame proves earlier commits durable up to its `durable`: the writer had synced them.

@@ -1,11 +1,12 @@
 //! A view of a file through one buffer of bounded size. Bytes after the end of the file are zero.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::codec::{len_without_zeros, u64_of, usize_of};
+use crate::codec::{is_zero, len_without_zeros, u64_of, usize_of};
 use crate::error::{Error, Result};
+use crate::frame::FRAME_HEAD;
 use crate::vfs::File;
 
 /// Reads ahead in large pieces, and keeps one of them.
@@ -69,6 +70,17 @@ impl Window {
         Ok(&self.buf[usize_of(offset - self.start)..][..len])
     }
 
+    /// Returns whether the first bytes of a frame at `offset` are zero or missing in the file at
+    /// this moment.
+    pub(super) fn is_zero_now(&self, offset: u64) -> Result<bool> {
+        let mut head = [0; FRAME_HEAD];
+        match self.file.read_exact_at(&mut head, offset) {
+            Ok(()) => Ok(is_zero(&head)),
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => Ok(true),
+            Err(e) => Err(Error::io("read", &self.path, e)),
+        }
+    }
+
     /// Returns the offset after the last nonzero byte at or after `from`, or `None` if there is
     /// none. The bytes after `from` are read once, even if the search is repeated.
     pub(super) fn last_nonzero(&mut self, from: u64) -> Result<Option<u64>> {
@@ -99,7 +111,7 @@ impl Window {
     fn load(&mut self, offset: u64, len: usize) -> Result<()> {
         match self.read(offset, len) {
             // A writer has closed the file meanwhile, and so cut the space after its last frame.
-            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof => {
                 self.refresh()?;
                 self.read(offset, len)
             }

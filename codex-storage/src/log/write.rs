@@ -191,6 +191,16 @@ impl LogWriter {
         &self.end
     }
 
+    /// Returns the identity of the file.
+    pub(crate) fn identity(&self) -> io::Result<u64> {
+        self.file.identity()
+    }
+
+    /// Returns the present time, in microseconds since 1970.
+    pub(crate) fn now_us(&self) -> i64 {
+        self.place.vfs.clock.now_us()
+    }
+
     /// Returns the id of the log.
     pub(crate) fn log(&self) -> &LogId {
         &self.log

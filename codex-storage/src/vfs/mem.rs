@@ -280,6 +280,10 @@ impl File for MemFile {
     fn sync(&self) -> io::Result<()> {
         Ok(())
     }
+
+    fn identity(&self) -> io::Result<u64> {
+        Ok(self.inode.identity)
+    }
 }
 
 /// The maximum length of a file, in bytes. It makes a wrong offset an error, and not an exhausted

@@ -120,6 +120,10 @@ pub trait File: Any + fmt::Debug + Send + Sync {
     /// After an error their state is unknown, and success of a second call proves nothing. Never
     /// retry.
     fn sync(&self) -> io::Result<()>;
+    /// Returns the [identity](Metadata::identity) of the file.
+    fn identity(&self) -> io::Result<u64> {
+        self.inner().map_or(Ok(0), |inner| inner.identity())
+    }
     /// Returns the file to which this one passes all calls unchanged, if it is such a wrapper. A
     /// copy of that file is a copy of this one.
     fn inner(&self) -> Option<&Arc<dyn File>> {

@@ -285,6 +285,10 @@ impl File for OsFile {
     fn sync(&self) -> io::Result<()> {
         self.file.sync_data()
     }
+
+    fn identity(&self) -> io::Result<u64> {
+        Ok(self.file.metadata()?.ino())
+    }
 }
 
 impl OsFile {

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::files::{StoreFiles, Stored};
 use crate::header::Header;
 use crate::history::History;
+use crate::live::Announcer;
 use crate::log::{LogCounts, LogPlace, LogWriter, SharedLogCopy, layout};
 use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
@@ -26,6 +27,7 @@ use crate::storage::{
 use crate::write_state::WriteState;
 
 pub(crate) use salvage::salvage;
+pub(crate) use segments::{Segment, Segments};
 use start::Start;
 pub(crate) use verify::verify;
 
@@ -36,6 +38,7 @@ pub(crate) struct Wal {
     write_state: WriteState,
     durability: Durability,
     policy: CheckpointPolicy,
+    live: Announcer,
     /// The header of the image in place.
     image: Header,
     image_bytes: u64,
@@ -176,6 +179,13 @@ impl Wal {
         self.check_names(self.history.seq().min(self.durable + 1))
     }
 
+    /// Announces how far the commits are durable, to readers in other processes.
+    fn announce(&mut self) {
+        if let Some(current) = &self.current {
+            self.live.announce(&current.log);
+        }
+    }
+
     /// Returns the used bytes of all segments that continue the image.
     fn log_bytes(&self) -> u64 {
         let earlier: u64 = self.earlier.iter().map(|segment| segment.bytes).sum();
@@ -214,6 +224,12 @@ impl Storage for Wal {
         // of it.
         self.history.go_on(end.seq, end.digest);
         self.durable = durable;
+        // Order: after the frame is durable, so that no reader sees a commit that a crash takes
+        // back, and before the commit is acknowledged, so that readers see it from then on. Below
+        // the level `Sync` the first frame announces where a log goes on after a torn tail.
+        if self.durability == Durability::Sync || groups == 1 {
+            self.announce();
+        }
         Ok(seqs)
     }
 
@@ -228,6 +244,7 @@ impl Storage for Wal {
         if let Some(log) = self.written()? {
             log.synced(outcome)?;
             self.durable = log.durable();
+            self.announce();
         }
         Ok(())
     }

@@ -6,7 +6,10 @@ use super::{Earlier, Wal};
 use crate::config::{Access, Config};
 use crate::error::Result;
 use crate::files::StoreFiles;
+use crate::follow::Follower;
+use crate::history::History;
 use crate::image::ImageReader;
+use crate::live::Announcer;
 use crate::log::{LogCounts, LogState};
 use crate::open::replay_image;
 use crate::read_only::ReadOnly;
@@ -31,10 +34,15 @@ impl Wal {
         // Order: the image, then the segments from the oldest on, as they were committed.
         let (mut history, mut watch) = replay_image(config, &path, image, sink)?;
         segments.begin_at(&files, header)?;
+        if config.access == Access::Follow {
+            let newest = segments.newest_us(header);
+            let follower = Follower::after_image(&files, image.file(), header, segments.live)?;
+            return follower.open(files, header.clone(), history, watch, newest, sink);
+        }
         let mut replay = Replay::new(sink, &mut watch, &path);
         let mut states = segments.read(&files, config.on_damage, &mut replay)?;
-        // Only the last segment can have a tail to cut, so its findings are those of the store.
         let replayed = replay.commits;
+        // Only the last segment can have a tail to cut, so its findings are those of the store.
         let last = states.pop();
         if let Some(LogState { end, .. }) = &last {
             history.go_on(end.seq, end.digest);
@@ -49,17 +57,10 @@ impl Wal {
             bytes: state.end.offset,
         });
         if config.access == Access::ReadOnly {
-            let stats = StorageStats {
-                seq: found.seq,
-                durable: found.durable,
-                image_bytes: image.len(),
-                log_bytes: states.iter().chain(&last).map(|state| state.end.offset).sum(),
-                ..StorageStats::default()
-            };
-            let reader = ReadOnly::new(files, header.clone(), history, stats);
-            return Ok((Box::new(reader), found));
+            return Ok(read_only(files, image, history, found, states.iter().chain(&last)));
         }
         let mut wal = Self {
+            live: Announcer::new(&files),
             files,
             write_state: WriteState::new(&path),
             durability: config.durability,
@@ -84,6 +85,27 @@ impl Wal {
             images_failed: 0,
         };
         wal.start = wal.ready(&segments.live, last.as_ref())?;
+        // The recovery has made commits durable that nothing else shows to be.
+        wal.announce();
         Ok((Box::new(wal), found))
     }
+}
+
+/// Returns the storage of a Wal that was read, and will not be written. `logs` has the findings for
+/// its segments.
+fn read_only<'a>(
+    files: StoreFiles,
+    image: &ImageReader,
+    history: History,
+    found: Recovered,
+    logs: impl Iterator<Item = &'a LogState>,
+) -> (Box<dyn Storage>, Recovered) {
+    let stats = StorageStats {
+        seq: found.seq,
+        durable: found.durable,
+        image_bytes: image.len(),
+        log_bytes: logs.map(|state| state.end.offset).sum(),
+        ..StorageStats::default()
+    };
+    (Box::new(ReadOnly::new(files, image.header().clone(), history, stats)), found)
 }

@@ -15,17 +15,17 @@ use crate::vfs::{File, Open};
 
 /// An open segment whose header is authentic.
 #[derive(Debug)]
-pub(super) struct Segment {
-    pub(super) header: Header,
-    pub(super) path: PathBuf,
-    pub(super) file: Arc<dyn File>,
+pub(crate) struct Segment {
+    pub(crate) header: Header,
+    pub(crate) path: PathBuf,
+    pub(crate) file: Arc<dyn File>,
 }
 
 /// The segments beside an image.
 #[derive(Debug, Default)]
-pub(super) struct Segments {
+pub(crate) struct Segments {
     /// The segments that continue the image, oldest first.
-    pub(super) live: Vec<Segment>,
+    pub(crate) live: Vec<Segment>,
     /// The generations of segments whose commits the image contains.
     pub(super) leftovers: Vec<u64>,
     /// The generation of a segment from a rekey that did not finish.
@@ -39,7 +39,7 @@ impl Segments {
     /// - `LogMissing` if the image or a later segment needs a segment that does not exist.
     /// - `ForeignLog` if a segment belongs to another store or continues another file.
     /// - `Damaged`, `Tampered` or `Io` if a header cannot be read.
-    pub(super) fn find(files: &StoreFiles, image: &Header) -> Result<Self> {
+    pub(crate) fn find(files: &StoreFiles, image: &Header) -> Result<Self> {
         let (later, leftovers) = generations(files, image.generation)?;
         let mut found = Self { live: Vec::new(), leftovers, stray: None };
         // A self-contained image has no segments.
@@ -82,7 +82,7 @@ impl Segments {
     /// # Errors
     /// `Gap` if commits are missing between the two, `ForeignLog` if the segment continues another
     /// history.
-    pub(super) fn begin_at(&self, files: &StoreFiles, image: &Header) -> Result<()> {
+    pub(crate) fn begin_at(&self, files: &StoreFiles, image: &Header) -> Result<()> {
         let Some(Segment { header, path, .. }) = self.live.first() else { return Ok(()) };
         if header.base_seq != image.base_seq {
             let path = path.clone();

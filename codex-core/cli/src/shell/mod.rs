@@ -45,7 +45,7 @@ impl Shell {
         let secret = self.target.secret()?;
         let secret = secret.as_ref();
         let store = if self.read_only {
-            self.target.read_with(secret)?
+            self.target.look_with(secret)?
         } else {
             self.target.write_with(&self.target.options(secret)?)?
         };

@@ -21,15 +21,38 @@ fn a_store_that_is_open_elsewhere_is_named_with_its_holder() {
     let folder = Folder::with_store();
     let store = folder.open("app.db");
     let holder = format!("is open in another process (id {}", std::process::id());
-    for args in [["get", "app.db", "a"].as_slice(), &["set", "app.db", "a", "1"]] {
+    for args in [["verify", "app.db"].as_slice(), &["set", "app.db", "a", "1"]] {
         let run = folder.fails(args, 5, &holder);
         assert!(run.stderr.contains("next: wait for it with `--wait SECONDS`"), "{}", run.stderr);
         assert!(run.stderr.contains("(waited 0 ms)"), "{}", run.stderr);
     }
-    let run = folder.fails(&["count", "app.db", "--wait", "1"], 5, &holder);
+    let run = folder.fails(&["verify", "app.db", "--wait", "1"], 5, &holder);
     assert!(run.stderr.contains("(waited 1"), "{}", run.stderr);
     drop(store);
     assert_eq!(folder.ok(&["count", "app.db"]), "0\n");
+}
+
+#[test]
+fn a_store_is_read_beside_its_writer() {
+    let folder = Folder::with_store();
+    let store = folder.open("app.db");
+    store.set("a", "one").unwrap();
+    for n in 2..4 {
+        store.set("b", &n).unwrap();
+        let commands =
+            [["get", "app.db", "a"].as_slice(), &["count", "app.db"], &["scan", "app.db"]];
+        for args in commands {
+            let run = folder.run(args);
+            assert_eq!(run.code, Some(0), "{args:?}: {run:?}");
+            assert!(run.stderr.contains("another process has the store open"), "{}", run.stderr);
+        }
+        let count = folder.run(&["count", "app.db"]).stdout;
+        assert_eq!(count, "2\n", "beside commit {n}");
+    }
+    // A snapshot has nothing that could be read on.
+    let snapshot = codex_core::Store::options().form(codex_core::Form::Snapshot);
+    let _snapshot = snapshot.open(folder.path("s.db")).unwrap();
+    folder.fails(&["count", "s.db"], 5, "is open in another process");
 }
 
 #[test]

@@ -234,6 +234,10 @@ impl File for FaultFile {
         };
         self.call(CallKind::Sync, 0, 0, effect, failed)
     }
+
+    fn identity(&self) -> io::Result<u64> {
+        Ok(self.ino)
+    }
 }
 
 impl Drop for FaultFile {
