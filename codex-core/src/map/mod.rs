@@ -206,13 +206,18 @@ pub(crate) struct Freed {
     pub(crate) ordered: Vec<Ordered>,
 }
 
-/// Frees the entries faster than dropping them one by one would.
+/// Frees many entries faster than dropping them one by one would.
 impl Drop for Freed {
     fn drop(&mut self) {
-        read_ahead(self.entries.drain(..)).for_each(drop);
+        if self.entries.len() > FEW {
+            read_ahead(self.entries.drain(..)).for_each(drop);
+        }
         self.tables.drain(..).for_each(|table| read_ahead(table.into_iter()).for_each(drop));
     }
 }
+
+/// The number of entries for which reading ahead takes longer than it saves.
+const FEW: usize = 4;
 
 /// An ordered index, as the state of which an image is written.
 pub(crate) struct Image(pub(crate) Ordered);
