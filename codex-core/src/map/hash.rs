@@ -267,7 +267,7 @@ pub(crate) const SHARDS: usize = 64;
 /// The number of parts of the hashes that are distributed over the tables.
 const PARTS: usize = 1024;
 /// The number of the table for each part.
-const SHARD_OF: [u8; PARTS] = shares();
+static SHARD_OF: [u8; PARTS] = shares();
 /// The 64th root of two, rounded up, in units of 1/[`ONE`].
 const SHARE_FACTOR: u64 = 2_170_868_212;
 const ONE: u64 = 1 << 31;
