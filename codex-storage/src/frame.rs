@@ -181,7 +181,11 @@ impl Parsed {
 ///
 /// # Panics
 /// If the length of the payload is not the one in the header. Nothing is written in this case.
-#[expect(clippy::indexing_slicing, reason = "`start` leaves the room of a frame header")]
+#[expect(
+    clippy::arithmetic_side_effects,
+    clippy::indexing_slicing,
+    reason = "the buffer is that of the writer: `start` leaves the room of a frame header"
+)]
 pub(crate) fn finish(
     header: &FrameHeader,
     log: &LogId,

@@ -138,6 +138,7 @@ const RAW_LEN_MAX: u64 = (BATCH_LEN_MAX + 2 * GROUP_LEN_TARGET) as u64;
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::arithmetic_side_effects, reason = "the numbers of a test")]
     use proptest::prelude::*;
 
     use super::*;

@@ -50,7 +50,7 @@ struct Made<'a> {
     /// The outcome of the leader's own commit.
     outcome: Option<Result<Outcome>>,
     /// The last commit that was made, if one was.
-    last_made: Option<Seq>,
+    last: Option<Seq>,
     effects: GroupEffects,
     /// The leader of the next group, if the thread goes on.
     next: Option<Leader<'a>>,
@@ -82,18 +82,18 @@ impl Engine {
         // Order: begin before the lock. A panic after this line poisons the store and answers every
         // waiter (promise 5).
         let mut made = self.make_group(Leader::begin(self, Some(first)));
-        let (outcome, mut last_made) = (made.outcome.take(), made.last_made);
+        let (outcome, mut last) = (made.outcome.take(), made.last);
         while let Some(leader) = made.next.take() {
             // A panic in a group of other threads poisons the store and answers these. The outcome
             // of `first` is known before.
             let further = catch_unwind(AssertUnwindSafe(|| self.make_group(leader)));
             let Ok(further) = further else { break };
-            last_made = further.last_made.or(last_made);
+            last = further.last.or(last);
             made = further;
         }
         // Order: tell the backups after the hand-over, which has put the number of the commit into
         // the statistics. They compare it with the statistics, and would miss it otherwise.
-        if let Some(seq) = last_made {
+        if let Some(seq) = last {
             self.on_commit.call(seq);
         }
         // The effects of the last group are those of the state after all of them.
@@ -143,7 +143,7 @@ impl Engine {
         let outcome = leader.wake();
         // Order: free last. No thread waits while the replaced entries are freed.
         drop(freed);
-        Made { outcome, last_made: leader.last_made(), effects, next }
+        Made { outcome, last: leader.last_made(), effects, next }
     }
 
     /// Makes `commit` as durable as at the level `Sync`, then visible. The other members of its
