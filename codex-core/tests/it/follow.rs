@@ -427,6 +427,10 @@ fn without_announcements_a_group_is_shown_with_the_next_one() {
         assert_eq!(follower.refresh().unwrap(), 1, "{form}");
         writer.set("a", &3).unwrap();
         assert_eq!(follower.refresh().unwrap(), 2, "{form}: the next frame proves it");
+        if form == Form::Wal {
+            writer.checkpoint().unwrap();
+            assert_eq!(follower.refresh().unwrap(), 3, "so does the next segment");
+        }
         writer.close().unwrap();
         assert_eq!(follower.refresh().unwrap(), 3, "{form}: so does a close");
     }
