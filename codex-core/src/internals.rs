@@ -1,6 +1,8 @@
 //! Types of the engine, for the tests in `tests/` and for the program `codexdb`. They are not part
 //! of the API.
 
+use std::collections::BTreeMap;
+
 pub use crate::commit::{Base, Change, Check, Commit, End, Outcome, SmallVec};
 pub use crate::engine::{Engine, EngineOptions, Task, View};
 pub use crate::entry::Entry;
@@ -47,10 +49,13 @@ pub fn open_unbuilt<K: crate::TableKey, V: serde::de::DeserializeOwned + 'static
 }
 
 /// A table of a snapshot.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSize {
     /// The id of the table.
     pub id: codex_storage::batch::TableId,
+    /// Its name for people: `table users`, `index by_email of users`, or `table 16` if there is no
+    /// record of it.
+    pub name: String,
     /// The number of its entries.
     pub entries: u64,
     /// The bytes of their keys and values.
@@ -69,10 +74,12 @@ pub fn entries_of_tables(snapshot: &crate::Snapshot) -> impl Iterator<Item = &En
 /// Returns the tables that have entries, in the order of their ids.
 pub fn tables(snapshot: &crate::Snapshot) -> Vec<TableSize> {
     let mut tables: Vec<TableSize> = Vec::new();
+    let names: BTreeMap<_, _> = crate::table::names_in(snapshot.view()).into_iter().collect();
     for entry in entries_of_tables(snapshot) {
         let Some(id) = entry.table() else { continue };
         if tables.last().is_none_or(|last| last.id != id) {
-            tables.push(TableSize { id, entries: 0, bytes: 0 });
+            let name = names.get(&id).cloned().unwrap_or_else(|| format!("table {}", id.get()));
+            tables.push(TableSize { id, name, entries: 0, bytes: 0 });
         }
         let len = entry.key().len() + crate::value::payload(entry.value()).len();
         if let Some(table) = tables.last_mut() {

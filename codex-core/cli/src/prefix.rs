@@ -79,10 +79,14 @@ impl Du {
             rows.push(row(rest, total, named(format!("({} more)", hidden.len()))));
         }
         for table in &tables {
-            let id = u64::from(table.id.get());
-            let name =
-                if out.json { ("table", Cell::Count(id)) } else { named(format!("(table {id})")) };
-            rows.push(row(sum(table), total, name));
+            // Programs know a table by its id.
+            let id = ("table", Cell::Count(table.id.get().into()));
+            let name = if out.json { id } else { named(format!("({})", table.name)) };
+            let mut row = row(sum(table), total, name);
+            if out.json {
+                row.push(("name", Cell::Text(table.name.clone())));
+            }
+            rows.push(row);
         }
         if !out.json {
             rows.push(row(total, total, named("(all)".to_owned())));

@@ -197,6 +197,17 @@ impl Store {
     }
 }
 
+/// Returns the names of the tables and indexes in `view`, for people.
+pub(crate) fn names_in(view: &View) -> Vec<(TableId, String)> {
+    let mut names = vec![(TableId::MIN, "catalogue".to_owned())];
+    for row in rows_in(view).flatten() {
+        names.push((row.id, format!("table {}", row.name())));
+        let of_index = |index: &IndexRow| format!("index {} of {}", index.shape.name, row.name());
+        names.extend(row.indexes.iter().map(|index| (index.id, of_index(index))));
+    }
+    names
+}
+
 /// Returns the records of the tables in `view`, in the order of their names.
 fn rows_in(view: &View) -> impl Iterator<Item = Result<Row>> {
     let everything = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);

@@ -28,6 +28,7 @@ use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
+pub(crate) use catalogue::names_in;
 pub use catalogue::{IndexInfo, TableInfo};
 pub use index::{Index, IndexRows};
 pub use key::TableKey;
@@ -92,6 +93,22 @@ use spec::Indexes;
 /// })?;
 /// assert_eq!(store.snapshot().table(&names)?.get("Ada")?, Some(7));
 /// # Ok::<(), codex_core::Error>(())
+/// ```
+///
+/// # In async code
+/// Reads do not wait for a disk, so they can be called from a task. Writes of a table are made in
+/// an [async transaction](crate::AsyncStore::transaction), or in a batch that is
+/// [submitted](crate::Batch::submit):
+///
+/// ```
+/// # use codex_core::{AsyncStore, Store};
+/// # smol::block_on(async {
+/// let store = AsyncStore::from(Store::in_memory()?);
+/// let users = store.blocking().table::<u64, String>("users")?;
+/// store.transaction(|tx| tx.table(&users)?.set(7, &"Ada".into())).await?;
+/// assert_eq!(users.get(7)?.as_deref(), Some("Ada"));
+/// # Ok::<(), codex_core::Error>(())
+/// # }).unwrap();
 /// ```
 ///
 /// # Errors

@@ -15,7 +15,7 @@ use codex_core::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::common::{FORMS, options, seed};
+use crate::common::{FORMS, options, read, seed, write};
 use crate::typed::records;
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -827,4 +827,42 @@ fn the_records_of_indexes_are_those_of_the_format() {
     assert_eq!(shown[3], (17, b"a\0\xFF\0\0".to_vec(), [&[0], &key[..]].concat()));
     assert_eq!(shown[4], (18, [b"t\0\0", &key[..]].concat(), vec![0]));
     assert_eq!(shown.len(), 5);
+}
+
+/// A file of version 1 that is never written again: two tables, a dropped one, and two indexes.
+#[test]
+fn a_golden_file_with_tables_and_indexes_is_made_and_read_the_same() {
+    let spec = || {
+        TableSpec::<u64, u64>::new("rows")
+            .index::<u64>("by_half", |n, keys| keys.add(*n / 2))
+            .unique::<(bool, u64)>("by_kind", |n, keys| keys.add((*n % 2 == 1, *n)))
+    };
+    let vfs = Vfs { clock: Arc::new(SimClock::new()), ..Vfs::mem(7) };
+    let store = without_threads(options(Form::Wal)).open_in(&vfs, "a.db").unwrap();
+    let dropped = store.table::<String, u64>("dropped").unwrap();
+    dropped.set("gone", &1).unwrap();
+    store.drop_table("dropped").unwrap();
+    store.table::<(i8, String), u64>("plain").unwrap().set((-1, "a"), &1).unwrap();
+    let rows = spec().open(&store).unwrap();
+    (0..4).for_each(|n| rows.set(n, &(n + 10)).unwrap());
+    drop((dropped, rows));
+    store.close().unwrap();
+    let made = read(&vfs, "a.db");
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = folder.join("../codex-storage/testdata/v1/tables.db");
+    if std::env::var("CODEX_GOLDEN").is_ok_and(|what| what == "write") {
+        assert!(!path.exists(), "golden files are made once");
+        std::fs::write(&path, &made).unwrap();
+    }
+    let golden = std::fs::read(&path).unwrap();
+    assert_eq!(golden, made, "the file is made otherwise");
+    let vfs = Vfs::mem(seed());
+    write(&vfs, "a.db", &golden);
+    let store = options(Form::Wal).open_in(&vfs, "a.db").unwrap();
+    let rows = spec().open(&store).unwrap();
+    assert!(rows.verify_indexes().unwrap().is_ok());
+    assert_eq!(ids(rows.index::<u64>("by_half").unwrap().get_all(6)), [2, 3]);
+    assert_eq!(ids(rows.index::<(bool, u64)>("by_kind").unwrap().iter()), [0, 2, 1, 3]);
+    let plain = store.table::<(i8, String), u64>("plain").unwrap();
+    assert_eq!((plain.get((-1, "a")).unwrap(), store.tables().unwrap().len()), (Some(1), 2));
 }

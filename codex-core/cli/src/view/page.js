@@ -596,7 +596,7 @@ const map = {
     $("crumbs").replaceChildren(...crumbs);
     const tiles = children.map((child) => ({ ...child, area: child.bytes }));
     if (rest.keys > 0) tiles.push({ isRest: true, ...rest, area: rest.bytes });
-    for (const table of tables) tiles.push({ isRest: true, table: `table ${table.id}`, ...table, area: table.bytes });
+    for (const table of tables) tiles.push({ isRest: true, ...table, area: table.bytes });
     tiles.sort((a, b) => b.area - a.area);
     const { clientWidth: width, clientHeight: height } = $("tiles");
     const made = squarified(tiles.filter((tile) => tile.area > 0), width, height).map(({ tile, x, y, w, h: tall }, n) => {

@@ -27,6 +27,8 @@ struct Tree {
 #[derive(Serialize)]
 struct Table {
     id: u32,
+    /// Its name, for people.
+    table: String,
     keys: u64,
     bytes: u64,
 }
@@ -109,8 +111,8 @@ pub(super) fn show(site: &Site, request: &Request) -> Result<Answer, Refused> {
     let children = largest.into_sorted_vec().into_iter().map(child).collect();
     let tables: Vec<Table> = if prefix.is_empty() {
         let table = |table: TableSize| {
-            let TableSize { id, entries, bytes } = table;
-            Table { id: id.get(), keys: entries, bytes }
+            let TableSize { id, name, entries, bytes } = table;
+            Table { id: id.get(), table: name, keys: entries, bytes }
         };
         tables(&state.snapshot).into_iter().map(table).collect()
     } else {

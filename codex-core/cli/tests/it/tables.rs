@@ -1,5 +1,6 @@
 //! Entries of tables: their keys are not those of the store, and no command hides that they exist.
 
+use codex_core::{Store, TableSpec};
 use codex_storage::batch::{Item, Op, TableId};
 use codex_storage::storage::Form;
 use codex_storage::vfs::Vfs;
@@ -47,7 +48,7 @@ fn no_command_hides_the_entries_of_tables() {
     assert!(du.contains("(table 16)\n") && du.contains("(table 17)\n"), "{du}");
     assert_eq!(rows[4][..3], ["26", "B", "4"], "all of them");
     let du = folder.ok(&["du", "app.db", "--json"]);
-    assert!(du.contains(r#"{"bytes":6,"keys":1,"table":17}"#), "{du}");
+    assert!(du.contains(r#"{"bytes":6,"keys":1,"table":17,"name":"table 17"}"#), "{du}");
     // The keys are those outside tables, as in the library.
     assert_eq!(folder.ok(&["keys", "app.db"]), "a/b\n");
     let diff = folder.run(&["diff", "app.db", "app.db"]);
@@ -85,11 +86,40 @@ fn the_page_shows_the_sizes_of_tables_at_any_commit() {
     let folder = folder(Form::Ledger);
     let shown = Shown::enter(&folder, &["app.db"]);
     let tree = shown.json("tree");
-    let table = |id: u32, keys: u64, bytes: u64| json!({"id": id, "keys": keys, "bytes": bytes});
+    let table = |id: u32, keys: u64, bytes: u64| {
+        let name = format!("table {id}");
+        json!({"id": id, "table": name, "keys": keys, "bytes": bytes})
+    };
     assert_eq!(tree["tables"], Value::from(vec![table(16, 2, 12), table(17, 1, 6)]));
     assert_eq!((&tree["keys"], &tree["bytes"]), (&4.into(), &26.into()));
     assert_eq!(shown.json("tree?at=1")["tables"], Value::from(Vec::<Value>::new()));
     assert_eq!(shown.json("tree?prefix=a")["bytes"], 8, "a table has no part in a prefix");
     let moment = |at: u64| shown.json(&format!("moment?at={at}"))["in_tables"].clone();
     assert_eq!([moment(1), moment(2)], [0, 3]);
+}
+
+#[test]
+fn tables_and_indexes_have_their_names_and_an_import_has_all_of_them() {
+    let folder = Folder::new();
+    let spec = || {
+        TableSpec::<u64, String>::new("users")
+            .unique::<String>("by_name", |name, keys| keys.add(name))
+    };
+    let store = Store::open(folder.path("app.db")).unwrap();
+    spec().open(&store).unwrap().set(7, &"Ada".into()).unwrap();
+    store.close().unwrap();
+    let names = ["catalogue", "table users", "index by_name of users"];
+    let du = folder.ok(&["du", "app.db"]);
+    assert!(names.iter().all(|name| du.contains(&format!("({name})\n"))), "{du}");
+    let tree = Shown::enter(&folder, &["app.db"]).json("tree");
+    let tables = tree["tables"].as_array().unwrap();
+    assert!(tables.iter().map(|table| table["table"].as_str().unwrap()).eq(names), "{tree}");
+    let export = folder.ok(&["export", "app.db"]);
+    let run = folder.run_with(&["import", "new.db", "--create"], export.as_bytes());
+    assert_eq!(run.code, Some(0), "{run:?}");
+    let store = Store::open(folder.path("new.db")).unwrap();
+    let users = spec().open(&store).unwrap();
+    assert!(users.verify_indexes().unwrap().is_ok());
+    let found = users.index::<String>("by_name").unwrap().get("Ada").unwrap();
+    assert_eq!(found, Some((7, "Ada".to_owned())));
 }
