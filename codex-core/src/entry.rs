@@ -382,7 +382,8 @@ mod tests {
     #[test]
     fn reading_ahead_returns_every_entry_once_and_in_order() {
         for count in [0, 1, READ_AT_ONCE - 1, READ_AT_ONCE, READ_AT_ONCE + 1, 5 * READ_AT_ONCE] {
-            let entries: Vec<_> = (0..count).map(|n| Entry::new(&n.to_le_bytes(), b"")).collect();
+            let entries = (0_u32..).map(|n| Entry::new(&n.to_le_bytes(), b""));
+            let entries: Vec<_> = entries.take(count).collect();
             let read: Vec<_> = read_ahead(entries.iter()).collect();
             assert_eq!(read.len(), count);
             assert!(read.iter().zip(&entries).all(|(read, entry)| read.same(entry)));
