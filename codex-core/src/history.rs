@@ -186,11 +186,10 @@ impl Inner {
     }
 
     /// Makes the index again, with these limits.
-    pub(crate) fn index_ledger(&self, region_len: u64, names_max: usize) -> Result<()> {
+    pub(crate) fn index_ledger(&self, region_len: u64, names_max: usize) -> Result<usize> {
         let (mut reader, last) = self.ledger()?;
         self.past.keep(&Arc::new(LedgerIndex::with_limits(&reader, region_len, names_max)));
-        self.past.index(&mut reader, last)?;
-        Ok(())
+        Ok(self.past.index(&mut reader, last)?.memory_len())
     }
 
     /// Returns the files of a ledger, or the error of a store that keeps no history.

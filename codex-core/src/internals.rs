@@ -96,11 +96,15 @@ pub fn now_us(store: &crate::Store) -> i64 {
 }
 
 /// Makes the index of a ledger again, with regions of about `region_len` bytes and at most
-/// `names_max` checksums.
+/// `names_max` checksums. Returns about how many bytes of memory it takes.
 ///
 /// # Errors
 /// The errors of [`Store::history`](crate::Store::history).
-pub fn index_ledger(store: &crate::Store, region_len: u64, names_max: usize) -> crate::Result<()> {
+pub fn index_ledger(
+    store: &crate::Store,
+    region_len: u64,
+    names_max: usize,
+) -> crate::Result<usize> {
     store.inner.index_ledger(region_len, names_max)
 }
 
