@@ -59,11 +59,6 @@ impl Moment {
         self.seq
     }
 
-    /// Returns true if `key` has an entry outside tables, even if it has expired.
-    pub fn contains_key(&self, key: &[u8]) -> bool {
-        self.ordered.get(Name::plain(key)).is_some()
-    }
-
     /// Returns about how many bytes of memory the entries take.
     pub fn memory_len(&self) -> u64 {
         self.len

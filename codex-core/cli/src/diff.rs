@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 use codex_core::Store;
 
-use crate::ledger::{Commits, Moment, state_at};
+use crate::ledger::Moment;
 use crate::look::AsType;
 use crate::out::{Cell, Out, Record, note_tables, object};
 use crate::secret::Secret;
@@ -121,17 +121,11 @@ impl Value {
 
 /// Returns the entries of a store, or of a ledger at a moment, in the order of keys.
 fn rows(target: &Target, secret: Option<&Secret>, at: Option<Moment>) -> Outcome<Rows> {
-    if let Some(at) = at {
-        let state = state_at(&Commits::locked(target, secret), at)?;
-        return Ok(Box::new(state.into_iter().map(|(key, (stored, expires_us))| {
-            let shown = Shown::stored(&stored)?;
-            let value = Value { codec: shown.codec, bytes: shown.bytes.to_vec(), expires_us };
-            Ok((key, value))
-        })));
-    }
     let store: Store = target.read_with(secret)?;
     note_tables(&store, "compared");
-    Ok(Box::new(store.iter().map(|entry| {
+    let state = at.map(|at| at.of(&store)).transpose()?;
+    let entries = state.map_or_else(|| store.iter(), |state| state.iter());
+    Ok(Box::new(entries.map(|entry| {
         let value = entry.value_ref();
         let codec = Shown::of(&value)?.codec;
         let expires_us = entry.expires_at().map(time::to_us);

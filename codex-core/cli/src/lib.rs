@@ -9,7 +9,6 @@
 #[doc(hidden)]
 pub mod key;
 #[doc(hidden)]
-pub mod past;
 #[doc(hidden)]
 pub mod time;
 #[cfg(feature = "view")]

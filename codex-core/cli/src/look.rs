@@ -8,13 +8,13 @@ use codex_core::{Readable, Store};
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
-use crate::ledger::{Commits, Moment};
+use crate::ledger::Moment;
 use crate::out::{Cell, Out, Record, complain, note, size};
 use crate::range::RangeArgs;
 use crate::target::Target;
 use crate::types::Type;
 use crate::value::Shown;
-use crate::{Outcome, json, ledger, repair, time};
+use crate::{Outcome, json, repair, time};
 
 /// The options of `get`.
 #[derive(Debug, Args)]
@@ -42,24 +42,15 @@ pub(crate) struct Get {
 
 impl Get {
     pub(crate) fn run(&self, out: &mut Out) -> Outcome {
-        let Some(at) = self.at else { return self.on(&self.target.look()?, out) };
-        let secret = self.target.secret()?;
-        self.past(at, &Commits::locked(&self.target, secret.as_ref()), out)
+        match self.at {
+            Some(at) => self.on(&at.of(&self.target.read()?)?, out),
+            None => self.on(&self.target.look()?, out),
+        }
     }
 
     /// Returns the moment whose value is asked for, if it is not that of now.
     pub(crate) fn at(&self) -> Option<Moment> {
         self.at
-    }
-
-    /// Prints the value that the key of a ledger had at a moment.
-    pub(crate) fn past(&self, at: Moment, commits: &Commits<'_>, out: &mut Out) -> Outcome {
-        match &ledger::value_at(commits, &self.key, at)? {
-            Some((stored, expires_us)) => {
-                self.print(out, &Shown::stored(stored)?, expires_us.map(time::from_us))
-            }
-            None => Ok(self.is_missing()),
-        }
     }
 
     /// Prints the value that the key has in `store`.

@@ -17,9 +17,7 @@ use signal_hook::flag;
 
 use crate::cli::Command;
 use crate::failure::Failure;
-use crate::ledger::Commits;
 use crate::out::{Out, note};
-use crate::secret::Secret;
 use crate::target::Target;
 use crate::{Outcome, change, look};
 use history::{History, Keep};
@@ -67,15 +65,8 @@ impl Shell {
         };
         let reader = Reader::new(&self.target.path);
         let json = out.json;
-        let mut session = Session {
-            store: &store,
-            secret,
-            reader,
-            input: &mut *input,
-            out,
-            json,
-            is_interrupted,
-        };
+        let mut session =
+            Session { store: &store, reader, input: &mut *input, out, json, is_interrupted };
         let ended = session.lines(None);
         drop(input);
         // Order: the store is closed also after an error, which is the first to be told.
@@ -89,7 +80,6 @@ impl Shell {
 /// The lines of one shell, and the store that they are about.
 struct Session<'a> {
     store: &'a Store,
-    secret: Option<&'a Secret>,
     reader: Reader,
     input: &'a mut dyn Input,
     out: &'a mut Out,
@@ -206,10 +196,9 @@ impl Session<'_> {
     /// Runs a command on the store.
     fn run(&mut self, command: &Command) -> Outcome {
         let (store, out) = (self.store, &mut *self.out);
-        let commits = Commits::open(store.path(), self.secret);
         match command {
             Command::Get(get) => match get.at() {
-                Some(at) => get.past(at, &commits, out),
+                Some(at) => get.on(&at.of(store)?, out),
                 None => get.on(store, out),
             },
             Command::Keys(keys) => keys.on(store, out),
@@ -219,8 +208,8 @@ impl Session<'_> {
             Command::Stats(_) => look::Stats::on(store, out),
             Command::Info(info) => info.tell(Some(store), out),
             Command::Verify(_) => look::Verify::on(store, out),
-            Command::Log(log) => log.on(&commits, out),
-            Command::History(history) => history.on(&commits, out),
+            Command::Log(log) => log.on(store, out),
+            Command::History(history) => history.on(store, out),
             Command::Set(set) => set.on(store, &set.value()?),
             Command::Edit(edit) => edit.on(store, out),
             Command::Remove(remove) => change::Remove::tell(remove.on(store)?, out),

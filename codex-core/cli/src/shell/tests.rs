@@ -36,7 +36,6 @@ impl<'a> Typed<'a> {
         let mut out = Out::new(false);
         let mut session = Session {
             store,
-            secret: None,
             reader: Reader::new(Path::new("app.db")),
             input: self,
             out: &mut out,

@@ -1,19 +1,17 @@
 //! The changes of a ledger: those of one commit, those since a commit, and those of one key.
 
-use std::cell::Cell;
 use std::cmp::Ordering;
 use std::collections::VecDeque;
 use std::iter;
 use std::ops::Bound;
 
-use codex_core::internals::Moment;
 use codex_core::{Entry, Seq, Snapshot};
 use serde::Serialize;
 
 use crate::key;
-use crate::past::{Change as OfKey, last_change};
+use crate::time;
 use crate::view::answer::{Answer, Refused};
-use crate::view::ledger::{Bucket, Last};
+use crate::view::ledger::{Bucket, Last, failed};
 use crate::view::list::PAGE_LEN_MAX;
 use crate::view::request::Request;
 use crate::view::site::Site;
@@ -203,28 +201,27 @@ pub(super) fn history(site: &Site, request: &Request) -> Result<Answer, Refused>
     let after = site.acknowledged(request.number("after")?.unwrap_or_default())?;
     let upto = site.store.snapshot().seq();
     let mut found = History { upto, total: 0, rows: VecDeque::new() };
-    let exists = Cell::new(false);
-    let begin = |before: &Moment| exists.set(before.contains_key(&key));
-    site.ledger()?.each(after, upto, begin, &mut |commit| {
-        let (seq, time_us) = (commit.seq, commit.time_us);
-        let value = match last_change(commit, &key) {
-            Some(OfKey::Set(item)) => Some(item.value.get(1..).unwrap_or_default()),
-            // A clear removes only what is there.
-            Some(OfKey::Removed) if exists.get() => None,
-            _ => return,
-        };
-        exists.set(value.is_some());
-        if seq <= after {
-            return;
+    site.ledger()?;
+    let revisions = site.store.history(&key).map_err(|error| failed(&error))?;
+    for revision in revisions {
+        let revision = revision.map_err(|error| failed(&error))?;
+        if revision.seq() <= after || revision.seq() > upto {
+            continue;
         }
-        let preview = value.filter(|_| site.shows_values).map(text::preview);
-        let len = value.map_or(0, <[u8]>::len);
-        found.rows.push_back(Revision { seq, time_us, removed: value.is_none(), len, preview });
+        let entry = revision.entry();
+        let preview = entry.filter(|_| site.shows_values);
+        found.rows.push_back(Revision {
+            seq: revision.seq(),
+            time_us: time::to_us(revision.time()),
+            removed: entry.is_none(),
+            len: entry.map_or(0, |entry| entry.bytes().len()),
+            preview: preview.map(|entry| text::preview(entry.bytes())),
+        });
         found.total += 1;
         if found.rows.len() > REVISIONS_MAX {
             found.rows.pop_front();
         }
-    })?;
+    }
     Ok(Answer::json(&found))
 }
 

@@ -121,22 +121,6 @@ impl Ledger {
         Ok(state)
     }
 
-    /// Passes the commits after `after` up to `upto` to `sink`, and perhaps earlier ones. `upto`
-    /// is acknowledged. Calls `begin` with the state before the first of them.
-    pub(super) fn each(
-        &self,
-        after: Seq,
-        upto: Seq,
-        begin: impl FnOnce(&Moment),
-        sink: &mut dyn FnMut(LedgerCommit<'_>),
-    ) -> Result<(), Refused> {
-        let mut read = locked(&self.read);
-        let read = self.upto(&mut read, upto)?;
-        let mark = read.before(after.saturating_add(1)).clone();
-        begin(&mark.moment);
-        read.pass(&mark.place, upto, sink).map_err(|error| failed(&error))
-    }
-
     /// Reads up to the commit `upto`, if that was not done before.
     fn upto<'a>(&self, read: &'a mut Option<Read>, upto: Seq) -> Result<&'a mut Read, Refused> {
         let known = match read.take() {
