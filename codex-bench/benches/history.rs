@@ -44,9 +44,9 @@ fn key(n: u64) -> String {
 /// Measures openings and states in turn, and then the questions.
 fn questions(path: &Path) {
     let (mut openings, mut states) = (Vec::new(), Vec::new());
-    let mut store = None;
+    let mut store: Option<Store> = None;
     for _ in 0..5 {
-        store = None;
+        drop(store.take());
         let (opened, open_ms) = timed(|| options().open(path).unwrap());
         let (past, as_of_ms) = timed(|| opened.as_of(COMMITS).unwrap());
         assert_eq!(past.len() as u64, KEYS);
@@ -82,7 +82,7 @@ fn writers(folder: &Path) {
         }
         let [alone, beside] = [alone, beside].map(|rates| median(&rates).unwrap());
         println!(
-            "durable sets, {writers} writers: {alone:.0}/s, {beside:.0}/s beside 100 questions/s: {:.2}",
+            "durable sets, {writers} writers: {alone:.0}/s, {beside:.0}/s beside questions: {:.2}",
             beside / alone
         );
     }
@@ -95,8 +95,9 @@ fn sets(folder: &Path, writers: usize, pause: Option<Duration>) -> f64 {
     let store = options().open(&path).unwrap();
     let is_ended = AtomicBool::new(false);
     thread::scope(|scope| {
+        let (store, is_ended) = (&store, &is_ended);
         if let Some(pause) = pause {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 while !is_ended.load(Ordering::Relaxed) {
                     assert!(store.history(key(1)).unwrap().all(|revision| revision.is_ok()));
                     thread::sleep(pause);
@@ -104,7 +105,7 @@ fn sets(folder: &Path, writers: usize, pause: Option<Duration>) -> f64 {
             });
         }
         let rate = crew::rate(writers, ROUND, |writer, count| {
-            Ok(store.set_bytes(key(writer as u64 + 32 * count as u64), [7; 100])?)
+            Ok(store.set_bytes(key(writer as u64 + 32 * count), [7; 100])?)
         });
         is_ended.store(true, Ordering::Relaxed);
         rate.unwrap()

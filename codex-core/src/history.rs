@@ -65,7 +65,7 @@ impl Store {
     /// Returns the state after a commit, given by its number, or at a time: after the last commit
     /// at or before it. Entries that had expired by then are hidden.
     ///
-    /// Reads the file up to that point, which takes as long as opening such a store. The state
+    /// Reads the file up to that point, which takes longer than opening such a store. The state
     /// shares the entries that are the same now, so it takes memory only for others and for its
     /// index.
     ///
