@@ -225,7 +225,7 @@ impl Inner {
             let keys = root.as_ref().map(|root| root as &dyn Keys);
             match LedgerReader::open(&files.vfs, &files.name, keys) {
                 // A rekey has put another file in place meanwhile.
-                Err(_) if root_id(&self.engine.seal()) != root_id(&seal) => {}
+                Err(_) if root_id(self.engine.seal().as_ref()) != root_id(seal.as_ref()) => {}
                 opened => return Ok((opened?, last)),
             }
         }
@@ -270,6 +270,6 @@ impl Past {
     }
 }
 
-fn root_id(seal: &Option<Arc<dyn Seal>>) -> Option<[u8; 16]> {
-    seal.as_ref().map(|seal| seal.root_id())
+fn root_id(seal: Option<&Arc<dyn Seal>>) -> Option<[u8; 16]> {
+    seal.map(|seal| seal.root_id())
 }

@@ -46,6 +46,7 @@ use validate::contradiction;
 /// ```
 #[derive(Debug, Clone, PartialEq, Default)]
 #[must_use = "options do nothing until `open` is called"]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own, off by default")]
 pub struct OpenOptions {
     create: Option<bool>,
     create_new: bool,

@@ -117,7 +117,6 @@ impl LiveRecord {
 }
 
 /// Returns the checksum of the bytes before it.
-#[expect(clippy::indexing_slicing, reason = "the checksum is at the end of the record")]
 fn checksum(bytes: &[u8; LIVE_LEN]) -> u32 {
     crc32c::crc32c(&bytes[..CRC_AT])
 }

@@ -144,7 +144,9 @@ impl Engine {
             following.lag_us.store(u64::try_from(lag_us).unwrap_or(0), Ordering::Relaxed);
         }
         // Order: wake and free without the lock on the disk.
-        filled.iter().for_each(|mailbox| mailbox.wake());
+        for mailbox in &filled {
+            mailbox.wake();
+        }
         drop(freed);
         step
     }
@@ -163,7 +165,9 @@ impl Engine {
             Ok((storage, map))
         })?;
         following.reloads.fetch_add(1, Ordering::Relaxed);
-        filled.iter().for_each(|mailbox| mailbox.wake());
+        for mailbox in &filled {
+            mailbox.wake();
+        }
         drop(replaced);
         Ok(())
     }
