@@ -126,7 +126,7 @@ fn json(n: u64) -> Vec<u8> {
         "{{\"id\":{n},\"name\":\"user {name}\",\"email\":\"user.{name}@example.com\",\
          \"city\":\"city {city}\",\"active\":{},\"score\":{}.5,\"tags\":[\"reader\",\"writer\"],\
          \"created\":\"2026-11-{:02}T12:{:02}:00Z\"}}",
-        n % 3 == 0,
+        n.is_multiple_of(3),
         mixed(n) % 10_000,
         n % 28 + 1,
         n % 60,

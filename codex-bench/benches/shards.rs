@@ -62,8 +62,11 @@ fn main() -> Outcome {
         for writers in [1, 8, 32, 64] {
             let figures = measure(&scale, &dirs, len, writers)?;
             let [one, rest @ ..] = figures.as_slice() else { continue };
-            let rest: String = rest.iter().map(|ratio| format!("{ratio:>10.2}")).collect();
-            println!("{name:<8} {writers:>7} {one:>9.0}{rest}");
+            print!("{name:<8} {writers:>7} {one:>9.0}");
+            for ratio in rest {
+                print!("{ratio:>10.2}");
+            }
+            println!();
         }
     }
     Ok(())
@@ -92,7 +95,7 @@ fn measure(scale: &Scale, dirs: &[PathBuf], len: usize, writers: usize) -> Outco
 /// Some logs that share one order of commits.
 struct Logs {
     kind: Kind,
-    logs: Vec<Grouped>,
+    each: Vec<Grouped>,
     order: Mutex<Order>,
     advanced: Condvar,
 }
@@ -113,8 +116,8 @@ impl Logs {
             let path = dir.join(format!("log.{}.{}.{n}", kind.logs, kind.in_order));
             Ok(Grouped::new(Space::new(&path, true)?))
         });
-        let logs = logs.collect::<Outcome<_>>()?;
-        Ok(Self { kind, logs, order: Mutex::default(), advanced: Condvar::new() })
+        let each = logs.collect::<Outcome<_>>()?;
+        Ok(Self { kind, each, order: Mutex::default(), advanced: Condvar::new() })
     }
 
     /// Writes one commit to the next log, and waits as the rule says.
@@ -124,8 +127,8 @@ impl Logs {
             order.next += 1;
             order.next - 1
         };
-        let log = usize::try_from(number)? % self.logs.len();
-        self.logs.get(log).ok_or("a log is missing")?.write(bytes)?;
+        let log = usize::try_from(number)? % self.each.len();
+        self.each.get(log).ok_or("a log is missing")?.write(bytes)?;
         if !self.kind.in_order {
             return Ok(());
         }

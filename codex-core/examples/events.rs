@@ -1,4 +1,5 @@
 //! An event log that keeps its whole history: looking into it, and a return to an earlier point.
+#![allow(clippy::print_stdout, reason = "a program that prints")]
 use codex_core::{Backups, Form, Readable, RestorePoint, Result, Seq, Store};
 use serde::{Deserialize, Serialize};
 

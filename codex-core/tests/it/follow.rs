@@ -237,7 +237,7 @@ fn a_watch_of_a_follower_returns_each_commit_whole_and_in_order() {
         .collect();
     assert_eq!(seen, expected);
     follower.close().unwrap();
-    assert!(watch.into_iter().next().is_none(), "the close ends the watch");
+    assert!(watch.next().is_none(), "the close ends the watch");
 }
 
 #[test]
@@ -475,7 +475,9 @@ fn a_writer_is_never_refused_because_of_followers() {
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !stop.load(Ordering::Relaxed) {
-                    followers.iter().for_each(|follower| _ = follower.refresh().unwrap());
+                    for follower in &followers {
+                        follower.refresh().unwrap();
+                    }
                     drop(follow(&vfs));
                 }
             });
@@ -495,7 +497,7 @@ fn an_opening_ends_beside_a_writer_that_makes_one_checkpoint_after_another() {
     let vfs = Vfs::mem(1);
     let writer = write(&vfs, Form::Wal);
     for n in 0..500_u32 {
-        writer.set(n.to_be_bytes(), &n).unwrap();
+        writer.set(format!("{n:03}"), &n).unwrap();
     }
     let stop = AtomicBool::new(false);
     thread::scope(|scope| {

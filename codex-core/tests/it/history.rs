@@ -135,8 +135,8 @@ impl Recorded {
         for (seq, (us, _, state)) in &self.commits {
             let past = self.store.as_of(*seq).unwrap();
             assert_eq!((past.seq(), &self::state(&past)), (*seq, state), "as of {seq}");
-            let of_time = self.commits.iter().filter(|(_, (other, ..))| other <= us);
-            let (newest, (_, _, state)) = of_time.last().unwrap();
+            let mut of_time = self.commits.iter().filter(|(_, (other, ..))| other <= us);
+            let (newest, (_, _, state)) = of_time.next_back().unwrap();
             let past = self.store.as_of(at(*us)).unwrap();
             assert_eq!((past.seq(), &self::state(&past)), (*newest, state), "at {us}");
             if let (Some(table), Some(wanted)) = (&self.rows, self.tables.get(seq)) {
@@ -155,13 +155,13 @@ impl Recorded {
     ) -> Vec<(Seq, SystemTime, Option<(Vec<u8>, Option<SystemTime>)>)> {
         let (mut found, mut is_there) = (Vec::new(), false);
         for (seq, (us, changes, _)) in &self.commits {
-            let change = changes.iter().filter_map(|change| match change {
+            let mut change = changes.iter().filter_map(|change| match change {
                 Step::Set(of, value, expires) if of == key => Some(Some((value.clone(), *expires))),
                 Step::Removed(of) if of == key => Some(None),
                 Step::Cleared => Some(None),
                 _ => None,
             });
-            match change.last() {
+            match change.next_back() {
                 Some(value) if value.is_some() || is_there => {
                     is_there = value.is_some();
                     found.push((*seq, at(*us), value));
@@ -629,7 +629,7 @@ fn damage_in_one_region_leaves_the_others_readable() {
     assert!(damaged(last.clone().unwrap_err()), "{last:?}");
     assert!(before.iter().all(Result::is_ok) && found.len() < 51);
     assert_eq!(revisions(&store, "b").len(), 50);
-    assert_eq!(store.changes(60).unwrap().filter(Result::is_ok).count(), 40);
+    assert_eq!(store.changes(60).unwrap().map(Result::unwrap).count(), 40);
     assert!(damaged(store.changes(0).unwrap().last().unwrap().unwrap_err()));
     assert!(damaged(store.as_of(100).unwrap_err()));
     // A watch says which commits it cannot return.
@@ -765,7 +765,7 @@ fn the_index_is_made_again_after_a_rekey_and_kept_after_a_change_of_the_key() {
         read.store(0, Ordering::Relaxed);
         assert_eq!(store.history("none").unwrap().count(), 0);
         let bytes = read.load(Ordering::Relaxed);
-        assert_eq!(store.history("a").unwrap().filter(Result::is_ok).count(), 4);
+        assert_eq!(store.history("a").unwrap().map(Result::unwrap).count(), 4);
         bytes
     };
     assert!(question() >= file_len && question() < 64 << 10);
@@ -776,5 +776,5 @@ fn the_index_is_made_again_after_a_rekey_and_kept_after_a_change_of_the_key() {
     store.rekey(key(3)).unwrap();
     assert!(question() >= file_len, "the frames are others");
     assert!(question() < 64 << 10);
-    assert_eq!(before.filter(Result::is_ok).count(), 4);
+    assert_eq!(before.map(Result::unwrap).count(), 4);
 }

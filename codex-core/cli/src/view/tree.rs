@@ -25,6 +25,7 @@ struct Tree {
 
 /// The entries of a table, whose keys are not those of the store.
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "the page has the name of the table by this word")]
 struct Table {
     id: u32,
     /// Its name, for people.
