@@ -1,5 +1,6 @@
-//! The stores of an application: users with a unique e-mail address, sessions that expire, and an
-//! audit ledger with each action of a user, of which a power cut loses and repeats none.
+//! The stores of an application: users with a unique e-mail address, sessions that expire, an
+//! audit ledger with each action of a user, of which a power cut loses and repeats none, and a
+//! report beside the application, which another process could make.
 #![allow(clippy::disallowed_methods, reason = "a program takes the time from its system")]
 #![allow(clippy::print_stdout, reason = "a program that prints")]
 use std::path::Path;
@@ -141,6 +142,25 @@ impl App {
     }
 }
 
+/// Reads the ledger beside the application, which goes on writing.
+struct Report {
+    ledger: Store,
+    audit: Table<ActionId, Action>,
+}
+
+impl Report {
+    fn open(folder: &Path) -> Result<Self> {
+        let ledger = Store::options().follow(true).open(folder.join("audit.db"))?;
+        Ok(Self { audit: ledger.table("actions")?, ledger })
+    }
+
+    /// Returns the number of actions that were acknowledged before the call.
+    fn actions(&self) -> Result<usize> {
+        self.ledger.refresh()?;
+        self.audit.len()
+    }
+}
+
 fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     let folder = tempfile::tempdir()?;
     let app = App::open(folder.path())?;
@@ -149,8 +169,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     assert_eq!(app.register(&user("Eve"))?, None);
 
     let hour = Duration::from_secs(3_600);
+    let report = Report::open(folder.path())?;
+    assert_eq!(report.actions()?, 1);
     assert!(app.log_in("ada@example.org", [1; 16], hour)?);
     assert!(app.log_in("ada@example.org", [2; 16], hour)?);
+    assert_eq!(report.actions()?, 3);
     assert!(!app.log_in("eve@example.org", [3; 16], hour)?);
     // A session without a lifetime has expired at once.
     assert!(app.log_in("ada@example.org", [4; 16], Duration::ZERO)?);

@@ -48,7 +48,8 @@ impl Compression {
 #[derive(Default)]
 pub(crate) struct Packer {
     compression: Compression,
-    table: CompressTable,
+    /// Made at the first use.
+    table: Option<CompressTable>,
     packed: Vec<u8>,
 }
 
@@ -75,7 +76,7 @@ impl Packer {
         if payload.len() >= PACKED_FROM {
             packed.resize(body.saturating_add(get_maximum_output_size(payload.len())), 0);
             let room = packed.get_mut(body..).unwrap_or_default();
-            let len = compress_into_with_table(payload, room, &mut self.table);
+            let len = compress_into_with_table(payload, room, self.table.get_or_insert_default());
             // It cannot fail, because the room is the largest length of the output.
             packed.truncate(body.saturating_add(len.unwrap_or(payload.len())));
         }

@@ -192,7 +192,10 @@ fn closing_gives_up_a_backup_whatever_it_is_at() {
             closing.join().unwrap().unwrap();
         });
         let later = disk.trace().iter().filter(|call| calls.include(call)).count();
-        assert!(later <= 2, "{later} calls later; {context}");
+        // An image beside which nobody commits is read up to ten blocks ahead, with two calls each.
+        let is_read_ahead = context.contains("[Read]") && context.contains("a.db.tmp.");
+        let most = if is_read_ahead { 2 + 2 * 10 } else { 2 };
+        assert!(later <= most, "{later} calls later; {context}");
         let backups = Backups::of_in(&vfs, "a.db").list().unwrap();
         assert!(backups.is_empty(), "the backup was made to its end; {context}");
         assert_eq!(store.stats().backups.failed, 0, "nothing failed; {context}");

@@ -266,7 +266,7 @@ impl Draw {
             read_only: self.percent(8),
             level,
             keeps_log: self.percent(60),
-            packed: self.percent(40),
+            packed: lazy,
             fall_back: self.percent(15),
             anchor: self.weighted(&[
                 (80, AnchorPick::None),

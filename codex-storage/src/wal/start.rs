@@ -206,6 +206,8 @@ impl Wal {
     fn copy_of_image(&self, header: &Header) -> Result<Written> {
         let (vfs, names, seal) = (&self.files.vfs, &self.files.names, self.files.seal.clone());
         let image = ImageReader::open(vfs, names.main(), seal)?;
-        self.files.image(header.clone()).rewrite_header(&image)
+        // The salt of the blocks was drawn when they were written. Only the file has it.
+        let header = Header { image_salt: image.header().image_salt, ..header.clone() };
+        self.files.image(header).rewrite_header(&image)
     }
 }

@@ -134,6 +134,33 @@ fn a_close_on_a_full_disk_gives_the_image_the_space_of_the_logs_tail() {
     assert_eq!(store.map, map);
 }
 
+/// The image is then given a log again under another header, with the salt of its own blocks.
+#[test]
+fn an_encrypted_log_that_became_an_image_on_a_full_disk_takes_commits_again() {
+    for sealed in [false, true] {
+        let disk = FaultDir::new();
+        disk.set_space(Space::AtOnce(1 << 20));
+        let bed = Bed::new(disk.vfs(1), Form::Wal, sealed);
+        let mut store = Store::open(bed.config()).unwrap();
+        // The log gives back more than the image and another log need.
+        for _ in 0..7 {
+            store.set("a", &"x".repeat(10_000)).unwrap();
+        }
+        fill(&disk, "ballast");
+        store.checkpoint().unwrap();
+        let names = disk.list().unwrap();
+        assert!(!names.iter().any(|name| name.contains(".wal.")), "not alone: {names:?}");
+        disk.remove("ballast").unwrap();
+        store.set("b", "2").unwrap();
+        store.checkpoint().unwrap();
+        store.set("c", "3").unwrap();
+        let map = store.map.clone();
+        drop(store);
+        let bed = Bed { vfs: disk.vfs(2), ..bed };
+        assert_eq!(Store::open(bed.config()).unwrap().map, map);
+    }
+}
+
 #[test]
 fn a_checkpoint_that_finds_no_room_costs_removals_nothing() {
     let disk = FaultDir::new();
