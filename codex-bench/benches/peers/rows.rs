@@ -144,7 +144,17 @@ pub(crate) const ROWS: [Spec; 15] = [
                 multiple of the stored bytes; time of an opening and of a checkpoint. Sizes \
                 after one that took another store more than 8 s are left out.",
         without: &[
-            ENCRYPTED, LEDGER, SNAPSHOT, "fjall", "redb", "sled", "SQLite", RAW, GROUPED, TREE,
+            ENCRYPTED,
+            LEDGER,
+            SNAPSHOT,
+            "fjall",
+            "redb",
+            "sled",
+            "SQLite",
+            "SurrealKV",
+            RAW,
+            GROUPED,
+            TREE,
             BARE,
         ],
         promise: Promise::Os,
@@ -206,8 +216,19 @@ const SNAPSHOT: &str = "CodexDB, snapshot";
 /// The disk has no reads, and all forms of ours read alike.
 const READ_ALIKE: &[&str] = &[LEDGER, SNAPSHOT, ENCRYPTED, RAW, GROUPED];
 /// All but ours in the form Wal and the disk alone.
-const OTHERS: &[&str] =
-    &[ENCRYPTED, LEDGER, SNAPSHOT, "emdb", "fjall", "LMDB", "redb", "sled", "SQLite", GROUPED];
+const OTHERS: &[&str] = &[
+    ENCRYPTED,
+    LEDGER,
+    SNAPSHOT,
+    "emdb",
+    "fjall",
+    "LMDB",
+    "redb",
+    "sled",
+    "SQLite",
+    "SurrealKV",
+    GROUPED,
+];
 
 /// The sizes of a run, and the stores of a row.
 pub(crate) struct Context {

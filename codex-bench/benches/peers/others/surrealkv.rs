@@ -34,11 +34,17 @@ struct Surreal {
 }
 
 impl Surreal {
-    fn write(&self, writes: impl FnOnce(&mut Transaction) -> surrealkv::Result<()>) -> Outcome {
-        let mut transaction =
-            self.tree.begin_with_mode(Mode::WriteOnly)?.with_durability(self.durability);
-        writes(&mut transaction)?;
-        Ok(self.runtime.block_on(transaction.commit())?)
+    fn write(&self, writes: impl Fn(&mut Transaction) -> surrealkv::Result<()>) -> Outcome {
+        loop {
+            let mut transaction =
+                self.tree.begin_with_mode(Mode::WriteOnly)?.with_durability(self.durability);
+            writes(&mut transaction)?;
+            match self.runtime.block_on(transaction.commit()) {
+                // Another thread has committed the same key meanwhile.
+                Err(surrealkv::Error::TransactionWriteConflict) => {}
+                done => return Ok(done?),
+            }
+        }
     }
 }
 
