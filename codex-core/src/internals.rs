@@ -90,6 +90,38 @@ pub fn tables(snapshot: &crate::Snapshot) -> Vec<TableSize> {
     tables
 }
 
+/// Returns the id of the table `name` and the kind of its keys, or `None` if there is none.
+///
+/// # Errors
+/// [`Error::TableName`](crate::Error::TableName) and [`Error::Catalogue`](crate::Error::Catalogue).
+pub fn table_of(
+    source: &impl crate::Readable,
+    name: &str,
+) -> crate::Result<Option<(codex_storage::batch::TableId, String)>> {
+    crate::table::id_and_keys(source, name)
+}
+
+/// Returns the entries of `table`, or of the keys outside tables, within `range`.
+pub fn scan(
+    source: &impl crate::Readable,
+    table: Option<codex_storage::batch::TableId>,
+    range: impl crate::KeyRange,
+) -> crate::Iter {
+    source.scan(table, range.into_bounds())
+}
+
+/// Returns the history of `key` in `table`, or of one outside tables.
+///
+/// # Errors
+/// The errors of [`Store::history`](crate::Store::history).
+pub fn history(
+    store: &crate::Store,
+    table: Option<codex_storage::batch::TableId>,
+    key: &[u8],
+) -> crate::Result<crate::History> {
+    store.inner.history(crate::entry::Name { table, key })
+}
+
 /// Returns the time by which entries expire, in microseconds since 1970.
 pub fn now_us(store: &crate::Store) -> i64 {
     store.inner.engine.now_us()

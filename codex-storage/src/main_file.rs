@@ -14,6 +14,7 @@ use crate::header::{FileKind, Found, Header};
 use crate::image::ImageReader;
 use crate::log::{LogReader, UNIT};
 use crate::names::{Names, Role};
+use crate::pack::Compression;
 use crate::seal::{Keys, Seal};
 use crate::storage::Form;
 use crate::sync::thread;
@@ -50,6 +51,8 @@ pub struct FileFacts {
     pub created_us: i64,
     /// Whether the contents are encrypted.
     pub encrypted: bool,
+    /// The compression of the contents.
+    pub compression: Compression,
     /// Whether the file is only replaced (an image), never appended to (a ledger).
     pub frozen: bool,
     /// The length in bytes.
@@ -189,6 +192,7 @@ impl MainFile {
             mark: mark(self.found.state(), header),
             created_us: header.created_us,
             encrypted: header.cipher != 0,
+            compression: header.compression,
             frozen: true,
             bytes: image.len(),
         }
@@ -227,6 +231,7 @@ impl MainFile {
             mark: mark(&chain.to_le_bytes(), header),
             created_us: header.created_us,
             encrypted: header.cipher != 0,
+            compression: header.compression,
             frozen: false,
             bytes: state.file_len,
         })

@@ -5,7 +5,7 @@ use clap::{Parser, Subcommand};
 use crate::out::Out;
 use crate::{
     Outcome, backup, change, diff, doctor, edit, find, generate, go, ledger, look, prefix, repair,
-    rewrite, serve, shell, transfer,
+    rewrite, serve, shell, tables, transfer,
 };
 
 /// Looks into a CodexDB store, changes it, and scripts it.
@@ -43,6 +43,8 @@ pub(crate) enum Command {
     Count(look::Count),
     /// Print how many keys and bytes begin with the same prefix
     Du(prefix::Du),
+    /// Print the tables with their indexes
+    Tables(tables::Tables),
     /// Print sizes and counters
     Stats(look::Stats),
     /// Read and check every byte
@@ -104,6 +106,7 @@ impl Command {
             Self::Scan(command) => command.run(out),
             Self::Count(command) => command.run(out),
             Self::Du(command) => command.run(out),
+            Self::Tables(command) => command.run(out),
             Self::Stats(command) => command.run(out),
             Self::Verify(command) => command.run(out),
             Self::Repair(command) => command.run(out),

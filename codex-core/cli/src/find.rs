@@ -93,6 +93,7 @@ impl Info {
         let secret = self.target.secret()?;
         record.push(("form", Cell::Text(facts.form.to_string())));
         record.push(("encrypted", Cell::Flag(facts.encrypted)));
+        record.push(("compression", Cell::Text(facts.compression.to_string())));
         record.push(("id", Cell::Text(key::hex(&facts.store_id))));
         record.push(("file made", Cell::Time(facts.created_us)));
         // A store that another process has open has commits that the main file does not have yet.

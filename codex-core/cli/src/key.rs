@@ -5,19 +5,24 @@ use std::str::FromStr;
 
 /// A key that was typed: text in which `\\` is a backslash and `\xNN` is any byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TypedKey(pub Vec<u8>);
+pub struct TypedKey {
+    /// The text, as it was typed.
+    pub text: String,
+    /// The bytes that the text stands for.
+    pub bytes: Vec<u8>,
+}
 
 impl FromStr for TypedKey {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        parse(text).map(Self)
+        parse(text).map(|bytes| Self { text: text.to_owned(), bytes })
     }
 }
 
 impl AsRef<[u8]> for TypedKey {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 

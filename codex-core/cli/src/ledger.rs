@@ -5,13 +5,15 @@ use std::str::FromStr;
 use std::time::SystemTime;
 
 use clap::Args;
+use codex_core::internals::history;
 use codex_core::{Change, RestorePoint, Snapshot, Store};
 use codexdb::time::{self, show};
 
 use crate::Outcome;
-use crate::key::{self, TypedKey};
+use crate::key::TypedKey;
 use crate::look::AsType;
 use crate::out::{Cell, Out, Record, complain, note_tables};
+use crate::tables::TableArg;
 use crate::target::Target;
 use crate::value::Shown;
 
@@ -65,6 +67,8 @@ impl Log {
 pub(crate) struct History {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    table: TableArg,
     /// The key
     key: TypedKey,
     #[command(flatten)]
@@ -81,7 +85,9 @@ impl History {
         let (json, of) = (out.json, self.of.of.as_ref());
         // The expiry of the value that the key has.
         let mut expires = None;
-        for revision in store.history(&self.key)? {
+        let space = self.table.of(store)?;
+        let key = space.typed(&self.key)?;
+        for revision in history(store, space.id(), &key)? {
             let revision = revision?;
             let time = time::to_us(revision.time());
             let mut row: Record =
@@ -113,7 +119,7 @@ impl History {
         }
         out.table(&rows)?;
         if rows.is_empty() {
-            complain(&format!("no commit has set the key {}", key::show(self.key.as_ref())));
+            complain(&format!("no commit has set the key {}", space.text(&key)));
         }
         Ok(!rows.is_empty())
     }

@@ -4,13 +4,14 @@ use std::time::SystemTime;
 
 use clap::Args;
 use codex_core::internals::tables;
-use codex_core::{Readable, Store};
+use codex_core::{Entry, Readable, Store};
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
 use crate::ledger::Moment;
 use crate::out::{Cell, Out, Record, complain, note, size};
 use crate::range::RangeArgs;
+use crate::tables::{Space, TableArg};
 use crate::target::Target;
 use crate::types::Type;
 use crate::value::Shown;
@@ -21,6 +22,8 @@ use crate::{Outcome, json, repair, time};
 pub(crate) struct Get {
     #[command(flatten)]
     target: Target,
+    #[command(flatten)]
+    table: TableArg,
     /// The key
     key: TypedKey,
     /// Write the stored bytes as they are
@@ -55,18 +58,18 @@ impl Get {
 
     /// Prints the value that the key has in `store`.
     pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
-        match store.get_bytes(&self.key) {
-            Some(value) => self.print(out, &Shown::of(&value)?, store.expires_at(&self.key)),
-            None => Ok(self.is_missing()),
+        let space = self.table.of(store)?;
+        let key = space.typed(&self.key)?;
+        if let Some(entry) = space.scan(store, &key..=&key).next() {
+            return self.print(out, &space, &entry);
         }
+        complain(&format!("no such key: {}", space.text(&key)));
+        Ok(false)
     }
 
-    fn is_missing(&self) -> bool {
-        complain(&format!("no such key: {}", key::show(self.key.as_ref())));
-        false
-    }
-
-    fn print(&self, out: &mut Out, value: &Shown<'_>, expires: Option<SystemTime>) -> Outcome {
+    fn print(&self, out: &mut Out, space: &Space, entry: &Entry) -> Outcome {
+        let (value, expires) = (entry.value_ref(), entry.expires_at());
+        let value = Shown::of(&value)?;
         if self.verbose {
             let size = size(u64::try_from(value.bytes.len()).unwrap_or(u64::MAX));
             let expires = expires.map_or("never expires".to_owned(), |at| {
@@ -80,7 +83,7 @@ impl Get {
             out.line(&key::hex(value.bytes))?;
         } else if out.json {
             let fields = value.fields_as(self.of.of.as_ref());
-            out.record(&with_key(self.key.as_ref(), expires, fields))?;
+            out.record(&with_key(space.cell(entry.key()), expires, fields))?;
         } else if let Some(text) = value.json() {
             let text = if out.is_terminal { json::printable(text) } else { text.to_owned() };
             out.line(&text)?;
@@ -122,11 +125,12 @@ impl Keys {
     }
 
     pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
-        for entry in self.range.entries(store) {
+        let (space, entries) = self.range.entries(store)?;
+        for entry in entries {
             if out.json {
-                out.record(&with_key(entry.key(), None, Record::new()))?;
+                out.record(&with_key(space.cell(entry.key()), None, Record::new()))?;
             } else {
-                out.line(&key::show(entry.key()))?;
+                out.line(&space.text(entry.key()))?;
             }
         }
         Ok(true)
@@ -150,16 +154,17 @@ impl Scan {
     }
 
     pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
-        for entry in self.range.entries(store) {
+        let (space, entries) = self.range.entries(store)?;
+        for entry in entries {
             let value = entry.value_ref();
             let shown = Shown::of(&value)?;
             if out.json {
                 let fields = shown.fields_as(self.of.of.as_ref());
-                out.record(&with_key(entry.key(), entry.expires_at(), fields))?;
+                out.record(&with_key(space.cell(entry.key()), entry.expires_at(), fields))?;
             } else {
                 // A tab is escaped in keys, so the first one ends the key.
                 let value = shown.line(self.of.of.as_ref());
-                out.line(&format!("{}\t{value}", key::show(entry.key())))?;
+                out.line(&format!("{}\t{value}", space.text(entry.key())))?;
             }
         }
         Ok(true)
@@ -181,7 +186,7 @@ impl Count {
     }
 
     pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
-        let count = self.range.entries(store).count();
+        let count = self.range.entries(store)?.1.count();
         if out.json {
             out.record(&vec![("keys", count.into())])?;
         } else {
@@ -271,8 +276,8 @@ impl Verify {
 }
 
 /// Returns a record that begins with a key, and with the time at which its value expires.
-pub(crate) fn with_key(key: &[u8], expires: Option<SystemTime>, fields: Record) -> Record {
-    let mut record: Record = vec![("key", Cell::Text(key::show(key)))];
+pub(crate) fn with_key(key: Cell, expires: Option<SystemTime>, fields: Record) -> Record {
+    let mut record: Record = vec![("key", key)];
     if let Some(expires) = expires {
         record.push(("expires_us", Cell::Json(time::to_us(expires).to_string())));
     }

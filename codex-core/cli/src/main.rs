@@ -23,6 +23,7 @@ mod rewrite;
 mod secret;
 mod serve;
 mod shell;
+mod tables;
 mod target;
 mod terminal;
 mod transfer;

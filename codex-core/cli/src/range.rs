@@ -1,15 +1,17 @@
 //! The keys that a command is about.
 
-use std::ops::Bound;
-
 use clap::Args;
-use codex_core::{Entry, Prefix, Readable};
+use codex_core::{Entry, Readable};
 
+use crate::Outcome;
 use crate::key::TypedKey;
+use crate::tables::{Space, TableArg};
 
 /// A range of keys, in order.
 #[derive(Debug, Args)]
 pub(crate) struct RangeArgs {
+    #[command(flatten)]
+    table: TableArg,
     /// Only keys that begin with PREFIX
     #[arg(long, conflicts_with_all = ["from", "to"])]
     prefix: Option<TypedKey>,
@@ -28,20 +30,19 @@ pub(crate) struct RangeArgs {
 }
 
 impl RangeArgs {
-    /// Returns the entries, in the order that was asked for.
-    pub(crate) fn entries(&self, store: &impl Readable) -> Box<dyn Iterator<Item = Entry>> {
-        let entries = match (&self.prefix, &self.from, &self.to) {
-            (Some(prefix), ..) => store.range(Prefix(prefix)),
-            (None, from, to) => {
-                let from = from.as_ref().map_or(Bound::Unbounded, Bound::Included);
-                let to = to.as_ref().map_or(Bound::Unbounded, Bound::Excluded);
-                store.range((from, to))
-            }
-        };
-        if self.reverse {
+    /// Returns the entries, in the order that was asked for, and what their keys are.
+    pub(crate) fn entries(
+        &self,
+        store: &impl Readable,
+    ) -> Outcome<(Space, Box<dyn Iterator<Item = Entry>>)> {
+        let space = self.table.of(store)?;
+        let ends = (self.from.as_ref(), self.to.as_ref());
+        let entries = space.entries(store, self.prefix.as_ref(), ends)?;
+        let entries: Box<dyn Iterator<Item = Entry>> = if self.reverse {
             Box::new(entries.rev().take(self.limit))
         } else {
             Box::new(entries.take(self.limit))
-        }
+        };
+        Ok((space, entries))
     }
 }

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 
 use crate::failure::Failure;
 use crate::look::with_key;
-use crate::out::{Out, Record, object};
+use crate::out::{Cell, Out, Record, object};
 use crate::progress::Bar;
 use crate::target::{BULK, Target};
 use crate::value::{BINCODE, JSON, RAW, Shown};
@@ -47,12 +47,12 @@ impl Export {
         for entry in &snapshot {
             let value = entry.value_ref();
             let fields = Shown::of(&value)?.fields();
-            print(&with_key(entry.key(), entry.expires_at(), fields))?;
+            print(&with_key(shown(entry.key()), entry.expires_at(), fields))?;
         }
         for entry in entries_of_tables(&snapshot) {
             let fields = Shown::stored(entry.value())?.fields();
             let expires = entry.expires_us().map(time::from_us);
-            let mut record = with_key(entry.key(), expires, fields);
+            let mut record = with_key(shown(entry.key()), expires, fields);
             let id = entry.table().map(|id| u64::from(id.get()));
             record.insert(0, ("table", id.into()));
             print(&record)?;
@@ -62,6 +62,10 @@ impl Export {
         }
         Ok(true)
     }
+}
+
+fn shown(key: &[u8]) -> Cell {
+    Cell::Text(key::show(key))
 }
 
 /// The options of `import`.

@@ -208,6 +208,12 @@ pub(crate) fn names_in(view: &View) -> Vec<(TableId, String)> {
     names
 }
 
+/// Returns the id of the table `name` and the kind of its keys, or `None` if there is none.
+pub(crate) fn id_and_keys(source: &impl Source, name: &str) -> Result<Option<(TableId, String)>> {
+    let row = source.find(row_name(name)?).map(Row::parse).transpose()?;
+    Ok(row.map(|row| (row.id, row.keys)))
+}
+
 /// Returns the records of the tables in `view`, in the order of their names.
 fn rows_in(view: &View) -> impl Iterator<Item = Result<Row>> {
     let everything = (std::ops::Bound::Unbounded, std::ops::Bound::Unbounded);

@@ -28,8 +28,8 @@ use std::time::SystemTime;
 
 use serde::de::DeserializeOwned;
 
-pub(crate) use catalogue::names_in;
 pub use catalogue::{IndexInfo, TableInfo};
+pub(crate) use catalogue::{id_and_keys, names_in};
 pub use index::{Index, IndexRows};
 pub use key::TableKey;
 pub use prefix::TablePrefix;

@@ -19,7 +19,7 @@ use crate::cli::Command;
 use crate::failure::Failure;
 use crate::out::{Out, note};
 use crate::target::Target;
-use crate::{Outcome, change, look};
+use crate::{Outcome, change, look, tables};
 use history::{History, Keep};
 use input::{Input, Script, Terminal};
 use statement::{Reader, Statement, without_value};
@@ -205,6 +205,7 @@ impl Session<'_> {
             Command::Scan(scan) => scan.on(store, out),
             Command::Count(count) => count.on(store, out),
             Command::Du(du) => du.on(store, out),
+            Command::Tables(_) => tables::Tables::on(store, out),
             Command::Stats(_) => look::Stats::on(store, out),
             Command::Info(info) => info.tell(Some(store), out),
             Command::Verify(_) => look::Verify::on(store, out),

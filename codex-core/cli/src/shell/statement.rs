@@ -158,12 +158,13 @@ const ROLLBACK: &str = "rollback";
 const EXIT: &str = "exit";
 
 /// The commands of the program that the shell has.
-pub(super) const ON_STORE: [&str; 15] = [
+pub(super) const ON_STORE: [&str; 16] = [
     "get",
     "keys",
     "scan",
     "count",
     "du",
+    "tables",
     "stats",
     "info",
     "verify",

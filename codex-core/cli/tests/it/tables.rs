@@ -123,3 +123,78 @@ fn tables_and_indexes_have_their_names_and_an_import_has_all_of_them() {
     let found = users.index::<String>("by_name").unwrap().get("Ada").unwrap();
     assert_eq!(found, Some((7, "Ada".to_owned())));
 }
+
+#[test]
+fn the_keys_of_a_table_are_typed_and_shown_by_their_kind() {
+    let folder = Folder::new();
+    let store = Store::options().form(Form::Ledger).open(folder.path("app.db")).unwrap();
+    store.set("plain", &1).unwrap();
+    let users = TableSpec::<u64, String>::new("users")
+        .unique::<String>("by_name", |name, keys| keys.add(name))
+        .open(&store)
+        .unwrap();
+    for (id, name) in [(7, "Ada"), (300, "Bo"), (300, "Bob")] {
+        users.set(id, &name.into()).unwrap();
+    }
+    let visits = store.table::<(String, i32), Vec<u8>>("visits").unwrap();
+    for key in [("home", -1), ("home", 2), ("shop", 1)] {
+        visits.set(key, &Vec::new()).unwrap();
+    }
+    let names = store.table::<String, u8>("names").unwrap();
+    names.set("a b\\", &5).unwrap();
+    store.close().unwrap();
+
+    let tables = folder.ok(&["tables", "app.db"]);
+    let row = tables.lines().find(|line| line.starts_with("users")).unwrap();
+    assert!(row.contains("u64") && row.contains("by_name (string, unique)"), "{tables}");
+    let tables = folder.ok(&["tables", "app.db", "--json"]);
+    let rows: Vec<Value> = tables.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let of = |row: &Value| (row["table"].clone(), row["keys"].clone(), row["kind_of_keys"].clone());
+    assert_eq!(of(&rows[1]), ("users".into(), 2.into(), "u64".into()));
+    assert_eq!(of(&rows[2]), ("visits".into(), 3.into(), "(string, i32)".into()));
+    let index = json!({
+        "name": "by_name", "keys": 2, "kind_of_keys": "string", "unique": true, "building": false,
+    });
+    assert_eq!(rows[1]["indexes"], json!([index]));
+
+    let of = |args: &[&str]| folder.ok(&[&args[..1], &["app.db"], &args[1..]].concat());
+    assert_eq!(of(&["get", "300", "--table", "users", "--as", "str"]), "\"Bob\"\n");
+    assert_eq!(of(&["keys", "--table", "users"]), "7\n300\n");
+    assert_eq!(of(&["keys", "--table", "users", "--from", "8"]), "300\n");
+    assert_eq!(of(&["count", "--table", "users", "--to", "300"]), "1\n");
+    let found = of(&["keys", "--table", "visits", "--reverse", "--json"]);
+    let keys = ["[\"shop\",1]", "[\"home\",2]", "[\"home\",-1]"];
+    assert_eq!(found, keys.map(|key| format!("{{\"key\":{key}}}\n")).concat());
+    assert_eq!(of(&["count", "--table", "visits", "--prefix", "[\"home\"]"]), "2\n");
+    // Strings are typed and shown as keys outside tables.
+    assert_eq!(of(&["keys", "--table", "names"]), "a b\\\\\n");
+    assert_eq!(of(&["scan", "--table", "names", "--as", "u8"]), "a b\\\\\t5\n");
+    assert_eq!(of(&["get", "a b\\\\", "--table", "names", "--as", "u8"]), "5\n");
+    let history = of(&["history", "300", "--table", "users", "--as", "str"]);
+    assert!(history.contains("\"Bo\"") && history.contains("\"Bob\""), "{history}");
+    assert_eq!(of(&["keys"]), "plain\n", "without the option, the keys outside tables");
+
+    for (args, code, told) in [
+        (&["get", "app.db", "8", "--table", "users"][..], 1, "no such key: 8"),
+        (&["get", "app.db", "Ada", "--table", "users"], 2, "Ada is no key of the kind u64"),
+        (&["keys", "app.db", "--table", "orders"], 2, "there is no table orders"),
+        (&["keys", "app.db", "--table", "users", "--prefix", "3"], 2, "first parts of a tuple"),
+    ] {
+        let run = folder.run(args);
+        assert_eq!(run.code, Some(code), "{run:?}");
+        assert!(run.stderr.contains(told), "{run:?}");
+    }
+    let lines = b"tables\nkeys --table users\nbegin\nget 7 --table users --as str\ncommit\n";
+    let run = folder.run_with(&["shell", "app.db"], lines);
+    assert!(run.stdout.ends_with("7\n300\n\"Ada\"\n"), "{run:?}");
+}
+
+#[test]
+fn the_compression_of_a_store_is_told() {
+    let folder = Folder::new();
+    folder.ok(&["init", "plain.db"]);
+    folder.ok(&["init", "packed.db", "--compression", "lz4"]);
+    for (name, found) in [("plain.db", "none"), ("packed.db", "lz4")] {
+        assert_eq!(field(&folder.ok(&["info", name]), "compression"), found);
+    }
+}
