@@ -125,7 +125,8 @@ pub trait Storage: fmt::Debug + Send {
     /// # Errors
     /// - `Poisoned` or `InDoubt` if the storage is closed and commits that were not durable may be
     ///   lost.
-    /// - `NoSpace` or `Io` if the clean end is not marked. The same commits are durable as before.
+    /// - `Io` if the clean end is not marked. The same commits are durable as before. If only the
+    ///   space for the mark is missing, the close succeeds without it.
     fn close(&mut self, state: &dyn State) -> Result<()>;
 
     /// Hands out the open main file, to be copied without the lock: of a ledger up to the last

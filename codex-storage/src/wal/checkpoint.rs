@@ -160,7 +160,7 @@ impl Wal {
             }
             // The previous handle did not close the store. This close marks it, if there is room.
             Start::Segment(_) | Start::Both(_) => match self.start() {
-                Err(Error::NoSpace { .. } | Error::Io { .. }) => {}
+                Err(Error::NoSpace { .. }) => {}
                 started => started?,
             },
             _ => {}

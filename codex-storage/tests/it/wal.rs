@@ -129,6 +129,52 @@ fn an_image_that_fails_at_the_close_leaves_the_mark_in_the_log() {
 }
 
 #[test]
+fn a_close_without_an_error_is_recognised_as_a_clean_one() {
+    let bed = |disk: &FaultDir| Bed::new(disk.vfs(1), Form::Wal, false);
+    let fresh = FaultDir::new();
+    Store::open(bed(&fresh).config()).unwrap().close().unwrap();
+    let (mut closed, mut refused) = (0, 0);
+    // The handle before was not closed: its first write failed while it named the log, or it made
+    // one commit.
+    for names in [Some(1), Some(2), None] {
+        let disk = fresh.duplicate();
+        let mut store = Store::open(bed(&disk).config()).unwrap();
+        if let Some(nth) = names {
+            let names = Calls::of(CallKind::SyncDir);
+            disk.fail_on(names, nth, Fault::Eio, Lasting::Once, Side::Before);
+        }
+        assert_eq!(store.set("a", "1").is_err(), names.is_some());
+        drop(store);
+        let left = disk.crash_process();
+        for keeps_log in [false, true] {
+            for (nth, side) in (1..).flat_map(|nth| [(nth, Side::Before), (nth, Side::After)]) {
+                let context = format!("{names:?}, keeps log {keeps_log}, call {nth} {side:?}");
+                let disk = left.duplicate();
+                let mut config = bed(&disk).config();
+                if keeps_log {
+                    config.checkpoint.close_into_image_bytes_max = 0;
+                }
+                let store = Store::open(config).unwrap();
+                let fired = disk.faults_fired();
+                disk.fail_on(Calls::any(), nth, Fault::Eio, Lasting::Once, side);
+                let done = store.close();
+                let is_over = disk.faults_fired() == fired;
+                disk.clear_plan();
+                let store = Store::open(bed(&disk).config()).unwrap();
+                assert!(done.is_err() || store.recovered.clean, "{context}: {done:?}");
+                closed += u32::from(done.is_ok());
+                refused += u32::from(done.is_err());
+                if is_over {
+                    break;
+                }
+            }
+        }
+    }
+    println!("{closed} closed, {refused} refused");
+    assert!(closed > 20 && refused > 20, "{closed} closed, {refused} refused");
+}
+
+#[test]
 fn a_failure_while_names_change_poisons_and_loses_nothing() {
     // The renames and syncs of a checkpoint: first those of the new segment, then those of the
     // image.
