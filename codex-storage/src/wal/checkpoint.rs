@@ -204,11 +204,11 @@ impl Wal {
     /// Turns the store into one image, which has to be attached to a log before the next write.
     /// Returns whether it did. If the image cannot be written, nothing has changed.
     fn become_image(&mut self, state: &dyn State) -> Result<bool> {
-        let Some(current) = &self.current else { return Ok(false) };
         // Beside a self-contained image the stray segment would look like a foreign log.
-        if self.stray.is_some() {
-            return Ok(false);
+        if let Some(stray) = self.stray {
+            self.remove_stray(stray);
         }
+        let (Some(current), None) = (&self.current, self.stray) else { return Ok(false) };
         let generation = current.header.generation;
         let header = Header {
             file_id: fresh_id(&self.files.vfs, self.write_state.path())?,

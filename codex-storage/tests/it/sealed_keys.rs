@@ -4,13 +4,13 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
 use crate::common::format::resum_header;
-use crate::common::store::Store;
+use crate::common::store::{Map, Store};
 use crate::common::{NAME, keys, put};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Durability, Form};
 use codex_storage::vfs::fault::{Calls, CrashChoice, Fault, FaultDir, Lasting, Side, Survivors};
 use codex_storage::vfs::{Call, CallKind, Dir};
-use codex_storage::{Access, Config, Error, Result};
+use codex_storage::{Access, Config, Conversion, Error, Result, convert};
 
 /// More than the number of calls in a change of key.
 const CALLS: u64 = 20;
@@ -55,7 +55,8 @@ fn replace(store: &mut Store, what: What, new: &Arc<dyn Keys>) -> Result<()> {
     store.storage.finish_checkpoint(written)
 }
 
-/// Opens with each key and checks the contents. Returns which of the keys opened the store.
+/// Opens with each key and checks the contents, and that the key also converts the store. Returns
+/// which of the keys opened the store.
 fn opens(
     disk: &FaultDir,
     form: Form,
@@ -64,11 +65,12 @@ fn opens(
     place: &str,
 ) -> [bool; 2] {
     let opened = [0, 1].map(|n| {
-        let disk = disk.duplicate();
+        let (disk, copy) = (disk.duplicate(), disk.duplicate());
         match Store::open(config(&disk, form, 7, &pair[n])) {
             Ok(mut store) => {
                 let found = store.map.0.len();
                 assert!(found == at_least || found == at_least + 1, "{place}: {found} keys");
+                converts(&copy, form, &pair[n], &store.map, place);
                 store.set("after", "value").unwrap();
                 let map = store.map.clone();
                 store.close().unwrap();
@@ -86,6 +88,15 @@ fn opens(
     });
     assert!(opened[0] || opened[1], "{place}: neither key opens the store");
     opened
+}
+
+/// Makes the store plain, and checks its contents.
+fn converts(disk: &FaultDir, form: Form, key: &Arc<dyn Keys>, map: &Map, place: &str) {
+    let plain = Conversion { form: None, keys: None, compression: None };
+    let converted = convert(config(disk, form, 9, key), &plain);
+    converted.unwrap_or_else(|e| panic!("{place}: not converted: {e}"));
+    let store = Store::open(Config::new(disk.vfs(10), NAME)).unwrap();
+    assert_eq!(store.map, *map, "{place}: converted");
 }
 
 fn pair() -> [Arc<dyn Keys>; 2] {
