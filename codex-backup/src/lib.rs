@@ -9,6 +9,7 @@
 //! An [`Inspect`] identifies a file and its version; [`Whole`] does so for any file. All access to
 //! the disk goes through [`codex_storage::vfs`], and all names come from [`codex_storage::names`].
 
+mod adopt;
 mod backups;
 mod copy;
 mod error;
@@ -24,6 +25,7 @@ mod restore;
 mod rotation;
 mod slots;
 
+pub use adopt::Adopted;
 pub use backups::{Backups, Options};
 pub use codex_storage::names::backup_index;
 pub use codex_storage::vfs;
@@ -38,7 +40,7 @@ pub use pending::Pending;
 pub use policy::{BackupPolicy, Event, Last, State};
 pub use receipts::Verified;
 pub use restore::Restored;
-pub use rotation::{Adopted, Rotated};
+pub use rotation::Rotated;
 
 /// The example of the README, compiled as a test.
 #[cfg(doctest)]

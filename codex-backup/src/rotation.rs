@@ -1,8 +1,9 @@
 //! Rotation. A new backup is complete, synced and verified before any name shifts.
 
-use codex_storage::names::BackupTemporary::{self, Copying, Making, Ready, Staged};
-use codex_storage::vfs::{Kind, Metadata, Mode};
+use codex_storage::names::BackupTemporary::{Making, Ready};
+use codex_storage::vfs::Mode;
 
+use crate::adopt::Adopted;
 use crate::backups::Backups;
 use crate::copy::{self, Copied, Method, Source, Watch};
 use crate::error::{Error, Named, Result};
@@ -23,19 +24,6 @@ pub struct Rotated {
     pub adopted: Adopted,
     /// The backups that were removed because there were more than the number to keep.
     pub pruned: Vec<String>,
-}
-
-/// The result of [`Backups::adopt`]: the remains of an interrupted rotation or copy.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Adopted {
-    /// The verified backup that became the newest one.
-    pub adopted: Option<Facts>,
-    /// The names of temporaries that were removed.
-    pub removed: Vec<String>,
-    /// The names of temporaries that were not changed: each is not a regular file, belongs to
-    /// another file, or is not authentic under the key.
-    pub left: Vec<String>,
 }
 
 impl Backups {
@@ -111,28 +99,10 @@ impl Backups {
         Ok(Rotated { facts, method: Some(method).filter(|_| !same), adopted, pruned })
     }
 
-    /// Clears up after a crash. A verified backup without a number becomes the newest one, and
-    /// other temporaries are removed.
-    ///
-    /// Call this when the file is opened for writing. Takes no lock if there is nothing to do, and
-    /// does nothing if another call holds the lock.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Io`] if the disk reports an error.
-    pub fn adopt(&self) -> Result<Adopted> {
-        if self.temporaries()?.is_empty() {
-            return Ok(Adopted::default());
-        }
-        match self.try_lock()? {
-            Some(_lock) => self.adopt_locked(&mut copy::unwatched),
-            None => Ok(Adopted::default()),
-        }
-    }
-
     /// Removes all but the newest `keep` backups that are complete and
     /// [count](crate::Trust::counts). Returns the names of the removed files. If `keep` is 0, all
-    /// backups are removed. Files that are not backups of this file are not changed.
+    /// backups are removed. Files that are not backups of this file are not changed. Clears up
+    /// after a crash first, as [`adopt`](Self::adopt) does.
     ///
     /// # Errors
     ///
@@ -141,6 +111,9 @@ impl Backups {
     pub fn prune(&self, keep: u32) -> Result<Vec<String>> {
         let _lock = self.lock()?;
         self.refuse_pending()?;
+        // Order: a backup without a number is the newest one, so it gets its number before the
+        // backups are counted.
+        self.adopt_locked(&mut copy::unwatched)?;
         let slots = self.scan()?;
         // If the file is missing, the newest backup identifies it.
         let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
@@ -172,15 +145,10 @@ impl Backups {
     /// Makes the verified backup `making` the newest one.
     fn put_in_front(&self, making: &str, slots: &[Slot]) -> Result<()> {
         let ready = self.names.backup_temporary(Ready);
-        let taken = self.dir().metadata(&ready).named("look at", self.dir(), &ready)?.is_some();
-        if taken {
-            // A file that could not be adopted keeps the name. In this case a crash loses only the
-            // new backup: no other backup is replaced before the new one has its name.
-            return self.shift(making, slots::first_gap(slots), slots);
-        }
         // Order: the backup gets a name that `adopt` recognizes before the first backup shifts, so
-        // that a crash during the shift does not lose it.
-        self.rename(making, &ready).inspect_err(|_| copy::discard(self.dir(), making))?;
+        // that a crash during the shift does not lose it. Adoption has freed this name.
+        let named = self.refuse_stranger(&ready, slots).and_then(|()| self.rename(making, &ready));
+        named.inspect_err(|_| copy::discard(self.dir(), making))?;
         // Order: after this rename nothing is discarded. If a sync of the directory failed, this
         // name may be the only durable one of a backup that already appears under its number.
         self.sync()?;
@@ -189,7 +157,7 @@ impl Backups {
 
     /// Shifts the names below `top` up by one, replacing the backup at `top`, and gives `newcomer`
     /// the index 1. Each step is durable before the next.
-    fn shift(&self, newcomer: &str, top: u32, slots: &[Slot]) -> Result<()> {
+    pub(crate) fn shift(&self, newcomer: &str, top: u32, slots: &[Slot]) -> Result<()> {
         // Order: from the highest index down, so that each rename moves to a name that the previous
         // step freed.
         for index in (1..top).rev() {
@@ -232,121 +200,6 @@ impl Backups {
     ) -> Result<Option<Facts>> {
         let Some(newest) = slots.first() else { return Ok(None) };
         slots::facts_if_good(self.dir(), newest, about, &*self.inspect, watch)
-    }
-
-    /// Clears up after a crash. The caller holds the lock.
-    fn adopt_locked(&self, watch: &mut Watch<'_>) -> Result<Adopted> {
-        let mut done = Adopted::default();
-        for (what, found) in self.temporaries()? {
-            let name = self.names.backup_temporary(what);
-            if found.kind != Kind::File {
-                done.left.push(name);
-            } else if what == Ready {
-                let main = slots::owner_of(self.dir(), self.name(), &*self.inspect)?;
-                self.adopt_one(&name, main.as_deref(), &mut done, watch)?;
-            } else {
-                self.remove(name, &mut done)?;
-            }
-        }
-        if !done.removed.is_empty() {
-            self.sync()?;
-        }
-        Ok(done)
-    }
-
-    /// Makes the backup `name` the newest one, if it is good and belongs to the file `main`.
-    /// Otherwise removes it or leaves it.
-    fn adopt_one(
-        &self,
-        name: &str,
-        main: Option<&[u8]>,
-        done: &mut Adopted,
-        watch: &mut Watch<'_>,
-    ) -> Result<()> {
-        // Order: the backup is verified again before a name shifts, because a crash may have
-        // damaged it.
-        let depth = self.inspect.deepest();
-        let reading = &mut |_| sign_of_life(watch);
-        let facts = match slots::verify(self.dir(), name, &*self.inspect, depth, reading) {
-            Ok(facts) => facts,
-            Err(Error::Damaged { .. } | Error::UnknownFormat { .. }) => {
-                return self.remove(name.to_owned(), done);
-            }
-            Err(Error::NeedsKey { .. } | Error::Unauthentic { .. }) => {
-                done.left.push(name.to_owned());
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        };
-        let slots = self.scan()?;
-        let upto = slots::first_gap(&slots);
-        let ours = main.is_none_or(|id| id == facts.id)
-            && slots::own(self.dir(), self.name(), &slots, &facts.id, upto).is_ok();
-        if !ours {
-            done.left.push(name.to_owned());
-            return Ok(());
-        }
-        // A gap means that its rotation had begun to shift names. In that case an older backup of
-        // the same version (of a store that was restored since) may have replaced another one for
-        // it, so only the newest backup is compared.
-        let shifting = slots.last().is_some_and(|oldest| oldest.index > upto);
-        let look_at = if shifting { 1 } else { slots.len() };
-        for slot in slots.iter().take(look_at) {
-            let theirs = slots::facts_if_good(self.dir(), slot, &facts, &*self.inspect, watch)?;
-            // Another backup has this version already.
-            if theirs.is_some() {
-                return self.remove(name.to_owned(), done);
-            }
-        }
-        self.shift(name, upto, &slots)?;
-        self.note_now(&self.names.backup(1), &facts, depth);
-        done.adopted = Some(facts);
-        Ok(())
-    }
-
-    /// Returns [`Error::Foreign`] if a file that could not be adopted has a name that a rotation
-    /// needs. A version of this file that is not authentic does not block a rotation.
-    fn refuse_left(&self, adopted: &Adopted, about: Option<&Facts>) -> Result<()> {
-        let main = match about {
-            Some(about) => Some(about.id.clone()),
-            None => slots::owner_of(self.dir(), self.name(), &*self.inspect)?,
-        };
-        for name in &adopted.left {
-            let is_ready = *name == self.names.backup_temporary(Ready);
-            let owner = slots::owner_of(self.dir(), name, &*self.inspect)?;
-            if is_ready && owner.is_some() && owner == main {
-                continue;
-            }
-            let found = self.dir().metadata(name).named("look at", self.dir(), name)?;
-            let what = match found.map(|found| found.kind) {
-                Some(Kind::File) | None => "a file of another origin",
-                Some(other) => copy::kind_in_words(other),
-            };
-            let (path, of) = (self.dir().path(name), self.dir().path(self.name()));
-            return Err(Error::Foreign { path, of, what: what.to_owned() });
-        }
-        Ok(())
-    }
-
-    /// Returns all temporaries of this file, except those that an interrupted restore still needs.
-    fn temporaries(&self) -> Result<Vec<(BackupTemporary, Metadata)>> {
-        let mut there = Vec::new();
-        for what in [Making, Staged, Copying, Ready] {
-            let name = self.names.backup_temporary(what);
-            let found = self.dir().metadata(&name).named("look at", self.dir(), &name)?;
-            if let Some(found) = found
-                && !(what == Staged && self.is_pending()?)
-            {
-                there.push((what, found));
-            }
-        }
-        Ok(there)
-    }
-
-    fn remove(&self, name: String, done: &mut Adopted) -> Result<()> {
-        self.dir().remove(&name).named("remove", self.dir(), &name)?;
-        done.removed.push(name);
-        Ok(())
     }
 
     /// Removes the backups that are older than the newest `keep` good backups of the file `id`.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::common::sim::{self, WAYS};
 use crate::common::{
-    Card, OURS, THEIRS, advance, backups, bytes, card, main_of, names, options, prefix_of, put,
-    versions,
+    Card, Keyed, OURS, THEIRS, advance, backups, bytes, card, main_of, names, options, prefix_of,
+    put, versions,
 };
 use codex_backup::vfs::{LockKind, Mode, Open, Vfs};
 use codex_backup::{Backups, Depth, Error, Options, Source, Whole, unwatched};
@@ -221,6 +221,50 @@ fn a_temporary_that_is_damaged_stale_or_foreign_is_not_adopted() {
     assert!(matches!(error, Error::Foreign { .. }), "{error}");
     assert_eq!(bytes(&*vfs.dir, "a.db.bak.new"), theirs, "somebody's backup");
     assert_eq!(versions(&vfs, "a.db"), [(1, 2)]);
+}
+
+#[test]
+fn a_backup_under_another_key_gets_its_number_before_a_newer_one_is_made() {
+    let vfs = Vfs::mem(1);
+    let ours = backups(&vfs, "a.db", 2);
+    advance(&ours, &vfs, 2).unwrap();
+    // Its rotation was interrupted before the key was changed.
+    put(&*vfs.dir, "a.db.bak.new", &card(OURS, 1_003, 40));
+    let keyed = ours.with_inspect(Arc::new(Keyed));
+    let done = keyed.adopt().unwrap();
+    assert_eq!(done.adopted.unwrap().seq, 1_003);
+    assert_eq!((done.removed, done.left), (vec![], vec![]));
+    assert_eq!(versions(&vfs, "a.db"), [(1, 1_003), (2, 2)]);
+    // It counts for none of those to keep, and is removed when as many newer ones are there.
+    for (seq, left) in [(4, &[(1, 4), (2, 1_003), (3, 2)][..]), (5, &[(1, 5), (2, 4)])] {
+        advance(&keyed, &vfs, seq).unwrap();
+        assert_eq!(versions(&vfs, "a.db"), left);
+    }
+    // A rotation gives it its number as well.
+    put(&*vfs.dir, "a.db.bak.new", &card(OURS, 1_006, 40));
+    advance(&keyed, &vfs, 7).unwrap();
+    assert_eq!(versions(&vfs, "a.db"), [(1, 7), (2, 1_006), (3, 5)]);
+    // When its key is back, the order is still that of the rotations.
+    assert_eq!(ours.adopt().unwrap(), codex_backup::Adopted::default());
+    advance(&ours, &vfs, 8).unwrap();
+    assert_eq!(versions(&vfs, "a.db"), [(1, 8), (2, 7)]);
+}
+
+#[test]
+fn pruning_counts_a_backup_that_has_no_number_yet() {
+    let vfs = Vfs::mem(1);
+    let ours = backups(&vfs, "a.db", 3);
+    for keep in [1, 0] {
+        for seq in 1..=2 {
+            advance(&ours, &vfs, seq).unwrap();
+        }
+        put(&*vfs.dir, "a.db.bak.new", &card(OURS, 3, 40));
+        let removed = ours.prune(keep).unwrap();
+        assert_eq!(removed.len(), 3 - usize::try_from(keep).unwrap());
+        assert_eq!(versions(&vfs, "a.db"), [(1, 3)][..usize::try_from(keep).unwrap()]);
+        assert_eq!(ours.adopt().unwrap(), codex_backup::Adopted::default());
+        ours.prune(0).unwrap();
+    }
 }
 
 #[test]

@@ -296,7 +296,8 @@ impl Backups {
 
     /// Removes all but the newest `keep` good backups. Returns the names of the removed files. With
     /// the [key](Self::key), only backups that are authentic under it count. Each backup that is
-    /// older than the last one that is kept is removed, whether it counts or not.
+    /// older than the last one that is kept is removed, whether it counts or not. A backup that has
+    /// no number yet because of a crash gets it first.
     ///
     /// ```
     /// # use codex_core::Store;

@@ -2,8 +2,9 @@
 //! count, which are restored, and which are left unchanged.
 
 use crate::common::FORMS;
-use codex_core::vfs::Vfs;
-use codex_core::{BackupPolicy, Backups, Form, StorageError, Store, Trust};
+use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
+use codex_core::vfs::{CallKind, Vfs};
+use codex_core::{BackupPolicy, Backups, Conversion, Form, StorageError, Store, Trust};
 
 use super::crypto_backup::{NAME, backups, key, options};
 
@@ -203,7 +204,7 @@ fn only_planted_backups_leave_a_damaged_store_as_it_is() {
 }
 
 #[test]
-fn a_planted_backup_without_its_name_is_left_and_stops_no_rotation() {
+fn a_planted_backup_without_its_number_displaces_no_genuine_one() {
     for (form, what) in each_planted() {
         let vfs = Vfs::mem(5);
         let case = format!("{form} {what:?}");
@@ -215,13 +216,17 @@ fn a_planted_backup_without_its_name_is_left_and_stops_no_rotation() {
         let store = options.open_in(&vfs, NAME).unwrap();
         assert_eq!(store.stats().backups.last_error, None, "{case}");
         assert_eq!(genuine(&vfs), [2, 1], "{case}: after opening");
+        assert!(vfs.dir.metadata("a.db.bak.new").unwrap().is_none(), "{case}");
+        // One that is altered can never be good. Another key might open the others.
+        let has_number = crate::common::read(&vfs, "a.db.bak.1") == bytes;
+        assert_eq!(has_number, what != Planted::Altered, "{case}");
         for n in 3..=5_u64 {
             store.set("n", &n).unwrap();
             let rotated = store.back_up().unwrap();
-            assert_eq!(rotated.adopted.left, ["a.db.bak.new"], "{case}");
-            assert_eq!(genuine(&vfs), [n, n - 1], "{case}");
+            assert_eq!(rotated.adopted.left, [""; 0], "{case}");
+            assert_eq!(genuine(&vfs)[..2], [n, n - 1], "{case}");
         }
-        assert_eq!(crate::common::read(&vfs, "a.db.bak.new"), bytes, "{case}");
+        assert_eq!(Backups::of_in(&vfs, NAME).list().unwrap().len(), 2, "{case}");
     }
 }
 
@@ -292,6 +297,46 @@ fn backups_from_before_a_rekey_stay_until_as_many_new_ones_are_there() {
         store.set("n", &4_u64).unwrap();
         store.back_up().unwrap();
         assert_eq!(backups(&vfs, &form), [(2, 4), (2, 3)], "{form}");
+    }
+}
+
+/// The order of the numbers is that of the rotations, even if one was interrupted before the key
+/// was changed.
+#[test]
+fn a_backup_that_was_interrupted_before_a_rekey_stays_older_than_those_after_it() {
+    for form in FORMS {
+        for converts in [false, true] {
+            let case = format!("{form}, converted {converts}");
+            let disk = FaultDir::new();
+            let store = twice_backed_up(&disk.vfs(5), form);
+            store.set("n", &3_u64).unwrap();
+            let shift = Calls::of(CallKind::Rename).on("a.db.bak.1");
+            disk.fail_on(shift, 1, Fault::Eio, Lasting::Once, Side::Before);
+            store.back_up().unwrap_err();
+            assert!(disk.peek("a.db.bak.new").is_ok(), "{case}");
+            let store = if converts {
+                store.close().unwrap();
+                drop(store);
+                let conversion = Conversion::new().key(key(1)).encrypt(key(2));
+                conversion.convert_in(&disk.vfs(6), NAME).unwrap();
+                let options = options(form).backups(BackupPolicy::keep(2));
+                options.key(key(2)).open_in(&disk.vfs(7), NAME).unwrap()
+            } else {
+                store.rekey(key(2)).unwrap();
+                store
+            };
+            store.set("n", &4_u64).unwrap();
+            store.back_up().unwrap();
+            let vfs = disk.vfs(8);
+            let expected = [(2, 4), (1, 3), (1, 2), (1, 1)];
+            assert_eq!(backups(&vfs, &case), expected, "{case}");
+            // With the former key again, nothing takes the first place.
+            store.close().unwrap();
+            drop(store);
+            Conversion::new().key(key(2)).decrypt().convert_in(&vfs, NAME).unwrap();
+            Store::options().open_in(&vfs, NAME).unwrap();
+            assert_eq!(backups(&vfs, &case), expected, "{case}");
+        }
     }
 }
 

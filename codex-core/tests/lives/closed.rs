@@ -210,14 +210,14 @@ impl Run<'_> {
         self.floor = self.floor.min(keep);
         match result {
             Ok(_) => {
-                // A backup without a name yet is not counted, and may appear later.
+                // A backup that an interrupted rotation has left has a number now.
                 self.keep_newest(keep, true);
-                let mut sure = 0;
-                self.baks.retain(|bak| {
-                    sure += usize::from(bak.facts.is_some());
-                    sure <= keep || bak.facts.is_none()
-                });
-                self.look()
+                self.cleared_up = true;
+                self.look()?;
+                if self.baks.len() > keep {
+                    return Err(bad(format!("{} are left of {keep}", self.baks.len())));
+                }
+                Ok(())
             }
             Err(_) if disturbed => {
                 self.keep_newest(keep, true);
