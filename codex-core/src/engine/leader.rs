@@ -299,12 +299,12 @@ impl<'a> Leader<'a> {
     pub(super) fn wake(&mut self) -> Option<Result<Outcome>> {
         let unwound = || Err(self.engine.poison(UNWOUND));
         let (mut own, mut wakers) = (None, Vec::new());
-        for member in self.own.take().into_iter().chain(self.members.drain(..)) {
-            match member.ticket {
-                Some(ticket) => {
-                    wakers.extend(ticket.answer(member.outcome.unwrap_or_else(unwound)));
-                }
-                None => own = member.outcome,
+        // The commits are dropped with the leader, after all members are awake.
+        for member in self.own.iter_mut().chain(&mut self.members) {
+            let outcome = member.outcome.take();
+            match &member.ticket {
+                Some(ticket) => wakers.extend(ticket.answer(outcome.unwrap_or_else(unwound))),
+                None => own = outcome,
             }
         }
         // Order: wake tasks after all members have their outcomes, because a waker is code of the

@@ -107,10 +107,12 @@ impl LogWriter {
         self.place.vfs.waited_for.add();
         // Order: before the frame is made. Recovery may move the end, which is part of the frame.
         self.begin_writing()?;
-        // The times of a ledger never decrease, also if the clock of the system does.
-        let now_us = self.place.vfs.clock.now_us().max(self.end.time_us);
         let (digest, time_us) = match self.form {
-            Form::Ledger => (stamp(group, &self.end.digest, first, now_us), now_us),
+            Form::Ledger => {
+                // The times of a ledger never decrease, also if the clock of the system does.
+                let now_us = self.place.vfs.clock.now_us().max(self.end.time_us);
+                (stamp(group, &self.end.digest, first, now_us), now_us)
+            }
             _ => (
                 history::extend(&self.end.digest, first, batches, group.payload()),
                 self.end.time_us,
