@@ -181,6 +181,15 @@ pub enum Error {
         /// The error of the caller's code.
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
+    /// A place outside of the machine, or an object there.
+    #[cfg(feature = "remote")]
+    #[error("{path}: {fault}")]
+    Remote {
+        /// The object, or the place as a whole.
+        path: PathBuf,
+        /// The reason.
+        fault: crate::remote::Fault,
+    },
     /// The progress callback stopped the copy. The unfinished copy was removed.
     #[error("{path}: stopped by its caller; nothing was replaced")]
     Stopped {
@@ -189,9 +198,15 @@ pub enum Error {
     },
 }
 
+#[cfg(not(feature = "remote"))]
 codex_storage::debug_as_display!(
     Error: Io, NoSpace, Foreign, Unrelated, Damaged, UnknownFormat, NeedsKey, Unauthentic,
     Changed, Busy, Missing, Exists, RestorePending, RestoreBroken, Invalid, Source, Stopped
+);
+#[cfg(feature = "remote")]
+codex_storage::debug_as_display!(
+    Error: Io, NoSpace, Foreign, Unrelated, Damaged, UnknownFormat, NeedsKey, Unauthentic,
+    Changed, Busy, Missing, Exists, RestorePending, RestoreBroken, Invalid, Source, Remote, Stopped
 );
 
 /// The kind is [`Error::io_kind`], and [`io::Error::get_ref`] returns this error.
@@ -219,6 +234,8 @@ impl Error {
             Self::Busy { .. } => Kind::WouldBlock,
             Self::Missing { .. } => Kind::NotFound,
             Self::Exists { .. } => Kind::AlreadyExists,
+            #[cfg(feature = "remote")]
+            Self::Remote { fault, .. } => fault.io_kind(),
             Self::Io { .. }
             | Self::Changed { .. }
             | Self::RestorePending { .. }
@@ -247,6 +264,8 @@ impl Error {
             | Self::RestoreBroken { path, .. }
             | Self::Source { path, .. }
             | Self::Stopped { path } => Some(path),
+            #[cfg(feature = "remote")]
+            Self::Remote { path, .. } => Some(path),
             Self::Invalid { .. } => None,
         }
     }
@@ -255,6 +274,10 @@ impl Error {
     pub(crate) fn from_inspect(path: PathBuf, error: InspectError) -> Self {
         match error {
             InspectError::Read(source) => {
+                #[cfg(feature = "remote")]
+                if let Some(fault) = crate::remote::Fault::of(&source) {
+                    return Self::Remote { path, fault };
+                }
                 Self::Io { action: "read", path, source: Arc::new(source) }
             }
             InspectError::Damaged { offset, what } => Self::Damaged { path, offset, what },
@@ -282,6 +305,10 @@ impl<T> Named<T> for io::Result<T> {
     fn filling(self, action: &'static str, dir: &dyn Dir, name: &str, needed: u64) -> Result<T> {
         self.map_err(|source| {
             let path = dir.path(name);
+            #[cfg(feature = "remote")]
+            if let Some(fault) = crate::remote::Fault::of(&source) {
+                return Error::Remote { path, fault };
+            }
             match source.kind() {
                 io::ErrorKind::NotFound => Error::Missing { path },
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {

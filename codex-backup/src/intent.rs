@@ -17,6 +17,7 @@ use codex_storage::names::{BackupTemporary, Names, Role};
 use serde::{Deserialize, Serialize};
 
 use crate::inspect::Facts;
+use crate::text::{hex, json, unhex};
 
 /// A restore that has been decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,8 +49,8 @@ impl Intent {
             crc32c: String::new(),
         };
         // The checksum covers the text with an empty checksum, which has the same layout.
-        record.crc32c = format!("{:08x}", crc32c::crc32c(&record.text()));
-        record.text()
+        record.crc32c = format!("{:08x}", crc32c::crc32c(&json(&record)));
+        json(&record)
     }
 
     /// Decodes the record of a restore of `names.main()`. The error is the reason for a refusal, in
@@ -130,13 +131,6 @@ struct Move {
 }
 
 impl Record {
-    #[expect(clippy::expect_used, reason = "no map with other keys than strings, no I/O")]
-    fn text(&self) -> Vec<u8> {
-        let mut text = serde_json::to_vec_pretty(self).expect("strings and numbers are JSON");
-        text.push(b'\n');
-        text
-    }
-
     /// Returns the intent, or `None` if a field of bytes is not hexadecimal.
     fn intent(self) -> Option<Intent> {
         let (id, mark) = (unhex(&self.id)?, unhex(&self.mark)?);
@@ -144,15 +138,6 @@ impl Record {
         let facts = Facts { mark, frozen: self.read_only, ..Facts::new(id, self.seq) };
         Some(Intent { main: self.restoring, origin: self.from, facts, moves })
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
-    pairs.iter().map(|pair| u8::from_str_radix(str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 const FORMAT: &str = "codexdb restore 1";

@@ -21,9 +21,12 @@ mod meter;
 mod pending;
 mod policy;
 mod receipts;
+#[cfg(feature = "remote")]
+pub mod remote;
 mod restore;
 mod rotation;
 mod slots;
+mod text;
 
 pub use adopt::Adopted;
 pub use backups::{Backups, Options};

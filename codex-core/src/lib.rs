@@ -106,6 +106,8 @@
 //! - `crypto`, on by default: encryption at rest, see [`OpenOptions::key`].
 //! - `bincode`, on by default: the codec [`Codec::Bincode`].
 //! - `json`, on by default: the codec [`Codec::Json`].
+//! - `remote`: backups outside of the machine (`Store::back_up_remote`), in a folder or at any
+//!   place that implements `remote::Target`.
 //! - `stream`: `Watch::stream`, a `futures_core::Stream` of notices.
 //! - `tracing`: spans for openings, recoveries, groups of commits, checkpoints, backups and rekeys;
 //!   events for a log whose end was cut, a failed backup and a store that refuses writes. A
@@ -173,6 +175,8 @@ mod watch;
 
 pub use backup::{BackupEvent, BackupStats, Backups};
 pub use batch::Batch;
+#[cfg(feature = "remote")]
+pub use codex_backup::remote;
 pub use codex_backup::{
     BackupEntry, BackupPolicy, BackupVerification, Error as BackupError, NewestGood, Phase,
     Progress, Restored, Rotated, Trust,

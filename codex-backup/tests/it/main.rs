@@ -18,6 +18,8 @@ mod crash;
 mod foreign;
 mod io_error;
 mod model;
+mod remote;
+mod remote_crash;
 mod restore;
 mod rotation;
 mod stale;

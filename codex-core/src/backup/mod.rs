@@ -3,6 +3,8 @@
 
 mod elsewhere;
 mod join;
+#[cfg(feature = "remote")]
+mod remote;
 mod scheduler;
 mod store;
 mod tools;

@@ -155,7 +155,7 @@ impl Store {
 ///
 /// Another thread writes the image, so that this thread holds no lock while `watch` runs. Otherwise
 /// a call of `watch` to the store could wait for a lock that this thread holds.
-fn settle(
+pub(super) fn settle(
     engine: &Arc<Engine>,
     form: Form,
     path: &Path,
@@ -180,5 +180,5 @@ fn settle(
     Ok(settled?)
 }
 
-const NO_FILES: Error =
+pub(super) const NO_FILES: Error =
     Error::Storage(StorageError::Contradiction("a store in memory has no files to back up"));

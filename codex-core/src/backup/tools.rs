@@ -45,9 +45,9 @@ use crate::progress::{self, OnProgress};
 /// ```
 #[derive(Clone)]
 pub struct Backups {
-    vfs: Vfs,
+    pub(super) vfs: Vfs,
     name: String,
-    keys: Option<Arc<dyn Keys>>,
+    pub(super) keys: Option<Arc<dyn Keys>>,
     replace_unrelated: bool,
     on_progress: Option<OnProgress>,
 }
@@ -341,7 +341,7 @@ impl Backups {
     }
 
     /// Takes the lock of the store, and finishes an interrupted restore.
-    fn settled(&self, timeout: Duration) -> Result<StoreLock> {
+    pub(super) fn settled(&self, timeout: Duration) -> Result<StoreLock> {
         let lock = self.lock(timeout)?;
         self.unkeyed()?.finish_restore()?;
         Ok(lock)
@@ -394,7 +394,7 @@ impl Backups {
     }
 
     /// Calls `work` with the same backups, whose reads and writes are reported.
-    fn metered<R>(
+    pub(super) fn metered<R>(
         &self,
         total: impl FnOnce() -> u64,
         work: impl FnOnce(&Self) -> Result<R>,
@@ -424,7 +424,7 @@ impl Backups {
     }
 
     /// Returns the names of the log segments, which a restore moves away.
-    fn sidecars(&self) -> Result<Vec<String>> {
+    pub(super) fn sidecars(&self) -> Result<Vec<String>> {
         Ok(segments(&self.vfs, &self.name)?)
     }
 
@@ -457,7 +457,7 @@ impl Backups {
     }
 
     /// Returns the backups, read with the key if it is set.
-    fn inner(&self) -> Result<codex_backup::Backups> {
+    pub(super) fn inner(&self) -> Result<codex_backup::Backups> {
         self.names()?;
         self.read_by(StoreFile::with_key(self.keys.clone()))
     }

@@ -80,6 +80,7 @@ mod progress;
 mod ranges;
 mod recovery;
 #[cfg(not(loom))]
+mod remote;
 mod tables;
 mod tasks;
 #[cfg(not(loom))]

@@ -1,0 +1,165 @@
+//! The manifest: which images of a place count. Its layout stands in `docs/FORMAT.md`.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::Image;
+use super::fault::Fault;
+use crate::inspect::Facts;
+use crate::text::{hex, json, unhex};
+
+/// One version of the list of images.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(super) struct Manifest {
+    /// The number, which is part of its name; 0 before the first one.
+    pub(super) number: u64,
+    /// The images, newest first.
+    pub(super) images: Vec<Image>,
+    /// The names of images that this manifest gives up. Their objects may be removed at any time.
+    pub(super) dropped: Vec<String>,
+}
+
+impl Manifest {
+    /// Returns the name of the manifest of this number.
+    pub(super) fn name(number: u64) -> String {
+        format!("{MANIFESTS}{number:020}")
+    }
+
+    /// Returns the number of the manifest with this name.
+    pub(super) fn number(name: &str) -> Option<u64> {
+        let digits = name.strip_prefix(MANIFESTS)?;
+        let number = digits.parse().ok()?;
+        (Self::name(number) == name).then_some(number)
+    }
+
+    /// Returns whether the image `name` is listed.
+    pub(super) fn lists(&self, name: &str) -> bool {
+        self.images.iter().any(|image| image.name == name)
+    }
+
+    /// Returns whether an image may have this name.
+    pub(super) fn is_image(name: &str) -> bool {
+        let parts = name.strip_prefix(IMAGES).and_then(|rest| rest.split_once('-'));
+        let seq_and_id = parts.and_then(|(seq, id)| {
+            let id: [u8; 16] = unhex(id)?.try_into().ok()?;
+            Some((seq.parse().ok()?, id))
+        });
+        seq_and_id.is_some_and(|(seq, id)| image_name(seq, id) == name)
+    }
+
+    /// Returns the bytes of the object.
+    pub(super) fn encode(&self) -> Vec<u8> {
+        let mut record = Record {
+            format: format!("{FORMAT}{VERSION}"),
+            number: self.number,
+            images: self.images.iter().map(Entry::of).collect(),
+            dropped: self.dropped.clone(),
+            crc32c: String::new(),
+        };
+        // The checksum covers the text with an empty checksum, which has the same layout.
+        record.crc32c = format!("{:08x}", crc32c::crc32c(&json(&record)));
+        json(&record)
+    }
+
+    /// Decodes the manifest of this number.
+    pub(super) fn decode(number: u64, bytes: &[u8]) -> Result<Self, Fault> {
+        let any: Value = serde_json::from_slice(bytes).map_err(|_| bad("it is malformed"))?;
+        let format = any.get("format").and_then(Value::as_str).unwrap_or_default();
+        let version = format.strip_prefix(FORMAT).ok_or(bad("it has another format"))?;
+        if version != VERSION {
+            return Err(Fault::NewerFormat);
+        }
+        let record: Record = serde_json::from_value(any).map_err(|_| bad("it is malformed"))?;
+        let images: Option<Vec<_>> = record.images.into_iter().map(Entry::image).collect();
+        let images = images.ok_or(bad("it is malformed"))?;
+        let manifest = Self { number: record.number, images, dropped: record.dropped };
+        // Encoding is deterministic, so equal bytes prove the checksum and the layout.
+        if manifest.encode() != bytes {
+            return Err(bad("it fails its checksum"));
+        }
+        // Only the names of images may be read and removed on the word of a manifest.
+        let names = manifest.images.iter().map(|image| &image.name).chain(&manifest.dropped);
+        if manifest.number != number || !names.into_iter().all(|name| Self::is_image(name)) {
+            return Err(bad("it names other objects"));
+        }
+        Ok(manifest)
+    }
+}
+
+/// Returns the name of a new image of the version `seq`. `id` is random, so that no name is ever
+/// given twice.
+pub(super) fn image_name(seq: u64, id: [u8; 16]) -> String {
+    format!("{IMAGES}{seq:020}-{}", hex(&id))
+}
+
+fn bad(why: &'static str) -> Fault {
+    Fault::BadManifest(why)
+}
+
+/// The fields of a manifest, in the order in which they are written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Record {
+    format: String,
+    number: u64,
+    images: Vec<Entry>,
+    dropped: Vec<String>,
+    crc32c: String,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    id: String,
+    seq: u64,
+    mark: String,
+    time_us: Option<i64>,
+    form: String,
+    encrypted: bool,
+    read_only: bool,
+    bytes: u64,
+    sha256: String,
+    listed_us: i64,
+}
+
+impl Entry {
+    fn of(image: &Image) -> Self {
+        let facts = &image.facts;
+        Self {
+            name: image.name.clone(),
+            id: hex(&facts.id),
+            seq: facts.seq,
+            mark: hex(&facts.mark),
+            time_us: facts.time_us,
+            form: facts.form.clone(),
+            encrypted: facts.encrypted,
+            read_only: facts.frozen,
+            bytes: facts.size,
+            sha256: hex(&image.sha256),
+            listed_us: image.listed_us,
+        }
+    }
+
+    /// Returns the image, or `None` if a field of bytes is not hexadecimal.
+    fn image(self) -> Option<Image> {
+        let facts = Facts {
+            mark: unhex(&self.mark)?,
+            time_us: self.time_us,
+            form: self.form,
+            encrypted: self.encrypted,
+            frozen: self.read_only,
+            size: self.bytes,
+            ..Facts::new(unhex(&self.id)?, self.seq)
+        };
+        let sha256 = unhex(&self.sha256)?.try_into().ok()?;
+        Some(Image { name: self.name, facts, sha256, listed_us: self.listed_us })
+    }
+}
+
+/// The beginning of the names of manifests.
+pub(super) const MANIFESTS: &str = "manifest/";
+/// The beginning of the names of images.
+pub(super) const IMAGES: &str = "image/";
+const FORMAT: &str = "codexdb manifest ";
+const VERSION: &str = "1";
