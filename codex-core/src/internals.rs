@@ -90,6 +90,14 @@ pub fn tables(snapshot: &crate::Snapshot) -> Vec<TableSize> {
     tables
 }
 
+/// Does the same as [`Store::tables`](crate::Store::tables) in the state of `snapshot`.
+///
+/// # Errors
+/// The errors of that method.
+pub fn tables_in(snapshot: &crate::Snapshot) -> crate::Result<Vec<crate::TableInfo>> {
+    crate::table::infos_in(snapshot.view())
+}
+
 /// Returns the id of the table `name` and the kind of its keys, or `None` if there is none.
 ///
 /// # Errors

@@ -10,6 +10,7 @@ use codex_core::{Change, RestorePoint, Snapshot, Store};
 use codexdb::time::{self, show};
 
 use crate::Outcome;
+use crate::failure::Failure;
 use crate::key::TypedKey;
 use crate::look::AsType;
 use crate::out::{Cell, Out, Record, complain, note_tables};
@@ -86,7 +87,7 @@ impl History {
         // The expiry of the value that the key has.
         let mut expires = None;
         let space = self.table.of(store)?;
-        let key = space.typed(&self.key)?;
+        let key = space.typed(&self.key).map_err(Failure::Usage)?;
         for revision in history(store, space.id(), &key)? {
             let revision = revision?;
             let time = time::to_us(revision.time());

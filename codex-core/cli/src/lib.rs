@@ -8,7 +8,9 @@
 // Shared with the program.
 #[doc(hidden)]
 pub mod key;
+#[cfg(feature = "view")]
 #[doc(hidden)]
+pub mod space;
 #[doc(hidden)]
 pub mod time;
 #[cfg(feature = "view")]

@@ -5,13 +5,14 @@ use std::time::SystemTime;
 use clap::Args;
 use codex_core::internals::tables;
 use codex_core::{Entry, Readable, Store};
+use codexdb::space::Space;
 
 use crate::failure::Failure;
 use crate::key::{self, TypedKey};
 use crate::ledger::Moment;
 use crate::out::{Cell, Out, Record, complain, note, size};
 use crate::range::RangeArgs;
-use crate::tables::{Space, TableArg};
+use crate::tables::TableArg;
 use crate::target::Target;
 use crate::types::Type;
 use crate::value::Shown;
@@ -59,7 +60,7 @@ impl Get {
     /// Prints the value that the key has in `store`.
     pub(crate) fn on(&self, store: &impl Readable, out: &mut Out) -> Outcome {
         let space = self.table.of(store)?;
-        let key = space.typed(&self.key)?;
+        let key = space.typed(&self.key).map_err(Failure::Usage)?;
         if let Some(entry) = space.scan(store, &key..=&key).next() {
             return self.print(out, &space, &entry);
         }
@@ -83,7 +84,7 @@ impl Get {
             out.line(&key::hex(value.bytes))?;
         } else if out.json {
             let fields = value.fields_as(self.of.of.as_ref());
-            out.record(&with_key(space.cell(entry.key()), expires, fields))?;
+            out.record(&with_key(Cell::Json(space.json(entry.key())), expires, fields))?;
         } else if let Some(text) = value.json() {
             let text = if out.is_terminal { json::printable(text) } else { text.to_owned() };
             out.line(&text)?;
@@ -128,7 +129,7 @@ impl Keys {
         let (space, entries) = self.range.entries(store)?;
         for entry in entries {
             if out.json {
-                out.record(&with_key(space.cell(entry.key()), None, Record::new()))?;
+                out.record(&with_key(Cell::Json(space.json(entry.key())), None, Record::new()))?;
             } else {
                 out.line(&space.text(entry.key()))?;
             }
@@ -160,7 +161,11 @@ impl Scan {
             let shown = Shown::of(&value)?;
             if out.json {
                 let fields = shown.fields_as(self.of.of.as_ref());
-                out.record(&with_key(space.cell(entry.key()), entry.expires_at(), fields))?;
+                out.record(&with_key(
+                    Cell::Json(space.json(entry.key())),
+                    entry.expires_at(),
+                    fields,
+                ))?;
             } else {
                 // A tab is escaped in keys, so the first one ends the key.
                 let value = shown.line(self.of.of.as_ref());

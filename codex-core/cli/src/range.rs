@@ -1,11 +1,15 @@
 //! The keys that a command is about.
 
+use std::ops::Bound;
+
 use clap::Args;
-use codex_core::{Entry, Readable};
+use codex_core::{Entry, Prefix, Readable};
+use codexdb::space::Space;
 
 use crate::Outcome;
+use crate::failure::Failure;
 use crate::key::TypedKey;
-use crate::tables::{Space, TableArg};
+use crate::tables::TableArg;
 
 /// A range of keys, in order.
 #[derive(Debug, Args)]
@@ -36,8 +40,16 @@ impl RangeArgs {
         store: &impl Readable,
     ) -> Outcome<(Space, Box<dyn Iterator<Item = Entry>>)> {
         let space = self.table.of(store)?;
-        let ends = (self.from.as_ref(), self.to.as_ref());
-        let entries = space.entries(store, self.prefix.as_ref(), ends)?;
+        let entries = if let Some(prefix) = &self.prefix {
+            space.scan(store, Prefix(space.prefix(prefix).map_err(Failure::Usage)?))
+        } else {
+            let typed = |key: &Option<TypedKey>| {
+                let key = key.as_ref().map(|key| space.typed(key)).transpose();
+                key.map_err(Failure::Usage)
+            };
+            let from = typed(&self.from)?.map_or(Bound::Unbounded, Bound::Included);
+            space.scan(store, (from, typed(&self.to)?.map_or(Bound::Unbounded, Bound::Excluded)))
+        };
         let entries: Box<dyn Iterator<Item = Entry>> = if self.reverse {
             Box::new(entries.rev().take(self.limit))
         } else {

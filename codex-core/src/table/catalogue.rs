@@ -69,8 +69,7 @@ impl Store {
     /// [`Error::Catalogue`] if a newer build has created a table that this one cannot read.
     #[doc(alias = "list_tables")]
     pub fn tables(&self) -> Result<Vec<TableInfo>> {
-        let view = self.inner.engine.view();
-        rows_in(&view).map(|row| Ok(info(row?, &view))).collect()
+        infos_in(&self.inner.engine.view())
     }
 
     /// Drops the table `name` with all its keys and indexes, in one commit. Returns true if there
@@ -212,6 +211,11 @@ pub(crate) fn names_in(view: &View) -> Vec<(TableId, String)> {
 pub(crate) fn id_and_keys(source: &impl Source, name: &str) -> Result<Option<(TableId, String)>> {
     let row = source.find(row_name(name)?).map(Row::parse).transpose()?;
     Ok(row.map(|row| (row.id, row.keys)))
+}
+
+/// Returns the tables in `view`, in the order of their names.
+pub(crate) fn infos_in(view: &View) -> Result<Vec<TableInfo>> {
+    rows_in(view).map(|row| Ok(info(row?, view))).collect()
 }
 
 /// Returns the records of the tables in `view`, in the order of their names.

@@ -29,7 +29,7 @@ use std::time::SystemTime;
 use serde::de::DeserializeOwned;
 
 pub use catalogue::{IndexInfo, TableInfo};
-pub(crate) use catalogue::{id_and_keys, names_in};
+pub(crate) use catalogue::{id_and_keys, infos_in, names_in};
 pub use index::{Index, IndexRows};
 pub use key::TableKey;
 pub use prefix::TablePrefix;

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::iter;
 use std::ops::Bound;
 
+use codex_core::internals;
 use codex_core::{Entry, Seq, Snapshot};
 use serde::Serialize;
 
@@ -17,6 +18,7 @@ use crate::view::request::Request;
 use crate::view::site::Site;
 use crate::view::state::State;
 use crate::view::text;
+use crate::view::value::wanted;
 
 #[derive(Serialize)]
 struct Times {
@@ -197,13 +199,15 @@ struct Revision {
 
 /// Returns the last changes of a key, all of them or those after the commit `after`.
 pub(super) fn history(site: &Site, request: &Request) -> Result<Answer, Refused> {
-    let key = request.key("key")?.unwrap_or_default();
     let after = site.acknowledged(request.number("after")?.unwrap_or_default())?;
-    let upto = site.store.snapshot().seq();
+    let present = State::present(&site.store);
+    let space = present.space(request)?;
+    let key = wanted(request, &space)?;
+    let upto = present.seq;
     let mut found = History { upto, total: 0, rows: VecDeque::new() };
     site.ledger()?;
-    let revisions = site.store.history(&key).map_err(|error| failed(&error))?;
-    for revision in revisions {
+    let revisions = internals::history(&site.store, space.id(), &key);
+    for revision in revisions.map_err(|error| failed(&error))? {
         let revision = revision.map_err(|error| failed(&error))?;
         if revision.seq() <= after || revision.seq() > upto {
             continue;
@@ -215,7 +219,7 @@ pub(super) fn history(site: &Site, request: &Request) -> Result<Answer, Refused>
             time_us: time::to_us(revision.time()),
             removed: entry.is_none(),
             len: entry.map_or(0, |entry| entry.bytes().len()),
-            preview: preview.map(|entry| text::preview(entry.bytes())),
+            preview: preview.map(|entry| text::preview_of(&entry.value_ref())),
         });
         found.total += 1;
         if found.rows.len() > REVISIONS_MAX {

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use codex_core::{Entry, Key};
 use serde::Serialize;
 
-use crate::key;
+use crate::space::Space;
 use crate::time;
 use crate::view::answer::{Answer, Refused};
 use crate::view::request::Request;
 use crate::view::site::{Site, locked};
 use crate::view::state::State;
 use crate::view::text;
+use crate::view::value::wanted;
 
 /// The lists that were made last.
 #[derive(Default)]
@@ -34,8 +35,9 @@ struct List {
 }
 
 /// A selection of keys.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Query {
+    space: Space,
     prefix: Vec<u8>,
     from: Vec<u8>,
     to: Option<Vec<u8>>,
@@ -45,19 +47,26 @@ pub(super) struct Query {
 
 impl Query {
     /// Returns the selection that the parameters of a request describe.
-    pub(super) fn of(request: &Request) -> Result<Self, Refused> {
+    fn of(request: &Request, space: Space) -> Result<Self, Refused> {
+        let refused = |why: String| Answer::refuse(400, &why);
+        let typed = |name| {
+            let key = request.typed(name)?.map(|key| space.typed(&key)).transpose();
+            key.map_err(refused)
+        };
+        let prefix = request.typed("prefix")?.map(|key| space.prefix(&key)).transpose();
         Ok(Self {
-            prefix: request.key("prefix")?.unwrap_or_default(),
-            from: request.key("from")?.unwrap_or_default(),
-            to: request.key("to")?,
+            prefix: prefix.map_err(refused)?.unwrap_or_default(),
+            from: typed("from")?.unwrap_or_default(),
+            to: typed("to")?,
             filter: request.key("filter")?.unwrap_or_default(),
+            space,
         })
     }
 
     /// Returns the selected entries from the key `start` on.
-    pub(super) fn entries(&self, state: &State, start: &[u8]) -> impl Iterator<Item = Entry> {
+    fn entries(&self, state: &State, start: &[u8]) -> impl Iterator<Item = Entry> {
         let start = start.max(&self.prefix).max(&self.from);
-        let entries = state.snapshot.range((Bound::Included(start), Bound::Unbounded));
+        let entries = self.space.scan(&state.snapshot, (Bound::Included(start), Bound::Unbounded));
         let is_before = |entry: &Entry| {
             let key = entry.key();
             key.starts_with(&self.prefix) && self.to.as_ref().is_none_or(|to| key < &**to)
@@ -67,6 +76,7 @@ impl Query {
 
     fn is_found(&self, key: &[u8]) -> bool {
         let Some(first) = self.filter.first() else { return true };
+        let key = self.space.searched(key);
         let starts = key.windows(self.filter.len());
         // Most positions differ in the first byte.
         starts
@@ -103,10 +113,10 @@ pub(super) struct Row {
 }
 
 impl Row {
-    pub(super) fn of(site: &Site, entry: &Entry) -> Self {
+    pub(super) fn of(site: &Site, space: &Space, entry: &Entry) -> Self {
         let value = entry.value_ref();
         Self {
-            key: key::show(entry.key()),
+            key: space.text(entry.key()),
             len: value.len(),
             codec: text::codec(&value),
             preview: site.shows_values.then(|| text::preview_of(&value)),
@@ -117,8 +127,10 @@ impl Row {
 
 /// Makes a list. The keys are read once, to count them.
 pub(super) fn make(site: &Site, request: &Request) -> Result<Answer, Refused> {
-    let (query, state) = (Query::of(request)?, site.state(request)?);
-    let key = request.key("key")?.unwrap_or_default();
+    let state = site.state(request)?;
+    let query = Query::of(request, state.space(request)?)?;
+    // A key of another table stands nowhere.
+    let key = wanted(request, &query.space).unwrap_or_default();
     let (mut total, mut pos, mut marks) = (0_u64, 0, Vec::new());
     for entry in query.entries(&state, b"") {
         if total.is_multiple_of(STRIDE) {
@@ -151,7 +163,7 @@ pub(super) fn page(site: &Site, request: &Request) -> Result<Answer, Refused> {
         let skipped = usize::try_from(start % STRIDE).unwrap_or_default();
         let mut len = 0;
         for entry in entries.skip(skipped).take(usize::try_from(count).unwrap_or_default()) {
-            let row = Row::of(site, &entry);
+            let row = Row::of(site, &list.query.space, &entry);
             len += row.key.len() + row.preview.as_ref().map_or(0, String::len);
             rows.push(row);
             // Keys can be long. The browser asks for the rest.

@@ -91,7 +91,7 @@ function latest(work) {
 
 // ---- The place: what is shown, in the part of the address behind `#` ----
 
-const NAMES = ["key", "prefix", "from", "to", "filter", "at", "map", "as"];
+const NAMES = ["table", "key", "prefix", "from", "to", "filter", "at", "map", "as"];
 let store = null;
 let place = { tab: "keys" };
 
@@ -121,8 +121,8 @@ function go(change, keep = false) {
 
 /** Returns which list of keys is to be shown. */
 function asked() {
-  const { prefix, from, to, filter, at } = place;
-  return JSON.stringify([prefix, from, to, filter, at]);
+  const { table, prefix, from, to, filter, at } = place;
+  return JSON.stringify([table, prefix, from, to, filter, at]);
 }
 
 function show(next) {
@@ -154,7 +154,7 @@ const keys = {
   asked: null, id: 0, total: 0, seq: 0, cursor: -1, offset: 0, pages: new Map(), isScrolling: false,
 
   load: latest(async () => {
-    const { prefix, from, to, filter, at, key } = place;
+    const { table, prefix, from, to, filter, at, key } = place;
     keys.asked = asked();
     for (const name of ["prefix", "from", "to", "filter"]) {
       if (document.activeElement !== $(name)) $(name).value = place[name] ?? "";
@@ -162,7 +162,8 @@ const keys = {
     if (prefix || from || to) $("range").open = true;
     let made;
     try {
-      made = await call("list", { prefix, from, to, filter, at, key });
+      await tables.load(at);
+      made = await call("list", { table, prefix, from, to, filter, at, key });
     } catch (error) {
       $("found").textContent = error.message;
       keys.reset({ list: 0, total: 0, seq: 0 });
@@ -170,7 +171,7 @@ const keys = {
       return;
     }
     keys.reset(made);
-    $("found").textContent = count(made.total, "key") + (filter || prefix || from || to ? " found" : "");
+    $("found").textContent = count(made.total, "key") + (filter || prefix || from || to ? " found" : "") + tables.about(table);
     if (key) { keys.cursor = made.pos; keys.reveal(true); }
     keys.draw();
   }),
@@ -304,21 +305,52 @@ $("query").addEventListener("submit", (event) => event.preventDefault());
 $("refresh").addEventListener("click", () => { keys.load(); value.show(true); });
 addEventListener("resize", () => { keys.draw(); if (place.tab === "map") map.draw(); });
 
+// ---- Tables ----
+
+const tables = {
+  found: [],
+
+  /** Shows the names of the tables of a state, if it has some. */
+  async load(at) {
+    tables.found = await call("tables", { at });
+    $("which").hidden = tables.found.length === 0 && !place.table;
+    const names = tables.found.map((table) => table.name);
+    // A table that is chosen stays so at a commit before it was created.
+    if (place.table && !names.includes(place.table)) names.push(place.table);
+    $("table").replaceChildren(h("option", { value: "", textContent: "(keys outside tables)" }),
+      ...names.map((name) => h("option", { value: name, textContent: name })));
+    $("table").value = place.table ?? "";
+  },
+
+  /** Returns a description of a table. */
+  about(name) {
+    const table = tables.found.find((table) => table.name === name);
+    if (!table) return "";
+    const index = ({ name, kind, unique, building }) =>
+      `${name} (${kind}${unique ? ", unique" : ""}${building ? ", not complete" : ""})`;
+    const indexes = table.indexes.map(index).join(", ");
+    return ` · ${table.kind}` + (indexes && ` · indexed by ${indexes}`);
+  },
+};
+
+$("table").addEventListener("change", () => go({ tab: "keys", at: place.at, table: $("table").value || undefined,
+  key: undefined, as: undefined, prefix: undefined, from: undefined, to: undefined, filter: undefined }));
+
 // ---- One value ----
 
 const value = {
   shown: null, history: null,
 
   show: latest(async (again) => {
-    const { key, at, as } = place;
-    const wanted = JSON.stringify([key, at, as]);
+    const { table, key, at, as } = place;
+    const wanted = JSON.stringify([table, key, at, as]);
     if (!again && value.shown === wanted) return;
     value.shown = wanted;
     if (key === undefined) {
       return $("value").replaceChildren(h("p", { className: "note", textContent: "Choose a key to see its value." }));
     }
-    value.draw(key, await call("value", { key, at, as }));
-    if (store.ledger) value.past(key).catch(fail);
+    value.draw(key, await call("value", { table, key, at, as }));
+    if (store.ledger) value.past(table, key).catch(fail);
   }),
 
   draw(key, found) {
@@ -385,17 +417,18 @@ const value = {
   },
 
   /** Adds the changes of the key in a ledger. */
-  async past(key) {
-    const found = value.history?.key === key ? value.history : { key, upto: 0, total: 0, rows: [] };
+  async past(table, key) {
+    const isKnown = value.history?.key === key && value.history.table === table;
+    const found = isKnown ? value.history : { table, key, upto: 0, total: 0, rows: [] };
     // What is known of the past stays true, so only what came since is asked for.
     const after = found.upto;
     if (after < store.seq) {
-      const { upto, total, rows } = await call("history", { key, after });
+      const { upto, total, rows } = await call("history", { table, key, after });
       // Another call may have added the same rows meanwhile.
       if (found.upto === after) Object.assign(found, { upto, total: found.total + total, rows: [...found.rows, ...rows].slice(-500) });
       value.history = found;
     }
-    if (place.key !== key || !$("past")) return;
+    if (place.key !== key || place.table !== table || !$("past")) return;
     const at = Number(place.at ?? store.seq);
     const current = found.rows.filter((row) => row.seq <= at).at(-1);
     const items = found.rows.toReversed().map((row) => h("li",
@@ -425,7 +458,7 @@ function hex(found) {
   if (found.len <= part) return shown;
   const move = async (to) => {
     try {
-      const next = await call("value", { key: found.key, at: place.at, offset: to });
+      const next = await call("value", { table: place.table, key: found.key, at: place.at, offset: to });
       found = { ...found, offset: next.offset };
       draw(next);
       label.textContent = `bytes ${next.offset.toLocaleString("en")} to ${(next.offset + next.hex.length / 2).toLocaleString("en")} of ${next.len.toLocaleString("en")}`;
@@ -603,14 +636,14 @@ const map = {
       const label = tile.table ?? (tile.isRest ? `${count(rest.groups, "more part")}` : tile.name.slice(prefix.length) || "(empty)");
       const share = `${size(tile.bytes)} · ${tile.isLeaf ? "one key" : count(tile.keys, "key")}`;
       const shown = h("button", { className: "tile" + (tile.isRest ? " rest" : "") + (w < 20 || tall < 14 ? " tiny" : ""), disabled: !!tile.isRest, title: `${tile.name ?? label}\n${share}`,
-        onclick: () => go(tile.isLeaf ? { tab: "keys", key: tile.name, prefix: prefix || undefined, filter: undefined, from: undefined, to: undefined } : { map: tile.name }) },
+        onclick: () => go(tile.isLeaf ? { tab: "keys", table: undefined, key: tile.name, prefix: prefix || undefined, filter: undefined, from: undefined, to: undefined } : { map: tile.name }) },
       w > 46 && tall > 22 && h("b", { textContent: label }), w > 80 && tall > 42 && h("span", { textContent: share }));
       Object.assign(shown.style, { left: `${x}px`, top: `${y}px`, width: `${w}px`, height: `${tall}px` });
       if (!tile.isRest) shown.style.background = `hsl(${hue(tile.name)} 42% var(${tile.isLeaf ? "--shade" : "--tone"}))`;
       return shown;
     });
     $("tiles").replaceChildren(...made);
-    const more = h("button", { textContent: "Show these keys", onclick: () => go({ tab: "keys", prefix: prefix || undefined, filter: undefined, from: undefined, to: undefined, key: undefined }) });
+    const more = h("button", { textContent: "Show these keys", onclick: () => go({ tab: "keys", table: undefined, prefix: prefix || undefined, filter: undefined, from: undefined, to: undefined, key: undefined }) });
     $("about-map").replaceChildren(`${count(all, "key")}, ${size(bytes)} of keys and values. `, more);
   },
 };
@@ -673,7 +706,7 @@ const changes = {
     const body = h("tbody");
     const add = (rows) => body.append(...rows.map((row) => h("tr", {},
       h("td", { className: row.change, textContent: row.change }),
-      h("td", {}, h("button", { className: "link", textContent: row.key || "(empty)", onclick: () => go({ tab: "keys", key: row.key, prefix: undefined, filter: undefined, from: undefined, to: undefined }) })),
+      h("td", {}, h("button", { className: "link", textContent: row.key || "(empty)", onclick: () => go({ tab: "keys", table: undefined, key: row.key, prefix: undefined, filter: undefined, from: undefined, to: undefined }) })),
       h("td", { className: "preview", textContent: row.before ?? "" }), h("td", { className: "preview", textContent: row.after ?? "" }))));
     add(found.rows);
     const kinds = ["added", "changed", "removed"].filter((kind) => found[kind] > 0).map((kind) => h("span", { className: `badge ${kind}`, textContent: `${found[kind].toLocaleString("en")} ${kind}` }));

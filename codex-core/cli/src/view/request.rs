@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use crate::key;
+use crate::key::{self, TypedKey};
 use crate::view::answer::{Answer, Refused};
 
 /// The maximum length of the head of a request. A key of 10,000 bytes that must all be escaped
@@ -108,11 +108,16 @@ impl Request {
     }
 
     /// Returns a parameter that is a key, typed as on a command line.
-    pub(super) fn key(&self, name: &str) -> Result<Option<Vec<u8>>, Refused> {
+    pub(super) fn typed(&self, name: &str) -> Result<Option<TypedKey>, Refused> {
         let key = |text: &str| {
-            key::parse(text).map_err(|why| Answer::refuse(400, &format!("`{name}`: {why}")))
+            text.parse().map_err(|why| Answer::refuse(400, &format!("`{name}`: {why}")))
         };
         self.param(name).map(key).transpose()
+    }
+
+    /// Returns the bytes of a parameter that is a key outside tables.
+    pub(super) fn key(&self, name: &str) -> Result<Option<Vec<u8>>, Refused> {
+        Ok(self.typed(name)?.map(|key| key.bytes))
     }
 }
 

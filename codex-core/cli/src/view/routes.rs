@@ -1,9 +1,11 @@
 //! The paths of the page, and the answer to each.
 
-use codex_core::{Snapshot, Writes};
+use codex_core::internals::tables_in;
+use codex_core::{IndexInfo, Snapshot, TableInfo, Writes};
 use serde::Serialize;
 
 use crate::view::answer::{Answer, Refused};
+use crate::view::ledger::failed;
 use crate::view::request::Request;
 use crate::view::site::{Site, random};
 use crate::view::{change, health, list, tree, value};
@@ -25,6 +27,7 @@ impl<'a> Route<'a> {
             "api/store" => Self::Call(site, store),
             "api/list" => Self::Call(site, list::make),
             "api/page" => Self::Call(site, list::page),
+            "api/tables" => Self::Call(site, tables),
             "api/tree" => Self::Call(site, tree::show),
             "api/time" => Self::Call(site, change::times),
             "api/moment" => Self::Call(site, change::moment),
@@ -88,6 +91,40 @@ fn store(site: &Site, _: &Request) -> Result<Answer, Refused> {
         seq: snapshot.seq(),
         separator: separator(&snapshot),
     }))
+}
+
+/// A table, as the page shows it.
+#[derive(Serialize)]
+struct Table {
+    name: String,
+    /// The kind of its keys.
+    kind: String,
+    keys: usize,
+    indexes: Vec<Index>,
+}
+
+#[derive(Serialize)]
+struct Index {
+    name: String,
+    kind: String,
+    unique: bool,
+    building: bool,
+}
+
+/// Returns the tables of a state.
+fn tables(site: &Site, request: &Request) -> Result<Answer, Refused> {
+    let tables = tables_in(&site.state(request)?.snapshot).map_err(|error| failed(&error))?;
+    let table = |table: TableInfo| {
+        let index = |index: IndexInfo| Index {
+            name: index.name,
+            kind: index.keys,
+            unique: index.is_unique,
+            building: index.is_building,
+        };
+        let indexes = table.indexes.into_iter().map(index).collect();
+        Table { name: table.name, kind: table.keys, keys: table.len, indexes }
+    };
+    Ok(Answer::json(&tables.into_iter().map(table).collect::<Vec<_>>()))
 }
 
 /// Returns the character that occurs in most of the first keys, of those that divide keys.

@@ -4,6 +4,7 @@ use codex_core::{Codec, ValueRef};
 use serde::Serialize;
 
 use crate::key;
+use crate::space::Space;
 use crate::time;
 use crate::types::{Type, guess};
 use crate::view::answer::{Answer, Refused};
@@ -40,10 +41,11 @@ struct Read {
 
 /// Returns the value of a key, or nothing if there is no such key.
 pub(super) fn show(site: &Site, request: &Request) -> Result<Answer, Refused> {
-    let wanted = request.key("key")?.unwrap_or_default();
     let state = site.state(request)?;
-    let first = state.snapshot.first(&wanted[..]..).filter(|entry| *entry.key() == *wanted);
-    let Some(entry) = first else { return Ok(Answer::json(&None::<Value>)) };
+    let space = state.space(request)?;
+    let wanted = wanted(request, &space)?;
+    let found = space.scan(&state.snapshot, &wanted..=&wanted).next();
+    let Some(entry) = found else { return Ok(Answer::json(&None::<Value>)) };
     let value = entry.value_ref();
     let len = value.len();
     let offset = request.number("offset")?.and_then(|offset| usize::try_from(offset).ok());
@@ -56,7 +58,7 @@ pub(super) fn show(site: &Site, request: &Request) -> Result<Answer, Refused> {
         Err(why) => (None, Some(why)),
     };
     Ok(Answer::json(&Value {
-        key: key::show(&wanted),
+        key: space.text(&wanted),
         seq: state.seq,
         codec: text::codec(&value),
         len,
@@ -68,6 +70,12 @@ pub(super) fn show(site: &Site, request: &Request) -> Result<Answer, Refused> {
         read,
         unread,
     }))
+}
+
+/// Returns the bytes of the key that a request names.
+pub(super) fn wanted(request: &Request, space: &Space) -> Result<Vec<u8>, Refused> {
+    let Some(key) = request.typed("key")? else { return Ok(Vec::new()) };
+    space.typed(&key).map_err(|why| Answer::refuse(400, &why))
 }
 
 /// Returns a value that does not name its type as one of the type `wanted`, or of a guessed one.

@@ -396,6 +396,34 @@ fn markup_stays_text() {
 }
 
 #[test]
+fn a_table_is_chosen() {
+    let store = Store::in_memory().unwrap();
+    store.set("plain", "value").unwrap();
+    let visits = store.table::<(String, u32), String>("visits").unwrap();
+    visits.set(("home", 7), &"Ada".into()).unwrap();
+    visits.set(("shop", 1), &"Bo".into()).unwrap();
+    let server = View::new(&store).serve().unwrap();
+    let mut browser = Browser::start(&server.address().unwrap());
+    browser.until_keys(&["plain"]);
+    browser.eval("table.value = 'visits'; table.dispatchEvent(new Event('change')); true");
+    browser.until_keys(&[r#"["home",7]"#, r#"["shop",1]"#]);
+    browser.until("found.textContent === '2 keys · (string, u32)'");
+    browser.eval("document.querySelectorAll('.row')[1].click(); true");
+    browser.until("document.querySelector('#body .tree')?.textContent.includes('Bo')");
+    // A link leads to the table and the key. A table that is not there is told.
+    browser.go("keys?table=visits&key=%5B%22home%22%2C7%5D");
+    browser.until("document.querySelector('#body .tree')?.textContent.includes('Ada')");
+    browser.go("keys?table=orders");
+    browser.until("found.textContent.startsWith('there is no such table')");
+    // The browser reports the refusal, and nothing else.
+    let refused: Vec<String> = browser.messages.drain(..).collect();
+    assert!(matches!(&refused[..], [one] if one.contains("list?table=orders")), "{refused:?}");
+    browser.eval("table.value = ''; table.dispatchEvent(new Event('change')); true");
+    browser.until_keys(&["plain"]);
+    browser.finish(&server);
+}
+
+#[test]
 fn a_million_keys_scroll() {
     let store = Store::in_memory().unwrap();
     for part in 0..100 {

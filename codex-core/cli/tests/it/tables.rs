@@ -190,6 +190,65 @@ fn the_keys_of_a_table_are_typed_and_shown_by_their_kind() {
 }
 
 #[test]
+fn the_page_lists_the_keys_of_a_table_at_any_commit() {
+    let folder = Folder::new();
+    let store = Store::options().form(Form::Ledger).open(folder.path("app.db")).unwrap();
+    store.set("plain", &1).unwrap();
+    let before = store.stats().storage.seq;
+    let visits = TableSpec::<(String, i32), String>::new("visits")
+        .index::<String>("by_who", |who, keys| keys.add(who))
+        .open(&store)
+        .unwrap();
+    for (page, day, who) in [("home", -1, "Ada"), ("home", 2, "Bo"), ("shop", 1, "Ada")] {
+        visits.set((page, day), &who.into()).unwrap();
+    }
+    let last = store.stats().storage.seq;
+    visits.set(("home", 2), &"Eve".into()).unwrap();
+    store.close().unwrap();
+    let shown = Shown::enter(&folder, &["app.db"]);
+    let tables = shown.json("tables");
+    let index = json!({"name": "by_who", "kind": "string", "unique": false, "building": false});
+    let (name, kind) = ("visits", "(string, i32)");
+    let table = json!({"name": name, "kind": kind, "keys": 3, "indexes": [index]});
+    assert_eq!(tables, json!([table]));
+    assert_eq!(shown.json(&format!("tables?at={before}")), json!([]));
+
+    let keys = |query: &str| {
+        let list = shown.json(&format!("list?{query}"));
+        let page = shown.json(&format!("page?list={}", list["list"]));
+        let rows = page["rows"].as_array().unwrap().iter();
+        rows.map(|row| row["key"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let [first, second, third] = [r#"["home",-1]"#, r#"["home",2]"#, r#"["shop",1]"#];
+    assert_eq!(keys("table=visits"), [first, second, third]);
+    assert_eq!(keys("table=visits&prefix=%5B%22home%22%5D"), [first, second]);
+    assert_eq!(keys("table=visits&filter=,2%5D"), [second], "the filter is part of the text");
+    assert_eq!(keys("table=visits&from=%5B%22home%22,0%5D"), [second, third]);
+    assert_eq!(keys(""), ["plain"]);
+    let list = shown.json("list?table=visits&key=%5B%22shop%22,1%5D");
+    assert_eq!(list["pos"], 2);
+
+    let value = |at: u64| shown.json(&format!("value?table=visits&key=%5B%22home%22,2%5D&at={at}"));
+    assert_eq!(
+        (&value(last)["key"], &value(last)["read"]["json"]),
+        (&second.into(), &"\"Bo\"".into())
+    );
+    assert_eq!(value(last + 1)["read"]["json"], "\"Eve\"");
+    let history = shown.json("history?table=visits&key=%5B%22home%22,2%5D");
+    assert_eq!((&history["total"], &history["rows"][0]["preview"]), (&2.into(), &"\"Bo\"".into()));
+    for (query, told) in [
+        ("value?table=visits&key=home".to_owned(), "no key of the kind (string, i32)"),
+        ("list?table=orders".to_owned(), "no such table"),
+        (format!("list?table=visits&at={before}"), "no such table at this commit"),
+        ("list?table=visits&prefix=home".to_owned(), "first parts of a tuple"),
+    ] {
+        let reply = shown.api(&query);
+        assert_eq!(reply.status, 400, "{query}: {reply:?}");
+        assert!(reply.body.contains(told), "{query}: {reply:?}");
+    }
+}
+
+#[test]
 fn the_compression_of_a_store_is_told() {
     let folder = Folder::new();
     folder.ok(&["init", "plain.db"]);

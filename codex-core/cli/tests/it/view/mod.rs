@@ -28,10 +28,10 @@ pub(crate) struct Shown {
 
 /// An answer of the server.
 #[derive(Debug)]
-struct Reply {
-    status: u16,
+pub(crate) struct Reply {
+    pub(crate) status: u16,
     head: String,
-    body: String,
+    pub(crate) body: String,
 }
 
 impl Shown {
@@ -79,7 +79,7 @@ impl Shown {
     }
 
     /// Calls the API with the cookie.
-    fn api(&self, call: &str) -> Reply {
+    pub(crate) fn api(&self, call: &str) -> Reply {
         self.get(&format!("api/{call}"), &self.cookie)
     }
 

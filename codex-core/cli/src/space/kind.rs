@@ -3,10 +3,11 @@
 use std::borrow::Cow;
 
 use codex_core::TableKey as _;
-use codexdb::key;
-use codexdb::types::quoted;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+
+use crate::key;
+use crate::types::quoted;
 
 /// The encoding of the keys of a table, of those that the library has.
 #[derive(Debug, Clone, PartialEq, Eq)]
