@@ -179,6 +179,13 @@ impl Run<'_> {
         let Some(bak) = self.baks.get(from) else {
             return Ok(found.is_empty().then(Vec::new));
         };
+        // A backup without its number is not listed, and is newer than all that are. So of two
+        // backups of one state the listed one is the older.
+        if !bak.sure
+            && let Some(pairs) = self.assign(vfs, found, from + 1)?
+        {
+            return Ok(Some(pairs));
+        }
         if let Some(((entry, facts), rest)) = found.split_first()
             && Self::is_of(vfs, entry, facts, bak)
             && let Some(mut pairs) = self.assign(vfs, rest, from + 1)?
@@ -186,7 +193,7 @@ impl Run<'_> {
             pairs.insert(0, from);
             return Ok(Some(pairs));
         }
-        if bak.sure { Ok(None) } else { self.assign(vfs, found, from + 1) }
+        Ok(None)
     }
 
     fn is_of(vfs: &Vfs, entry: &BackupEntry, facts: &str, bak: &Bak) -> bool {

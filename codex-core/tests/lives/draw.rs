@@ -334,7 +334,7 @@ impl Draw {
                 (weight(Theme::Restores) / 2, Step::RestoreUntil(self.small(200))),
                 (6, Step::Look),
                 (4, Step::Prune(self.small(4))),
-                (4, Step::OpenCopy(self.small(2))),
+                (8, Step::OpenCopy(self.small(2))),
                 (2, Step::RemoveCopy(self.small(2))),
                 (4, Step::Evict),
                 (6, Step::Open(looks)),
