@@ -65,8 +65,8 @@ pub(crate) struct Follower {
     ahead: VecDeque<Segment>,
     /// The last commit that was passed on.
     position: Position,
-    /// The last commit of the image that has taken the place of the current log.
-    contained: Seq,
+    /// The last commit of the image that seems to have taken the place of the current log.
+    contained: Option<Position>,
     /// Whether a commit was passed on only in part, so that nothing may be passed on after it.
     is_lost: bool,
 }
@@ -104,7 +104,7 @@ impl Follower {
             current: None,
             ahead: live.into(),
             position: Position::base(image),
-            contained: 0,
+            contained: None,
             is_lost: false,
         })
     }
@@ -201,8 +201,18 @@ impl Follower {
             // Order: the announcement before the frames. All that it announces is in the log by
             // the time at which it is read.
             let live = read_live(&files.vfs, &files.names);
-            if let Some(followed) = self.read_on(&live, pass)? {
-                return Ok(followed);
+            let read = self.read_on(&live, pass);
+            let is_short = self.contained.is_some_and(|end| end != self.position);
+            match read {
+                Ok(Some(followed)) => return Ok(followed),
+                // A restore has put another history in place, whose image does not contain this
+                // log.
+                _ if is_short && !self.is_lost => {
+                    self.is_lost = true;
+                    continue;
+                }
+                Err(error) => return Err(error),
+                Ok(None) => {}
             }
             if self.enter_next(files)? {
                 continue;
@@ -226,7 +236,7 @@ impl Follower {
         // A segment begins after all commits of the one before it are durable, and so does an
         // image that contains them.
         let next = self.ahead.front().map_or(0, |next| next.header.base_seq);
-        let durable = announced.max(next).max(self.contained);
+        let durable = announced.max(next).max(self.contained.map_or(0, |end| end.seq));
         let Some(group) = reader.next_live(durable, upto)? else { return Ok(None) };
         let last = group.first + u64::from(group.count) - 1;
         let position = Position { seq: last, digest: group.digest };
@@ -303,7 +313,7 @@ impl Follower {
         // After an image that has exactly the commits that were passed on.
         if Position::base(image) == self.position {
             segments.begin_at(files, image)?;
-            (self.current, self.ahead, self.contained) = (None, segments.live.into(), 0);
+            (self.current, self.ahead, self.contained) = (None, segments.live.into(), None);
             return Ok(true);
         }
         let Some(log) = &self.current else { return Ok(false) };
@@ -325,7 +335,7 @@ impl Follower {
             }
             // The store was closed into an image, which contains the rest of the last segment.
             None => {
-                self.contained = image.base_seq;
+                self.contained = Some(Position::base(image));
                 let is_closed = image.next_generation == 0 && image.generation == log.generation;
                 Ok(is_closed && self.ahead.is_empty() && image.base_seq > self.position.seq)
             }

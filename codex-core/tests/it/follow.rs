@@ -3,13 +3,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
 use crate::common::{Random, SEALED, contents, options, scaled, sealed, seed, until};
 use codex_core::internals::without_threads;
 use codex_core::vfs::fault::{Calls, FaultDir, Side};
-use codex_core::vfs::{CallKind, Open, Vfs};
+use codex_core::vfs::{CallKind, Observed, Open, Vfs};
 use codex_core::{
     Change, CheckpointPolicy, Durability, Error, Form, Notice, OpenOptions, Seq, StorageError,
     Store,
@@ -603,6 +604,243 @@ fn a_conversion_under_a_follower_is_read_anew_or_told() {
     let refused = storage(follower.refresh().unwrap_err());
     assert!(matches!(refused, StorageError::Contradiction(_)), "{refused}");
     assert_eq!(follower.get::<i32>("a").unwrap(), Some(2), "the state from before");
+}
+
+/// A store before and after a restore: a backup was made after commit 2 of 4, and commits with the
+/// numbers from 3 on are made once more, to other values.
+struct Restored {
+    vfs: Vfs,
+    options: OpenOptions,
+    /// The contents after each commit before the restore, from 0 on.
+    before: Vec<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// The contents after the restore, from commit 2 on.
+    after: Vec<BTreeMap<Vec<u8>, Vec<u8>>>,
+}
+
+impl Restored {
+    fn new(vfs: Vfs, options: OpenOptions) -> Self {
+        Self { vfs, options, before: vec![BTreeMap::new()], after: Vec::new() }
+    }
+
+    /// Makes the four commits. Returns a follower that has shown the first `shown`.
+    fn write(&mut self, shown: usize, follower: &OpenOptions) -> Store {
+        let writer = self.options.open_in(&self.vfs, "a.db").unwrap();
+        let mut opened = (shown == 0).then(|| follower.open_in(&self.vfs, "a.db").unwrap());
+        for n in 1..=4_usize {
+            writer
+                .batch()
+                .set("n", &n)
+                .unwrap()
+                .set(format!("k{n}"), &n)
+                .unwrap()
+                .commit()
+                .unwrap();
+            self.before.push(contents(&writer));
+            if n == 2 {
+                writer.back_up().unwrap();
+            }
+            if n == shown {
+                opened = Some(follower.open_in(&self.vfs, "a.db").unwrap());
+            }
+        }
+        writer.close().unwrap();
+        self.after.push(self.before[2].clone());
+        opened.unwrap()
+    }
+
+    /// Makes `commits` more in one life of the store.
+    fn go_on(&mut self, commits: usize, closes: bool) {
+        let writer = self.options.open_in(&self.vfs, "a.db").unwrap();
+        for _ in 0..commits {
+            let n = 100 + self.after.len();
+            writer
+                .batch()
+                .set("n", &n)
+                .unwrap()
+                .set(format!("k{n}"), &n)
+                .unwrap()
+                .commit()
+                .unwrap();
+            self.after.push(contents(&writer));
+        }
+        if closes {
+            writer.close().unwrap();
+        }
+    }
+
+    /// Checks that `follower` shows a state from before the restore, or one from after it.
+    fn shows_one(&self, follower: &Store, case: &str) {
+        let found = contents(follower);
+        let is_known = self.before.iter().chain(&self.after).any(|known| *known == found);
+        assert!(is_known, "{case}: {found:?}");
+    }
+}
+
+/// The number of the form, and whether it closes into an image, as options of a writer.
+fn each_writer() -> impl Iterator<Item = (OpenOptions, bool, String)> {
+    let all = [(Form::Wal, 0), (Form::Wal, 1 << 20), (Form::Ledger, 0)];
+    all.into_iter().flat_map(|(form, image_max)| {
+        SEALED.iter().map(move |&is_sealed| {
+            let policy = CheckpointPolicy::default().close_into_image_bytes_max(image_max);
+            let options = sealed(&without_threads(options(form)), is_sealed);
+            let options = if form == Form::Wal { options.checkpoint(policy) } else { options };
+            (options, is_sealed, format!("{form}, closes into {image_max}, sealed {is_sealed}"))
+        })
+    })
+}
+
+#[test]
+fn a_restore_under_a_follower_is_read_anew() {
+    let mut reloads = 0;
+    for (options, is_sealed, what) in each_writer() {
+        for shown in 0..=4 {
+            // The commits after the restore, in one or two lives, before the follower looks.
+            for (first, second, closes) in [
+                (0, 0, true),
+                (1, 0, true),
+                (2, 0, false),
+                (3, 0, true),
+                (1, 2, true),
+                (2, 2, true),
+            ] {
+                let case = format!("{what}: {shown} shown, then {first} and {second}, {closes}");
+                let mut store = Restored::new(Vfs::mem(1), options.clone());
+                let follower = store.write(shown, &sealed(&following(), is_sealed));
+                let before = follower.snapshot();
+                assert_eq!(contents(&follower), store.before[shown], "{case}");
+                let tools = codex_core::Backups::of_in(&store.vfs, "a.db");
+                if what.starts_with("ledger") && !is_sealed && closes {
+                    tools.restore_until(codex_core::RestorePoint::Seq(2)).unwrap();
+                } else {
+                    tools.restore(1).unwrap();
+                }
+                for commits in [first, second] {
+                    if commits > 0 {
+                        store.go_on(commits, closes);
+                    }
+                }
+                let last = u64::try_from(2 + first + second).unwrap();
+                assert_eq!(follower.refresh().unwrap(), last, "{case}");
+                assert_eq!(&contents(&follower), store.after.last().unwrap(), "{case}");
+                assert_eq!(before.len(), store.before[shown].len(), "{case}: the snapshot stays");
+                reloads += stats(&follower).reloads;
+                // It follows the store from there on.
+                store.go_on(1, true);
+                assert_eq!(follower.refresh().unwrap(), last + 1, "{case}");
+                assert_eq!(&contents(&follower), store.after.last().unwrap(), "{case}");
+            }
+        }
+    }
+    println!("{reloads} reloads");
+    assert!(reloads > 20, "{reloads}");
+}
+
+/// A follower looks between any two steps of a restore, which may have been interrupted there.
+#[test]
+fn during_a_restore_a_follower_shows_the_old_state_or_the_new_one_or_tells_the_reason() {
+    let mut told: BTreeMap<&str, u32> = BTreeMap::new();
+    for (options, is_sealed, what) in each_writer() {
+        for shown in 0..=4 {
+            let disk = FaultDir::new();
+            let mut store = Restored::new(disk.vfs(1), options.clone());
+            let follower = store.write(shown, &sealed(&following(), is_sealed));
+            let (store, looked) = (Arc::new(store), Arc::new(Mutex::new(Vec::new())));
+            let observed = {
+                let (store, looked) = (Arc::clone(&store), Arc::clone(&looked));
+                let (follower, case) = (follower.clone(), format!("{what}: {shown} shown"));
+                Observed::vfs(&disk.vfs(2), move |call| {
+                    let looks = follower.refresh();
+                    store.shows_one(&follower, &format!("{case}, before {call:?}: {looks:?}"));
+                    looked.lock().unwrap().push(looks.map_err(storage));
+                })
+            };
+            codex_core::Backups::of_in(&observed, "a.db").restore(1).unwrap();
+            for looks in looked.lock().unwrap().drain(..) {
+                let kind = match looks {
+                    Ok(_) => "shown",
+                    Err(StorageError::RestorePending { .. }) => "pending",
+                    Err(error) => panic!("{what}: {shown} shown: {error}"),
+                };
+                *told.entry(kind).or_default() += 1;
+            }
+            assert_eq!(follower.refresh().unwrap(), 2, "{what}: {shown} shown");
+            assert_eq!(contents(&follower), store.after[0], "{what}: {shown} shown");
+        }
+    }
+    println!("{told:?}");
+    assert!(told["shown"] > 100 && told["pending"] > 20, "{told:?}");
+}
+
+/// A follower looks between any two steps of a change of the key.
+#[cfg(feature = "crypto")]
+#[test]
+fn during_a_rekey_a_follower_shows_all_that_was_acknowledged_or_tells_the_reason() {
+    use codex_core::crypto::Key;
+
+    let key = |byte| Key::raw(&[byte; 32]).unwrap();
+    let mut told = BTreeMap::new();
+    for form in FORMS {
+        for (to, fresh_root) in [(1, true), (2, true), (2, false)] {
+            for shown in 0..=3 {
+                let case = format!("{form}, to key {to}, fresh root {fresh_root}, {shown} shown");
+                let vfs = Vfs::mem(1);
+                let follower: Arc<Mutex<Option<Store>>> = Arc::default();
+                let looked = Arc::new(Mutex::new(Vec::new()));
+                let observed = {
+                    let (follower, looked) = (Arc::clone(&follower), Arc::clone(&looked));
+                    Observed::vfs(&vfs, move |_| {
+                        if let Some(follower) = &*follower.lock().unwrap() {
+                            // This thread, of the writer, holds locks of its store.
+                            let looks = thread::scope(|scope| {
+                                scope.spawn(|| follower.refresh()).join().unwrap()
+                            });
+                            let shown = follower.get::<u64>("n").unwrap();
+                            looked.lock().unwrap().push((looks.map_err(storage), shown));
+                        }
+                    })
+                };
+                let options = without_threads(options(form)).key(key(1));
+                let writer = options.open_in(&observed, "a.db").unwrap();
+                let open = || following().key(key(1)).open_in(&vfs, "a.db").unwrap();
+                let mut opened = (shown == 0).then(open);
+                for n in 1..=3_u64 {
+                    writer.set("n", &n).unwrap();
+                    if n == shown {
+                        opened = Some(open());
+                    }
+                }
+                *follower.lock().unwrap() = opened;
+                if fresh_root {
+                    writer.rekey(key(to)).unwrap();
+                } else {
+                    writer.change_key(key(to)).unwrap();
+                }
+                let follower = follower.lock().unwrap().take().unwrap();
+                for (looks, shown) in looked.lock().unwrap().drain(..) {
+                    let kind = match looks {
+                        Ok(seq) => {
+                            assert_eq!((seq, shown), (3, Some(3)), "{case}");
+                            "shown"
+                        }
+                        // The state from before stays.
+                        Err(StorageError::WrongKey { .. }) if to == 2 && fresh_root => {
+                            assert_eq!(shown, Some(3), "{case}");
+                            "wrong key"
+                        }
+                        Err(error) => panic!("{case}: {error}"),
+                    };
+                    *told.entry(kind).or_insert(0) += 1;
+                }
+                writer.set("n", &4_u64).unwrap();
+                let last = follower.refresh();
+                let expected = if to == 2 && fresh_root { 3 } else { 4 };
+                assert_eq!(last.is_ok(), expected == 4, "{case}");
+                assert_eq!(follower.get::<u64>("n").unwrap(), Some(expected), "{case}");
+            }
+        }
+    }
+    println!("{told:?}");
+    assert!(told["shown"] > 100 && told["wrong key"] > 5, "{told:?}");
 }
 
 #[test]
