@@ -236,6 +236,8 @@ impl State for Image {
             }
             // Entries lie where the allocator put them. The processor fetches several at once if
             // each of them is touched before the first is used.
+            // `read_ahead` touches their beginnings only, with which a checkpoint takes 1.1 times
+            // as long.
             let ends =
                 next.iter().map(|entry| entry.value().last().map_or(0, |end| u32::from(*end)));
             hint::black_box(ends.sum::<u32>());
