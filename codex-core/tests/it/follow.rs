@@ -264,8 +264,10 @@ fn tables_and_entries_that_expire_are_followed() {
 
 #[test]
 fn a_follower_goes_on_through_closes_and_openings_of_writers() {
-    for form in FORMS {
-        for image_max in [0, 1 << 20] {
+    for (form, image_max) in [(Form::Wal, 0), (Form::Wal, 1 << 20), (Form::Ledger, 0)] {
+        // The follower looks while the writer has the store open, or only when it has closed it.
+        for looks_beside in [true, false] {
+            let case = format!("{form}, closes into {image_max}, looks beside {looks_beside}");
             let vfs = Vfs::mem(1);
             let policy = CheckpointPolicy::default().close_into_image_bytes_max(image_max);
             let options = without_threads(options(form));
@@ -276,14 +278,21 @@ fn a_follower_goes_on_through_closes_and_openings_of_writers() {
             assert_eq!(follower.refresh().unwrap(), 0, "there is no writer");
             for n in 1..6 {
                 let writer = open();
-                assert_eq!(follower.refresh().unwrap(), n - 1, "{form}");
+                if looks_beside {
+                    assert_eq!(follower.refresh().unwrap(), 2 * n - 2, "{case}");
+                }
                 writer.set("a", &n).unwrap();
-                assert_eq!(follower.refresh().unwrap(), n, "{form}");
+                // It is in the segment that the close may replace by an image.
+                assert_eq!(follower.refresh().unwrap(), 2 * n - 1, "{case}");
+                writer.set("a", &n).unwrap();
+                if looks_beside {
+                    assert_eq!(follower.refresh().unwrap(), 2 * n, "{case}");
+                }
                 writer.close().unwrap();
-                assert_eq!(follower.refresh().unwrap(), n, "{form}");
+                assert_eq!(follower.refresh().unwrap(), 2 * n, "{case}");
             }
             if form == Form::Wal {
-                assert_eq!(stats(&follower).reloads, 0, "closes at {image_max} are followed");
+                assert_eq!(stats(&follower).reloads, 0, "{case}");
             }
         }
     }
@@ -416,24 +425,26 @@ fn a_frame_with_several_commits_is_shown_whole() {
 
 #[test]
 fn without_announcements_a_group_is_shown_with_the_next_one() {
-    for form in FORMS {
+    for (form, checkpoints) in [(Form::Wal, true), (Form::Wal, false), (Form::Ledger, false)] {
         let vfs = Vfs::mem(1);
         let writer = write(&vfs, form);
         let follower = follow(&vfs);
         writer.set("a", &1).unwrap();
         assert_eq!(follower.refresh().unwrap(), 1);
+        let reloads = stats(&follower).reloads;
         // Another lock file takes the name. The announcements go to the first one.
         vfs.dir.remove("a.db.lock").unwrap();
         writer.set("a", &2).unwrap();
         assert_eq!(follower.refresh().unwrap(), 1, "{form}");
         writer.set("a", &3).unwrap();
         assert_eq!(follower.refresh().unwrap(), 2, "{form}: the next frame proves it");
-        if form == Form::Wal {
+        if checkpoints {
             writer.checkpoint().unwrap();
             assert_eq!(follower.refresh().unwrap(), 3, "so does the next segment");
         }
         writer.close().unwrap();
         assert_eq!(follower.refresh().unwrap(), 3, "{form}: so does a close");
+        assert_eq!(stats(&follower).reloads, reloads, "{form}, checkpoint {checkpoints}");
     }
 }
 

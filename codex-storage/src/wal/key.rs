@@ -180,8 +180,6 @@ impl Wal {
             self.remove_stray(fresh.segment.generation);
             return Err(error);
         }
-        // Order: before the image names the segment. Who reads the segment then finds its record.
-        self.live.announce(&log);
         Ok(self.current(log, fresh.segment.clone()))
     }
 

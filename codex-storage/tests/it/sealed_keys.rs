@@ -349,6 +349,19 @@ fn what_is_committed_beside_a_rekey_is_copied_and_synced_beside_the_writers_but_
 }
 
 #[test]
+fn who_reads_beside_the_writer_sees_the_commits_beside_a_rekey() {
+    for form in [Form::Wal, Form::Ledger] {
+        let (disk, pair) = (FaultDir::new(), pair());
+        let mut store = store(&disk, form, &pair[0]);
+        replace(&mut store, What::Rekey, &pair[1]).unwrap();
+        let mut beside = config(&disk, form, 2, &pair[1]);
+        beside.access = Access::Follow;
+        let found = Store::open(beside).unwrap();
+        assert_eq!(found.map, store.map, "{form}: before the next commit");
+    }
+}
+
+#[test]
 fn a_rekey_ends_beside_writers_that_outpace_it() {
     for form in [Form::Wal, Form::Ledger] {
         let beside = |asked| if asked == 1 { 60 } else { 2 };
