@@ -108,6 +108,7 @@
 //! - `json`, on by default: the codec [`Codec::Json`].
 //! - `remote`: backups outside of the machine (`Store::back_up_remote`), in a folder or at any
 //!   place that implements `remote::Target`.
+//! - `s3`: a bucket as such a place (`remote::S3Options`).
 //! - `stream`: `Watch::stream`, a `futures_core::Stream` of notices.
 //! - `tracing`: spans for openings, recoveries, groups of commits, checkpoints, backups and rekeys;
 //!   events for a log whose end was cut, a failed backup and a store that refuses writes. A

@@ -7,8 +7,8 @@ use pico_args::Arguments;
 
 use crate::workspace::Workspace;
 use crate::{
-    Command, Outcome, api, browser, check, layers, licences, loom, mutants, package, start, test,
-    tidy,
+    Command, Outcome, api, browser, bucket, check, layers, licences, loom, mutants, package, start,
+    test, tidy,
 };
 
 pub(crate) const COMMAND: Command = Command {
@@ -29,6 +29,7 @@ const STEPS: &[(&Command, &[&str])] = &[
     (&package::COMMAND, &[]),
     (&test::COMMAND, &["--whole"]),
     (&browser::COMMAND, &[]),
+    (&bucket::COMMAND, &[]),
     (&loom::COMMAND, &[]),
     (&mutants::COMMAND, &["--no-baseline"]),
     (&start::DEMO, &[]),

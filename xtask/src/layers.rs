@@ -38,6 +38,9 @@ const CRATES_MAX: usize = 75;
 /// The same maximum without encryption.
 const CRATES_WITHOUT_ENCRYPTION_MAX: usize = 50;
 
+/// The maximum number of crates of the library with backups in a bucket.
+const CRATES_WITH_BUCKETS_MAX: usize = 130;
+
 /// The features of the library with which no unmaintained crate may be in its tree.
 const WITHOUT_BINCODE: [&str; 3] = ["--no-default-features", "--features", "crypto,json"];
 
@@ -85,12 +88,17 @@ fn tree(workspace: &Workspace, members: &[Package]) -> Outcome {
     let features = rest.join(",");
     let without = ["--no-default-features", "--features", &features];
     let few = counted(workspace, &without, CRATES_WITHOUT_ENCRYPTION_MAX, "without encryption")?;
+    let with = ["--features", "s3"];
+    let bucket = counted(workspace, &with, CRATES_WITH_BUCKETS_MAX, "with buckets")?;
     let mut cargo = workspace.cargo("tree --prefix none --package");
     let json = cargo.arg(LIBRARY).args(WITHOUT_BINCODE).args(["--edges", "normal,build"]).read()?;
     if json.lines().any(|line| line.starts_with("bincode ")) {
         return Err(format!("{LIBRARY} brings bincode without its feature `bincode`"));
     }
-    Ok(format!("{all} crates below {LIBRARY} with default features, {few} without encryption"))
+    Ok(format!(
+        "{all} crates below {LIBRARY} with default features, {few} without encryption, {bucket} \
+         with buckets"
+    ))
 }
 
 fn counted(workspace: &Workspace, args: &[&str], most: usize, what: &str) -> Outcome<usize> {

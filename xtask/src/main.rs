@@ -4,6 +4,7 @@
 mod api;
 mod bench;
 mod browser;
+mod bucket;
 mod build;
 mod check;
 mod ci;
@@ -33,6 +34,7 @@ const COMMANDS: &[Command] = &[
     start::DEMO,
     test::COMMAND,
     browser::COMMAND,
+    bucket::COMMAND,
     build::COMMAND,
     install::COMMAND,
     check::COMMAND,

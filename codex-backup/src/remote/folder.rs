@@ -8,6 +8,7 @@ use codex_storage::vfs::{Kind, LockGuard, LockKind, Mode, Open, Vfs, in_pieces};
 
 use super::fault::Fault;
 use super::target::{Body, Created, Listed, Target, check_name};
+use crate::error::{Error, Result};
 use crate::text::hex;
 
 /// A folder that holds the objects as files: the object `image/1` is the file `image.1`. Its bytes
@@ -25,8 +26,12 @@ impl Folder {
     ///
     /// # Errors
     /// [`Fault::Io`] if there is no folder at `path`.
-    pub fn open(path: impl AsRef<Path>) -> Result<Self, Fault> {
-        Vfs::os(path).map(Self::of).map_err(|error| Fault::io("open the folder", error))
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Vfs::os(path).map(Self::of).map_err(|error| {
+            let fault = Fault::io("open the folder", error);
+            Error::Remote { path: path.to_owned(), fault }
+        })
     }
 
     /// Returns the directory of `vfs`, which may be simulated.

@@ -15,6 +15,8 @@ mod manifest;
 mod memory;
 mod prune;
 mod put;
+#[cfg(feature = "s3")]
+mod s3;
 mod target;
 
 use std::io;
@@ -31,6 +33,8 @@ pub use folder::Folder;
 pub use memory::{Memory, Mishap};
 pub use prune::Pruned;
 pub use put::Put;
+#[cfg(feature = "s3")]
+pub use s3::{S3, S3Keys, S3Options};
 pub use target::{Body, Created, Listed, Target};
 
 pub use crate::copy::unwatched;
@@ -215,6 +219,21 @@ impl Remote {
         Err(self.fault("", Fault::Contended(LOOKS_MAX)))
     }
 
+    /// Waits before the third and each later attempt to write a manifest: a random time, so that
+    /// writers that meet do not meet again. The second look only reads back the first attempt.
+    fn rest(&self, attempt: u32) -> Result<()> {
+        if attempt < 2 {
+            return Ok(());
+        }
+        let mut random = [0];
+        self.entropy
+            .fill(&mut random)
+            .map_err(|error| self.fault("", Fault::io("draw a random number", error)))?;
+        let longest = PAUSE_FIRST * (1 << attempt.min(8));
+        self.clock.sleep(longest * u32::from(random[0]) / 256);
+        Ok(())
+    }
+
     /// Returns the numbers of all manifests.
     fn numbers(&self) -> Result<Vec<u64>> {
         let mut numbers = Vec::new();
@@ -329,5 +348,8 @@ fn digest(file: &dyn File, len: u64, reading: &mut Reading<'_>) -> io::Result<[u
 const ORPHANS_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// The maximum number of looks at the list of manifests, and of attempts to write one.
 const LOOKS_MAX: u32 = 16;
-/// The maximum length of a manifest.
-const MANIFEST_LEN_MAX: usize = 64 << 20;
+/// A unit of the pauses between attempts.
+const PAUSE_FIRST: Duration = Duration::from_millis(4);
+/// The maximum length of a manifest. A bucket creates longer objects from parts, and not every
+/// server does that create-only.
+const MANIFEST_LEN_MAX: usize = 16 << 20;

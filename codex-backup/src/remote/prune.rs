@@ -33,7 +33,8 @@ impl Remote {
             return Err(Error::Invalid { value: keep.to_string(), why });
         }
         let mut read = None;
-        for _ in 0..LOOKS_MAX {
+        for attempt in 0..LOOKS_MAX {
+            self.rest(attempt)?;
             let latest = self.latest()?;
             if let Some(number) = latest.unreadable.first() {
                 let fault = Fault::BadManifest("so it is not known which images it gives up");

@@ -94,7 +94,8 @@ impl Remote {
     /// Writes a manifest that lists the image first, unless the one that counts lists it and no
     /// unreadable one follows.
     fn list_image(&self, image: &Image) -> Result<()> {
-        for _ in 0..LOOKS_MAX {
+        for attempt in 0..LOOKS_MAX {
+            self.rest(attempt)?;
             let latest = self.latest()?;
             // This also tells whether an earlier attempt was done although its answer was lost.
             let is_listed = latest.manifest.lists(&image.name);

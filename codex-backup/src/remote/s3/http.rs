@@ -1,0 +1,314 @@
+//! Sends signed requests, and sends them again where that may help.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use codex_storage::vfs::{Clock, OsClock};
+use jiff::Timestamp;
+use rustls_graviola::default_provider;
+use rusty_s3::signing::sign;
+use rusty_s3::{Bucket, Credentials, Method};
+use ureq::http::{HeaderMap, Request as HttpRequest};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::{Agent, SendBody};
+use url::Url;
+
+use super::answer::{Answer, date};
+use super::keys::{Ring, read_file};
+use crate::remote::Fault;
+use crate::remote::target::Body;
+
+/// One request. The parts of the query are in the order of their names, as are the headers.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) method: Method,
+    /// The name of the object in the bucket, or `None` for the bucket itself.
+    pub(super) object: Option<&'a str>,
+    pub(super) query: &'a [(&'a str, &'a str)],
+    pub(super) headers: &'a [(&'a str, &'a str)],
+}
+
+/// What a request sends, or where its answer goes.
+pub(super) enum Payload<'p, 'b, 'w> {
+    Nothing,
+    Text(&'p str),
+    /// A part of an object, from the offset to the end.
+    Part(&'p mut Body<'b, 'w>, u64, u64),
+    /// The answer is a part of an object, which fills this.
+    Into(&'p mut [u8]),
+}
+
+/// A server, a bucket and the keys for it.
+#[derive(Debug)]
+pub(super) struct Http {
+    agent: Agent,
+    pub(super) bucket: Bucket,
+    keys: Ring,
+    clock: OsClock,
+}
+
+impl Http {
+    /// Makes no connection yet.
+    pub(super) fn new(bucket: Bucket, keys: Ring, ca: Option<&Path>) -> Result<Self, Fault> {
+        let mut config = Agent::config_builder()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .max_redirects_will_error(false)
+            .timeout_resolve(Some(CONNECT))
+            .timeout_connect(Some(CONNECT))
+            .timeout_send_body(Some(TRANSFER))
+            .timeout_recv_response(Some(ANSWER))
+            .timeout_recv_body(Some(TRANSFER));
+        if bucket.base_url().scheme() == "https" {
+            config = config.tls_config(tls(ca)?);
+        } else {
+            // Without TLS only this machine, or an endpoint that was allowed by name.
+            config = config.proxy(None);
+        }
+        Ok(Self { agent: config.build().new_agent(), bucket, keys, clock: OsClock::new() })
+    }
+
+    /// Sends the request, and again after an error that may pass. Returns any answer of the server,
+    /// also a refusal.
+    pub(super) fn send(
+        &self,
+        request: &Request<'_>,
+        mut payload: Payload<'_, '_, '_>,
+    ) -> Result<Answer, Fault> {
+        let (mut pause, mut tries) = (PAUSE_FIRST, TRIES);
+        loop {
+            tries -= 1;
+            let keys = self.keys.now();
+            let sent = self.send_once(request, &keys.0, &mut payload);
+            let is_over = match &sent {
+                Ok(answer) if answer.refuses_keys() && self.keys.renew(&keys) => false,
+                Ok(answer) => !answer.is_passing(),
+                Err(Fault::Io { .. } | Fault::HalfUpload { .. }) => false,
+                Err(_) => true,
+            };
+            if is_over || tries == 0 {
+                return sent;
+            }
+            self.clock.sleep(pause);
+            pause *= 4;
+        }
+    }
+
+    fn send_once(
+        &self,
+        request: &Request<'_>,
+        keys: &Credentials,
+        payload: &mut Payload<'_, '_, '_>,
+    ) -> Result<Answer, Fault> {
+        let url = signed(&self.bucket, request, keys, &Timestamp::now(), VALID);
+        let mut http = HttpRequest::builder().method(request.method.to_str()).uri(url.as_str());
+        for (name, value) in request.headers {
+            http = http.header(*name, *value);
+        }
+        let bad = |_| Fault::Invalid("the endpoint is no address of a server".to_owned());
+        let answered = match payload {
+            Payload::Part(body, from, upto) => {
+                let mut part = Part { body, at: *from, end: *upto, fault: None };
+                let http = http.header("content-length", *upto - *from);
+                let http = http.body(SendBody::from_reader(&mut part)).map_err(bad)?;
+                let answered = self.agent.run(http);
+                if let Some(fault) = part.fault {
+                    return Err(fault);
+                }
+                let (sent, total) = (part.at, part.body.len());
+                match answered {
+                    // It broke off between the first byte and the last one.
+                    Err(_) if *from < sent && sent < total => {
+                        return Err(Fault::HalfUpload { sent, total });
+                    }
+                    answered => answered,
+                }
+            }
+            Payload::Text(text) => self.agent.run(http.body(*text).map_err(bad)?),
+            _ if request.method == Method::Post => self.agent.run(http.body("").map_err(bad)?),
+            _ => self.agent.run(http.body(()).map_err(bad)?),
+        };
+        let mut answered = answered.map_err(|error| unreachable_server(&error))?;
+        let mut answer = head(answered.status().as_u16(), answered.headers());
+        let mut body = answered.body_mut().with_config().limit(u64::MAX).reader();
+        match payload {
+            Payload::Into(buf) if answer.is_success() => {
+                if answer.len == Some(buf.len() as u64) {
+                    body.read_exact(buf).map_err(|error| Fault::io("read it", error))?;
+                }
+            }
+            _ => {
+                let read = body.take(ANSWER_LEN_MAX).read_to_string(&mut answer.body);
+                read.map_err(|error| Fault::io("read the answer of the server", error))?;
+            }
+        }
+        Ok(answer)
+    }
+}
+
+/// Returns the address of a request, which is valid for a time from `now` on.
+fn signed(
+    bucket: &Bucket,
+    request: &Request<'_>,
+    keys: &Credentials,
+    now: &Timestamp,
+    valid: Duration,
+) -> Url {
+    let url = match request.object {
+        Some(object) => bucket.object_url(object),
+        None => bucket.base_url().clone(),
+    };
+    sign(
+        now,
+        request.method,
+        url,
+        keys.key(),
+        keys.secret(),
+        keys.token(),
+        bucket.region(),
+        valid.as_secs(),
+        request.query.iter().copied(),
+        request.headers.iter().copied(),
+    )
+}
+
+/// Returns an answer without its body.
+fn head(status: u16, headers: &HeaderMap) -> Answer {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let range = text("content-range").and_then(|range| range.rsplit_once('/'));
+    Answer {
+        status,
+        len: text("content-length").and_then(|len| len.parse().ok()),
+        etag: text("etag").map(str::to_owned),
+        whole: range.and_then(|(_, whole)| whole.parse().ok()),
+        date: text("date").and_then(date),
+        here: Timestamp::now(),
+        body: String::new(),
+    }
+}
+
+/// Returns the fault of a request without an answer. The text of some errors has the address, whose
+/// query is a valid signature, so only the kind is told of those.
+fn unreachable_server(error: &ureq::Error) -> Fault {
+    let text = match error {
+        ureq::Error::Io(source) => source.to_string(),
+        ureq::Error::HostNotFound => "there is no server of this name".to_owned(),
+        ureq::Error::Timeout(_) => "the server does not answer in time".to_owned(),
+        ureq::Error::Tls(what) => (*what).to_owned(),
+        ureq::Error::Rustls(source) => source.to_string(),
+        _ => "the connection failed".to_owned(),
+    };
+    let kind = match error {
+        ureq::Error::Io(source) => source.kind(),
+        ureq::Error::Timeout(_) => io::ErrorKind::TimedOut,
+        _ => io::ErrorKind::ConnectionAborted,
+    };
+    Fault::io("reach the server", io::Error::new(kind, text))
+}
+
+/// Returns the settings of TLS, with the certificates of `ca` or those of the system.
+fn tls(ca: Option<&Path>) -> Result<TlsConfig, Fault> {
+    if !graviola::util::is_cpu_supported() {
+        let why = "this processor lacks instructions that TLS needs here (x86-64: aes, pclmulqdq, \
+                   bmi1, adx, avx2; aarch64: aes, pmull, sha2); use a newer one";
+        return Err(Fault::Invalid(why.to_owned()));
+    }
+    let from_env = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
+    let own = ca.map(Path::to_owned).or(from_env);
+    let places = own.map_or_else(|| BUNDLES.map(PathBuf::from).to_vec(), |own| vec![own]);
+    let pem = places.iter().find_map(|path| read_file(path).ok());
+    let items = pem.iter().flat_map(|pem| parse_pem(pem));
+    let roots: Vec<_> = items
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    if roots.is_empty() {
+        let places: Vec<_> = places.iter().map(|path| path.display().to_string()).collect();
+        return Err(Fault::Invalid(format!(
+            "there are no certificates to trust in {}; name a file with them (`ca_file`)",
+            places.join(", ")
+        )));
+    }
+    Ok(TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .unversioned_rustls_crypto_provider(Arc::new(default_provider()))
+        .root_certs(RootCerts::from(roots))
+        .build())
+}
+
+/// A part of an object as the body of a request.
+struct Part<'p, 'b, 'w> {
+    body: &'p mut Body<'b, 'w>,
+    at: u64,
+    end: u64,
+    /// The reason why reading ended early.
+    fault: Option<Fault>,
+}
+
+impl Read for Part<'_, '_, '_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
+        let len = left.min(buf.len());
+        let (now, _) = buf.split_at_mut(len);
+        if let Err(fault) = self.body.read_exact_at(now, self.at) {
+            self.fault = Some(fault.clone());
+            return Err(fault.into());
+        }
+        self.at += len as u64;
+        Ok(len)
+    }
+}
+
+/// The files in which systems keep the certificates that they trust.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+/// The maximum time to find the server and to connect to it.
+const CONNECT: Duration = Duration::from_secs(10);
+/// The maximum time from the end of a request to its answer.
+const ANSWER: Duration = Duration::from_secs(60);
+/// The maximum time for a part of an object, in either direction.
+const TRANSFER: Duration = Duration::from_secs(600);
+/// How long a signature is valid, which is also how much a clock may be slow.
+const VALID: Duration = Duration::from_secs(15 * 60);
+/// The number of attempts of a request.
+const TRIES: u32 = 4;
+/// The pause after the first attempt. Each further one is four times as long.
+const PAUSE_FIRST: Duration = Duration::from_millis(50);
+/// The maximum length of an answer that is a text.
+const ANSWER_LEN_MAX: u64 = 16 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::{Bucket, Credentials, Duration, Method, Request, Timestamp, signed};
+    use rusty_s3::UrlStyle;
+
+    /// The example of a signed address in the documentation of AWS ("Authenticating Requests: Using
+    /// Query Parameters").
+    #[test]
+    fn an_address_is_signed_as_in_the_example_of_aws() {
+        let endpoint = "https://s3.amazonaws.com".parse().unwrap();
+        let bucket =
+            Bucket::new(endpoint, UrlStyle::VirtualHost, "examplebucket", "us-east-1").unwrap();
+        let keys =
+            Credentials::new("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+        let now = "2013-05-24T00:00:00Z".parse::<Timestamp>().unwrap();
+        let method = Method::Get;
+        let request = Request { method, object: Some("test.txt"), query: &[], headers: &[] };
+        let url = signed(&bucket, &request, &keys, &now, Duration::from_secs(86_400));
+        assert_eq!(
+            url.as_str(),
+            "https://examplebucket.s3.amazonaws.com/test.txt?X-Amz-Algorithm=AWS4-HMAC-SHA256\
+             &X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20130524%2Fus-east-1%2Fs3%2Faws4_request\
+             &X-Amz-Date=20130524T000000Z&X-Amz-Expires=86400&X-Amz-SignedHeaders=host\
+             &X-Amz-Signature=aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+        );
+    }
+}
