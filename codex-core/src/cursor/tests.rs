@@ -35,13 +35,13 @@ fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
 
 fn within(key: &[u8], from: &Bound<Vec<u8>>, to: &Bound<Vec<u8>>) -> bool {
     let above = match from {
-        Included(from) => key >= from,
-        Excluded(from) => key > from,
+        Included(from) => key >= from.as_slice(),
+        Excluded(from) => key > from.as_slice(),
         Unbounded => true,
     };
     let below = match to {
-        Included(to) => key <= to,
-        Excluded(to) => key < to,
+        Included(to) => key <= to.as_slice(),
+        Excluded(to) => key < to.as_slice(),
         Unbounded => true,
     };
     above && below
