@@ -1,5 +1,7 @@
 //! `backup`: making, listing, verifying, restoring and pruning the backups of a store.
 
+mod remote;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -25,6 +27,9 @@ pub(crate) enum Backup {
     Restore(Restore),
     /// Remove old backups
     Prune(Prune),
+    /// Keep backups outside of this machine: in a bucket, or a folder of another disk
+    #[command(subcommand)]
+    Remote(remote::Elsewhere),
 }
 
 impl Backup {
@@ -35,6 +40,7 @@ impl Backup {
             Self::Verify(command) => command.run(out),
             Self::Restore(command) => command.run(out),
             Self::Prune(command) => command.run(out),
+            Self::Remote(command) => command.run(out),
         }
     }
 }
@@ -184,13 +190,17 @@ impl Restore {
             (None, Some(commit)) => backups.restore_until(RestorePoint::Seq(commit))?,
             (None, None) => return Err(Failure::Usage("name a backup".to_owned())),
         };
-        let kept = replaced.into_iter().map(|(_, kept_as)| kept_as).collect();
         out.record(&vec![
             ("commit", Cell::Count(facts.seq)),
-            ("replaced files are kept as", Cell::List(kept)),
+            ("replaced files are kept as", kept(replaced)),
         ])?;
         Ok(true)
     }
+}
+
+/// Returns the names under which the files of a store are kept that a restore has replaced.
+fn kept(replaced: Vec<(String, String)>) -> Cell {
+    Cell::List(replaced.into_iter().map(|(_, kept_as)| kept_as).collect())
 }
 
 /// The options of `backup prune`.

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 
+use codex_core::remote::Fault;
 use codex_core::{BackupError, Error, Form, StorageError};
 
 /// The exit code if the answer is yes, or the work is done.
@@ -127,6 +128,15 @@ impl Failure {
             return match &**error {
                 BackupError::Missing { .. } => Some("`codexdb backup list STORE`"),
                 BackupError::NeedsKey { .. } => Some(GIVE_KEY),
+                BackupError::Remote { fault, .. } => match fault {
+                    Fault::Plain => Some("`--plain-objects` allows it"),
+                    Fault::Missing => Some("`codexdb backup remote list STORE PLACE`"),
+                    Fault::Credentials(_) => {
+                        Some("`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or `--keys-file`")
+                    }
+                    Fault::NoBucket(_) => Some("`--region` and `--endpoint`"),
+                    _ => None,
+                },
                 _ => None,
             };
         }
@@ -198,6 +208,12 @@ impl From<StorageError> for Failure {
     }
 }
 
+impl From<BackupError> for Failure {
+    fn from(error: BackupError) -> Self {
+        Error::from(error).into()
+    }
+}
+
 /// The errors of writing to stdout. All other files have their own errors.
 impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
@@ -230,6 +246,17 @@ fn backup_code(error: &BackupError) -> u8 {
         E::NeedsKey { .. } | E::Unauthentic { .. } => KEY,
         E::Damaged { .. } | E::UnknownFormat { .. } => DAMAGE,
         E::NoSpace { .. } => NO_SPACE,
+        E::Remote { fault, .. } => remote_code(fault),
+        _ => OTHER,
+    }
+}
+
+fn remote_code(fault: &Fault) -> u8 {
+    match fault {
+        Fault::Missing | Fault::NoBucket(_) => MISSING,
+        Fault::Truncated { .. } | Fault::Altered | Fault::BadManifest(_) => DAMAGE,
+        Fault::NewerFormat => NEWER,
+        Fault::Plain | Fault::OtherFile | Fault::Invalid(_) => USAGE,
         _ => OTHER,
     }
 }

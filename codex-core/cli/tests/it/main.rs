@@ -22,6 +22,7 @@ mod interrupt;
 mod look;
 mod newcomer;
 mod prompt;
+mod remote;
 mod repair;
 mod secrets;
 mod shell;
