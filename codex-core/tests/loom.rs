@@ -27,9 +27,11 @@ use std::time::Duration;
 
 use codex_core::Notice;
 use codex_core::internals::{Base, Change, Check, Commit, Engine, Outcome, Task, View};
-use codex_storage::Error;
-use codex_storage::storage::{Durability, Form};
+use codex_storage::batch::Op;
+use codex_storage::storage::{Delivered, Durability, Followed, Form, Storage};
 use codex_storage::sync::{Condvar, Mutex};
+use codex_storage::vfs::fault::{FaultDir, Survivors};
+use codex_storage::{Access, Config, Error};
 use double::{
     AnyKey, Disk, Fault, Owner, Probe, absent, batch, engine, memory, number, put, remove, value,
 };
@@ -484,6 +486,50 @@ fn the_background_threads_end_when_the_last_handle_is_dropped() {
         let disk = probe.disk();
         assert!(disk.dropped && disk.closed && !disk.checkpointing);
         assert_eq!(disk.durable_state().len(), 1);
+    });
+}
+
+/// Writer and follower are two processes, which share no lock. Each call to the disk is a step.
+#[test]
+fn a_follower_shows_what_was_acknowledged_and_nothing_that_a_crash_takes_back() {
+    model("follower_against_writer", Some(3), 4963, || {
+        let disk = FaultDir::new();
+        let open = |disk: &FaultDir, access| {
+            let mut config = Config::new(disk.vfs(1), "a.db");
+            config.access = access;
+            codex_storage::open(&config, &mut |_| Ok(())).unwrap()
+        };
+        let commit = |writer: &mut dyn Storage| {
+            let mut group = writer.group();
+            group.push(Op::set(b"k", b"v")).unwrap();
+            group.finish();
+            writer.commit(&mut group, None).unwrap();
+        };
+        let (mut writer, _) = open(&disk, Access::ReadWrite);
+        commit(&mut *writer);
+        let (mut follower, found) = open(&disk, Access::Follow);
+        assert_eq!(found.seq, 1);
+        let acknowledged = Arc::new(AtomicUsize::new(1));
+        let theirs = acknowledged.clone();
+        let writing = thread::spawn(move || {
+            for seq in 2..=3 {
+                commit(&mut *writer);
+                theirs.store(seq, Ordering::Relaxed);
+            }
+        });
+        let before = acknowledged.load(Ordering::Relaxed);
+        let mut shown = 1;
+        let mut show = |delivered: Delivered<'_>| {
+            assert_eq!(delivered.seq, shown + 1, "a commit is missing");
+            shown = delivered.seq;
+            Ok(())
+        };
+        while matches!(follower.follow(&mut show).unwrap(), Followed::Group { .. }) {}
+        let cut = disk.reboot(Survivors::Nothing);
+        assert!(usize::try_from(shown).unwrap() >= before, "{before} acknowledged, {shown} shown");
+        writing.join().unwrap();
+        let (_, durable) = open(&cut, Access::ReadOnly);
+        assert!(durable.seq >= shown, "{shown} shown, {} durable", durable.seq);
     });
 }
 
