@@ -146,7 +146,7 @@ pub(crate) struct Put {
 
 impl Put {
     fn run(&self, out: &mut Out) -> Outcome {
-        // The place is opened first: it may not be there, and a store that is opened may be changed.
+        // The place is opened first: it may not be there, and opening a store may change it.
         let place = self.place.open()?;
         let store = self.target.write()?;
         let remote = codex_core::Backups::of(&self.target.path)?.remote(place);
