@@ -78,7 +78,7 @@ impl Workspace {
 
     /// Returns the packages of the workspace and all their dependencies, for every platform.
     pub(crate) fn all_packages(&self) -> Outcome<Vec<Package>> {
-        packages(&self.cargo("metadata --format-version 1 --locked").read()?)
+        packages(&self.cargo("metadata --all-features --format-version 1 --locked").read()?)
     }
 
     /// Returns the target directory of cargo.
