@@ -87,6 +87,11 @@ impl Overlay {
 
     /// Removes all steps, so that they are entered again.
     pub(super) fn clear(&mut self) {
+        // A clear writes the whole table, which is as large as the largest group so far. So one
+        // large group would make all later ones slow.
+        if self.latest.capacity() > CAPACITY_KEPT_MAX {
+            self.latest = HashTable::new();
+        }
         self.latest.clear();
         self.entered = 0;
     }
@@ -95,4 +100,34 @@ impl Overlay {
 /// Returns true if `entry` is in `table`, or outside tables, and has a key within `bounds`.
 fn is_within(table: Option<TableId>, bounds: Bounds<'_>, entry: &Entry) -> bool {
     entry.table() == table && contains(bounds, entry.key())
+}
+
+/// The maximum capacity of the table that is kept for the next group.
+const CAPACITY_KEPT_MAX: usize = 1024;
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests {
+    use super::{CAPACITY_KEPT_MAX, Overlay};
+    use crate::entry::Entry;
+    use crate::map::{Step, StepKind};
+
+    #[test]
+    fn a_large_group_leaves_no_large_table_that_each_later_group_would_clear() {
+        let step = |n: u64| {
+            let (entry, kind) = (Entry::new(&n.to_le_bytes(), b"v"), StepKind::Put { new: true });
+            Step { entry, hash: n.wrapping_mul(0x9E37_79B9_7F4A_7C15), kind }
+        };
+        let mut overlay = Overlay::default();
+        for count in [10 * CAPACITY_KEPT_MAX, 3] {
+            let steps: Vec<_> = (0_u64..).map(step).take(count).collect();
+            overlay.enter(&steps, 0);
+            for step in &steps {
+                let found = overlay.find(&steps, step.hash, step.entry.name());
+                assert!(found.is_some_and(|found| found.entry.same(&step.entry)));
+            }
+            overlay.clear();
+            assert!(overlay.latest.is_empty() && overlay.latest.capacity() <= CAPACITY_KEPT_MAX);
+        }
+    }
 }
