@@ -92,6 +92,7 @@ fn history(vfs: &Vfs) -> Vec<(Contents, Anchor)> {
     use codex_storage::batch::Op;
     let (mut states, mut state) = (Vec::new(), Contents::new());
     codex_storage::read_commits(vfs, "a.db", None, u64::MAX, &mut |commit| {
+        let anchor = commit.anchor();
         for op in commit.ops {
             match op.unwrap() {
                 Op::Set(item) => _ = state.insert(item.key.to_vec(), item.value.to_vec()),
@@ -99,7 +100,7 @@ fn history(vfs: &Vfs) -> Vec<(Contents, Anchor)> {
                 Op::Clear { .. } => state.clear(),
             }
         }
-        states.push((state.clone(), commit.anchor));
+        states.push((state.clone(), anchor));
         Ok(())
     })
     .unwrap();

@@ -183,13 +183,13 @@ fn check(vfs: &Vfs, is_sealed: bool, all: Vec<Done>) -> usize {
         if let Some(id) = id {
             committed += 1;
             let done = named[&*id];
-            assert!(done.base < commit.anchor.seq, "{done:?}");
+            assert!(done.base < commit.seq, "{done:?}");
             first.clone_from(&state);
             replay(&mut first, done);
             assert_eq!(first, after, "{done:?}");
         }
         state = after;
-        at_base(commit.anchor.seq, &state);
+        at_base(commit.seq, &state);
         Ok(())
     });
     cut.unwrap();

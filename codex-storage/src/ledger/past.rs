@@ -22,10 +22,17 @@ pub struct LedgerCommit<'a> {
     pub seq: Seq,
     /// The time of the commit, in microseconds since 1970 (UTC). It never decreases.
     pub time_us: i64,
-    /// The anchor of the commit.
-    pub anchor: Anchor,
     /// The operations in order. Each was decoded before, so none is an error.
     pub ops: Records<'a>,
+    position: Position,
+    store_id: [u8; 16],
+}
+
+impl LedgerCommit<'_> {
+    /// Returns the anchor of the commit. Takes a SHA-256.
+    pub fn anchor(&self) -> Anchor {
+        self.position.anchor(self.store_id)
+    }
 }
 
 /// A place where a ledger can be cut: the part before it is a ledger of its own.
@@ -128,8 +135,14 @@ impl LedgerReader {
             for op in commit.batch.ops() {
                 op.map_err(|source| Error::Record { path: group.path.to_owned(), source })?;
             }
-            let anchor = Position { seq: commit.seq, digest }.anchor(store_id);
-            sink(LedgerCommit { seq: commit.seq, time_us, anchor, ops: commit.batch.ops() })
+            let position = Position { seq: commit.seq, digest };
+            sink(LedgerCommit {
+                seq: commit.seq,
+                time_us,
+                ops: commit.batch.ops(),
+                position,
+                store_id,
+            })
         });
         let end = self.log.end().seq;
         if end > upto || passed_on.is_err() {

@@ -26,8 +26,8 @@ fn past(bed: &Bed) -> Vec<(i64, Anchor)> {
     let mut found = Vec::new();
     let keys = bed.keys.as_deref();
     read_commits(&bed.vfs, NAME, keys, u64::MAX, &mut |commit| {
-        assert_eq!(commit.seq, commit.anchor.seq);
-        found.push((commit.time_us, commit.anchor));
+        assert_eq!(commit.seq, commit.anchor().seq);
+        found.push((commit.time_us, commit.anchor()));
         Ok(())
     })
     .unwrap();
@@ -194,7 +194,7 @@ fn a_reader_goes_back_to_any_commit_and_finds_what_came_since() {
         let read = |reader: &mut LedgerReader, upto: u64| {
             let mut anchors = Vec::new();
             let mut sink = |commit: codex_storage::LedgerCommit<'_>| {
-                anchors.push(commit.anchor);
+                anchors.push(commit.anchor());
                 Ok(())
             };
             while reader.next(upto, &mut sink).unwrap() {}
