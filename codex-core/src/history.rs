@@ -5,20 +5,20 @@ mod revisions;
 
 use std::sync::Arc;
 
-use codex_storage::batch::{Item, Op, Seq};
+use codex_storage::batch::Seq;
 use codex_storage::seal::{Keys, Seal, Unlocked};
 use codex_storage::storage::Form;
 use codex_storage::sync::Mutex;
-use codex_storage::{Error as StorageError, LedgerCommit, LedgerIndex, LedgerReader, RestorePoint};
+use codex_storage::{Error as StorageError, LedgerIndex, LedgerReader, RestorePoint};
 
 pub use changes::Changes;
 pub use revisions::{History, Revision};
 
-use crate::engine::View;
+use crate::engine::{Engine, View};
 use crate::entry::{Entry, Name};
 use crate::error::Result;
 use crate::inner::{Files, Inner};
-use crate::map::{Map, Ordered};
+use crate::map::{Map, Ordered, Replay, ReplayInto, Replayed};
 use crate::rank::{self, Rank};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -65,9 +65,9 @@ impl Store {
     /// Returns the state after a commit, given by its number, or at a time: after the last commit
     /// at or before it. Entries that had expired by then are hidden.
     ///
-    /// Reads the file up to that point, which takes longer than opening such a store. The state
-    /// shares the entries that are the same now, so it takes memory only for others and for its
-    /// index.
+    /// Reads the file up to that point, which takes about as long as opening such a store. The
+    /// state shares the entries that are the same now, so it takes memory only for others and for
+    /// its index.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -123,6 +123,25 @@ impl Store {
     }
 }
 
+/// The replay of an earlier state, which shares the entries that are the same now.
+struct Shared {
+    engine: Arc<Engine>,
+    ordered: Replay<Ordered>,
+}
+
+impl ReplayInto for Shared {
+    fn replay(&mut self, op: Replayed) {
+        self.ordered.push(match op {
+            Replayed::Set(entry) => {
+                let is_same = |now: &&Entry| now.item() == entry.item();
+                let same = |map: &Map| map.find(entry.name()).filter(is_same).cloned();
+                Replayed::Set(self.engine.read(same).unwrap_or(entry))
+            }
+            other => other,
+        });
+    }
+}
+
 /// The index of a ledger, which the first question makes.
 #[derive(Default)]
 pub(crate) struct Past {
@@ -141,14 +160,20 @@ impl Inner {
         let states = reader.cut().oldest..=last;
         let upto = if let RestorePoint::Seq(seq) = point { seq } else { last };
         let is_kept = |seq| states.contains(&seq);
-        let mut view = View { seq: 0, ordered: Ordered::new(), now_us: i64::MIN };
+        let (mut seq, mut now_us) = (0, i64::MIN);
+        let shared = Shared {
+            engine: Arc::clone(&self.engine),
+            ordered: Replay::new("codexdb-order", Ordered::new()),
+        };
+        let mut replay = Replay::new("codexdb-share", shared);
         let mut is_past = !is_kept(upto);
         while !is_past
             && reader.next(upto, &mut |commit| {
                 is_past |= !point.includes(commit.seq, commit.time_us);
                 if !is_past {
-                    (view.seq, view.now_us) = (commit.seq, commit.time_us);
-                    self.replay(commit, &mut view.ordered);
+                    (seq, now_us) = (commit.seq, commit.time_us);
+                    // The reader has decoded each operation before, so none is an error.
+                    commit.ops.flatten().for_each(|op| replay.push(op.into()));
                 }
                 Ok(())
             })?
@@ -157,32 +182,15 @@ impl Inner {
             reader.check_passed(upto)?;
         }
         // A ledger was empty from the time at which it was created up to its first commit.
-        let mut is_in = is_kept(view.seq) && is_kept(upto);
+        let mut is_in = is_kept(seq) && is_kept(upto);
         if let RestorePoint::TimeUs(time_us) = point {
-            is_in &= view.seq > 0 || time_us >= reader.created_us();
-            view.now_us = time_us;
+            is_in &= seq > 0 || time_us >= reader.created_us();
+            now_us = time_us;
         }
         if !is_in {
             return Err(StorageError::NotInHistory { path: self.path.clone(), states }.into());
         }
-        Ok(Snapshot::new(view))
-    }
-
-    /// Applies `commit` to a state. An entry that is the same now is shared.
-    fn replay(&self, commit: LedgerCommit<'_>, ordered: &mut Ordered) {
-        // The reader of the ledger has decoded each operation before, so none is an error.
-        for op in commit.ops.flatten() {
-            match op {
-                Op::Set(item) => {
-                    let Item { table, key, .. } = item;
-                    let now = self.engine.read(|map| map.find(Name { table, key }).cloned());
-                    let same = now.filter(|entry| entry.item() == item);
-                    ordered.insert(same.unwrap_or_else(|| Entry::from_item(item)));
-                }
-                Op::Remove { table, key } => ordered.remove(Name { table, key }),
-                Op::Clear { table } => ordered.clear(table),
-            }
-        }
+        Ok(Snapshot::new(View { seq, ordered: replay.finish().ordered.finish(), now_us }))
     }
 
     /// Makes the index again, with these limits.

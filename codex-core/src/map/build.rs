@@ -5,7 +5,6 @@
 
 use std::mem;
 use std::panic;
-use std::sync::Arc;
 
 use codex_storage::batch::{Op, Seq, TableId};
 use codex_storage::sync::channel::{Sender, bounded};
@@ -18,12 +17,17 @@ use crate::entry::{Entry, Name};
 
 /// Collects replayed operations into a [`Map`].
 ///
-/// The two indexes are independent, so a thread for each replays the operations after the first
-/// run, beside the thread that reads them. For a few operations no threads are started.
+/// The two indexes are independent, so each replays the operations after the first run by itself.
 #[derive(Default)]
 pub struct MapBuilder {
-    batch: Vec<Replayed>,
     indexes: Indexes,
+}
+
+/// The indexes, or the operations from which they are built.
+enum Indexes {
+    /// All operations so far are a run.
+    Run(Box<Run>),
+    Replay(Box<(Replay<Hash>, Replay<Ordered>)>),
 }
 
 /// Entries in ascending order of their keys.
@@ -34,39 +38,36 @@ struct Run {
     ordered: OrderedBuilder,
 }
 
-/// An operation to be applied to both indexes.
-enum Replayed {
+/// The replay of operations into an index, on a thread of its own, beside the thread that reads
+/// them. For a few operations no thread is started.
+pub(crate) struct Replay<I> {
+    /// The name of the thread.
+    name: &'static str,
+    /// The operations that were not passed on yet.
+    batch: Vec<Replayed>,
+    place: Place<I>,
+}
+
+/// The place of an index, with all operations that were passed on.
+enum Place<I> {
+    /// The index is here. It is taken out only while a thread starts.
+    Here(Option<I>),
+    /// A thread has the index.
+    Elsewhere { batches: Sender<Vec<Replayed>>, thread: JoinHandle<I> },
+}
+
+/// An operation that is replayed.
+#[derive(Clone)]
+pub(crate) enum Replayed {
     Set(Entry),
     /// An entry of the same name, without a value.
     Remove(Entry),
     Clear(Option<TableId>),
 }
 
-/// The indexes, with all operations except those of the current batch.
-enum Indexes {
-    /// They are not built yet.
-    Run(Box<Run>),
-    /// The thread that calls `push` builds them.
-    Here(Box<(Hash, Ordered)>),
-    /// Two threads build them.
-    Elsewhere(Replay<Hash>, Replay<Ordered>),
-}
-
-/// A thread that replays batches into an index.
-struct Replay<I> {
-    batches: Sender<Arc<[Replayed]>>,
-    thread: JoinHandle<I>,
-}
-
 /// An index that can replay operations.
-trait Index: Send + 'static {
-    fn replay(&mut self, op: &Replayed);
-
-    fn replay_all(&mut self, ops: &[Replayed]) {
-        for op in ops {
-            self.replay(op);
-        }
-    }
+pub(crate) trait ReplayInto: Send + 'static {
+    fn replay(&mut self, op: Replayed);
 }
 
 impl MapBuilder {
@@ -82,52 +83,28 @@ impl MapBuilder {
                 Op::Set(item) if run.ordered.is_next(Name { table: item.table, key: item.key }) => {
                     return run.push(Entry::from_item(item));
                 }
-                _ => self.indexes = Indexes::Here(Box::new(mem::take(&mut **run).build())),
+                _ => {
+                    let (hash, ordered) = mem::take(&mut **run).build();
+                    let hash = Replay::new("codexdb-hash", hash);
+                    let ordered = Replay::new("codexdb-order", ordered);
+                    self.indexes = Indexes::Replay(Box::new((hash, ordered)));
+                }
             }
         }
-        self.batch.push(match op {
-            Op::Set(item) => Replayed::Set(Entry::from_item(item)),
-            Op::Remove { table, key } => {
-                Replayed::Remove(Entry::without_value(Name { table, key }))
-            }
-            Op::Clear { table } => Replayed::Clear(table),
-        });
-        if self.batch.len() >= BATCH {
-            if let Indexes::Here(indexes) = &mut self.indexes {
-                self.indexes = Indexes::start(mem::take(&mut **indexes));
-            }
-            self.pass_on();
+        if let Indexes::Replay(indexes) = &mut self.indexes {
+            let op = Replayed::from(op);
+            indexes.0.push(op.clone());
+            indexes.1.push(op);
         }
     }
 
     /// Returns the map, which contains all commits up to `seq`.
-    pub fn finish(mut self, seq: Seq) -> Map {
-        self.pass_on();
+    pub fn finish(self, seq: Seq) -> Map {
         let (hash, ordered) = match self.indexes {
             Indexes::Run(run) => run.build(),
-            Indexes::Here(indexes) => *indexes,
-            Indexes::Elsewhere(hash, ordered) => (hash.finish(), ordered.finish()),
+            Indexes::Replay(indexes) => (indexes.0.finish(), indexes.1.finish()),
         };
         Map { hash, ordered, seq }
-    }
-
-    fn pass_on(&mut self) {
-        let batch = mem::take(&mut self.batch);
-        match &mut self.indexes {
-            // An operation that is not part of the run ends it.
-            Indexes::Run(_) => {}
-            Indexes::Here(indexes) => {
-                indexes.0.replay_all(&batch);
-                indexes.1.replay_all(&batch);
-            }
-            Indexes::Elsewhere(hash, ordered) => {
-                // Both threads share the batch and its entries.
-                let batch: Arc<[Replayed]> = batch.into();
-                hash.pass_on(batch.clone());
-                ordered.pass_on(batch);
-                self.batch.reserve(BATCH);
-            }
-        }
     }
 }
 
@@ -144,85 +121,104 @@ impl Run {
     }
 }
 
-impl Indexes {
-    /// Starts two threads that continue with these indexes, or none if the system cannot start
-    /// them.
-    fn start((hash, ordered): (Hash, Ordered)) -> Self {
-        let hash = match Replay::start("codexdb-hash", hash) {
-            Ok(hash) => hash,
-            Err(hash) => return Self::Here(Box::new((hash, ordered))),
-        };
-        match Replay::start("codexdb-order", ordered) {
-            Ok(ordered) => Self::Elsewhere(hash, ordered),
-            Err(ordered) => Self::Here(Box::new((hash.finish(), ordered))),
-        }
-    }
-}
-
 impl Default for Indexes {
     fn default() -> Self {
         Self::Run(Box::default())
     }
 }
 
-impl<I: Index> Replay<I> {
-    /// Starts the thread. Returns the index if the system cannot start one.
-    fn start(name: &str, index: I) -> Result<Self, I> {
-        let (batches, passed_on) = bounded::<Arc<[Replayed]>>(BATCHES_WAITING);
-        let (give, taken) = bounded::<I>(1);
-        let spawned = thread::spawn(name, move || {
-            let mut index = taken.recv().expect("the index is sent right after the start");
-            for batch in passed_on {
-                index.replay_all(&batch);
+impl<I: ReplayInto> Replay<I> {
+    /// Returns a replay that continues with `index`. The thread would have the name `name`.
+    pub(crate) fn new(name: &'static str, index: I) -> Self {
+        Self { name, batch: Vec::new(), place: Place::Here(Some(index)) }
+    }
+
+    /// Adds the next operation.
+    pub(crate) fn push(&mut self, op: Replayed) {
+        self.batch.push(op);
+        if self.batch.len() >= BATCH {
+            if let Place::Here(index) = &mut self.place {
+                self.place = Place::start(self.name, index.take().expect(IS_HERE));
             }
-            index
-        });
-        // Order: send the index after the start. A thread that cannot start would drop it.
-        match spawned {
-            Ok(thread) => {
-                let sent = give.send(index);
-                sent.expect("the thread waits for the index");
-                Ok(Self { batches, thread })
-            }
-            Err(_) => Err(index),
+            let batch = mem::replace(&mut self.batch, Vec::with_capacity(BATCH));
+            self.place.pass_on(batch);
         }
     }
 
-    fn pass_on(&self, batch: Arc<[Replayed]>) {
-        // Sending fails only if the thread panicked, and `finish` passes its panic on.
-        let _ = self.batches.send(batch);
-    }
-
-    fn finish(self) -> I {
-        // Order: close the channel before the join. The thread ends when the channel is closed and
-        // empty.
-        drop(self.batches);
-        self.thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    /// Returns the index with all operations.
+    pub(crate) fn finish(mut self) -> I {
+        self.place.pass_on(self.batch);
+        match self.place {
+            Place::Here(index) => index.expect(IS_HERE),
+            Place::Elsewhere { batches, thread } => {
+                // Order: close the channel before the join. The thread ends when the channel is
+                // closed and empty.
+                drop(batches);
+                thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+            }
+        }
     }
 }
 
-impl Index for Hash {
-    fn replay(&mut self, op: &Replayed) {
+impl<I: ReplayInto> Place<I> {
+    /// Starts a thread that continues with `index`, or none if the system cannot start one.
+    fn start(name: &str, index: I) -> Self {
+        let (batches, passed_on) = bounded::<Vec<Replayed>>(BATCHES_WAITING);
+        let (give, taken) = bounded::<I>(1);
+        let spawned = thread::spawn(name, move || {
+            let mut index = taken.recv().expect("the index is sent right after the start");
+            passed_on.iter().flatten().for_each(|op| index.replay(op));
+            index
+        });
+        // Order: send the index after the start. A thread that cannot start would drop it.
+        let Ok(thread) = spawned else { return Self::Here(Some(index)) };
+        let sent = give.send(index);
+        sent.expect("the thread waits for the index");
+        Self::Elsewhere { batches, thread }
+    }
+
+    fn pass_on(&mut self, batch: Vec<Replayed>) {
+        match self {
+            Self::Here(index) => {
+                let index = index.as_mut().expect(IS_HERE);
+                batch.into_iter().for_each(|op| index.replay(op));
+            }
+            // Sending fails only if the thread panicked, and `finish` passes its panic on.
+            Self::Elsewhere { batches, .. } => _ = batches.send(batch),
+        }
+    }
+}
+
+impl From<Op<'_>> for Replayed {
+    fn from(op: Op<'_>) -> Self {
+        match op {
+            Op::Set(item) => Self::Set(Entry::from_item(item)),
+            Op::Remove { table, key } => Self::Remove(Entry::without_value(Name { table, key })),
+            Op::Clear { table } => Self::Clear(table),
+        }
+    }
+}
+
+impl ReplayInto for Hash {
+    fn replay(&mut self, op: Replayed) {
         match op {
             Replayed::Set(entry) => {
-                self.insert(self.hasher().hash(entry.name()), entry.clone());
+                self.insert(self.hasher().hash(entry.name()), entry);
             }
             Replayed::Remove(entry) => {
                 self.remove(self.hasher().hash(entry.name()), entry.name());
             }
-            Replayed::Clear(table) => self.clear(*table),
+            Replayed::Clear(table) => self.clear(table),
         }
     }
 }
 
-impl Index for Ordered {
-    fn replay(&mut self, op: &Replayed) {
+impl ReplayInto for Ordered {
+    fn replay(&mut self, op: Replayed) {
         match op {
-            Replayed::Set(entry) => {
-                self.insert(entry.clone());
-            }
+            Replayed::Set(entry) => self.insert(entry),
             Replayed::Remove(entry) => self.remove(entry.name()),
-            Replayed::Clear(table) => self.clear(*table),
+            Replayed::Clear(table) => self.clear(table),
         }
     }
 }
@@ -233,6 +229,7 @@ codex_storage::opaque_debug!(MapBuilder);
 const BATCH: usize = 4096;
 /// The maximum number of batches that wait for a thread. It limits the memory of the channel.
 const BATCHES_WAITING: usize = 8;
+const IS_HERE: &str = "the index is here unless a thread starts";
 
 #[cfg(test)]
 mod tests {
@@ -241,7 +238,7 @@ mod tests {
     use codex_storage::batch::{Item, Op, TableId};
     use codex_storage::vfs::SeededEntropy;
 
-    use super::{BATCH, MapBuilder};
+    use super::{BATCH, Indexes, MapBuilder};
     use crate::entry::{Entry, Name};
     use crate::map::Map;
 
@@ -333,7 +330,7 @@ mod tests {
             for (id, count) in [0, 1, 7, u32::MAX].into_iter().zip(counts) {
                 (0..count).for_each(|n| both.set(id, &key(n), n));
             }
-            assert!(both.builder.batch.is_empty(), "each entry is part of the run");
+            assert!(matches!(both.builder.indexes, Indexes::Run(_)), "each entry is part of it");
             both.check();
         }
     }
@@ -368,7 +365,7 @@ mod tests {
                 (0..10).for_each(|n| both.set(table, &key(n), n));
             }
             both.set(id, &key(at), 77);
-            assert_eq!(both.builder.batch.len(), 1, "{id} {at}");
+            assert!(matches!(both.builder.indexes, Indexes::Replay(_)), "{id} {at}");
             both.check();
         }
     }

@@ -14,6 +14,7 @@ use codex_storage::batch::Seq;
 use codex_storage::storage::{EntrySink, State};
 
 pub use build::MapBuilder;
+pub(crate) use build::{Replay, ReplayInto, Replayed};
 pub(crate) use hash::{Hash, SHARDS, Table, shard};
 pub use ordered::Ordered;
 

@@ -521,16 +521,23 @@ fn a_table_has_its_own_past() {
 fn an_earlier_state_shares_the_entries_that_are_the_same_now() {
     let vfs = Vfs::mem(seed());
     let store = ledger().open_in(&vfs, "a.db").unwrap();
-    store.set_bytes("same", "1").unwrap();
-    store.set_bytes("changed", "1").unwrap();
-    store.set_bytes("changed", "2").unwrap();
-    let past = store.as_of(2).unwrap();
-    let shares = |key: &str| {
-        let (one, other) = (past.get_bytes(key).unwrap(), store.get_bytes(key).unwrap());
-        std::ptr::eq(one.as_ptr(), other.as_ptr())
+    // So many that threads replay them.
+    let keys = (0..20_000).map(|n| format!("{n}"));
+    let set = |keys: &mut dyn Iterator<Item = String>, value: &str| {
+        let mut batch = store.batch();
+        keys.for_each(|key| _ = batch.set_bytes(key, value).unwrap());
+        batch.commit().unwrap();
     };
-    assert!(shares("same") && !shares("changed"));
-    assert_eq!(past.get_bytes("changed").unwrap(), "1");
+    set(&mut keys.clone(), "0");
+    set(&mut keys.clone(), "1");
+    set(&mut keys.clone().step_by(2), "2");
+    let past = store.as_of(2).unwrap();
+    assert!(past.keys().eq(store.keys()));
+    for (at, key) in keys.enumerate() {
+        let (then, now) = (past.get_bytes(&key).unwrap(), store.get_bytes(&key).unwrap());
+        assert_eq!(then, "1", "{key}");
+        assert_eq!(std::ptr::eq(then.as_ptr(), now.as_ptr()), at % 2 == 1, "{key}");
+    }
 }
 
 #[test]
