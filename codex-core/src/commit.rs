@@ -40,9 +40,15 @@ impl Commit {
 
     /// Returns the same commit, under the condition that `check` holds too.
     pub(crate) fn also(self, check: Check) -> Self {
-        let mut checks: Vec<_> = self.checks.into();
-        checks.push(check);
-        Self { checks: checks.into(), ..self }
+        let checks = match self.checks {
+            SmallVec::None => SmallVec::One(check),
+            SmallVec::One(one) => SmallVec::Many(vec![one, check]),
+            SmallVec::Many(mut many) => {
+                many.push(check);
+                SmallVec::Many(many)
+            }
+        };
+        Self { checks, ..self }
     }
 
     /// Returns true if the commit puts no entry, so that it can only free memory.

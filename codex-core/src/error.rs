@@ -144,6 +144,12 @@ pub enum Error {
         /// The name of the table.
         table: String,
     },
+    /// There is a table of the name that a table was to get. Nothing was written.
+    #[error("there is a table `{table}` already; drop it, or choose another name")]
+    TableExists {
+        /// The name of the table.
+        table: String,
+    },
     /// The table has keys of another kind.
     #[error(
         "the keys of the table `{table}` are of the kind {stored}, not {wanted}; open it with keys \
@@ -257,7 +263,8 @@ pub enum Error {
 
 codex_storage::debug_as_display!(
     Error: Encode, Decode, RawValue, UnknownCodec, UpdatesItself, Contended, Backlog,
-    TableName, NoTable, TableKey, NotUnique, IndexMismatch, NoIndex, NeedsTransaction, Catalogue,
+    TableName, NoTable, TableExists, TableKey, NotUnique, IndexMismatch, NoIndex,
+    NeedsTransaction, Catalogue,
     DecodeKey, BackupRequired, ForkedChild; Storage, Backup
 );
 
@@ -291,7 +298,7 @@ impl From<Error> for io::Error {
             | Error::Catalogue { .. }
             | Error::DecodeKey { .. } => Kind::InvalidData,
             Error::NoTable { .. } | Error::NoIndex { .. } => Kind::NotFound,
-            Error::NotUnique { .. } => Kind::AlreadyExists,
+            Error::NotUnique { .. } | Error::TableExists { .. } => Kind::AlreadyExists,
             Error::Contended { .. } | Error::Backlog { .. } => Kind::ResourceBusy,
             Error::BackupRequired { .. } | Error::ForkedChild { .. } => Kind::Other,
         };

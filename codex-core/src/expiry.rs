@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::store::Store;
 use crate::tasks::{AsyncStore, Submitted};
 use crate::transaction::Transaction;
+use crate::update::Decision;
 
 impl Store {
     /// Sets the value of `key` to `value`, which expires at the time `expires`.
@@ -102,8 +103,7 @@ impl Store {
     /// [`Error::Contended`]: crate::Error::Contended
     #[doc(alias("expire", "expireat", "touch"))]
     pub fn expire_at(&self, key: impl AsRef<[u8]>, expires: SystemTime) -> Result<bool> {
-        let expires_us = Some(to_us(expires));
-        self.change_expiry(key.as_ref(), |_| Some(expires_us))
+        self.replace_entry(Name::plain(key.as_ref()), expiring(Some(expires)))
     }
 
     /// Makes the value of `key` stay until it is removed, and returns true if the key has a value.
@@ -124,23 +124,7 @@ impl Store {
     /// The errors of [`expire_at`](Store::expire_at).
     #[doc(alias("persist", "keep"))]
     pub fn remove_expiry(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.change_expiry(key.as_ref(), |seen| seen.map(|_| None))
-    }
-
-    /// Writes the entry of `key` again, with the expiry that `change` makes of its own. `None`
-    /// means that nothing is written. Returns true if there is an entry.
-    fn change_expiry(
-        &self,
-        key: &[u8],
-        change: impl Fn(Option<i64>) -> Option<Option<i64>>,
-    ) -> Result<bool> {
-        self.replace_entry(Name::plain(key), |seen| {
-            let put = seen.and_then(|entry| {
-                let expires_us = change(entry.expires_us())?;
-                Some(Change::Put(entry.with_expiry(expires_us)))
-            });
-            Ok((seen.is_some(), put))
-        })
+        self.replace_entry(Name::plain(key.as_ref()), expiring(None))
     }
 
     /// Commits `put` with the expiry `expires`.
@@ -345,6 +329,19 @@ impl Transaction {
     ) -> Result<()> {
         let entry = self.raw(key.as_ref(), value.as_ref())?;
         self.put(entry.with_expiry(Some(to_us(expires))))
+    }
+}
+
+/// Returns the decision to write the entry again with the expiry `expires`, unless it has none
+/// before and after.
+pub(crate) fn expiring(
+    expires: Option<SystemTime>,
+) -> impl Fn(Option<&Entry>) -> Result<Decision<bool>> {
+    let expires_us = expires.map(to_us);
+    move |seen| {
+        let changed = seen.filter(|entry| expires_us.is_some() || entry.expires_us().is_some());
+        let put = changed.map(|entry| Change::Put(entry.with_expiry(expires_us)));
+        Ok((seen.is_some(), put))
     }
 }
 

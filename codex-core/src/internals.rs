@@ -74,7 +74,7 @@ pub fn entries_of_tables(snapshot: &crate::Snapshot) -> impl Iterator<Item = &En
 /// Returns the tables that have entries, in the order of their ids.
 pub fn tables(snapshot: &crate::Snapshot) -> Vec<TableSize> {
     let mut tables: Vec<TableSize> = Vec::new();
-    let names: BTreeMap<_, _> = crate::table::names_in(snapshot.view()).into_iter().collect();
+    let names: BTreeMap<_, _> = crate::table::names_in(snapshot).into_iter().collect();
     for entry in entries_of_tables(snapshot) {
         let Some(id) = entry.table() else { continue };
         if tables.last().is_none_or(|last| last.id != id) {
@@ -95,7 +95,7 @@ pub fn tables(snapshot: &crate::Snapshot) -> Vec<TableSize> {
 /// # Errors
 /// The errors of that method.
 pub fn tables_in(snapshot: &crate::Snapshot) -> crate::Result<Vec<crate::TableInfo>> {
-    crate::table::infos_in(snapshot.view())
+    crate::table::infos_in(snapshot)
 }
 
 /// Returns the id of the table `name` and the kind of its keys, or `None` if there is none.

@@ -429,7 +429,7 @@ impl Attempt {
 }
 
 /// An answer, and the change of the entry, if there is one.
-type Decision<R> = (R, Option<Change>);
+pub(crate) type Decision<R> = (R, Option<Change>);
 
 fn decode_entry<T: DeserializeOwned>(entry: Option<&Entry>) -> Result<Option<T>> {
     entry.map(|entry| value::decode(entry.key().len(), entry.value())).transpose()

@@ -181,7 +181,9 @@ impl<I: ReplayInto> Place<I> {
         match self {
             Self::Here(index) => {
                 let index = index.as_mut().expect(IS_HERE);
-                batch.into_iter().for_each(|op| index.replay(op));
+                for op in batch {
+                    index.replay(op);
+                }
             }
             // Sending fails only if the thread panicked, and `finish` passes its panic on.
             Self::Elsewhere { batches, .. } => _ = batches.send(batch),

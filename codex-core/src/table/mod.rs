@@ -4,12 +4,14 @@
     reason = "the borrowed form of a key is a reference or a small value"
 )]
 
+mod batch;
 mod build;
 mod catalogue;
 mod index;
 mod key;
 mod past;
 mod place;
+mod pop;
 mod prefix;
 mod record;
 mod rows;
@@ -289,9 +291,7 @@ impl<K: TableKey, V, P: Place> Table<K, V, P> {
     /// # Ok::<(), codex_core::Error>(())
     /// ```
     pub fn prefix(&self, prefix: impl TablePrefix<K>) -> Rows<K, V> {
-        let mut bytes = Vec::new();
-        prefix.encode_prefix(&mut bytes);
-        self.within(prefix_bounds(&bytes))
+        self.within(prefix_bounds(&encoded(&prefix)))
     }
 
     /// Returns the row with the smallest key, or `None` if there are none.
@@ -383,6 +383,13 @@ fn bounds_of<'a, K: TableKey>(range: &impl RangeBounds<K::Ref<'a>>) -> (KeyBound
         bytes.into_boxed_slice()
     };
     (range.start_bound().map(encoded), range.end_bound().map(encoded))
+}
+
+/// Returns the encoding of `prefix`.
+fn encoded<K>(prefix: &impl TablePrefix<K>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    prefix.encode_prefix(&mut bytes);
+    bytes
 }
 
 impl<K, V, P: Clone> Clone for Table<K, V, P> {

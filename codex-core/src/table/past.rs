@@ -2,9 +2,10 @@
 
 use codex_storage::batch::Seq;
 
-use super::Table;
 use super::key::TableKey;
 use super::place::Place as _;
+use super::prefix::TablePrefix;
+use super::{Table, encoded};
 use crate::error::Result;
 use crate::history::{Changes, History};
 use crate::watch::Watch;
@@ -60,5 +61,15 @@ impl<K: TableKey, V> Table<K, V> {
     pub fn watch_from(&self, after: Seq) -> Result<Watch> {
         self.place.confirm(&self.row)?;
         self.place.inner.watch_from(Some(self.row.id), b"", after)
+    }
+
+    /// Watches the rows whose keys begin with `prefix` from the commit `after` on. Otherwise as
+    /// [`watch_from`](Self::watch_from).
+    ///
+    /// # Errors
+    /// The errors of [`watch_from`](Self::watch_from).
+    pub fn watch_prefix_from(&self, prefix: impl TablePrefix<K>, after: Seq) -> Result<Watch> {
+        self.place.confirm(&self.row)?;
+        self.place.inner.watch_from(Some(self.row.id), &encoded(&prefix), after)
     }
 }

@@ -1,5 +1,7 @@
 //! The places in which a table is read and written: the store, a snapshot, a transaction, a batch.
 
+use std::sync::Arc;
+
 use super::Table;
 use super::record::Row;
 use crate::batch::Batch;
@@ -17,7 +19,7 @@ pub(super) trait Place {
     fn source(&self) -> &Self::Source;
 
     /// Checks that the table of `row` is there.
-    fn confirm(&self, _row: &Row) -> Result<()> {
+    fn confirm(&self, _row: &Arc<Row>) -> Result<()> {
         Ok(())
     }
 }
@@ -29,14 +31,8 @@ impl Place for Store {
         self
     }
 
-    fn confirm(&self, row: &Row) -> Result<()> {
-        let now = self.inner.entry(row.entry.name());
-        match now {
-            Some(now) if now.same(&row.entry) => Ok(()),
-            // Its indexes have changed.
-            Some(now) if Row::parse(now.clone()).is_ok_and(|now| now.id == row.id) => Ok(()),
-            _ => Err(row.missing()),
-        }
+    fn confirm(&self, row: &Arc<Row>) -> Result<()> {
+        row.later(self).map(drop)
     }
 }
 
@@ -57,7 +53,7 @@ impl Place for &mut Transaction {
 }
 
 impl Snapshot {
-    /// Returns the table of the same name in this state.
+    /// Returns the table in this state, or if it did not exist yet, that of the same name.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -80,7 +76,7 @@ impl Snapshot {
 }
 
 impl Transaction {
-    /// Returns the table of the same name in this transaction. If it is dropped before the commit,
+    /// Returns the table in this transaction. If it is dropped before the commit,
     /// the transaction runs again.
     ///
     /// ```
@@ -114,7 +110,7 @@ impl Transaction {
 }
 
 impl Batch {
-    /// Returns the table of the same name, for writes in this batch. If it is dropped before the
+    /// Returns the table, for writes in this batch. If it is dropped or renamed before the
     /// commit, [`commit`](Batch::commit) returns [`Error::NoTable`](crate::Error::NoTable) and
     /// writes nothing.
     ///

@@ -1,12 +1,13 @@
 //! The records of the catalogue: the bytes that describe a table and its indexes.
 
 use std::fmt::Write as _;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use codex_storage::Error as StorageError;
 use codex_storage::batch::TableId;
 
-use super::catalogue::{CATALOGUE, FIRST_ID};
+use super::catalogue::{CATALOGUE, COUNTER, FIRST_ID};
 use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
 use crate::read::sealed::Source;
@@ -60,13 +61,20 @@ impl Row {
         Err(Error::TableKey { table, stored, wanted })
     }
 
-    /// Returns the row of the table of the same name in another state, `source`.
+    /// Returns the row of the same table in another state, `source`, under whichever name. If it is
+    /// not there, returns that of the table of the same name.
     pub(super) fn of(self: &Arc<Self>, source: &impl Source) -> Result<Arc<Self>> {
-        match source.find(self.entry.name()) {
-            Some(entry) if entry.same(&self.entry) => Ok(Arc::clone(self)),
+        let named = match source.find(self.entry.name()) {
+            Some(entry) if entry.same(&self.entry) => return Ok(Arc::clone(self)),
             Some(entry) => Self::open(entry, &self.keys),
             None => Err(self.missing()),
+        };
+        let is_this = |row: &Self| row.id == self.id;
+        if named.as_ref().is_ok_and(|row| is_this(row)) {
+            return named;
         }
+        let renamed = rows(source).flatten().find(is_this);
+        renamed.map_or(named, |row| Ok(Arc::new(row)))
     }
 
     /// Returns the row of the same table in a later state, `source`.
@@ -152,6 +160,13 @@ impl Row {
             None => Err(Error::Catalogue { table: name_of(&entry) }),
         }
     }
+}
+
+/// Returns the records of the tables in `source`, in the order of their names.
+pub(super) fn rows(source: &impl Source) -> impl Iterator<Item = Result<Row>> {
+    let rows = source.scan(CATALOGUE, (Bound::Unbounded, Bound::Unbounded));
+    let rows = rows.filter(|entry| entry.key() != COUNTER);
+    rows.map(|entry| Row::parse(entry.shared().clone()))
 }
 
 /// Returns the name of the record of the table `name`.

@@ -201,7 +201,7 @@ impl<K: TableKey, V: DeserializeOwned + 'static> TableSpec<K, V> {
 impl<IK: TableKey> IndexKeys<'_, IK> {
     /// Adds a key of the row. A key that was already added is not added twice.
     pub fn add(&mut self, key: IK::Ref<'_>) {
-        let mut encoded = Vec::new();
+        let mut encoded = Vec::with_capacity(KEY_LEN);
         IK::encode(&key, &mut encoded);
         self.encoded.push(encoded);
     }
@@ -382,4 +382,6 @@ impl<IK> fmt::Debug for IndexKeys<'_, IK> {
     }
 }
 
+/// The length of most keys of an index with the key of a row after them, in bytes.
+const KEY_LEN: usize = 32;
 const TWICE: &str = "two indexes of a table have the same name";

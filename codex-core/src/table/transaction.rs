@@ -7,13 +7,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::key::TableKey;
+use super::prefix::TablePrefix;
 use super::record::Row;
 use super::spec::Indexes;
-use super::{Table, bounds_of};
+use super::{Table, bounds_of, encoded};
 use crate::commit::{Change, Check, Commit};
+use crate::cursor;
 use crate::entry::{Entry, OwnedName};
 use crate::error::Result;
-use crate::range::KeyBound;
+use crate::range::{KeyBound, prefix_bounds};
 use crate::read::sealed::Source as _;
 use crate::store::Store;
 use crate::transaction::Transaction;
@@ -77,11 +79,16 @@ impl<K: TableKey, V> Table<K, V, &mut Transaction> {
     /// # Errors
     /// The errors of [`Transaction::remove_range`].
     pub fn remove_range<'a>(&mut self, range: impl RangeBounds<K::Ref<'a>>) -> Result<u64> {
-        let bounds = bounds_of::<K>(&range);
-        match &self.indexes {
-            None => self.place.remove_within(Some(self.row.id), bounds),
-            Some(indexes) => indexes.remove_within(&self.row, self.place, bounds),
-        }
+        self.remove_within(bounds_of::<K>(&range))
+    }
+
+    /// Removes all keys that begin with `prefix`, and returns their number. This reads the whole
+    /// prefix.
+    ///
+    /// # Errors
+    /// The errors of [`Transaction::remove_range`].
+    pub fn remove_prefix(&mut self, prefix: impl TablePrefix<K>) -> Result<u64> {
+        self.remove_within(prefix_bounds(&encoded(&prefix)))
     }
 
     /// Removes all keys, and returns their number. This reads the whole table.
@@ -90,11 +97,14 @@ impl<K: TableKey, V> Table<K, V, &mut Transaction> {
     /// The errors of [`Transaction::remove_range`].
     #[doc(alias("truncate", "delete_all"))]
     pub fn clear(&mut self) -> Result<u64> {
-        let everything = (KeyBound::Unbounded, KeyBound::Unbounded);
-        match &self.indexes {
-            None => self.place.remove_within(Some(self.row.id), everything),
-            Some(indexes) => indexes.remove_within(&self.row, self.place, everything),
-        }
+        self.remove_within((KeyBound::Unbounded, KeyBound::Unbounded))
+    }
+
+    fn remove_within(&mut self, bounds: (KeyBound, KeyBound)) -> Result<u64> {
+        let table = Some(self.row.id);
+        let Some(indexes) = &self.indexes else { return self.place.remove_within(table, bounds) };
+        let rows: Vec<_> = self.place.scan(table, bounds).collect();
+        indexes.remove_all(&self.row, self.place, &rows)
     }
 
     fn put(&mut self, entry: Entry) -> Result<()> {
@@ -168,18 +178,16 @@ impl<V> Indexes<V> {
         Ok(changes)
     }
 
-    /// Removes all rows of the table of `row` within `bounds`, with their entries in the indexes.
-    /// Returns the number of the rows.
-    pub(super) fn remove_within(
+    /// Removes `rows` of the table of `row`, with their entries in the indexes. Returns the number
+    /// of the rows.
+    pub(super) fn remove_all(
         &self,
         row: &Row,
         tx: &mut Transaction,
-        bounds: (KeyBound, KeyBound),
+        rows: &[cursor::Entry],
     ) -> Result<u64> {
-        let mut changes = Vec::new();
-        let mut removed = 0;
-        for entry in tx.scan(Some(row.id), bounds) {
-            let entry = entry.shared();
+        let (mut changes, mut removed) = (Vec::new(), 0);
+        for entry in rows.iter().map(cursor::Entry::shared) {
             let removal = Change::Remove(entry.name().into());
             changes.extend(self.with_change(row, tx, Some(entry), removal)?);
             removed += 1;

@@ -1,4 +1,4 @@
-//! Writes to tables, in the store and in a batch.
+//! Writes to tables in the store.
 
 use std::ops::RangeBounds;
 use std::sync::Arc;
@@ -9,14 +9,16 @@ use serde::de::DeserializeOwned;
 
 use super::key::TableKey;
 use super::place::Place as _;
+use super::prefix::TablePrefix;
 use super::record::Row;
 use super::spec::Indexes;
-use super::{Table, bounds_of};
-use crate::batch::Batch;
-use crate::commit::{Change, Check, Commit, Outcome};
+use super::{Table, bounds_of, encoded};
+use crate::commit::{Change, Check, Commit, End, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
-use crate::range;
+use crate::expiry::expiring;
+use crate::range::{self, KeyBound, prefix_bounds};
+use crate::read::sealed::Source;
 use crate::transaction::Transaction;
 use crate::update::{Attempt, KEY_OF_UPDATE};
 use crate::watch::Watch;
@@ -69,6 +71,40 @@ impl<K: TableKey, V> Table<K, V> {
         self.commit(self.place.expiring(put, expires)?).map(drop)
     }
 
+    /// Makes the value of `key` expire at the time `expires`, and returns true if the key has a
+    /// value, as [`Store::expire_at`](crate::Store::expire_at) does.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # use std::time::{Duration, SystemTime};
+    /// # let store = Store::in_memory()?;
+    /// let sessions = store.table::<u64, String>("sessions")?;
+    /// sessions.set(7, &"Ada".into())?;
+    /// let expires = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// assert!(sessions.expire_at(7, expires)?);
+    /// assert_eq!(sessions.expires_at(7)?, Some(expires));
+    /// assert!(sessions.remove_expiry(7)?);
+    /// assert_eq!(sessions.expires_at(7)?, None);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`Store::expire_at`](crate::Store::expire_at), and those of [`Table`].
+    #[doc(alias("expire", "expireat", "touch"))]
+    pub fn expire_at(&self, key: K::Ref<'_>, expires: SystemTime) -> Result<bool> {
+        self.named(&key, |name| self.retry(self.place.replacing(name, expiring(Some(expires)))))
+    }
+
+    /// Makes the value of `key` stay until it is removed, and returns true if the key has a value.
+    /// If the value does not expire, nothing is written.
+    ///
+    /// # Errors
+    /// The errors of [`expire_at`](Self::expire_at).
+    #[doc(alias("persist", "keep"))]
+    pub fn remove_expiry(&self, key: K::Ref<'_>) -> Result<bool> {
+        self.named(&key, |name| self.retry(self.place.replacing(name, expiring(None))))
+    }
+
     /// Removes `key`, and returns true if it had a value.
     ///
     /// ```
@@ -85,7 +121,7 @@ impl<K: TableKey, V> Table<K, V> {
     #[doc(alias("delete", "del", "erase"))]
     pub fn remove(&self, key: K::Ref<'_>) -> Result<bool> {
         let removal = self.named(&key, |name| self.place.removal(name))?;
-        Ok(self.commit(removal)? > 0)
+        Ok(self.commit(removal)?.removed() > 0)
     }
 
     /// Removes `key` and returns its value. If the value does not decode, it is not removed.
@@ -110,6 +146,63 @@ impl<K: TableKey, V> Table<K, V> {
             let store = &self.place;
             self.retry(store.replacing(name, store.taking(name)))
         })
+    }
+
+    /// Sets the value of `key` to `value`, and returns the value that it had before, or `None` if
+    /// it had none. If the earlier value does not decode, nothing is written.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let ports = store.table::<String, u16>("ports")?;
+    /// assert_eq!(ports.replace("http", &8080)?, None);
+    /// assert_eq!(ports.replace("http", &80)?, Some(8080));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`update`](Self::update).
+    #[doc(alias("swap", "fetch_and_update"))]
+    pub fn replace(&self, key: K::Ref<'_>, value: &V) -> Result<Option<V>>
+    where
+        V: Serialize + DeserializeOwned,
+    {
+        self.named(&key, |name| {
+            let store = &self.place;
+            self.retry(store.replacing(name, store.swapping(name, value)))
+        })
+    }
+
+    /// Returns the value of `key`. If it has none, sets it to the result of `make` first, as
+    /// [`Store::get_or_insert_with`](crate::Store::get_or_insert_with) does.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let colors = store.table::<u64, String>("colors")?;
+    /// assert_eq!(colors.get_or_insert_with(7, || "red".into())?, "red");
+    /// assert_eq!(colors.get_or_insert_with(7, || "blue".into())?, "red");
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`update`](Self::update).
+    #[doc(alias("entry", "or_insert", "setdefault"))]
+    #[expect(
+        clippy::expect_used,
+        clippy::missing_panics_doc,
+        reason = "the value is made if none is found"
+    )]
+    pub fn get_or_insert_with(&self, key: K::Ref<'_>, make: impl FnOnce() -> V) -> Result<V>
+    where
+        V: Serialize + DeserializeOwned,
+    {
+        let mut made = None;
+        let found = self.named(&key, |name| {
+            let store = &self.place;
+            self.retry(store.replacing(name, store.inserting(name, make, &mut made)))
+        })?;
+        Ok(found.or(made).expect("a value was found or made"))
     }
 
     /// Sets the value of `key` to the result of `change`, which gets the value that it has, as
@@ -208,7 +301,26 @@ impl<K: TableKey, V> Table<K, V> {
         if range::bounds(&lower, &upper).is_none() {
             return self.place.confirm(&self.row).map(|()| 0);
         }
-        self.commit(Change::RemoveRange(Some(self.row.id), lower, upper))
+        Ok(self.commit(Change::RemoveRange(Some(self.row.id), lower, upper))?.removed())
+    }
+
+    /// Removes all keys that begin with `prefix`, in one commit, and returns their number.
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let items = store.table::<(u64, String), u32>("items of carts")?;
+    /// items.set((7, "apples"), &3)?;
+    /// items.set((7, "pears"), &1)?;
+    /// assert_eq!(items.remove_prefix((7,))?, 2);
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`remove_range`](Self::remove_range).
+    pub fn remove_prefix(&self, prefix: impl TablePrefix<K>) -> Result<u64> {
+        let (lower, upper) = prefix_bounds(&encoded(&prefix));
+        Ok(self.commit(Change::RemoveRange(Some(self.row.id), lower, upper))?.removed())
     }
 
     /// Removes all keys, in one commit.
@@ -250,14 +362,37 @@ impl<K: TableKey, V> Table<K, V> {
     /// The errors of [`Store::watch`](crate::Store::watch), and those of [`Table`].
     #[doc(alias("subscribe", "listen", "change_stream"))]
     pub fn watch(&self) -> Result<Watch> {
-        self.place.inner.check_watchable()?;
-        self.place.confirm(&self.row)?;
-        Ok(self.place.inner.engine.watch(Some(self.row.id), b"")?)
+        self.watch_bytes(b"")
     }
 
-    /// Commits one change, under the condition that the table is there. Returns the number of
-    /// removed keys.
-    fn commit(&self, change: Change) -> Result<u64> {
+    /// Watches the rows whose keys begin with `prefix`. Otherwise as [`watch`](Self::watch).
+    ///
+    /// ```
+    /// # use codex_core::Store;
+    /// # let store = Store::in_memory()?;
+    /// let letters = store.table::<(String, u64), String>("letters")?;
+    /// let mut watch = letters.watch_prefix(("Ada",))?;
+    /// letters.set(("Bob", 1), &"Hello".into())?;
+    /// assert!(watch.try_next().is_none());
+    /// letters.set(("Ada", 1), &"Hello".into())?;
+    /// assert!(watch.try_next().is_some());
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// The errors of [`watch`](Self::watch).
+    pub fn watch_prefix(&self, prefix: impl TablePrefix<K>) -> Result<Watch> {
+        self.watch_bytes(&encoded(&prefix))
+    }
+
+    fn watch_bytes(&self, prefix: &[u8]) -> Result<Watch> {
+        self.place.inner.check_watchable()?;
+        self.place.confirm(&self.row)?;
+        Ok(self.place.inner.engine.watch(Some(self.row.id), prefix)?)
+    }
+
+    /// Commits one change, under the condition that the table is there.
+    pub(super) fn commit(&self, change: Change) -> Result<Outcome> {
         if let Some(indexes) = &self.indexes {
             return self.commit_indexed(indexes, change);
         }
@@ -267,40 +402,65 @@ impl<K: TableKey, V> Table<K, V> {
             match self.place.inner.commit(commit)? {
                 // Its indexes have changed and it has none again, unless it was dropped.
                 Outcome::Conflict => row = self.current()?,
-                done @ Outcome::Done { .. } => return Ok(done.removed()),
+                done @ Outcome::Done { .. } => return Ok(done),
             }
         }
     }
 
-    /// Commits one change and those of the indexes. Returns the number of removed keys.
-    fn commit_indexed(&self, indexes: &Indexes<V>, change: Change) -> Result<u64> {
+    /// Commits one change and those of the indexes.
+    fn commit_indexed(&self, indexes: &Indexes<V>, change: Change) -> Result<Outcome> {
         self.place.inner.check_writable()?;
         self.place.retry(KEY_OF_UPDATE, || {
-            let row = self.current()?;
+            let done = |removed| Outcome::Done { seq: None, removed, previous: None };
             let name = match &change {
                 Change::Put(entry) => entry.name(),
                 Change::Remove(name) => name.as_name(),
                 Change::RemoveRange(_, lower, upper) => {
-                    let mut tx = Transaction::begin(&self.place);
-                    let removed =
-                        indexes.remove_within(&row, &mut tx, (lower.clone(), upper.clone()))?;
-                    return Ok((removed, tx.into_attempt()));
+                    return self.remove_rows(indexes, (lower.clone(), upper.clone()), None);
                 }
-                _ => {
+                Change::Pop(_, lower, upper, end) => {
+                    return self.remove_rows(indexes, (lower.clone(), upper.clone()), Some(*end));
+                }
+                Change::Clear(_) | Change::Sweep(_) => {
+                    let row = self.current()?;
                     let cleared = row.ids().map(|id| Change::Clear(Some(id))).collect::<Vec<_>>();
                     let checks = vec![Check::Same(row.entry.clone())].into();
                     let commit = Commit { checks, changes: cleared.into(), ..Commit::default() };
-                    return Ok((0, Some(Attempt::of(commit))));
+                    return Ok((done(0), Some(Attempt::of(commit))));
                 }
             };
+            let row = self.current()?;
             let seen = self.place.inner.entry(name);
-            if seen.is_none() && matches!(change, Change::Remove(_)) {
-                return Ok((0, None));
-            }
             let removed = u64::from(matches!(change, Change::Remove(_)));
+            if seen.is_none() && removed > 0 {
+                return Ok((done(0), None));
+            }
             let commit = indexes.commit(&self.place, &row, seen, change.clone())?;
-            Ok((removed, Some(Attempt::of(commit))))
+            Ok((done(removed), Some(Attempt::of(commit))))
         })
+    }
+
+    /// Returns the attempt to remove the rows within `bounds`, or the one at an end of them, with
+    /// their entries in the indexes.
+    fn remove_rows(
+        &self,
+        indexes: &Indexes<V>,
+        bounds: (KeyBound, KeyBound),
+        end: Option<End>,
+    ) -> Result<(Outcome, Option<Attempt>)> {
+        let mut tx = Transaction::begin(&self.place);
+        // Order: read the record in the transaction, before the rows. If an index is added
+        // meanwhile, the commit is refused: it would leave the entries of the rows in that index.
+        let row = self.current_in(&tx)?;
+        let mut rows = tx.scan(Some(row.id), bounds);
+        let rows = match end {
+            None => rows.collect(),
+            Some(End::First) => Vec::from_iter(rows.next()),
+            Some(End::Last) => Vec::from_iter(rows.next_back()),
+        };
+        let removed = indexes.remove_all(&row, &mut tx, &rows)?;
+        let previous = rows.last().map(|row| row.shared().clone());
+        Ok((Outcome::Done { seq: None, removed, previous }, tx.into_attempt()))
     }
 
     /// Makes an update by `attempt`, under the same condition.
@@ -322,7 +482,12 @@ impl<K: TableKey, V> Table<K, V> {
 
     /// Returns the record of the table as it is now. Its indexes are those of the handle.
     fn current(&self) -> Result<Arc<Row>> {
-        let row = self.row.later(&self.place)?;
+        self.current_in(&self.place)
+    }
+
+    /// Returns the record of the table in the later state `source`.
+    fn current_in(&self, source: &impl Source) -> Result<Arc<Row>> {
+        let row = self.row.later(source)?;
         self.check_declared(&row).map(|()| row)
     }
 }
@@ -335,66 +500,5 @@ impl<K, V> Table<K, V> {
             return Ok(());
         }
         row.check_indexes(self.indexes.iter().flat_map(|indexes| indexes.shapes()))
-    }
-}
-
-impl<K: TableKey, V> Table<K, V, &mut Batch> {
-    /// Adds a change that sets the value of `key` to `value`.
-    ///
-    /// # Errors
-    /// The errors of [`Batch::set`].
-    #[doc(alias("insert", "put", "upsert"))]
-    pub fn set(&mut self, key: K::Ref<'_>, value: &V) -> Result<()>
-    where
-        V: Serialize,
-    {
-        let put = self.named(&key, |name| self.place.store().setting(name, value));
-        self.place.push(put).map(drop)
-    }
-
-    /// Adds a change that sets the value of `key` to `value` until `expires`.
-    ///
-    /// # Errors
-    /// The errors of [`Batch::set`].
-    pub fn set_with_expiry(&mut self, key: K::Ref<'_>, value: &V, expires: SystemTime) -> Result<()>
-    where
-        V: Serialize,
-    {
-        let put = self.named(&key, |name| self.place.store().setting(name, value));
-        let put = put.and_then(|put| self.place.store().expiring(put, expires));
-        self.place.push(put).map(drop)
-    }
-
-    /// Adds a change that removes `key`.
-    ///
-    /// # Errors
-    /// The errors of [`Batch::remove`].
-    #[doc(alias("delete", "del", "erase"))]
-    pub fn remove(&mut self, key: K::Ref<'_>) -> Result<()> {
-        let removal = self.named(&key, |name| self.place.store().removal(name));
-        self.place.push(removal).map(drop)
-    }
-
-    /// Adds a change that removes all keys in `range`.
-    ///
-    /// # Errors
-    /// The errors of [`Batch::remove_range`].
-    pub fn remove_range<'a>(&mut self, range: impl RangeBounds<K::Ref<'a>>) -> Result<()> {
-        let (lower, upper) = bounds_of::<K>(&range);
-        if range::bounds(&lower, &upper).is_none() {
-            return Ok(());
-        }
-        let removal = Change::RemoveRange(Some(self.row.id), lower, upper);
-        self.place.push(Ok(removal)).map(drop)
-    }
-
-    /// Adds a change that removes all keys of the table, including those that were set earlier in
-    /// this batch.
-    ///
-    /// # Errors
-    /// [Too large](Error::is_too_large) if the batch exceeds 256 MiB.
-    #[doc(alias("truncate", "delete_all"))]
-    pub fn clear(&mut self) -> Result<()> {
-        self.place.push(Ok(Change::Clear(Some(self.row.id)))).map(drop)
     }
 }

@@ -135,6 +135,7 @@ fn each_write_of_a_row_changes_its_entries_in_the_indexes() {
         assert!(users.compare_exchange(3, None, Some(&old)).unwrap());
         check(&store, &users, "compare_exchange");
         assert!(users.compare_exchange(3, Some(&old), None).unwrap());
+        replace_insert_and_pop(&store, &users);
         assert_eq!(users.take(1).unwrap(), Some(new));
         assert!(users.remove(2).unwrap() && !users.remove(2).unwrap());
         assert_eq!(check(&store, &users, "remove"), 0);
@@ -168,6 +169,24 @@ fn each_write_of_a_row_changes_its_entries_in_the_indexes() {
         assert!(by_email(&users).is_empty().unwrap() && by_tag(&users).is_empty().unwrap());
         assert_eq!(check(&store, &users, "clear"), 0);
     }
+}
+
+/// Writes that return what was there, and leave two rows.
+fn replace_insert_and_pop(store: &Store, users: &Users) {
+    let old = user("eve@x", &["b", "c"]);
+    assert_eq!(users.replace(4, &user("4@x", &["r"])).unwrap(), None);
+    assert_eq!(users.replace(4, &old).unwrap(), Some(user("4@x", &["r"])));
+    assert_eq!(users.get_or_insert_with(5, || user("5@x", &["i"])).unwrap().email, "5@x");
+    assert_eq!(users.get_or_insert_with(5, || user("6@x", &[])).unwrap().email, "5@x");
+    check(store, users, "replace and get_or_insert_with");
+    let pop = |range: std::ops::Range<u64>| {
+        let popped = users.pop_first(range).unwrap()?;
+        Some(users.decode(&popped).unwrap())
+    };
+    assert_eq!((pop(6..9), pop(4..9)), (None, Some((4, old))));
+    let last = users.pop_last(..).unwrap().unwrap();
+    assert_eq!(users.decode(&last).unwrap(), (5, user("5@x", &["i"])));
+    assert_eq!(check(store, users, "pop"), 2);
 }
 
 #[test]
@@ -277,6 +296,7 @@ fn write_any(store: &Store, users: &Users, random: u64) {
     let new = user(&email, &[tag, "all"]);
     let made = match random / 128 % 7 {
         0 | 1 => users.set(id, &new),
+        2 if random.is_multiple_of(2) => users.pop_first(id..).map(drop),
         2 => {
             users.update(id, |old| old.map(|old| User { tags: new.tags.clone(), ..old })).map(drop)
         }
@@ -349,6 +369,35 @@ fn a_handle_that_does_not_declare_the_indexes_writes_nothing() {
     assert_eq!(open(&store).get(2).unwrap().unwrap().email, "bob@x");
     let unbuilt = spec().unique("by_email", email).index("new", tags).open(&store);
     assert!(is_mismatch(unbuilt));
+}
+
+/// The function of one index adds the other one, after the removal has read the rows.
+#[test]
+fn a_removal_of_rows_is_refused_if_an_index_is_added_meanwhile() {
+    let store = Store::in_memory().unwrap();
+    let (is_armed, inner) = (Arc::new(AtomicBool::new(false)), store.clone());
+    let of_email = Arc::clone(&is_armed);
+    let users = TableSpec::<u64, User>::new("users")
+        .unique::<String>("by_email", move |user, keys| {
+            keys.add(&user.email);
+            if of_email.swap(false, Ordering::Relaxed) {
+                open(&inner);
+            }
+        })
+        .open(&store)
+        .unwrap();
+    let removals: [fn(&Users) -> Result<()>; 3] = [
+        |users| users.remove_range(..).map(drop),
+        |users| users.pop_first(..).map(drop),
+        |users| users.pop_last(..).map(drop),
+    ];
+    for removal in removals {
+        store.drop_index("users", "by_tag").unwrap();
+        users.set(1, &user("ada@x", &["a"])).unwrap();
+        is_armed.store(true, Ordering::Relaxed);
+        assert!(is_mismatch(removal(&users)));
+        assert_eq!(check(&store, &open(&store), "a removal"), 1);
+    }
 }
 
 #[test]

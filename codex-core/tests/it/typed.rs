@@ -12,6 +12,7 @@ use codex_core::vfs::fault::{CrashChoice, FaultDir, Survivors, each_power_cut};
 use codex_core::vfs::{Clock as _, SimClock, Vfs};
 use codex_core::{
     Backups, Change as Shown, Conversion, Error, Form, Notice, Result, Store, Table, TableKey,
+    TableSpec,
 };
 use codex_storage::batch::{Item, TableId};
 
@@ -33,6 +34,10 @@ fn ids(store: &Store) -> Vec<u32> {
 
 fn rows<K: TableKey, V: serde::de::DeserializeOwned>(table: &Table<K, V>) -> Vec<(K, V)> {
     table.iter().collect::<Result<_>>().unwrap()
+}
+
+fn is_taken<T>(result: Result<T>) -> bool {
+    matches!(result, Err(Error::NotUnique { .. }))
 }
 
 fn is_gone<T>(result: Result<T>) -> bool {
@@ -178,6 +183,11 @@ fn a_dropped_table_takes_no_write_and_its_name_gets_another_id() {
             assert!(is_gone(users.compare_exchange(7, None, Some(&"Eve".into()))));
             assert!(is_gone(users.remove_range(..)) && is_gone(users.remove_range(crossed())));
             assert!(is_gone(users.clear()) && is_gone(users.watch().map(drop)));
+            assert!(is_gone(users.replace(7, &"Eve".into())) && is_gone(users.pop_first(..)));
+            assert!(is_gone(users.pop_last(..)) && is_gone(users.pop_last(crossed())));
+            assert!(is_gone(users.get_or_insert_with(7, || "Eve".into())));
+            assert!(is_gone(users.expire_at(7, std::time::SystemTime::UNIX_EPOCH)));
+            assert!(is_gone(users.remove_expiry(7)));
             assert!(is_gone(batch.commit()));
             assert_eq!(records(store), written, "{form}");
         };
@@ -334,8 +344,225 @@ fn conditional_writes_of_a_table_lose_nothing_and_find_keys_of_that_table_alone(
     assert_eq!((counts.take("n").unwrap(), counts.take("n").unwrap()), (Some(9), None));
     assert_eq!(other.get("n").unwrap(), Some(9));
     assert_eq!(counts.update("n", |_| None).unwrap(), None);
+    // Values that are replaced or made, of which threads make one.
+    assert_eq!(
+        (counts.replace("r", &1).unwrap(), counts.replace("r", &2).unwrap()),
+        (None, Some(1))
+    );
+    assert_eq!((counts.get("r").unwrap(), other.get("r").unwrap()), (Some(2), None));
+    let made = (0..8_u64).map(|n| {
+        let counts = counts.clone();
+        thread::spawn(move || counts.get_or_insert_with("made", || n).unwrap())
+    });
+    let made: Vec<_> = made.collect::<Vec<_>>().into_iter().map(|t| t.join().unwrap()).collect();
+    assert!(made.iter().all(|&n| Some(n) == counts.get("made").unwrap()), "{made:?}");
+    let not_called = || panic!("there is a value");
+    assert_eq!(counts.get_or_insert_with("r", not_called).unwrap(), 2);
+    let refused = counts.update("r", |n| counts.pop_last("r"..).map(|_| n).unwrap());
+    assert!(matches!(refused, Err(Error::UpdatesItself { key_len: 1 })));
     assert!(counts.remove("m").is_ok_and(|removed| !removed));
     assert!(counts.set(&"k".repeat(65_536), &1).unwrap_err().is_too_large());
+}
+
+#[test]
+fn of_threads_that_pop_rows_of_a_table_each_gets_others_in_order_and_no_other_table_is_changed() {
+    let store = Store::in_memory().unwrap();
+    let plain = store.table::<u64, u64>("plain").unwrap();
+    let spec = TableSpec::<u64, u64>::new("indexed");
+    let indexed = spec.unique::<u64>("twice", |n, keys| keys.add(2 * n)).open(&store).unwrap();
+    let beside = store.table::<u64, u64>("beside").unwrap();
+    beside.set(5, &5).unwrap();
+    store.set("k", &5_u64).unwrap();
+    for table in [plain, indexed] {
+        for n in 0..100 {
+            table.set(n, &n).unwrap();
+        }
+        let popper = |is_first: bool| {
+            let table = table.clone();
+            thread::spawn(move || {
+                let next = || {
+                    let range = 10..90;
+                    if is_first { table.pop_first(range) } else { table.pop_last(range) }.unwrap()
+                };
+                let row = |entry| table.decode(&entry).unwrap().0;
+                std::iter::from_fn(|| next().map(row)).collect::<Vec<_>>()
+            })
+        };
+        let threads = [true, false, true, false].map(|is_first| (is_first, popper(is_first)));
+        let mut all = Vec::new();
+        for (is_first, thread) in threads {
+            let popped = thread.join().unwrap();
+            assert!(popped.is_sorted_by(|a, b| (a < b) == is_first && a != b), "{popped:?}");
+            all.extend(popped);
+        }
+        all.sort_unstable();
+        assert!(all.into_iter().eq(10..90));
+        assert!(rows(&table).into_iter().map(|(n, _)| n).eq((0..10).chain(90..100)));
+        assert!(table.pop_first(crossed()).unwrap().is_none());
+        assert!(table.verify_indexes().unwrap().is_ok());
+    }
+    assert_eq!((rows(&beside), store.len()), (vec![(5, 5)], 1));
+}
+
+#[test]
+fn a_popped_row_whose_value_is_of_another_type_is_not_lost() {
+    let store = Store::in_memory().unwrap();
+    store.table::<u64, String>("jobs").unwrap().set(1, &"wash".into()).unwrap();
+    let numbers = store.table::<u64, (u64, u64)>("jobs").unwrap();
+    let popped = numbers.pop_first(..).unwrap().unwrap();
+    assert!(numbers.decode(&popped).is_err());
+    assert_eq!(popped.value::<String>().unwrap(), "wash");
+}
+
+#[test]
+fn a_prefix_of_a_table_is_removed_and_watched_in_every_place() {
+    let vfs = Vfs::mem(seed());
+    let store = options(Form::Ledger).open_in(&vfs, "a.db").unwrap();
+    let items = store.table::<(String, u64), u64>("items").unwrap();
+    let keys = [("a", 1), ("a", 2), ("a\0", 1), ("aa", 1), ("b", 1)];
+    let fill = || keys.iter().for_each(|&key| items.set(key, &1).unwrap());
+    let left = || rows(&items).into_iter().map(|(key, _)| key).collect::<Vec<_>>();
+    let others: Vec<_> = keys[2..].iter().map(|&(name, n)| (name.to_owned(), n)).collect();
+    let before = store.snapshot().seq();
+    let mut watch = items.watch_prefix(("a",)).unwrap();
+    fill();
+    assert_eq!((items.remove_prefix(("a",)).unwrap(), left()), (2, others.clone()));
+    assert_eq!(items.remove_prefix(("a",)).unwrap(), 0);
+    fill();
+    store.transaction(|tx| tx.table(&items)?.remove_prefix(("a",))).unwrap();
+    assert_eq!(left(), others);
+    fill();
+    let mut batch = store.batch();
+    batch.table(&items).unwrap().remove_prefix(("a",)).unwrap();
+    batch.commit().unwrap();
+    assert_eq!(left(), others);
+    store.set("a", &1_u64).unwrap();
+    let mut shown = || {
+        let counts = std::iter::from_fn(|| watch.try_next()).map(|notice| match notice {
+            Notice::Commit(commit) => commit.changes().len(),
+            other => panic!("{other:?}"),
+        });
+        counts.collect::<Vec<_>>()
+    };
+    assert_eq!(shown(), [1, 1, 2, 1, 1, 2, 1, 1, 2]);
+    watch = items.watch_prefix_from(("a",), before).unwrap();
+    let mut again = Vec::new();
+    while let Some(Notice::Commit(commit)) = watch.try_next() {
+        again.push(commit.changes().len());
+    }
+    assert_eq!(again, [1, 1, 2, 1, 1, 2, 1, 1, 2]);
+}
+
+fn named(name: &str) -> TableSpec<u64, String> {
+    let spec = TableSpec::<u64, String>::new(name);
+    spec.unique::<String>("by_name", |name, keys| keys.add(name))
+}
+
+/// Writes rows of both tables in every place, and removes them again.
+fn write_and_remove(store: &Store, users: &Table<u64, String>, other: &Table<u64, u64>) {
+    users.set(8, &"Eve".into()).unwrap();
+    assert_eq!((users.len().unwrap(), users.get(1).unwrap()), (2, None));
+    assert!(is_taken(users.set(9, &"Eve".into())));
+    let removed = store.transaction(|tx| tx.table(users)?.remove(8));
+    assert!(removed.unwrap() && !users.contains_key(8).unwrap());
+    assert_eq!(store.snapshot().table(users).unwrap().len().unwrap(), 1);
+    let by_name = users.index::<String>("by_name").unwrap();
+    assert_eq!(by_name.get("Ada").unwrap().unwrap().0, 7);
+    let mut batch = store.batch();
+    batch.table(other).unwrap().set(8, &8).unwrap();
+    batch.commit().unwrap();
+    assert!(other.remove(8).unwrap());
+}
+
+#[test]
+fn a_renamed_table_keeps_its_rows_indexes_watches_and_handles() {
+    for form in FORMS {
+        let vfs = Vfs::mem(seed());
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let users = named("users").open(&store).unwrap();
+        let other = store.table::<u64, u64>("other").unwrap();
+        users.set(7, &"Ada".into()).unwrap();
+        other.set(7, &7).unwrap();
+        let (before, mut watch) = (store.snapshot(), users.watch().unwrap());
+        let written = records(&store).into_iter().filter(|record| record.0 != 1);
+        let written: Vec<_> = written.collect();
+        for to in ["users", "other"] {
+            let refused = store.rename_table("users", to).unwrap_err();
+            assert!(matches!(refused, Error::TableExists { table } if table == to));
+        }
+        assert!(matches!(store.rename_table("users", ""), Err(Error::TableName { len: 0 })));
+        assert!(!store.rename_table("nobody", "people").unwrap());
+        assert!(users.contains_key(7).unwrap());
+        let seq = store.snapshot().seq();
+        assert!(store.rename_table("users", "people").unwrap());
+        assert_eq!(store.snapshot().seq(), seq + 1);
+        // The handle goes on in every place, even after another table has its name.
+        write_and_remove(&store, &users, &other);
+        assert!(store.rename_table("other", "others").unwrap());
+        let again = store.table::<u64, String>("users").unwrap();
+        again.set(9, &"Kay".into()).unwrap();
+        store.table::<u64, u64>("other").unwrap();
+        write_and_remove(&store, &users, &other);
+        assert_eq!(rows(&again), [(9, "Kay".into())]);
+        // So do those of its state before, in which it has its earlier name.
+        let people = named("people").open(&store).unwrap();
+        for table in [&users, &people] {
+            assert_eq!(before.table(table).unwrap().get(7).unwrap().as_deref(), Some("Ada"));
+        }
+        assert!(store.drop_table("other").unwrap());
+        assert!(store.drop_table("users").unwrap());
+        let check = |store: &Store| {
+            let names: Vec<_> = store.tables().unwrap().into_iter().map(|t| t.name).collect();
+            assert_eq!(names, ["others", "people"], "{form}");
+            let now = records(store).into_iter().filter(|record| record.0 != 1);
+            assert!(now.eq(written.clone()), "{form}: a row was written");
+            let people = named("people").open(store).unwrap();
+            let by_name = people.index::<String>("by_name").unwrap();
+            assert_eq!(by_name.get("Ada").unwrap(), Some((7, "Ada".into())));
+            assert!(people.verify_indexes().unwrap().is_ok());
+            people
+        };
+        let people = check(&store);
+        // Each check of the handle has set a row and removed it.
+        let shown = std::iter::from_fn(|| watch.try_next()).count();
+        assert_eq!(shown, 4, "{form}");
+        store.close().unwrap();
+        drop((users, other, before, people, again, store));
+        let store = options(form).open_in(&vfs, "a.db").unwrap();
+        let users = check(&store);
+        assert!(store.rename_table("people", "users").unwrap());
+        assert!(store.drop_table("users").unwrap());
+        let gone = [users.set(8, &"Eve".into()).unwrap_err(), users.len().unwrap_err()];
+        assert!(gone.iter().all(|e| matches!(e, Error::NoTable { .. })), "{form}");
+    }
+}
+
+#[test]
+fn of_threads_that_give_two_tables_one_name_one_wins() {
+    for _ in 0..20 {
+        let store = Store::in_memory().unwrap();
+        let barrier = Arc::new(Barrier::new(3));
+        let act = |act: fn(&Store) -> bool| {
+            let (store, barrier) = (store.clone(), Arc::clone(&barrier));
+            thread::spawn(move || {
+                barrier.wait();
+                act(&store)
+            })
+        };
+        for name in ["one", "two"] {
+            store.table::<u64, String>(name).unwrap().set(1, &name.into()).unwrap();
+        }
+        let threads = [
+            act(|store| store.rename_table("one", "to").is_ok()),
+            act(|store| store.rename_table("two", "to").is_ok()),
+            act(|store| store.table::<u64, String>("to").unwrap().is_empty().unwrap()),
+        ];
+        let won = threads.map(|thread| thread.join().unwrap());
+        let names: Vec<_> = store.tables().unwrap().into_iter().map(|t| (t.name, t.len)).collect();
+        let count = 3 - won[..2].iter().filter(|&&won| won).count();
+        assert!(count == 3 && !won[1] && !won[0] || count == 2 && won[0] != won[1], "{won:?}");
+        assert_eq!(names.iter().map(|(_, len)| len).sum::<usize>(), 2, "{names:?}");
+    }
 }
 
 #[test]
