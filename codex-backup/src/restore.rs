@@ -90,6 +90,9 @@ impl Backups {
             Source::File { name, .. } if is_backup(&self.names, name) => (*name).to_owned(),
             _ => String::new(),
         };
+        // Order: the removal of an earlier record is durable before a file is staged. If a power
+        // cut brought that record back, it would take the staged file for its own.
+        self.sync()?;
         let moves = self.moves(sidecars)?;
         let staged = self.free(Staged)?;
         let mode = mode_of(about.as_ref());

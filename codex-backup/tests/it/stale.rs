@@ -3,7 +3,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use codex_backup::vfs::fault::{Fault, FaultDir, Lasting, Side};
+use codex_backup::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side};
 use codex_backup::vfs::{CallKind, Dir, Observed, Vfs};
 use codex_backup::{CopyOptions, Error, Source, copy_to, unwatched};
 
@@ -154,6 +154,26 @@ fn a_restore_and_a_rotation_are_refused_beside_one_that_was_decided_meanwhile() 
         assert_eq!(bytes(&base, "a.db.bak.restore"), record);
         assert_eq!(bytes(&base, "a.db.bak.stage"), card(OURS, 2, 700));
     }
+}
+
+/// The record of a restore that was done is removed, and its removal is not durable yet.
+#[test]
+fn a_second_restore_is_not_mixed_up_with_the_record_of_the_first() {
+    let base = disk(9, &[(1, 3), (2, 2)]);
+    let restore = |disk: &FaultDir, seed| {
+        backups_of(&disk.vfs(seed)).restore(2, &[LOG.to_owned()], &mut unwatched)
+    };
+    base.fail_on(Calls::of(CallKind::Remove), 1, Fault::Eio, Lasting::Once, Side::After);
+    restore(&base, 1).unwrap_err();
+    base.clear_plan();
+    assert!(names(&base).iter().all(|name| !name.contains(".bak.restore")));
+    let act = |disk: &FaultDir| restore(disk, 2).is_ok();
+    let images = sim::each_power_cut(&base, &act, &mut |image, _, context| {
+        let finished = backups_of(&image.vfs(3)).finish_restore();
+        finished.unwrap_or_else(|e| panic!("{e}; {}", context()));
+        assert_eq!(bytes(image, "a.db"), card(OURS, 2, 700), "{}", context());
+    });
+    assert!(images > 50, "{images}");
 }
 
 #[test]
