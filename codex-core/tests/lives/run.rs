@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use codex_core::vfs::fault::{Calls, FaultDir, Lasting, Space, Survivors};
+use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Space, Survivors};
 use codex_core::vfs::{Dir, Vfs};
 use codex_core::{Anchor, Form, Store};
 
@@ -63,6 +63,8 @@ pub struct Run<'a> {
     pub limited: bool,
     /// The effect of the armed fault in addition to an error.
     strikes: Strikes,
+    /// Whether the armed fault is a full disk.
+    fills: bool,
     /// Whether the process was killed inside a step.
     pub is_killed: bool,
     /// The seed of the step.
@@ -103,6 +105,7 @@ impl<'a> Run<'a> {
             is_off: false,
             limited: false,
             strikes: Strikes::Errors,
+            fills: false,
             is_killed: false,
             seed: 0,
             counts,
@@ -187,6 +190,7 @@ impl<'a> Run<'a> {
             Strike::Kill(_) => Strikes::Kill,
             Strike::Fail(..) => Strikes::Errors,
         };
+        self.fills = matches!(strike, Strike::Fail(Fault::Enospc, ..));
         match strike {
             Strike::Kill(side) => self.disk.kill_process_on(calls, nth, side),
             Strike::Cut(side) => self.disk.cut_power_on(calls, nth, side),
@@ -340,7 +344,9 @@ impl<'a> Run<'a> {
                     return broken("a close succeeds on a healthy disk", error.to_string());
                 }
                 certain = closed.is_ok() && !poisoned;
-                self.closed_cleanly = certain && !open.read_only;
+                // On a full disk a close succeeds without its mark.
+                let is_full = disturbed && (self.limited || self.fills);
+                self.closed_cleanly = certain && !open.read_only && !is_full;
             }
         }
         if certain && !open.read_only {
