@@ -1,11 +1,13 @@
 //! `check`: checks formatting, lints and documentation. Every warning is an error.
 
 use std::fmt::Write as _;
+use std::path::Path;
+use std::thread;
 
 use pico_args::Arguments;
 
 use crate::loom;
-use crate::program::{Run, part};
+use crate::program::{Run, part, part_beside};
 use crate::workspace::{Package, Workspace};
 use crate::{Command, Outcome};
 
@@ -29,19 +31,25 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
     need(workspace, "fmt", "rustfmt")?;
     need(workspace, "clippy", "clippy")?;
     part("formatting", || workspace.cargo("fmt --all --check").quiet())?;
+    // The sets of features are checked in a target directory of their own, which locks out no other
+    // call of cargo: most calls compile one crate, with one thread.
+    let features = workspace.target()?.join("features");
+    let (whole, sets) = thread::scope(|scope| {
+        let sets = scope.spawn(|| sets(workspace, &features));
+        (whole(workspace), sets.join())
+    });
+    whole?;
+    sets.unwrap_or_else(|_| Err("the check of the sets of features panicked".to_owned()))?;
+    Ok("no warning".to_owned())
+}
+
+/// Checks everything but the sets of features.
+fn whole(workspace: &Workspace) -> Outcome<()> {
     clippy(workspace, "clippy: workspace", "--workspace --all-targets")?;
     for package in workspace.members()? {
         let name = &package.name;
         let title = format!("clippy: {name} alone");
         clippy(workspace, &title, &format!("--package {name} --all-targets"))?;
-        for set in feature_sets(&package) {
-            let title = format!("clippy: {name} with [{set}]");
-            let scope = format!("--package {name} --lib --no-default-features --features");
-            part(&title, || {
-                let mut cargo = workspace.cargo("clippy --quiet");
-                cargo.words(&scope).arg(&set).words("-- --deny warnings").quiet()
-            })?;
-        }
         let features = features_of_targets(&package);
         if !features.is_empty() {
             let title = format!("clippy: {name} with the features of its tests and benches");
@@ -49,19 +57,35 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
             clippy(workspace, &title, &scope)?;
         }
     }
-    part("clippy: --cfg loom", || {
+    part_beside("clippy: --cfg loom", || {
         let mut cargo = loom::cargo(workspace, "clippy --quiet")?;
         cargo.words(&loom_scope(workspace)?).words("-- --deny warnings").quiet()
     })?;
-    part("rustdoc", || {
+    part_beside("rustdoc", || {
         let mut cargo = workspace.cargo("doc --quiet --workspace --no-deps");
         cargo.env_flags("RUSTDOCFLAGS", "--deny warnings").quiet()
-    })?;
-    Ok("no warning".to_owned())
+    })
+    .map(drop)
+}
+
+/// Checks each library with the sets of its features, in the directory `target`.
+fn sets(workspace: &Workspace, target: &Path) -> Outcome<()> {
+    for package in workspace.members()? {
+        let name = &package.name;
+        for set in feature_sets(&package) {
+            let scope = format!("--package {name} --lib --no-default-features --features");
+            part_beside(&format!("clippy: {name} with [{set}]"), || {
+                let mut cargo = workspace.cargo("clippy --quiet");
+                cargo.env("CARGO_TARGET_DIR", target).words(&scope).arg(&set);
+                cargo.words("-- --deny warnings").quiet()
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn clippy(workspace: &Workspace, title: &str, scope: &str) -> Outcome<()> {
-    part(title, || {
+    part_beside(title, || {
         workspace.cargo("clippy --quiet").words(scope).words("-- --deny warnings").quiet().map(drop)
     })
 }
