@@ -96,6 +96,29 @@ fn opening(options: &OpenOptions, (count, rounds, value_len): (u32, u32, usize))
     assert!(taken <= limit, "{options:?}: {taken} of {limit}, {count} entries in {bytes} bytes");
 }
 
+#[test]
+fn questions_about_the_past_of_100_mb_take_less_than_8_mib() {
+    let _alone = ALONE.lock();
+    let vfs = Vfs::mem(1);
+    let store = Store::options().form(Form::Ledger).open_in(&vfs, "a.db").unwrap();
+    for n in 0..1_000_u32 {
+        store.set_bytes(format!("key/{}", n % 2), vec![7; 100_000]).unwrap();
+    }
+    // The first question makes the index.
+    for name in ["history", "history again", "changes"] {
+        let before = HEAP.current_usage();
+        HEAP.reset_peak_usage();
+        let found = match name {
+            "changes" => store.changes(0).unwrap().map(Result::unwrap).count(),
+            _ => store.history("key/1").unwrap().map(Result::unwrap).count(),
+        };
+        assert_eq!(found, if name == "changes" { 1_000 } else { 500 });
+        let taken = HEAP.peak_usage() - before;
+        println!("{name}: {taken} bytes");
+        assert!(taken < 8 << 20, "{name}: {taken} bytes");
+    }
+}
+
 fn options(form: Form, closes_into_image: bool) -> OpenOptions {
     let options = Store::options().form(form);
     if form != Form::Wal || closes_into_image {
