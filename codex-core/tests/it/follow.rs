@@ -628,6 +628,13 @@ struct Restored {
     after: Vec<BTreeMap<Vec<u8>, Vec<u8>>>,
 }
 
+/// Makes a commit of two keys, one of which every commit sets.
+fn commit(writer: &Store, n: usize) {
+    let mut batch = writer.batch();
+    batch.set("n", &n).unwrap().set(format!("k{n}"), &n).unwrap();
+    batch.commit().unwrap();
+}
+
 impl Restored {
     fn new(vfs: Vfs, options: OpenOptions) -> Self {
         Self { vfs, options, before: vec![BTreeMap::new()], after: Vec::new() }
@@ -638,14 +645,7 @@ impl Restored {
         let writer = self.options.open_in(&self.vfs, "a.db").unwrap();
         let mut opened = (shown == 0).then(|| follower.open_in(&self.vfs, "a.db").unwrap());
         for n in 1..=4_usize {
-            writer
-                .batch()
-                .set("n", &n)
-                .unwrap()
-                .set(format!("k{n}"), &n)
-                .unwrap()
-                .commit()
-                .unwrap();
+            commit(&writer, n);
             self.before.push(contents(&writer));
             if n == 2 {
                 writer.back_up().unwrap();
@@ -664,14 +664,7 @@ impl Restored {
         let writer = self.options.open_in(&self.vfs, "a.db").unwrap();
         for _ in 0..commits {
             let n = 100 + self.after.len();
-            writer
-                .batch()
-                .set("n", &n)
-                .unwrap()
-                .set(format!("k{n}"), &n)
-                .unwrap()
-                .commit()
-                .unwrap();
+            commit(&writer, n);
             self.after.push(contents(&writer));
         }
         if closes {
