@@ -10,7 +10,6 @@
     clippy::unwrap_used,
     clippy::panic,
     clippy::indexing_slicing,
-    clippy::print_stderr,
     clippy::disallowed_types,
     reason = "a test fails by panicking; the count of executions lies outside of the model"
 )]
@@ -18,6 +17,7 @@
 mod double;
 
 use std::future::Future;
+use std::io::{self, Write as _};
 use std::ops::Bound;
 use std::pin::pin;
 use std::sync::Arc;
@@ -55,7 +55,10 @@ fn model(
         body();
     });
     let executions = executions.load(Ordering::Relaxed);
-    eprintln!("loom-model {name} executions={executions} floor={floor}");
+    // One write for the whole line: `eprintln!` writes each part of its format by itself, and the
+    // runner's own output, which goes to the same pipe, could come between two parts.
+    let line = format!("loom-model {name} executions={executions} floor={floor}\n");
+    io::stderr().write_all(line.as_bytes()).unwrap();
     assert!(executions >= floor, "{name} explored {executions} executions, below {floor}");
 }
 
