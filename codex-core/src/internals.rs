@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 pub use crate::commit::{Base, Change, Check, Commit, End, Outcome, SmallVec};
-pub use crate::engine::{Engine, EngineOptions, Task, View};
+pub use crate::engine::{ArchivePoint, EndedLogs, Engine, EngineOptions, Task, View};
 pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};
 pub use crate::map::{Map, MapBuilder, Ordered};
@@ -30,6 +30,11 @@ pub fn sweep(store: &crate::Store) -> crate::Result<bool> {
 /// The errors of a commit.
 pub fn submit(store: &crate::Store, commit: Commit) -> crate::Result<Outcome> {
     Ok(store.inner.engine.submit(commit)?)
+}
+
+/// Returns the engine of the store.
+pub fn engine(store: &crate::Store) -> &Engine {
+    &store.inner.engine
 }
 
 /// Returns the state of the store.

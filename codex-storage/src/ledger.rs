@@ -30,8 +30,8 @@ use crate::names::Temporary;
 use crate::read_only::ReadOnly;
 use crate::seal::Keys;
 use crate::storage::{
-    Anchor, AnchorFound, Checkpoint, Cut, Durability, Form, OpSink, Recovered, Retired, State,
-    Storage, StorageStats, SyncPoint, Written,
+    Anchor, AnchorFound, Checkpoint, Cut, Durability, Form, LogPart, OpSink, Recovered, Retired,
+    State, Storage, StorageStats, SyncPoint, Written,
 };
 use crate::vfs::{File, Open, Vfs};
 use crate::write_state::WriteState;
@@ -277,6 +277,12 @@ impl Storage for Ledger {
         let file = MainFile::open(&self.files.vfs, self.files.names.main())?;
         let LogEnd { seq, offset, .. } = *self.writer()?.end();
         Ok(file.upto(seq, offset))
+    }
+
+    fn log_parts(&mut self) -> Result<Vec<LogPart>> {
+        self.check_name()?;
+        self.writer()?;
+        Ok(vec![self.writer.part(&self.header)])
     }
 
     fn stored(&self) -> Option<Stored<'_>> {

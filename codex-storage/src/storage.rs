@@ -1,6 +1,7 @@
 //! The trait of all forms, and the types of its calls.
 
 mod findings;
+mod log_part;
 
 use std::fmt;
 use std::ops::Range;
@@ -16,6 +17,7 @@ use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
 use crate::vfs::Vfs;
 pub use findings::{AnchorFound, Cut, Recovered};
+pub use log_part::LogPart;
 
 /// An open store with durable, ordered commits, which [`open`](crate::open) has recovered.
 ///
@@ -136,6 +138,18 @@ pub trait Storage: fmt::Debug + Send {
     /// As [`MainFile::open`]; `Poisoned`, `Closed`; the storage has no files.
     fn main_file(&mut self) -> Result<MainFile> {
         Err(Error::Contradiction(NO_FILES))
+    }
+
+    /// Returns the logs that continue the image in place, oldest first. The last one is being
+    /// written: below the level `Sync`, a [`sync_point`](Storage::sync_point) taken before makes
+    /// its part durable. Returns no part if no log continues the image yet, which the first commit
+    /// changes.
+    ///
+    /// # Errors
+    /// `Poisoned`, `Closed`; `LogMissing`, `Io` or an error of the header if an earlier log cannot
+    /// be opened.
+    fn log_parts(&mut self) -> Result<Vec<LogPart>> {
+        Ok(Vec::new())
     }
 
     /// Returns the writing of an image of the state at the last commit. The image is a separate

@@ -187,6 +187,7 @@ impl Engine {
         self.sync_ahead().inspect_err(|error| self.count_failure(error))?;
         // Begin under the lock on the disk: take the state, and switch the log.
         let begun = self.exclusive(Admission::WhileOpen, |disk| self.begin_image(disk, keys));
+        self.ended.shed();
         let (checkpoint, ordered) = match begun.inspect_err(|error| self.count_failure(error))? {
             Begun::Nothing => return Ok((self.stats().storage.seq, false)),
             Begun::Written => {
@@ -242,6 +243,9 @@ impl Engine {
         let before = disk.storage().stats().images;
         let state = Image(ordered.clone());
         self.queue.lock().overdue.began(self.now());
+        // Order: before the log switches. Below the level `Sync` only the switch makes it durable.
+        let has_log = disk.storage().form() == Form::Wal;
+        let ending = has_log.then(|| self.ended.ending(disk.storage())).flatten();
         let begun = match keys {
             Some(keys) => disk.storage().rekey(keys, &state),
             None => disk.storage().begin_checkpoint(&state),
@@ -249,6 +253,7 @@ impl Engine {
         let begun = begun.inspect_err(|error| self.queue.lock().overdue.ended(Some(error)))?;
         if let Some(checkpoint) = begun {
             disk.imaging = true;
+            self.ended.add(ending);
             return Ok(Begun::Beside(checkpoint, ordered));
         }
         // Without a checkpoint to write, the storage has either written the image itself or has
@@ -257,6 +262,7 @@ impl Engine {
             return Ok(Begun::Nothing);
         }
         self.queue.lock().overdue.ended(None);
+        self.ended.add(ending);
         Ok(Begun::Written)
     }
 

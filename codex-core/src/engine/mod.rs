@@ -10,6 +10,7 @@
     reason = "a broken invariant of the engine stops the leader, which poisons the store"
 )]
 
+mod archive;
 mod checkpoint;
 mod commit;
 mod deputy;
@@ -47,6 +48,8 @@ use crate::outer;
 use crate::rank::Rank;
 use crate::stats::Stats;
 use crate::trace;
+use archive::Ended;
+pub use archive::{ArchivePoint, EndedLogs};
 use checkpoint::Hook;
 #[cfg(feature = "crypto")]
 pub(crate) use checkpoint::ImageProgress;
@@ -100,6 +103,7 @@ pub struct Engine {
     checkpoint_failures: AtomicU64,
     on_checkpoint: Hook,
     on_commit: Hook,
+    ended: Ended,
     /// The threads that lead for tasks.
     deputies: Deputies,
     signal: Signal,
@@ -152,6 +156,7 @@ impl Engine {
             checkpoint_failures: AtomicU64::new(0),
             on_checkpoint: Hook::default(),
             on_commit: Hook::default(),
+            ended: Ended::default(),
             deputies: Deputies::default(),
             signal: Signal::default(),
             background,
@@ -237,13 +242,15 @@ impl Engine {
         if self.is_closed() {
             return Ok(());
         }
-        self.exclusive(Admission::ToClose, |disk| {
+        let closed = self.exclusive(Admission::ToClose, |disk| {
             // Order: close the storage before the queue. A thread that finds the queue closed knows
             // that the files are unlocked.
             let closed = self.close_storage(disk);
             self.queue.lock().refuse_all();
             closed
-        })
+        });
+        self.ended.shed();
+        closed
     }
 
     /// Returns the statistics since the start. An engine makes no backups, so their part is empty.
@@ -341,7 +348,10 @@ impl Engine {
         let state = Image(disk.read(Map::ordered));
         let mut storage = disk.storage.take().expect("the storage is there until the close");
         disk.seal = storage.seal();
-        storage.close(&state)
+        let ending = self.ended.ending(&mut *storage);
+        storage.close(&state)?;
+        self.ended.add(ending);
+        Ok(())
     }
 
     /// Makes the store refuse all later writes.

@@ -27,6 +27,8 @@ mod double;
 mod store;
 
 mod api;
+#[cfg(not(loom))]
+mod archive_parts;
 mod backup;
 mod backup_crash;
 mod backup_policy;

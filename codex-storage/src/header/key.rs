@@ -51,4 +51,10 @@ impl Header {
         };
         Ok((header, seal))
     }
+
+    /// Returns whether a rekey made this segment: it continues no tag, although there is a log
+    /// before it.
+    pub(crate) fn is_rekeyed(&self) -> bool {
+        self.cipher != 0 && self.neighbour != [0; 16] && self.base_tag == [0; TAG_LEN]
+    }
 }

@@ -9,6 +9,7 @@ mod epoch;
 mod gate;
 mod group;
 mod live;
+mod part;
 mod place;
 mod read;
 mod recovery;

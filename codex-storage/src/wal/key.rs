@@ -191,9 +191,3 @@ impl Wal {
         }
     }
 }
-
-/// Returns whether a rekey made the segment: it continues no tag, although there is a log before
-/// it.
-pub(super) fn is_rekeyed(segment: &Header) -> bool {
-    segment.cipher != 0 && segment.neighbour != [0; 16] && segment.base_tag == [0; 16]
-}

@@ -3,6 +3,7 @@
 mod checkpoint;
 mod key;
 mod open;
+mod parts;
 mod salvage;
 mod segments;
 mod start;
@@ -22,7 +23,8 @@ use crate::log::{LogCounts, LogPlace, LogWriter, SharedLogCopy, layout};
 use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
 use crate::storage::{
-    Anchor, Checkpoint, Durability, Form, Retired, State, Storage, StorageStats, SyncPoint, Written,
+    Anchor, Checkpoint, Durability, Form, LogPart, Retired, State, Storage, StorageStats,
+    SyncPoint, Written,
 };
 use crate::write_state::WriteState;
 
@@ -296,6 +298,10 @@ impl Storage for Wal {
     fn main_file(&mut self) -> Result<MainFile> {
         self.write_state.check()?;
         MainFile::open(&self.files.vfs, self.files.names.main())
+    }
+
+    fn log_parts(&mut self) -> Result<Vec<LogPart>> {
+        self.parts()
     }
 
     fn stored(&self) -> Option<Stored<'_>> {

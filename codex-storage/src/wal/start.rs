@@ -1,6 +1,5 @@
 //! The work before the first write. An opening without a write changes no file.
 
-use super::key::is_rekeyed;
 use super::segments::Segment;
 use super::{Current, Wal};
 use crate::error::{Error, Result};
@@ -76,7 +75,7 @@ impl Wal {
 
     /// Returns whether the log begins with the segment `last`, which a rekey has made.
     fn rests_on_a_rekey(&self, last: &Header) -> bool {
-        self.earlier.is_empty() && is_rekeyed(last)
+        self.earlier.is_empty() && last.is_rekeyed()
     }
 
     /// Carries out the work before the first write, once.
