@@ -61,40 +61,68 @@ pub struct Listed {
 /// The bytes of an object that is created. They may be read several times.
 pub struct Body<'a, 'w> {
     bytes: Bytes<'a>,
-    len: u64,
     meter: Option<Meter<'a, 'w>>,
 }
 
-enum Bytes<'a> {
+/// The bytes of a body without the reports of progress, so that threads can share them.
+#[derive(Clone, Copy)]
+pub(super) enum Bytes<'a> {
     Slice(&'a [u8]),
-    File(&'a dyn File),
+    /// The bytes up to this length.
+    File(&'a dyn File, u64),
 }
 
 impl<'a, 'w> Body<'a, 'w> {
     /// Returns the body of a small object.
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes: Bytes::Slice(bytes), len: bytes.len() as u64, meter: None }
+        Self { bytes: Bytes::Slice(bytes), meter: None }
     }
 
     /// Returns the first `len` bytes of `file`, whose reads are reported to `meter`.
     pub(crate) fn file(file: &'a dyn File, len: u64, meter: Meter<'a, 'w>) -> Self {
-        Self { bytes: Bytes::File(file), len, meter: Some(meter) }
+        Self { bytes: Bytes::File(file, len), meter: Some(meter) }
     }
 
     /// Returns the length in bytes.
     #[expect(clippy::len_without_is_empty, reason = "an empty object has no special meaning")]
     pub fn len(&self) -> u64 {
-        self.len
+        self.bytes.len()
     }
 
     /// Fills `buf` from the offset `at`. [`Fault::Source`] if that fails, and [`Fault::Stopped`] if
     /// the caller of the upload wants it to end.
     pub fn read_exact_at(&mut self, buf: &mut [u8], at: u64) -> Result<(), Fault> {
+        self.bytes.read_exact_at(buf, at)?;
+        self.reach(at.saturating_add(buf.len() as u64))
+    }
+
+    /// Returns the bytes. Who reads them reports the progress with [`reach`](Self::reach).
+    pub(super) fn bytes(&self) -> Bytes<'a> {
+        self.bytes
+    }
+
+    /// Reports that `done` bytes are read. [`Fault::Stopped`] if the caller of the upload wants it
+    /// to end.
+    pub(super) fn reach(&mut self, done: u64) -> Result<(), Fault> {
+        let going = self.meter.as_mut().map(|meter| meter.reach(done));
+        if going.is_some_and(|going| going.is_break()) { Err(Fault::Stopped) } else { Ok(()) }
+    }
+}
+
+impl Bytes<'_> {
+    pub(super) fn len(&self) -> u64 {
+        match self {
+            Self::Slice(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+
+    pub(super) fn read_exact_at(&self, buf: &mut [u8], at: u64) -> Result<(), Fault> {
         let end = at.saturating_add(buf.len() as u64);
-        let read = match &self.bytes {
-            _ if end > self.len => Err(io::ErrorKind::UnexpectedEof.into()),
-            Bytes::File(file) => file.read_exact_at(buf, at),
-            Bytes::Slice(bytes) => {
+        let read = match self {
+            _ if end > self.len() => Err(io::ErrorKind::UnexpectedEof.into()),
+            Self::File(file, _) => file.read_exact_at(buf, at),
+            Self::Slice(bytes) => {
                 let range = usize::try_from(at).ok().zip(usize::try_from(end).ok());
                 match range.and_then(|(at, end)| bytes.get(at..end)) {
                     Some(found) => {
@@ -105,15 +133,13 @@ impl<'a, 'w> Body<'a, 'w> {
                 }
             }
         };
-        read.map_err(|error| Fault::Source(Arc::new(error)))?;
-        let going = self.meter.as_mut().map(|meter| meter.reach(end));
-        if going.is_some_and(|going| going.is_break()) { Err(Fault::Stopped) } else { Ok(()) }
+        read.map_err(|error| Fault::Source(Arc::new(error)))
     }
 }
 
 impl fmt::Debug for Body<'_, '_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Body").field("len", &self.len).finish_non_exhaustive()
+        f.debug_struct("Body").field("len", &self.len()).finish_non_exhaustive()
     }
 }
 

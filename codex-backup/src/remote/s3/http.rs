@@ -1,6 +1,7 @@
 //! Sends signed requests, and sends them again where that may help.
 
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,6 @@ use url::Url;
 use super::answer::{Answer, date};
 use super::keys::{Ring, read_file};
 use crate::remote::Fault;
-use crate::remote::target::Body;
 
 /// One request. The parts of the query are in the order of their names, as are the headers.
 #[derive(Debug, Clone, Copy)]
@@ -31,14 +31,17 @@ pub(super) struct Request<'a> {
 }
 
 /// What a request sends, or where its answer goes.
-pub(super) enum Payload<'p, 'b, 'w> {
+pub(super) enum Payload<'p> {
     Nothing,
     Text(&'p str),
-    /// A part of an object, from the offset to the end.
-    Part(&'p mut Body<'b, 'w>, u64, u64),
+    /// The bytes of an object from an offset to another one, which are read anew for each attempt.
+    Part(&'p mut Reader<'p>, Range<u64>),
     /// The answer is a part of an object, which fills this.
     Into(&'p mut [u8]),
 }
+
+/// Fills a buffer with the bytes of an object at an offset.
+pub(super) type Reader<'r> = dyn FnMut(&mut [u8], u64) -> Result<(), Fault> + 'r;
 
 /// A server, a bucket and the keys for it.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Http {
     pub(super) fn send(
         &self,
         request: &Request<'_>,
-        mut payload: Payload<'_, '_, '_>,
+        mut payload: Payload<'_>,
     ) -> Result<Answer, Fault> {
         let (mut pause, mut tries) = (PAUSE_FIRST, TRIES);
         loop {
@@ -100,7 +103,7 @@ impl Http {
         &self,
         request: &Request<'_>,
         keys: &Credentials,
-        payload: &mut Payload<'_, '_, '_>,
+        payload: &mut Payload<'_>,
     ) -> Result<Answer, Fault> {
         let url = signed(&self.bucket, request, keys, &Timestamp::now(), VALID);
         let mut http = HttpRequest::builder().method(request.method.to_str()).uri(url.as_str());
@@ -109,18 +112,19 @@ impl Http {
         }
         let bad = |_| Fault::Invalid("the endpoint is no address of a server".to_owned());
         let answered = match payload {
-            Payload::Part(body, from, upto) => {
-                let mut part = Part { body, at: *from, end: *upto, fault: None };
-                let http = http.header("content-length", *upto - *from);
+            Payload::Part(read, range) => {
+                let mut part = Part { read, at: range.start, end: range.end, fault: None };
+                let total = range.end - range.start;
+                let http = http.header("content-length", total);
                 let http = http.body(SendBody::from_reader(&mut part)).map_err(bad)?;
                 let answered = self.agent.run(http);
                 if let Some(fault) = part.fault {
                     return Err(fault);
                 }
-                let (sent, total) = (part.at, part.body.len());
+                let sent = part.at - range.start;
                 match answered {
                     // It broke off between the first byte and the last one.
-                    Err(_) if *from < sent && sent < total => {
+                    Err(_) if 0 < sent && sent < total => {
                         return Err(Fault::HalfUpload { sent, total });
                     }
                     answered => answered,
@@ -241,20 +245,20 @@ fn tls(ca: Option<&Path>) -> Result<TlsConfig, Fault> {
 }
 
 /// A part of an object as the body of a request.
-struct Part<'p, 'b, 'w> {
-    body: &'p mut Body<'b, 'w>,
+struct Part<'p, 'r> {
+    read: &'p mut Reader<'r>,
     at: u64,
     end: u64,
     /// The reason why reading ended early.
     fault: Option<Fault>,
 }
 
-impl Read for Part<'_, '_, '_> {
+impl Read for Part<'_, '_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let left = usize::try_from(self.end - self.at).unwrap_or(usize::MAX);
         let len = left.min(buf.len());
         let (now, _) = buf.split_at_mut(len);
-        if let Err(fault) = self.body.read_exact_at(now, self.at) {
+        if let Err(fault) = (self.read)(now, self.at) {
             self.fault = Some(fault.clone());
             return Err(fault.into());
         }

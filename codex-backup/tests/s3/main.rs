@@ -2,6 +2,7 @@
 //! at the address in `CODEX_S3`, which `cargo xtask bucket` starts.
 #![allow(
     clippy::disallowed_methods,
+    clippy::disallowed_types,
     clippy::indexing_slicing,
     clippy::panic,
     clippy::print_stdout,
@@ -9,10 +10,13 @@
     reason = "a test fails by panicking, and says what it left out"
 )]
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{TcpListener, TcpStream};
+mod keys;
+mod server;
+mod upload;
+
+use std::net::TcpListener;
 use std::ops::ControlFlow;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, LazyLock};
 use std::thread;
 use std::time::Duration;
@@ -22,84 +26,16 @@ use codex_backup::remote::{
 };
 use codex_backup::vfs::{File, Mode, Open, Vfs};
 use codex_backup::{Backups, Error, Options, Whole};
+use peak_alloc::PeakAlloc;
+use server::{Reply, next, refusal, reply, server};
 
-/// One answer of a server.
-#[derive(Clone)]
-struct Reply {
-    status: u16,
-    headers: String,
-    body: String,
-    /// The number of bytes of the request after which the connection breaks instead.
-    cut: Option<usize>,
-}
-
-fn reply(status: u16) -> Reply {
-    Reply { status, headers: String::new(), body: String::new(), cut: None }
-}
-
-fn refusal(status: u16, code: &str) -> Reply {
-    let body = format!("<?xml version=\"1.0\"?><Error><Code>{code}</Code></Error>");
-    Reply { body, ..reply(status) }
-}
+/// Counts the memory of the child that measures it.
+#[global_allocator]
+static HEAP: PeakAlloc = PeakAlloc;
 
 /// The answers to the proof that a server creates objects only.
 fn proof() -> Vec<Reply> {
     vec![reply(200), reply(412), reply(204)]
-}
-
-/// Starts a server that gives these answers in turn. Returns its address, and the first lines of
-/// the requests.
-fn server(replies: Vec<Reply>) -> (String, Receiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = format!("http://{}", listener.local_addr().unwrap());
-    let (send, receive) = channel();
-    thread::spawn(move || {
-        for reply in replies {
-            let (stream, _) = listener.accept().unwrap();
-            let line = serve(stream, &reply);
-            if send.send(line).is_err() {
-                return;
-            }
-        }
-    });
-    (address, receive)
-}
-
-fn serve(mut stream: TcpStream, reply: &Reply) -> String {
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut first, mut len) = (String::new(), 0);
-    reader.read_line(&mut first).unwrap();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).unwrap();
-        let line = line.trim().to_ascii_lowercase();
-        if let Some(text) = line.strip_prefix("content-length:") {
-            len = text.trim().parse().unwrap();
-        }
-        if line.is_empty() {
-            break;
-        }
-    }
-    let mut body = vec![0; reply.cut.unwrap_or(len).min(len)];
-    reader.read_exact(&mut body).unwrap();
-    if reply.cut.is_none() {
-        let Reply { status, headers, body, .. } = reply;
-        let len = if headers.contains("content-length") {
-            String::new()
-        } else {
-            format!("content-length: {}\r\n", body.len())
-        };
-        // The client may have ended the connection.
-        let _ =
-            write!(stream, "HTTP/1.1 {status} X\r\nconnection: close\r\n{len}{headers}\r\n{body}");
-    }
-    first
-}
-
-/// Returns the first lines of the next requests.
-fn next(lines: &Receiver<String>, count: usize) -> Vec<String> {
-    let next = |_| lines.recv_timeout(Duration::from_secs(30)).unwrap();
-    (0..count).map(next).collect()
 }
 
 fn options(address: &str) -> S3Options {
@@ -219,24 +155,6 @@ fn options_that_lead_nowhere_are_refused_before_a_request() {
 }
 
 #[test]
-fn keys_are_renewed_when_the_server_refuses_them() {
-    let replies = [proof(), vec![refusal(400, "ExpiredToken"), reply(204), reply(204)]].concat();
-    let (address, lines) = server(replies);
-    let count = std::sync::atomic::AtomicU32::new(0);
-    let bucket = options(&address)
-        .keys_from(move || {
-            let n = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-            Ok(S3Keys::with_token(format!("KEY{n}"), "secret", "token"))
-        })
-        .open()
-        .unwrap();
-    bucket.remove("image/1").unwrap();
-    bucket.remove("image/1").unwrap();
-    let keys: Vec<_> = next(&lines, 6).iter().map(|line| line.contains("KEY1")).collect();
-    assert_eq!(keys, [false, false, false, false, true, true]);
-}
-
-#[test]
 fn a_request_is_sent_again_while_the_server_is_busy() {
     let (bucket, lines) = bucket(vec![refusal(503, "SlowDown"), reply(500), reply(204)]);
     bucket.remove("image/1").unwrap();
@@ -250,33 +168,6 @@ fn a_creation_whose_answer_was_lost_exists_and_is_not_replaced() {
     let (bucket, _lines) = bucket(vec![cut, reply(412)]);
     let created = bucket.create("image/1", &mut Body::new(b"bytes")).unwrap();
     assert_eq!(created, Created::Exists);
-}
-
-#[test]
-fn an_upload_that_breaks_off_tells_how_far_it_came_and_removes_its_parts() {
-    let ns = "http://s3.amazonaws.com/doc/2006-03-01/";
-    let begun = Reply {
-        body: format!(
-            "<InitiateMultipartUploadResult xmlns=\"{ns}\"><Bucket>books</Bucket>\
-             <Key>k</Key><UploadId>U1</UploadId></InitiateMultipartUploadResult>"
-        ),
-        ..reply(200)
-    };
-    let part = Reply { headers: "etag: \"t1\"\r\n".to_owned(), ..reply(200) };
-    let cut = Reply { cut: Some(100_000), ..reply(200) };
-    let replies = [vec![begun, part], vec![cut; 4], vec![reply(204)]].concat();
-    let (bucket, lines) = bucket(replies);
-    let contents = vec![5; 20 << 20];
-    let fault = bucket.create("image/1", &mut Body::new(&contents)).unwrap_err();
-    match fault {
-        Fault::HalfUpload { sent, total } => {
-            assert!((16 << 20..20 << 20).contains(&sent) && total == 20 << 20, "{sent}");
-        }
-        other => panic!("{other}"),
-    }
-    let last = next(&lines, 7).remove(6);
-    let is_abort = last.starts_with("DELETE /books/a/b/image/1?") && last.contains("uploadId=U1");
-    assert!(is_abort, "{last}");
 }
 
 #[test]
