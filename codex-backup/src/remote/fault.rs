@@ -2,8 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
+
+use crate::text::utc;
 
 /// The reason why a call to a [`Target`](super::Target) failed, or why an object cannot be used.
 /// The error that contains it names the object.
@@ -70,6 +73,41 @@ pub enum Fault {
     /// Another prune has given the upload up, because it was in no manifest for too long.
     #[error("was given up by another prune before it was listed; put it again")]
     GivenUp,
+    /// Another archive sends to the same place: a copy of this machine, or a second program.
+    #[error(
+        "another archive sends to this place, so this one stops; what it has sent is kept; \
+         end one of the two, or give each a bucket, prefix or folder of its own, \
+         and open the store again"
+    )]
+    Fenced,
+    /// There are no images.
+    #[error("has no images; put one first")]
+    NoImages,
+    /// All images are later than the moment.
+    #[error(
+        "begins with commit {seq} ({}), which is after the moment; \
+         name that commit or a later moment", utc(*time_us)
+    )]
+    Before {
+        /// The commit of the oldest image.
+        seq: u64,
+        /// The time of that image, in microseconds since 1970 (UTC).
+        time_us: i64,
+    },
+    /// No image leads to the moment: the log was not sent so far, or a piece is lost or damaged.
+    #[error(
+        "does not reach the moment; nothing was restored; the last commit before it that can be \
+         restored is {seq} ({}): name that one{}",
+        utc(*time_us), why(damage.as_ref())
+    )]
+    NotReached {
+        /// The last commit before the moment that can be restored.
+        seq: u64,
+        /// The time before which it was made, in microseconds since 1970 (UTC).
+        time_us: i64,
+        /// The object at which the log ends, if it is damaged.
+        damage: Option<Arc<Damage>>,
+    },
     /// Other writers wrote a manifest each time that this one was about to.
     #[error("other writers came first {0} times; try again while they rest")]
     Contended(u32),
@@ -113,6 +151,23 @@ pub enum Fault {
     Stopped,
 }
 
+/// An object that cannot be used.
+#[derive(Debug, Clone)]
+pub struct Damage {
+    /// The place of the object.
+    pub path: PathBuf,
+    /// The reason.
+    pub fault: Fault,
+}
+
+/// Returns the reason why a log ends, as the end of a message.
+fn why(damage: Option<&Arc<Damage>>) -> String {
+    let text = |damage: &Arc<Damage>| {
+        format!(" (the log ends there, because {} {})", damage.path.display(), damage.fault)
+    };
+    damage.map(text).unwrap_or_default()
+}
+
 impl Fault {
     /// Returns the fault of a call that failed with `source`, or the one that `source` was made
     /// of.
@@ -137,7 +192,7 @@ impl Fault {
                 Kind::Interrupted => Kind::Other,
                 kind => kind,
             },
-            Self::Missing | Self::NoBucket(_) => Kind::NotFound,
+            Self::Missing | Self::NoBucket(_) | Self::NoImages => Kind::NotFound,
             Self::Truncated { .. } | Self::Altered | Self::BadManifest(_) => Kind::InvalidData,
             Self::Credentials(_) | Self::Denied(_) => Kind::PermissionDenied,
             Self::OtherFile | Self::Plain | Self::Invalid(_) => Kind::InvalidInput,

@@ -72,15 +72,15 @@ impl Folder {
         lock.ok_or_else(|| Fault::io("take the file `lock`", io::ErrorKind::WouldBlock.into()))
     }
 
-    /// Calls `sink` with the name of each file and its age.
-    fn each(&self, sink: &mut dyn FnMut(String, Duration)) -> io::Result<()> {
+    /// Calls `sink` with the name of each file, its length and its age.
+    fn each(&self, sink: &mut dyn FnMut(String, u64, Duration)) -> io::Result<()> {
         let now = self.vfs.clock.now_us();
         for file in self.vfs.dir.list()? {
             // A file may be removed between the two calls.
             let Some(found) = self.vfs.dir.metadata(&file)? else { continue };
             if found.kind == Kind::File {
                 let age = u64::try_from(now.saturating_sub(found.modified_us)).unwrap_or(0);
-                sink(file, Duration::from_micros(age));
+                sink(file, found.len, Duration::from_micros(age));
             }
         }
         Ok(())
@@ -116,11 +116,11 @@ impl Target for Folder {
     }
 
     fn list(&self, prefix: &str, sink: &mut dyn FnMut(Listed)) -> Result<(), Fault> {
-        let mut listed = |file: String, age| {
+        let mut listed = |file: String, len, age| {
             // The names of other files have other characters.
             let name = file.replace('.', "/");
             if name.starts_with(prefix) && check_name(&name).is_ok() && name.contains('/') {
-                sink(Listed { name, age });
+                sink(Listed { name, len, age });
             }
         };
         self.each(&mut listed).map_err(reading)
@@ -135,7 +135,7 @@ impl Target for Folder {
 
     fn sweep(&self, age: Duration) -> Result<u64, Fault> {
         let mut old = Vec::new();
-        self.each(&mut |file, found| {
+        self.each(&mut |file, _, found| {
             if file.starts_with(UPLOAD) && found >= age {
                 old.push(file);
             }

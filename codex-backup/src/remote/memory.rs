@@ -224,6 +224,7 @@ impl Target for Memory {
             let ours = state.objects.iter().filter(|(name, _)| name.starts_with(prefix));
             found.extend(ours.map(|(name, object)| Listed {
                 name: name.clone(),
+                len: object.bytes.len() as u64,
                 age: state.now.saturating_sub(object.created),
             }));
             Ok(())

@@ -8,13 +8,18 @@
 //! Two writers at one place, such as an open store and a tool, do not disturb each other: of two
 //! manifests with one number only one is created, and the other writer begins again with it.
 
+mod archive;
+mod chain;
 mod fault;
 mod file;
 mod folder;
+mod log_file;
 mod manifest;
 mod memory;
+mod piece;
 mod prune;
 mod put;
+mod reach;
 #[cfg(feature = "s3")]
 mod s3;
 mod target;
@@ -28,11 +33,14 @@ use std::time::Duration;
 use codex_storage::vfs::{Clock, Entropy, File, Vfs, in_pieces};
 use sha2::{Digest, Sha256};
 
-pub use fault::Fault;
+pub use archive::ArchiveWriter;
+pub use fault::{Damage, Fault};
 pub use folder::Folder;
 pub use memory::{Memory, Mishap};
+pub use piece::{LogId, LogStart};
 pub use prune::Pruned;
 pub use put::Put;
+pub use reach::{Moment, Reached};
 #[cfg(feature = "s3")]
 pub use s3::{S3, S3Keys, S3Options};
 pub use target::{Body, Created, Listed, Target};
@@ -74,6 +82,8 @@ pub struct Image {
     pub sha256: [u8; 32],
     /// The time at which the image was read back and listed, in microseconds since 1970 (UTC).
     pub listed_us: i64,
+    /// The log that continues the image, if an archive sends one.
+    pub log: Option<LogStart>,
 }
 
 /// The images of a place.

@@ -74,7 +74,7 @@ impl Remote {
             }
         });
         listed.map_err(|fault| self.fault("", fault))?;
-        Ok(Manifest { number: latest.next(), images, dropped })
+        Ok(Manifest { number: latest.next(), writer: now.writer, images, dropped })
     }
 
     /// Returns how many of the images, which are in order, have to stay so that `keep` good ones

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use codex_storage::vfs::File;
 
+use super::archive::ArchiveWriter;
 use super::fault::Fault;
 use super::manifest::{Manifest, image_name};
+use super::piece::LogStart;
 use super::target::Body;
 use super::{Image, LOOKS_MAX, Latest, Remote, digest};
 use crate::copy::{Phase, Watch};
@@ -41,6 +43,33 @@ impl Remote {
     /// The images that were listed before are not affected. After a fault of the target the new
     /// image may be listed all the same, if only the answer was lost; the next call then finds it.
     pub fn put(&self, file: &Arc<dyn File>, watch: &mut Watch<'_>) -> Result<Put> {
+        self.put_with(None, file, None, watch)
+    }
+
+    /// As [`put`](Self::put), as a part of the archive of `writer`: the image is continued by the
+    /// pieces of the log `log`. An image of the same version that no log continues gets `log`, and
+    /// beside one that another log continues the file is uploaded again.
+    ///
+    /// # Errors
+    /// As [`put`](Self::put); [`Fault::Fenced`] if another archive has begun; [`Error::Invalid`]
+    /// if `log` does not begin with the version of the file.
+    pub fn put_image(
+        &self,
+        writer: &ArchiveWriter,
+        file: &Arc<dyn File>,
+        log: Option<LogStart>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Put> {
+        self.put_with(Some(writer), file, log, watch)
+    }
+
+    fn put_with(
+        &self,
+        writer: Option<&ArchiveWriter>,
+        file: &Arc<dyn File>,
+        log: Option<LogStart>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Put> {
         let place = self.target.path("");
         let unread = |error| Error::from_inspect(place.clone(), error);
         let mut going = |_| crate::meter::sign_of_life(watch);
@@ -48,18 +77,26 @@ impl Remote {
         if !facts.encrypted && !self.plain_objects {
             return Err(self.fault("", Fault::Plain));
         }
+        if let Some(LogStart { log, .. }) = log.filter(|start| start.log.base_seq != facts.seq) {
+            let why = "does not continue the image; its base is the last commit of the image";
+            return Err(Error::Invalid { value: log.name(), why });
+        }
         let latest = self.latest()?;
         self.refuse_other(&latest, &facts.id)?;
-        if let Some(newest) = latest.manifest.images.first()
-            && newest.facts.same_version(&facts)
-            && self.is_there(newest)?
+        self.refuse_fenced(&latest, writer)?;
+        let newest = latest.manifest.images.into_iter().next().filter(|newest| {
+            newest.facts.same_version(&facts)
+                && (log.is_none() || newest.log.is_none_or(|l| Some(l) == log))
+        });
+        if let Some(newest) = newest
+            && self.is_there(&newest)?
         {
-            let image = newest.clone();
-            self.list_image(&image)?;
+            let image = Image { log: newest.log.or(log), ..newest };
+            self.list_image(writer, &image)?;
             return Ok(Put { image, is_new: false });
         }
-        let image = self.upload(file, watch)?;
-        self.list_image(&image)?;
+        let image = Image { log, ..self.upload(file, watch)? };
+        self.list_image(writer, &image)?;
         Ok(Put { image, is_new: true })
     }
 
@@ -83,7 +120,8 @@ impl Remote {
         let mut body = Body::file(&**file, len, Meter::new(watch, Phase::Copying, len));
         self.target.create(&name, &mut body).map_err(|fault| self.fault(&name, fault))?;
         let facts = crate::Facts { size: len, ..facts };
-        let image = Image { name, facts, sha256, listed_us: self.clock.now_us() };
+        let listed_us = self.clock.now_us();
+        let image = Image { name, facts, sha256, listed_us, log: None };
         self.check(&image, watch).inspect_err(|_| {
             // No manifest lists it, and none will. If this fails, a prune removes it later.
             let _ = self.target.remove(&image.name);
@@ -91,31 +129,54 @@ impl Remote {
         Ok(image)
     }
 
-    /// Writes a manifest that lists the image first, unless the one that counts lists it and no
-    /// unreadable one follows.
-    fn list_image(&self, image: &Image) -> Result<()> {
+    /// Writes a manifest that lists the image, first if it is new, unless the one that counts does
+    /// and no unreadable one follows.
+    fn list_image(&self, writer: Option<&ArchiveWriter>, image: &Image) -> Result<()> {
+        self.revise(&mut |latest, next| {
+            self.refuse_fenced(latest, writer)?;
+            match next.images.iter_mut().find(|listed| listed.name == image.name) {
+                Some(listed) if image.log.is_none() || listed.log == image.log => Ok(false),
+                Some(listed) => {
+                    listed.log = image.log;
+                    Ok(true)
+                }
+                None => {
+                    self.refuse_other(latest, &image.facts.id)?;
+                    // Order: the look at the object comes after the manifest was read. A prune
+                    // removes an image only after a manifest has given it up. If that is this one
+                    // or an older one, the list or the look tells it; if it is a newer one, the
+                    // creation of the next one changes nothing.
+                    if latest.manifest.dropped.contains(&image.name) || !self.is_there(image)? {
+                        return Err(self.fault(&image.name, Fault::GivenUp));
+                    }
+                    next.images.insert(0, image.clone());
+                    Ok(true)
+                }
+            }
+        })
+    }
+
+    /// Writes manifests until `change` leaves the one that counts as it is, and no unreadable one
+    /// follows. `change` gets the latest one and a copy of it, and returns whether it has changed
+    /// the copy.
+    pub(super) fn revise(
+        &self,
+        change: &mut dyn FnMut(&Latest, &mut Manifest) -> Result<bool>,
+    ) -> Result<()> {
         for attempt in 0..LOOKS_MAX {
             self.rest(attempt)?;
             let latest = self.latest()?;
+            let mut next = latest.manifest.clone();
             // This also tells whether an earlier attempt was done although its answer was lost.
-            let is_listed = latest.manifest.lists(&image.name);
-            if is_listed && latest.unreadable.is_empty() {
+            if !change(&latest, &mut next)? && latest.unreadable.is_empty() {
                 return Ok(());
             }
-            self.refuse_other(&latest, &image.facts.id)?;
-            // Order: the look at the object comes after the manifest was read. A prune removes an
-            // image only after a manifest has given it up. If that is this one or an older one, the
-            // list or the look tells it; if it is a newer one, the creation below changes nothing.
-            if latest.manifest.dropped.contains(&image.name) || !self.is_there(image)? {
-                return Err(self.fault(&image.name, Fault::GivenUp));
-            }
-            let mut next = self.next_of(latest)?;
-            if !is_listed {
-                next.images.insert(0, image.clone());
-            }
+            let next = self.after(&latest, next)?;
             if let Err(fault) = self.publish(&next) {
                 return match self.latest() {
-                    Ok(latest) if latest.manifest.lists(&image.name) => Ok(()),
+                    Ok(now) if matches!(change(&now, &mut now.manifest.clone()), Ok(false)) => {
+                        Ok(())
+                    }
                     _ => Err(fault),
                 };
             }
@@ -131,21 +192,20 @@ impl Remote {
         created.map(drop).map_err(|fault| self.fault(&name, fault))
     }
 
-    /// Returns the manifest after the latest one, with the same contents. If manifests had to be
-    /// passed over, it lists only images that are there.
-    fn next_of(&self, latest: Latest) -> Result<Manifest> {
-        let number = latest.next();
+    /// Returns `next` as the manifest after the latest one. If manifests had to be passed over, it
+    /// lists only images that are there.
+    fn after(&self, latest: &Latest, next: Manifest) -> Result<Manifest> {
         let mut images = Vec::new();
-        for image in latest.manifest.images {
+        for image in next.images {
             if latest.unreadable.is_empty() || self.is_there(&image)? {
                 images.push(image);
             }
         }
-        Ok(Manifest { number, images, dropped: latest.manifest.dropped })
+        Ok(Manifest { number: latest.next(), images, ..next })
     }
 
     /// Returns an error if the place has the images of another file.
-    fn refuse_other(&self, latest: &Latest, id: &[u8]) -> Result<()> {
+    pub(super) fn refuse_other(&self, latest: &Latest, id: &[u8]) -> Result<()> {
         match latest.manifest.images.first() {
             Some(image) if image.facts.id != id => Err(self.fault("", Fault::OtherFile)),
             _ => Ok(()),

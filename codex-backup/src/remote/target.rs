@@ -54,6 +54,8 @@ pub enum Created {
 pub struct Listed {
     /// The name.
     pub name: String,
+    /// The length in bytes.
+    pub len: u64,
     /// The time since the object was created, by the clock of the place.
     pub age: Duration,
 }

@@ -13,6 +13,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod archive;
 mod copy;
 mod crash;
 mod foreign;

@@ -288,7 +288,11 @@ impl Target for S3 {
             for object in page.contents {
                 if let Some(name) = object.key.strip_prefix(&self.prefix) {
                     let age = answer.age(object.last_modified.as_deref());
-                    sink(Listed { name: name.to_owned(), age });
+                    let len = object.size.ok_or_else(|| Fault::Refused {
+                        status: 200,
+                        code: "with a list without lengths".to_owned(),
+                    })?;
+                    sink(Listed { name: name.to_owned(), len, age });
                 }
             }
             from = page.next_continuation_token;
