@@ -16,7 +16,7 @@ use crate::slots;
 pub struct Adopted {
     /// The facts of the backup without a number that became the newest one.
     pub adopted: Option<Facts>,
-    /// The names of temporaries that were removed.
+    /// The names of temporaries that were removed, and of the record of a finished restore.
     pub removed: Vec<String>,
     /// The names of temporaries that were not changed: each is not a regular file, or belongs to
     /// another file.
@@ -35,7 +35,7 @@ impl Backups {
     ///
     /// [`Error::Io`] if the disk reports an error.
     pub fn adopt(&self) -> Result<Adopted> {
-        if self.temporaries()?.is_empty() {
+        if self.temporaries()?.is_empty() && self.record()? != Some(false) {
             return Ok(Adopted::default());
         }
         match self.try_lock()? {
@@ -47,6 +47,9 @@ impl Backups {
     /// Clears up after a crash. The caller holds the lock.
     pub(crate) fn adopt_locked(&self, watch: &mut Watch<'_>) -> Result<Adopted> {
         let mut done = Adopted::default();
+        if self.record()? == Some(false) {
+            self.remove(self.names.restore_record(), &mut done)?;
+        }
         for (what, found) in self.temporaries()? {
             let name = self.names.backup_temporary(what);
             if found.kind != Kind::File {

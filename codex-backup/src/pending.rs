@@ -1,5 +1,6 @@
 //! Reads the record of an interrupted restore.
 
+use codex_storage::restore_is_pending;
 use codex_storage::vfs::{Kind, Open};
 
 use crate::backups::Backups;
@@ -48,10 +49,15 @@ impl Backups {
         Error::RestoreBroken { path, what: what.to_owned() }
     }
 
-    /// Returns whether the record of a restore exists.
+    /// Returns whether there is a record of a restore that is not finished.
     pub(crate) fn is_pending(&self) -> Result<bool> {
-        let record = self.names.restore_record();
-        Ok(self.dir().metadata(&record).named("look at", self.dir(), &record)?.is_some())
+        Ok(self.record()? == Some(true))
+    }
+
+    /// Returns whether there is a record, and if so, whether its restore is still to be finished.
+    pub(crate) fn record(&self) -> Result<Option<bool>> {
+        let found = restore_is_pending(&self.vfs, &self.names);
+        found.named("look at", self.dir(), &self.names.restore_record())
     }
 
     /// Reads the record of a pending restore. Returns `None` if there is none.
@@ -72,6 +78,9 @@ impl Backups {
         let len = usize::try_from(len).ok().filter(|&len| len <= LIMIT_BYTES);
         let mut bytes = vec![0; len.ok_or_else(|| self.broken("its record is too long"))?];
         file.read_exact_at(&mut bytes, 0).named("read", dir, &record)?;
+        if bytes.first() == Some(&FINISHED) {
+            return Ok(None);
+        }
         Intent::decode(&self.names, &bytes).map(Some).map_err(|what| self.broken(what))
     }
 }
@@ -84,6 +93,9 @@ fn origin_of(intent: &Intent) -> String {
         intent.origin.clone()
     }
 }
+
+/// The first byte of the record of a finished restore. One byte is written wholly or not at all.
+pub(crate) const FINISHED: u8 = 0;
 
 /// The maximum length of a record: more than one with the maximum number of moves and the longest
 /// names.

@@ -11,6 +11,7 @@ use crate::error::{Error, Named, Result};
 use crate::inspect::{Facts, to_the_end};
 use crate::intent::{Intent, MOVES_MAX, is_backup};
 use crate::job::Job;
+use crate::pending::FINISHED;
 use crate::slots;
 
 /// A finished restore.
@@ -243,6 +244,11 @@ impl Backups {
         self.sync()?;
         let facts = slots::facts(dir, self.name(), &*self.inspect, &mut to_the_end)?;
         let record = self.names.restore_record();
+        // Order: the record is marked as finished, durably, before its name is removed. If the sync
+        // of the folder fails below, commits may follow, and a power cut may bring the name back.
+        let file = dir.open(&record, Open::Write).named("open", dir, &record)?;
+        let marked = file.write_all_at(&[FINISHED], 0).and_then(|()| file.sync());
+        marked.named("mark", dir, &record)?;
         dir.remove(&record).named("remove", dir, &record)?;
         self.sync()?;
         let from = Some(intent.origin.clone()).filter(|origin| !origin.is_empty());

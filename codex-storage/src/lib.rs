@@ -89,7 +89,7 @@ pub use ledger::{
 pub use lock::StoreLock;
 pub use main_file::{FileFacts, MainFile, check_name, segments};
 pub use null::null;
-pub use open::{open, open_staged};
+pub use open::{open, open_staged, restore_is_pending};
 pub use pack::Compression;
 pub use remove::{FileEntry, FileRole, destroy, files};
 pub use repair::repair_header;

@@ -5,7 +5,7 @@
 //! storage keeps it. [`Found`] is a header that is checked but not authenticated; only `unlock`
 //! turns it into a [`Header`].
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -255,16 +255,37 @@ impl State for Nothing {
     }
 }
 
+/// Returns whether the restore of which there is a record is still to be finished. Returns `None` if
+/// there is no record. The first byte of the record of a finished restore is zero.
+///
+/// # Errors
+/// The error of the disk.
+pub fn restore_is_pending(vfs: &Vfs, names: &Names) -> io::Result<Option<bool>> {
+    let record = names.restore_record();
+    let mut first = [0xFF];
+    match vfs.dir.metadata(&record)? {
+        None => return Ok(None),
+        Some(found) if found.kind != Kind::File || found.len == 0 => return Ok(Some(true)),
+        Some(_) => {}
+    }
+    match vfs.dir.open(&record, Open::Read).and_then(|file| file.read_exact_at(&mut first, 0)) {
+        Ok(()) => Ok(Some(first != [0])),
+        // Another process has removed it since.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
 /// Returns an error if a restore of the store was decided and is not finished. Its files are the
 /// old ones, the new ones or some of each.
 ///
 /// # Errors
 /// `RestorePending` in that case, `Io` if the record cannot be looked up.
 pub(crate) fn refuse_pending(vfs: &Vfs, names: &Names, path: &Path) -> Result<()> {
-    let found = vfs.dir.metadata(&names.restore_record());
-    match found.map_err(|e| Error::io("look for a restore of", path, e))? {
-        Some(_) => Err(Error::RestorePending { path: path.to_owned() }),
-        None => Ok(()),
+    let pending = restore_is_pending(vfs, names);
+    match pending.map_err(|e| Error::io("look for a restore of", path, e))? {
+        Some(true) => Err(Error::RestorePending { path: path.to_owned() }),
+        _ => Ok(()),
     }
 }
 

@@ -451,6 +451,31 @@ fn error_in_a_restore(kept: Kept) {
     assert!(runs > 50, "{runs}");
 }
 
+/// The removal of the record may not be durable when the store is written again.
+#[test]
+fn no_power_cut_after_a_restore_that_returned_an_error_takes_later_commits_back() {
+    let kept = Kept::plain(Form::Wal);
+    let act = |disk: &FaultDir| restore(disk, kept);
+    let mut written = 0;
+    each_fault(&kept.disk(), &FAULTS, act, |mishap, disk, told| {
+        // A restore that is not finished is not of interest here.
+        if kept.backups(&world(disk)).pending().unwrap().is_some() {
+            return;
+        }
+        let store = kept.open(&world(disk)).unwrap();
+        store.set("n", &9_u64).unwrap();
+        std::mem::forget(store);
+        written += u32::from(told.error.is_some());
+        let images = disk.crash_images(&choice());
+        for image in images {
+            let reading = Store::options().read_only(true).open_in(&world(&image), "a.db");
+            let store = reading.unwrap_or_else(|error| panic!("{error}; {mishap}"));
+            assert_eq!(store.get::<u64>("n").unwrap(), Some(9), "{mishap}");
+        }
+    });
+    assert!(written > 10, "{written}");
+}
+
 #[test]
 fn an_error_on_the_way_to_an_earlier_commit_ends_in_the_old_ledger_or_the_new_one() {
     let kept = Kept::plain(Form::Ledger);
