@@ -255,8 +255,8 @@ impl State for Nothing {
     }
 }
 
-/// Returns whether the restore of which there is a record is still to be finished. Returns `None` if
-/// there is no record. The first byte of the record of a finished restore is zero.
+/// Returns whether the restore of which there is a record is still to be finished; `None` if there
+/// is no record. The first byte of the record of a finished restore is zero.
 ///
 /// # Errors
 /// The error of the disk.

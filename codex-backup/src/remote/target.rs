@@ -99,6 +99,7 @@ impl<'a, 'w> Body<'a, 'w> {
     }
 
     /// Returns the bytes. Who reads them reports the progress with [`reach`](Self::reach).
+    #[cfg(feature = "s3")]
     pub(super) fn bytes(&self) -> Bytes<'a> {
         self.bytes
     }
