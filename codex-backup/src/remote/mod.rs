@@ -68,6 +68,7 @@ pub struct Remote {
     entropy: Arc<dyn Entropy>,
     plain_objects: bool,
     orphans_after: Duration,
+    keep_for: Duration,
 }
 
 /// An image that a manifest lists.
@@ -103,8 +104,8 @@ impl Remote {
     /// random bytes. Nothing is read or written.
     pub fn new(target: Arc<dyn Target>, inspect: Arc<dyn Inspect>, vfs: &Vfs) -> Self {
         let (clock, entropy) = (Arc::clone(&vfs.clock), Arc::clone(&vfs.entropy));
-        let (plain_objects, orphans_after) = (false, ORPHANS_AFTER);
-        Self { target, inspect, clock, entropy, plain_objects, orphans_after }
+        let (plain_objects, orphans_after, keep_for) = (false, ORPHANS_AFTER, Duration::ZERO);
+        Self { target, inspect, clock, entropy, plain_objects, orphans_after, keep_for }
     }
 
     /// Returns the backups at the same place, read with another inspector, such as one with the
@@ -121,12 +122,21 @@ impl Remote {
         self
     }
 
-    /// Sets the age from which [`prune`](Self::prune) gives up images that no manifest lists, and
-    /// uploads that have not ended. Default: a day. An upload that takes longer while another
+    /// Sets the age from which [`prune`](Self::prune) gives up images that no manifest lists,
+    /// pieces of logs that no image leads to, and uploads that have not ended. Default: a day. An upload that takes longer while another
     /// writer prunes fails with [`Fault::GivenUp`].
     #[must_use]
     pub fn orphans_after(mut self, age: Duration) -> Self {
         self.orphans_after = age;
+        self
+    }
+
+    /// Sets how far back [`prune`](Self::prune) keeps each moment, as far as the place has it: all
+    /// images of that time, the newest one before them, and the logs behind these. Default: zero,
+    /// so that their number alone decides. The ages are those by the clock of the place.
+    #[must_use]
+    pub fn keep_for(mut self, time: Duration) -> Self {
+        self.keep_for = time;
         self
     }
 

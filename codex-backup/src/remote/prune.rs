@@ -1,7 +1,12 @@
-//! Removes old images, and what interrupted uploads have left.
+//! Removes old images, the logs that only those led to, and what interrupted uploads have left.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::fault::Fault;
 use super::manifest::{IMAGES, Manifest};
+use super::piece::{LOGS, LogId};
+use super::target::Listed;
 use super::{Image, LOOKS_MAX, Latest, Remote, is_loss};
 use crate::copy::Watch;
 use crate::error::{Error, Result};
@@ -12,13 +17,19 @@ use crate::error::{Error, Result};
 pub struct Pruned {
     /// The names of the images that were removed, those that no manifest listed included.
     pub removed: Vec<String>,
+    /// The number of pieces of logs that were removed.
+    pub pieces: u64,
     /// The number of unfinished uploads that were removed.
     pub uploads: u64,
 }
 
 impl Remote {
-    /// Removes all images that are older than the newest `keep` good ones, and what uploads have
-    /// left that were interrupted [long ago](Self::orphans_after).
+    /// Removes all images that are older than the newest `keep` good ones, the pieces of logs that
+    /// no image leads to any more, and what uploads have left that were interrupted
+    /// [long ago](Self::orphans_after).
+    ///
+    /// Images that [`keep_for`](Self::keep_for) asks for stay too, and so does the newest one that
+    /// a log continues, because an archive may be sending that log.
     ///
     /// The newest good image is read completely first, and of the others the length is compared, so
     /// that the last good image is never removed. A manifest without the images is written before
@@ -62,19 +73,44 @@ impl Remote {
         watch: &mut Watch<'_>,
     ) -> Result<Manifest> {
         let now = &latest.manifest;
-        let mut images = now.images.clone();
-        images.truncate(self.count_to_keep(&now.images, keep, read, watch)?);
-        let mut dropped = Vec::new();
+        let mut objects = BTreeMap::new();
         let listed = self.target.list(IMAGES, &mut |object| {
-            let is_kept = images.iter().any(|image| image.name == object.name);
-            let is_old = object.age >= self.orphans_after;
-            let is_given_up = now.lists(&object.name) || now.dropped.contains(&object.name);
-            if Manifest::is_image(&object.name) && !is_kept && (is_old || is_given_up) {
-                dropped.push(object.name);
-            }
+            objects.insert(object.name, (object.len, object.age));
         });
         listed.map_err(|fault| self.fault("", fault))?;
+        let count = self.count_to_keep(&now.images, keep, read, watch)?;
+        let count = count.max(self.count_for(&now.images, &objects));
+        let mut images = now.images.clone();
+        images.truncate(count);
+        objects.retain(|name, (_, age)| {
+            let is_kept = images.iter().any(|image| image.name == *name);
+            let is_old = *age >= self.orphans_after;
+            let is_given_up = now.lists(name) || now.dropped.contains(name);
+            Manifest::is_image(name) && !is_kept && (is_old || is_given_up)
+        });
+        let dropped = objects.into_keys().collect();
         Ok(Manifest { number: latest.next(), writer: now.writer, images, dropped })
+    }
+
+    /// Returns how many of the images, which are in order, have to stay so that the log which an
+    /// archive sends continues one of them, and each moment of the time to keep is reached.
+    /// `objects` has the length and the age of each object.
+    fn count_for(&self, images: &[Image], objects: &BTreeMap<String, (u64, Duration)>) -> usize {
+        let age = |image: &Image| {
+            let (len, age) = objects.get(&image.name)?;
+            (*len == image.facts.size).then_some(*age)
+        };
+        let log = images.iter().position(|image| image.log.is_some() && age(image).is_some());
+        // An image with a greater commit than a newer one is of a line of history that was given
+        // up, and leads to no moment of the newer line.
+        let mut least = u64::MAX;
+        let begin = images.iter().position(|image| {
+            let is_of_line = image.facts.seq <= least;
+            least = least.min(image.facts.seq);
+            is_of_line && age(image).is_some_and(|age| age >= self.keep_for)
+        });
+        let begin = begin.map_or(images.len(), |at| at + 1);
+        begin.max(log.map_or(0, |at| at + 1))
     }
 
     /// Returns how many of the images, which are in order, have to stay so that `keep` good ones
@@ -103,17 +139,51 @@ impl Remote {
         Ok(images.len())
     }
 
-    /// Removes the images that the manifest gives up, manifests long before it, and old unfinished
-    /// uploads.
+    /// Removes the images that the manifest gives up, the pieces that its images do not lead to,
+    /// manifests long before it, and old unfinished uploads.
     fn remove(&self, manifest: &Manifest) -> Result<Pruned> {
         let remove = |name: &str| self.target.remove(name).map_err(|fault| self.fault(name, fault));
         manifest.dropped.iter().try_for_each(|name| remove(name))?;
+        let pieces = self.remove_pieces(&manifest.images)?;
         let old = |number: &u64| number.saturating_add(MANIFESTS_KEPT) <= manifest.number;
         let numbers = self.numbers()?;
         numbers.into_iter().filter(old).try_for_each(|number| remove(&Manifest::name(number)))?;
         let swept = self.target.sweep(self.orphans_after);
         let uploads = swept.map_err(|fault| self.fault("", fault))?;
-        Ok(Pruned { removed: manifest.dropped.clone(), uploads })
+        Ok(Pruned { removed: manifest.dropped.clone(), pieces, uploads })
+    }
+
+    /// Removes the old pieces of the logs that no image leads to. Returns their number.
+    fn remove_pieces(&self, images: &[Image]) -> Result<u64> {
+        let list = |prefix: &str, sink: &mut dyn FnMut(Listed)| {
+            self.target.list(prefix, sink).map_err(|fault| self.fault("", fault))
+        };
+        // All logs, and whether they have an old piece.
+        let mut logs: BTreeMap<LogId, bool> = BTreeMap::new();
+        list(LOGS, &mut |object| {
+            if let Some((log, _)) = LogId::of_piece(&object.name) {
+                *logs.entry(log).or_default() |= object.age >= self.orphans_after;
+            }
+        })?;
+        let mut reached: Vec<LogId> =
+            images.iter().filter_map(|image| image.log).map(|start| start.log).collect();
+        while let Some(log) = reached.pop() {
+            logs.remove(&log);
+            // Those that a gap comes before are among them, which does no harm.
+            reached.extend(logs.keys().filter(|next| next.follows == log.file_id));
+        }
+        let mut old = Vec::new();
+        for (log, _) in logs.into_iter().filter(|(_, is_old)| *is_old) {
+            list(&log.pieces(), &mut |object| {
+                if LogId::of_piece(&object.name).is_some() && object.age >= self.orphans_after {
+                    old.push(object.name);
+                }
+            })?;
+        }
+        for name in &old {
+            self.target.remove(name).map_err(|fault| self.fault(name, fault))?;
+        }
+        Ok(old.len() as u64)
     }
 }
 

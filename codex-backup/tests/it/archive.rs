@@ -1,12 +1,13 @@
 //! The archive outside of the machine: pieces of logs, what they lead to, and who may send them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use codex_backup::remote::{
     ArchiveWriter, Fault, LogId, LogStart, Memory, Mishap, Moment, Reached, Remote,
 };
 use codex_backup::vfs::{File, Vfs};
-use codex_backup::{Error, unwatched};
+use codex_backup::{Depth, Error, Facts, Inspect, InspectError, Reading, unwatched};
 
 use crate::common::{THEIRS, card};
 use crate::remote::{file, listed, remote_at, version};
@@ -336,4 +337,251 @@ fn a_piece_that_is_not_what_was_sent_does_not_count_and_is_not_replaced() {
         let fault = reach(&remote, Moment::Seq(7)).unwrap_err();
         assert!(matches!(fault, Fault::NotReached { seq: 4, .. }), "{fault}");
     }
+}
+
+/// An inspector of tapes: files that grow. A tape has 10 bytes, then frames as a [`Log`] has.
+#[derive(Debug)]
+struct Tape;
+
+impl Inspect for Tape {
+    fn identity(&self, _file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
+        Ok(vec![1])
+    }
+
+    fn facts(&self, file: &Arc<dyn File>, _: &mut Reading<'_>) -> Result<Facts, InspectError> {
+        let bytes = read(&**file);
+        let (mut rest, mut seq) = (&bytes[10..], 0);
+        while let Some(later) = rest.strip_prefix(frame(bytes[0], seq + 1).as_slice()) {
+            (rest, seq) = (later, seq + 1);
+        }
+        let mut facts = Facts::new([1], seq);
+        facts.time_us = Some(0);
+        facts.size = bytes.len() as u64;
+        Ok(facts)
+    }
+
+    fn verify(
+        &self,
+        file: &Arc<dyn File>,
+        _depth: Depth,
+        reading: &mut Reading<'_>,
+    ) -> Result<Facts, InspectError> {
+        self.facts(file, reading)
+    }
+}
+
+/// Puts the image of a tape up to a commit, which ends with zeros as that of a ledger does.
+/// Returns the log that continues it.
+fn put_tape(remote: &Remote, writer: &ArchiveWriter, tape: &Log, seq: u64) -> (Log, u64) {
+    let from = tape.end_of(seq) as u64;
+    let image = [&tape.bytes[..tape.end_of(seq)], &[0; 9]].concat();
+    let log = LogId { base_seq: seq, file_id: tape.id.file_id, follows: writer.id() };
+    let start = LogStart { log, from };
+    remote.put_image(writer, &file(&image), Some(start), &mut unwatched).unwrap();
+    (Log { id: log, bytes: tape.bytes.clone(), ends: tape.ends.clone() }, from)
+}
+
+/// Sends the bytes of a tape from `from` to the end of a commit.
+fn send_tape(remote: &Remote, tape: &Log, from: u64, seq: u64) -> u64 {
+    let (mut at, end) =
+        (usize::try_from(from).unwrap(), tape.ends[usize::try_from(seq - 1).unwrap()]);
+    while at < end {
+        let upto = end.min(at + PIECE);
+        let whole = tape.ends.iter().filter(|frame| **frame <= upto).count() as u64;
+        let put = remote.put_piece(&tape.id, at as u64, &tape.bytes[at..upto], whole, time(whole));
+        at = usize::try_from(put.unwrap()).unwrap();
+    }
+    at as u64
+}
+
+#[test]
+fn a_ledger_is_its_image_and_the_pieces_behind_it_as_one_file() {
+    let (memory, vfs) = (Arc::new(Memory::new()), Vfs::mem(3));
+    let remote = Remote::new(Arc::clone(&memory) as _, Arc::new(Tape), &vfs).plain_objects(true);
+    let mut tape = Log::new(0, 0xa1, 0);
+    tape.commit_upto(12);
+    let writer = remote.begin_archive(&file(&tape.bytes)).unwrap();
+    let (sent, from) = put_tape(&remote, &writer, &tape, 4);
+    let is = |moment, tape: &Log, seq, upto: usize| {
+        let reached = reach(&remote, moment).unwrap_or_else(|fault| panic!("{fault} {moment:?}"));
+        let found = read(&*reached.logs[0].0);
+        assert_eq!((reached.logs.len(), reached.seq), (1, seq), "{moment:?}");
+        assert!(found.len() >= upto && found[..upto] == tape.bytes[..upto], "{moment:?}");
+    };
+    is(Moment::Latest, &tape, 4, tape.end_of(4));
+    let end = send_tape(&remote, &sent, from, 9);
+    assert_eq!(remote.log_end(&sent.id, from, &*file(&tape.bytes)).unwrap(), Some(end));
+    for seq in 1..=9 {
+        is(Moment::Seq(seq), &tape, seq, tape.end_of(seq));
+    }
+    is(Moment::Latest, &tape, 9, tape.end_of(9));
+    // Its own times tell the commit, so all that is there may be read.
+    is(Moment::TimeUs(5), &tape, 9, tape.end_of(9));
+    is(Moment::TimeUs(i64::from(u16::MAX)), &tape, 9, tape.end_of(9));
+    let fault = reach(&remote, Moment::TimeUs(i64::MAX)).unwrap_err();
+    assert!(matches!(fault, Fault::NotReached { seq: 9, .. }), "{fault}");
+
+    // It is restored to commit 6, and goes on with other commits under the same file id.
+    let mut other = tape.clone();
+    other.bytes.truncate(tape.end_of(6));
+    other.ends.truncate(6);
+    for seq in 7..=8 {
+        let mut frame = frame(0xa1, seq);
+        frame.push(0xff);
+        other.bytes.extend(frame);
+        other.ends.push(other.bytes.len());
+    }
+    assert_eq!(remote.log_end(&sent.id, from, &*file(&other.bytes)).unwrap(), None);
+    let writer = remote.begin_archive(&file(&other.bytes)).unwrap();
+    let (sent, from) = put_tape(&remote, &writer, &other, 6);
+    send_tape(&remote, &sent, from, 8);
+    for seq in 1..=8 {
+        is(Moment::Seq(seq), &other, seq, other.end_of(seq));
+    }
+    is(Moment::Latest, &other, 8, other.end_of(8));
+    let fault = reach(&remote, Moment::Seq(9)).unwrap_err();
+    assert!(matches!(fault, Fault::NotReached { seq: 8, .. }), "{fault}");
+    // A prune that keeps one image removes the pieces of the line that was given up.
+    let remote = remote.orphans_after(Duration::ZERO);
+    let pruned = remote.prune(1, &mut unwatched).unwrap();
+    assert!(pruned.removed.len() == 1 && pruned.pieces > 2, "{pruned:?}");
+    assert_eq!(read(&*reach(&remote, Moment::Latest).unwrap().logs[0].0), other.bytes);
+}
+
+#[test]
+fn a_line_of_history_that_a_restore_gave_up_leads_nowhere() {
+    let (Place { remote, writer, .. }, a, b) = two_logs();
+    // Back to commit 4, and on from there with other commits.
+    let mut c = Log::new(4, 0xc1, 0);
+    put_image(&remote, &writer, 4, start(&c));
+    c.commit_upto(9);
+    c.send(&remote, 0, 9).unwrap();
+    for seq in 0..=9 {
+        let from = if seq < 4 { 0 } else { 4 };
+        leads(&remote, Moment::Seq(seq), from, seq, &[&a, &c]);
+    }
+    leads(&remote, Moment::Latest, 4, 9, &[&c]);
+    for seq in [10, 12] {
+        let fault = reach(&remote, Moment::Seq(seq)).unwrap_err();
+        assert!(matches!(fault, Fault::NotReached { seq: 9, .. }), "{fault}");
+    }
+    // An image without a log does not tell its line, but an older one with a greater commit does.
+    remote.put(&version(3), &mut unwatched).unwrap();
+    leads(&remote, Moment::Latest, 3, 3, &[]);
+    for seq in 0..=3 {
+        leads(&remote, Moment::Seq(seq), if seq < 3 { 0 } else { 3 }, seq, &[&a]);
+    }
+    let fault = reach(&remote, Moment::Seq(4)).unwrap_err();
+    assert!(matches!(fault, Fault::NotReached { seq: 3, .. }), "{fault}");
+    drop(b);
+}
+
+#[test]
+fn a_gap_in_the_pieces_ends_a_log() {
+    let (Place { remote, memory, .. }, a, b) = two_logs();
+    let image = remote.list().unwrap().images.remove(0);
+    memory.damage(&image.name, None);
+    let pieces = |log: &Log| -> Vec<String> {
+        let folder = format!("-{}-", format!("{:02x}", log.id.file_id[0]).repeat(16));
+        memory.objects().into_keys().filter(|name| name.contains(&folder)).collect()
+    };
+    let last = |log: &Log, upto: usize| log.ends.iter().filter(|end| **end <= upto).count() as u64;
+    // A piece in the middle of the second log is lost.
+    memory.damage(&pieces(&b)[1], None);
+    let reaches = 6 + last(&b, PIECE);
+    let ends_at = |reaches: u64| {
+        for seq in 0..=12 {
+            if seq <= reaches {
+                leads(&remote, Moment::Seq(seq), 0, seq, &[&a, &b]);
+            } else {
+                let fault = reach(&remote, Moment::Seq(seq)).unwrap_err();
+                let is_it = matches!(fault, Fault::NotReached { seq, .. } if seq == reaches);
+                assert!(is_it, "{seq} {fault}");
+            }
+        }
+        leads(&remote, Moment::Latest, 0, reaches, &[&a, &b]);
+        let fault = reach(&remote, Moment::TimeUs(12)).unwrap_err();
+        assert!(matches!(fault, Fault::NotReached { .. }), "{fault}");
+    };
+    ends_at(reaches);
+    // The end of the first log is lost, so the second one is not reached.
+    memory.damage(pieces(&a).last().unwrap(), None);
+    ends_at(last(&a, (pieces(&a).len()) * PIECE));
+    memory.damage(&pieces(&a)[0], None);
+    ends_at(0);
+}
+
+#[test]
+fn a_piece_that_is_cut_altered_or_of_a_newer_version_has_an_error_of_its_own() {
+    type Damage = fn(&mut Vec<u8>);
+    type IsIt = fn(&Fault) -> bool;
+    let cases: [(Damage, IsIt); 5] = [
+        (|bytes| bytes.truncate(80), |fault| matches!(fault, Fault::Truncated { found: 80, .. })),
+        (|bytes| bytes.truncate(30), |fault| matches!(fault, Fault::Truncated { .. })),
+        (|bytes| bytes[25] ^= 1, |fault| matches!(fault, Fault::Altered)),
+        (|bytes| bytes[4] = 2, |fault| matches!(fault, Fault::NewerFormat)),
+        (|bytes| bytes.clear(), |fault| matches!(fault, Fault::Truncated { .. })),
+    ];
+    for (damage, is_it) in cases {
+        let (Place { remote, memory, .. }, a, b) = two_logs();
+        let names: Vec<String> =
+            memory.objects().into_keys().filter(|name| name.contains("-b1b1")).collect();
+        let damaged = names[2].clone();
+        let mut bytes = memory.objects().remove(&damaged).unwrap();
+        damage(&mut bytes);
+        memory.damage(&damaged, Some(bytes));
+        let mut not_reached = 0;
+        for seq in 6..=12 {
+            match reach(&remote, Moment::Seq(seq)) {
+                Err(Fault::NotReached { seq: last, damage, .. }) => {
+                    not_reached += 1;
+                    leads(&remote, Moment::Seq(last), 6, last, &[&a, &b]);
+                    let damage = damage.unwrap_or_else(|| panic!("no reason"));
+                    assert!(is_it(&damage.fault), "{}", damage.fault);
+                    assert!(damage.path.to_string_lossy().ends_with(&damaged));
+                }
+                Ok(reached) => {
+                    let Some((log, _)) = reached.logs.first() else { continue };
+                    let mut bytes = vec![0; usize::try_from(log.len().unwrap()).unwrap()];
+                    // If the search did not come by the piece, reading it tells.
+                    let Err(error) = log.read_exact_at(&mut bytes, 0) else {
+                        leads(&remote, Moment::Seq(seq), 6, seq, &[&a, &b]);
+                        continue;
+                    };
+                    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+                    assert!(fault.is_some_and(is_it), "{error}");
+                    not_reached += 1;
+                }
+                Err(fault) => panic!("{fault}"),
+            }
+        }
+        assert!(not_reached == 4, "{not_reached}");
+    }
+    // Of a changed byte behind the header only reading tells.
+    let (Place { remote, memory, .. }, ..) = two_logs();
+    let name = memory.objects().into_keys().find(|name| name.contains("-b1b1")).unwrap();
+    let mut bytes = memory.objects().remove(&name).unwrap();
+    bytes[70] ^= 1;
+    memory.damage(&name, Some(bytes));
+    let log = reach(&remote, Moment::Latest).unwrap().logs.remove(0).0;
+    let error = log.read_exact_at(&mut [0; 20], 0).unwrap_err();
+    let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Fault>());
+    assert!(matches!(fault, Some(Fault::Altered)), "{error}");
+}
+
+#[test]
+fn images_alone_lead_to_their_commits_and_to_the_times_between_them() {
+    let Place { remote, writer, .. } = begun();
+    for seq in [3, 5, 8] {
+        put_image(&remote, &writer, seq, None);
+    }
+    for (at, seq) in [(3, 3), (4, 3), (5, 5), (7, 5), (8, 8)] {
+        leads(&remote, Moment::TimeUs(at), seq, seq, &[]);
+    }
+    for moment in [Moment::TimeUs(9), Moment::Seq(9)] {
+        let fault = reach(&remote, moment).unwrap_err();
+        assert!(matches!(fault, Fault::NotReached { seq: 8, .. }), "{fault}");
+    }
+    let fault = reach(&remote, Moment::Seq(4)).unwrap_err();
+    assert!(matches!(fault, Fault::NotReached { seq: 3, .. }), "{fault}");
 }

@@ -14,6 +14,7 @@
 mod common;
 
 mod archive;
+mod archive_prune;
 mod copy;
 mod crash;
 mod foreign;
