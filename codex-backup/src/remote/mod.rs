@@ -123,8 +123,8 @@ impl Remote {
     }
 
     /// Sets the age from which [`prune`](Self::prune) gives up images that no manifest lists,
-    /// pieces of logs that no image leads to, and uploads that have not ended. Default: a day. An upload that takes longer while another
-    /// writer prunes fails with [`Fault::GivenUp`].
+    /// pieces of logs that no image leads to, and uploads that have not ended. Default: a day. An
+    /// upload that takes longer while another writer prunes fails with [`Fault::GivenUp`].
     #[must_use]
     pub fn orphans_after(mut self, age: Duration) -> Self {
         self.orphans_after = age;

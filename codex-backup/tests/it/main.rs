@@ -14,6 +14,7 @@
 mod common;
 
 mod archive;
+mod archive_crash;
 mod archive_prune;
 mod copy;
 mod crash;

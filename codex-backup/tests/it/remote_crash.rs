@@ -19,7 +19,7 @@ use crate::common::sim::{
 use crate::remote::{listed, remote_at, version};
 
 /// What a call can do instead of its work. `None` is a program that is killed before the call.
-const MISHAPS: [Option<Mishap>; 9] = [
+pub(crate) const MISHAPS: [Option<Mishap>; 9] = [
     None,
     Some(Mishap::Refused),
     Some(Mishap::AnswerLost),
@@ -47,7 +47,7 @@ fn put_and_prune(remote: &Remote) -> (bool, bool) {
     (put, remote.prune(2, &mut unwatched).is_ok())
 }
 
-fn arm(memory: &Memory, call: u64, mishap: Option<Mishap>) {
+pub(crate) fn arm(memory: &Memory, call: u64, mishap: Option<Mishap>) {
     match mishap {
         Some(mishap) => memory.fail(call, mishap),
         None => memory.go_down_at(call),
@@ -148,11 +148,11 @@ fn a_second_fault_in_the_run_that_follows_changes_nothing() {
 }
 
 /// A place at which something happens before the call with the number `at`.
-struct Meddled {
-    memory: Arc<Memory>,
-    at: u64,
-    calls: AtomicU64,
-    act: Box<dyn Fn() + Send + Sync>,
+pub(crate) struct Meddled {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) at: u64,
+    pub(crate) calls: AtomicU64,
+    pub(crate) act: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Meddled {
