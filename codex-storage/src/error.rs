@@ -346,12 +346,12 @@ pub enum Error {
         /// The anchored commit.
         seq: Seq,
     },
-    /// The ledger does not have the state at the requested point.
-    #[error("{path}: the ledger has the states after the commits {states:?}; name one of these")]
+    /// The ledger, or the archive, does not have the state at the requested point.
+    #[error("{path}: it has the states after the commits {states:?}; name one of these")]
     NotInHistory {
-        /// The ledger.
+        /// The ledger, or the image of the archive.
         path: PathBuf,
-        /// The commits after which it has the state; 0 stands for the empty ledger.
+        /// The commits after which it has the state; 0 stands for the empty store.
         states: std::ops::RangeInclusive<Seq>,
     },
     /// Two options, or an option and a form, contradict each other.

@@ -11,8 +11,9 @@ use std::sync::Arc;
 
 pub use index::LedgerIndex;
 pub use past::{LedgerCommit, LedgerCut, LedgerPlace, LedgerReader, read_commits};
-pub use restore_point::{EarlierLedger, RestorePoint, ledger_at};
+pub use restore_point::{RestorePoint, archived_ledger_at, ledger_at};
 
+pub(crate) use restore_point::LedgerFile;
 pub(crate) use rewrite::{Rewrite, install, write_ledger};
 
 use crate::batch::{Group, Seq};

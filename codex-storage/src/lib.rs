@@ -46,6 +46,7 @@ mod codec;
 mod config;
 mod convert;
 mod digest;
+mod earlier;
 mod error;
 mod files;
 mod follow;
@@ -80,11 +81,12 @@ mod write_state;
 
 pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use convert::{Conversion, Converted, convert};
+pub use earlier::EarlierStore;
 pub use error::{Error, RecordError, Result};
 pub use image::LostKeys;
 pub use ledger::{
-    EarlierLedger, LedgerCommit, LedgerCut, LedgerIndex, LedgerPlace, LedgerReader, RestorePoint,
-    ledger_at, read_commits,
+    LedgerCommit, LedgerCut, LedgerIndex, LedgerPlace, LedgerReader, RestorePoint,
+    archived_ledger_at, ledger_at, read_commits,
 };
 pub use lock::StoreLock;
 pub use main_file::{FileFacts, MainFile, check_name, segments};
@@ -96,6 +98,7 @@ pub use repair::repair_header;
 pub use salvage::{Salvage, Taken, salvage};
 pub use text::ParseError;
 pub use verify::{Verified, verify, verify_open};
+pub use wal::{Replayed, replay_archived};
 
 /// The example of the README, compiled as a test.
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 mod view;
 
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use crate::config::OnDamage;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Found, Header};
 use crate::image::ImageReader;
+use crate::ledger::LedgerFile;
 use crate::log::{LogReader, UNIT};
 use crate::names::{Names, Role};
 use crate::pack::Compression;
@@ -176,6 +178,37 @@ impl MainFile {
         let len = if file_len == end { end } else { end.next_multiple_of(UNIT) };
         let head = self.found.for_copy_upto(seq);
         Ok(Arc::new(View::ledger(Arc::clone(&self.file), head, end, len)))
+    }
+
+    /// Returns this ledger, which may end within a frame, with zeros up to a whole unit of the log.
+    pub(crate) fn as_cut_ledger(&self) -> Result<LedgerFile> {
+        let end = self.file.len().map_err(|e| Error::io("look at", &self.path, e))?;
+        let (head, len) = (self.found.bytes().to_vec(), end.next_multiple_of(UNIT));
+        let file = Arc::new(View::ledger(Arc::clone(&self.file), head, end, len));
+        Ok(LedgerFile { file, found: self.found.clone(), path: self.path.clone() })
+    }
+
+    /// Returns this image, authenticated with `keys`, and the root key that it is under.
+    ///
+    /// # Errors
+    /// `KeyRequired`, `NotEncrypted`, `WrongKey`, `Tampered`, `Seal`; `WrongForm` if it is a
+    /// ledger; `Io`.
+    pub(crate) fn unlocked_image(
+        &self,
+        keys: Option<&dyn Keys>,
+    ) -> Result<(ImageReader, Option<Arc<dyn Seal>>)> {
+        let header = &self.found.header;
+        if header.is_ledger() {
+            let (found, wanted) = (header.form, Form::Wal);
+            return Err(Error::WrongForm { path: self.path.clone(), found, wanted });
+        }
+        let (header, seal) = self.found.clone().unlock(keys, &self.path)?;
+        Ok((self.image(header, seal.clone())?, seal))
+    }
+
+    /// Returns the error of a state that is not among `states`, those of this file.
+    pub(crate) fn not_in_history(&self, states: RangeInclusive<Seq>) -> Error {
+        Error::NotInHistory { path: self.path.clone(), states }
     }
 
     fn image(&self, header: Header, seal: Option<Arc<dyn Seal>>) -> Result<ImageReader> {

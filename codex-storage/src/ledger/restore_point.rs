@@ -1,14 +1,17 @@
 //! A ledger as it was at an earlier point: its commits up to the point, copied to another file.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{log_place, open_main};
 use crate::batch::Seq;
 use crate::config::OnDamage;
 use crate::digest::Stamp;
+use crate::earlier::EarlierStore;
 use crate::error::{Error, Result};
 use crate::files::StoreFiles;
-use crate::header::{Header, following, fresh_id};
+use crate::header::{Found, Header, following, fresh_id};
 use crate::log::{LogEnd, LogReader, LogWriter, NewLog, not_as_written, of_the_copy};
 use crate::main_file::MainFile;
 use crate::names::{Names, Temporary};
@@ -16,7 +19,7 @@ use crate::open::refuse_pending;
 use crate::pack::Compression;
 use crate::seal::Keys;
 use crate::storage::{Durability, Form};
-use crate::vfs::{Vfs, unix_us};
+use crate::vfs::{File, Vfs, unix_us};
 
 /// A point in the history of a ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,33 +53,6 @@ impl From<SystemTime> for RestorePoint {
     }
 }
 
-/// A ledger up to an earlier point, in a temporary file that is removed when this value is dropped.
-#[derive(Debug)]
-pub struct EarlierLedger {
-    vfs: Vfs,
-    temporary: String,
-    main: MainFile,
-}
-
-impl EarlierLedger {
-    /// Returns the file, which ends at the point.
-    pub fn main_file(&self) -> &MainFile {
-        &self.main
-    }
-
-    /// Returns the temporary name of the file.
-    pub fn name(&self) -> &str {
-        &self.temporary
-    }
-}
-
-impl Drop for EarlierLedger {
-    fn drop(&mut self) {
-        // If this fails, the next open for writing removes the temporary file.
-        let _ = self.vfs.dir.remove(&self.temporary);
-    }
-}
-
 /// Writes the ledger `name` as it was at `point` to a temporary file, with the same commits, times
 /// and digests. The caller holds the lock of the store.
 ///
@@ -88,27 +64,58 @@ pub fn ledger_at(
     name: &str,
     keys: Option<&dyn Keys>,
     point: RestorePoint,
-) -> Result<EarlierLedger> {
+) -> Result<EarlierStore> {
     let path = vfs.dir.path(name);
-    let names = Names::staged(name);
-    refuse_pending(vfs, &names, &path)?;
+    refuse_pending(vfs, &Names::staged(name), &path)?;
     let (file, found) = open_main(vfs, name)?;
-    if found.header.form != Form::Ledger {
+    copy_upto(vfs, name, LedgerFile { file, found, path }, keys, point)
+}
+
+/// Writes the ledger in `main` as it was at `point` to a temporary file of the store `name`, as
+/// [`ledger_at`] does. The file of `main` may have been copied while the ledger was written, and
+/// need not end with a whole frame.
+///
+/// # Errors
+/// As [`ledger_at`].
+pub fn archived_ledger_at(
+    vfs: &Vfs,
+    name: &str,
+    main: &MainFile,
+    keys: Option<&dyn Keys>,
+    point: RestorePoint,
+) -> Result<EarlierStore> {
+    copy_upto(vfs, name, main.as_cut_ledger()?, keys, point)
+}
+
+/// An open ledger, whose header is not authenticated yet.
+pub(crate) struct LedgerFile {
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) found: Found,
+    pub(crate) path: PathBuf,
+}
+
+/// Copies the commits up to `point` to a temporary file of the store `name`.
+fn copy_upto(
+    vfs: &Vfs,
+    name: &str,
+    LedgerFile { file, found, path }: LedgerFile,
+    keys: Option<&dyn Keys>,
+    point: RestorePoint,
+) -> Result<EarlierStore> {
+    if !found.header.is_ledger() {
         let (found, wanted) = (found.header.form, Form::Ledger);
         return Err(Error::WrongForm { path, found, wanted });
     }
     let (header, seal) = found.unlock(keys, &path)?;
-    let files =
-        StoreFiles { vfs: vfs.clone(), names, seal, compression: Compression::None, lock: None };
+    let (vfs, names) = (vfs.clone(), Names::staged(name));
+    let files = StoreFiles { vfs, names, seal, compression: Compression::None, lock: None };
     let reader = LogReader::new(file, &path, &header, files.seal.clone(), 0, OnDamage::Refuse)?;
     let temporary = files.names.temporary(Temporary::Earlier);
-    let end = write_upto(&files, &header, reader, point, &temporary);
-    let main = end.and_then(|end| {
-        let main = MainFile::open(vfs, &temporary)?;
+    let main = write_upto(&files, &header, reader, point, &temporary).and_then(|end| {
+        let main = MainFile::open(&files.vfs, &temporary)?;
         Ok(main.upto(end.seq, end.offset))
     });
-    let main = main.inspect_err(|_| drop(vfs.dir.remove(&temporary)))?;
-    Ok(EarlierLedger { vfs: vfs.clone(), temporary, main })
+    EarlierStore::new(files.vfs, temporary, main)
 }
 
 /// Copies the commits up to `point` to the file `temporary` and reads them back. Returns the end of
@@ -154,20 +161,16 @@ fn copy_group(from: &mut LogReader, to: &mut LogWriter, point: RestorePoint) -> 
     let Some(group) = from.next()? else { return Ok(false) };
     // The first commit after the point ends the copy. This may be inside a group, because each
     // commit of a ledger has its own time and digest.
-    let (mut count, mut len) = (0_u32, 0_usize);
-    group.for_each_commit(&mut |commit| {
+    let included = group.upto(|commit| {
         let Stamp { time_us, digest } = Stamp::read(commit.batch.extra);
-        if point.includes(commit.seq, time_us) {
-            count = count.saturating_add(1);
-            len = len.saturating_add(commit.batch.encoded_len());
+        let is_included = point.includes(commit.seq, time_us);
+        if is_included {
             end = LogEnd { seq: commit.seq, digest, time_us, ..end };
         }
-        Ok(())
+        is_included
     })?;
-    let is_whole = count == group.count;
-    if count > 0 {
-        let payload = group.payload.get(..len).unwrap_or_default();
-        to.copy(payload, count, &end).map_err(of_the_copy)?;
+    if included.count > 0 {
+        to.copy(included.payload, included.count, &end).map_err(of_the_copy)?;
     }
-    Ok(is_whole)
+    Ok(included.count == group.count)
 }

@@ -44,6 +44,22 @@ impl GroupRef<'_> {
         })
     }
 
+    /// Returns the group without the first commit that `includes` does not accept and those after
+    /// it. The digest stays that of the whole group.
+    pub(crate) fn upto(&self, mut includes: impl FnMut(CommitRef<'_>) -> bool) -> Result<Self> {
+        let (mut count, mut len, mut is_over) = (0_u32, 0_usize, false);
+        self.for_each_commit(&mut |commit| {
+            is_over = is_over || !includes(commit);
+            if !is_over {
+                count = count.saturating_add(1);
+                len = len.saturating_add(commit.batch.encoded_len());
+            }
+            Ok(())
+        })?;
+        let payload = self.payload.get(..len).unwrap_or_default();
+        Ok(Self { count, payload, ..*self })
+    }
+
     /// Calls `sink` with each commit, in order.
     pub(crate) fn for_each_commit(
         &self,

@@ -1,5 +1,6 @@
 //! The Wal form: an image, and log segments that continue it. Each commit group is one append.
 
+mod archived;
 mod checkpoint;
 mod key;
 mod open;
@@ -28,6 +29,7 @@ use crate::storage::{
 };
 use crate::write_state::WriteState;
 
+pub use archived::{Replayed, replay_archived};
 pub(crate) use salvage::salvage;
 pub(crate) use segments::{Segment, Segments};
 use start::Start;

@@ -17,6 +17,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod archived;
 mod closed;
 mod conformance;
 #[cfg(feature = "fault")]
