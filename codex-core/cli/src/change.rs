@@ -75,7 +75,8 @@ pub(crate) struct Set {
     create: bool,
 }
 
-fn span(text: &str) -> Result<Duration, &'static str> {
+/// Reads a time span of the command line.
+pub(crate) fn span(text: &str) -> Result<Duration, &'static str> {
     time::parse_span(text).ok_or("give a number and a unit, such as 90s, 15min, 2h or 7d")
 }
 

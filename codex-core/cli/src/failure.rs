@@ -135,6 +135,10 @@ impl Failure {
                         Some("`AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or `--keys-file`")
                     }
                     Fault::NoBucket(_) => Some("`--region` and `--endpoint`"),
+                    Fault::NoImages => Some("check the place and its prefix"),
+                    Fault::NotReached { .. } | Fault::Before { .. } => {
+                        Some("`--at COMMIT`, or no `--at` for the last commit")
+                    }
                     _ => None,
                 },
                 _ => None,
@@ -253,10 +257,15 @@ fn backup_code(error: &BackupError) -> u8 {
 
 fn remote_code(fault: &Fault) -> u8 {
     match fault {
-        Fault::Missing | Fault::NoBucket(_) => MISSING,
+        Fault::Missing | Fault::NoBucket(_) | Fault::NoImages => MISSING,
         Fault::Truncated { .. } | Fault::Altered | Fault::BadManifest(_) => DAMAGE,
         Fault::NewerFormat => NEWER,
-        Fault::Plain | Fault::OtherFile | Fault::Invalid(_) => USAGE,
+        Fault::NotReached { damage: Some(_), .. } => DAMAGE,
+        Fault::Plain
+        | Fault::OtherFile
+        | Fault::Invalid(_)
+        | Fault::NotReached { .. }
+        | Fault::Before { .. } => USAGE,
         _ => OTHER,
     }
 }

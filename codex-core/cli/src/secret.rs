@@ -66,6 +66,11 @@ pub(crate) struct Secret {
 }
 
 impl KeyArgs {
+    /// Returns whether a key is given.
+    pub(crate) fn is_given(&self) -> bool {
+        self.passphrase.is_some() || self.raw.is_some()
+    }
+
     /// Reads the key, if one is given. `of` names the store at a prompt.
     pub(crate) fn read(&self, of: &Path) -> Outcome<Option<Secret>> {
         read(self.passphrase.as_ref(), self.raw.as_ref(), &|is_passphrase| {

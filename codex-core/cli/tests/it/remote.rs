@@ -1,6 +1,13 @@
 //! `backup remote`: backups in a folder of another disk, and what is told about a bucket.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use codex_core::Backups;
+use codex_core::remote::{self, LogId, LogStart, unwatched};
+use codex_core::vfs::{Open, Vfs};
 
 use crate::common::{Folder, field};
 
@@ -50,6 +57,94 @@ fn a_store_that_is_lost_comes_back_from_another_place() {
     assert_eq!(left.lines().count(), 2, "{left}");
 }
 
+/// Continues the image of the store by two pieces of a log, which lead to the commits 4 and 9. Their
+/// bytes are no log: nothing here replays it.
+fn continue_by_log(folder: &Folder) {
+    let vfs = Vfs::os(folder.path("")).unwrap();
+    let file = vfs.dir.open("app.db", Open::Read).unwrap();
+    let place = Arc::new(remote::Folder::open(folder.path("elsewhere")).unwrap());
+    let remote = Backups::of(folder.path("app.db")).unwrap().remote(place).plain_objects(true);
+    let writer = remote.begin_archive(&file).unwrap();
+    let log = LogId { base_seq: 1, file_id: [7; 16], follows: [0; 16] };
+    let start = Some(LogStart { log, from: 0 });
+    assert!(!remote.put_image(&writer, &file, start, &mut unwatched).unwrap().is_new);
+    assert_eq!(remote.put_piece(&log, 0, &[1; 1_000], 4, 1_795_671_022_000_000).unwrap(), 1_000);
+    remote.put_piece(&log, 1_000, &[2; 24], 9, 1_795_671_032_000_000).unwrap();
+}
+
+#[test]
+fn the_log_of_an_archive_is_listed_verified_and_pruned() {
+    let folder = folder();
+    let run = |words: &[&str]| {
+        let words = [&["backup", "remote", words[0], "app.db", "elsewhere"], &words[1..]].concat();
+        folder.ok(&words)
+    };
+    let verified = run(&["verify"]);
+    assert_eq!(field(&verified, "authenticated"), "no");
+    assert!(!verified.contains("logs read") && !verified.contains("reaches"), "{verified}");
+    continue_by_log(&folder);
+    folder.ok(&["set", "app.db", "a", "2"]);
+    let list = run(&["list", "--json"]);
+    let line: serde_json::Value = serde_json::from_str(list.lines().next().unwrap()).unwrap();
+    assert_eq!((&line["log"], &line["reaches_commit"]), (&true.into(), &9.into()), "{list}");
+    assert!(run(&["list"]).contains("2026-11-26T05:30:32Z"), "{list}");
+    let verified = run(&["verify"]);
+    assert_eq!(field(&verified, "reaches commit"), "9");
+    assert_eq!(field(&verified, "logs read"), "1.0 KiB");
+    // An image alone.
+    let name = field(&verified, "image").to_owned();
+    assert!(!run(&["verify", &name]).contains("logs read"));
+
+    // The image with a log stays beside a newer one, because an archive may be sending that log.
+    folder.ok(&PUT);
+    let prune = |words: &[&str]| {
+        folder.run(&[&["backup", "remote", "prune", "app.db", "elsewhere"], words].concat())
+    };
+    for words in [&["--keep", "1"][..], &["--keep-for", "1h"], &["--keep", "1", "--keep-for", "7d"]]
+    {
+        let pruned = prune(words);
+        assert_eq!((pruned.code, field(&pruned.stdout, "pieces of logs")), (Some(1), "0"));
+    }
+    assert_eq!(run(&["list"]).lines().count(), 3);
+    assert_eq!(prune(&[]).code, Some(2));
+    assert!(prune(&["--keep-for", "soon"]).stderr.contains("such as 90s"));
+}
+
+#[test]
+fn a_damaged_piece_of_a_log_is_told_with_its_name() {
+    let folder = folder();
+    continue_by_log(&folder);
+    let verify = ["backup", "remote", "verify", "app.db", "elsewhere"];
+    folder.ok(&verify);
+    // Bytes of the log in either piece, and the header of the last one.
+    for (from, at) in [(0, 70), (1_000, 70), (1_000, 30)] {
+        let path = object(&folder, &format!("{from:020}"));
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[at] ^= 1;
+        replace(&path, &bytes);
+        folder.fails(&verify, 7, "its bytes are not those that were uploaded");
+        // The image is good, and listed.
+        let list = folder.ok(&["backup", "remote", "list", "app.db", "elsewhere"]);
+        assert!(list.contains("yes"), "{list}");
+        bytes[at] ^= 1;
+        replace(&path, &bytes);
+    }
+    folder.ok(&verify);
+}
+
+/// Returns the path of the longest object whose file has this in its name.
+fn object(folder: &Folder, name: &str) -> PathBuf {
+    let files = fs::read_dir(folder.path("elsewhere")).unwrap().map(|file| file.unwrap().path());
+    let found = files.filter(|path| path.to_str().unwrap().contains(name));
+    found.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+/// Replaces the bytes of an object, which nobody may write.
+fn replace(path: &Path, bytes: &[u8]) {
+    fs::set_permissions(path, PermissionsExt::from_mode(0o600)).unwrap();
+    fs::write(path, bytes).unwrap();
+}
+
 #[test]
 fn each_mistake_about_a_place_is_told_with_the_next_step() {
     let folder = folder();
@@ -65,15 +160,9 @@ fn each_mistake_about_a_place_is_told_with_the_next_step() {
     let other = ["put", "other.db", "elsewhere", "--plain-objects"];
     folder.fails(&remote(&other), 2, "has the backups of another file");
     // An image that lost its end is no backup.
-    let image = fs::read_dir(folder.path("elsewhere")).unwrap().map(|file| file.unwrap().path());
-    let image =
-        image.filter(|path| path.is_file()).max_by_key(|path| path.metadata().unwrap().len());
-    let image = image.unwrap();
-    let len = image.metadata().unwrap().len();
-    let mut permissions = image.metadata().unwrap().permissions();
-    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o600);
-    fs::set_permissions(&image, permissions).unwrap();
-    fs::File::options().write(true).open(&image).unwrap().set_len(len - 1).unwrap();
+    let image = object(&folder, "image");
+    let bytes = fs::read(&image).unwrap();
+    replace(&image, &bytes[..bytes.len() - 1]);
     folder.fails(&remote(&["verify", "app.db", "elsewhere"]), 7, "bytes instead of");
 }
 

@@ -1,17 +1,20 @@
 //! `backup remote`: backups of a store outside of the machine, in a bucket or a folder.
 
-use std::path::PathBuf;
-use std::sync::Arc;
+mod place;
+
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use codex_core::Restored;
-use codex_core::remote::{Folder, Image, Remote, S3Options, Target as At, unwatched};
+use codex_core::remote::{Fault, Image, Moment, Reached, Remote, unwatched};
+use codex_core::{BackupError, Restored};
 
 use super::{Beside, kept};
 use crate::Outcome;
+use crate::change::span;
 use crate::failure::Failure;
 use crate::out::{Cell, Out, Record, note};
 use crate::target::Target;
+use place::Place;
 
 /// The commands of `backup remote`.
 #[derive(Debug, Subcommand)]
@@ -40,67 +43,6 @@ impl Elsewhere {
             Self::Prune(command) => command.run(out),
             Self::Probe(command) => command.run(out),
         }
-    }
-}
-
-/// A place outside of the machine, and the way to it.
-#[derive(Debug, Args)]
-struct Place {
-    /// A folder, such as one of another disk, or `s3://BUCKET/PREFIX`. Each store needs its own. The
-    /// keys of a bucket are those in `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`
-    #[arg(value_name = "PLACE", id = "place")]
-    name: String,
-    /// The address of the server of the bucket. The default is that in `AWS_ENDPOINT_URL`, else
-    /// that of Amazon S3
-    #[arg(long, value_name = "URL")]
-    endpoint: Option<String>,
-    /// The region of the bucket. The default is that in `AWS_REGION`, else us-east-1
-    #[arg(long)]
-    region: Option<String>,
-    /// A file with the keys of the bucket, such as ~/.aws/credentials
-    #[arg(long, value_name = "FILE")]
-    keys_file: Option<PathBuf>,
-    /// A file with the certificates of the authorities to trust, in PEM
-    #[arg(long, value_name = "FILE")]
-    ca_file: Option<PathBuf>,
-    /// Allow a server without encryption on the way
-    #[arg(long)]
-    plain_http: bool,
-}
-
-impl Place {
-    /// Opens the place. Of a bucket it is proved that it creates objects only once.
-    fn open(&self) -> Outcome<Arc<dyn At>> {
-        let Some(rest) = self.name.strip_prefix("s3://") else {
-            let is_of_bucket = self.endpoint.is_some()
-                || self.region.is_some()
-                || self.keys_file.is_some()
-                || self.ca_file.is_some();
-            if is_of_bucket {
-                let text = "the place is a folder, and the options are those of a bucket; name a \
-                            bucket as s3://BUCKET/PREFIX";
-                return Err(Failure::Usage(text.to_owned()));
-            }
-            return Ok(Arc::new(Folder::open(&self.name)?));
-        };
-        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
-        let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let region = self.region.clone().or_else(|| set("AWS_REGION"));
-        let region = region.or_else(|| set("AWS_DEFAULT_REGION"));
-        let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-        let endpoint = self.endpoint.clone().or_else(|| set("AWS_ENDPOINT_URL"));
-        let endpoint = endpoint.unwrap_or_else(|| format!("https://s3.{region}.amazonaws.com"));
-        let options = S3Options::new(endpoint, bucket).region(region);
-        let options = options.prefix(prefix.trim_end_matches('/')).plain_http(self.plain_http);
-        let options = match &self.keys_file {
-            Some(file) => options.keys_file(file),
-            None => options,
-        };
-        let options = match &self.ca_file {
-            Some(file) => options.ca_file(file),
-            None => options,
-        };
-        Ok(Arc::new(options.open()?))
     }
 }
 
@@ -168,16 +110,51 @@ pub(crate) struct List {
 
 impl List {
     fn run(&self, out: &mut Out) -> Outcome {
-        let list = self.images.open()?.list()?;
+        let remote = self.images.open()?;
+        let list = remote.list()?;
         for name in &list.unreadable {
             note(&format!(
                 "{name} cannot be read, and an older list counts; `put` writes a new one"
             ));
         }
-        let rows: Vec<Record> = list.images.iter().map(row).collect();
+        let reached = if list.images.iter().any(has_log) { latest(&remote) } else { None };
+        let rows: Vec<Record> = list
+            .images
+            .iter()
+            .map(|image| {
+                let end = reached.as_ref().filter(|end| end.image.name == image.name);
+                let mut row = row(image);
+                row.push(("log", Cell::Flag(has_log(image))));
+                row.extend(reach(end.filter(|_| has_log(image))));
+                row
+            })
+            .collect();
         out.table(&rows)?;
         Ok(!rows.is_empty())
     }
+}
+
+/// Returns whether pieces of a log may continue the image.
+fn has_log(image: &Image) -> bool {
+    image.log.is_some()
+}
+
+/// Returns what leads to the last commit at the place. The images are good without it, so a failure
+/// is only told.
+fn latest(remote: &Remote) -> Option<Reached> {
+    let reached = remote.reach(Moment::Latest);
+    reached
+        .inspect_err(|error| note(&format!("it is not known how far the log goes: {error}")))
+        .ok()
+}
+
+/// Returns the last commit that an image and its log lead to, and the time before which it was
+/// made.
+fn reach(end: Option<&Reached>) -> Record {
+    vec![
+        ("reaches commit", end.map(|end| end.seq).into()),
+        ("made before", end.map_or(Cell::Nothing, |end| Cell::Time(end.time_us))),
+    ]
 }
 
 fn row(image: &Image) -> Record {
@@ -196,7 +173,7 @@ fn row(image: &Image) -> Record {
 pub(crate) struct Verify {
     #[command(flatten)]
     images: Images,
-    /// The name of the image in `list`. The default is the newest
+    /// The name of the image in `list`. The default is the newest, and the logs that continue it
     image: Option<String>,
 }
 
@@ -207,10 +184,58 @@ impl Verify {
         remote.verify(&image, &mut unwatched)?;
         let mut record = vec![("result", Cell::Text("intact".to_owned()))];
         record.extend(row(&image));
+        let end = match &self.image {
+            None if has_log(&image) => Some(whole_end(&remote)?),
+            _ => None,
+        };
+        let read = end.as_ref().map(read_logs).transpose()?;
+        record.push(("authenticated", Cell::Flag(self.images.beside.key.is_given())));
+        record.push(("logs read", read.map_or(Cell::Nothing, Cell::Bytes)));
+        record.extend(reach(end.as_ref()));
         out.record(&record)?;
         Ok(true)
     }
 }
+
+/// Returns what leads to the last commit at the place.
+///
+/// # Errors
+/// The damage that ends a log before its last piece.
+fn whole_end(remote: &Remote) -> Outcome<Reached> {
+    // A commit that is never reached: the answer tells why the log does not go on.
+    if let Err(BackupError::Remote {
+        fault: Fault::NotReached { damage: Some(damage), .. }, ..
+    }) = remote.reach(Moment::Seq(u64::MAX))
+    {
+        let (path, fault) = (damage.path.clone(), damage.fault.clone());
+        return Err(BackupError::Remote { path, fault }.into());
+    }
+    Ok(remote.reach(Moment::Latest)?)
+}
+
+/// Reads each piece of the logs, which checks it. Returns the number of bytes.
+fn read_logs(reached: &Reached) -> Outcome<u64> {
+    let mut bytes = 0;
+    for (file, path) in &reached.logs {
+        let failed =
+            |error| BackupError::Remote { path: path.clone(), fault: Fault::io("read it", error) };
+        // The file of a ledger begins with the image.
+        let mut at = reached.image.log.map_or(0, |start| start.from);
+        let len = file.len().map_err(failed)?;
+        let mut buf = vec![0; READ_BYTES];
+        while at < len {
+            let now = usize::try_from(len - at).unwrap_or(READ_BYTES).min(READ_BYTES);
+            let (piece, _) = buf.split_at_mut(now);
+            file.read_exact_at(piece, at).map_err(failed)?;
+            at += now as u64;
+            bytes += now as u64;
+        }
+    }
+    Ok(bytes)
+}
+
+/// The bytes of a log that are read at a time.
+const READ_BYTES: usize = 1 << 20;
 
 /// The options of `backup remote restore`.
 #[derive(Debug, Args)]
@@ -241,18 +266,24 @@ impl Restore {
 pub(crate) struct Prune {
     #[command(flatten)]
     images: Images,
-    /// Keep the newest COUNT good images
+    /// Keep the newest COUNT good images. The default with --keep-for is 1
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
-    keep: u32,
+    #[arg(required_unless_present = "keep_for")]
+    keep: Option<u32>,
+    /// Keep also what leads to each moment of this time before now, such as 36h or 7d
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    keep_for: Option<Duration>,
 }
 
 impl Prune {
     fn run(&self, out: &mut Out) -> Outcome {
-        let keep = usize::try_from(self.keep).unwrap_or(usize::MAX);
-        let pruned = self.images.open()?.prune(keep, &mut unwatched)?;
-        let is_any = !pruned.removed.is_empty() || pruned.uploads > 0;
+        let keep = usize::try_from(self.keep.unwrap_or(1)).unwrap_or(usize::MAX);
+        let remote = self.images.open()?.keep_for(self.keep_for.unwrap_or_default());
+        let pruned = remote.prune(keep, &mut unwatched)?;
+        let is_any = !pruned.removed.is_empty() || pruned.pieces > 0 || pruned.uploads > 0;
         out.record(&vec![
             ("removed", Cell::List(pruned.removed)),
+            ("pieces of logs", Cell::Count(pruned.pieces)),
             ("unfinished uploads", Cell::Count(pruned.uploads)),
         ])?;
         Ok(is_any)
