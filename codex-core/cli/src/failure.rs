@@ -258,9 +258,11 @@ fn backup_code(error: &BackupError) -> u8 {
 fn remote_code(fault: &Fault) -> u8 {
     match fault {
         Fault::Missing | Fault::NoBucket(_) | Fault::NoImages => MISSING,
-        Fault::Truncated { .. } | Fault::Altered | Fault::BadManifest(_) => DAMAGE,
+        Fault::Truncated { .. }
+        | Fault::Altered
+        | Fault::BadManifest(_)
+        | Fault::NotReached { damage: Some(_), .. } => DAMAGE,
         Fault::NewerFormat => NEWER,
-        Fault::NotReached { damage: Some(_), .. } => DAMAGE,
         Fault::Plain
         | Fault::OtherFile
         | Fault::Invalid(_)

@@ -57,8 +57,8 @@ fn a_store_that_is_lost_comes_back_from_another_place() {
     assert_eq!(left.lines().count(), 2, "{left}");
 }
 
-/// Continues the image of the store by two pieces of a log, which lead to the commits 4 and 9. Their
-/// bytes are no log: nothing here replays it.
+/// Continues the image of the store by two pieces of a log, which lead to the commits 4 and 9.
+/// Their bytes are no log: nothing here replays it.
 fn continue_by_log(folder: &Folder) {
     let vfs = Vfs::os(folder.path("")).unwrap();
     let file = vfs.dir.open("app.db", Open::Read).unwrap();
