@@ -52,6 +52,12 @@ impl Log {
         at.checked_sub(1).map_or(10, |at| self.ends[at])
     }
 
+    /// Takes the commits after `seq` away.
+    pub(crate) fn cut_to(&mut self, seq: u64) {
+        self.bytes.truncate(self.end_of(seq));
+        self.ends.truncate(usize::try_from(seq - self.id.base_seq).unwrap());
+    }
+
     /// Sends what is not there yet, up to the end of the commit `seq`.
     pub(crate) fn send(&self, remote: &Remote, from: u64, seq: u64) -> Result<u64, Error> {
         let end = self.end_of(seq);
@@ -68,7 +74,7 @@ impl Log {
 }
 
 /// Returns the frame of a commit. That of each log has other bytes.
-fn frame(name: u8, seq: u64) -> Vec<u8> {
+pub(crate) fn frame(name: u8, seq: u64) -> Vec<u8> {
     let len = 12 + usize::try_from(seq * 7 % 23).unwrap();
     let mut frame = vec![name ^ u8::try_from(seq % 256).unwrap(); len];
     frame[..8].copy_from_slice(&seq.to_le_bytes());

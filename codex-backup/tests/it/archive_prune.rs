@@ -68,17 +68,16 @@ fn a_prune_removes_the_old_pieces_of_logs_that_no_kept_image_leads_to() {
 
 #[test]
 fn the_logs_behind_the_log_of_a_kept_image_stay() {
-    let (place, _) = three_logs();
-    // No manifest lists the newer images, as if they had never been uploaded.
-    let images = place.remote.list().unwrap().images;
-    for image in &images[..2] {
-        place.memory.damage(&image.name, None);
+    let place = begun();
+    let mut log = Log::new(0, 0xa1, 0);
+    put_image(&place.remote, &place.writer, 0, start(&log));
+    for name in [0xb1, 0xc1, 0xd1] {
+        log.commit_upto(log.id.base_seq + 4);
+        log.send(&place.remote, 0, log.last()).unwrap();
+        log = log.next(name);
     }
     let before = pieces(&place);
-    for _ in 0..2 {
-        let pruned = place.remote.prune(1, &mut unwatched).unwrap();
-        assert_eq!(pruned.pieces, 0);
-    }
+    assert_eq!(place.remote.prune(1, &mut unwatched).unwrap().pieces, 0);
     assert_eq!(pieces(&place), before);
     for seq in 0..=12 {
         assert_eq!(frames(&reach(&place.remote, Moment::Seq(seq)).unwrap()).len() as u64, seq);

@@ -15,6 +15,7 @@ mod common;
 
 mod archive;
 mod archive_crash;
+mod archive_model;
 mod archive_prune;
 mod copy;
 mod crash;
