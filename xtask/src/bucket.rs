@@ -23,7 +23,7 @@ pub(crate) const COMMAND: Command = Command {
 /// The packages of the server, fewer than its own list (`moto[s3,server]`), which brings Docker.
 const PACKAGES: &str = "moto[s3]==5.2.5 flask flask-cors";
 /// The tests that need a server.
-const NEEDS_SERVER: usize = 4;
+const NEEDS_SERVER: usize = 5;
 /// Writes a certificate that signs itself, for `localhost`, and its key. The package is one that
 /// the server brings.
 const CERTIFICATE: &str = r#"

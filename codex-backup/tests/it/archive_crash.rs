@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use codex_backup::remote::{ArchiveWriter, Fault, Moment, Remote, Target as _};
+use codex_backup::remote::{ArchiveWriter, Fault, Folder, Moment, Remote, Target as _};
 use codex_backup::vfs::Vfs;
+use codex_backup::vfs::fault::FaultDir;
 use codex_backup::{Error, unwatched};
 
 use crate::archive::{Log, Place, begun, frames, put_image, reach, start};
-use crate::common::sim::seed;
+use crate::common::sim::{each_power_cut, seed};
 use crate::remote::{file, remote_at, version};
 use crate::remote_crash::{MISHAPS, Meddled, arm};
 
@@ -348,4 +349,39 @@ fn an_image_gets_its_log_beside_any_other_writer() {
         },
     );
     assert!(calls > 8, "{calls}");
+}
+
+#[test]
+fn a_power_cut_at_any_call_to_a_folder_loses_no_piece_that_was_put() {
+    let base = FaultDir::new();
+    let processes = AtomicU64::new(0);
+    let remote = |disk: &FaultDir| {
+        // Two processes never draw the same random names.
+        let vfs = disk.vfs(processes.fetch_add(1, Ordering::Relaxed));
+        remote_at(Arc::new(Folder::of(vfs.clone())), &vfs)
+    };
+    let (_, logs) = place();
+    {
+        let remote = remote(&base);
+        let writer = remote.begin_archive(&version(0)).unwrap();
+        put_image(&remote, &writer, 0, start(&logs.a));
+        logs.a.send(&remote, 0, 3).unwrap();
+    }
+    let before: Known = (0..=3).collect();
+    let steps = |disk: &FaultDir| {
+        let (remote, mut known) = (remote(disk), before.clone());
+        if let Ok(writer) = remote.begin_archive(&version(0)) {
+            act(&remote, &writer, &logs, &mut known);
+        }
+        known
+    };
+    let images = each_power_cut(&base, &steps, &mut |image, known, context| {
+        let (context, remote) = (context(), remote(image));
+        nothing_lost(&remote, known, &context);
+        let mut known = known.clone();
+        resume(&remote, &logs, &mut known).unwrap_or_else(|error| panic!("{error}; {context}"));
+        nothing_lost(&remote, &known, &context);
+    });
+    println!("{images} disks");
+    assert!(images > 100, "{images}");
 }

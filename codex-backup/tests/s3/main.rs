@@ -10,6 +10,7 @@
     reason = "a test fails by panicking, and says what it left out"
 )]
 
+mod archive;
 mod keys;
 mod server;
 mod upload;
