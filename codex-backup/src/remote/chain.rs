@@ -58,13 +58,17 @@ impl Chain {
     ) -> Result<Self> {
         let mut chain = Self { image: image.clone(), runs: Vec::new(), damage: None };
         let mut next = match &image.log {
-            Some(start) => Some((start.log, pieces(remote, &start.log, start.from)?)),
+            Some(start) => Some((start.log, found(remote, &start.log, start.from)?)),
             None => None,
         };
-        while let Some((log, pieces)) = next.take().filter(|(log, _)| !chain.has(log)) {
+        while let Some((log, Found { pieces, gap })) =
+            next.take().filter(|(log, _)| !chain.has(log))
+        {
             let end = chain.end();
             chain.runs.push(Run { log, pieces, end });
             chain.settle(remote)?;
+            let lost = gap.map(|at| (log.piece(at), Fault::Missing));
+            chain.damage = chain.damage.take().or(lost);
             let is_whole = chain.damage.is_none() && chain.has(&log);
             // A ledger is one log.
             if is_whole && !chain.is_ledger() && !is_enough(chain.end()) {
@@ -168,8 +172,19 @@ impl Chain {
     }
 }
 
+/// The pieces of a log up to the first gap.
+struct Found {
+    pieces: Pieces,
+    /// The offset of a piece that is lost, because there are later ones.
+    gap: Option<u64>,
+}
+
 /// Returns the pieces of the log from the offset `from` on, up to a gap.
 pub(super) fn pieces(remote: &Remote, log: &LogId, from: u64) -> Result<Pieces> {
+    Ok(found(remote, log, from)?.pieces)
+}
+
+fn found(remote: &Remote, log: &LogId, from: u64) -> Result<Found> {
     let mut logs = list(remote, &log.pieces())?;
     Ok(run(&logs.remove(log).unwrap_or_default(), from))
 }
@@ -180,7 +195,7 @@ fn successor(
     log: &LogId,
     seq: u64,
     images: &[Image],
-) -> Result<Option<(LogId, Pieces)>> {
+) -> Result<Option<(LogId, Found)>> {
     let mut logs = list(remote, &format!("{LOGS}{seq:020}-"))?;
     logs.retain(|next, _| next.follows == log.file_id);
     // Of two, one is of a line of history that was given up.
@@ -205,17 +220,18 @@ fn list(remote: &Remote, prefix: &str) -> Result<BTreeMap<LogId, BTreeMap<u64, u
 }
 
 /// Returns the pieces from the offset `from` on, up to a gap.
-fn run(pieces: &BTreeMap<u64, u64>, from: u64) -> Pieces {
-    let mut at = Some(from);
-    std::iter::from_fn(|| {
-        let from = at?;
-        let len = *pieces.get(&from)?;
+fn run(pieces: &BTreeMap<u64, u64>, from: u64) -> Found {
+    let (mut end, mut run) = (from, Pieces::new());
+    while let Some(&len) = pieces.get(&end) {
+        run.push((end, len));
         // One that is too short or too long is the last: its header tells that it is damaged.
-        let is_piece = (1..=PIECE_BYTES as u64).contains(&len);
-        at = from.checked_add(len).filter(|_| is_piece);
-        Some((from, len))
-    })
-    .collect()
+        if !(1..=PIECE_BYTES as u64).contains(&len) {
+            return Found { pieces: run, gap: None };
+        }
+        end += len;
+    }
+    let gap = pieces.range(end..).next().map(|_| end);
+    Found { pieces: run, gap }
 }
 
 /// Reads the header of a piece of the run. Returns its commit, or the piece if it is damaged.

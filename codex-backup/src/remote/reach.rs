@@ -42,6 +42,9 @@ pub struct Reached {
     pub seq: u64,
     /// The time before which that commit was made, in microseconds since 1970 (UTC).
     pub time_us: i64,
+    /// The object that is lost or damaged and with which the log ends therefore, if the moment is
+    /// the end of the log.
+    pub damage: Option<Arc<Damage>>,
 }
 
 impl Remote {
@@ -116,10 +119,11 @@ impl Remote {
         }
     }
 
-    fn reached(&self, chain: Chain, moment: Moment) -> Reached {
+    fn reached(&self, mut chain: Chain, moment: Moment) -> Reached {
         let end = chain.end();
         let seq = if let Moment::Seq(seq) = moment { seq } else { end.seq };
         let target = || Arc::clone(&self.target);
+        let damage = self.damage(chain.damage.take());
         let mut logs: Vec<(Arc<dyn File>, PathBuf)> = Vec::new();
         if let Some(start) = chain.image.log.filter(|_| chain.is_ledger()) {
             let pieces = chain.runs.into_iter().next().map(|run| run.pieces).unwrap_or_default();
@@ -132,16 +136,17 @@ impl Remote {
                 logs.push((Arc::new(LogFile::new(target(), log, None, pieces)), path));
             }
         }
-        Reached { image: chain.image, logs, seq, time_us: end.time_us }
+        Reached { image: chain.image, logs, seq, time_us: end.time_us, damage }
+    }
+
+    fn damage(&self, found: Option<(String, Fault)>) -> Option<Arc<Damage>> {
+        found.map(|(name, fault)| Arc::new(Damage { path: self.target.path(&name), fault }))
     }
 
     fn unreached(&self, best: Option<Chain>, oldest: Option<Point>) -> Fault {
         if let Some(chain) = best {
             let Point { seq, time_us } = chain.end();
-            let damage = |(name, fault): (String, _)| {
-                Arc::new(Damage { path: self.target.path(&name), fault })
-            };
-            return Fault::NotReached { seq, time_us, damage: chain.damage.map(damage) };
+            return Fault::NotReached { seq, time_us, damage: self.damage(chain.damage) };
         }
         match oldest {
             Some(Point { seq, time_us }) => Fault::Before { seq, time_us },

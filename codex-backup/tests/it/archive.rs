@@ -183,6 +183,7 @@ fn each_commit_and_time_of_a_chain_of_logs_is_reached() {
         leads(&remote, Moment::Seq(seq), from, seq, &[&a, &b]);
     }
     leads(&remote, Moment::Latest, 6, 12, &[&a, &b]);
+    assert!(reach(&remote, Moment::Latest).unwrap().damage.is_none());
     // Of the commits within a piece only the last one has a time.
     for at in 0..=12 {
         let reached = reach(&remote, Moment::TimeUs(time(at))).unwrap();
@@ -493,7 +494,11 @@ fn a_gap_in_the_pieces_ends_a_log() {
     };
     let last = |log: &Log, upto: usize| log.ends.iter().filter(|end| **end <= upto).count() as u64;
     // A piece in the middle of the second log is lost.
-    memory.damage(&pieces(&b)[1], None);
+    let lost = pieces(&b).remove(1);
+    memory.damage(&lost, None);
+    let damage = reach(&remote, Moment::Latest).unwrap().damage.unwrap();
+    assert!(matches!(damage.fault, Fault::Missing), "{}", damage.fault);
+    assert!(damage.path.to_string_lossy().ends_with(&lost), "{}", damage.path.display());
     let reaches = 6 + last(&b, PIECE);
     let ends_at = |reaches: u64| {
         for seq in 0..=12 {
@@ -562,6 +567,9 @@ fn a_piece_that_is_cut_altered_or_of_a_newer_version_has_an_error_of_its_own() {
             }
         }
         assert!(not_reached == 4, "{not_reached}");
+        let latest = reach(&remote, Moment::Latest).unwrap();
+        // If the damage is behind the last header that the search read, only reading tells it.
+        assert!(latest.seq == 12 || latest.damage.is_some_and(|damage| is_it(&damage.fault)));
     }
     // Of a changed byte behind the header only reading tells.
     let (Place { remote, memory, .. }, ..) = two_logs();

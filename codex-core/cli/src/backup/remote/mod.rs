@@ -202,15 +202,12 @@ impl Verify {
 /// # Errors
 /// The damage that ends a log before its last piece.
 fn whole_end(remote: &Remote) -> Outcome<Reached> {
-    // A commit that is never reached: the answer tells why the log does not go on.
-    if let Err(BackupError::Remote {
-        fault: Fault::NotReached { damage: Some(damage), .. }, ..
-    }) = remote.reach(Moment::Seq(u64::MAX))
-    {
+    let reached = remote.reach(Moment::Latest)?;
+    if let Some(damage) = &reached.damage {
         let (path, fault) = (damage.path.clone(), damage.fault.clone());
         return Err(BackupError::Remote { path, fault }.into());
     }
-    Ok(remote.reach(Moment::Latest)?)
+    Ok(reached)
 }
 
 /// Reads each piece of the logs, which checks it. Returns the number of bytes.
