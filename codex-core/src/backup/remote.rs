@@ -1,16 +1,23 @@
 //! Backups of a store outside of the machine.
 
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::remote::{Image, Put, Remote, Target};
+use codex_backup::remote::{Image, Moment, Put, Reached, Remote, Target};
 use codex_backup::{Progress, Restored, Source, unwatched};
+use codex_storage::vfs::File;
+use codex_storage::{
+    EarlierStore, Error as StorageError, MainFile, RestorePoint, archived_ledger_at,
+    replay_archived,
+};
 
 use super::join::{self, StoreFile};
 use super::store::{NO_FILES, settle};
 use super::tools::Backups;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::map::{self, MapBuilder};
 use crate::store::Store;
 
 impl Store {
@@ -103,4 +110,101 @@ impl Backups {
             Ok(remote.restore(image, &metered.inner()?, &sidecars, &mut unwatched)?)
         })
     }
+
+    /// Replaces the store by the state that an archive has of the moment `until`, or of its last
+    /// commit. The replaced files are kept, as with [`restore`](Self::restore). There need be no
+    /// store. Nothing but the restored file is written to the disk.
+    ///
+    /// A number of a commit is reached exactly. So is a time in a ledger, by the times of its
+    /// commits. In the other forms a time is reached to within the interval in which the archive
+    /// sends the log: no later commit is restored, and the commits of the last interval before the
+    /// time may be missing.
+    ///
+    /// ```
+    /// # let folder = tempfile::tempdir()?;
+    /// # let elsewhere = tempfile::tempdir()?;
+    /// # let path = folder.path().join("app.db");
+    /// use std::sync::Arc;
+    /// use codex_core::remote::Folder;
+    /// use codex_core::{Backups, RestorePoint, Store};
+    ///
+    /// let place = Arc::new(Folder::open(elsewhere.path())?);
+    /// let remote = Backups::of(&path)?.remote(place).plain_objects(true);
+    /// # let store = Store::open(&path)?;
+    /// # store.set("a", &1)?;
+    /// # store.back_up_remote(&remote)?;
+    /// # store.set("a", &2)?;
+    /// # drop(store);
+    /// Backups::of(&path)?.restore_archive(&remote, Some(RestorePoint::Seq(1)))?;
+    /// assert_eq!(Store::open(&path)?.get("a")?, Some(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Fault::NotReached`](crate::remote::Fault::NotReached), which has the last commit that is
+    /// reached, and the other errors of [`Remote::reach`]; `KeyRequired` if the archive is
+    /// encrypted and no key is set; an error of a damaged log or image, with the name of the
+    /// object; the errors of [`restore`](Self::restore). Nothing was changed, unless
+    /// [`pending`](Self::pending) returns the restore.
+    pub fn restore_archive(
+        &self,
+        remote: &Remote,
+        until: Option<RestorePoint>,
+    ) -> Result<Restored> {
+        let moment = match until {
+            None => Moment::Latest,
+            Some(RestorePoint::Seq(seq)) => Moment::Seq(seq),
+            Some(RestorePoint::TimeUs(time_us)) => Moment::TimeUs(time_us),
+            Some(_) => return Err(UNKNOWN_POINT),
+        };
+        let _lock = self.settled(Duration::ZERO)?;
+        let reached = remote.reach(moment)?;
+        // The state is written, read back, copied, and the copy is read back.
+        let total = || reached.image.facts.size.saturating_mul(4);
+        self.metered(total, |metered| {
+            let (image, seq) = (&reached.image, reached.seq);
+            let is_at_moment = image.facts.frozen && image.facts.seq == seq;
+            if is_at_moment && reached.logs.is_empty() {
+                let (inner, sidecars) = (metered.inner()?, metered.sidecars()?);
+                return Ok(remote.restore(image, &inner, &sidecars, &mut unwatched)?);
+            }
+            let earlier = if image.facts.frozen {
+                metered.replayed(remote.open(image)?, &reached)?
+            } else {
+                let point = until.unwrap_or(RestorePoint::Seq(seq));
+                metered.ledger_upto(remote.open(image)?, &reached, point)?
+            };
+            let mut restored = metered.restore_earlier(&earlier)?;
+            restored.from = Some(image.name.clone());
+            Ok(restored)
+        })
+    }
+
+    /// Writes the state that the logs of `reached` make of its image, which is `file`.
+    fn replayed(&self, file: Arc<dyn File>, reached: &Reached) -> Result<EarlierStore> {
+        let main = MainFile::new(file, reached.image.name.as_ref())?;
+        let (keys, mut builder) = (self.keys.as_deref(), MapBuilder::new());
+        let replayed = replay_archived(&main, &reached.logs, keys, reached.seq, &mut |op| {
+            builder.push(op);
+            Ok(())
+        })?;
+        let state = map::Image(builder.finish(replayed.seq()).ordered());
+        Ok(replayed.write(&self.vfs, &self.name, &state)?)
+    }
+
+    /// Writes the ledger of `reached` up to `point`. Its image is `file`.
+    fn ledger_upto(
+        &self,
+        file: Arc<dyn File>,
+        reached: &Reached,
+        point: RestorePoint,
+    ) -> Result<EarlierStore> {
+        let alone = (file, PathBuf::from(&reached.image.name));
+        let (file, path) = reached.logs.first().cloned().unwrap_or(alone);
+        let main = MainFile::new(file, &path)?;
+        Ok(archived_ledger_at(&self.vfs, &self.name, &main, self.keys.as_deref(), point)?)
+    }
 }
+
+const UNKNOWN_POINT: Error =
+    Error::Storage(StorageError::Contradiction("no archive is read up to a point of this kind"));

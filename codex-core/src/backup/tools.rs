@@ -12,7 +12,8 @@ use codex_storage::names::{Names, Role};
 use codex_storage::seal::Keys;
 use codex_storage::vfs::Vfs;
 use codex_storage::{
-    Access, Error as StorageError, MainFile, RestorePoint, StoreLock, ledger_at, segments,
+    Access, EarlierStore, Error as StorageError, MainFile, RestorePoint, StoreLock, ledger_at,
+    segments,
 };
 
 use super::join::{self, StoreFile};
@@ -46,7 +47,7 @@ use crate::progress::{self, OnProgress};
 #[derive(Clone)]
 pub struct Backups {
     pub(super) vfs: Vfs,
-    name: String,
+    pub(super) name: String,
     pub(super) keys: Option<Arc<dyn Keys>>,
     replace_unrelated: bool,
     on_progress: Option<OnProgress>,
@@ -286,12 +287,15 @@ impl Backups {
         let total = || progress::bytes_of(&self.vfs, &self.name).saturating_mul(4);
         self.metered(total, |metered| {
             let (vfs, keys) = (&metered.vfs, metered.keys.as_deref());
-            let earlier = ledger_at(vfs, &metered.name, keys, point)?;
-            let (source, about) = join::source(earlier.main_file(), earlier.name())?;
-            let sidecars = metered.sidecars()?;
-            let inner = metered.inner()?;
-            Ok(inner.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?)
+            metered.restore_earlier(&ledger_at(vfs, &metered.name, keys, point)?)
         })
+    }
+
+    /// Replaces the store by `earlier`. The caller holds the lock of the store.
+    pub(super) fn restore_earlier(&self, earlier: &EarlierStore) -> Result<Restored> {
+        let (source, about) = join::source(earlier.main_file(), earlier.name())?;
+        let sidecars = self.sidecars()?;
+        Ok(self.inner()?.restore_from(source, about.as_ref(), &sidecars, &mut unwatched)?)
     }
 
     /// Removes all but the newest `keep` good backups. Returns the names of the removed files. With

@@ -83,6 +83,8 @@ mod ranges;
 mod recovery;
 #[cfg(not(loom))]
 mod remote;
+#[cfg(not(loom))]
+mod restore_archive;
 mod tables;
 mod tasks;
 #[cfg(not(loom))]
