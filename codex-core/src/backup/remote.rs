@@ -113,7 +113,7 @@ impl Backups {
 
     /// Replaces the store by the state that an archive has of the moment `until`, or of its last
     /// commit. The replaced files are kept, as with [`restore`](Self::restore). There need be no
-    /// store. Nothing but the restored file is written to the disk.
+    /// store. The log is read at its place, and not copied to the disk.
     ///
     /// A number of a commit is reached exactly. So is a time in a ledger, by the times of its
     /// commits. In the other forms a time is reached to within the interval in which the archive

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_core::internals::{self, ArchivePoint};
+use codex_core::internals::{self, ArchivePoint, Entry};
 use codex_core::remote::{
     ArchiveWriter, Fault, LogId, LogStart, Memory, Moment, Remote, unwatched,
 };
@@ -15,6 +15,7 @@ use codex_core::{
     BackupError, Backups, CheckpointPolicy, Durability, Error, Form, OpenOptions, RestorePoint,
     Restored, Seq, StorageError, Store, Table,
 };
+use codex_storage::batch::TableId;
 use codex_storage::storage::LogPart;
 
 use crate::common::{Random, SEALED, files, sealed, seed, until};
@@ -25,7 +26,7 @@ type State = BTreeMap<(Option<u32>, Vec<u8>), Vec<u8>>;
 fn state(store: &Store) -> State {
     let ordered = internals::view(store).ordered;
     let entries = ordered.iter_with_tables();
-    let name = |entry: &internals::Entry| (entry.table().map(|id| id.get()), entry.key().to_vec());
+    let name = |entry: &Entry| (entry.table().map(TableId::get), entry.key().to_vec());
     entries.map(|entry| (name(entry), entry.value().to_vec())).collect()
 }
 
