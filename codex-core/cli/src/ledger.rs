@@ -126,9 +126,9 @@ impl History {
     }
 }
 
-/// A moment in the past of a ledger: after a commit, or at a time.
+/// A moment in the past of a ledger or of an archive: after a commit, or at a time.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment(RestorePoint);
+pub(crate) struct Moment(pub(crate) RestorePoint);
 
 impl Moment {
     /// Returns the state of a ledger at the moment.

@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use codex_core::Backups;
+use codex_core::internals;
 use codex_core::remote::{self, LogId, LogStart, unwatched};
-use codex_core::vfs::{Open, Vfs};
+use codex_storage::storage::LogPart;
 
 use crate::common::{Folder, field};
 
@@ -20,6 +21,16 @@ fn folder() -> Folder {
     folder.ok(&["set", "app.db", "a", "1"]);
     folder.ok(&PUT);
     folder
+}
+
+/// Removes everything of the store.
+fn lose(folder: &Folder) {
+    for file in fs::read_dir(folder.path("")).unwrap() {
+        let file = file.unwrap();
+        if file.file_type().unwrap().is_file() {
+            fs::remove_file(file.path()).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -36,13 +47,7 @@ fn a_store_that_is_lost_comes_back_from_another_place() {
     let verified = folder.ok(&["backup", "remote", "verify", "app.db", "elsewhere", &oldest]);
     assert_eq!((field(&verified, "result"), field(&verified, "commit")), ("intact", "1"));
 
-    // Everything of the store is lost.
-    for file in fs::read_dir(folder.path("")).unwrap() {
-        let file = file.unwrap();
-        if file.file_type().unwrap().is_file() {
-            fs::remove_file(file.path()).unwrap();
-        }
-    }
+    lose(&folder);
     let restored = folder.ok(&["backup", "remote", "restore", "app.db", "elsewhere"]);
     assert_eq!(field(&restored, "commit"), "2");
     assert_eq!(folder.ok(&["get", "app.db", "a"]), "2\n");
@@ -57,19 +62,69 @@ fn a_store_that_is_lost_comes_back_from_another_place() {
     assert_eq!(left.lines().count(), 2, "{left}");
 }
 
-/// Continues the image of the store by two pieces of a log, which lead to the commits 4 and 9.
-/// Their bytes are no log: nothing here replays it.
-fn continue_by_log(folder: &Folder) {
-    let vfs = Vfs::os(folder.path("")).unwrap();
-    let file = vfs.dir.open("app.db", Open::Read).unwrap();
+/// Archives the store in this process, which sets `a` in the commits 2 and 3. The place has them in
+/// one piece of the log each, of the times 03:33:20 and 03:33:30. Returns the length of the log.
+fn archive(folder: &Folder) -> u64 {
     let place = Arc::new(remote::Folder::open(folder.path("elsewhere")).unwrap());
     let remote = Backups::of(folder.path("app.db")).unwrap().remote(place).plain_objects(true);
+    let store = folder.open("app.db");
+    let engine = internals::engine(&store);
+    let point = engine.archive_point().unwrap();
+    let (file, _) = point.main.to_copy().unwrap();
+    let LogPart { base_seq, file_id, follows, .. } = point.parts[0];
+    let log = LogId { base_seq, file_id, follows };
     let writer = remote.begin_archive(&file).unwrap();
-    let log = LogId { base_seq: 1, file_id: [7; 16], follows: [0; 16] };
     let start = Some(LogStart { log, from: 0 });
     assert!(!remote.put_image(&writer, &file, start, &mut unwatched).unwrap().is_new);
-    assert_eq!(remote.put_piece(&log, 0, &[1; 1_000], 4, 1_795_671_022_000_000).unwrap(), 1_000);
-    remote.put_piece(&log, 1_000, &[2; 24], 9, 1_795_671_032_000_000).unwrap();
+    let mut end = 0;
+    for (value, time_us) in [(2, 2_000_000_000_000_000), (3, 2_000_000_010_000_000)] {
+        store.set("a", &value).unwrap();
+        let part = engine.archive_point().unwrap().parts.remove(0);
+        let mut bytes = vec![0; usize::try_from(part.end - end).unwrap()];
+        part.file.read_exact_at(&mut bytes, end).unwrap();
+        end = remote.put_piece(&log, end, &bytes, part.seq, time_us).unwrap();
+    }
+    store.close().unwrap();
+    end
+}
+
+#[test]
+fn a_lost_store_comes_back_as_it_was_after_any_commit_that_was_archived() {
+    let folder = folder();
+    archive(&folder);
+    let run = |words: &[&str]| {
+        folder.run(&[&["backup", "remote", "restore", "app.db", "elsewhere"], words].concat())
+    };
+    lose(&folder);
+    let cases: [(&[&str], _); 6] = [
+        (&[], "3"),
+        (&["--at", "1"], "1"),
+        (&["--at", "2"], "2"),
+        (&["--at", "2033-05-18T03:33:20Z"], "2"),
+        (&["--at", "2033-05-18T03:33:29Z"], "2"),
+        (&["--at", "2033-05-18T03:33:30Z"], "3"),
+    ];
+    for (words, commit) in cases {
+        let restored = run(words);
+        assert_eq!(restored.code, Some(0), "{words:?}: {restored:?}");
+        assert_eq!(field(&restored.stdout, "commit"), commit, "{words:?}");
+        assert!(field(&restored.stdout, "image").starts_with("image/"), "{restored:?}");
+        // The value is the number of its commit.
+        assert_eq!(folder.run(&["get", "app.db", "a"]).stdout, format!("{commit}\n"));
+    }
+    // What is not there is told with what is, and changes nothing.
+    for at in ["4", "2033-05-18T03:33:31Z"] {
+        let refused = run(&["--at", at]);
+        let told = &refused.stderr;
+        assert_eq!(refused.code, Some(2), "{told}");
+        assert!(told.contains("can be restored is 3 (2033-05-18 03:33:30"), "{told}");
+        assert!(told.contains("next: `--at COMMIT`, or no `--at`"), "{told}");
+    }
+    let before = run(&["--at", "2020-01-01"]);
+    assert!(before.stderr.contains("begins with commit 1"), "{before:?}");
+    assert_eq!(folder.run(&["get", "app.db", "a"]).stdout, "3\n");
+    assert_eq!(run(&["--at", "soon"]).code, Some(2));
+    assert_eq!(run(&["image/1", "--at", "1"]).code, Some(2));
 }
 
 #[test]
@@ -82,15 +137,15 @@ fn the_log_of_an_archive_is_listed_verified_and_pruned() {
     let verified = run(&["verify"]);
     assert_eq!(field(&verified, "authenticated"), "no");
     assert!(!verified.contains("logs read") && !verified.contains("reaches"), "{verified}");
-    continue_by_log(&folder);
-    folder.ok(&["set", "app.db", "a", "2"]);
+    let len = archive(&folder);
+    folder.ok(&["set", "app.db", "a", "4"]);
     let list = run(&["list", "--json"]);
     let line: serde_json::Value = serde_json::from_str(list.lines().next().unwrap()).unwrap();
-    assert_eq!((&line["log"], &line["reaches_commit"]), (&true.into(), &9.into()), "{list}");
-    assert!(run(&["list"]).contains("2026-11-26T05:30:32Z"), "{list}");
+    assert_eq!((&line["log"], &line["reaches_commit"]), (&true.into(), &3.into()), "{list}");
+    assert!(run(&["list"]).contains("2033-05-18T03:33:30Z"), "{list}");
     let verified = run(&["verify"]);
-    assert_eq!(field(&verified, "reaches commit"), "9");
-    assert_eq!(field(&verified, "logs read"), "1.0 KiB");
+    assert_eq!(field(&verified, "reaches commit"), "3");
+    assert_eq!(field(&verified, "logs read"), format!("{len} B"));
     // An image alone.
     let name = field(&verified, "image").to_owned();
     assert!(!run(&["verify", &name]).contains("logs read"));
@@ -113,30 +168,32 @@ fn the_log_of_an_archive_is_listed_verified_and_pruned() {
 #[test]
 fn a_damaged_piece_of_a_log_is_told_with_its_name() {
     let folder = folder();
-    continue_by_log(&folder);
+    archive(&folder);
     let verify = ["backup", "remote", "verify", "app.db", "elsewhere"];
     folder.ok(&verify);
     // Bytes of the log in either piece, and the header of the last one.
-    for (from, at) in [(0, 70), (1_000, 70), (1_000, 30)] {
-        let path = object(&folder, &format!("{from:020}"));
-        let mut bytes = fs::read(&path).unwrap();
+    for (piece, at) in [(0, 70), (1, 70), (1, 30)] {
+        let mut pieces = objects(&folder, "log.");
+        pieces.sort();
+        let path = &pieces[piece];
+        let mut bytes = fs::read(path).unwrap();
         bytes[at] ^= 1;
-        replace(&path, &bytes);
+        replace(path, &bytes);
         folder.fails(&verify, 7, "its bytes are not those that were uploaded");
         // The image is good, and listed.
         let list = folder.ok(&["backup", "remote", "list", "app.db", "elsewhere"]);
         assert!(list.contains("yes"), "{list}");
         bytes[at] ^= 1;
-        replace(&path, &bytes);
+        replace(path, &bytes);
     }
     folder.ok(&verify);
 }
 
-/// Returns the path of the longest object whose file has this in its name.
-fn object(folder: &Folder, name: &str) -> PathBuf {
+/// Returns the paths of the objects whose names begin like this.
+fn objects(folder: &Folder, name: &str) -> Vec<PathBuf> {
     let files = fs::read_dir(folder.path("elsewhere")).unwrap().map(|file| file.unwrap().path());
-    let found = files.filter(|path| path.to_str().unwrap().contains(name));
-    found.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+    let is_it = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().starts_with(name);
+    files.filter(is_it).collect()
 }
 
 /// Replaces the bytes of an object, which nobody may write.
@@ -160,7 +217,7 @@ fn each_mistake_about_a_place_is_told_with_the_next_step() {
     let other = ["put", "other.db", "elsewhere", "--plain-objects"];
     folder.fails(&remote(&other), 2, "has the backups of another file");
     // An image that lost its end is no backup.
-    let image = object(&folder, "image");
+    let image = objects(&folder, "image.").remove(0);
     let bytes = fs::read(&image).unwrap();
     replace(&image, &bytes[..bytes.len() - 1]);
     folder.fails(&remote(&["verify", "app.db", "elsewhere"]), 7, "bytes instead of");

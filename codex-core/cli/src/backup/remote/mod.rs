@@ -5,13 +5,14 @@ mod place;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use codex_core::remote::{Fault, Image, Moment, Reached, Remote, unwatched};
+use codex_core::remote::{self, Fault, Image, Reached, Remote, unwatched};
 use codex_core::{BackupError, Restored};
 
 use super::{Beside, kept};
 use crate::Outcome;
 use crate::change::span;
 use crate::failure::Failure;
+use crate::ledger::Moment;
 use crate::out::{Cell, Out, Record, note};
 use crate::target::Target;
 use place::Place;
@@ -25,7 +26,8 @@ pub(crate) enum Elsewhere {
     List(List),
     /// Read and check every byte of an image
     Verify(Verify),
-    /// Replace the store by an image; the replaced files are kept, and there need be no store
+    /// Replace the store by its last commit at the place, or an earlier state; the replaced files
+    /// are kept, and there need be no store
     Restore(Restore),
     /// Remove old images, and what interrupted uploads have left
     Prune(Prune),
@@ -142,7 +144,7 @@ fn has_log(image: &Image) -> bool {
 /// Returns what leads to the last commit at the place. The images are good without it, so a failure
 /// is only told.
 fn latest(remote: &Remote) -> Option<Reached> {
-    let reached = remote.reach(Moment::Latest);
+    let reached = remote.reach(remote::Moment::Latest);
     reached
         .inspect_err(|error| note(&format!("it is not known how far the log goes: {error}")))
         .ok()
@@ -202,7 +204,7 @@ impl Verify {
 /// # Errors
 /// The damage that ends a log before its last piece.
 fn whole_end(remote: &Remote) -> Outcome<Reached> {
-    let reached = remote.reach(Moment::Latest)?;
+    let reached = remote.reach(remote::Moment::Latest)?;
     if let Some(damage) = &reached.damage {
         let (path, fault) = (damage.path.clone(), damage.fault.clone());
         return Err(BackupError::Remote { path, fault }.into());
@@ -239,19 +241,30 @@ const READ_BYTES: usize = 1 << 20;
 pub(crate) struct Restore {
     #[command(flatten)]
     images: Images,
-    /// The name of the image in `list`. The default is the newest
+    /// The name of an image in `list`, to restore it alone. The default is the last commit that
+    /// the place has
+    #[arg(conflicts_with = "at")]
     image: Option<String>,
+    /// Restore the state at this moment: after a commit, at a time, or 2h for two hours ago. Other
+    /// forms than a ledger reach a time to within the interval of the archive, and never exceed it
+    #[arg(long, value_name = "MOMENT")]
+    at: Option<Moment>,
 }
 
 impl Restore {
     fn run(&self, out: &mut Out) -> Outcome {
         let backups = self.images.beside.backups()?;
         let remote = backups.remote(self.images.place.open()?);
-        let image = self.images.find(&remote, self.image.as_deref())?;
-        let Restored { facts, replaced, .. } = backups.restore_remote(&remote, &image)?;
+        let restored = match &self.image {
+            Some(name) => {
+                backups.restore_remote(&remote, &self.images.find(&remote, Some(name))?)?
+            }
+            None => backups.restore_archive(&remote, self.at.map(|at| at.0))?,
+        };
+        let Restored { facts, from, replaced, .. } = restored;
         out.record(&vec![
             ("commit", Cell::Count(facts.seq)),
-            ("image", Cell::Text(image.name)),
+            ("image", from.into()),
             ("replaced files are kept as", kept(replaced)),
         ])?;
         Ok(true)
