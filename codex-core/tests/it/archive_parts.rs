@@ -1,9 +1,11 @@
 //! Tests of the parts of the log that an archive gets: they end where no power cut can take a
 //! commit back, and none that ends between two looks is missed.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::common::{SEALED, options, sealed};
+use crate::common::{SEALED, options, sealed, until};
 use codex_core::internals::{self, ArchivePoint, EndedLogs, Engine};
 use codex_core::vfs::CallKind;
 use codex_core::vfs::fault::{Calls, Fault, FaultDir, Lasting, Side, Survivors};
@@ -270,4 +272,57 @@ fn a_segment_that_lost_its_name_is_not_handed_on() {
     assert_eq!((after.ended.len(), after.dropped), (0, Some(5..=6)));
     set(&store, 7, 1);
     assert_chain(&point(engine).parts, 6, 7);
+}
+
+#[test]
+fn beside_writers_and_checkpoints_no_commit_is_missed() {
+    const CHECKPOINTS: u64 = 20;
+    for level in LEVELS {
+        let disk = FaultDir::new();
+        let store = opened(&disk, options(Form::Wal).durability(level));
+        let engine = internals::engine(&store);
+        engine.keep_ended_logs(PLENTY);
+        let mut logs = BTreeMap::new();
+        let mut take = |parts: Vec<LogPart>| {
+            for part in parts {
+                let known = logs.entry((part.base_seq, part.file_id)).or_insert(part.clone());
+                if part.end > known.end {
+                    *known = part;
+                }
+            }
+        };
+        let is_over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for writer in 0..3_u64 {
+                let (store, is_over) = (&store, &is_over);
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) {
+                        store.set("key", &writer).unwrap();
+                    }
+                });
+            }
+            scope.spawn(|| {
+                for _ in 0..CHECKPOINTS {
+                    let before = store.stats().storage.seq;
+                    until("commits come", || store.stats().storage.seq > before);
+                    store.checkpoint().unwrap();
+                }
+                is_over.store(true, Ordering::Relaxed);
+            });
+            while !is_over.load(Ordering::Relaxed) {
+                let ArchivePoint { ended, parts, dropped, .. } = point(engine);
+                assert_eq!(dropped, None);
+                take(ended);
+                take(parts);
+            }
+        });
+        let last = store.stats().storage.seq;
+        store.close().unwrap();
+        let EndedLogs { parts, dropped } = engine.take_ended_logs();
+        assert_eq!(dropped, None);
+        take(parts);
+        let logs: Vec<_> = logs.into_values().filter(|part| part.seq > part.base_seq).collect();
+        assert!(logs.len() as u64 >= CHECKPOINTS, "{} logs", logs.len());
+        assert_chain(&logs, 0, last);
+    }
 }
