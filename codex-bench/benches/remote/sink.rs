@@ -161,9 +161,13 @@ impl State {
                 let prefix = field("prefix=").unwrap_or_default().replace("%2F", "/");
                 let bucket = format!("{}/", path.trim_end_matches('/'));
                 let mut found = String::new();
-                let keys = objects.keys().filter_map(|name| name.strip_prefix(&bucket));
-                for key in keys.filter(|key| key.starts_with(&prefix) && !key.contains('?')) {
-                    found += &element("Contents", "", &element("Key", "", key));
+                for (name, parts) in objects.iter() {
+                    let key = name.strip_prefix(&bucket).filter(|key| !key.contains('?'));
+                    if let Some(key) = key.filter(|key| key.starts_with(&prefix)) {
+                        let len: usize = parts.iter().map(Vec::len).sum();
+                        let size = element("Size", "", &len.to_string());
+                        found += &element("Contents", "", &(element("Key", "", key) + &size));
+                    }
                 }
                 (200, xml("ListBucketResult", &format!("<Name>b</Name>{found}")))
             }
