@@ -245,8 +245,20 @@ pub enum Error {
         /// The error text of the last backup.
         why: String,
     },
-    /// The handle was used in a process that `fork` created. The locks and threads of the store do
-    /// not exist there.
+    /// A commit has waited too long for the archive, which the options require.
+    #[error(
+        "{path}: writes are refused until the archive has all commits; one has waited for over \
+         {after:?}: {why}; correct the cause, then write again"
+    )]
+    ArchiveBehind {
+        /// The store.
+        path: PathBuf,
+        /// The longest wait that the options allow.
+        after: std::time::Duration,
+        /// The error text of the last attempt.
+        why: String,
+    },
+    /// The handle was used in a process that `fork` created, which has no locks and threads of it.
     #[error(
         "{path} was opened by process {opened_by} and is used in its forked child {used_by}; \
          open the store after forking"
@@ -264,14 +276,13 @@ pub enum Error {
 codex_storage::debug_as_display!(
     Error: Encode, Decode, RawValue, UnknownCodec, UpdatesItself, Contended, Backlog,
     TableName, NoTable, TableExists, TableKey, NotUnique, IndexMismatch, NoIndex,
-    NeedsTransaction, Catalogue,
-    DecodeKey, BackupRequired, ForkedChild; Storage, Backup
+    NeedsTransaction, Catalogue, DecodeKey, BackupRequired, ArchiveBehind, ForkedChild;
+    Storage, Backup
 );
 
 /// The kind is that of the cause: `NotFound`, `WouldBlock` for a store that is open elsewhere,
 /// `StorageFull`, `PermissionDenied` for a wrong key or a read-only store, `InvalidData` for damage
-/// and for a value of another type. It is never `Interrupted`. [`io::Error::get_ref`] returns the
-/// error itself.
+/// and for a value of another type; never `Interrupted`. [`io::Error::get_ref`] returns the error.
 ///
 /// ```
 /// fn titles() -> std::io::Result<usize> {
@@ -300,7 +311,9 @@ impl From<Error> for io::Error {
             Error::NoTable { .. } | Error::NoIndex { .. } => Kind::NotFound,
             Error::NotUnique { .. } | Error::TableExists { .. } => Kind::AlreadyExists,
             Error::Contended { .. } | Error::Backlog { .. } => Kind::ResourceBusy,
-            Error::BackupRequired { .. } | Error::ForkedChild { .. } => Kind::Other,
+            Error::BackupRequired { .. }
+            | Error::ArchiveBehind { .. }
+            | Error::ForkedChild { .. } => Kind::Other,
         };
         Self::new(kind, error)
     }

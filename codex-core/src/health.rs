@@ -11,8 +11,8 @@ use crate::store::Store;
 ///
 /// A readiness probe of a program that writes returns [`is_writable`](Self::is_writable). A
 /// liveness probe fails only for [`Writes::Poisoned`], which ends when the store is opened again.
-/// `checkpoint_error` and `backup_error` are for an alarm: the store still works, but its log grows
-/// or its backups grow old.
+/// `checkpoint_error`, `backup_error` and `archive_error` are for an alarm: the store still works,
+/// but its log grows, or its backups or its archive grow old.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Health {
@@ -22,6 +22,8 @@ pub struct Health {
     pub checkpoint_error: Option<String>,
     /// The error of the last backup, if it failed.
     pub backup_error: Option<String>,
+    /// The error of the archive, if its last attempt failed.
+    pub archive_error: Option<String>,
 }
 
 /// Whether a store accepts writes.
@@ -42,6 +44,9 @@ pub enum Writes {
     /// No, until a backup succeeds: the last one failed, and
     /// [`OpenOptions::require_backups`](crate::OpenOptions::require_backups) is set.
     BackupRequired,
+    /// No, until the archive has all commits: one has waited for longer than the options of the
+    /// archive allow.
+    ArchiveBehind,
 }
 
 impl Health {
@@ -51,10 +56,11 @@ impl Health {
     }
 
     /// Returns whether nothing is wrong: the store accepts writes or was opened read-only, and
-    /// neither the last image nor the last backup has failed.
+    /// neither the last image, nor the last backup, nor the last attempt of the archive has failed.
     pub fn is_well(&self) -> bool {
         let is_as_opened = matches!(self.writes, Writes::Accepted | Writes::ReadOnly);
-        is_as_opened && self.checkpoint_error.is_none() && self.backup_error.is_none()
+        let errors = [&self.checkpoint_error, &self.backup_error, &self.archive_error];
+        is_as_opened && errors.iter().all(|error| error.is_none())
     }
 }
 
@@ -66,6 +72,9 @@ impl fmt::Display for Health {
             Writes::Closed => f.write_str("closed")?,
             Writes::Poisoned { reason } => write!(f, "poisoned: {reason}")?,
             Writes::BackupRequired => f.write_str("refuses writes until a backup succeeds")?,
+            Writes::ArchiveBehind => {
+                f.write_str("refuses writes until the archive has caught up")?;
+            }
         }
         if let Some(error) = &self.checkpoint_error {
             write!(f, "; the last image failed: {error}")?;
@@ -73,13 +82,16 @@ impl fmt::Display for Health {
         if let Some(error) = &self.backup_error {
             write!(f, "; the last backup failed: {error}")?;
         }
+        if let Some(error) = &self.archive_error {
+            write!(f, "; the archive is behind: {error}")?;
+        }
         Ok(())
     }
 }
 
 impl Store {
-    /// Returns whether the store accepts writes, and the errors of its last image and backup. Reads
-    /// no file, so a probe may call this often.
+    /// Returns whether the store accepts writes, and the errors of its last image, its last backup
+    /// and its archive. Reads no file, so a probe may call this often.
     ///
     /// ```
     /// let store = codex_core::Store::in_memory()?;
@@ -99,10 +111,16 @@ impl Store {
             Writes::ReadOnly
         } else if is_refused {
             Writes::BackupRequired
+        } else if self.inner.archive_refusal().is_some() {
+            Writes::ArchiveBehind
         } else {
             Writes::Accepted
         };
-        let backup_error = stats.backups.last_error;
-        Health { writes, checkpoint_error: stats.image_error, backup_error }
+        #[cfg(feature = "remote")]
+        let archive_error = stats.archive.and_then(|archive| archive.last_error);
+        #[cfg(not(feature = "remote"))]
+        let archive_error = None;
+        let (checkpoint_error, backup_error) = (stats.image_error, stats.backups.last_error);
+        Health { writes, checkpoint_error, backup_error, archive_error }
     }
 }

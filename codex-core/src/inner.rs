@@ -8,6 +8,8 @@ use codex_storage::storage::{Form, Recovered};
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, Error as StorageError, StoreLock};
 
+#[cfg(feature = "remote")]
+use crate::archive::Archiver;
 use crate::backup::BackupScheduler;
 use crate::commit::{Commit, Outcome, SmallVec};
 use crate::engine::{Engine, Task};
@@ -24,6 +26,9 @@ pub(crate) struct Inner {
     pub(crate) engine: Arc<Engine>,
     /// The backups, if the store has files and is open for writing.
     pub(crate) backups: Option<BackupScheduler>,
+    /// The archive, if the options have one.
+    #[cfg(feature = "remote")]
+    pub(crate) archive: Option<Archiver>,
     pub(crate) codec: Codec,
     /// The function that receives the progress of long calls.
     pub(crate) on_progress: Option<OnProgress>,
@@ -93,13 +98,22 @@ impl Inner {
         commit.sync && self.form.is_some_and(Form::writes_images)
     }
 
-    /// Refuses a commit that the store or its backups do not allow.
+    /// Refuses a commit that the store, its backups or its archive do not allow.
     fn check_commit(&self) -> Result<()> {
         self.check_writable()?;
-        self.backups.as_ref().and_then(BackupScheduler::refusal).map_or(Ok(()), Err)
+        let refusal = self.backups.as_ref().and_then(BackupScheduler::refusal);
+        refusal.or_else(|| self.archive_refusal()).map_or(Ok(()), Err)
     }
 
-    /// Stops the backups and closes the engine.
+    /// Returns the error with which the archive refuses writes, if it does.
+    pub(crate) fn archive_refusal(&self) -> Option<Error> {
+        #[cfg(feature = "remote")]
+        return self.archive.as_ref()?.refusal(&self.engine);
+        #[cfg(not(feature = "remote"))]
+        None
+    }
+
+    /// Stops the backups, closes the engine, and ends the archive.
     pub(crate) fn shut_down(&self) -> Result<()> {
         self.give_back_ids();
         if let Some(backups) = &self.backups {
@@ -109,7 +123,13 @@ impl Inner {
             self.engine.begin_close();
             backups.stop();
         }
-        Ok(self.engine.close()?)
+        let closed = self.engine.close();
+        // Order: end the archive after the engine was closed. It then has all commits to send.
+        #[cfg(feature = "remote")]
+        if let Some(archive) = &self.archive {
+            archive.stop();
+        }
+        Ok(closed?)
     }
 
     /// Returns a number that differs from those of all other open stores.
@@ -173,10 +193,12 @@ impl Drop for Inner {
             let _ = self.shut_down();
         } else {
             // In a forked child, the threads and the mutexes that they hold belong to the parent,
-            // so the engine and the backups must not be dropped.
+            // so the engine, the backups and the archive must not be dropped.
             self.abandon_lock();
             std::mem::forget(Arc::clone(&self.engine));
             std::mem::forget(self.backups.take());
+            #[cfg(feature = "remote")]
+            std::mem::forget(self.archive.take());
         }
     }
 }

@@ -106,13 +106,13 @@
 //! - `crypto`, on by default: encryption at rest, see [`OpenOptions::key`].
 //! - `bincode`, on by default: the codec [`Codec::Bincode`].
 //! - `json`, on by default: the codec [`Codec::Json`].
-//! - `remote`: backups outside of the machine (`Store::back_up_remote`), in a folder or at any
-//!   place that implements `remote::Target`.
+//! - `remote`: backups outside of the machine (`Store::back_up_remote`) and a continuous archive
+//!   (`OpenOptions::archive`), in a folder or at any place that implements `remote::Target`.
 //! - `s3`: a bucket as such a place (`remote::S3Options`).
 //! - `stream`: `Watch::stream`, a `futures_core::Stream` of notices.
-//! - `tracing`: spans for openings, recoveries, groups of commits, checkpoints, backups and rekeys;
-//!   events for a log whose end was cut, a failed backup and a store that refuses writes. A
-//!   subscriber runs on the threads of the store and must not call it.
+//! - `tracing`: spans for openings, recoveries, groups of commits, checkpoints, backups, archives
+//!   and rekeys; events for a log whose end was cut, a failed backup or archive, and a store that
+//!   refuses writes. A subscriber runs on the threads of the store and must not call it.
 //!
 //! One of the two codecs must be on. The default codec is bincode if it is on. Another crate of the
 //! program can turn it on, so a program that relies on JSON names it ([`OpenOptions::codec`]).
@@ -120,6 +120,8 @@
 #[cfg(not(any(feature = "bincode", feature = "json")))]
 compile_error!("codex-core needs a codec for values: enable the feature `bincode` or `json`");
 
+#[cfg(feature = "remote")]
+mod archive;
 mod backup;
 mod batch;
 mod callback;
@@ -174,6 +176,8 @@ mod update;
 mod value;
 mod watch;
 
+#[cfg(feature = "remote")]
+pub use archive::{Archive, ArchiveEvent, ArchiveStats};
 pub use backup::{BackupEvent, BackupStats, Backups};
 pub use batch::Batch;
 #[cfg(feature = "remote")]

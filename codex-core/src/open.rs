@@ -18,6 +18,8 @@ use codex_storage::{
     Access, Config, Create, Error as StorageError, repair_header, verify, verify_open,
 };
 
+#[cfg(feature = "remote")]
+use crate::archive::Archiver;
 use crate::backup::{BackupScheduler, Backups};
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Result};
@@ -106,6 +108,8 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
     let mut inner = Inner {
         engine,
         backups: None,
+        #[cfg(feature = "remote")]
+        archive: None,
         codec: options.codec,
         on_progress: options.on_progress.clone(),
         path,
@@ -125,6 +129,11 @@ pub(crate) fn open(mut config: Config, options: &OpenOptions) -> Result<Store> {
         let backups = options.backups.clone();
         let backups = BackupScheduler::start(&vfs, &name, form, backups, &inner.engine)?;
         inner.backups = Some(backups);
+        #[cfg(feature = "remote")]
+        if let Some(archive) = &options.archive {
+            let archive = Archiver::start(archive.clone(), &vfs, &name, form, &inner.engine)?;
+            inner.archive = Some(archive);
+        }
     }
     inner.files = Some(Files { vfs, name });
     if let Some(config) = again {
@@ -296,6 +305,8 @@ pub(crate) fn in_memory(codec: Codec) -> Store {
     Store::new(Inner {
         engine: Engine::start(codex_storage::null(), Map::new(), options),
         backups: None,
+        #[cfg(feature = "remote")]
+        archive: None,
         codec,
         on_progress: None,
         path: PathBuf::new(),

@@ -14,6 +14,8 @@ use codex_storage::storage::{Anchor, Durability, Form};
 use codex_storage::vfs::Vfs;
 use codex_storage::{Access, CheckpointPolicy, Compression, Config, Create, OnDamage};
 
+#[cfg(feature = "remote")]
+use crate::archive::Archive;
 use crate::backup::{BackupEvent, BackupOptions};
 use crate::callback::Callback;
 use crate::error::Result;
@@ -24,7 +26,7 @@ use crate::progress::OnProgress;
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
 use crate::value::Codec;
-use validate::contradiction;
+pub(crate) use validate::contradiction;
 
 /// The options of an opening, from [`Store::options`].
 ///
@@ -65,6 +67,8 @@ pub struct OpenOptions {
     /// Whether background threads sync and write checkpoints. Default: yes.
     pub(crate) threads: Option<bool>,
     pub(crate) backups: BackupOptions,
+    #[cfg(feature = "remote")]
+    pub(crate) archive: Option<Archive>,
     pub(crate) fall_back: bool,
     pub(crate) on_progress: Option<OnProgress>,
     #[cfg(feature = "crypto")]
@@ -413,6 +417,14 @@ impl OpenOptions {
     /// ```
     pub fn on_backup(mut self, f: impl Fn(&BackupEvent) + Send + Sync + 'static) -> Self {
         self.backups.on_event = Some(Callback::new(Arc::new(f)));
+        self
+    }
+
+    /// Sends the store to a place outside of the machine while it is open: images, and between them
+    /// its log. Default: no archive. [`Archive`] describes it.
+    #[cfg(feature = "remote")]
+    pub fn archive(mut self, archive: Archive) -> Self {
+        self.archive = Some(archive);
         self
     }
 

@@ -4,6 +4,8 @@ use std::fmt;
 
 use codex_storage::storage::StorageStats;
 
+#[cfg(feature = "remote")]
+use crate::archive::ArchiveStats;
 use crate::backup::BackupStats;
 
 /// Statistics of a store since it was opened, from [`Store::stats`](crate::Store::stats).
@@ -41,6 +43,9 @@ pub struct Stats {
     pub clock_steps_back: u64,
     /// Statistics of the backups.
     pub backups: BackupStats,
+    /// Statistics of the archive, if the store was opened with one.
+    #[cfg(feature = "remote")]
+    pub archive: Option<ArchiveStats>,
     /// Statistics of reading beside a writer, if the store was opened for that.
     pub follow: Option<FollowStats>,
 }
@@ -76,6 +81,10 @@ impl fmt::Display for Stats {
         write!(f, " backups={} backups_failed={}", backups.made, backups.failed)?;
         if let Some(seq) = backups.last_seq {
             write!(f, " backup_seq={seq}")?;
+        }
+        #[cfg(feature = "remote")]
+        if let Some(archive) = &self.archive {
+            write!(f, " {archive}")?;
         }
         if let Some(follow) = &self.follow {
             write!(f, " lag_us={} reloads={}", follow.lag_us, follow.reloads)?;

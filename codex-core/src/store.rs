@@ -327,7 +327,8 @@ impl Store {
         progress::beside_locks(self.inner.on_progress.as_ref(), &self.inner.path, verify)
     }
 
-    /// Returns sizes, counts, waiting times, and the outcomes of the backups. Reads no file.
+    /// Returns sizes, counts, waiting times, and the outcomes of the backups and of the archive.
+    /// Reads no file.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -340,7 +341,12 @@ impl Store {
     /// ```
     pub fn stats(&self) -> Stats {
         let backups = self.inner.backups.as_ref().map(BackupScheduler::stats).unwrap_or_default();
-        Stats { backups, ..self.inner.engine.stats() }
+        let stats = Stats { backups, ..self.inner.engine.stats() };
+        #[cfg(feature = "remote")]
+        let archive = self.inner.archive.as_ref().map(|archive| archive.stats(stats.storage.seq));
+        #[cfg(feature = "remote")]
+        let stats = Stats { archive, ..stats };
+        stats
     }
 
     /// Returns the findings of the recovery at the opening, with the part that it cut off the end

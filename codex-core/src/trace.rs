@@ -63,6 +63,12 @@ pub(crate) fn backup() -> Span {
     span!(INFO, "backup")
 }
 
+/// An attempt of the archive to send what is new.
+#[cfg(feature = "remote")]
+pub(crate) fn archive() -> Span {
+    span!(INFO, "archive")
+}
+
 /// A change of the root key.
 #[cfg(feature = "crypto")]
 pub(crate) fn rekey() -> Span {
@@ -86,6 +92,13 @@ pub(crate) fn cut_tail(cut: &Cut) {
 #[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nothing shows it"))]
 pub(crate) fn backup_failed(error: &Error) {
     event!(WARN, "a backup failed", error = error);
+}
+
+/// An attempt of the archive that failed.
+#[cfg(feature = "remote")]
+#[cfg_attr(not(feature = "tracing"), expect(unused_variables, reason = "nothing shows it"))]
+pub(crate) fn archive_failed(error: &Error) {
+    event!(WARN, "the archive is behind", error = error);
 }
 
 /// A store that refuses writes from now on.

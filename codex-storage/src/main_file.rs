@@ -98,6 +98,11 @@ impl MainFile {
         Some(self.found.header.root_id).filter(|_| self.found.header.cipher != 0)
     }
 
+    /// Returns the number of the envelope of the root key. It rises with each change of the key.
+    pub fn envelope_number(&self) -> u64 {
+        self.found.header.slot_counter
+    }
+
     /// Authenticates the header with `keys`.
     ///
     /// # Errors

@@ -16,6 +16,8 @@ use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::storage::Form;
 
+#[cfg(feature = "remote")]
+pub(crate) use join::StoreFile;
 pub(crate) use scheduler::BackupScheduler;
 pub use tools::Backups;
 

@@ -271,6 +271,8 @@ impl Engine {
             swept: self.swept.load(Ordering::Relaxed),
             clock_steps_back: self.horizon.steps_back(),
             backups: BackupStats::default(),
+            #[cfg(feature = "remote")]
+            archive: None,
             follow: self.follow_stats(),
         }
     }

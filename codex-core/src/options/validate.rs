@@ -64,6 +64,10 @@ impl OpenOptions {
         }
         // Options about backups, keys and checkpoints.
         self.backups.check(self.form)?;
+        #[cfg(feature = "remote")]
+        if let Some(archive) = &self.archive {
+            archive.check()?;
+        }
         #[cfg(feature = "crypto")]
         if self.cipher.is_some() && self.key.is_none() {
             return contradiction("`cipher` needs a key: set `key` too");
@@ -91,6 +95,12 @@ impl OpenOptions {
                 "backups are about writing, which `read_only` and `follow` forbid",
             );
         }
+        #[cfg(feature = "remote")]
+        if self.archive.is_some() {
+            return contradiction(
+                "an archive is about writing, which `read_only` and `follow` forbid",
+            );
+        }
         Ok(())
     }
 
@@ -109,6 +119,6 @@ impl OpenOptions {
     }
 }
 
-pub(super) fn contradiction<T>(what: &'static str) -> Result<T> {
+pub(crate) fn contradiction<T>(what: &'static str) -> Result<T> {
     Err(StorageError::Contradiction(what).into())
 }

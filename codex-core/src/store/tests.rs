@@ -11,6 +11,8 @@ fn forked(store: &Store) -> Store {
         on_progress: None,
         engine: Arc::clone(engine),
         backups: None,
+        #[cfg(feature = "remote")]
+        archive: None,
         codec: *codec,
         path: "app.db".into(),
         form: *form,

@@ -27,6 +27,8 @@ mod double;
 mod store;
 
 mod api;
+#[cfg(feature = "crypto")]
+mod archive;
 #[cfg(not(loom))]
 mod archive_parts;
 mod backup;
