@@ -1,5 +1,6 @@
 //! Backups outside of the machine, at a server in a process of its own: an upload beside
-//! the same bytes by bare PUTs, durable sets beside it, and the memory of a backup.
+//! the same bytes by bare PUTs, durable sets beside it, the memory of a backup, durable sets of a
+//! store that is archived, and a restore of it.
 //! `cargo bench -p codex-bench --features s3 --bench remote`, with `-- NAME` for one part.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails by panicking")]
 #![allow(clippy::print_stdout, reason = "a program that prints")]
@@ -18,13 +19,14 @@ use codex_bench::crew;
 use codex_bench::numbers::median;
 use codex_core::remote::{Body, Folder, S3, S3Keys, S3Options, Target, unwatched};
 use codex_core::vfs::{Open, Vfs};
-use codex_core::{Backups, Store};
+use codex_core::{Archive, Backups, CheckpointPolicy, Durability, Store};
 use sink::Sink;
 
 /// How much is measured.
 struct Scale {
     rounds: usize,
     image_bytes: u64,
+    log_bytes: u64,
     turn: Duration,
 }
 
@@ -32,7 +34,13 @@ struct Scale {
 type Part = fn(&Scale, &Path);
 
 /// The parts, by their names.
-const PARTS: [(&str, Part); 3] = [("upload", upload), ("beside", beside), ("memory", memory)];
+const PARTS: [(&str, Part); 5] = [
+    ("upload", upload),
+    ("beside", beside),
+    ("memory", memory),
+    ("archive", archive),
+    ("restore", restore),
+];
 /// A line of a gigabit a second, shared by all connections, and one without a limit.
 const LINES: [(&str, Option<u64>); 2] = [("of 1 Gbit/s", Some(125_000_000)), ("unlimited", None)];
 
@@ -48,9 +56,10 @@ fn main() {
     }
     let scale = if words.iter().any(|word| word == "--bench") {
         let turn = Duration::from_millis(800);
-        Scale { rounds: 3, image_bytes: 256 << 20, turn }
+        Scale { rounds: 3, image_bytes: 256 << 20, log_bytes: 1 << 30, turn }
     } else {
-        Scale { rounds: 1, image_bytes: 17 << 20, turn: Duration::from_millis(1) }
+        let turn = Duration::from_millis(1);
+        Scale { rounds: 1, image_bytes: 17 << 20, log_bytes: 5 << 20, turn }
     };
     let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let is_any = PARTS.iter().any(|(name, _)| words.iter().any(|word| word == name));
@@ -219,6 +228,84 @@ fn sets(store: &Store, writers: usize, turn: Duration, work: Option<&(dyn Fn() +
         is_over.store(true, Ordering::Relaxed);
         rate.unwrap()
     })
+}
+
+/// Compares the rates of durable sets of a store that is archived and of one that is not.
+fn archive(scale: &Scale, folder: &Path) {
+    println!("durable sets a second, medians of {} rounds in turn", 2 * scale.rounds - 1);
+    println!("line          writers    alone     archived   pieces  images");
+    for (line, limit) in LINES {
+        let sink = Sink::start(limit).unwrap();
+        for writers in [1, 32] {
+            let paths = ["plain.db", "archived.db"].map(|name| folder.join(name));
+            let plain = Store::open(&paths[0]).unwrap();
+            let archive = Archive::to(Arc::new(bucket(&sink))).plain_objects(true);
+            let archive = archive.every(Duration::from_millis(500));
+            let archived = Store::options().archive(archive).open(&paths[1]).unwrap();
+            let mut rates = [const { Vec::new() }; 2];
+            for round in 0..2 * scale.rounds - 1 {
+                // Each goes first in every other round.
+                for at in [round % 2, 1 - round % 2] {
+                    let store = [&plain, &archived][at];
+                    rates[at].push(sets(store, writers, scale.turn, None));
+                }
+                // What waits is sent in no turn of the other store.
+                archived.archive_now().unwrap();
+            }
+            let [alone, with] = rates.map(|rates| median(&rates).unwrap());
+            let stats = archived.stats().archive.unwrap();
+            let ratio = format!("{with:.0} ({:.2})", with / alone);
+            let (pieces, images) = (stats.pieces, stats.images);
+            println!("{line:<13}{writers:>8}{alone:>9.0}{ratio:>15}{pieces:>7}{images:>8}");
+            for (store, path) in [plain, archived].into_iter().zip(&paths) {
+                store.close().unwrap();
+                Store::destroy(path).unwrap();
+            }
+        }
+    }
+}
+
+/// Compares the times of a restore from an image and a log, and of an opening of the same files.
+fn restore(scale: &Scale, folder: &Path) {
+    let policy = CheckpointPolicy::default().floor_bytes(u64::MAX).close_into_image_bytes_max(0);
+    let path = store(folder, scale.image_bytes);
+    let sink = Sink::start(None).unwrap();
+    let bucket = Arc::new(bucket(&sink));
+    let archive = Archive::to(bucket.clone()).plain_objects(true).close_wait(Duration::MAX);
+    let options = Store::options().checkpoint(policy).durability(Durability::Os);
+    let store = options.archive(archive).open(&path).unwrap();
+    for from in (0..scale.log_bytes / 1_000).step_by(1_000) {
+        let mut batch = store.batch();
+        for n in from..from + 1_000 {
+            // The keys of the image, again and again.
+            let n = n % (scale.image_bytes / 1_000);
+            batch.set_bytes(format!("key/{n:013}"), [7; 970]).unwrap();
+        }
+        batch.commit().unwrap();
+    }
+    let seq = store.archive_now().unwrap();
+    store.close().unwrap();
+    let mut times = [const { Vec::new() }; 2];
+    for round in 0..scale.rounds {
+        let from = Instant::now();
+        drop(Store::options().read_only(true).open(&path).unwrap());
+        times[0].push(from.elapsed().as_secs_f64());
+        let other = folder.join(format!("restored.{round}.db"));
+        let backups = Backups::of(&other).unwrap();
+        let from = Instant::now();
+        let restored = backups.restore_archive(&backups.remote(bucket.clone()), None).unwrap();
+        times[1].push(from.elapsed().as_secs_f64());
+        assert_eq!(restored.facts.seq, seq);
+        Store::destroy(&other).unwrap();
+    }
+    let [open, restore] = times.map(|times| median(&times).unwrap());
+    println!(
+        "an image of {} and a log of {} MiB: opening {open:.2} s, restore {restore:.2} s ({:.2})",
+        scale.image_bytes >> 20,
+        scale.log_bytes >> 20,
+        restore / open
+    );
+    Store::destroy(&path).unwrap();
 }
 
 /// Prints the memory that a backup takes in a process of its own.
