@@ -116,6 +116,11 @@ impl Inner {
     /// Stops the backups, closes the engine, and ends the archive.
     pub(crate) fn shut_down(&self) -> Result<()> {
         self.give_back_ids();
+        // Order: before the engine is closed, while it still hands out its main file.
+        #[cfg(feature = "remote")]
+        if let Some(archive) = &self.archive {
+            archive.before_close(&self.engine);
+        }
         if let Some(backups) = &self.backups {
             // Order: stop the backups before the engine is closed. A running backup and its
             // checkpoint are abandoned, so that the thread that makes them ends soon.

@@ -23,6 +23,7 @@ use crate::trace;
 /// The archive of one open store.
 pub(crate) struct Archiver {
     shared: Arc<Shared>,
+    form: Form,
     /// `None` after the thread was stopped.
     thread: Mutex<Option<Running>>,
 }
@@ -96,7 +97,7 @@ impl Archiver {
             source: Arc::new(source),
         })?;
         let running = Running { ask, ended, handle };
-        Ok(Self { shared, thread: Mutex::new(Some(running)) })
+        Ok(Self { shared, form, thread: Mutex::new(Some(running)) })
     }
 
     /// Returns the error with which a write is refused, if a commit has waited too long.
@@ -115,6 +116,23 @@ impl Archiver {
     /// Sends all commits that were made before this call. Returns the last commit that can be
     /// restored.
     pub(crate) fn send_now(&self) -> Result<Seq> {
+        self.send_within(Duration::MAX)
+    }
+
+    /// Sends what cannot be sent after a close: the first image, and the last one of a store without
+    /// a log. Waits as long as the options say.
+    pub(crate) fn before_close(&self, engine: &Engine) {
+        let has_image = self.shared.stats.lock().image.is_some();
+        let is_whole =
+            self.form != Form::Snapshot || engine.stats().storage.seq <= self.shared.seq();
+        if !has_image || !is_whole {
+            // The error is in the statistics.
+            let _ = self.send_within(self.shared.options.close_wait);
+        }
+    }
+
+    /// Does the same as [`send_now`](Self::send_now), and waits for `longest` at most.
+    fn send_within(&self, longest: Duration) -> Result<Seq> {
         let closed = || StorageError::Closed { path: self.shared.path.clone() };
         let ask = {
             let running = self.thread.lock();
@@ -130,7 +148,7 @@ impl Archiver {
         let (answer, answered) = bounded(1);
         ask.send(answer).map_err(|_| closed())?;
         drop(ask);
-        answered.recv().map_err(|_| closed())?
+        answered.recv_timeout(longest).map_err(|_| closed())?
     }
 
     /// Returns the statistics since the opening.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_backup::remote::{ArchiveWriter, Fault, LogId, LogStart, Remote};
+use codex_backup::remote::{ArchiveWriter, Fault, Image, LogId, LogStart, Remote};
 use codex_storage::batch::Seq;
 use codex_storage::seal::Seal;
 use codex_storage::storage::{Form, LogPart};
@@ -182,10 +182,12 @@ impl Shipper {
         let remote = self.keyed(point.seal.clone());
         if self.form == Form::Ledger
             && self.image.is_none()
-            && let Some((start, seq)) = image_of(&remote, version.log)?
+            && let Some((image, start)) = image_of(&remote, version.log)?
         {
             self.logs.begin_ledger(start);
+            let seq = image.facts.seq;
             self.image = Some((version, seq));
+            shared.count(|stats| stats.image = Some(image.name));
             return Ok(seq);
         }
         let start = first.map(|part| self.start(part, &writer));
@@ -275,12 +277,12 @@ impl Seen {
     }
 }
 
-/// Returns the newest image at the place if the ledger `log` continues it, and its last commit. The
-/// image of a ledger that was not written again is continued for ever.
-fn image_of(remote: &Remote, log: Option<[u8; 16]>) -> Result<Option<(LogStart, Seq)>> {
-    let newest = remote.list()?.images.into_iter().next();
-    let known = newest.and_then(|image| Some((image.log?, image.facts.seq)));
-    Ok(known.filter(|(start, _)| Some(start.log.file_id) == log))
+/// Returns the newest image at the place if the ledger `log` continues it, and where. The image of a
+/// ledger that was not written again is continued for ever.
+fn image_of(remote: &Remote, log: Option<[u8; 16]>) -> Result<Option<(Image, LogStart)>> {
+    let Some(newest) = remote.list()?.images.into_iter().next() else { return Ok(None) };
+    let start = newest.log.filter(|start| Some(start.log.file_id) == log);
+    Ok(start.map(|start| (newest, start)))
 }
 
 /// The time between two looks at whether another archive has begun. Each new image looks, too.

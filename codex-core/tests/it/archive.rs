@@ -179,6 +179,23 @@ fn a_close_sends_the_rest_and_an_opening_goes_on_behind_it() {
 }
 
 #[test]
+fn a_store_that_is_closed_at_once_is_sent_before() {
+    for form in FORMS {
+        let (vfs, place) = (Vfs::mem(1), Place::new());
+        for n in 1..=20_u64 {
+            let options = Store::options().form(form).archive(archive(&place));
+            let store = options.open_in(&vfs, "a.db").unwrap();
+            store.set("n", &n).unwrap();
+            if n % 2 == 0 {
+                store.close().unwrap();
+            }
+            drop(store);
+            assert_eq!(place.last(), n, "{form}");
+        }
+    }
+}
+
+#[test]
 fn after_a_checkpoint_there_is_an_image_and_the_log_before_it_is_complete() {
     let (vfs, place) = (Vfs::mem(1), Place::new());
     let (archive, told) = told(archive(&place));
