@@ -42,13 +42,14 @@ pub fn ago(time_us: i64) -> String {
 
 /// Returns the time that is written as in RFC 3339, such as `2026-11-26T05:30:22.5+01:00`, in
 /// microseconds since 1970. The seconds, and the whole time of the day, may be left out; without an
-/// offset the time is UTC.
+/// offset the time is UTC, which the errors of the library write out.
 #[must_use]
 pub fn parse(text: &str) -> Option<i64> {
     let number = |text: &str, len: usize| {
         let is_number = text.len() == len && text.bytes().all(|byte| byte.is_ascii_digit());
         text.parse::<i64>().ok().filter(|_| is_number)
     };
+    let text = text.strip_suffix(" UTC").unwrap_or(text);
     let (day, time) = text.split_once(['T', 't', ' ']).unwrap_or((text, "00:00"));
     let mut parts = day.split('-');
     let (year, month, day) =
@@ -140,6 +141,7 @@ mod tests {
         let whole = parse("2026-11-26T05:30:00Z");
         assert!(whole.is_some());
         assert_eq!(parse("2026-11-26 05:30"), whole);
+        assert_eq!(parse("2026-11-26 05:30:00.000000 UTC"), whole);
         assert_eq!(parse("2026-11-26t06:30:00.000+01:00"), whole);
         assert_eq!(parse("2026-11-26T04:00:00-01:30"), whole);
         assert_eq!(parse("1970-01-02"), Some(86_400_000_000));

@@ -96,13 +96,15 @@ fn a_lost_store_comes_back_as_it_was_after_any_commit_that_was_archived() {
         folder.run(&[&["backup", "remote", "restore", "app.db", "elsewhere"], words].concat())
     };
     lose(&folder);
-    let cases: [(&[&str], _); 6] = [
+    let cases: [(&[&str], _); 7] = [
         (&[], "3"),
         (&["--at", "1"], "1"),
         (&["--at", "2"], "2"),
         (&["--at", "2033-05-18T03:33:20Z"], "2"),
         (&["--at", "2033-05-18T03:33:29Z"], "2"),
         (&["--at", "2033-05-18T03:33:30Z"], "3"),
+        // As the errors below have it.
+        (&["--at", "2033-05-18 03:33:30.000000 UTC"], "3"),
     ];
     for (words, commit) in cases {
         let restored = run(words);
