@@ -119,8 +119,8 @@ impl Archiver {
         self.send_within(Duration::MAX)
     }
 
-    /// Sends what cannot be sent after a close: the first image, and the last one of a store without
-    /// a log. Waits as long as the options say.
+    /// Sends what cannot be sent after a close: the first image, and the last one of a store
+    /// without a log. Waits as long as the options say.
     pub(crate) fn before_close(&self, engine: &Engine) {
         let has_image = self.shared.stats.lock().image.is_some();
         let is_whole =

@@ -277,8 +277,8 @@ impl Seen {
     }
 }
 
-/// Returns the newest image at the place if the ledger `log` continues it, and where. The image of a
-/// ledger that was not written again is continued for ever.
+/// Returns the newest image at the place if the ledger `log` continues it, and where. The image of
+/// a ledger that was not written again is continued for ever.
 fn image_of(remote: &Remote, log: Option<[u8; 16]>) -> Result<Option<(Image, LogStart)>> {
     let Some(newest) = remote.list()?.images.into_iter().next() else { return Ok(None) };
     let start = newest.log.filter(|start| Some(start.log.file_id) == log);
