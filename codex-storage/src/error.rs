@@ -357,6 +357,10 @@ pub enum Error {
     /// Two options, or an option and a form, contradict each other.
     #[error("{0}")]
     Contradiction(&'static str),
+    /// A shared log could not be read or written.
+    #[cfg(feature = "shared")]
+    #[error("{0}")]
+    Shared(crate::shared::SharedError),
 }
 
 /// The fault of a record.

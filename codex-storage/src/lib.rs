@@ -26,12 +26,14 @@ macro_rules! opaque_debug {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! debug_as_display {
-    ($type:ident: $($variant:ident),* $(,)? $(; $($wrapper:ident),*)?) => {
+    (
+        $type:ident: $($variant:ident),* $(,)? $(; $($(#[$attribute:meta])* $wrapper:ident),*)?
+    ) => {
         impl ::std::fmt::Debug for $type {
             fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 let name = match self {
                     $(Self::$variant { .. } => ::std::stringify!($variant),)*
-                    $($(Self::$wrapper(inner) => {
+                    $($($(#[$attribute])* Self::$wrapper(inner) => {
                         return ::std::write!(f, "{}: {inner:?}", ::std::stringify!($wrapper));
                     })*)?
                 };
@@ -68,6 +70,8 @@ mod remove;
 mod repair;
 mod salvage;
 pub mod seal;
+#[cfg(feature = "shared")]
+pub mod shared;
 mod snapshot;
 pub mod storage;
 /// Locks, threads and channels for the crates of the workspace. It is not part of the API.
@@ -91,6 +95,8 @@ pub use ledger::{
 pub use lock::StoreLock;
 pub use main_file::{FileFacts, MainFile, check_name, segments};
 pub use null::null;
+#[cfg(feature = "shared")]
+pub use null::shared as shared_storage;
 pub use open::{open, open_staged, restore_is_pending};
 pub use pack::Compression;
 pub use remove::{FileEntry, FileRole, destroy, files};

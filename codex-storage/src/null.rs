@@ -10,13 +10,22 @@ use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, Syn
 
 /// Returns a storage without files. Commits are numbered and not stored. Every call succeeds.
 pub fn null() -> Box<dyn Storage> {
-    Box::new(Null { seq: 0, groups: 0 })
+    Box::new(Null { history: History::of_nothing(0), groups: 0, is_chained: false })
+}
+
+/// Returns a storage without files for a node of a shared log. As [`null`], and its
+/// [`anchor`](Storage::anchor) is a digest of all groups, which is the same on all nodes.
+#[cfg(feature = "shared")]
+pub fn shared() -> Box<dyn Storage> {
+    Box::new(Null { history: History::of_nothing(0), groups: 0, is_chained: true })
 }
 
 #[derive(Debug)]
 struct Null {
-    seq: Seq,
+    history: History,
     groups: u64,
+    /// Whether the history has a digest.
+    is_chained: bool,
 }
 
 impl Storage for Null {
@@ -29,10 +38,12 @@ impl Storage for Null {
     }
 
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
-        let first = self.seq + 1;
-        self.seq += u64_of(group.batches());
+        let end = self.history.end();
+        let seq = end.seq + u64_of(group.batches());
+        let digest = if self.is_chained { end.after(group).digest } else { end.digest };
+        self.history.go_on(seq, digest);
         self.groups += 1;
-        Ok(first..self.seq + 1)
+        Ok(end.seq + 1..seq + 1)
     }
 
     fn sync_point(&mut self) -> Result<Option<SyncPoint>> {
@@ -61,15 +72,15 @@ impl Storage for Null {
 
     fn stats(&self) -> StorageStats {
         StorageStats {
-            seq: self.seq,
-            durable: self.seq,
+            seq: self.history.seq(),
+            durable: self.history.seq(),
             groups: self.groups,
             ..StorageStats::default()
         }
     }
 
     fn anchor(&mut self) -> Anchor {
-        History::of_nothing(self.seq).anchor()
+        self.history.end().anchor([0; 16])
     }
 
     fn poisoned(&self) -> Option<String> {

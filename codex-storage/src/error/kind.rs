@@ -11,7 +11,8 @@ crate::debug_as_display!(
     EmptyFile, NewerVersion, Unsupported, WrongForm, IsBackup, FileReadOnly, Damaged, TailSuspect,
     LogMissing, ImageMissing, Gap, ForeignLog, Locked, RestorePending, NoSpace, InDoubt, Poisoned,
     ReadOnly, Closed, Abandoned, Record, KeyRequired, NotEncrypted, WrongKey, Tampered, Seal,
-    AnchorMismatch, AnchorUnknown, NotInHistory, Contradiction
+    AnchorMismatch, AnchorUnknown, NotInHistory, Contradiction;
+    #[cfg(feature = "shared")] Shared
 );
 
 crate::debug_as_display!(
@@ -59,6 +60,8 @@ impl Error {
             | Self::AnchorUnknown { .. } => Kind::InvalidData,
             Self::Locked { .. } => Kind::WouldBlock,
             Self::NoSpace { .. } => Kind::StorageFull,
+            #[cfg(feature = "shared")]
+            Self::Shared(source) => source.io_kind(),
             Self::Io { .. }
             | Self::RestorePending { .. }
             | Self::InDoubt { .. }

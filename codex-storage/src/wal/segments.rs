@@ -343,7 +343,7 @@ impl<'a> Replay<'a> {
 /// listed.
 fn generations(files: &StoreFiles, image: u64) -> Result<(Vec<u64>, Vec<u64>)> {
     let dir = &files.vfs.dir;
-    let is_there = |generation: &u64| {
+    let is_there = |generation: &u64| -> Result<bool> {
         let name = files.names.segment(*generation);
         let found = dir.metadata(&name).map_err(|e| Error::io("look at", &dir.path(&name), e))?;
         Ok(found.is_some())

@@ -44,6 +44,8 @@ mod records;
 mod salvage;
 mod sealed_keys;
 mod sealed_limits;
+#[cfg(feature = "shared")]
+mod shared;
 mod snapshot;
 #[cfg(feature = "fault")]
 mod space;

@@ -1,0 +1,168 @@
+//! The errors of a shared log.
+
+use std::io;
+use std::time::Duration;
+
+use super::{Position, Session, Slot};
+use crate::batch::Seq;
+use crate::error::Error;
+
+/// The reason for which an operation on a shared log failed.
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SharedError {
+    /// A commit may or may not be in the log.
+    #[error(
+        "the commit in slot {slot} is in doubt: the shared log gave no answer for {waited:?}; the \
+         next write of this store settles it before it begins: read then whether the commit is \
+         there, or absent for ever"
+    )]
+    Unanswered {
+        /// The slot of the commit.
+        slot: Slot,
+        /// The time that was spent waiting.
+        waited: Duration,
+    },
+    /// An earlier commit is in doubt, and the log gave no answer that settles it.
+    #[error(
+        "nothing was written: the earlier commit in slot {slot} is in doubt, and the shared log \
+         does not answer; try again when it does"
+    )]
+    Unsettled {
+        /// The slot of the earlier commit.
+        slot: Slot,
+    },
+    /// The log gave no answer to a call that changes nothing.
+    #[error(
+        "the shared log did not {what} within {waited:?}; check the network and the servers of \
+         the log, then try again"
+    )]
+    Away {
+        /// The missing answer, as a verb: "return its head".
+        what: &'static str,
+        /// The time that was spent waiting.
+        waited: Duration,
+    },
+    /// The session of the node ended, and so did the one after it.
+    #[error(
+        "nothing was written: two sessions of this node ended one after the other; check that its \
+         clock and network keep a session alive, then try again"
+    )]
+    Fenced,
+    /// The log has no room.
+    #[error(
+        "the shared log is full: {used} of {limit} bytes; nothing was written; have its operator \
+         trim the log or raise the limit, then try again"
+    )]
+    Full {
+        /// The bytes in the log.
+        used: u64,
+        /// The maximum number of bytes.
+        limit: u64,
+    },
+    /// The log no longer has the entries after the last one that was read.
+    #[error(
+        "the shared log was trimmed up to {trimmed:?}, and this node has read it up to {applied:?} \
+         alone: reads go on with the state up to there; open the store again"
+    )]
+    Trimmed {
+        /// The last position that was read.
+        applied: Position,
+        /// The last position that was trimmed.
+        trimmed: Position,
+    },
+    /// The log ends before the last entry that was read from it.
+    #[error(
+        "the shared log ends at {head:?}, before the last commit that was read from it, at \
+         {applied:?}: it was restored from an older state; reads go on; find out what was lost, \
+         then open the store again"
+    )]
+    RolledBack {
+        /// The last position that was read.
+        applied: Position,
+        /// The end of the log.
+        head: Position,
+    },
+    /// The log left out a part.
+    #[error(
+        "the shared log passed part {found} of session {session:?} where part {expected} was due: \
+         reads go on; open the store again, which reads the log from its beginning"
+    )]
+    Gap {
+        /// The session.
+        session: Session,
+        /// The number of the part that is missing.
+        expected: u64,
+        /// The number of the part that came.
+        found: u64,
+    },
+    /// Another node had another state after the same commit.
+    #[error(
+        "this node and the node of session {session:?} disagree about the state after commit \
+         {seq}: one of them has decided differently or has missed a commit; writes are refused \
+         and reads go on; open the store again on each node, which reads the log from its \
+         beginning, and compare them"
+    )]
+    Diverged {
+        /// The commit.
+        seq: Seq,
+        /// The session of the other node.
+        session: Session,
+    },
+    /// A frame in the log cannot be read by this build.
+    #[error(
+        "the frame in slot {slot} of the shared log cannot be read ({what}); no later commit is \
+         shown; use a newer build, or find out who has written it"
+    )]
+    BadFrame {
+        /// The slot.
+        slot: Slot,
+        /// The check that failed.
+        what: &'static str,
+    },
+}
+
+crate::debug_as_display!(
+    SharedError: Unanswered, Unsettled, Away, Fenced, Full, Trimmed, RolledBack, Gap, Diverged,
+    BadFrame
+);
+
+impl SharedError {
+    /// Returns true if this node can no longer read on. It refuses writes until it is opened again.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Trimmed { .. }
+            | Self::RolledBack { .. }
+            | Self::Gap { .. }
+            | Self::Diverged { .. }
+            | Self::BadFrame { .. } => true,
+            Self::Unanswered { .. }
+            | Self::Unsettled { .. }
+            | Self::Away { .. }
+            | Self::Fenced
+            | Self::Full { .. } => false,
+        }
+    }
+
+    /// Returns the kind of the [`io::Error`] that this error converts to.
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::Unanswered { .. } | Self::Unsettled { .. } | Self::Away { .. } => {
+                io::ErrorKind::TimedOut
+            }
+            Self::Full { .. } => io::ErrorKind::StorageFull,
+            Self::Fenced => io::ErrorKind::ConnectionAborted,
+            Self::Trimmed { .. }
+            | Self::RolledBack { .. }
+            | Self::Gap { .. }
+            | Self::Diverged { .. }
+            | Self::BadFrame { .. } => io::ErrorKind::InvalidData,
+        }
+    }
+}
+
+impl From<SharedError> for Error {
+    fn from(error: SharedError) -> Self {
+        Self::Shared(error)
+    }
+}

@@ -1,0 +1,157 @@
+//! A log that the nodes of one store share, in the place of files.
+//!
+//! The log keeps parts of frames in one order for all nodes. It decides nothing: a frame has orders
+//! with their conditions, and each node decides them in the order of the log. See `docs/FORMAT.md`,
+//! section "Shared log".
+//!
+//! [`SharedLog`] is what an engine provides, [`Follower`] is the part that is the same for all
+//! engines, and [`Memory`] is an engine in memory, with faults, for tests.
+
+mod error;
+mod follower;
+mod frame;
+mod memory;
+mod order;
+mod sender;
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{Error, Result};
+pub use error::SharedError;
+pub use follower::{Follower, FrameSink, Mark, TRY_MAX};
+pub use frame::{Frame, Orders};
+pub use memory::{Client, Memory, ReadFault, WriteFault};
+pub use order::{Digests, KeyRange, Order, Seen, SeenEntries, digest_of_value, orders};
+
+/// A log that several nodes append to and read, for example on a cluster of etcd.
+///
+/// A part is appended to a slot, which only the session of the slot writes, and which is taken once
+/// and for all. So a call whose answer is lost can be made again.
+///
+/// The calls may take as long as their timeout, and wait for a network. No lock on memory is held.
+pub trait SharedLog: fmt::Debug + Send + Sync {
+    /// Returns the limits of this log.
+    fn limits(&self) -> Limits;
+
+    /// Begins a session: the right of one node to append. It has an id that no other session has
+    /// had.
+    ///
+    /// # Errors
+    /// `Away` if there was no answer.
+    fn begin_session(&self, timeout: Duration) -> Result<Session>;
+
+    /// Puts `part`, which is not empty, into `slot`, unless the slot is taken or the session has
+    /// ended. Returns the position of the part. A call that is made again with the same bytes
+    /// returns the position of the first one.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    fn append(&self, slot: Slot, part: &[u8], timeout: Duration) -> Result<Position, AppendError>;
+
+    /// Settles a doubt: puts an empty part into `slot`, unless the slot is taken. After that, no
+    /// append to the slot succeeds which has not succeeded before.
+    ///
+    /// # Errors
+    /// See [`AppendError`].
+    fn bury(&self, slot: Slot, timeout: Duration) -> Result<Buried, AppendError>;
+
+    /// Passes entries after the position `after` to `sink`, in the order of the log and without
+    /// leaving one out. Returns the position up to which it has passed all. It may pass only some,
+    /// or an entry twice.
+    ///
+    /// # Errors
+    /// `Trimmed` or `RolledBack` if the log does not continue at `after`; `Away`; the errors of
+    /// `sink`.
+    fn read(&self, after: Position, sink: &mut PartSink<'_>) -> Result<Position>;
+
+    /// Waits until there is an entry after the position `after`. Returns false if there was none
+    /// for `timeout`. It may return early.
+    ///
+    /// # Errors
+    /// `Away`.
+    fn wait(&self, after: Position, timeout: Duration) -> Result<bool>;
+
+    /// Returns a position that is not before any append which was answered before this call.
+    ///
+    /// # Errors
+    /// `Away`.
+    fn head(&self, timeout: Duration) -> Result<Position>;
+}
+
+/// Receives an entry of the log.
+pub type PartSink<'a> = dyn FnMut(Entry<'_>) -> Result<()> + 'a;
+
+/// The limits of a log, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The length of a part, including its header.
+    pub part_max: usize,
+    /// The length at which a frame takes no more commits.
+    pub frame_target: usize,
+    /// The encoded length of one commit.
+    pub commit_max: usize,
+}
+
+/// A place in the log. Later entries have higher positions. 0 is before the first entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Position(pub u64);
+
+/// The id of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Session(pub u64);
+
+/// A place for one part, which the session fills in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Slot {
+    /// The session that may fill it.
+    pub session: Session,
+    /// The number of the part within its session, from 0.
+    pub n: u64,
+}
+
+impl fmt::Display for Slot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}/{}", self.session.0, self.n)
+    }
+}
+
+/// An entry of the log.
+#[derive(Clone, Copy)]
+pub struct Entry<'a> {
+    /// The position of the entry.
+    pub position: Position,
+    /// The slot that it fills.
+    pub slot: Slot,
+    /// The part, or no bytes if the slot was buried.
+    pub part: &'a [u8],
+}
+
+/// Shows no bytes of the part.
+impl fmt::Debug for Entry<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { position, slot, part } = self;
+        write!(f, "Entry({} bytes in slot {slot} at {})", part.len(), position.0)
+    }
+}
+
+/// The reason why a part may not be in the log.
+#[derive(Debug)]
+pub enum AppendError {
+    /// This call has put nothing into the slot, and will not.
+    Absent(Error),
+    /// The session has ended, so nothing more is appended to any slot of it. An earlier call may
+    /// have succeeded.
+    Fenced,
+    /// There was no answer. The part is in the log, or not, or comes late.
+    Unanswered,
+}
+
+/// The result of burying a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Buried {
+    /// The slot was free. It holds an empty part for ever.
+    Absent,
+    /// The slot was taken before, by the part at this position.
+    Committed(Position),
+}
