@@ -3,6 +3,8 @@
 use std::fmt;
 
 use codex_storage::batch::{Op, Seq, TableId, record_len};
+#[cfg(feature = "shared")]
+use codex_storage::shared::{Digests, Seen, SeenEntries, digest_of_value};
 
 use crate::engine::View;
 use crate::entry::{Entry, Name, OwnedName};
@@ -91,6 +93,9 @@ pub enum Change {
     /// The key at this end of the range within the bounds, of the table or outside tables, is
     /// removed. If the range has no key, nothing is written.
     Pop(Option<TableId>, KeyBound, KeyBound, End),
+    /// The key is removed if its entry has expired. The sweep of another node of a shared store.
+    #[cfg(feature = "shared")]
+    Expire(OwnedName),
 }
 
 /// An end of a range of keys.
@@ -108,6 +113,8 @@ impl Change {
         match self {
             Self::Put(entry) | Self::Sweep(entry) => entry.table(),
             Self::Remove(name) => name.as_name().table,
+            #[cfg(feature = "shared")]
+            Self::Expire(name) => name.as_name().table,
             Self::Clear(table) | Self::RemoveRange(table, ..) | Self::Pop(table, ..) => *table,
         }
     }
@@ -118,6 +125,8 @@ impl Change {
         match self {
             Self::Put(entry) => record_len(Op::Set(entry.item())),
             Self::Remove(name) => record_len(name.as_name().removal()),
+            #[cfg(feature = "shared")]
+            Self::Expire(name) => record_len(name.as_name().removal()),
             Self::Sweep(entry) => record_len(entry.removal()),
             Self::Clear(table) | Self::RemoveRange(table, ..) | Self::Pop(table, ..) => {
                 record_len(Op::Clear { table: *table })
@@ -136,6 +145,8 @@ impl fmt::Debug for Change {
             Self::RemoveRange(..) => "RemoveRange",
             Self::Sweep(_) => "Sweep",
             Self::Pop(..) => "Pop",
+            #[cfg(feature = "shared")]
+            Self::Expire(_) => "Expire",
         })
     }
 }
@@ -175,6 +186,13 @@ pub enum Check {
         /// The state that was read.
         base: View,
     },
+    /// The key has what another node of a shared store has seen.
+    #[cfg(feature = "shared")]
+    Seen(OwnedName, Seen),
+    /// The range has the entries that another node of a shared store has seen, and no others. An
+    /// equal entry that was written since counts as the same.
+    #[cfg(feature = "shared")]
+    SeenRange(Option<TableId>, KeyBound, KeyBound, SeenEntries),
 }
 
 impl Check {
@@ -195,8 +213,38 @@ impl Check {
                 Some(bounds) => are_same(state.range(*table, bounds), base.range(*table, bounds)),
                 None => true,
             },
+            #[cfg(feature = "shared")]
+            Self::Seen(name, seen) => is_seen(state.get(name.as_name()), *seen),
+            #[cfg(feature = "shared")]
+            Self::SeenRange(table, lower, upper, seen) => {
+                let bounds = bounds(lower, upper);
+                let entries = bounds.into_iter().flat_map(|bounds| state.range(*table, bounds));
+                seen_entries(entries) == *seen
+            }
         }
     }
+}
+
+/// Returns true if `now` is what was seen of its key.
+#[cfg(feature = "shared")]
+pub(crate) fn is_seen(now: Option<&Entry>, seen: Seen) -> bool {
+    match (now, seen) {
+        (now, Seen::Absent) => now.is_none(),
+        (Some(now), Seen::Value(digest)) => digest_of_value(now.value()) == digest,
+        (Some(now), Seen::Entry(digest)) => seen_entries([now]).digest == digest,
+        (None, _) => false,
+    }
+}
+
+/// Returns the number and the digest of `entries`.
+#[cfg(feature = "shared")]
+#[expect(clippy::expect_used, reason = "an entry with a longer key was never committed")]
+pub(crate) fn seen_entries<'a>(entries: impl IntoIterator<Item = &'a Entry>) -> SeenEntries {
+    let mut digest = Digests::new();
+    for entry in entries {
+        digest.add(entry.item()).expect("the key of an entry fits a record");
+    }
+    digest.finish()
 }
 
 /// Returns true if both are the very same entry, or if there is none.
@@ -229,6 +277,10 @@ impl fmt::Debug for Check {
             Self::Absent(_) => "Absent",
             Self::Equals { .. } => "Equals",
             Self::Unchanged { .. } => "Unchanged",
+            #[cfg(feature = "shared")]
+            Self::Seen(..) => "Seen",
+            #[cfg(feature = "shared")]
+            Self::SeenRange(..) => "SeenRange",
         })
     }
 }

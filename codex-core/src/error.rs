@@ -327,11 +327,11 @@ impl From<codex_backup::Error> for Error {
 
 impl Error {
     /// Returns true if the write may or may not be on the disk. Recovery decides when the store is
-    /// opened again.
+    /// opened again; on a shared store, the next write decides before it begins.
     ///
     /// After any other error the write is not on the disk, and never will be.
     pub fn is_in_doubt(&self) -> bool {
-        matches!(self, Self::Storage(codex_storage::Error::InDoubt { .. }))
+        matches!(self, Self::Storage(error) if error.is_in_doubt())
     }
 
     /// Returns true if an earlier error makes the store refuse writes until it is opened again.
@@ -428,9 +428,9 @@ impl Error {
         )
     }
 
-    /// Returns true if the disk is full. Nothing was changed.
+    /// Returns true if the disk is full, or the log of a shared store. Nothing was changed.
     pub fn is_no_space(&self) -> bool {
-        matches!(self, Self::Storage(codex_storage::Error::NoSpace { .. }))
+        matches!(self, Self::Storage(error) if error.is_no_space())
     }
 
     /// Returns true if a key, a value or a batch exceeds its limit.

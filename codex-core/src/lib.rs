@@ -109,6 +109,8 @@
 //! - `remote`: backups outside of the machine (`Store::back_up_remote`) and a continuous archive
 //!   (`OpenOptions::archive`), in a folder or at any place that implements `remote::Target`.
 //! - `s3`: a bucket as such a place (`remote::S3Options`).
+//! - `shared`: the same store on several machines, over a log that they share
+//!   (`OpenOptions::shared`). The only log so far is one in memory, for tests.
 //! - `stream`: `Watch::stream`, a `futures_core::Stream` of notices.
 //! - `tracing`: spans for openings, recoveries, groups of commits, checkpoints, backups, archives
 //!   and rekeys; events for a log whose end was cut, a failed backup or archive, and a store that
@@ -122,6 +124,7 @@ compile_error!("codex-core needs a codec for values: enable the feature `bincode
 
 #[cfg(feature = "remote")]
 mod archive;
+mod attempt;
 mod backup;
 mod batch;
 mod callback;
@@ -164,6 +167,8 @@ mod repair;
 mod seal;
 #[cfg(test)]
 mod seeded;
+#[cfg(feature = "shared")]
+pub mod shared;
 mod signposts;
 mod snapshot;
 mod stats;

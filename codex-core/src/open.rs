@@ -295,15 +295,38 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// Returns a store without files.
 pub(crate) fn in_memory(codec: Codec) -> Store {
-    let options = EngineOptions {
-        path: PathBuf::from("(in memory)"),
+    let options = options_of("(in memory)", true);
+    without_files(Engine::start(codex_storage::null(), Map::new(), options), codec)
+}
+
+/// Opens a store on `log`, and reads the log into memory.
+#[cfg(feature = "shared")]
+pub(crate) fn on_log(
+    log: Arc<dyn codex_storage::shared::SharedLog>,
+    write_timeout: Duration,
+    options: &OpenOptions,
+) -> Result<Store> {
+    let running = options_of("(shared)", options.threads.unwrap_or(true));
+    let engine = Engine::start_shared(log, running, write_timeout);
+    // An error drops the store, which closes the engine.
+    let store = without_files(engine, options.codec);
+    store.inner.engine.join_log()?;
+    Ok(store)
+}
+
+fn options_of(path: &str, background: bool) -> EngineOptions {
+    EngineOptions {
+        path: PathBuf::from(path),
         durability: Durability::Sync,
         clock: Arc::new(OsClock::new()),
-        background: true,
+        background,
         newest_us: i64::MIN,
-    };
+    }
+}
+
+fn without_files(engine: Arc<Engine>, codec: Codec) -> Store {
     Store::new(Inner {
-        engine: Engine::start(codex_storage::null(), Map::new(), options),
+        engine,
         backups: None,
         #[cfg(feature = "remote")]
         archive: None,

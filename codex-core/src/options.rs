@@ -1,5 +1,7 @@
 //! The options of a store. They are validated once, before any file is touched.
 
+#[cfg(feature = "shared")]
+mod shared;
 mod validate;
 
 use std::path::Path;
@@ -71,6 +73,8 @@ pub struct OpenOptions {
     pub(crate) archive: Option<Archive>,
     pub(crate) fall_back: bool,
     pub(crate) on_progress: Option<OnProgress>,
+    #[cfg(feature = "shared")]
+    write_timeout: Option<Duration>,
     #[cfg(feature = "crypto")]
     key: Option<SharedKey>,
     #[cfg(feature = "crypto")]

@@ -103,6 +103,8 @@ impl Noted {
             Change::Clear(table) => self.is_there && *table == name.table,
             // The key is known only after the commit: see `popped`. A sweep is no write of a user.
             Change::Pop(..) | Change::Sweep(_) => false,
+            #[cfg(feature = "shared")]
+            Change::Expire(_) => false,
         }
     }
 }

@@ -11,6 +11,7 @@ use codex_storage::batch::{Seq, TableId, record_len};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::attempt::Attempt;
 use crate::commit::{Change, Commit};
 use crate::cursor::{self, Iter};
 use crate::engine::View;
@@ -23,7 +24,6 @@ use crate::rank;
 use crate::read::sealed::{self, Source as _};
 use crate::read::{Readable, inherent_reads};
 use crate::store::Store;
-use crate::update::Attempt;
 use crate::value::{Codec, RAW};
 use reads::Reads;
 pub(crate) use reads::Scan;
@@ -422,12 +422,17 @@ impl Transaction {
     /// Returns the commit of the writes, under the condition that nothing that was read has
     /// changed. Returns `None` if there are no writes: all reads are of one state then.
     pub(crate) fn into_attempt(self) -> Option<Attempt> {
+        // Only a shared store may have seen less than what other nodes were told.
+        let asks = self.store.inner.engine.is_shared();
         let Self { base, writes, reads, .. } = self;
-        if writes.is_empty() {
+        if writes.is_empty() && !asks {
             return None;
         }
         let changes = writes.into_changes();
         let (checks, scanned) = reads.into_inner().into_checks(&base);
+        if checks.is_empty() && changes.is_empty() {
+            return None;
+        }
         let (checks, changes) = (checks.into(), changes.into());
         let commit = Commit { checks, changes, base: Some(base.base()), ..Commit::default() };
         Some(Attempt { commit, scanned })

@@ -8,6 +8,7 @@ use codex_storage::sync::thread;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::attempt::Attempt;
 use crate::commit::{Change, Check, Commit, Outcome};
 use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
@@ -331,7 +332,11 @@ impl Store {
             }
             // The leader tests the condition in the order of commits, so no write comes in between.
             let check = Check::of(name, seen);
-            Ok((answer, change.map(|change| Attempt::of(Commit::checked(check, change)))))
+            let attempt = match change {
+                Some(change) => Some(Attempt::of(Commit::checked(check, change))),
+                None => Attempt::to_confirm(&self.inner.engine, check),
+            };
+            Ok((answer, attempt))
         }
     }
 
@@ -411,20 +416,6 @@ impl Store {
             }
         }
         Some(commit)
-    }
-}
-
-/// A commit that is made if nothing that it read has changed.
-pub(crate) struct Attempt {
-    pub(crate) commit: Commit,
-    /// The number of entries that its scans returned.
-    pub(crate) scanned: usize,
-}
-
-impl Attempt {
-    /// Returns an attempt of `commit`, which scanned nothing.
-    pub(crate) fn of(commit: Commit) -> Self {
-        Self { commit, scanned: 0 }
     }
 }
 

@@ -27,13 +27,15 @@ use std::time::Duration;
 
 use codex_core::Notice;
 use codex_core::internals::{Base, Change, Check, Commit, Engine, Outcome, Task, View};
+use codex_core::shared::{Memory, WriteFault};
 use codex_storage::batch::Op;
 use codex_storage::storage::{Delivered, Durability, Followed, Form, Storage};
 use codex_storage::sync::{Condvar, Mutex};
 use codex_storage::vfs::fault::{FaultDir, Survivors};
 use codex_storage::{Access, Config, Error};
 use double::{
-    AnyKey, Disk, Fault, Owner, Probe, absent, batch, engine, memory, number, put, remove, value,
+    AnyKey, Disk, Fault, Owner, Probe, absent, batch, engine, memory, number, on_log, put, remove,
+    value,
 };
 use loom::thread;
 
@@ -533,6 +535,48 @@ fn a_follower_shows_what_was_acknowledged_and_nothing_that_a_crash_takes_back() 
         writing.join().unwrap();
         let (_, durable) = open(&cut, Access::ReadOnly);
         assert!(durable.seq >= shown, "{shown} shown, {} durable", durable.seq);
+    });
+}
+
+/// Two nodes write one key. Each delivers the frame of the other at any moment.
+#[test]
+fn two_nodes_of_a_shared_log_decide_the_same() {
+    model("shared_writers", Some(4), 682, || {
+        let log = Memory::new();
+        let (one, other) = (on_log(&log.client()), on_log(&log.client()));
+        let insert = |engine: &Engine, value| {
+            let commit = Commit::checked(absent("k"), put("k", value));
+            matches!(engine.submit(commit).unwrap(), Outcome::Done { seq: Some(1), .. })
+        };
+        let theirs = other.clone();
+        let writer = thread::spawn(move || insert(&theirs, "2"));
+        let won = (insert(&one, "1"), writer.join().unwrap());
+        assert!(won.0 != won.1, "conditional writes that cannot both hold were both made");
+        for engine in [&one, &other] {
+            while engine.deliver().unwrap() < log.end() {}
+            let expected = if won.0 { "1" } else { "2" };
+            assert_eq!(value(engine, "k").as_deref(), Some(expected));
+        }
+    });
+}
+
+/// A thread delivers what another node has written, as the thread that follows the log does, beside
+/// a writer whose first answer is lost.
+#[test]
+fn a_writer_beside_the_thread_that_follows_the_log_is_decided_after_what_came_before() {
+    model("shared_leader_against_follower", None, 210, || {
+        let log = Memory::new();
+        let client = log.client();
+        let engine = on_log(&client);
+        on_log(&log.client()).submit(Commit::one(put("k", "1"))).unwrap();
+        client.fail_write(WriteFault::AnswerLost);
+        let theirs = engine.clone();
+        let follower = thread::spawn(move || theirs.deliver().unwrap());
+        let commit = Commit::checked(absent("k"), put("k", "2"));
+        assert!(matches!(engine.submit(commit).unwrap(), Outcome::Conflict), "decided too early");
+        assert_eq!(value(&engine, "k").as_deref(), Some("1"), "a write reads what it was told");
+        follower.join().unwrap();
+        assert_eq!((engine.view().seq, log.slots().len()), (1, 2));
     });
 }
 

@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use codex_storage::batch::{GROUP_LEN_TARGET, Group, Seq};
 use codex_storage::seal::Seal;
+#[cfg(feature = "shared")]
+use codex_storage::shared::Follower;
 use codex_storage::storage::Storage;
 use codex_storage::{Error, Result};
 
@@ -29,9 +31,12 @@ use crate::watch::Mailbox;
 pub(super) struct Disk {
     /// `None` after the close.
     pub(super) storage: Option<Box<dyn Storage>>,
+    /// The node of a shared log. A leader that unwinds loses it.
+    #[cfg(feature = "shared")]
+    pub(super) shared: Option<Box<Follower>>,
     /// The root key of the files, after the storage was closed.
     pub(super) seal: Option<Arc<dyn Seal>>,
-    group: Group,
+    pub(super) group: Group,
     pub(super) plan: Plan,
     /// The watches.
     pub(super) subscribers: Vec<Subscriber>,
@@ -112,6 +117,12 @@ impl Engine {
         let mut disk = self.lock_disk();
         let mut part = self.drain(&mut leader, &disk);
 
+        // The group of a shared store goes through its log, together with those of other nodes.
+        #[cfg(feature = "shared")]
+        if disk.shared.is_some() && part.take().is_some() {
+            self.write_shared(&mut leader, &mut disk, &mut freed);
+        }
+
         // One round, unless the group does not fit on the disk: then it is made in parts.
         while let Some(members) = part {
             // Decide: test conditions and resolve removals, against memory and the earlier members.
@@ -186,6 +197,8 @@ impl Engine {
         // Take the statistics under the lock, so that they are those of the state after this group.
         let (stats, wants_checkpoint) = (storage.stats(), storage.wants_checkpoint());
         let poisoned = storage.poisoned();
+        #[cfg(feature = "shared")]
+        let poisoned = poisoned.or_else(|| Some(disk.shared.as_ref()?.failed()?.to_string()));
         if poisoned.is_some() {
             leader.ended.append(&mut disk.subscribers);
         }
@@ -250,7 +263,12 @@ impl Engine {
     }
 
     /// Makes the group visible, after it is durable.
-    fn apply(&self, leader: &mut Leader<'_>, disk: &mut PersistGuard<'_, Disk>, freed: &mut Freed) {
+    pub(super) fn apply(
+        &self,
+        leader: &mut Leader<'_>,
+        disk: &mut PersistGuard<'_, Disk>,
+        freed: &mut Freed,
+    ) {
         if disk.plan.work.seq.is_none() {
             return;
         }
@@ -267,7 +285,7 @@ impl Engine {
     }
 
     /// Returns the outcome of a member of a group whose first commit has the number `first`.
-    fn outcome(&self, decided: Decided, first: Seq) -> Result<Outcome> {
+    pub(super) fn outcome(&self, decided: Decided, first: Seq) -> Result<Outcome> {
         match decided {
             Ok(Planned::Conflict) => Ok(Outcome::Conflict),
             Ok(Planned::Done { batch, removed, previous }) => {
@@ -294,6 +312,8 @@ impl Disk {
         Self {
             group: storage.group(),
             storage: Some(storage),
+            #[cfg(feature = "shared")]
+            shared: None,
             seal: None,
             plan: Plan::default(),
             subscribers: Vec::new(),
@@ -310,7 +330,7 @@ impl Disk {
 
     /// Makes the group durable. Returns the number of its first commit, or 0 if there is nothing to
     /// write.
-    fn log(&mut self) -> Result<Seq> {
+    pub(super) fn log(&mut self) -> Result<Seq> {
         let Self { storage, group, plan, .. } = self;
         let storage = storage.as_mut().expect("the storage is there until the close");
         if group.is_empty() {
@@ -333,7 +353,7 @@ impl Disk {
     }
 
     /// Puts the group, whose first commit has the number `first`, into the mailboxes.
-    fn publish(&mut self, first: Seq, leader: &mut Leader<'_>) {
+    pub(super) fn publish(&mut self, first: Seq, leader: &mut Leader<'_>) {
         self.publish_to(first, &mut leader.filled);
     }
 

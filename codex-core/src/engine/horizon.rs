@@ -45,6 +45,12 @@ impl Horizon {
         }
     }
 
+    /// Moves the time forward to `time_us`, by which another node of a shared store has decided.
+    #[cfg(feature = "shared")]
+    pub(super) fn reach(&self, time_us: i64) {
+        self.last_us.fetch_max(time_us, Ordering::Relaxed);
+    }
+
     /// Returns true if the time is `time_us` or later.
     pub(super) fn has_passed(&self, time_us: i64, clock: &dyn Clock) -> bool {
         // An answer that hides nothing need not be remembered. So readers of entries that live do

@@ -101,7 +101,9 @@ impl<'a> Leader<'a> {
     pub(super) fn drain(&mut self) -> Result<Option<Error>, Refusal> {
         let len = self.own.as_ref().map_or(0, |own| own.commit.encoded_len());
         let mut queue = self.engine.queue.lock();
-        queue.drain(len, |ticket, commit| self.members.push(Member::new(Some(ticket), commit)));
+        queue.drain(len, self.engine.group_target, |ticket, commit| {
+            self.members.push(Member::new(Some(ticket), commit));
+        });
         match queue.poisoned() {
             Some(reason) => Err(Refusal::Poisoned(reason)),
             None => Ok(queue.overdue.refusal(|| self.engine.now())),
@@ -201,6 +203,13 @@ impl<'a> Leader<'a> {
     pub(super) fn fail_puts(&mut self, error: &Error) {
         let puts = self.pending().filter(|member| !member.commit.only_removes());
         puts.for_each(|member| member.outcome = Some(Err(error.clone())));
+    }
+
+    /// Calls `f` for each commit without an outcome, in order. If it fails, the commit has this
+    /// outcome.
+    #[cfg(feature = "shared")]
+    pub(super) fn each_pending(&mut self, mut f: impl FnMut(&Commit) -> Result<()>) {
+        self.pending().for_each(|member| member.outcome = f(&member.commit).err().map(Err));
     }
 
     /// Records for how long applying a group blocked readers.

@@ -18,13 +18,18 @@ mod feed;
 mod follow;
 mod horizon;
 mod leader;
+#[cfg(feature = "shared")]
+mod orders;
 mod overdue;
 mod overlay;
 mod plan;
 mod prepare;
 mod queue;
 mod seat;
+#[cfg(feature = "shared")]
+mod shared;
 mod sweep;
+mod turn;
 mod view;
 mod worker;
 
@@ -33,7 +38,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use codex_storage::batch::Seq;
+use codex_storage::batch::{GROUP_LEN_TARGET, Seq};
 use codex_storage::storage::{Anchor, Durability, Storage};
 use codex_storage::sync::Mutex;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -41,7 +46,6 @@ use codex_storage::vfs::Clock;
 use codex_storage::{Error, Result};
 
 use crate::backup::BackupStats;
-use crate::commit::Commit;
 use crate::locks::{Locks, PersistGuard};
 use crate::map::{Image, Map};
 use crate::outer;
@@ -58,8 +62,10 @@ use deputy::Deputies;
 pub use deputy::Task;
 use follow::Following;
 use horizon::Horizon;
-use leader::{GROUPS_AT_ONCE, Leader, UNWOUND};
-use queue::{Admission, Queue, Refusal, Wake};
+use leader::{GROUPS_AT_ONCE, UNWOUND};
+use queue::{Admission, Queue, Refusal};
+#[cfg(feature = "shared")]
+use shared::Sharing;
 pub use view::View;
 use worker::{GroupEffects, Signal, Threads};
 
@@ -95,6 +101,8 @@ pub struct Engine {
     writes_images: bool,
     /// The number of further groups that a thread may lead for others.
     groups_at_once: u32,
+    /// The encoded length of its commits at which a group takes no more.
+    group_target: usize,
     /// The lock of checkpoints: one runs at a time.
     checkpoint: Mutex<()>,
     /// Whether the store closes, so that a running image is abandoned.
@@ -117,6 +125,9 @@ pub struct Engine {
     swept: AtomicU64,
     /// Set if the engine follows a writer.
     following: OnceLock<Following>,
+    /// Set if the store is on a shared log.
+    #[cfg(feature = "shared")]
+    sharing: OnceLock<Sharing>,
     /// Whether the thread that syncs was started.
     is_syncing: AtomicBool,
     /// A weak handle to this engine, for the threads that it starts.
@@ -127,6 +138,20 @@ impl Engine {
     /// Returns the engine of a replayed `storage`, whose state is `map`. Its threads start when
     /// there is work for them.
     pub fn start(storage: Box<dyn Storage>, map: Map, options: EngineOptions) -> Arc<Self> {
+        let waits = storage.stored().is_some();
+        Self::start_on(Disk::new(storage), map, options, waits, GROUP_LEN_TARGET)
+    }
+
+    /// Returns the same over `disk`. `waits` is true if a group waits for the disk at the level
+    /// `Sync`, and `group_target` is the encoded length at which it takes no more commits.
+    fn start_on(
+        mut disk: Disk,
+        map: Map,
+        options: EngineOptions,
+        waits: bool,
+        group_target: usize,
+    ) -> Arc<Self> {
+        let storage = disk.storage();
         let EngineOptions { path, durability, clock, background, newest_us } = options;
         let writes_images = storage.form().writes_images();
         let (sync_pause, image_limit) = match durability {
@@ -138,18 +163,19 @@ impl Engine {
             _ => (None, None),
         };
         // A group waits for the disk at the level `Sync`, if there are files, and for an image.
-        let is_synced = durability == Durability::Sync && storage.stored().is_some();
+        let is_synced = durability == Durability::Sync && waits;
         let is_short = !is_synced && !writes_images;
         let queue = Queue::new(storage.stats(), image_limit, is_short);
         let deadline_us = map.ordered_ref().first_deadline();
         let engine = Arc::new_cyclic(|own| Self {
-            locks: Locks::new(Disk::new(storage), map),
+            locks: Locks::new(disk, map),
             queue,
             path,
             clock,
             durability,
             writes_images,
             groups_at_once: if is_short { GROUPS_AT_ONCE } else { 0 },
+            group_target,
             checkpoint: Mutex::new(()),
             abandon: AtomicBool::new(false),
             checkpoints: AtomicU64::new(0),
@@ -165,6 +191,8 @@ impl Engine {
             horizon: Horizon::new(newest_us),
             swept: AtomicU64::new(0),
             following: OnceLock::new(),
+            #[cfg(feature = "shared")]
+            sharing: OnceLock::new(),
             is_syncing: AtomicBool::new(false),
             own: own.clone(),
         });
@@ -188,6 +216,21 @@ impl Engine {
             (Durability::Interval(wanted), Durability::Interval(level)) => wanted < level,
             _ => false,
         }
+    }
+
+    /// Returns true if the store is on a shared log.
+    #[cfg_attr(
+        not(feature = "shared"),
+        expect(
+            clippy::unused_self,
+            reason = "with the feature `shared`, the engine knows the log"
+        )
+    )]
+    pub(crate) fn is_shared(&self) -> bool {
+        #[cfg(feature = "shared")]
+        return self.sharing.get().is_some();
+        #[cfg(not(feature = "shared"))]
+        false
     }
 
     /// Makes all earlier commits durable, and returns the number of the last one.
@@ -290,54 +333,6 @@ impl Engine {
     /// Returns true if the store was closed.
     pub fn is_closed(&self) -> bool {
         self.queue.lock().is_closed()
-    }
-
-    /// Waits for the turn of the caller in the queue, then calls `work` with the disk locked.
-    ///
-    /// # Errors
-    /// The error of `work`; `Closed` or `Poisoned`, if `admission` requires an open store.
-    fn exclusive<R>(
-        &self,
-        admission: Admission,
-        work: impl FnOnce(&mut PersistGuard<'_, Disk>) -> Result<R>,
-    ) -> Result<R> {
-        if let Wake::Done(outcome) = self.enter(admission, None)? {
-            return Err(outcome.expect_err("a leader answers only commits, unless it unwinds"));
-        }
-        // Order: begin before the lock. A panic after this line poisons the store (promise 5).
-        let mut leader = Leader::begin(self, None);
-        let mut disk = self.lock_disk();
-        // Check the admission again, because the state may have changed during the wait.
-        let done = self.allow(admission, &disk).and_then(|()| work(&mut disk));
-        let effects = Self::unlock_disk(disk, &mut leader);
-        // Order: unlock the disk before the lead is handed over, so that the next leader does not
-        // wait for the lock.
-        leader.hand_over();
-        leader.wake();
-        self.notice(effects);
-        done
-    }
-
-    /// Waits until the calling thread leads, or until another thread has made its commit.
-    fn enter(&self, admission: Admission, commit: Option<Commit>) -> Result<Wake> {
-        let entered = self.queue.enter(admission, commit, || self.now());
-        entered.map_err(|refusal| self.refused(refusal))
-    }
-
-    /// Checks the admission again with the disk locked. The store may have been closed or poisoned
-    /// during the wait.
-    fn allow(&self, admission: Admission, disk: &Disk) -> Result<()> {
-        let refusal = match admission {
-            Admission::ToClose => None,
-            _ if disk.unwound => Some(Refusal::Poisoned(UNWOUND.into())),
-            Admission::WhileOpen => self.queue.lock().poisoned().map(Refusal::Poisoned),
-            Admission::ToFinish => None,
-        };
-        let refusal = refusal.or_else(|| {
-            let closed = admission != Admission::ToClose && disk.storage.is_none();
-            closed.then_some(Refusal::Closed)
-        });
-        refusal.map_or(Ok(()), |refusal| Err(self.refused(refusal)))
     }
 
     /// Closes the storage and drops it, which releases the lock on the files.

@@ -12,7 +12,9 @@ use super::feed::Feed;
 use super::overlay::Overlay;
 use super::prepare::prepare;
 use crate::commit::{Base, Change, Check, Commit, are_same, is_same};
-use crate::entry::Entry;
+#[cfg(feature = "shared")]
+use crate::commit::{is_seen, seen_entries};
+use crate::entry::{Entry, Name};
 use crate::map::{Map, Step, StepKind, Work};
 use crate::range;
 
@@ -159,6 +161,15 @@ impl Plan {
                 }
                 are_same(self.stored(map, table, bounds), base.range(table, bounds))
             }
+            #[cfg(feature = "shared")]
+            Check::Seen(name, seen) => {
+                let name = name.as_name();
+                is_seen(self.shown(map, map.hash().hasher().hash(name), name), *seen)
+            }
+            #[cfg(feature = "shared")]
+            Check::SeenRange(table, lower, upper, seen) => {
+                seen_entries(&self.range(map, *table, lower, upper)) == *seen
+            }
         }
     }
 
@@ -200,15 +211,9 @@ impl Plan {
                     self.remove(group, entry, hash, tally)?;
                 }
             }
-            // Both are tested, so that the sweep never takes a later entry of the key, nor one that
-            // is shown again because the clock was set back.
-            Change::Sweep(entry) => {
-                let hash = map.hash().hasher().hash(entry.name());
-                let is_there = is_same(self.current(map, hash, entry.name()), Some(entry));
-                if is_there && entry.has_expired_at(self.now_us) {
-                    self.remove(group, entry.clone(), hash, tally)?;
-                }
-            }
+            Change::Sweep(entry) => self.sweep(map, group, entry.name(), Some(entry), tally)?,
+            #[cfg(feature = "shared")]
+            Change::Expire(name) => self.sweep(map, group, name.as_name(), None, tally)?,
             // The log has no record for a range: each removed key gets a record of its own.
             Change::RemoveRange(table, lower, upper) => {
                 for entry in self.range(map, *table, lower, upper) {
@@ -239,6 +244,28 @@ impl Plan {
                     self.overlay.clear();
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Removes the entry of `name` if it has expired, and if it is still `seen`, where that is
+    /// known.
+    fn sweep(
+        &mut self,
+        map: &Map,
+        group: &mut Group,
+        name: Name<'_>,
+        seen: Option<&Entry>,
+        tally: &mut Tally,
+    ) -> Result<(), RecordError> {
+        let hash = map.hash().hasher().hash(name);
+        let Some(current) = self.current(map, hash, name).cloned() else { return Ok(()) };
+        let is_there = seen.is_none() || is_same(Some(&current), seen);
+        // Both are tested, so that the sweep never takes a later entry of the key, nor one that is
+        // shown again because the clock was set back.
+        let entry = seen.unwrap_or(&current);
+        if is_there && entry.has_expired_at(self.now_us) {
+            self.remove(group, entry.clone(), hash, tally)?;
         }
         Ok(())
     }

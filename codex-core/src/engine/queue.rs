@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use codex_storage::batch::GROUP_LEN_TARGET;
 use codex_storage::storage::StorageStats;
 use codex_storage::sync::{Mutex, MutexGuard, with_parker};
 use codex_storage::{Error, Result};
@@ -233,9 +232,15 @@ impl State {
     }
 
     /// Passes the commits at the head of the queue to `take`, up to the first request of another
-    /// kind, until they and the `len` bytes of the leader's own commit fill a group.
-    pub(super) fn drain(&mut self, mut len: usize, mut take: impl FnMut(Ticket, Commit)) {
-        while len < GROUP_LEN_TARGET {
+    /// kind, until they and the `len` bytes of the leader's own commit fill a group of `target`
+    /// bytes.
+    pub(super) fn drain(
+        &mut self,
+        mut len: usize,
+        target: usize,
+        mut take: impl FnMut(Ticket, Commit),
+    ) {
+        while len < target {
             // Order: stop at the first request that is not a commit. A commit must not overtake a
             // request that entered before it.
             let is_commit = self.waiting.front().is_some_and(|waiter| waiter.commit.is_some());

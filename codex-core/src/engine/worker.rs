@@ -241,7 +241,7 @@ impl Signal {
     }
 
     /// Returns true if the store closes.
-    fn is_stopped(&self) -> bool {
+    pub(super) fn is_stopped(&self) -> bool {
         self.state.lock().stopped
     }
 

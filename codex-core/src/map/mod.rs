@@ -207,6 +207,18 @@ pub(crate) struct Freed {
     pub(crate) ordered: Vec<Ordered>,
 }
 
+#[cfg(feature = "shared")]
+impl Freed {
+    /// Moves all parts of `other` to the end of these.
+    pub(crate) fn append(&mut self, other: &mut Self) {
+        self.steps.append(&mut other.steps);
+        self.entries.append(&mut other.entries);
+        self.tables.append(&mut other.tables);
+        self.hashes.append(&mut other.hashes);
+        self.ordered.append(&mut other.ordered);
+    }
+}
+
 /// Frees many entries faster than dropping them one by one would.
 impl Drop for Freed {
     fn drop(&mut self) {

@@ -14,9 +14,9 @@ impl OpenOptions {
     /// created.
     pub(super) fn validate(&self) -> Result<Create> {
         let durability = self.durability.unwrap_or_default();
-        if self.follow {
-            self.validate_follow()?;
-        }
+        #[cfg(feature = "shared")]
+        self.validate_files()?;
+        self.validate_follow()?;
         let read_only = self.read_only || self.follow;
         // Options about creating the store.
         let create = match (self.create, self.create_new, read_only) {
@@ -104,8 +104,11 @@ impl OpenOptions {
         Ok(())
     }
 
-    /// Checks the options that contradict `follow` alone.
+    /// Checks the options that contradict `follow` alone, if it is set.
     fn validate_follow(&self) -> Result<()> {
+        if !self.follow {
+            return Ok(());
+        }
         if self.form == Some(Form::Snapshot) {
             return contradiction("each commit of a Snapshot writes all of it: use `read_only`");
         }

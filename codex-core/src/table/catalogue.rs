@@ -9,6 +9,7 @@ use codex_storage::Error as StorageError;
 use codex_storage::batch::TableId;
 
 use super::record::{IndexRow, Row, Shape, check_name, name_of, row_name, rows, shortened};
+use crate::attempt::Attempt;
 use crate::commit::{Change, Check, Commit};
 use crate::entry::{Entry, Name};
 use crate::error::{Error, Result};
@@ -16,7 +17,6 @@ use crate::read::sealed::Source;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::transaction::{READ_OF_TRANSACTION, Transaction};
-use crate::update::Attempt;
 use crate::value::{self, RAW};
 
 /// A table, as [`Store::tables`] returns it.

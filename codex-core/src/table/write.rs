@@ -13,6 +13,7 @@ use super::prefix::TablePrefix;
 use super::record::Row;
 use super::spec::Indexes;
 use super::{Table, bounds_of, encoded};
+use crate::attempt::Attempt;
 use crate::commit::{Change, Check, Commit, End, Outcome};
 use crate::entry::Entry;
 use crate::error::{Error, Result};
@@ -20,7 +21,7 @@ use crate::expiry::expiring;
 use crate::range::{self, KeyBound, prefix_bounds};
 use crate::read::sealed::Source;
 use crate::transaction::Transaction;
-use crate::update::{Attempt, KEY_OF_UPDATE};
+use crate::update::KEY_OF_UPDATE;
 use crate::watch::Watch;
 
 impl<K: TableKey, V> Table<K, V> {
@@ -421,7 +422,8 @@ impl<K: TableKey, V> Table<K, V> {
                 Change::Pop(_, lower, upper, end) => {
                     return self.remove_rows(indexes, (lower.clone(), upper.clone()), Some(*end));
                 }
-                Change::Clear(_) | Change::Sweep(_) => {
+                // A sweep is no write of a table.
+                _ => {
                     let row = self.current()?;
                     let cleared = row.ids().map(|id| Change::Clear(Some(id))).collect::<Vec<_>>();
                     let checks = vec![Check::Same(row.entry.clone())].into();
@@ -433,7 +435,8 @@ impl<K: TableKey, V> Table<K, V> {
             let seen = self.place.inner.entry(name);
             let removed = u64::from(matches!(change, Change::Remove(_)));
             if seen.is_none() && removed > 0 {
-                return Ok((done(0), None));
+                let absent = Check::Absent(name.into());
+                return Ok((done(0), Attempt::to_confirm(&self.place.inner.engine, absent)));
             }
             let commit = indexes.commit(&self.place, &row, seen, change.clone())?;
             Ok((done(removed), Some(Attempt::of(commit))))

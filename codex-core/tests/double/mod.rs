@@ -533,10 +533,30 @@ fn engine_with(form: Form, options: EngineOptions) -> (Arc<Owner>, Probe) {
     (Arc::new(Owner(Engine::start(double, Map::new(), options))), probe)
 }
 
+/// Returns an engine on a shared log, without the thread that follows it.
+#[cfg(feature = "shared")]
+pub(crate) fn on_log(log: &codex_storage::shared::Client) -> Arc<Owner> {
+    on_log_at(log, Arc::new(StoppedClock))
+}
+
+/// Returns the same with the time of `clock`.
+#[cfg(feature = "shared")]
+pub(crate) fn on_log_at(log: &codex_storage::shared::Client, clock: Arc<dyn Clock>) -> Arc<Owner> {
+    let options = EngineOptions { clock, ..options(Durability::Sync, false) };
+    let engine = Engine::start_shared(Arc::new(log.clone()), options, Duration::from_secs(5));
+    engine.join_log().unwrap();
+    Arc::new(Owner(engine))
+}
+
 /// Returns an engine over the storage that stores nothing.
 pub(crate) fn in_memory() -> Arc<Owner> {
+    in_memory_at(Arc::new(StoppedClock))
+}
+
+/// Returns the same with the time of `clock`.
+pub(crate) fn in_memory_at(clock: Arc<dyn Clock>) -> Arc<Owner> {
     let map = MapBuilder::new().finish(0);
-    let options = options(Durability::Sync, false);
+    let options = EngineOptions { clock, ..options(Durability::Sync, false) };
     Arc::new(Owner(Engine::start(codex_storage::null(), map, options)))
 }
 

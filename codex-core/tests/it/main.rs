@@ -87,6 +87,10 @@ mod recovery;
 mod remote;
 #[cfg(not(loom))]
 mod restore_archive;
+#[cfg(all(feature = "shared", not(loom)))]
+mod shared;
+#[cfg(all(feature = "shared", not(loom)))]
+mod shared_engine;
 mod tables;
 mod tasks;
 #[cfg(not(loom))]

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Error, RecordError};
+#[cfg(feature = "shared")]
+use crate::shared::SharedError;
 
 crate::debug_as_display!(
     Error: Io, NotFound, OnlyBackups, NoFolder, AlreadyExists, BadPath, NotAFile, NotADatabase,
@@ -69,6 +71,26 @@ impl Error {
             | Self::Closed { .. }
             | Self::Abandoned { .. }
             | Self::Seal { .. } => Kind::Other,
+        }
+    }
+
+    /// Returns true if a commit may or may not have been made.
+    #[doc(hidden)]
+    pub fn is_in_doubt(&self) -> bool {
+        match self {
+            #[cfg(feature = "shared")]
+            Self::Shared(error) => matches!(error, SharedError::Unanswered { .. }),
+            error => matches!(error, Self::InDoubt { .. }),
+        }
+    }
+
+    /// Returns true if there was no room for a commit, and nothing was changed.
+    #[doc(hidden)]
+    pub fn is_no_space(&self) -> bool {
+        match self {
+            #[cfg(feature = "shared")]
+            Self::Shared(error) => matches!(error, SharedError::Full { .. }),
+            error => matches!(error, Self::NoSpace { .. }),
         }
     }
 

@@ -159,12 +159,12 @@ impl Heard {
         }
         // A slot that was filled before is not filled again.
         let whole = if slot.n == sender.next { sender.add(slot, part)? } else { None };
-        // Order: the part counts as read before its frame is decided. What fails to be decided ends
-        // this node, and is not decided twice.
-        self.applied = position;
         if let Some((header, payload)) = whole {
             self.decide(slot, header, &payload, sink)?;
         }
+        // Order: after the frame was decided. What fails to be decided was not read, and ends this
+        // node.
+        self.applied = position;
         Ok(())
     }
 
@@ -179,7 +179,7 @@ impl Heard {
         self.check(header.mark, slot.session)?;
         self.time_us = self.time_us.max(header.time_us);
         let mark = sink(Frame {
-            session: slot.session,
+            slot,
             is_awaited: self.awaited == Some(slot),
             time_us: self.time_us,
             commits: header.commits,
@@ -236,6 +236,6 @@ impl Sender {
 
 /// The longest time for which one call to the log may wait. Between two calls, the frames of other
 /// nodes are delivered.
-pub const TRY_MAX: Duration = Duration::from_secs(1);
+pub(super) const TRY_MAX: Duration = Duration::from_secs(1);
 /// The number of states that are kept, to be compared with those of other nodes.
 const MARKS_MAX: usize = 1024;

@@ -95,8 +95,8 @@ impl fmt::Debug for Orders {
 /// A frame that was read from the log, to be decided at its place in the order of all.
 #[derive(Clone, Copy)]
 pub struct Frame<'a> {
-    /// The session of the node that has written it.
-    pub session: Session,
+    /// The slot of its last part.
+    pub slot: Slot,
     /// Whether this node waits for the frame: it is the one that it writes at present.
     pub is_awaited: bool,
     /// The time at which the frame is decided on every node, in microseconds since 1970. It does

@@ -1,4 +1,5 @@
-//! A shared log in memory, with faults on request: for tests, and for several stores in one process.
+//! A shared log in memory, with faults on request: for tests, and for several stores in one
+//! process.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -331,7 +332,7 @@ impl SharedLog for Client {
 
     fn bury(&self, slot: Slot, _: Duration) -> Result<Buried, AppendError> {
         let (position, was_taken) = self.put(slot, &[])?;
-        // A burial that was done before, and whose answer was lost, is found in the log like a part.
+        // A burial whose answer was lost is found in the log like a part.
         Ok(if was_taken { Buried::Committed(position) } else { Buried::Absent })
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 pub use error::SharedError;
-pub use follower::{Follower, FrameSink, Mark, TRY_MAX};
+pub use follower::{Follower, FrameSink, Mark};
 pub use frame::{Frame, Orders};
 pub use memory::{Client, Memory, ReadFault, WriteFault};
 pub use order::{Digests, KeyRange, Order, Seen, SeenEntries, digest_of_value, orders};
@@ -140,8 +140,8 @@ impl fmt::Debug for Entry<'_> {
 pub enum AppendError {
     /// This call has put nothing into the slot, and will not.
     Absent(Error),
-    /// The session has ended, so nothing more is appended to any slot of it. An earlier call may
-    /// have succeeded.
+    /// The session has ended and the slot is free, so it stays free: nothing is appended to a slot
+    /// of a session that has ended.
     Fenced,
     /// There was no answer. The part is in the log, or not, or comes late.
     Unanswered,

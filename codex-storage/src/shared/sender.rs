@@ -1,10 +1,11 @@
-//! Writing to a shared log: a frame is appended to slots of the session of this node, and is written
-//! when it has come back in the order of the log.
+//! Writing to a shared log: a frame is appended to slots of the session of this node, and is
+//! written when it has come back in the order of the log.
 
 use std::time::Duration;
 
+use super::follower::TRY_MAX;
 use super::frame::{HEADER_LEN, Header, Orders};
-use super::{AppendError, Buried, Follower, FrameSink, SharedError, Slot, TRY_MAX};
+use super::{AppendError, Buried, Follower, FrameSink, SharedError, Slot};
 use crate::error::{Error, Result};
 
 /// The end of an attempt to write a frame.
@@ -126,16 +127,8 @@ impl Follower {
                 Ok(_) => break,
                 // No call before this one has put the part into the log, and neither has this one.
                 Err(AppendError::Absent(error)) if !is_sent => return Err(error),
-                Err(AppendError::Fenced) if !is_sent => return Ok(Sent::Fenced),
-                // Nothing is appended any more. What the earlier calls have done shows in the log.
-                Err(AppendError::Fenced) => {
-                    let doubt = self.in_doubt(slot, begin);
-                    self.settle(end, sink).map_err(|_| doubt)?;
-                    if !self.heard.has(slot) {
-                        return Ok(Sent::Fenced);
-                    }
-                    break;
-                }
+                // Nor has any call before it, and none will.
+                Err(AppendError::Fenced) => return Ok(Sent::Fenced),
                 Err(AppendError::Absent(_) | AppendError::Unanswered) => is_sent = true,
             }
             // Order: deliver between two calls, so that readers of this node see what other nodes
@@ -171,10 +164,7 @@ impl Follower {
                     self.deliver_to(position, end, sink)?;
                     break;
                 }
-                // No append of the session succeeds any more, so the log up to its head decides.
                 Err(AppendError::Fenced) => {
-                    let head = self.log.head(self.left(end).min(TRY_MAX))?;
-                    self.deliver_to(head, end, sink)?;
                     self.own = None;
                     break;
                 }

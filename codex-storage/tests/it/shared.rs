@@ -157,7 +157,9 @@ fn a_commit_whose_answers_are_lost_is_made_once() {
         &[WriteFault::Lost, WriteFault::AnswerLost, WriteFault::Lost],
         &[WriteFault::Late, WriteFault::Late],
     ] {
-        faults.iter().for_each(|fault| one.client.fail_write(*fault));
+        for fault in faults {
+            one.client.fail_write(*fault);
+        }
         let key = format!("{faults:?}");
         assert_eq!(one.set(&key, b"1"), Ok(true), "{faults:?}");
         memory.land();
@@ -245,7 +247,9 @@ fn after_the_end_of_its_session_a_node_goes_on_in_a_new_one() {
         one.follower = Follower::new(Arc::new(one.client.clone()), Arc::new(clock));
         one.state = State::default();
         one.catch_up().unwrap();
-        faults.iter().for_each(|fault| one.client.fail_write(*fault));
+        for fault in faults {
+            one.client.fail_write(*fault);
+        }
         if !is_read {
             (0..faults.len()).for_each(|_| one.client.fail_read(ReadFault::Lost));
         }
@@ -258,7 +262,7 @@ fn after_the_end_of_its_session_a_node_goes_on_in_a_new_one() {
 }
 
 #[test]
-fn a_doubt_of_an_ended_session_is_decided_by_the_log() {
+fn a_doubt_of_an_ended_session_is_settled_too() {
     for is_committed in [false, true] {
         let (memory, mut one, mut other) = two();
         assert_eq!(one.set("before", b"1"), Ok(true));
@@ -535,7 +539,9 @@ fn drawn() -> impl Strategy<Value = Drawn> {
 fn through_a_log(commits: &[Vec<Drawn>], mut look: impl FnMut(&Frame<'_>)) {
     let mut frame = Orders::new(1 << 20);
     for commit in commits {
-        commit.iter().for_each(|order| frame.push(order.order()).unwrap());
+        for order in commit {
+            frame.push(order.order()).unwrap();
+        }
         frame.finish();
     }
     let mut node = Node::new(&Memory::new());
@@ -590,7 +596,9 @@ proptest! {
             let read: Result<Vec<_>, _> = orders(&commit).collect();
             if let Ok(read) = read {
                 let mut again = Orders::new(1 << 20);
-                read.into_iter().for_each(|order| again.push(order).unwrap());
+                for order in read {
+                    again.push(order).unwrap();
+                }
                 again.finish();
                 let len = format!("Orders(1 commits, {} bytes)", 8 + commit.records.len());
                 assert_eq!(format!("{again:?}"), len);

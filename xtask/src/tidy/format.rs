@@ -22,6 +22,8 @@ pub(super) const SOURCES: &[&str] = &[
     "codex-storage/src/history.rs",
     "codex-storage/src/digest.rs",
     "codex-storage/src/image/format.rs",
+    "codex-storage/src/shared/frame.rs",
+    "codex-storage/src/shared/order.rs",
     "codex-core/src/value.rs",
     "codex-core/src/seal.rs",
     "codex-core/src/table/catalogue.rs",

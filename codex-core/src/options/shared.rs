@@ -1,0 +1,105 @@
+//! The options of a store on a shared log.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use codex_storage::shared::SharedLog;
+use codex_storage::storage::Durability;
+
+use super::OpenOptions;
+use super::validate::contradiction;
+use crate::backup::BackupOptions;
+use crate::error::Result;
+use crate::open;
+use crate::store::Store;
+
+/// A store on a shared log.
+impl OpenOptions {
+    /// Sets the longest time for which a write of a shared store waits for the log. After it, the
+    /// write is [in doubt](crate::Error::is_in_doubt). Default: 5 seconds.
+    pub fn write_timeout(mut self, timeout: Duration) -> Self {
+        self.write_timeout = Some(timeout);
+        self
+    }
+
+    /// Opens a store on `log`, which other nodes may have open too, and reads the log into memory.
+    ///
+    /// Each node has all data in memory, and reads it there without the network. Each write goes
+    /// through the log, and is decided where it stands there: all nodes make the same commits in
+    /// the same order, with the same outcomes of conditional writes and transactions. A write
+    /// returns when it is in the log and shown by this node.
+    ///
+    /// - A write without an answer is [in doubt](crate::Error::is_in_doubt). The store stays open,
+    ///   and the next write settles the doubt before it begins.
+    /// - A read may be older than a commit that another node has acknowledged:
+    ///   [`Store::read_latest`] and [`Store::read_at_least`] wait for it. A transaction that only
+    ///   reads goes through the log; a snapshot does not.
+    /// - A condition compares what was read, not when it was written: a value that was set again to
+    ///   an equal one counts as unchanged.
+    /// - Entries expire by the clock of the node that writes, and never earlier than by an earlier
+    ///   frame. A clock that is ahead makes entries expire early on all nodes.
+    ///
+    /// The log is the only copy. It is not encrypted, and it is never shortened by this version:
+    /// opening reads it from its beginning.
+    ///
+    /// ```
+    /// # use codex_core::{Store, shared::Memory};
+    /// let log = Memory::new(); // in memory, for tests
+    /// let one = Store::options().shared(log.client())?;
+    /// let other = Store::options().shared(log.client())?;
+    /// one.set("a", &1)?;
+    /// assert!(other.compare_exchange("a", Some(&1), Some(&2))?);
+    /// assert!(!one.compare_exchange("a", Some(&1), Some(&3))?);
+    /// assert_eq!(one.get::<i32>("a")?, Some(2));
+    /// # Ok::<(), codex_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Contradiction`](crate::StorageError::Contradiction) if an option about files is set;
+    /// [`Shared`](crate::StorageError::Shared) if the log cannot be read.
+    pub fn shared(&self, log: impl SharedLog + 'static) -> Result<Store> {
+        if self.durability.is_some_and(|level| level != Durability::Sync) {
+            return contradiction(
+                "a shared store waits until the log has a commit: leave `durability` at `Sync`",
+            );
+        }
+        if self.backups != BackupOptions::default() || self.fall_back {
+            return contradiction(
+                "a shared store has no files on this machine to back up: leave out the options of \
+                 backups",
+            );
+        }
+        #[cfg(feature = "crypto")]
+        if self.key.is_some() || self.cipher.is_some() {
+            return contradiction(
+                "a shared log is not encrypted yet: leave out `key` and `cipher`",
+            );
+        }
+        let known = Self {
+            codec: self.codec,
+            threads: self.threads,
+            write_timeout: self.write_timeout,
+            durability: self.durability,
+            ..Self::default()
+        };
+        if *self != known {
+            return contradiction(
+                "a shared store has no files: set no option but `codec` and `write_timeout`",
+            );
+        }
+        open::on_log(Arc::new(log), self.write_timeout.unwrap_or(WRITE_TIMEOUT), self)
+    }
+
+    /// Checks the options that contradict files.
+    pub(super) fn validate_files(&self) -> Result<()> {
+        if self.write_timeout.is_some() {
+            return contradiction(
+                "`write_timeout` is about a shared log: open the store with `shared`",
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The default of [`OpenOptions::write_timeout`].
+const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
