@@ -119,6 +119,13 @@ shows the same with bincode, by one variant for each version. `examples/settings
 #![doc = include_str!("../../examples/backups.rs")]
 //! ```
 //!
+//! Outside of the machine, all the time, with the feature `remote`: `examples/archive.rs`.
+//!
+#![cfg_attr(feature = "remote", doc = "```")]
+#![cfg_attr(not(feature = "remote"), doc = "```ignore")]
+#![doc = include_str!("../../examples/archive.rs")]
+//! ```
+//!
 #![cfg_attr(
     feature = "fault",
     doc = r#"
