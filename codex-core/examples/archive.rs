@@ -3,7 +3,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "an example shows what it does")]
 
 use std::error::Error;
-use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     drop(store);
 
     // The laptop is lost with its disk.
-    fs::remove_dir_all(laptop.path())?;
+    laptop.close()?;
 
     let desktop = tempfile::tempdir()?;
     let path = desktop.path().join("notes.db");
