@@ -103,6 +103,10 @@ impl Store {
     pub fn health(&self) -> Health {
         let stats = self.stats();
         let is_refused = self.inner.backups.as_ref().and_then(BackupScheduler::refusal).is_some();
+        #[cfg(feature = "remote")]
+        let is_behind = self.inner.archive_refusal().is_some();
+        #[cfg(not(feature = "remote"))]
+        let is_behind = false;
         let writes = if let Some(reason) = stats.poisoned {
             Writes::Poisoned { reason }
         } else if self.inner.engine.is_closed() {
@@ -111,7 +115,7 @@ impl Store {
             Writes::ReadOnly
         } else if is_refused {
             Writes::BackupRequired
-        } else if self.inner.archive_refusal().is_some() {
+        } else if is_behind {
             Writes::ArchiveBehind
         } else {
             Writes::Accepted

@@ -101,16 +101,17 @@ impl Inner {
     /// Refuses a commit that the store, its backups or its archive do not allow.
     fn check_commit(&self) -> Result<()> {
         self.check_writable()?;
-        let refusal = self.backups.as_ref().and_then(BackupScheduler::refusal);
-        refusal.or_else(|| self.archive_refusal()).map_or(Ok(()), Err)
+        #[cfg(feature = "remote")]
+        if let Some(refusal) = self.archive_refusal() {
+            return Err(refusal);
+        }
+        self.backups.as_ref().and_then(BackupScheduler::refusal).map_or(Ok(()), Err)
     }
 
     /// Returns the error with which the archive refuses writes, if it does.
+    #[cfg(feature = "remote")]
     pub(crate) fn archive_refusal(&self) -> Option<Error> {
-        #[cfg(feature = "remote")]
-        return self.archive.as_ref()?.refusal(&self.engine);
-        #[cfg(not(feature = "remote"))]
-        None
+        self.archive.as_ref()?.refusal(&self.engine)
     }
 
     /// Stops the backups, closes the engine, and ends the archive.
