@@ -9,7 +9,7 @@ use super::fault::Fault;
 use super::piece::{HEAD_BYTES, Head, LogId, PIECE_BYTES};
 
 use super::target::Body;
-use super::{Latest, Remote};
+use super::{Image, Latest, Remote};
 use crate::error::{Error, Result};
 
 /// The claim of one archive to a place. The next archive that begins there takes it away.
@@ -76,14 +76,19 @@ impl Remote {
     /// Returns the offset at which the pieces end that are there from the offset `from` on without
     /// a gap, or `from` if there are none.
     ///
-    /// Returns `None` if the last one of them does not have the bytes of `file`, or is damaged.
-    /// Then the log cannot be continued: the file was put back to an earlier state, for example
-    /// with the machine that it is on. Begin with a new image and a new log.
+    /// Returns `None` if the last one of them does not have the bytes of `file`, or is damaged, or
+    /// if the log after this one continues an image of a line of history that was given up. Then
+    /// the log cannot be continued: the file was put back to an earlier state, for example with the
+    /// machine that it is on. Begin with a new image and a new log. The image in place is put
+    /// before this call.
     ///
     /// # Errors
     /// [`Fault::NewerFormat`]; [`Fault::Source`] if `file` cannot be read; the faults of the
     /// target.
     pub fn log_end(&self, log: &LogId, from: u64, file: &dyn File) -> Result<Option<u64>> {
+        if went_back(&self.latest()?.manifest.images, log) {
+            return Ok(None);
+        }
         let pieces = chain::pieces(self, log, from)?;
         let Some((at, len)) = pieces.last().copied() else { return Ok(Some(from)) };
         let source = |error| self.fault("", Fault::Source(Arc::new(error)));
@@ -153,4 +158,17 @@ impl Remote {
         Head::open(log.file_id, from, &object)?;
         Ok(object)
     }
+}
+
+/// Returns whether an image that the log after `log` continues was listed before one from which on
+/// `log` is sent again: the file was put back to a time before that image.
+fn went_back(images: &[Image], log: &LogId) -> bool {
+    let (mut least, mut is_again) = (u64::MAX, false);
+    images.iter().any(|image| {
+        let next = image.log.filter(|start| start.log.follows == log.file_id);
+        let is_given_up = is_again || image.facts.seq > least;
+        least = least.min(image.facts.seq);
+        is_again |= image.log.is_some_and(|start| start.log == *log);
+        next.is_some() && is_given_up
+    })
 }

@@ -48,12 +48,12 @@ pub(super) struct Chain {
 }
 
 impl Chain {
-    /// Follows the logs that continue `image` until `is_enough` or to their end. `images` are those
-    /// of the place, newest first: they tell which of two logs with one predecessor counts.
+    /// Follows the logs that continue `image` until `is_enough` or to their end. `named` are the
+    /// logs of all images, newest first: of two logs behind one, that of the newer image counts.
     pub(super) fn follow(
         remote: &Remote,
         image: &Image,
-        images: &[Image],
+        named: &[LogId],
         is_enough: &dyn Fn(Point) -> bool,
     ) -> Result<Self> {
         let mut chain = Self { image: image.clone(), runs: Vec::new(), damage: None };
@@ -72,7 +72,7 @@ impl Chain {
             let is_whole = chain.damage.is_none() && chain.has(&log);
             // A ledger is one log.
             if is_whole && !chain.is_ledger() && !is_enough(chain.end()) {
-                next = successor(remote, &log, chain.end().seq, images)?;
+                next = successor(remote, &log, chain.end().seq, named)?;
             }
         }
         Ok(chain)
@@ -194,13 +194,12 @@ fn successor(
     remote: &Remote,
     log: &LogId,
     seq: u64,
-    images: &[Image],
+    named: &[LogId],
 ) -> Result<Option<(LogId, Found)>> {
     let mut logs = list(remote, &format!("{LOGS}{seq:020}-"))?;
     logs.retain(|next, _| next.follows == log.file_id);
     // Of two, one is of a line of history that was given up.
-    let named = images.iter().filter_map(|image| image.log).map(|start| start.log);
-    let named = named.into_iter().find(|named| logs.contains_key(named));
+    let named = named.iter().copied().find(|log| logs.contains_key(log));
     let only = logs.keys().next().copied().filter(|_| logs.len() == 1);
     Ok(named.or(only).and_then(|next| Some((next, run(&logs.remove(&next)?, 0)))))
 }

@@ -1,6 +1,6 @@
 //! Removes old images, the logs that only those led to, and what interrupted uploads have left.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::fault::Fault;
@@ -153,37 +153,39 @@ impl Remote {
         Ok(Pruned { removed: manifest.dropped.clone(), pieces, uploads })
     }
 
-    /// Removes the old pieces of the logs that no image leads to. Returns their number.
+    /// Removes the pieces of the logs that no image leads to and that have no young piece: an
+    /// archive may be sending the log of an image that it has not listed yet. Returns their number.
     fn remove_pieces(&self, images: &[Image]) -> Result<u64> {
-        let list = |prefix: &str, sink: &mut dyn FnMut(Listed)| {
-            self.target.list(prefix, sink).map_err(|fault| self.fault("", fault))
+        let list = |prefix: &str, sink: &mut dyn FnMut(LogId, Listed)| {
+            let listed = self.target.list(prefix, &mut |object| {
+                if let Some((log, _)) = LogId::of_piece(&object.name) {
+                    sink(log, object);
+                }
+            });
+            listed.map_err(|fault| self.fault("", fault))
         };
-        // All logs, and whether they have an old piece.
-        let mut logs: BTreeMap<LogId, bool> = BTreeMap::new();
-        list(LOGS, &mut |object| {
-            if let Some((log, _)) = LogId::of_piece(&object.name) {
-                *logs.entry(log).or_default() |= object.age >= self.orphans_after;
-            }
-        })?;
+        let mut logs = BTreeSet::new();
+        list(LOGS, &mut |log, _| _ = logs.insert(log))?;
         let mut reached: Vec<LogId> =
             images.iter().filter_map(|image| image.log).map(|start| start.log).collect();
         while let Some(log) = reached.pop() {
             logs.remove(&log);
             // Those that a gap comes before are among them, which does no harm.
-            reached.extend(logs.keys().filter(|next| next.follows == log.file_id));
+            reached.extend(logs.iter().filter(|next| next.follows == log.file_id));
         }
-        let mut old = Vec::new();
-        for (log, _) in logs.into_iter().filter(|(_, is_old)| *is_old) {
-            list(&log.pieces(), &mut |object| {
-                if LogId::of_piece(&object.name).is_some() && object.age >= self.orphans_after {
-                    old.push(object.name);
-                }
+        let mut count = 0;
+        for log in logs {
+            let (mut names, mut is_old) = (Vec::new(), true);
+            list(&log.pieces(), &mut |_, object| {
+                is_old &= object.age >= self.orphans_after;
+                names.push(object.name);
             })?;
+            for name in names.iter().filter(|_| is_old) {
+                self.target.remove(name).map_err(|fault| self.fault(name, fault))?;
+                count += 1;
+            }
         }
-        for name in &old {
-            self.target.remove(name).map_err(|fault| self.fault(name, fault))?;
-        }
-        Ok(old.len() as u64)
+        Ok(count)
     }
 }
 

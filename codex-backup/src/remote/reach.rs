@@ -59,6 +59,8 @@ impl Remote {
     /// [`Fault::NoImages`]; the errors of [`list`](Self::list); the faults of the target.
     pub fn reach(&self, moment: Moment) -> Result<Reached> {
         let images = self.list()?.images;
+        let named = images.iter().filter_map(|image| image.log);
+        let named: Vec<LogId> = named.map(|start| start.log).collect();
         let mut line = Line::new();
         let mut best: Option<Chain> = None;
         for image in &images {
@@ -69,7 +71,7 @@ impl Remote {
                 line.pass(image, u64::MAX, true);
                 continue;
             }
-            let mut chain = Chain::follow(self, image, &images, &|end| is_past(end, moment))?;
+            let mut chain = Chain::follow(self, image, &named, &|end| is_past(end, moment))?;
             let limit = line.limit(&chain);
             if chain.end().seq > limit {
                 chain.cut_to_seq(self, limit)?;
@@ -162,9 +164,9 @@ struct Line {
     least: u64,
     /// The last commit that a line that was given up has in common with this one.
     bound: u64,
-    /// The log of the nearest newer image, the commit of that image, and the last commit of the log
+    /// Of each newer image, the newest first, its log, its commit, and the last commit of the log
     /// that is of this line.
-    newer: Option<(LogId, u64, u64)>,
+    newer: Vec<(LogId, u64, u64)>,
     /// Whether the nearest newer image is after the moment.
     is_before_one: bool,
     oldest: Option<Point>,
@@ -173,7 +175,7 @@ struct Line {
 impl Line {
     fn new() -> Self {
         let (least, bound) = (u64::MAX, u64::MAX);
-        Self { least, bound, newer: None, is_before_one: false, oldest: None }
+        Self { least, bound, newer: Vec::new(), is_before_one: false, oldest: None }
     }
 
     /// Goes on to the next older image. Returns whether it is of this line.
@@ -187,20 +189,22 @@ impl Line {
         true
     }
 
-    /// Returns the last commit of the chain that is of this line. A log that continues a newer
-    /// image and is no part of the chain began another line, or the chain has a gap before it.
+    /// Returns the last commit of the chain that is of this line. If no log that continues a newer
+    /// image is a part of the chain, that of the next image began another line, or comes after a
+    /// gap.
     fn limit(&self, chain: &Chain) -> u64 {
-        match self.newer {
-            Some((log, _, limit)) if chain.has(&log) => limit,
-            Some((_, seq, _)) => seq.min(self.bound),
-            None => self.bound,
+        let shared = self.newer.iter().find(|(log, ..)| chain.has(log));
+        let next = self.newer.last();
+        match (shared, next) {
+            (Some((.., limit)), _) => *limit,
+            (None, Some((_, seq, _))) => self.bound.min(*seq),
+            (None, None) => self.bound,
         }
     }
 
     /// Leaves the image, whose log is of this line up to the commit `limit`.
     fn pass(&mut self, image: &Image, limit: u64, is_after: bool) {
-        let newer = image.log.map(|start| (start.log, image.facts.seq, limit));
-        self.newer = newer.or(self.newer);
+        self.newer.extend(image.log.map(|start| (start.log, image.facts.seq, limit)));
         self.is_before_one = is_after;
     }
 }

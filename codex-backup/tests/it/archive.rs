@@ -484,6 +484,24 @@ fn a_line_of_history_that_a_restore_gave_up_leads_nowhere() {
 }
 
 #[test]
+fn of_two_logs_behind_one_the_one_of_the_newer_image_counts() {
+    let (Place { remote, writer, memory }, a, b) = two_logs();
+    // The machine is put back to the time before the checkpoint, which is made again.
+    let mut c = a.next(0xc1);
+    put_image(&remote, &writer, 6, start(&c));
+    c.commit_upto(10);
+    c.send(&remote, 0, 10).unwrap();
+    for image in &remote.list().unwrap().images[..2] {
+        memory.damage(&image.name, None);
+    }
+    for seq in 0..=10 {
+        leads(&remote, Moment::Seq(seq), 0, seq, &[&a, &c]);
+    }
+    leads(&remote, Moment::Latest, 0, 10, &[&a, &c]);
+    assert!(b.last() > c.last());
+}
+
+#[test]
 fn a_gap_in_the_pieces_ends_a_log() {
     let (Place { remote, memory, .. }, a, b) = two_logs();
     let image = remote.list().unwrap().images.remove(0);

@@ -1,7 +1,9 @@
 //! Random histories of a store that is archived, restored and put back, compared with a model: the
 //! logs of its newest line of history, and how much of each was sent.
 
-use codex_backup::remote::{ArchiveWriter, Fault, Image, Moment, Remote};
+use std::sync::Arc;
+
+use codex_backup::remote::{ArchiveWriter, Fault, Image, Memory, Moment, Remote};
 use codex_backup::unwatched;
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -27,8 +29,9 @@ enum Step {
     Prune(usize),
     /// The store is restored to some commit that is reached, and archived on.
     Restore(u8),
-    /// The machine is put back to an earlier state of it, within the last log.
-    GoBack(u8),
+    /// The machine is put back to an earlier state of it: to some part of the last log or of one of
+    /// those before it.
+    GoBack(usize, u8),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -41,7 +44,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::PutByTool),
         1 => (1..4_usize).prop_map(Step::Prune),
         1 => any::<u8>().prop_map(Step::Restore),
-        1 => any::<u8>().prop_map(Step::GoBack),
+        1 => (0..3_usize, any::<u8>()).prop_map(|(logs, share)| Step::GoBack(logs, share)),
     ]
 }
 
@@ -70,6 +73,7 @@ impl Part {
 }
 
 struct World {
+    memory: Arc<Memory>,
     remote: Remote,
     writer: ArchiveWriter,
     /// The log of each commit of the line, from the first on.
@@ -87,8 +91,9 @@ impl World {
         let place = begun();
         let log = Log::new(0, 1, 0);
         put_image(&place.remote, &place.writer, 0, start(&log));
-        let (remote, writer, parts) = (place.remote, place.writer, vec![Part::new(log)]);
-        Self { remote, writer, line: Vec::new(), parts, first: 0, archived: 0, names: 1 }
+        let (memory, remote, writer) = (place.memory, place.remote, place.writer);
+        let parts = vec![Part::new(log)];
+        Self { memory, remote, writer, line: Vec::new(), parts, first: 0, archived: 0, names: 1 }
     }
 
     fn last(&self) -> u64 {
@@ -157,7 +162,17 @@ impl World {
             Step::PutByTool => {
                 _ = self.remote.put(&version(self.last()), &mut unwatched).unwrap();
             }
-            Step::Prune(keep) => _ = self.remote.prune(keep, &mut unwatched).unwrap(),
+            Step::Prune(keep) => {
+                self.remote.prune(keep, &mut unwatched).unwrap();
+                let objects = self.memory.objects();
+                for part in &mut self.parts {
+                    let name = format!("{:02x}", part.log.id.file_id[0]).repeat(16);
+                    let first = format!("log/{:020}-{name}-", part.log.id.base_seq);
+                    if !objects.keys().any(|object| object.starts_with(&first)) {
+                        part.sent = 0;
+                    }
+                }
+            }
             Step::Restore(part) => {
                 let seqs: Vec<u64> = (0..=self.last()).filter(|seq| self.expects(*seq)).collect();
                 let seq = seqs[seqs.len() * usize::from(part) / 256];
@@ -168,26 +183,42 @@ impl World {
                 let name = self.name();
                 self.fork(seq, Log::new(seq, name, 0));
             }
-            Step::GoBack(share) => {
-                let part = self.now();
-                let base = part.log.id.base_seq;
-                let seq = base + (part.log.last() - base) * u64::from(share) / 256;
-                let mut earlier = part.log.clone();
-                earlier.cut_to(seq);
-                let (id, bytes) = (part.log.id, earlier.bytes.clone());
-                if self.remote.log_end(&id, 0, &*file(&bytes)).unwrap().is_some() {
-                    self.now().log = earlier;
-                    self.line.truncate(usize::try_from(seq).unwrap());
-                    self.writer = self.remote.begin_archive(&version(seq)).unwrap();
-                    self.put();
-                    return;
-                }
-                let part = self.now();
-                (part.limit, part.is_followed) = (seq, part.last_sent() == seq);
-                let name = self.name();
-                self.fork(seq, Log::new(seq, name, id.file_id[0]));
-            }
+            Step::GoBack(logs, share) => self.go_back(logs, share),
         }
+    }
+
+    fn go_back(&mut self, logs: usize, share: u8) {
+        // The logs before a restore are not there any more.
+        let there = self.parts.iter().rev().take_while(|part| part.limit == u64::MAX).count();
+        let at = self.parts.len() - 1 - logs.min(there - 1);
+        let images = self.remote.list().unwrap().images;
+        let is_named = |part: &Part| images.iter().any(|image| image.log == Some(start(&part.log)));
+        // Nothing tells that a log was given up before an image was put that it continues.
+        if self.parts.get(at + 1).is_some_and(|next| next.sent > 0 && !is_named(next)) {
+            return;
+        }
+        self.parts.truncate(at + 1);
+        (self.first, self.archived) = (at, at);
+        let part = self.now();
+        part.is_followed = false;
+        let base = part.log.id.base_seq;
+        let seq = base + (part.log.last() - base) * u64::from(share) / 256;
+        let mut earlier = part.log.clone();
+        earlier.cut_to(seq);
+        let (id, bytes) = (part.log.id, earlier.bytes.clone());
+        // The archive begins again with the image in place.
+        self.writer = self.remote.begin_archive(&version(seq)).unwrap();
+        self.put();
+        if let Some(sent) = self.remote.log_end(&id, 0, &*file(&bytes)).unwrap() {
+            assert_eq!(sent, self.now().sent);
+            self.now().log = earlier;
+            self.line.truncate(usize::try_from(seq).unwrap());
+            return;
+        }
+        let part = self.now();
+        (part.limit, part.is_followed) = (seq, part.last_sent() == seq);
+        let name = self.name();
+        self.fork(seq, Log::new(seq, name, id.file_id[0]));
     }
 
     /// Returns whether the commit is to be reached.

@@ -67,6 +67,29 @@ fn a_prune_removes_the_old_pieces_of_logs_that_no_kept_image_leads_to() {
 }
 
 #[test]
+fn a_log_that_is_still_sent_stays_although_no_image_leads_to_it() {
+    let place = begun();
+    let remote = place.remote.clone().orphans_after(MINUTE);
+    put_image(&remote, &place.writer, 0, None);
+    // The image that it continues is not listed yet.
+    let mut log = Log::new(3, 0xa1, 0);
+    log.commit_upto(9);
+    let at = log.send(&remote, 0, 6).unwrap();
+    place.memory.pass(MINUTE);
+    log.send(&remote, at, 9).unwrap();
+    assert_eq!(remote.prune(1, &mut unwatched).unwrap().pieces, 0);
+    put_image(&remote, &place.writer, 3, start(&log));
+    assert_eq!(frames(&reach(&remote, Moment::Seq(9)).unwrap()).len(), 6);
+    // Without its image it goes as a whole.
+    let writer = remote.begin_archive(&version(9)).unwrap();
+    put_image(&remote, &writer, 9, start(&log.next(0xb1)));
+    let pieces = pieces(&place) as u64;
+    assert_eq!(remote.prune(1, &mut unwatched).unwrap().pieces, 0);
+    place.memory.pass(MINUTE);
+    assert_eq!(remote.prune(1, &mut unwatched).unwrap().pieces, pieces);
+}
+
+#[test]
 fn the_logs_behind_the_log_of_a_kept_image_stay() {
     let place = begun();
     let mut log = Log::new(0, 0xa1, 0);
