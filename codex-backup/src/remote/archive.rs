@@ -25,6 +25,15 @@ impl ArchiveWriter {
     }
 }
 
+/// The end of the pieces of a log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LogEnd {
+    /// The offset behind the last piece.
+    pub offset: u64,
+    /// The last commit that is known to be whole up to there.
+    pub seq: u64,
+}
+
 impl Remote {
     /// Begins an archive of `file`, which is a version of the file whose images are at the place.
     /// From then on each archive that began before it gets [`Fault::Fenced`].
@@ -73,8 +82,8 @@ impl Remote {
         }
     }
 
-    /// Returns the offset at which the pieces end that are there from the offset `from` on without
-    /// a gap, or `from` if there are none.
+    /// Returns where the pieces end that are there from the offset `from` on without a gap, or
+    /// `from` and the base of the log if there are none.
     ///
     /// Returns `None` if the last one of them does not have the bytes of `file`, or is damaged, or
     /// if the log after this one continues an image of a line of history that was given up. Then
@@ -85,12 +94,14 @@ impl Remote {
     /// # Errors
     /// [`Fault::NewerFormat`]; [`Fault::Source`] if `file` cannot be read; the faults of the
     /// target.
-    pub fn log_end(&self, log: &LogId, from: u64, file: &dyn File) -> Result<Option<u64>> {
+    pub fn log_end(&self, log: &LogId, from: u64, file: &dyn File) -> Result<Option<LogEnd>> {
         if went_back(&self.latest()?.manifest.images, log) {
             return Ok(None);
         }
         let pieces = chain::pieces(self, log, from)?;
-        let Some((at, len)) = pieces.last().copied() else { return Ok(Some(from)) };
+        let Some((at, len)) = pieces.last().copied() else {
+            return Ok(Some(LogEnd { offset: from, seq: log.base_seq }));
+        };
         let source = |error| self.fault("", Fault::Source(Arc::new(error)));
         if file.len().map_err(source)? < at + len {
             return Ok(None);
@@ -100,10 +111,11 @@ impl Remote {
             Err(Fault::Missing | Fault::Truncated { .. } | Fault::Altered) => return Ok(None),
             Err(fault) => return Err(self.fault(&log.piece(at), fault)),
         };
-        let theirs = object.get(HEAD_BYTES..).unwrap_or_default();
+        let opened = Head::open(log.file_id, at, &object);
+        let (head, theirs) = opened.map_err(|fault| self.fault(&log.piece(at), fault))?;
         let mut ours = vec![0; theirs.len()];
         file.read_exact_at(&mut ours, at).map_err(source)?;
-        Ok((ours == theirs).then_some(at + len))
+        Ok((ours == theirs).then_some(LogEnd { offset: at + len, seq: head.seq }))
     }
 
     /// Creates the piece of the log with `bytes`, which stand at the offset `from`, and reads it

@@ -33,7 +33,7 @@ use std::time::Duration;
 use codex_storage::vfs::{Clock, Entropy, File, Vfs, in_pieces};
 use sha2::{Digest, Sha256};
 
-pub use archive::ArchiveWriter;
+pub use archive::{ArchiveWriter, LogEnd};
 pub use fault::{Damage, Fault};
 pub use folder::Folder;
 pub use memory::{Memory, Mishap};

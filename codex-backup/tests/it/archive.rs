@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_backup::remote::{
-    ArchiveWriter, Fault, LogId, LogStart, Memory, Mishap, Moment, Reached, Remote,
+    ArchiveWriter, Fault, LogEnd, LogId, LogStart, Memory, Mishap, Moment, Reached, Remote,
 };
 use codex_backup::vfs::{File, Vfs};
 use codex_backup::{Depth, Error, Facts, Inspect, InspectError, Reading, unwatched};
@@ -296,12 +296,14 @@ fn a_piece_that_is_there_is_ours_as_far_as_its_bytes_are() {
     let fenced = remote.put_piece(&other.id, 20, &other.bytes, 1, 1);
     assert!(matches!(fenced, Err(Error::Remote { fault: Fault::Fenced, .. })), "{fenced:?}");
 
-    let at = |file: &Arc<dyn File>| remote.log_end(&log.id, 0, &**file).unwrap();
+    let end = |file: &Arc<dyn File>| remote.log_end(&log.id, 0, &**file).unwrap();
+    let at = |file: &Arc<dyn File>| end(file).map(|end| end.offset);
     assert_eq!(at(&file(&log.bytes)), Some(50));
     assert_eq!(at(&file(&log.bytes[..50])), Some(50));
     assert_eq!(at(&file(&log.bytes[..49])), None);
     assert_eq!(at(&file(&other.bytes)), None);
-    assert_eq!(remote.log_end(&log.id, 50, &*file(&log.bytes)).unwrap(), Some(50));
+    let base = LogEnd { offset: 50, seq: log.id.base_seq };
+    assert_eq!(remote.log_end(&log.id, 50, &*file(&log.bytes)).unwrap(), Some(base));
     for bytes in [&[][..], &vec![0; (4 << 20) + 1]] {
         let refused = remote.put_piece(&log.id, 50, bytes, 1, 1);
         assert!(matches!(refused, Err(Error::Invalid { .. })), "{refused:?}");
@@ -417,7 +419,8 @@ fn a_ledger_is_its_image_and_the_pieces_behind_it_as_one_file() {
     };
     is(Moment::Latest, &tape, 4, tape.end_of(4));
     let end = send_tape(&remote, &sent, from, 9);
-    assert_eq!(remote.log_end(&sent.id, from, &*file(&tape.bytes)).unwrap(), Some(end));
+    let found = remote.log_end(&sent.id, from, &*file(&tape.bytes)).unwrap();
+    assert_eq!(found.map(|found| found.offset), Some(end));
     for seq in 1..=9 {
         is(Moment::Seq(seq), &tape, seq, tape.end_of(seq));
     }

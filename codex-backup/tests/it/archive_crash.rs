@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use codex_backup::remote::{ArchiveWriter, Fault, Folder, Moment, Remote, Target as _};
+use codex_backup::remote::{ArchiveWriter, Fault, Folder, LogEnd, Moment, Remote, Target as _};
 use codex_backup::vfs::Vfs;
 use codex_backup::vfs::fault::FaultDir;
 use codex_backup::{Error, unwatched};
@@ -86,7 +86,7 @@ fn resume(remote: &Remote, logs: &Logs, known: &mut Known) -> Result<(), Error> 
     known.insert(6);
     let local = file(&b.bytes);
     let mut log = b.clone();
-    if let Some(at) = remote.log_end(&b.id, 0, &*local)? {
+    if let Some(LogEnd { offset: at, .. }) = remote.log_end(&b.id, 0, &*local)? {
         b.send(remote, at, 10)?;
         known.extend(6..=10);
     } else {
@@ -96,7 +96,7 @@ fn resume(remote: &Remote, logs: &Logs, known: &mut Known) -> Result<(), Error> 
         assert_eq!(again.image.log, Some(start(&log)));
         known.insert(10);
     }
-    let at = remote.log_end(&log.id, 0, &*file(&log.bytes))?;
+    let at = remote.log_end(&log.id, 0, &*file(&log.bytes))?.map(|end| end.offset);
     log.commit_upto(13);
     log.send(remote, at.unwrap(), 13)?;
     known.extend(10..=13);

@@ -209,7 +209,8 @@ impl World {
         // The archive begins again with the image in place.
         self.writer = self.remote.begin_archive(&version(seq)).unwrap();
         self.put();
-        if let Some(sent) = self.remote.log_end(&id, 0, &*file(&bytes)).unwrap() {
+        let end = self.remote.log_end(&id, 0, &*file(&bytes)).unwrap();
+        if let Some(sent) = end.map(|end| end.offset) {
             assert_eq!(sent, self.now().sent);
             self.now().log = earlier;
             self.line.truncate(usize::try_from(seq).unwrap());

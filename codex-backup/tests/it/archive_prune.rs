@@ -143,7 +143,8 @@ fn the_image_whose_log_an_archive_sends_stays_behind_those_of_tools() {
     place.remote.prune(1, &mut unwatched).unwrap();
     assert_eq!(listed(&place.remote), [11, 10, 8]);
     c.commit_upto(14);
-    let at = place.remote.log_end(&c.id, 0, &*crate::remote::file(&c.bytes)).unwrap().unwrap();
+    let end = place.remote.log_end(&c.id, 0, &*crate::remote::file(&c.bytes)).unwrap();
+    let at = end.unwrap().offset;
     c.send(&place.remote, at, 14).unwrap();
     let latest = reach(&place.remote, Moment::Latest).unwrap();
     assert_eq!((latest.image.facts.seq, latest.seq, frames(&latest).len()), (8, 14, 6));

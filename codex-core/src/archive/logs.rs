@@ -149,9 +149,8 @@ impl Logs {
     /// Looks up what the place has of the log. Returns `None` if it is another history.
     fn found(&self, remote: &Remote, part: &LogPart) -> Result<Option<Sent>> {
         let LogStart { log, from } = self.start(part);
-        let upto = remote.log_end(&log, from, &*part.file)?;
-        // Which commits the pieces have is not known here. The base is always among them.
-        Ok(upto.map(|upto| Sent { log, upto, seq: log.base_seq }))
+        let end = remote.log_end(&log, from, &*part.file)?;
+        Ok(end.map(|end| Sent { log, upto: end.offset, seq: end.seq }))
     }
 
     /// Returns where the pieces of the log begin.

@@ -12,8 +12,8 @@ use codex_core::remote::{
 use codex_core::vfs::Vfs;
 use codex_core::vfs::fault::{FaultDir, Survivors};
 use codex_core::{
-    Archive, ArchiveEvent, BackupError, Backups, Durability, Error, Form, OpenOptions,
-    StorageError, Store, Writes,
+    Archive, ArchiveEvent, BackupError, Backups, CheckpointPolicy, Durability, Error, Form,
+    OpenOptions, StorageError, Store, Writes,
 };
 
 use crate::common::{FORMS, until};
@@ -193,6 +193,48 @@ fn a_store_that_is_closed_at_once_is_sent_before() {
             assert_eq!(place.last(), n, "{form}");
         }
     }
+}
+
+#[test]
+fn a_log_that_was_sent_in_part_leads_as_far_as_before() {
+    let (disk, place) = (FaultDir::new(), Place::new());
+    // In each life one piece of the log is sent, and then the place fails.
+    let fail_after_one = || {
+        let (failing, mut pieces) = (Arc::clone(&place), 0);
+        place.before_each(move |name| {
+            pieces += u32::from(name.starts_with("log/"));
+            if pieces == 2 {
+                failing.memory.go_down_at(0);
+            }
+        });
+    };
+    // No checkpoint ends the log.
+    let policy = CheckpointPolicy::default().floor_bytes(u64::MAX);
+    let open = |vfs: &Vfs| {
+        let options = Store::options().archive(archive(&place)).checkpoint(policy);
+        options.open_in(vfs, "a.db").unwrap()
+    };
+    let store = open(&disk.vfs(1));
+    store.set("n", &1_u64).unwrap();
+    store.archive_now().unwrap();
+    fail_after_one();
+    for n in 0..3_u64 {
+        store.set_bytes(format!("large/{n}"), vec![7; 3 << 20]).unwrap();
+    }
+    assert!(store.archive_now().is_err());
+    disk.cut_power();
+    drop(store);
+    place.memory.heal();
+    assert_eq!(place.last(), 1);
+
+    fail_after_one();
+    let store = open(&disk.reboot(Survivors::Everything).vfs(2));
+    assert!(store.archive_now().is_err());
+    place.memory.heal();
+    assert_eq!(place.last(), 1);
+    place.before_each(|_| {});
+    assert_eq!(store.archive_now().unwrap(), 4);
+    assert_eq!(place.last(), 4);
 }
 
 #[test]

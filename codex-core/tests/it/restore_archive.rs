@@ -168,7 +168,7 @@ impl Archived {
         let newest = self.remote.list().unwrap().images;
         let start = newest.first().and_then(|image| image.log);
         let from = start.filter(|_| self.is_ledger()).map_or(0, |start| start.from);
-        let mut at = self.remote.log_end(&log, from, &*part.file).unwrap().unwrap();
+        let mut at = self.remote.log_end(&log, from, &*part.file).unwrap().unwrap().offset;
         let is_news = at < part.end;
         while at < part.end {
             let len = (1 + self.random.next(2_000)).min(part.end - at);
