@@ -127,7 +127,7 @@ impl Archiver {
             self.form != Form::Snapshot || engine.stats().storage.seq <= self.shared.seq();
         if !has_image || !is_whole {
             // The error is in the statistics.
-            let _ = self.send_within(self.shared.options.close_wait);
+            let _ = self.send_within(self.shared.close_wait_left());
         }
     }
 
@@ -151,8 +151,7 @@ impl Archiver {
         answered.recv_timeout(longest).map_err(|_| closed())?
     }
 
-    /// Returns the statistics since the opening.
-    /// `last` is the last commit of the store.
+    /// Returns the statistics since the opening. `last` is the last commit of the store.
     pub(crate) fn stats(&self, last: Seq) -> ArchiveStats {
         let seq = self.shared.seq();
         let lag_us = if last > seq { micros(self.shared.uncovered()) } else { 0 };
@@ -162,15 +161,14 @@ impl Archiver {
     /// Sends the last commits of a store that was closed, and ends the thread. Waits as long as the
     /// options say. A call on the thread itself, from the callback of the user, does not wait.
     pub(crate) fn stop(&self) {
-        let over = self.shared.now().saturating_add(self.shared.options.close_wait);
-        self.shared.over_us.store(micros(over), Ordering::Relaxed);
+        let longest = self.shared.close_wait_left();
         self.shared.is_stopping.store(true, Ordering::Relaxed);
         let Some(Running { ask, ended, handle }) = self.thread.lock().take() else { return };
         drop(ask);
         if handle.thread().id() != thread::current().id() {
             // Nothing is sent: the channel is disconnected, or the time is over. The thread then
             // ends by itself after the call to the place that it waits for.
-            let _ = ended.recv_timeout(self.shared.options.close_wait);
+            let _ = ended.recv_timeout(longest);
         }
     }
 }
@@ -204,6 +202,14 @@ impl Shared {
     /// The outcome of the progress callbacks of long calls, which end if the store closes.
     pub(super) fn go_on(&self) -> ControlFlow<()> {
         if self.is_stopping() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+
+    /// Returns how long a close still waits. The first call begins the wait.
+    fn close_wait_left(&self) -> Duration {
+        let now = self.now();
+        let over_us = micros(now.saturating_add(self.options.close_wait));
+        let over_us = over_us.min(self.over_us.fetch_min(over_us, Ordering::Relaxed));
+        Duration::from_micros(over_us).saturating_sub(now)
     }
 
     /// Returns an error if the store was closed and waits no longer.

@@ -22,6 +22,8 @@ pub(super) struct Logs {
     sent: HashMap<[u8; 16], Sent>,
     /// The place of the pieces of a ledger, which its image decides.
     ledger: Option<LogStart>,
+    /// The last log to which the newest image at the place leads.
+    reached: Option<[u8; 16]>,
 }
 
 /// What the place has of a log.
@@ -49,6 +51,34 @@ impl Logs {
     pub(super) fn begin_ledger(&mut self, start: LogStart) {
         self.ledger = Some(start);
         self.sent.clear();
+    }
+
+    /// Notes that the newest image at the place is continued by this log.
+    pub(super) fn begin_at(&mut self, log: Option<[u8; 16]>) {
+        self.reached = log;
+    }
+
+    /// Returns the last commit of `parts`, which were sent, if the newest image at the place leads
+    /// to it. It does not after a cut, a rekey, or if the store was set back: the next image does.
+    pub(super) fn reaches(&mut self, parts: &[LogPart]) -> Option<Seq> {
+        parts.iter().for_each(|part| self.pass(part));
+        parts.last().filter(|last| self.has_reached(last.file_id)).map(|last| last.seq)
+    }
+
+    /// Returns whether the newest image at the place leads to this log, as far as it was sent.
+    pub(super) fn has_reached(&self, log: [u8; 16]) -> bool {
+        self.reached == Some(log)
+    }
+
+    fn pass(&mut self, part: &LogPart) {
+        if self.reached == Some(part.follows) {
+            self.reached = Some(part.file_id);
+        }
+    }
+
+    /// Notes that the place has another history of this log.
+    fn leave(&mut self, part: &LogPart) {
+        self.reached = self.reached.filter(|log| *log != part.file_id);
     }
 
     /// Takes the files of the store as they are now, and sends their logs.
@@ -108,12 +138,16 @@ impl Logs {
     ) -> Result<Outcome> {
         while let Some(part) = self.ended.front().cloned() {
             // The image that ended a log which went back has all of its commits.
-            let _ = self.send_part(remote, &part, shared)?;
+            match self.send_part(remote, &part, shared)? {
+                Outcome::Everything => self.pass(&part),
+                Outcome::WentBack => self.leave(&part),
+            }
             self.ended.pop_front();
         }
         self.sent.retain(|id, _| parts.iter().any(|part| part.file_id == *id));
         for part in parts {
             if self.send_part(remote, part, shared)? == Outcome::WentBack {
+                self.leave(part);
                 return Ok(Outcome::WentBack);
             }
         }

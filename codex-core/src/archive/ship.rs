@@ -101,8 +101,9 @@ impl Shipper {
             (point, outcome) = self.begin_line(shared, engine, seen)?;
         }
         let image_seq = self.send_image(shared, engine, &point, seen)?;
-        let last = point.parts.last().map(|part| part.seq);
-        let seq = last.filter(|_| outcome == Outcome::Everything).unwrap_or(image_seq);
+        let is_sent = outcome == Outcome::Everything;
+        let in_logs = is_sent.then(|| self.logs.reaches(&point.parts)).flatten();
+        let seq = in_logs.unwrap_or(image_seq);
         shared.covers(seq, began);
         self.sent = seen;
         self.verify_if_due(shared, engine, point.seal)?;
@@ -112,14 +113,14 @@ impl Shipper {
     /// Sends the last commits of a store that was closed.
     pub(super) fn finish(&mut self, shared: &Shared, engine: &Engine) -> Result<()> {
         let ended = engine.take_ended_logs();
-        let last = ended.parts.last().map(|part| part.seq);
+        let last = ended.parts.last().map(|part| (part.file_id, part.seq));
         self.logs.take(ended, shared);
         // Without an image the logs lead nowhere.
         if self.image.is_none() {
             return Ok(());
         }
         self.logs.send(&self.remote, &[], shared)?;
-        if let Some(seq) = last {
+        if let Some((_, seq)) = last.filter(|(log, _)| self.logs.has_reached(*log)) {
             shared.covers(seq, shared.now());
         }
         Ok(())
@@ -187,6 +188,7 @@ impl Shipper {
             self.logs.begin_ledger(start);
             let seq = image.facts.seq;
             self.image = Some((version, seq));
+            self.logs.begin_at(version.log);
             shared.count(|stats| stats.image = Some(image.name));
             return Ok(seq);
         }
@@ -201,9 +203,9 @@ impl Shipper {
                 let began = shared.now();
                 if has_image && began.saturating_sub(sent_at) >= shared.options.every {
                     if let Ok((now, Outcome::Everything)) = logs.catch_up(plain, shared, engine)
-                        && let Some(part) = now.parts.last()
+                        && let Some(seq) = logs.reaches(&now.parts)
                     {
-                        shared.covers(part.seq, began);
+                        shared.covers(seq, began);
                     }
                     sent_at = shared.now();
                 }
@@ -216,6 +218,7 @@ impl Shipper {
             self.logs.begin_ledger(start);
         }
         self.image = Some((version, seq));
+        self.logs.begin_at(version.log);
         shared.count(|stats| {
             stats.images += u64::from(put.is_new);
             stats.image = Some(put.image.name);

@@ -657,6 +657,38 @@ fn the_log_is_sent_while_an_image_is() {
 }
 
 #[test]
+fn after_a_cut_nothing_is_said_to_be_restorable_before_the_next_image_is() {
+    let (disk, place) = (FaultDir::new(), Place::new());
+    let store = open(&disk.vfs(1), archive(&place).behind_max(4_096));
+    store.set("n", &1_u64).unwrap();
+    store.archive_now().unwrap();
+    place.memory.go_down_at(0);
+    for _ in 0..4 {
+        for _ in 0..10 {
+            store.set("large", &vec![7_u8; 400]).unwrap();
+        }
+        store.checkpoint().unwrap();
+        assert!(store.archive_now().is_err());
+    }
+    assert!(store.stats().archive.unwrap().cut.is_some());
+    place.memory.heal();
+    let (reader, clock, said) = (store.clone(), disk.clock(), Arc::new(Mutex::new(Vec::new())));
+    let noted = Arc::clone(&said);
+    place.before_each(move |name| {
+        if name.starts_with("manifest/") {
+            // The image is there, and no manifest lists it.
+            noted.lock().unwrap().push(reader.stats().archive.unwrap().seq);
+        } else if name.starts_with("image/") {
+            clock.advance(Duration::from_secs(11));
+        }
+    });
+    assert_eq!(store.archive_now().unwrap(), 41);
+    assert_eq!(said.lock().unwrap().first(), Some(&1));
+    assert_eq!(store.stats().archive.unwrap().seq, 41);
+    place.before_each(|_| {});
+}
+
+#[test]
 fn an_image_is_given_up_by_a_close_which_sends_the_log() {
     let (vfs, place) = (Vfs::mem(1), Place::new());
     let store = open(&vfs, archive(&place));
