@@ -61,7 +61,9 @@ impl Logs {
     /// Returns the last commit of `parts`, which were sent, if the newest image at the place leads
     /// to it. It does not after a cut, a rekey, or if the store was set back: the next image does.
     pub(super) fn reaches(&mut self, parts: &[LogPart]) -> Option<Seq> {
-        parts.iter().for_each(|part| self.pass(part));
+        for part in parts {
+            self.pass(part);
+        }
         parts.last().filter(|last| self.has_reached(last.file_id)).map(|last| last.seq)
     }
 
