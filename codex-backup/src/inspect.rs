@@ -225,6 +225,25 @@ impl Inspect for Whole {
     }
 }
 
+/// The methods of a [`File`] that change it, for one that can only be read.
+macro_rules! refuse_writes {
+    () => {
+        fn write_all_at(&self, _buf: &[u8], _offset: u64) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::PermissionDenied.into())
+        }
+
+        fn set_len(&self, _len: u64) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::PermissionDenied.into())
+        }
+
+        fn allocate(&self, _offset: u64, _len: u64) -> std::io::Result<()> {
+            Err(std::io::ErrorKind::PermissionDenied.into())
+        }
+    };
+}
+#[cfg(feature = "remote")]
+pub(crate) use refuse_writes;
+
 /// The first bytes of a growing file, as a file of that length. Reads after that length fail with
 /// `UnexpectedEof`, and writes with `PermissionDenied`.
 #[derive(Debug, Clone)]
@@ -253,17 +272,7 @@ impl File for Prefix {
         self.file.read_exact_at(buf, offset)
     }
 
-    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn allocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
+    refuse_writes!();
 
     fn sync(&self) -> io::Result<()> {
         self.file.sync()

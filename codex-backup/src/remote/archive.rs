@@ -1,4 +1,4 @@
-//! What an archive sends beside images: pieces of logs, and its claim to the place.
+//! The pieces of logs that an archive sends beside images, and its claim to the place.
 
 use std::sync::Arc;
 
@@ -128,7 +128,8 @@ impl Remote {
     ///
     /// # Errors
     /// - [`Fault::Fenced`] if there is a piece of another archive.
-    /// - [`Fault::Truncated`], [`Fault::Altered`] if the object is not what was sent, now or by an
+    /// - [`Fault::Truncated`], [`Fault::Altered`] if the object has other bytes than were
+    ///   sent, now or by an
     ///   earlier call. It cannot be replaced: begin with a new image and a new log.
     /// - [`Error::Invalid`] if `bytes` are none or more than 4 MiB; the faults of the target, after
     ///   which the piece may be there or not. Call again, with the same bytes or more.

@@ -7,6 +7,7 @@ use codex_storage::sync::Mutex;
 use codex_storage::vfs::File;
 
 use super::target::Target;
+use crate::inspect::refuse_writes;
 
 /// An object as a file. It reads ahead in pieces of 8 MiB, of which it keeps one.
 #[derive(Debug)]
@@ -58,17 +59,7 @@ impl File for RemoteFile {
         Ok(())
     }
 
-    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn allocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
+    refuse_writes!();
 
     /// An object that can be read is durable.
     fn sync(&self) -> io::Result<()> {

@@ -9,6 +9,7 @@ use codex_storage::vfs::File;
 use super::chain::Pieces;
 use super::piece::{HEAD_BYTES, Head, LogId};
 use super::target::Target;
+use crate::inspect::refuse_writes;
 
 /// A log, read from its pieces. Of a ledger, the bytes before the pieces are those of its image.
 /// One piece is kept in memory, and each was checked when it was read.
@@ -89,17 +90,7 @@ impl File for LogFile {
         Ok(())
     }
 
-    fn write_all_at(&self, _buf: &[u8], _offset: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn set_len(&self, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
-
-    fn allocate(&self, _offset: u64, _len: u64) -> io::Result<()> {
-        Err(io::ErrorKind::PermissionDenied.into())
-    }
+    refuse_writes!();
 
     /// An object that can be read is durable.
     fn sync(&self) -> io::Result<()> {

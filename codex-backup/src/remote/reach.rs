@@ -1,4 +1,4 @@
-//! What leads to a moment: an image, and the logs that continue it.
+//! The way to a moment: an image, and the logs that continue it.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ pub enum Moment {
     TimeUs(i64),
 }
 
-/// What leads to a moment. Nothing of it was read but headers.
+/// An image and the logs that lead from it to a moment. Only headers were read.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Reached {

@@ -1,4 +1,4 @@
-//! The thread of an archive, and what the handles of the store ask of it.
+//! The thread of an archive, and the requests of the handles of the store.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -119,8 +119,8 @@ impl Archiver {
         self.send_within(Duration::MAX)
     }
 
-    /// Sends what cannot be sent after a close: the first image, and the last one of a store
-    /// without a log. Waits as long as the options say.
+    /// Sends the images that cannot be sent after a close: the first one, and the last one of a
+    /// store without a log. Waits as long as the options say.
     pub(crate) fn before_close(&self, engine: &Engine) {
         let has_image = self.shared.stats.lock().image.is_some();
         let is_whole =
@@ -260,7 +260,7 @@ struct Worker<'a> {
 }
 
 impl Worker<'_> {
-    /// Sends what is due, until the store closes, and then the rest.
+    /// Sends new commits when they are due, until the store closes, and then the rest.
     fn run(mut self, asked: &Receiver<Ask>) {
         let mut retry = RETRY_FIRST;
         // The first attempt is made at once. After one that failed, only time makes the next due.

@@ -18,7 +18,7 @@ pub(super) struct Logs {
     /// Logs that have ended and were not sent completely, oldest first. Their files may have lost
     /// their names.
     ended: VecDeque<LogPart>,
-    /// What the place has of each log.
+    /// The end of the pieces of each log.
     sent: HashMap<[u8; 16], Sent>,
     /// The place of the pieces of a ledger, which its image decides.
     ledger: Option<LogStart>,
@@ -26,7 +26,7 @@ pub(super) struct Logs {
     reached: Option<[u8; 16]>,
 }
 
-/// What the place has of a log.
+/// The end of the pieces of a log at the place.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     log: LogId,
@@ -42,7 +42,7 @@ pub(super) enum Outcome {
     /// The place has all that was to be sent.
     Everything,
     /// The place has other bytes of a log than the store, or more of them: the files of the store
-    /// are older than what was sent, for example because its machine was set back.
+    /// are older than the pieces, for example because its machine was set back.
     WentBack,
 }
 
@@ -182,7 +182,7 @@ impl Logs {
         Ok(Outcome::Everything)
     }
 
-    /// Looks up what the place has of the log. Returns `None` if it is another history.
+    /// Looks up the end of the pieces of the log. Returns `None` if they are of another history.
     fn found(&self, remote: &Remote, part: &LogPart) -> Result<Option<Sent>> {
         let LogStart { log, from } = self.start(part);
         let end = remote.log_end(&log, from, &*part.file)?;

@@ -28,12 +28,12 @@ use crate::store::Store;
 /// what is there, [`Backups::restore_archive`](crate::Backups::restore_archive) restores the newest
 /// state, or the state after any commit.
 ///
-/// Only what is durable in the store is sent. If the machine is lost, the commits since the last
+/// Only durable commits are sent. If the machine is lost, the commits since the last
 /// piece are lost with it: those of the last [`every`](Self::every), if the place can be reached.
 /// [`Stats::archive`](crate::Stats) has the time for which the oldest of them has waited, and
 /// [`require`](Self::require) refuses writes if it waits too long.
 ///
-/// What is sent is as the store is: encrypted, if the store is.
+/// The images and the log are sent as they are on the disk: encrypted, if the store is.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -147,7 +147,7 @@ impl Archive {
     }
 
     /// Sets how long [`Store::close`](crate::Store::close) waits until the last commits are sent.
-    /// Default: 10 seconds. What is not sent then is sent after the next opening.
+    /// Default: 10 seconds. The rest is sent after the next opening.
     pub fn close_wait(mut self, longest: Duration) -> Self {
         self.close_wait = longest;
         self
@@ -255,7 +255,8 @@ pub enum ArchiveEvent {
         /// The last commit in the archive.
         seq: Seq,
     },
-    /// An attempt failed. What was sent before is not affected. It is tried again.
+    /// An attempt failed. Images and pieces that were sent before are not affected. It is tried
+    /// again.
     Failed {
         /// The reason.
         error: Error,

@@ -1,4 +1,4 @@
-//! What an archive sends, and in which order.
+//! The images and logs that an archive sends, and their order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +34,7 @@ pub(super) struct Shipper {
     verified_at: Duration,
 }
 
-/// What tells one main file of a store from the next one.
+/// The identity of a main file, which differs from that of the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Version {
     /// The log that continues it, if the form has logs.
@@ -83,7 +83,7 @@ impl Shipper {
     /// Sends all commits that were made before the call. Returns the last commit that can be
     /// restored.
     pub(super) fn send(&mut self, shared: &Shared, engine: &Engine) -> Result<Seq> {
-        // Order: the numbers are read before the files, so that what comes between is due again.
+        // Order: the numbers are read before the files, so that later commits are due again.
         let (seen, began) = (Seen::of(engine), shared.now());
         if self.form == Form::Snapshot {
             engine.flush()?;
@@ -197,7 +197,7 @@ impl Shipper {
         let put = {
             let (logs, has_image, plain) = (&mut self.logs, self.image.is_some(), &self.remote);
             let mut sent_at = shared.now();
-            // Logs are sent meanwhile, because an image may take long. What fails here fails again
+            // Logs are sent meanwhile, because an image may take long. An error here occurs again
             // after the image, and is reported then.
             let mut watch = |_| {
                 let began = shared.now();
