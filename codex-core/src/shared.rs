@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use codex_storage::batch::Seq;
 pub use codex_storage::shared::{
-    AppendError, Buried, Client, Entry, Limits, Memory, PartSink, Position, ReadFault, Session,
-    SharedError, SharedLog, Slot, WriteFault,
+    AppendError, Buried, Client, Entry, Limits, Memory, PartSink, Position, ReadFault, RecordName,
+    Session, SharedError, SharedLog, Slot, Usage, Versioned, WriteFault,
 };
 
 use crate::error::Result;

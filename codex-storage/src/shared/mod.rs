@@ -77,6 +77,98 @@ pub trait SharedLog: fmt::Debug + Send + Sync {
     /// # Errors
     /// `Away`.
     fn head(&self, timeout: Duration) -> Result<Position>;
+
+    /// Removes entries up to the position `upto`, or some of them. A node that has not read them
+    /// yet gets `Trimmed` from [`read`](Self::read). A slot whose entry was removed may be free
+    /// again, so only entries are removed that every node knows from an image.
+    ///
+    /// # Errors
+    /// `Away`. Then some may have been removed.
+    fn trim(&self, upto: Position, timeout: Duration) -> Result<()>;
+
+    /// Returns the bytes that the log keeps, records and objects included, and their maximum.
+    ///
+    /// # Errors
+    /// `Away`.
+    fn usage(&self, timeout: Duration) -> Result<Usage>;
+
+    /// Returns a record, as it is after all exchanges that were answered before this call.
+    ///
+    /// # Errors
+    /// `Away`.
+    fn record(&self, name: RecordName, timeout: Duration) -> Result<Option<Versioned>>;
+
+    /// Replaces a record if it still has the version `was`, or creates it if there is none and
+    /// `was` is `None`. Returns false if it is another one, and changes nothing then.
+    ///
+    /// # Errors
+    /// `Away`. Then the record may be replaced, or not, or later.
+    fn set_record(
+        &self,
+        name: RecordName,
+        was: Option<u64>,
+        bytes: &[u8],
+        timeout: Duration,
+    ) -> Result<bool>;
+
+    /// Puts a piece of at most [`part_max`](Limits::part_max) bytes into a large object beside the
+    /// log. A piece that exists is not replaced.
+    ///
+    /// # Errors
+    /// `Away`. Then the piece may be there, or not, or later. `Full`.
+    fn put_piece(&self, object: &str, n: u32, bytes: &[u8], timeout: Duration) -> Result<()>;
+
+    /// Returns a piece of an object.
+    ///
+    /// # Errors
+    /// `Away`.
+    fn piece(&self, object: &str, n: u32, timeout: Duration) -> Result<Option<Vec<u8>>>;
+
+    /// Returns the names of the objects that have a piece.
+    ///
+    /// # Errors
+    /// `Away`.
+    fn objects(&self, timeout: Duration) -> Result<Vec<String>>;
+
+    /// Removes all pieces of an object.
+    ///
+    /// # Errors
+    /// `Away`. Then some may have been removed.
+    fn remove_object(&self, object: &str, timeout: Duration) -> Result<()>;
+}
+
+/// A record beside the log, which is exchanged as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RecordName {
+    /// Who the store is, and the envelope of its key.
+    Meta,
+    /// The newest image, from which a node begins.
+    Image,
+}
+
+/// A record, and its version.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Versioned {
+    /// No other contents of the record have this version.
+    pub version: u64,
+    /// The contents.
+    pub bytes: Vec<u8>,
+}
+
+/// Shows no bytes of the record.
+impl fmt::Debug for Versioned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Versioned({} bytes of version {})", self.bytes.len(), self.version)
+    }
+}
+
+/// The bytes that a log keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// The bytes that are kept.
+    pub used: u64,
+    /// Their maximum, above which writes are refused.
+    pub limit: u64,
 }
 
 /// Receives an entry of the log.
