@@ -11,7 +11,7 @@ use pico_args::Arguments;
 
 use crate::program::{Run, part};
 use crate::workspace::Workspace;
-use crate::{Command, Outcome};
+use crate::{Command, Outcome, test};
 
 pub(crate) const COMMAND: Command = Command {
     name: "bucket",
@@ -62,8 +62,8 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
             None
         }
     };
-    let mut cargo = workspace.cargo("test --quiet --package codex-backup --features s3");
-    cargo.words("--lib --test s3");
+    let mut cargo = workspace.cargo("test --quiet --test s3");
+    cargo.words(&test::whole(workspace)?);
     if let Some((plain, tls)) = &servers {
         cargo.env("CODEX_S3", format!("http://127.0.0.1:{}", plain.port));
         cargo.env("CODEX_S3_TLS", format!("https://localhost:{}", tls.port));
@@ -71,6 +71,7 @@ fn run(workspace: &Workspace, words: Arguments) -> Outcome {
     }
     let ended = cargo.collect(None, true)?;
     match (ended.success(), servers.is_some()) {
+        (true, _) if !ended.output.contains(" passed") => Err("no test ran".to_owned()),
         (true, true) => Ok("all against a server".to_owned()),
         (true, false) => Ok(format!("left out: {NEEDS_SERVER} tests against a server")),
         (false, _) => Err("backups in a bucket fail".to_owned()),

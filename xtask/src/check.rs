@@ -48,8 +48,11 @@ fn whole(workspace: &Workspace) -> Outcome<()> {
     clippy(workspace, "clippy: workspace", "--workspace --all-targets")?;
     for package in workspace.members()? {
         let name = &package.name;
-        let title = format!("clippy: {name} alone");
-        clippy(workspace, &title, &format!("--package {name} --all-targets"))?;
+        // The others are used in this workspace alone, where the check of all is enough.
+        if package.is_published {
+            let title = format!("clippy: {name} alone");
+            clippy(workspace, &title, &format!("--package {name} --all-targets"))?;
+        }
         let features = features_of_targets(&package);
         if !features.is_empty() {
             let title = format!("clippy: {name} with the features of its tests and benches");

@@ -18,8 +18,8 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
-/// The steps, the fastest first. `browser` and `mutants` use what `test --whole` has built, and
-/// `mutants` does not repeat the tests that have just passed.
+/// The steps, the fastest first. `browser`, `bucket`, `mutants` and `demo` use what `test --whole`
+/// has built, and `mutants` does not repeat the tests that have just passed.
 const STEPS: &[(&Command, &[&str])] = &[
     (&tidy::COMMAND, &[]),
     (&licences::COMMAND, &[]),
@@ -32,7 +32,7 @@ const STEPS: &[(&Command, &[&str])] = &[
     (&bucket::COMMAND, &[]),
     (&loom::COMMAND, &[]),
     (&mutants::COMMAND, &["--no-baseline"]),
-    (&start::DEMO, &[]),
+    (&start::DEMO, &[start::AS_TESTED]),
 ];
 
 /// The maximum time for all steps together, on two cores.

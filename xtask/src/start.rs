@@ -1,10 +1,12 @@
 //! `demo` and the `performance-` commands: start the programs of codex-bench.
 
+use std::process;
+
 use pico_args::Arguments;
 
 use crate::program::Run;
 use crate::workspace::Workspace;
-use crate::{Command, Outcome};
+use crate::{Command, Outcome, test};
 
 pub(crate) const DEMO: Command = command(
     "demo",
@@ -44,7 +46,19 @@ const fn command(
     Command { name, args: "[ARGS]", about, run }
 }
 
-fn start(workspace: &Workspace, program: &str, words: Arguments) -> Outcome {
+/// The argument with which a program is built as the tests are, with what they have built already,
+/// and not optimized as for users.
+pub(crate) const AS_TESTED: &str = "--as-tested";
+
+fn start(workspace: &Workspace, program: &str, mut words: Arguments) -> Outcome {
+    if words.contains(AS_TESTED) {
+        // With `--tests` the crates have the same features as in the tests.
+        let mut cargo = workspace.cargo("build --quiet --profile test --tests --bin");
+        cargo.arg(program).words(&test::whole(workspace)?).open()?;
+        let built = workspace.target()?.join("debug").join(program);
+        process::Command::new(built).current_dir(&workspace.root).args(words.finish()).open()?;
+        return Ok(String::new());
+    }
     let mut cargo = workspace.cargo("run --quiet --release --package codex-bench --bin");
     cargo.args([program, "--"]).args(words.finish()).open()?;
     Ok(String::new())
