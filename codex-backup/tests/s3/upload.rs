@@ -60,8 +60,8 @@ impl Double {
             let number = rest.split_once('&').unwrap().0.parse().unwrap();
             return self.part(asked, number, rule);
         }
-        // A connection that is closed before its request was read breaks, and the client may not see
-        // the answer.
+        // A connection that is closed before its request was read breaks, and the client may not
+        // see the answer.
         let body = asked.body(usize::MAX);
         let mut seen = self.seen();
         let method = asked.line.split_once(' ').unwrap().0;

@@ -35,8 +35,8 @@ const BESIDE: usize = 3;
 /// The time after which a test is regarded as hanging.
 const LIMIT: Duration = Duration::from_secs(240);
 
-/// The same limit for mutants that make a test hang. Without the mutant, the test takes a small part
-/// of a second.
+/// The same limit for mutants that make a test hang. Without the mutant, the test takes a small
+/// part of a second.
 const HANGS: Duration = Duration::from_secs(8);
 
 fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
