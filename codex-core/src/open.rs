@@ -17,6 +17,11 @@ use codex_storage::vfs::{OsClock, Vfs};
 use codex_storage::{
     Access, Config, Create, Error as StorageError, repair_header, verify, verify_open,
 };
+#[cfg(feature = "shared")]
+use codex_storage::{
+    shared::{Meta, SharedLog},
+    vfs::{Entropy, OsEntropy},
+};
 
 #[cfg(feature = "remote")]
 use crate::archive::Archiver;
@@ -300,14 +305,22 @@ pub(crate) fn in_memory(codec: Codec) -> Store {
 }
 
 /// Opens a store on `log`, and reads the log into memory.
+///
+/// # Errors
+/// Those of [`Meta::open`] and of reading the log.
 #[cfg(feature = "shared")]
 pub(crate) fn on_log(
-    log: Arc<dyn codex_storage::shared::SharedLog>,
+    log: Arc<dyn SharedLog>,
     write_timeout: Duration,
     options: &OpenOptions,
 ) -> Result<Store> {
     let running = options_of("(shared)", options.threads.unwrap_or(true));
-    let engine = Engine::start_shared(log, running, write_timeout);
+    let entropy: Arc<dyn Entropy> = Arc::new(OsEntropy);
+    let keys = options.keys(&entropy);
+    let meta = Meta::open(&*log, keys.as_deref(), &*entropy, &*running.clock, write_timeout)?;
+    // The node has the root key.
+    drop(keys);
+    let engine = Engine::start_shared(log, meta, running, write_timeout);
     // An error drops the store, which closes the engine.
     let store = without_files(engine, options.codec);
     store.inner.engine.join_log()?;

@@ -13,7 +13,7 @@ use codex_backup::BackupPolicy;
 use codex_crypto::{Cipher, Key};
 use codex_storage::seal::Keys;
 use codex_storage::storage::{Anchor, Durability, Form};
-use codex_storage::vfs::Vfs;
+use codex_storage::vfs::{Entropy, Vfs};
 use codex_storage::{Access, CheckpointPolicy, Compression, Config, Create, OnDamage};
 
 #[cfg(feature = "remote")]
@@ -542,15 +542,15 @@ impl OpenOptions {
     }
 
     #[cfg(feature = "crypto")]
-    fn keys(&self, vfs: &Vfs) -> Option<Arc<dyn Keys>> {
+    pub(crate) fn keys(&self, entropy: &Arc<dyn Entropy>) -> Option<Arc<dyn Keys>> {
         let key = self.key.as_ref()?;
         let cipher = self.cipher.unwrap_or_default();
-        Some(Arc::new(UserKey::new(key.clone(), cipher, Arc::clone(&vfs.entropy))))
+        Some(Arc::new(UserKey::new(key.clone(), cipher, Arc::clone(entropy))))
     }
 
     #[cfg(not(feature = "crypto"))]
     #[expect(clippy::unused_self, reason = "with the feature `crypto`, the options hold the key")]
-    fn keys(&self, _vfs: &Vfs) -> Option<Arc<dyn Keys>> {
+    pub(crate) fn keys(&self, _entropy: &Arc<dyn Entropy>) -> Option<Arc<dyn Keys>> {
         None
     }
 
@@ -577,7 +577,7 @@ impl OpenOptions {
             checkpoint: self.checkpoint.unwrap_or_default(),
             anchor: self.anchor,
             accept_unknown_anchor: self.accept_unknown_anchor.unwrap_or(false),
-            keys: self.keys(&vfs),
+            keys: self.keys(&vfs.entropy),
             ..Config::new(vfs, name)
         }
     }

@@ -119,9 +119,14 @@ impl Store {
         Ok(UserKey::new(SharedKey::new(key), Cipher::default(), entropy))
     }
 
-    /// Returns the files, or an error for a store in memory.
+    /// Returns the files, or an error for a store without them.
     fn own_files(&self) -> Result<&Files> {
-        let what = "a store in memory has no files, and so no key";
+        let what = if self.inner.engine.is_shared() {
+            "this version does not change the key of a store on a shared log; copy its entries to \
+             a new store under the other key"
+        } else {
+            "a store in memory has no files, and so no key"
+        };
         self.inner.files.as_ref().ok_or(StorageError::Contradiction(what).into())
     }
 }

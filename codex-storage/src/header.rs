@@ -3,6 +3,7 @@
 //! The layout and the order of the checks are in `docs/FORMAT.md`, section "Header".
 
 mod found;
+mod fresh;
 mod key;
 mod keyed;
 
@@ -11,6 +12,7 @@ use std::ops::Range;
 use std::path::Path;
 
 pub(crate) use found::Found;
+pub(crate) use fresh::{fill, fresh_id};
 use keyed::{STATE_TAG_LEN, masked};
 
 use crate::batch::Seq;
@@ -19,7 +21,6 @@ use crate::error::{Error, Result};
 use crate::pack::Compression;
 use crate::seal::{ENVELOPE_LEN, Envelope, HEADER_TAG_LEN, Seal, SealError, TAG_LEN};
 use crate::storage::Form;
-use crate::vfs::Vfs;
 
 /// The fields of a header.
 #[derive(Clone, PartialEq, Eq)]
@@ -66,40 +67,11 @@ pub(crate) enum FileKind {
     Image,
     /// A log: frames.
     Log,
+    /// Nothing: the header is the record `meta` of a shared log, and not that of a file.
+    Meta,
 }
 
 impl Header {
-    /// Returns the header of the first file of a new plain store. Ids and base digest are random,
-    /// the slot counter is 1, and all other numbers are 0.
-    pub(crate) fn new(vfs: &Vfs, path: &Path, kind: FileKind, form: Form) -> Result<Self> {
-        let mut base_digest = [0; 32];
-        let (store_id, file_id) = (fresh_id(vfs, path)?, fresh_id(vfs, path)?);
-        fill(vfs, path, &mut base_digest)?;
-        Ok(Self {
-            kind,
-            form,
-            cipher: 0,
-            compression: Compression::None,
-            store_id,
-            file_id,
-            generation: 0,
-            base_seq: 0,
-            created_us: vfs.clock.now_us(),
-            next_generation: 0,
-            named_seq: 0,
-            slot_counter: 1,
-            base_chain: 0,
-            base_digest,
-            neighbour: [0; 16],
-            root_id: [0; 16],
-            image_salt: [0; 32],
-            base_tag: [0; TAG_LEN],
-            oldest_seq: 0,
-            envelope: None,
-            stray_proof: [0; HEADER_TAG_LEN],
-        })
-    }
-
     /// Returns the bytes of the header, with the tag of `seal` if the store is encrypted.
     ///
     /// # Panics
@@ -176,6 +148,7 @@ impl Header {
             (self.kind, self.form),
             (FileKind::Image, Form::Wal | Form::Snapshot)
                 | (FileKind::Log, Form::Wal | Form::Ledger)
+                | (FileKind::Meta, Form::Wal)
         );
         if !known {
             return Some("the header's kind and form contradict each other");
@@ -187,17 +160,18 @@ impl Header {
         if self.is_ledger() && !is_ordered || !self.is_ledger() && self.oldest_seq != 0 {
             return Some("the commits that the header names are not in their order");
         }
-        if continued && (self.form != Form::Wal || segment) {
+        if continued && (self.kind, self.form) != (FileKind::Image, Form::Wal) {
             return Some("the header names a next generation, which only an image of a wal has");
         }
         if self.neighbour != [0; 16] && !continued && !segment {
             return Some("the header names a neighbour that it cannot have");
         }
-        if self.kind == FileKind::Image && !continued && self.base_chain != 0 {
+        if self.kind != FileKind::Log && !continued && self.base_chain != 0 {
             return Some("the header of a whole image names a chain value");
         }
-        if self.kind == FileKind::Log && self.image_salt != [0; 32]
-            || self.kind == FileKind::Image && self.base_tag != [0; TAG_LEN]
+        if self.kind != FileKind::Image && self.image_salt != [0; 32]
+            || self.kind != FileKind::Log && self.base_tag != [0; TAG_LEN]
+            || self.kind == FileKind::Meta && (self.generation, self.base_seq) != (0, 0)
             || segment && self.envelope.is_some()
         {
             return Some("the header has a field that belongs to another kind of file");
@@ -234,8 +208,8 @@ fn covered(header: &Header, bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let ranges: &[Range<usize>] = match header.kind {
         FileKind::Image => &LINK_FIELDS,
-        FileKind::Log if header.is_ledger() => &[NAMED_FIELD],
-        FileKind::Log => &[],
+        _ if header.is_ledger() => &[NAMED_FIELD],
+        FileKind::Log | FileKind::Meta => &[],
     };
     for range in ranges {
         bytes[range.clone()].fill(0);
@@ -251,18 +225,6 @@ pub(crate) fn following(number: u64, path: &Path) -> Result<u64> {
     let what = "a number in the header has reached its limit";
     let damaged = || Error::Damaged { path: path.to_owned(), offset: 0, what };
     if number < NUMBER_MAX { Ok(number + 1) } else { Err(damaged()) }
-}
-
-/// Returns a random id for a store or a file.
-pub(crate) fn fresh_id(vfs: &Vfs, path: &Path) -> Result<[u8; 16]> {
-    let mut id = [0; 16];
-    fill(vfs, path, &mut id)?;
-    Ok(id)
-}
-
-/// Fills `buf` with random bytes for the file at `path`.
-pub(crate) fn fill(vfs: &Vfs, path: &Path, buf: &mut [u8]) -> Result<()> {
-    vfs.entropy.fill(buf).map_err(|e| Error::io("draw random bytes for", path, e))
 }
 
 /// Returns the error for the bytes at `offset` that the seal has refused.
@@ -283,6 +245,7 @@ fn parse_fields(fields: &mut Fields<'_>) -> Result<Header, &'static str> {
     let kind = match kind {
         1 => FileKind::Image,
         2 => FileKind::Log,
+        3 => FileKind::Meta,
         _ => return Err("the header names an unknown kind of file"),
     };
     let form = match form {
@@ -347,6 +310,7 @@ fn kind_number(kind: FileKind) -> u8 {
     match kind {
         FileKind::Image => 1,
         FileKind::Log => 2,
+        FileKind::Meta => 3,
     }
 }
 

@@ -110,6 +110,11 @@ impl History {
     /// Returns the position of the last commit for a caller, and lists it in the next image.
     pub(crate) fn anchor(&mut self) -> Anchor {
         self.list(self.end);
+        self.end_anchor()
+    }
+
+    /// Returns the position of the last commit for a caller.
+    pub(crate) fn end_anchor(&self) -> Anchor {
         self.end.anchor(self.store_id)
     }
 

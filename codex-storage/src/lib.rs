@@ -95,8 +95,6 @@ pub use ledger::{
 pub use lock::StoreLock;
 pub use main_file::{FileFacts, MainFile, check_name, segments};
 pub use null::null;
-#[cfg(feature = "shared")]
-pub use null::shared as shared_storage;
 pub use open::{open, open_staged, restore_is_pending};
 pub use pack::Compression;
 pub use remove::{FileEntry, FileRole, destroy, files};

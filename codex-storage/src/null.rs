@@ -1,31 +1,37 @@
 //! A storage without files, for stores in memory. It only numbers commits.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::batch::{Group, Layout, Seq};
 use crate::codec::u64_of;
 use crate::error::Result;
+#[cfg(feature = "shared")]
+use crate::header::Header;
 use crate::history::History;
+use crate::seal::Seal;
 use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
 
 /// Returns a storage without files. Commits are numbered and not stored. Every call succeeds.
 pub fn null() -> Box<dyn Storage> {
-    Box::new(Null { history: History::of_nothing(0), groups: 0, is_chained: false })
+    let history = History::of_nothing(0);
+    Box::new(Null { history, groups: 0, is_shared: false, seal: None })
 }
 
 /// Returns a storage without files for a node of a shared log. As [`null`], and its
-/// [`anchor`](Storage::anchor) is a digest of all groups, which is the same on all nodes.
+/// [`anchor`](Storage::anchor) is a digest of all groups, which begins with that of `header`.
 #[cfg(feature = "shared")]
-pub fn shared() -> Box<dyn Storage> {
-    Box::new(Null { history: History::of_nothing(0), groups: 0, is_chained: true })
+pub(crate) fn shared(header: &Header, seal: Option<Arc<dyn Seal>>) -> Box<dyn Storage> {
+    Box::new(Null { history: History::base(header), groups: 0, is_shared: true, seal })
 }
 
 #[derive(Debug)]
 struct Null {
     history: History,
     groups: u64,
-    /// Whether the history has a digest.
-    is_chained: bool,
+    /// Whether it is that of a shared log, whose history has a digest.
+    is_shared: bool,
+    seal: Option<Arc<dyn Seal>>,
 }
 
 impl Storage for Null {
@@ -40,7 +46,7 @@ impl Storage for Null {
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
         let end = self.history.end();
         let seq = end.seq + u64_of(group.batches());
-        let digest = if self.is_chained { end.after(group).digest } else { end.digest };
+        let digest = if self.is_shared { end.after(group).digest } else { end.digest };
         self.history.go_on(seq, digest);
         self.groups += 1;
         Ok(end.seq + 1..seq + 1)
@@ -80,7 +86,11 @@ impl Storage for Null {
     }
 
     fn anchor(&mut self) -> Anchor {
-        self.history.end().anchor([0; 16])
+        self.history.end_anchor()
+    }
+
+    fn seal(&self) -> Option<Arc<dyn Seal>> {
+        self.seal.clone()
     }
 
     fn poisoned(&self) -> Option<String> {

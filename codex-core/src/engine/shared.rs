@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_storage::batch::Seq;
-use codex_storage::shared::{Follower, Frame, Mark, Orders, Position, SharedError, SharedLog};
+use codex_storage::shared::{
+    Follower, Frame, Mark, Meta, Orders, Position, SharedError, SharedLog,
+};
 use codex_storage::sync::thread::{self, JoinHandle};
 use codex_storage::sync::{Condvar, Mutex};
 use codex_storage::{Error, RecordError, Result};
@@ -47,16 +49,18 @@ struct Progress {
 }
 
 impl Engine {
-    /// Returns the engine of an empty store on `log`. Its state is that of the log after
-    /// [`join_log`](Self::join_log).
+    /// Returns the engine of a node of the store `meta` on `log`. Its state is that of the log
+    /// after [`join_log`](Self::join_log).
     pub fn start_shared(
         log: Arc<dyn SharedLog>,
+        meta: Meta,
         options: EngineOptions,
         write_timeout: Duration,
     ) -> Arc<Self> {
         let target = log.limits().frame_target;
-        let mut disk = Disk::new(codex_storage::shared_storage());
-        disk.shared = Some(Box::new(Follower::new(log.clone(), options.clock.clone())));
+        let mut disk = Disk::new(meta.storage());
+        let follower = Follower::new(log.clone(), options.clock.clone(), Arc::new(meta));
+        disk.shared = Some(Box::new(follower));
         let engine = Self::start_on(disk, Map::new(), options, true, target);
         let progress = Mutex::new(Progress { heard: engine.now(), ..Progress::default() });
         let sharing = Sharing { log, write_timeout, progress, moved: Condvar::new() };
@@ -204,12 +208,7 @@ impl Engine {
             leader.made(disk.group.batches());
         }
         disk.reset_group();
-        let anchor = disk.storage().anchor();
-        let [digest, _] = [0, 16].map(|at| {
-            let half = anchor.value[at..].first_chunk();
-            *half.expect("an anchor has 32 bytes")
-        });
-        Ok(Mark { seq: anchor.seq, digest })
+        Ok(Mark::of(&disk.storage().anchor()))
     }
 
     /// Calls `work` with the node of the shared log, and then records how far it has read.

@@ -39,8 +39,12 @@ impl OpenOptions {
     /// - Entries expire by the clock of the node that writes, and never earlier than by an earlier
     ///   frame. A clock that is ahead makes entries expire early on all nodes.
     ///
-    /// The log is the only copy. It is not encrypted, and it is never shortened by this version:
-    /// opening reads it from its beginning.
+    /// With a [`key`](Self::key), a new store is encrypted: the log has its commits sealed, and all
+    /// nodes need the key. Who can write to the log can then take away its newest commits, or all,
+    /// but change none without being found out. The key cannot be changed.
+    ///
+    /// The log is the only copy. It is never shortened by this version: opening reads it from its
+    /// beginning.
     ///
     /// ```
     /// # use codex_core::{Store, shared::Memory};
@@ -56,7 +60,8 @@ impl OpenOptions {
     ///
     /// # Errors
     /// [`Contradiction`](crate::StorageError::Contradiction) if an option about files is set;
-    /// [`Shared`](crate::StorageError::Shared) if the log cannot be read.
+    /// [`Shared`](crate::StorageError::Shared) if the log cannot be read, or is not that of a
+    /// store; `KeyRequired`, `NotEncrypted` and `WrongKey` as for files.
     pub fn shared(&self, log: impl SharedLog + 'static) -> Result<Store> {
         if self.durability.is_some_and(|level| level != Durability::Sync) {
             return contradiction(
@@ -70,21 +75,24 @@ impl OpenOptions {
             );
         }
         #[cfg(feature = "crypto")]
-        if self.key.is_some() || self.cipher.is_some() {
-            return contradiction(
-                "a shared log is not encrypted yet: leave out `key` and `cipher`",
-            );
+        if self.cipher.is_some() && self.key.is_none() {
+            return contradiction("`cipher` needs a key: set `key` too");
         }
         let known = Self {
             codec: self.codec,
             threads: self.threads,
             write_timeout: self.write_timeout,
             durability: self.durability,
+            #[cfg(feature = "crypto")]
+            key: self.key.clone(),
+            #[cfg(feature = "crypto")]
+            cipher: self.cipher,
             ..Self::default()
         };
         if *self != known {
             return contradiction(
-                "a shared store has no files: set no option but `codec` and `write_timeout`",
+                "a shared store has no files: set no option but `codec`, `key`, `cipher` and \
+                 `write_timeout`",
             );
         }
         open::on_log(Arc::new(log), self.write_timeout.unwrap_or(WRITE_TIMEOUT), self)

@@ -25,12 +25,16 @@ use codex_core::internals::{
 };
 use codex_storage::batch::{Group, Item, Layout, Op, Seq, TableId};
 use codex_storage::seal::{ENVELOPE_LEN, Envelope, Keys, Seal, SealError};
+#[cfg(feature = "shared")]
+use codex_storage::shared::Meta;
 use codex_storage::storage::{
     Anchor, Checkpoint, Durability, Form, State, Storage, StorageStats, SyncPoint, Written,
 };
 use codex_storage::sync;
 use codex_storage::sync::atomic::{AtomicUsize, Ordering};
 use codex_storage::vfs::Clock;
+#[cfg(feature = "shared")]
+use codex_storage::vfs::SeededEntropy;
 use codex_storage::{Error, RecordError, Result};
 
 /// The contents of a store.
@@ -543,7 +547,10 @@ pub(crate) fn on_log(log: &codex_storage::shared::Client) -> Arc<Owner> {
 #[cfg(feature = "shared")]
 pub(crate) fn on_log_at(log: &codex_storage::shared::Client, clock: Arc<dyn Clock>) -> Arc<Owner> {
     let options = EngineOptions { clock, ..options(Durability::Sync, false) };
-    let engine = Engine::start_shared(Arc::new(log.clone()), options, Duration::from_secs(5));
+    let timeout = Duration::from_secs(5);
+    let entropy = SeededEntropy::new(1);
+    let meta = Meta::open(log, None, &entropy, &*options.clock, timeout).unwrap();
+    let engine = Engine::start_shared(Arc::new(log.clone()), meta, options, timeout);
     engine.join_log().unwrap();
     Arc::new(Owner(engine))
 }

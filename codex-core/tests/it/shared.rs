@@ -527,25 +527,28 @@ fn what_needs_files_is_refused_with_the_reason() {
     refused(options().form(Form::Ledger), "no files");
     refused(options().read_only(true), "no files");
     #[cfg(feature = "crypto")]
-    refused(options().key(codex_core::crypto::Key::raw(&[1; 32]).unwrap()), "not encrypted");
+    refused(options().cipher(codex_core::crypto::Cipher::default()), "`key`");
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = options().write_timeout(LONG).open(folder.path().join("a.db"));
     assert!(elsewhere.unwrap_err().to_string().contains("`write_timeout`"));
 
     let store = options().durability(Durability::Sync).shared(log.client()).unwrap();
-    let no = |done: Result<(), Error>| match done {
+    let refused = |done: Result<(), Error>, why: &str| match done {
         Err(Error::Storage(StorageError::Contradiction(what))) => {
-            assert!(what.contains("no files"), "{what}");
+            assert!(what.contains(why), "{what}");
         }
         other => panic!("{other:?}"),
     };
+    let no = |done: Result<(), Error>| refused(done, "no files");
     no(store.back_up().map(drop));
     no(store.backup_to(folder.path().join("copy.db")).map(drop));
     no(store.verify().map(drop));
     #[cfg(feature = "crypto")]
-    no(store.rekey(codex_core::crypto::Key::raw(&[1; 32]).unwrap()));
-    #[cfg(feature = "crypto")]
-    no(store.change_key(codex_core::crypto::Key::raw(&[1; 32]).unwrap()));
+    {
+        let key = || codex_core::crypto::Key::raw(&[1; 32]).unwrap();
+        refused(store.rekey(key()), "does not change the key");
+        refused(store.change_key(key()), "does not change the key");
+    }
     store.flush().unwrap();
     store.checkpoint().unwrap();
     store.close().unwrap();

@@ -54,10 +54,16 @@ impl Found {
         })
     }
 
-    /// Like [`read`](Self::read), without looking at the end of the file.
+    /// Like [`read`](Self::read), without looking at the end of the file. `BadPath` if no file has
+    /// such a header.
     pub(crate) fn first(file: &dyn File, path: &Path) -> Result<Self> {
         let len = file_len(file, path)?.min(u64_of(HEADER_LEN));
-        Self::parse(&read_slot(file, 0, len, path)?, path)
+        let found = Self::parse(&read_slot(file, 0, len, path)?, path)?;
+        if found.header.kind == FileKind::Meta {
+            let why = "this is the record `meta` of a shared log; open that log with `shared`";
+            return Err(Error::BadPath { path: path.to_owned(), why });
+        }
+        Ok(found)
     }
 
     /// Reads the second header of an image, at the end of `file`.

@@ -6,7 +6,7 @@ use super::*;
 use crate::error::Error;
 use crate::seal::Keys;
 use crate::toy_seal::ToyKeys;
-use crate::vfs::{Entropy, SeededEntropy};
+use crate::vfs::{Entropy, SeededEntropy, Vfs};
 
 fn vfs() -> Vfs {
     Vfs::mem(1)

@@ -82,7 +82,7 @@ impl Epoch {
     fn new(place: &LogPlace, log: &LogId) -> Result<Self> {
         let mut id = [0; 8];
         let Some(seal) = &place.seal else {
-            fill(&place.vfs, &place.path(), &mut id)?;
+            fill(&*place.vfs.entropy, &place.path(), &mut id)?;
             return Ok(Self { id, sealer: None, counter: 0, is_written: false });
         };
         let sealer = seal.sealer(&log.info()).map_err(|e| refused(place, e))?;

@@ -109,6 +109,32 @@ pub enum SharedError {
         /// The session of the other node.
         session: Session,
     },
+    /// The log has entries, and no record that says whose they are.
+    #[error(
+        "the shared log has entries or an image, and no record `meta` that says whose they are: \
+         another program uses its prefix, or the record was removed; choose another prefix, or \
+         restore the log"
+    )]
+    NoMeta,
+    /// The record of the store is no longer the one with which it was opened.
+    #[error(
+        "the record `meta` of the shared log {what}: the store was removed or replaced; writes \
+         are refused and reads go on; find out by whom, then open the store again"
+    )]
+    MetaChanged {
+        /// What has become of it, as a verb: "is gone".
+        what: &'static str,
+    },
+    /// A part was changed, moved, or made without the key of the store.
+    #[error(
+        "the part in slot {slot} of the shared log fails authentication: it was changed, moved or \
+         left out, or made without the key; no later commit is shown; find out who has written \
+         to the log, and restore it"
+    )]
+    Tampered {
+        /// The slot.
+        slot: Slot,
+    },
     /// A frame in the log cannot be read by this build.
     #[error(
         "the frame in slot {slot} of the shared log cannot be read ({what}); no later commit is \
@@ -124,7 +150,7 @@ pub enum SharedError {
 
 crate::debug_as_display!(
     SharedError: Unanswered, Unsettled, Away, Fenced, Full, Trimmed, RolledBack, Gap, Diverged,
-    BadFrame
+    NoMeta, MetaChanged, Tampered, BadFrame
 );
 
 impl SharedError {
@@ -135,6 +161,9 @@ impl SharedError {
             | Self::RolledBack { .. }
             | Self::Gap { .. }
             | Self::Diverged { .. }
+            | Self::NoMeta
+            | Self::MetaChanged { .. }
+            | Self::Tampered { .. }
             | Self::BadFrame { .. } => true,
             Self::Unanswered { .. }
             | Self::Unsettled { .. }
@@ -156,6 +185,9 @@ impl SharedError {
             | Self::RolledBack { .. }
             | Self::Gap { .. }
             | Self::Diverged { .. }
+            | Self::NoMeta
+            | Self::MetaChanged { .. }
+            | Self::Tampered { .. }
             | Self::BadFrame { .. } => io::ErrorKind::InvalidData,
         }
     }

@@ -6,9 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::frame::{Frame, Header};
-use super::{Entry, Position, Session, SharedError, SharedLog, Slot};
+use super::sealing::Chain;
+use super::sender::Own;
+use super::{Entry, Meta, Position, Session, SharedError, SharedLog, Slot};
 use crate::batch::Seq;
 use crate::error::{Error, Result};
+use crate::seal::Opener;
+use crate::storage::Anchor;
 use crate::vfs::Clock;
 
 /// Decides and applies a frame. Returns the state after it. An error ends the reading for good.
@@ -19,8 +23,17 @@ pub type FrameSink<'a> = dyn FnMut(Frame<'_>) -> Result<Mark, SharedError> + 'a;
 pub struct Mark {
     /// The number of the last commit.
     pub seq: Seq,
-    /// The digest.
+    /// The first half of the value of the anchor there.
     pub digest: [u8; 16],
+}
+
+impl Mark {
+    /// Returns the state of the commit of `anchor`.
+    pub fn of(anchor: &Anchor) -> Self {
+        let mut digest = [0; 16];
+        digest.iter_mut().zip(anchor.value).for_each(|(to, from)| *to = from);
+        Self { seq: anchor.seq, digest }
+    }
 }
 
 /// One node of a shared log: what it has read, and what it writes.
@@ -28,9 +41,10 @@ pub struct Mark {
 pub struct Follower {
     pub(super) log: Arc<dyn SharedLog>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) meta: Arc<Meta>,
     pub(super) heard: Heard,
-    /// The session of this node, and the number of its next part.
-    pub(super) own: Option<(Session, u64)>,
+    /// The session of this node, if it has begun one.
+    pub(super) own: Option<Own>,
     /// A slot of which is not known whether it is taken.
     pub(super) doubt: Option<Slot>,
     /// The error after which this node reads no further.
@@ -38,12 +52,12 @@ pub struct Follower {
 }
 
 /// What was read of the log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Heard {
     pub(super) applied: Position,
-    senders: HashMap<Session, Sender>,
-    /// The states after the last frames, the newest one last. Never empty after the first frame.
-    marks: VecDeque<Mark>,
+    pub(super) senders: HashMap<Session, Sender>,
+    /// The states after the last frames, the newest one last. Never empty.
+    pub(super) marks: VecDeque<Mark>,
     /// The time of the last frame.
     pub(super) time_us: i64,
     /// The slot of the last part of the frame that this node writes at present.
@@ -52,18 +66,37 @@ pub(super) struct Heard {
 
 /// The parts of one session.
 #[derive(Debug, Default)]
-struct Sender {
+pub(super) struct Sender {
     /// The number of the next part.
-    next: u64,
-    /// The header of the first part of an unfinished frame, and the payloads so far.
-    open: Option<(Header, Vec<u8>)>,
+    pub(super) next: u64,
+    pub(super) chain: Chain,
+    /// The key of the session, if a part was opened with it.
+    opener: Option<Box<dyn Opener>>,
+    pub(super) open: Option<Open>,
+}
+
+/// A frame whose last part was not read yet.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// The header of the first part.
+    header: Header,
+    /// The pieces so far.
+    payload: Vec<u8>,
+    /// The place of the first part, and what its session had there.
+    pub(super) began: (Position, u64, Chain),
 }
 
 impl Follower {
-    /// Returns a node that has read nothing.
-    pub fn new(log: Arc<dyn SharedLog>, clock: Arc<dyn Clock>) -> Self {
-        let heard = Heard { time_us: i64::MIN, ..Heard::default() };
-        Self { log, clock, heard, own: None, doubt: None, failed: None }
+    /// Returns a node of the store `meta` that has read nothing.
+    pub fn new(log: Arc<dyn SharedLog>, clock: Arc<dyn Clock>, meta: Arc<Meta>) -> Self {
+        let heard = Heard {
+            applied: Position::default(),
+            senders: HashMap::new(),
+            marks: VecDeque::from([Mark::of(&meta.storage().anchor())]),
+            time_us: i64::MIN,
+            awaited: None,
+        };
+        Self { log, clock, meta, heard, own: None, doubt: None, failed: None }
     }
 
     /// Returns the position up to which all was delivered.
@@ -91,17 +124,22 @@ impl Follower {
         if let Err(Error::Shared(SharedError::Gap { .. })) = read {
             read = self.read(sink);
         }
-        if let Err(Error::Shared(error)) = &read
+        read.map_err(|error| self.fail(error))
+    }
+
+    /// Keeps `error` if it is final, and returns it.
+    pub(super) fn fail(&mut self, error: Error) -> Error {
+        if let Error::Shared(error) = &error
             && error.is_final()
         {
             self.failed = Some(error.clone());
         }
-        read
+        error
     }
 
     fn read(&mut self, sink: &mut FrameSink<'_>) -> Result<Position> {
-        let Self { log, heard, .. } = self;
-        let upto = log.read(heard.applied, &mut |entry| heard.take(entry, sink))?;
+        let Self { log, heard, meta, .. } = self;
+        let upto = log.read(heard.applied, &mut |entry| heard.take(entry, meta, sink))?;
         heard.applied = heard.applied.max(upto);
         Ok(heard.applied)
     }
@@ -129,8 +167,8 @@ impl Follower {
         }
     }
 
-    /// Returns the state after the last frame.
-    pub(super) fn mark(&self) -> Mark {
+    /// Returns the state after the last frame, or before the first one.
+    pub fn mark(&self) -> Mark {
         self.heard.marks.back().copied().unwrap_or_default()
     }
 
@@ -146,20 +184,27 @@ impl Heard {
         self.senders.get(&slot.session).is_some_and(|sender| sender.next > slot.n)
     }
 
+    /// Returns that with which the part after `slot` is sealed, if `slot` was read last of its
+    /// session.
+    pub(super) fn chain(&self, slot: Slot) -> Option<Chain> {
+        let sender = self.senders.get(&slot.session)?;
+        (sender.next == slot.n + 1).then_some(sender.chain)
+    }
+
     /// Takes an entry, and delivers the frame that it completes.
-    fn take(&mut self, entry: Entry<'_>, sink: &mut FrameSink<'_>) -> Result<()> {
+    fn take(&mut self, entry: Entry<'_>, meta: &Meta, sink: &mut FrameSink<'_>) -> Result<()> {
         if entry.position <= self.applied {
             return Ok(());
         }
-        let Entry { position, slot, part } = entry;
+        let Entry { position, slot, .. } = entry;
         let sender = self.senders.entry(slot.session).or_default();
         if slot.n > sender.next {
             let (session, expected, found) = (slot.session, sender.next, slot.n);
             return Err(SharedError::Gap { session, expected, found }.into());
         }
         // A slot that was filled before is not filled again.
-        let whole = if slot.n == sender.next { sender.add(slot, part)? } else { None };
-        if let Some((header, payload)) = whole {
+        let whole = if slot.n == sender.next { sender.add(entry, meta)? } else { None };
+        if let Some(Open { header, payload, .. }) = whole {
             self.decide(slot, header, &payload, sink)?;
         }
         // Order: after the frame was decided. What fails to be decided was not read, and ends this
@@ -200,9 +245,8 @@ impl Heard {
     /// The sender had applied less of the log than this node has now, so this node has had the same
     /// state, unless that is too long ago to be known.
     fn check(&self, theirs: Mark, session: Session) -> Result<()> {
-        let is_known = theirs == Mark::default() || self.marks.contains(&theirs);
-        let is_older = self.marks.len() == MARKS_MAX
-            && self.marks.front().is_some_and(|oldest| theirs.seq < oldest.seq);
+        let is_known = self.marks.contains(&theirs);
+        let is_older = self.marks.front().is_some_and(|oldest| theirs.seq < oldest.seq);
         if is_known || is_older {
             return Ok(());
         }
@@ -211,8 +255,15 @@ impl Heard {
 }
 
 impl Sender {
+    /// Returns a session of which parts were read, in another run of the program.
+    pub(super) fn continued(next: u64, chain: Chain) -> Self {
+        Self { next, chain, ..Self::default() }
+    }
+
     /// Adds the next part. Returns the frame that it completes.
-    fn add(&mut self, slot: Slot, part: &[u8]) -> Result<Option<(Header, Vec<u8>)>> {
+    fn add(&mut self, entry: Entry<'_>, meta: &Meta) -> Result<Option<Open>> {
+        let Entry { position, slot, part } = entry;
+        let began = (position, self.next, self.chain);
         if part.is_empty() {
             // The frame of a buried part is not continued.
             self.next += 1;
@@ -220,15 +271,27 @@ impl Sender {
             return Ok(None);
         }
         let bad = |what| Error::from(SharedError::BadFrame { slot, what });
-        let (header, payload) = Header::split(part).map_err(bad)?;
+        let (header, body) = Header::split(part).map_err(bad)?;
         if header.slot != slot {
             return Err(bad("it was made for another slot"));
         }
+        let piece = match meta.seal() {
+            Some(_) if !body.is_sealed => return Err(bad("it is not sealed in a sealed log")),
+            None if body.is_sealed || body.is_salted => {
+                return Err(bad("it is sealed, and the store is not encrypted"));
+            }
+            None => body.bytes.to_vec(),
+            Some(seal) => {
+                let session = slot.session;
+                let opened = self.chain.open(&**seal, meta, session, &body, &mut self.opener);
+                opened.map_err(|_| SharedError::Tampered { slot })?
+            }
+        };
         self.next += 1;
         if header.is_first {
-            self.open = Some((header, payload.to_vec()));
-        } else if let Some((_, open)) = &mut self.open {
-            open.extend_from_slice(payload);
+            self.open = Some(Open { header, payload: piece, began });
+        } else if let Some(open) = &mut self.open {
+            open.payload.extend_from_slice(&piece);
         }
         Ok(if header.is_last { self.open.take() } else { None })
     }

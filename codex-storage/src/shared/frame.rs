@@ -8,8 +8,10 @@ use super::{Mark, Session, Slot};
 use crate::batch::{BATCH_HEAD, BatchRef, Batches};
 use crate::codec::{Fields, put};
 use crate::error::RecordError;
+use crate::seal::SealError;
 
 use super::order::Order;
+use super::sealing::{SEALED_EXTRA, Sealing};
 
 /// The commits of one frame, as their node encodes them.
 pub struct Orders {
@@ -140,12 +142,23 @@ pub(super) struct Header {
 }
 
 impl Header {
-    /// Returns the part of this header and `payload`.
-    pub(super) fn part(&self, payload: &[u8]) -> Vec<u8> {
-        let mut part = Vec::with_capacity(HEADER_LEN + payload.len());
+    /// Returns the part of this header and a piece of the payload, sealed by `sealing` if the store
+    /// is encrypted.
+    ///
+    /// # Errors
+    /// Those of the sealer. The counter is used up.
+    pub(super) fn part(
+        &self,
+        piece: &[u8],
+        sealing: Option<&mut Sealing>,
+    ) -> Result<Vec<u8>, SealError> {
+        let mut part = Vec::with_capacity(HEADER_LEN + piece.len() + SEALED_EXTRA);
         part.extend_from_slice(MAGIC);
         part.extend_from_slice(&RULES.to_le_bytes());
-        let flags = if self.is_first { FIRST } else { 0 } | if self.is_last { LAST } else { 0 };
+        let mut flags = if self.is_first { FIRST } else { 0 } | if self.is_last { LAST } else { 0 };
+        if let Some(sealing) = &sealing {
+            flags |= SEALED | if sealing.needs_salt() { SALTED } else { 0 };
+        }
         part.extend_from_slice(&[KIND_ORDERS, flags]);
         part.extend_from_slice(&self.slot.session.0.to_le_bytes());
         part.extend_from_slice(&self.slot.n.to_le_bytes());
@@ -153,17 +166,21 @@ impl Header {
         part.extend_from_slice(&self.mark.digest);
         part.extend_from_slice(&self.time_us.to_le_bytes());
         part.extend_from_slice(&self.commits.to_le_bytes());
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&part), payload);
-        part.extend_from_slice(&crc.to_le_bytes());
-        part.extend_from_slice(payload);
-        part
+        part.resize(HEADER_LEN, 0);
+        match sealing {
+            None => part.extend_from_slice(piece),
+            Some(sealing) => sealing.seal(piece, &mut part)?,
+        }
+        let crc = checksum(&part);
+        put(&mut part, CRC_AT, crc.to_le_bytes());
+        Ok(part)
     }
 
-    /// Splits a part into its header and its payload. Returns an error text if it is none of this
-    /// build.
-    pub(super) fn split(part: &[u8]) -> Result<(Self, &[u8]), &'static str> {
+    /// Splits a part into its header and what comes after it. Returns an error text if it is none
+    /// of this build.
+    pub(super) fn split(part: &[u8]) -> Result<(Self, Body<'_>), &'static str> {
         let short = "it is shorter than a header";
-        let (head, payload) = part.split_first_chunk::<HEADER_LEN>().ok_or(short)?;
+        let (head, bytes) = part.split_first_chunk::<HEADER_LEN>().ok_or(short)?;
         let mut fields = Fields::new(head);
         if fields.array() != *MAGIC {
             return Err("it does not begin with the signature of a part");
@@ -172,28 +189,47 @@ impl Header {
             return Err("its rules are those of another version");
         }
         let (kind, flags) = (fields.u8(), fields.u8());
-        if kind != KIND_ORDERS || flags & !(FIRST | LAST) != 0 {
+        if kind != KIND_ORDERS || flags & !(FIRST | LAST | SEALED | SALTED) != 0 {
             return Err("its kind or its flags are those of a newer version");
         }
         let slot = Slot { session: Session(fields.u64()), n: fields.u64() };
         let mark = Mark { seq: fields.u64(), digest: fields.array() };
         let (time_us, commits) = (fields.i64(), fields.u32());
-        let (before, _) = head.split_at(CRC_AT);
-        let crc = crc32c::crc32c_append(crc32c::crc32c(before), payload);
-        if fields.u32() != crc {
+        if fields.u32() != checksum(part) {
             return Err("its checksum is wrong");
         }
         let (is_first, is_last) = (flags & FIRST != 0, flags & LAST != 0);
-        Ok((Self { slot, is_first, is_last, mark, time_us, commits }, payload))
+        let header = Self { slot, is_first, is_last, mark, time_us, commits };
+        let (is_sealed, is_salted) = (flags & SEALED != 0, flags & SALTED != 0);
+        Ok((header, Body { head, is_sealed, is_salted, bytes }))
     }
+}
+
+/// What comes after the header of a part.
+#[derive(Clone, Copy)]
+pub(super) struct Body<'a> {
+    /// The header as it is in the log.
+    pub(super) head: &'a [u8; HEADER_LEN],
+    pub(super) is_sealed: bool,
+    pub(super) is_salted: bool,
+    pub(super) bytes: &'a [u8],
+}
+
+/// Returns the checksum of a part, which has at least the length of a header.
+fn checksum(part: &[u8]) -> u32 {
+    let (head, rest) = part.split_at(CRC_AT);
+    crc32c::crc32c_append(crc32c::crc32c(head), rest.get(4..).unwrap_or_default())
 }
 
 /// The length of the header of a part, in bytes.
 pub(super) const HEADER_LEN: usize = 64;
-const CRC_AT: usize = 60;
+/// The offset of the checksum. The bytes before it are authenticated with a sealed piece.
+pub(super) const CRC_AT: usize = 60;
 const MAGIC: &[u8; 4] = b"CDXO";
 /// The version of the rules by which orders are decided.
 const RULES: u16 = 1;
 const KIND_ORDERS: u8 = 1;
 const FIRST: u8 = 1;
 const LAST: u8 = 2;
+const SEALED: u8 = 4;
+const SALTED: u8 = 8;

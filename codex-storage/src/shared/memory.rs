@@ -141,6 +141,32 @@ impl Memory {
             *stored = part.into();
         }
     }
+
+    /// Returns all entries in the order of the log.
+    pub fn entries(&self) -> Vec<(Slot, Vec<u8>)> {
+        let state = self.shared.state.lock();
+        state.entries.values().map(|(slot, part)| (*slot, part.to_vec())).collect()
+    }
+
+    /// Replaces all entries, as someone does who controls the servers.
+    pub fn forge(&self, entries: &[(Slot, Vec<u8>)]) {
+        let mut state = self.shared.state.lock();
+        let state = &mut *state;
+        let all = (1..).map(Position).zip(entries);
+        state.head = Position(u64_of(entries.len()));
+        state.slots = all.clone().map(|(position, (slot, _))| (*slot, position)).collect();
+        state.entries = all.map(|(at, (slot, part))| (at, (*slot, part[..].into()))).collect();
+    }
+
+    /// Replaces a record, or removes it, as someone does who controls the servers.
+    pub fn forge_record(&self, name: RecordName, bytes: Option<&[u8]>) {
+        let mut state = self.shared.state.lock();
+        state.version += 1;
+        let version = state.version;
+        state.records.remove(&name);
+        let new = bytes.map(|bytes| Versioned { version, bytes: bytes.to_vec() });
+        state.records.extend(new.map(|new| (name, new)));
+    }
 }
 
 impl Default for Memory {

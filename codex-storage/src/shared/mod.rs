@@ -11,7 +11,10 @@ mod error;
 mod follower;
 mod frame;
 mod memory;
+mod meta;
 mod order;
+mod resume;
+mod sealing;
 mod sender;
 
 use std::fmt;
@@ -22,6 +25,7 @@ pub use error::SharedError;
 pub use follower::{Follower, FrameSink, Mark};
 pub use frame::{Frame, Orders};
 pub use memory::{Client, Memory, ReadFault, WriteFault};
+pub use meta::Meta;
 pub use order::{Digests, KeyRange, Order, Seen, SeenEntries, digest_of_value, orders};
 
 /// A log that several nodes append to and read, for example on a cluster of etcd.

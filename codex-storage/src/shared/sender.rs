@@ -5,8 +5,20 @@ use std::time::Duration;
 
 use super::follower::TRY_MAX;
 use super::frame::{HEADER_LEN, Header, Orders};
-use super::{AppendError, Buried, Follower, FrameSink, SharedError, Slot};
+use super::sealing::{SEALED_EXTRA, Sealing};
+use super::{AppendError, Buried, Follower, FrameSink, Session, SharedError, Slot};
 use crate::error::{Error, Result};
+use crate::seal::SealError;
+
+/// The session of this node.
+#[derive(Debug)]
+pub(super) struct Own {
+    session: Session,
+    /// The number of the next part.
+    next: u64,
+    /// `None` in a plain store.
+    sealing: Option<Sealing>,
+}
 
 /// The end of an attempt to write a frame.
 enum Sent {
@@ -67,23 +79,27 @@ impl Follower {
             let (what, waited) = ("settle an earlier commit", times.1.saturating_sub(times.0));
             return Err(SharedError::Away { what, waited }.into());
         }
-        let (session, first) = if let Some(own) = self.own {
-            own
-        } else {
-            let session = self.log.begin_session(self.left(times.1).min(TRY_MAX))?;
-            *self.own.insert((session, 0))
-        };
+        let is_worn = |own: &Own| own.sealing.as_ref().is_some_and(Sealing::is_worn);
+        if self.own.as_ref().is_none_or(is_worn) {
+            let own = self.begin(times.1)?;
+            self.own = Some(own);
+        }
         let (mark, commits) = (self.mark(), orders.commits());
-        let payload_max = self.log.limits().part_max.saturating_sub(HEADER_LEN).max(1);
-        let chunks = orders.payload().chunks(payload_max);
-        let mut slot = Slot { session, n: first };
-        let mut left = chunks.len();
-        for chunk in chunks {
+        let extra = if self.meta.seal().is_some() { SEALED_EXTRA } else { 0 };
+        let piece_max = self.log.limits().part_max.saturating_sub(HEADER_LEN + extra).max(1);
+        let pieces = orders.payload().chunks(piece_max);
+        let mut left = pieces.len();
+        let mut slot = self.own_slot();
+        let first = slot.n;
+        for piece in pieces {
             left -= 1;
             let (is_first, is_last) = (slot.n == first, left == 0);
             let header = Header { slot, is_first, is_last, mark, time_us, commits };
+            let sealing = self.own.as_mut().and_then(|own| own.sealing.as_mut());
+            // Order: one part for all calls, so that a counter seals one text alone.
+            let part = header.part(piece, sealing).map_err(refused)?;
             self.heard.awaited = is_last.then_some(slot);
-            if let Sent::Fenced = self.append(slot, &header.part(chunk), times, sink)? {
+            if let Sent::Fenced = self.append(slot, &part, times, sink)? {
                 return Ok(Sent::Fenced);
             }
             if is_last {
@@ -111,6 +127,23 @@ impl Follower {
             return Err(self.in_doubt(slot, times.0));
         }
         Ok(Sent::Delivered)
+    }
+
+    /// Begins a session of this node.
+    fn begin(&mut self, end: Duration) -> Result<Own> {
+        let session = self.log.begin_session(self.left(end).min(TRY_MAX))?;
+        // Order: look after the session has begun, so that a store that was replaced before that is
+        // found out.
+        self.meta.check(&*self.log, self.left(end).min(TRY_MAX)).map_err(|e| self.fail(e))?;
+        let seal = |seal| Sealing::new(seal, self.meta.store_id(), session).map_err(refused);
+        let sealing = self.meta.seal().map(|root| seal(&**root)).transpose()?;
+        Ok(Own { session, next: 0, sealing })
+    }
+
+    /// Returns the next slot of this node.
+    fn own_slot(&self) -> Slot {
+        let own = self.own.as_ref().expect("a session was begun");
+        Slot { session: own.session, n: own.next }
     }
 
     /// Puts `part` into `slot`, with as many calls as it takes.
@@ -142,10 +175,11 @@ impl Follower {
             }
             self.clock.sleep(PAUSE.min(self.left(end)));
         }
-        if let Some((session, next)) = &mut self.own
-            && *session == slot.session
-        {
-            *next = slot.n + 1;
+        if let Some(own) = &mut self.own {
+            own.next = slot.n + 1;
+            if let Some(sealing) = &mut own.sealing {
+                sealing.goes_on_after(part);
+            }
         }
         Ok(Sent::Delivered)
     }
@@ -158,6 +192,10 @@ impl Follower {
     fn settle(&mut self, end: Duration, sink: &mut FrameSink<'_>) -> Result<()> {
         let Some(slot) = self.doubt else { return Ok(()) };
         loop {
+            // A slot that was read is not asked for: its entry may have been trimmed since.
+            if self.heard.has(slot) {
+                break;
+            }
             match self.log.bury(slot, self.left(end).min(TRY_MAX)) {
                 Ok(Buried::Absent) => break,
                 Ok(Buried::Committed(position)) => {
@@ -176,10 +214,11 @@ impl Follower {
             }
         }
         self.doubt = None;
-        if let Some((session, next)) = &mut self.own
-            && *session == slot.session
-        {
-            *next = slot.n + 1;
+        if let Some(own) = &mut self.own {
+            own.next = slot.n + 1;
+            if let (Some(sealing), Some(chain)) = (&mut own.sealing, self.heard.chain(slot)) {
+                sealing.goes_on(chain);
+            }
         }
         Ok(())
     }
@@ -190,6 +229,11 @@ impl Follower {
         let waited = self.clock.monotonic().saturating_sub(begin);
         SharedError::Unanswered { slot, waited }.into()
     }
+}
+
+/// Returns the error of a seal. Nothing was written.
+fn refused(source: SealError) -> Error {
+    Error::Seal { path: "(shared)".into(), source }
 }
 
 /// The pause between two calls to a log that does not answer.

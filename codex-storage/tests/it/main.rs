@@ -46,6 +46,13 @@ mod sealed_keys;
 mod sealed_limits;
 #[cfg(feature = "shared")]
 mod shared;
+#[cfg(feature = "shared")]
+mod shared_meta;
+/// The same tests on an encrypted store.
+#[cfg(feature = "shared")]
+#[path = "shared.rs"]
+#[allow(clippy::duplicate_mod, reason = "the tests ask for the name of their module")]
+mod shared_sealed;
 mod snapshot;
 #[cfg(feature = "fault")]
 mod space;

@@ -8,13 +8,16 @@ use std::time::Duration;
 
 use codex_storage::batch::{Batches, Item, TableId};
 use codex_storage::shared::{
-    Client, Digests, Follower, Frame, KeyRange, Limits, Mark, Memory, Order, Orders, Position,
-    ReadFault, Seen, SeenEntries, SharedError, SharedLog, WriteFault, digest_of_value, orders,
+    Client, Digests, Follower, Frame, KeyRange, Limits, Mark, Memory, Meta, Order, Orders,
+    Position, ReadFault, Seen, SeenEntries, SharedError, SharedLog, WriteFault, digest_of_value,
+    orders,
 };
 use codex_storage::vfs::{Clock, SeededEntropy, SimClock};
 use codex_storage::{Error, RecordError};
 use proptest::collection::vec;
 use proptest::prelude::*;
+
+use crate::common::seal::ToyKeys;
 
 /// A node whose state is the value of each key. A commit is one key with a value, which is set if
 /// the key is absent.
@@ -61,11 +64,24 @@ impl State {
     }
 }
 
+/// Whether these tests are those of encrypted stores.
+fn is_sealed() -> bool {
+    module_path!().ends_with("sealed")
+}
+
+fn follower(client: &Client, clock: &(impl Clock + Clone + 'static)) -> Follower {
+    let (entropy, timeout) = (Arc::new(SeededEntropy::new(1)), Duration::from_secs(5));
+    let keys = is_sealed().then(|| ToyKeys::new("key", entropy.clone()));
+    let meta = Meta::open(client, keys.as_deref(), &*entropy, clock, timeout).unwrap();
+    Follower::new(Arc::new(client.clone()), Arc::new(clock.clone()), Arc::new(meta))
+}
+
 impl Node {
     fn new(memory: &Memory) -> Self {
         let (client, clock) = (memory.client(), SimClock::new());
-        let follower = Follower::new(Arc::new(client.clone()), Arc::new(clock.clone()));
-        Self { follower, client, clock, state: State::default() }
+        let follower = follower(&client, &clock);
+        let state = State { mark: follower.mark(), ..State::default() };
+        Self { follower, client, clock, state }
     }
 
     /// Sets `key` if it is absent. Returns whether it was.
@@ -112,7 +128,11 @@ fn two() -> (Memory, Node, Node) {
 
 /// A log whose parts have room for 36 bytes.
 fn with_short_parts() -> Memory {
-    Memory::with_limits(Limits { part_max: 100, frame_target: 1 << 10, commit_max: 1 << 10 })
+    Memory::with_limits(Limits { part_max: part_max(), frame_target: 1 << 10, commit_max: 1 << 10 })
+}
+
+fn part_max() -> usize {
+    if is_sealed() { 156 } else { 100 }
 }
 
 fn agree(one: &mut Node, other: &mut Node) {
@@ -145,7 +165,7 @@ fn a_long_frame_travels_in_parts_among_those_of_others() {
     assert_eq!(other.set("long", &long), Ok(false));
     agree(&mut one, &mut other);
     assert!(memory.slots().len() > 18, "{:?}", memory.slots());
-    assert!(memory.slots().iter().all(|(_, len)| *len <= 100));
+    assert!(memory.slots().iter().all(|(_, len)| *len <= part_max()));
 }
 
 #[test]
@@ -213,7 +233,7 @@ fn a_frame_of_which_one_part_is_in_doubt_is_there_whole_or_never() {
 }
 
 /// A clock that ends all sessions when the node pauses between two calls.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Fencing(SimClock, Memory);
 
 impl Clock for Fencing {
@@ -244,8 +264,8 @@ fn after_the_end_of_its_session_a_node_goes_on_in_a_new_one() {
         }
         // The session ends between two calls. What the first has done may show only after that.
         let clock = Fencing(one.clock.clone(), memory.clone());
-        one.follower = Follower::new(Arc::new(one.client.clone()), Arc::new(clock));
-        one.state = State::default();
+        one.follower = follower(&one.client, &clock);
+        one.state = State { mark: one.follower.mark(), ..State::default() };
         one.catch_up().unwrap();
         for fault in faults {
             one.client.fail_write(*fault);
