@@ -110,7 +110,8 @@
 //!   (`OpenOptions::archive`), in a folder or at any place that implements `remote::Target`.
 //! - `s3`: a bucket as such a place (`remote::S3Options`).
 //! - `shared`: the same store on several machines, over a log that they share
-//!   (`OpenOptions::shared`). The only log so far is one in memory, for tests.
+//!   (`OpenOptions::shared`). `shared::Memory` is a log in memory, for tests.
+//! - `etcd`: such a log on a cluster of etcd (`shared::Etcd`).
 //! - `stream`: `Watch::stream`, a `futures_core::Stream` of notices.
 //! - `tracing`: spans for openings, recoveries, groups of commits, checkpoints, backups, archives
 //!   and rekeys; events for a log whose end was cut, a failed backup or archive, and a store that

@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use codex_storage::batch::Seq;
 pub use codex_storage::shared::{
-    AppendError, Buried, Client, Entry, Limits, Memory, PartSink, Position, ReadFault, RecordName,
-    Session, SharedError, SharedLog, Slot, Usage, Versioned, WriteFault,
+    AppendError, Buried, Client, EngineFault, Entry, Limits, Memory, PartSink, Position, ReadFault,
+    RecordName, Session, SharedError, SharedLog, Slot, Usage, Versioned, WriteFault,
 };
+
+#[cfg(feature = "etcd")]
+pub use codex_storage::shared::{Etcd, Tls};
 
 use crate::error::Result;
 use crate::store::Store;

@@ -62,6 +62,9 @@ mod lock;
 mod log;
 mod main_file;
 pub mod names;
+#[cfg(feature = "net")]
+#[doc(hidden)]
+pub mod net;
 mod null;
 mod open;
 mod pack;

@@ -41,6 +41,9 @@ const CRATES_WITHOUT_ENCRYPTION_MAX: usize = 50;
 /// The maximum number of crates of the library with backups in a bucket.
 const CRATES_WITH_BUCKETS_MAX: usize = 130;
 
+/// The maximum number of crates that a shared log on etcd adds.
+const CRATES_OF_ETCD_MAX: usize = 20;
+
 /// The features of the library with which no unmaintained crate may be in its tree.
 const WITHOUT_BINCODE: [&str; 3] = ["--no-default-features", "--features", "crypto,json"];
 
@@ -90,6 +93,8 @@ fn tree(workspace: &Workspace, members: &[Package]) -> Outcome {
     let few = counted(workspace, &without, CRATES_WITHOUT_ENCRYPTION_MAX, "without encryption")?;
     let with = ["--features", "s3"];
     let bucket = counted(workspace, &with, CRATES_WITH_BUCKETS_MAX, "with buckets")?;
+    let with = ["--features", "etcd"];
+    let etcd = counted(workspace, &with, all + CRATES_OF_ETCD_MAX, "with etcd")?;
     let mut cargo = workspace.cargo("tree --prefix none --package");
     let json = cargo.arg(LIBRARY).args(WITHOUT_BINCODE).args(["--edges", "normal,build"]).read()?;
     if json.lines().any(|line| line.starts_with("bincode ")) {
@@ -97,7 +102,7 @@ fn tree(workspace: &Workspace, members: &[Package]) -> Outcome {
     }
     Ok(format!(
         "{all} crates below {LIBRARY} with default features, {few} without encryption, {bucket} \
-         with buckets"
+         with buckets, {etcd} with etcd"
     ))
 }
 

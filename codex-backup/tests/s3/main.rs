@@ -27,6 +27,7 @@ use codex_backup::remote::{
 };
 use codex_backup::vfs::{File, Mode, Open, Vfs};
 use codex_backup::{Backups, Error, Options, Whole};
+use codex_storage::net::ureq;
 use peak_alloc::PeakAlloc;
 use server::{Reply, next, refusal, reply, server};
 

@@ -254,7 +254,11 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
         }
         // Over the sealed bytes, so that damage is found without the key.
         let payload = &buf[BLOCK_HEAD_LEN..];
-        assert_eq!(u64_of(payload.len()), payload_len.into(), "a seal appends a tag, and no more");
+        assert_eq!(
+            u64_of(payload.len()),
+            u64::from(payload_len),
+            "a seal appends a tag, and no more"
+        );
         head.payload_crc = crc32c(payload);
         put(buf, 0, head.encode(file_id));
         Ok(head)

@@ -60,6 +60,16 @@ pub enum SharedError {
         /// The maximum number of bytes.
         limit: u64,
     },
+    /// The servers of the log refuse this program, or are not what the options say.
+    #[error("{at}: {why}")]
+    Engine {
+        /// The server, or the option.
+        at: String,
+        /// The kind of fault.
+        fault: EngineFault,
+        /// The reason, and the next step.
+        why: String,
+    },
     /// The log no longer has the entries after the last one that was read.
     #[error(
         "the shared log was trimmed up to {trimmed:?}, and this node has read it up to {applied:?} \
@@ -149,8 +159,8 @@ pub enum SharedError {
 }
 
 crate::debug_as_display!(
-    SharedError: Unanswered, Unsettled, Away, Fenced, Full, Trimmed, RolledBack, Gap, Diverged,
-    NoMeta, MetaChanged, Tampered, BadFrame
+    SharedError: Unanswered, Unsettled, Away, Fenced, Full, Engine, Trimmed, RolledBack, Gap,
+    Diverged, NoMeta, MetaChanged, Tampered, BadFrame
 );
 
 impl SharedError {
@@ -169,7 +179,8 @@ impl SharedError {
             | Self::Unsettled { .. }
             | Self::Away { .. }
             | Self::Fenced
-            | Self::Full { .. } => false,
+            | Self::Full { .. }
+            | Self::Engine { .. } => false,
         }
     }
 
@@ -181,6 +192,11 @@ impl SharedError {
             }
             Self::Full { .. } => io::ErrorKind::StorageFull,
             Self::Fenced => io::ErrorKind::ConnectionAborted,
+            Self::Engine { fault, .. } => match fault {
+                EngineFault::Unreachable => io::ErrorKind::TimedOut,
+                EngineFault::Password | EngineFault::Denied => io::ErrorKind::PermissionDenied,
+                _ => io::ErrorKind::InvalidInput,
+            },
             Self::Trimmed { .. }
             | Self::RolledBack { .. }
             | Self::Gap { .. }
@@ -191,6 +207,32 @@ impl SharedError {
             | Self::BadFrame { .. } => io::ErrorKind::InvalidData,
         }
     }
+}
+
+/// The kind of an [`Engine`](SharedError::Engine) error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EngineFault {
+    /// An option is wrong, such as the address of a server.
+    Option,
+    /// No server was reached.
+    Unreachable,
+    /// The certificate of the server, or that of this program, is not accepted.
+    Tls,
+    /// The certificate of this program has a common name, which the server refuses.
+    CommonName,
+    /// The user or the password is wrong, or missing.
+    Password,
+    /// The user may not use the keys of the store.
+    Denied,
+    /// The prefix has other keys and no store.
+    OtherKeys,
+    /// The version of the server is too old, or it is no such server.
+    Version,
+    /// The server refuses the length of a request.
+    TooLarge,
+    /// The server refuses the request for another reason.
+    Refused,
 }
 
 impl From<SharedError> for Error {

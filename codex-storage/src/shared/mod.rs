@@ -8,6 +8,8 @@
 //! engines, and [`Memory`] is an engine in memory, with faults, for tests.
 
 mod error;
+#[cfg(feature = "etcd")]
+mod etcd;
 mod follower;
 mod frame;
 mod memory;
@@ -21,7 +23,11 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
-pub use error::SharedError;
+#[cfg(feature = "etcd")]
+pub use crate::net::Tls;
+pub use error::{EngineFault, SharedError};
+#[cfg(feature = "etcd")]
+pub use etcd::Etcd;
 pub use follower::{Follower, FrameSink, Mark};
 pub use frame::{Frame, Orders};
 pub use memory::{Client, Memory, ReadFault, WriteFault};

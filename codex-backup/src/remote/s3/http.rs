@@ -2,22 +2,19 @@
 
 use std::io::{self, Read};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
+use codex_storage::net::ureq::http::{HeaderMap, Request as HttpRequest};
+use codex_storage::net::ureq::{Agent, SendBody};
+use codex_storage::net::{self, Tls};
 use codex_storage::vfs::{Clock, OsClock};
 use jiff::Timestamp;
-use rustls_graviola::default_provider;
 use rusty_s3::signing::sign;
 use rusty_s3::{Bucket, Credentials, Method};
-use ureq::http::{HeaderMap, Request as HttpRequest};
-use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
-use ureq::{Agent, SendBody};
 use url::Url;
 
 use super::answer::{Answer, date};
-use super::keys::{Ring, read_file};
+use super::keys::Ring;
 use crate::remote::Fault;
 
 /// One request. The parts of the query are in the order of their names, as are the headers.
@@ -54,22 +51,13 @@ pub(super) struct Http {
 
 impl Http {
     /// Makes no connection yet.
-    pub(super) fn new(bucket: Bucket, keys: Ring, ca: Option<&Path>) -> Result<Self, Fault> {
-        let mut config = Agent::config_builder()
-            .http_status_as_error(false)
-            .max_redirects(0)
-            .max_redirects_will_error(false)
-            .timeout_resolve(Some(CONNECT))
-            .timeout_connect(Some(CONNECT))
+    pub(super) fn new(bucket: Bucket, keys: Ring, tls: &Tls) -> Result<Self, Fault> {
+        let is_encrypted = bucket.base_url().scheme() == "https";
+        let tls = is_encrypted.then(|| tls.config().map_err(Fault::Invalid)).transpose()?;
+        let config = net::client(tls)
             .timeout_send_body(Some(TRANSFER))
             .timeout_recv_response(Some(ANSWER))
             .timeout_recv_body(Some(TRANSFER));
-        if bucket.base_url().scheme() == "https" {
-            config = config.tls_config(tls(ca)?);
-        } else {
-            // Without TLS only this machine, or an endpoint that was allowed by name.
-            config = config.proxy(None);
-        }
         Ok(Self { agent: config.build().new_agent(), bucket, keys, clock: OsClock::new() })
     }
 
@@ -134,7 +122,8 @@ impl Http {
             _ if request.method == Method::Post => self.agent.run(http.body("").map_err(bad)?),
             _ => self.agent.run(http.body(()).map_err(bad)?),
         };
-        let mut answered = answered.map_err(|error| unreachable_server(&error))?;
+        let mut answered =
+            answered.map_err(|error| Fault::io("reach the server", net::no_answer(&error)))?;
         let mut answer = head(answered.status().as_u16(), answered.headers());
         let mut body = answered.body_mut().with_config().limit(u64::MAX).reader();
         match payload {
@@ -193,57 +182,6 @@ fn head(status: u16, headers: &HeaderMap) -> Answer {
     }
 }
 
-/// Returns the fault of a request without an answer. The text of some errors has the address, whose
-/// query is a valid signature, so only the kind is told of those.
-fn unreachable_server(error: &ureq::Error) -> Fault {
-    let text = match error {
-        ureq::Error::Io(source) => source.to_string(),
-        ureq::Error::HostNotFound => "there is no server of this name".to_owned(),
-        ureq::Error::Timeout(_) => "the server does not answer in time".to_owned(),
-        ureq::Error::Tls(what) => (*what).to_owned(),
-        ureq::Error::Rustls(source) => source.to_string(),
-        _ => "the connection failed".to_owned(),
-    };
-    let kind = match error {
-        ureq::Error::Io(source) => source.kind(),
-        ureq::Error::Timeout(_) => io::ErrorKind::TimedOut,
-        _ => io::ErrorKind::ConnectionAborted,
-    };
-    Fault::io("reach the server", io::Error::new(kind, text))
-}
-
-/// Returns the settings of TLS, with the certificates of `ca` or those of the system.
-fn tls(ca: Option<&Path>) -> Result<TlsConfig, Fault> {
-    if !graviola::util::is_cpu_supported() {
-        let why = "this processor lacks instructions that TLS needs here (x86-64: aes, pclmulqdq, \
-                   bmi1, adx, avx2; aarch64: aes, pmull, sha2); use a newer one";
-        return Err(Fault::Invalid(why.to_owned()));
-    }
-    let from_env = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
-    let own = ca.map(Path::to_owned).or(from_env);
-    let places = own.map_or_else(|| BUNDLES.map(PathBuf::from).to_vec(), |own| vec![own]);
-    let pem = places.iter().find_map(|path| read_file(path).ok());
-    let items = pem.iter().flat_map(|pem| parse_pem(pem));
-    let roots: Vec<_> = items
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if roots.is_empty() {
-        let places: Vec<_> = places.iter().map(|path| path.display().to_string()).collect();
-        return Err(Fault::Invalid(format!(
-            "there are no certificates to trust in {}; name a file with them (`ca_file`)",
-            places.join(", ")
-        )));
-    }
-    Ok(TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .unversioned_rustls_crypto_provider(Arc::new(default_provider()))
-        .root_certs(RootCerts::from(roots))
-        .build())
-}
-
 /// A part of an object as the body of a request.
 struct Part<'p, 'r> {
     read: &'p mut Reader<'r>,
@@ -267,15 +205,6 @@ impl Read for Part<'_, '_> {
     }
 }
 
-/// The files in which systems keep the certificates that they trust.
-const BUNDLES: [&str; 4] = [
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-];
-/// The maximum time to find the server and to connect to it.
-const CONNECT: Duration = Duration::from_secs(10);
 /// The maximum time from the end of a request to its answer.
 const ANSWER: Duration = Duration::from_secs(60);
 /// The maximum time for a part of an object, in either direction.

@@ -2,11 +2,11 @@
 
 use std::env;
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use codex_storage::net::read_file;
 use codex_storage::sync::Mutex;
-use codex_storage::vfs::{Open, OsDir, Vfs};
 use rusty_s3::Credentials;
 
 use crate::error::Cause;
@@ -133,21 +133,6 @@ fn of_profile(text: &str, profile: &str) -> Option<S3Keys> {
         None => S3Keys::new(id, secret),
     })
 }
-
-/// Reads a small file. Follows symbolic links.
-pub(super) fn read_file(path: &Path) -> std::io::Result<Vec<u8>> {
-    let path = OsDir::resolve(path)?;
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let vfs = Vfs::os(path.parent().unwrap_or(Path::new("/")))?;
-    let file = vfs.dir.open(name, Open::Read)?;
-    let len = usize::try_from(file.len()?).ok().filter(|len| *len <= FILE_LEN_MAX);
-    let mut bytes = vec![0; len.ok_or(std::io::ErrorKind::FileTooLarge)?];
-    file.read_exact_at(&mut bytes, 0)?;
-    Ok(bytes)
-}
-
-/// The maximum length of a file with keys or certificates.
-const FILE_LEN_MAX: usize = 16 << 20;
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use codex_storage::net::{self, Tls};
 use codex_storage::vfs::{Entropy, OsEntropy};
 use instant_xml::FromXml;
 use rusty_s3::actions::ListObjectsV2;
@@ -44,7 +45,7 @@ pub struct S3Options {
     region: Option<String>,
     prefix: String,
     keys: Source,
-    ca_file: Option<PathBuf>,
+    tls: Tls,
     plain_http: bool,
     path_style: Option<bool>,
 }
@@ -59,7 +60,7 @@ impl S3Options {
             region: None,
             prefix: String::new(),
             keys: Source::default(),
-            ca_file: None,
+            tls: Tls::new(),
             plain_http: false,
             path_style: None,
         }
@@ -113,7 +114,7 @@ impl S3Options {
     /// that `SSL_CERT_FILE` names, or that of the system.
     #[must_use]
     pub fn ca_file(mut self, path: impl Into<PathBuf>) -> Self {
-        self.ca_file = Some(path.into());
+        self.tls = self.tls.ca_file(path);
         self
     }
 
@@ -158,7 +159,7 @@ impl S3Options {
             invalid(format!("{:?} is no address of a server: {error}", self.endpoint))
         })?;
         let host = endpoint.host_str().unwrap_or_default();
-        let is_here = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+        let is_here = net::is_this_machine(host);
         if endpoint.scheme() != "https" && !is_here && !self.plain_http {
             let why = "the endpoint is not encrypted on the way; use `https://`, or allow it with \
                        `plain_http(true)`";
@@ -170,7 +171,7 @@ impl S3Options {
         let region = self.region.or_else(from_env).unwrap_or_else(|| "us-east-1".to_owned());
         let bucket = Bucket::new(endpoint, style, self.bucket, region)
             .map_err(|error| invalid(format!("no bucket can be there: {error}")))?;
-        let http = Http::new(bucket, Ring::new(self.keys)?, self.ca_file.as_deref())?;
+        let http = Http::new(bucket, Ring::new(self.keys)?, &self.tls)?;
         let place = S3 { http, prefix };
         place.prove_create_only()?;
         Ok(place)
