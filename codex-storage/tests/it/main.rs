@@ -47,6 +47,8 @@ mod sealed_limits;
 #[cfg(feature = "shared")]
 mod shared;
 #[cfg(feature = "shared")]
+mod shared_forged;
+#[cfg(feature = "shared")]
 mod shared_meta;
 /// The same tests on an encrypted store.
 #[cfg(feature = "shared")]

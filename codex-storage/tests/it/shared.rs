@@ -7,32 +7,34 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_storage::batch::{Batches, Item, TableId};
+use codex_storage::seal::Keys;
 use codex_storage::shared::{
     Client, Digests, Follower, Frame, KeyRange, Limits, Mark, Memory, Meta, Order, Orders,
-    Position, ReadFault, Seen, SeenEntries, SharedError, SharedLog, WriteFault, digest_of_value,
-    orders,
+    Position, ReadFault, RecordName, Seen, SeenEntries, SharedError, SharedLog, WriteFault,
+    digest_of_value, orders,
 };
 use codex_storage::vfs::{Clock, SeededEntropy, SimClock};
 use codex_storage::{Error, RecordError};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use crate::common::golden;
 use crate::common::seal::ToyKeys;
 
 /// A node whose state is the value of each key. A commit is one key with a value, which is set if
 /// the key is absent.
-struct Node {
+pub(crate) struct Node {
     follower: Follower,
     client: Client,
     clock: SimClock,
-    state: State,
+    pub(crate) state: State,
 }
 
-#[derive(Default)]
-struct State {
-    values: BTreeMap<Vec<u8>, Vec<u8>>,
+#[derive(Default, Clone)]
+pub(crate) struct State {
+    pub(crate) values: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Each key that an order was about, with whether it was set, in the order of the log.
-    verdicts: Vec<(Vec<u8>, bool)>,
+    pub(crate) verdicts: Vec<(Vec<u8>, bool)>,
     mark: Mark,
     /// The last time of a frame.
     time_us: i64,
@@ -70,14 +72,35 @@ fn is_sealed() -> bool {
 }
 
 fn follower(client: &Client, clock: &(impl Clock + Clone + 'static)) -> Follower {
-    let (entropy, timeout) = (Arc::new(SeededEntropy::new(1)), Duration::from_secs(5));
-    let keys = is_sealed().then(|| ToyKeys::new("key", entropy.clone()));
-    let meta = Meta::open(client, keys.as_deref(), &*entropy, clock, timeout).unwrap();
+    let keys = ToyKeys::new("key", Arc::new(SeededEntropy::new(1)));
+    follower_with(client, clock, is_sealed().then_some(&*keys))
+}
+
+fn follower_with(
+    client: &Client,
+    clock: &(impl Clock + Clone + 'static),
+    keys: Option<&dyn Keys>,
+) -> Follower {
+    let (entropy, timeout) = (SeededEntropy::new(1), Duration::from_secs(5));
+    let meta = Meta::open(client, keys, &entropy, clock, timeout).unwrap();
     Follower::new(Arc::new(client.clone()), Arc::new(clock.clone()), Arc::new(meta))
 }
 
 impl Node {
     fn new(memory: &Memory) -> Self {
+        let keys = ToyKeys::new("key", Arc::new(SeededEntropy::new(1)));
+        if is_sealed() { Self::with_key(memory, &*keys) } else { Self::plain(memory) }
+    }
+
+    pub(crate) fn plain(memory: &Memory) -> Self {
+        Self::of(memory, |client, clock| follower_with(client, clock, None))
+    }
+
+    pub(crate) fn with_key(memory: &Memory, keys: &dyn Keys) -> Self {
+        Self::of(memory, |client, clock| follower_with(client, clock, Some(keys)))
+    }
+
+    fn of(memory: &Memory, follower: impl FnOnce(&Client, &SimClock) -> Follower) -> Self {
         let (client, clock) = (memory.client(), SimClock::new());
         let follower = follower(&client, &clock);
         let state = State { mark: follower.mark(), ..State::default() };
@@ -85,7 +108,7 @@ impl Node {
     }
 
     /// Sets `key` if it is absent. Returns whether it was.
-    fn set(&mut self, key: &str, value: &[u8]) -> Result<bool, SharedError> {
+    pub(crate) fn set(&mut self, key: &str, value: &[u8]) -> Result<bool, SharedError> {
         let mut frame = Orders::new(self.client.limits().commit_max);
         let (table, key) = (None, key.as_bytes());
         frame.push(Order::Set(Item { table, key, value, expires_us: None })).unwrap();
@@ -100,8 +123,19 @@ impl Node {
         Ok(self.state.own.take().expect("the own frame was delivered"))
     }
 
+    /// Makes the next write be in doubt: its part is lost in the given way.
+    pub(crate) fn fail_until_in_doubt(&self, fault: WriteFault) {
+        self.client.fail_write(fault);
+        (0..2_000).for_each(|_| self.client.fail_write(WriteFault::Lost));
+        (0..2_000).for_each(|_| self.client.fail_read(ReadFault::Lost));
+    }
+
+    pub(crate) fn heal(&self) {
+        self.client.heal();
+    }
+
     /// Delivers all that the log has.
-    fn catch_up(&mut self) -> Result<(), SharedError> {
+    pub(crate) fn catch_up(&mut self) -> Result<(), SharedError> {
         let state = &mut self.state;
         let sink = &mut |frame: Frame<'_>| Ok(state.apply(&frame));
         loop {
@@ -127,7 +161,7 @@ fn two() -> (Memory, Node, Node) {
 }
 
 /// A log whose parts have room for 36 bytes.
-fn with_short_parts() -> Memory {
+pub(crate) fn with_short_parts() -> Memory {
     Memory::with_limits(Limits { part_max: part_max(), frame_target: 1 << 10, commit_max: 1 << 10 })
 }
 
@@ -194,16 +228,14 @@ fn a_doubt_is_settled_before_the_next_write_and_nothing_comes_late() {
         let (memory, mut one, mut other) = two();
         assert_eq!(one.set("before", b"1"), Ok(true));
         let fault = if is_committed { WriteFault::AnswerLost } else { WriteFault::Late };
-        one.client.fail_write(fault);
-        (0..2_000).for_each(|_| one.client.fail_write(WriteFault::Lost));
-        (0..2_000).for_each(|_| one.client.fail_read(ReadFault::Lost));
+        one.fail_until_in_doubt(fault);
         let doubt = one.set("doubt", b"1").unwrap_err();
         let waited = Duration::from_secs(5);
         assert!(matches!(doubt, SharedError::Unanswered { waited: w, .. } if w >= waited));
         // While there is no answer, the next write is not sent.
         let unsettled = one.set("no", b"1").unwrap_err();
         assert!(matches!(unsettled, SharedError::Unsettled { .. }), "{unsettled}");
-        one.client.heal();
+        one.heal();
         assert_eq!(one.set("after", b"1"), Ok(true));
         assert_eq!(one.state.values.contains_key(&b"doubt"[..]), is_committed);
         memory.land();
@@ -221,11 +253,9 @@ fn a_frame_of_which_one_part_is_in_doubt_is_there_whole_or_never() {
         let memory = with_short_parts();
         let (mut one, mut other) = (Node::new(&memory), Node::new(&memory));
         let lost = if in_doubt % 2 == 0 { WriteFault::Lost } else { WriteFault::AnswerLost };
-        one.client.fail_write(lost);
-        (0..2_000).for_each(|_| one.client.fail_write(WriteFault::Lost));
-        (0..2_000).for_each(|_| one.client.fail_read(ReadFault::Lost));
+        one.fail_until_in_doubt(lost);
         assert!(one.set("long", &[7; 80]).is_err());
-        one.client.heal();
+        one.heal();
         assert_eq!(one.set("next", &[8; 80]), Ok(true));
         agree(&mut one, &mut other);
         assert!(!one.state.values.contains_key(&b"long"[..]), "its last part was never sent");
@@ -287,11 +317,9 @@ fn a_doubt_of_an_ended_session_is_settled_too() {
         let (memory, mut one, mut other) = two();
         assert_eq!(one.set("before", b"1"), Ok(true));
         let fault = if is_committed { WriteFault::AnswerLost } else { WriteFault::Late };
-        one.client.fail_write(fault);
-        (0..2_000).for_each(|_| one.client.fail_write(WriteFault::Lost));
-        (0..2_000).for_each(|_| one.client.fail_read(ReadFault::Lost));
+        one.fail_until_in_doubt(fault);
         assert!(one.set("doubt", b"1").is_err());
-        one.client.heal();
+        one.heal();
         memory.fence();
         memory.land();
         assert_eq!(one.set("after", b"1"), Ok(true));
@@ -430,51 +458,124 @@ fn a_damaged_part_is_not_decided() {
 #[test]
 fn nodes_with_random_faults_lose_nothing_and_double_nothing() {
     for seed in 0..200 {
-        let memory = if seed % 2 == 0 { Memory::new() } else { with_short_parts() };
-        let mut nodes: Vec<_> = (0..3).map(|_| Node::new(&memory)).collect();
-        let entropy = SeededEntropy::new(seed);
-        let (mut done, mut absent) = (Vec::new(), Vec::new());
-        for (n, node) in (0..).zip(&nodes) {
-            node.client.fail_at_random(seed * 3 + n, 30);
-        }
-        for n in 0..60 {
-            let node = &mut nodes[usize::try_from(entropy.below(3)).unwrap()];
-            let is_cut = entropy.below(10) == 0;
-            node.client.cut(is_cut);
-            let key = format!("{n}");
-            match node.set(&key, &[7; 50]) {
-                Ok(is_set) => {
-                    assert!(is_set);
-                    done.push(key);
-                }
-                Err(SharedError::Unanswered { .. }) => {}
-                Err(error) => {
-                    assert!(!error.is_final(), "seed {seed}: {error}");
-                    absent.push(key);
-                }
-            }
-            node.client.cut(false);
-            match entropy.below(20) {
-                0 => memory.fence(),
-                1..5 => _ = memory.land(),
-                _ => {}
-            }
-        }
-        for (n, node) in nodes.iter_mut().enumerate() {
-            node.client.heal();
-            assert_eq!(node.set(&format!("end {n}"), b"1"), Ok(true), "seed {seed}");
-        }
-        memory.land();
-        let [one, two, three] = &mut nodes[..] else { panic!("three nodes") };
-        agree(one, two);
-        agree(two, three);
-        for (key, is_set) in &one.state.verdicts {
-            assert!(is_set, "seed {seed}: {} was made twice", String::from_utf8_lossy(key));
-        }
-        let is_there = |key: &String| one.state.values.contains_key(key.as_bytes());
-        assert!(done.iter().all(is_there), "seed {seed}: an acknowledged commit was lost");
-        assert!(!absent.iter().any(is_there), "seed {seed}: a refused commit is there");
+        write_with_random_faults(seed, &Node::new);
     }
+}
+
+/// Writes to a log with random faults and checks what the nodes have of it. Returns the log.
+pub(crate) fn write_with_random_faults(seed: u64, new: &dyn Fn(&Memory) -> Node) -> Memory {
+    let memory = if seed.is_multiple_of(2) { Memory::new() } else { with_short_parts() };
+    let mut nodes: Vec<_> = (0..3).map(|_| new(&memory)).collect();
+    let entropy = SeededEntropy::new(seed);
+    let (mut done, mut absent) = (Vec::new(), Vec::new());
+    for (n, node) in (0..).zip(&nodes) {
+        node.client.fail_at_random(seed * 3 + n, 30);
+    }
+    for n in 0..60 {
+        let node = &mut nodes[usize::try_from(entropy.below(3)).unwrap()];
+        let is_cut = entropy.below(10) == 0;
+        node.client.cut(is_cut);
+        let key = format!("{n}");
+        match node.set(&key, &[7; 50]) {
+            Ok(is_set) => {
+                assert!(is_set);
+                done.push(key);
+            }
+            Err(SharedError::Unanswered { .. }) => {}
+            Err(error) => {
+                assert!(!error.is_final(), "seed {seed}: {error}");
+                absent.push(key);
+            }
+        }
+        node.client.cut(false);
+        match entropy.below(20) {
+            0 => memory.fence(),
+            1..5 => _ = memory.land(),
+            _ => {}
+        }
+    }
+    for (n, node) in nodes.iter_mut().enumerate() {
+        node.client.heal();
+        assert_eq!(node.set(&format!("end {n}"), b"1"), Ok(true), "seed {seed}");
+    }
+    memory.land();
+    let [one, two, three] = &mut nodes[..] else { panic!("three nodes") };
+    agree(one, two);
+    agree(two, three);
+    for (key, is_set) in &one.state.verdicts {
+        assert!(is_set, "seed {seed}: {} was made twice", String::from_utf8_lossy(key));
+    }
+    let is_there = |key: &String| one.state.values.contains_key(key.as_bytes());
+    assert!(done.iter().all(is_there), "seed {seed}: an acknowledged commit was lost");
+    assert!(!absent.iter().any(is_there), "seed {seed}: a refused commit is there");
+    memory
+}
+
+/// At each place of a log with unfinished frames and buried slots, after which the log is trimmed.
+#[test]
+fn a_node_that_goes_on_at_a_place_has_the_state_of_one_that_read_all() {
+    let mut open = 0;
+    for seed in 0..40 {
+        let memory = write_with_random_faults(seed, &Node::new);
+        let mut whole = Node::new(&memory);
+        whole.catch_up().unwrap();
+        let meta = whole.client.record(RecordName::Meta, Duration::ZERO).unwrap().unwrap();
+        let mut reader = Node::new(&memory);
+        while reader.follower.applied() < memory.end() {
+            reader.client.fail_read(ReadFault::Short);
+            let state = &mut reader.state;
+            reader.follower.deliver(&mut |frame| Ok(state.apply(&frame))).unwrap();
+            let (place, from) = (reader.follower.place(), reader.follower.resumes_after());
+            open += u32::from(from < reader.follower.applied());
+            let trimmed = Memory::with_limits(reader.client.limits());
+            trimmed.forge_record(RecordName::Meta, Some(&meta.bytes));
+            trimmed.forge(&memory.entries());
+            trimmed.trim(from);
+            let mut node = Node::new(&trimmed);
+            node.follower.resume(&place).unwrap();
+            assert!(node.follower.mark() == reader.follower.mark());
+            assert_eq!(node.follower.place(), place);
+            node.state = reader.state.clone();
+            node.catch_up().unwrap();
+            assert_eq!(node.state.verdicts, whole.state.verdicts, "seed {seed}, after {from:?}");
+            assert!(node.state.mark == whole.state.mark);
+            assert_eq!(node.follower.place(), whole.follower.place());
+        }
+    }
+    assert!(open > 40, "places within frames: {open}");
+}
+
+#[test]
+fn bytes_that_are_no_place_are_refused() {
+    let (memory, mut one, _) = two();
+    assert_eq!(one.set("a", b"1"), Ok(true));
+    let place = one.follower.place();
+    for len in 0..place.len() {
+        let refused = Node::new(&memory).follower.resume(&place[..len]);
+        assert!(matches!(refused, Err(Error::Damaged { .. })), "{len}");
+    }
+    let mut many = place.clone();
+    many[40..48].fill(0xff);
+    assert!(Node::new(&memory).follower.resume(&many).is_err());
+    Node::new(&memory).follower.resume(&place).unwrap();
+}
+
+/// The parts of a plain store, and of one under the cipher of these tests.
+#[test]
+fn parts_of_version_1_are_made_and_read_as_ever() {
+    let (memory, mut one, _) = two();
+    assert_eq!(one.set("a", b"1"), Ok(true));
+    assert_eq!(one.set("key", b"value"), Ok(true));
+    let mut made = memory.entries();
+    let name = if is_sealed() { "shared-parts-toy-seal.bin" } else { "shared-parts.bin" };
+    let parts: Vec<_> = made.iter().map(|(_, part)| &part[..]).collect();
+    let golden = golden::check(name, &parts.concat());
+    let (first, second) = golden.split_at(parts[0].len());
+    (made[0].1, made[1].1) = (first.to_vec(), second.to_vec());
+    memory.forge(&made);
+    let mut new = Node::new(&memory);
+    new.catch_up().unwrap();
+    assert_eq!(new.state.values, one.state.values);
 }
 
 #[test]
