@@ -8,10 +8,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
 use rustls_graviola::default_provider;
 use ureq::Agent;
 use ureq::config::ConfigBuilder;
-use ureq::tls::{ClientCert, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use ureq::tls::{
+    Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, TlsProvider, parse_pem,
+};
 use ureq::typestate::AgentScope;
 
 use crate::vfs::{Open, OsDir, Vfs};
@@ -89,7 +93,7 @@ impl Tls {
 
     /// Returns the certificate of this program and its key.
     fn certificate(&self) -> Result<Option<ClientCert>, String> {
-        let Some((certificate, key)) = &self.client else { return Ok(None) };
+        let Some((certificate, key_path)) = &self.client else { return Ok(None) };
         let read = |path: &Path| {
             read_file(path).map_err(|error| {
                 let path = path.display();
@@ -102,7 +106,7 @@ impl Tls {
                 chain.push(certificate);
             }
         }
-        for item in parse_pem(&read(key)?).flatten() {
+        for item in parse_pem(&read(key_path)?).flatten() {
             if let PemItem::PrivateKey(key) = item {
                 found = Some(key);
             }
@@ -112,8 +116,14 @@ impl Tls {
         };
         match found {
             _ if chain.is_empty() => missing(certificate, "certificate"),
-            None => missing(key, "private key that is not encrypted"),
-            Some(key) => Ok(Some(ClientCert::new_with_certs(&chain, key))),
+            None => missing(key_path, "private key that is not encrypted"),
+            Some(key) => {
+                belong_together(&chain, &key).map_err(|error| {
+                    let (certificate, key) = (certificate.display(), key_path.display());
+                    format!("{certificate} and {key} are not used: {error}; name a pair of files")
+                })?;
+                Ok(Some(ClientCert::new_with_certs(&chain, key)))
+            }
         }
     }
 }
@@ -124,6 +134,20 @@ impl fmt::Debug for Tls {
         let Self { ca_file, client } = self;
         f.debug_struct("Tls").field("ca_file", ca_file).field("client", client).finish()
     }
+}
+
+/// Fails as the client would, which panics.
+fn belong_together(
+    chain: &[Certificate<'static>],
+    key: &PrivateKey<'static>,
+) -> Result<(), rustls::Error> {
+    let bad = |why: &str| rustls::Error::General(why.to_owned());
+    let key = PrivateKeyDer::try_from(key.der()).map_err(bad)?.clone_key();
+    let chain = chain.iter().map(|one| CertificateDer::from(one.der().to_vec())).collect();
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(RootCertStore::empty());
+    config.with_client_auth_cert(chain, key).map(drop)
 }
 
 /// Returns the beginning of the settings of a client: an answer is never an error, and leads to no

@@ -51,14 +51,16 @@ pub enum SharedError {
     Fenced,
     /// The log has no room.
     #[error(
-        "the shared log is full: {used} of {limit} bytes; nothing was written; have its operator \
-         trim the log or raise the limit, then try again"
+        "the shared log is full: {used} of {limit} bytes; nothing was written; {next}, then try \
+         again"
     )]
     Full {
         /// The bytes in the log.
         used: u64,
         /// The maximum number of bytes.
         limit: u64,
+        /// The next step.
+        next: &'static str,
     },
     /// The servers of the log refuse this program, or are not what the options say.
     #[error("{at}: {why}")]

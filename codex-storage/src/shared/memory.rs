@@ -196,7 +196,8 @@ impl State {
     fn fits(&self, len: usize) -> Result<()> {
         let (used, limit) = (if self.quota == u64::MAX { 0 } else { self.used() }, self.quota);
         if used.saturating_add(u64_of(len)) > limit {
-            return Err(SharedError::Full { used, limit }.into());
+            let next = "trim the log or raise its limit";
+            return Err(SharedError::Full { used, limit, next }.into());
         }
         Ok(())
     }

@@ -204,3 +204,58 @@ impl Refusal {
 /// The codes of gRPC for a token that is not known, and for a missing permission.
 const UNAUTHENTICATED: u64 = 16;
 const PERMISSION_DENIED: u64 = 7;
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::{Found, Keys, Position, Refusal, Session, Slot};
+
+    /// Answers of etcd 3.4.23: the status, the code if it is in JSON, and the text.
+    #[test]
+    fn each_refusal_of_a_member_has_its_meaning() {
+        let common_name = "CommonName of client sending a request against gateway will be ignored \
+                           and not used as expected";
+        let cases = [
+            (401, 16, "etcdserver: invalid auth token", "NoToken"),
+            (400, 3, "etcdserver: authentication failed, invalid user ID or password", "Password"),
+            (412, 9, "etcdserver: authentication is not enabled", "Password"),
+            (400, 3, "etcdserver: user name is empty", "Password"),
+            (403, 7, "etcdserver: permission denied", "Denied"),
+            (400, 0, common_name, "CommonName"),
+            (404, 0, "Not Found", "Version"),
+            (400, 3, "etcdserver: request is too large", "TooLarge"),
+            (429, 8, "etcdserver: mvcc: database space exceeded", "Full"),
+            (429, 8, "etcdserver: too many requests", "Busy"),
+            (400, 11, "etcdserver: mvcc: required revision has been compacted", "Compacted"),
+            (400, 3, "etcdserver: duplicate key given in txn request", "Refused"),
+            (500, 2, "context deadline exceeded", "InDoubt"),
+            (503, 14, "etcdserver: no leader", "InDoubt"),
+        ];
+        for (status, code, said, expected) in cases {
+            let body = match code {
+                0 => json!({ "error": said }),
+                code => json!({"error": said, "message": said, "code": code}),
+            };
+            let found = match Refusal::of(status, &body) {
+                Refusal::Definite(fault, _) => format!("{fault:?}"),
+                other => format!("{other:?}"),
+            };
+            assert_eq!(found.split('(').next(), Some(expected), "{status} {said}");
+        }
+    }
+
+    #[test]
+    fn a_key_names_its_slot() {
+        let keys = Keys { prefix: "orders/".to_owned() };
+        let slot = Slot { session: Session(0xab), n: 7 };
+        let entry = |key: String| {
+            let found = json!({"key": key, "mod_revision": "12"});
+            keys.entry(Found(&found))
+        };
+        assert_eq!(entry(keys.slot(slot)), Some((Position(12), slot)));
+        for other in ["head", "log/ab/7", "log/00000000000000ab", "log/00000000000000ab/7"] {
+            assert_eq!(entry(keys.of(other)), None, "{other}");
+        }
+    }
+}

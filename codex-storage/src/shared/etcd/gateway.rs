@@ -55,8 +55,8 @@ enum Tried {
     Done(Value),
     /// The token is unknown to the member.
     NoToken,
-    /// Nothing was done.
-    Failed(Why),
+    /// A later try fails too. Says whether it may be done.
+    Failed(Why, bool),
     /// Nothing was done, because there was no connection.
     Unreached(String),
     /// It may be done.
@@ -111,7 +111,9 @@ impl Gateway {
                     let error = self.error(at, kind, "the member knows no token that it issued");
                     return Err(Failed { is_in_doubt, why: Why::Refused(error) });
                 }
-                Tried::Failed(why) => return Err(Failed { is_in_doubt, why }),
+                Tried::Failed(why, may_be_done) => {
+                    return Err(Failed { is_in_doubt: is_in_doubt || may_be_done, why });
+                }
                 Tried::Unreached(reason) => why = reason,
                 Tried::InDoubt(reason) => (is_in_doubt, why) = (true, reason),
             }
@@ -152,6 +154,15 @@ impl Gateway {
         }
         self.turn_from(at);
         Err(io::ErrorKind::ConnectionRefused.into())
+    }
+
+    /// Returns the version that a member tells outside of its gateway, which older ones have too.
+    pub(super) fn version(&self) -> Option<String> {
+        let at = self.at.load(Ordering::Relaxed);
+        let request = self.agent.get(self.url(at, "/version")).config();
+        let mut answered = request.timeout_global(Some(TRY)).build().call().ok()?;
+        let value: Value = serde_json::from_slice(&body_of(answered.body_mut()).ok()?).ok()?;
+        Some(text(&value, "etcdserver").to_owned()).filter(|version| !version.is_empty())
     }
 
     /// Returns an error of the member `at`.
@@ -228,12 +239,20 @@ impl Gateway {
             Refusal::InDoubt(why) => Tried::InDoubt(why),
             Refusal::Busy(why) => Tried::Unreached(why),
             Refusal::NoToken => Tried::NoToken,
-            Refusal::Full => Tried::Failed(Why::Full),
-            Refusal::Compacted => Tried::Failed(Why::Compacted),
+            Refusal::Full => Tried::Failed(Why::Full, false),
+            Refusal::Compacted => Tried::Failed(Why::Compacted, false),
             Refusal::Definite(fault, why) => {
-                Tried::Failed(Why::Refused(self.error(at, fault, &why)))
+                Tried::Failed(Why::Refused(self.error(at, fault, &why)), false)
             }
         }
+    }
+
+    /// Returns the outcome of a try that has failed with an error of TLS.
+    fn no_tls(&self, at: usize, error: &str) -> Tried {
+        let why = format!("{error}; {}", step_after(error));
+        // An alert may come when the request was sent.
+        let may_be_done = error.contains("alert");
+        Tried::Failed(Why::Refused(self.error(at, EngineFault::Tls, &why)), may_be_done)
     }
 
     /// Returns what a request without an answer means.
@@ -242,11 +261,9 @@ impl Gateway {
         let text = why.to_string();
         match error {
             // The handshake comes before the request. Another member has the same authority.
-            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => {
-                Tried::Failed(Why::Refused(self.error(at, EngineFault::Tls, &text)))
-            }
+            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => self.no_tls(at, &text),
             ureq::Error::Io(source) if source.get_ref().is_some_and(is_of_tls) => {
-                Tried::Failed(Why::Refused(self.error(at, EngineFault::Tls, &text)))
+                self.no_tls(at, &text)
             }
             ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
@@ -259,6 +276,23 @@ impl Gateway {
             _ => Tried::InDoubt(text),
         }
     }
+}
+
+/// Returns the next step after an error of TLS.
+fn step_after(error: &str) -> &'static str {
+    let steps = [
+        (
+            "UnknownIssuer",
+            "name the file with the authority that signed its certificate (`ca_file`)",
+        ),
+        ("xpired", "have its certificate renewed, or check the clock of this machine"),
+        ("NotValidYet", "check the clock of this machine"),
+        ("not valid for name", "use an address that is in its certificate"),
+        ("NotValidForName", "use an address that is in its certificate"),
+        ("fatal alert", "it accepts only programs with a certificate of its authority (`client`)"),
+    ];
+    let step = steps.iter().find(|(part, _)| error.contains(part));
+    step.map_or("check the certificates of the member and of this program", |(_, step)| step)
 }
 
 /// Returns whether an error is one of TLS, which arrives as one of the connection.

@@ -63,16 +63,27 @@ impl Live {
 
     /// Fails if the version is too old.
     fn check_version(&self, timeout: Duration) -> Result<(), Failed> {
-        let answer = self.gateway.call("/v3/maintenance/status", &json!({}), timeout)?;
-        let version = text(&answer.value, "version");
-        let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-        let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        if found < VERSION_MIN {
-            let why = format!("it has version {version:?}; this needs etcd 3.4 or later");
-            let error = self.gateway.error_here(EngineFault::Version, &why);
-            return Err(Failed { is_in_doubt: false, why: Why::Refused(error) });
+        let answer = self.gateway.call("/v3/maintenance/status", &json!({}), timeout);
+        let version = match &answer {
+            Ok(answer) => Some(text(&answer.value, "version").to_owned()),
+            // An old version has its gateway at another place.
+            Err(Failed { why: Why::Refused(SharedError::Engine { fault, .. }), .. })
+                if *fault == EngineFault::Version =>
+            {
+                self.gateway.version()
+            }
+            Err(_) => None,
+        };
+        if let Some(version) = version {
+            let mut numbers = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+            let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+            if found < VERSION_MIN {
+                let why = format!("it is etcd {version}; this needs etcd 3.4 or later");
+                let error = self.gateway.error_here(EngineFault::Version, &why);
+                return Err(Failed { is_in_doubt: false, why: Why::Refused(error) });
+            }
         }
-        self.take_usage(&answer);
+        self.take_usage(&answer?);
         Ok(())
     }
 
@@ -108,7 +119,8 @@ impl Live {
     fn unreachable(&self, failed: Failed) -> SharedError {
         let Why::Away(why) = failed.why else { return self.error("be opened", READ_TRY, failed) };
         let why = format!(
-            "no member answers ({why}); check the addresses, the network, and that the members run"
+            "no member answers ({why}); check the addresses, also whether they begin with `http` \
+             or `https`, the network, and that the members run"
         );
         self.gateway.error_here(EngineFault::Unreachable, &why)
     }
@@ -155,7 +167,8 @@ impl Live {
         match failed.why {
             Why::Away(_) | Why::Compacted => SharedError::Away { what, waited },
             Why::Full => {
-                SharedError::Full { used: self.used.load(Ordering::Relaxed), limit: self.quota }
+                let used = self.used.load(Ordering::Relaxed);
+                SharedError::Full { used, limit: self.quota, next: DISARM }
             }
             Why::Refused(error) => error,
         }
@@ -204,7 +217,7 @@ impl Live {
         self.has_written.store(true, Ordering::Relaxed);
         let (used, limit) = (self.used.load(Ordering::Relaxed), self.limit());
         if used.saturating_add(crate::codec::u64_of(len)) > limit {
-            return Err(SharedError::Full { used, limit });
+            return Err(SharedError::Full { used, limit, next: TRIM });
         }
         Ok(())
     }
@@ -237,6 +250,12 @@ pub(super) fn extend(object: &mut Value, more: Value) {
     }
 }
 
+/// The next step after the members refuse all writes.
+const DISARM: &str = "have the operator of etcd compact and defragment it, and then disarm its \
+                      alarm NOSPACE (`etcdctl alarm disarm`); set `quota` to that of the members";
+/// The next step before that.
+const TRIM: &str = "trim the log, and have the operator of etcd compact it, or raise its quota and \
+                    the option `quota`";
 /// The maximum time for one try of a call that reads.
 const READ_TRY: Duration = Duration::from_secs(1);
 /// The maximum time for the end of a session.
