@@ -50,6 +50,8 @@ mod crypto_nonces;
 mod crypto_planted;
 #[cfg(all(feature = "crypto", feature = "fault"))]
 mod crypto_secrets;
+#[cfg(all(feature = "shared", feature = "crypto", not(loom)))]
+mod crypto_shared;
 #[cfg(not(loom))]
 mod engine;
 mod entry_points;
@@ -91,6 +93,11 @@ mod restore_archive;
 mod shared;
 #[cfg(all(feature = "shared", not(loom)))]
 mod shared_engine;
+/// The same tests on encrypted stores.
+#[cfg(all(feature = "shared", feature = "crypto", not(loom)))]
+#[path = "shared.rs"]
+#[allow(clippy::duplicate_mod, reason = "the tests ask for the name of their module")]
+mod shared_sealed;
 mod tables;
 mod tasks;
 #[cfg(not(loom))]

@@ -13,13 +13,22 @@ use codex_core::{
 
 const LONG: Duration = Duration::from_secs(60);
 
+/// Returns the options of a store, with a key if these tests are those of encrypted stores.
+fn options() -> OpenOptions {
+    #[cfg(feature = "crypto")]
+    if module_path!().ends_with("shared_sealed") {
+        return Store::options().key(codex_core::crypto::Key::raw(&[7; 32]).unwrap());
+    }
+    Store::options()
+}
+
 fn on(log: &Client) -> Store {
-    Store::options().write_timeout(LONG).shared(log.clone()).unwrap()
+    options().write_timeout(LONG).shared(log.clone()).unwrap()
 }
 
 /// A store that sees what other nodes write only when it writes itself or waits for it.
 fn blind(log: &Client) -> Store {
-    without_threads(Store::options()).shared(log.clone()).unwrap()
+    without_threads(options()).shared(log.clone()).unwrap()
 }
 
 fn nodes(log: &Memory, count: usize) -> Vec<Store> {
@@ -263,7 +272,7 @@ fn a_commit_in_doubt_is_said_so_and_settled_by_the_next_write() {
     for is_committed in [false, true] {
         let log = Memory::new();
         let (client, other) = (log.client(), on(&log.client()));
-        let options = without_threads(Store::options().write_timeout(Duration::from_millis(50)));
+        let options = without_threads(options().write_timeout(Duration::from_millis(50)));
         let store = options.shared(client.clone()).unwrap();
         store.set("before", &1).unwrap();
         client.fail_write(if is_committed { WriteFault::AnswerLost } else { WriteFault::Late });
@@ -292,7 +301,7 @@ fn a_commit_in_doubt_is_said_so_and_settled_by_the_next_write() {
 fn all_members_of_a_group_in_doubt_are_told_so() {
     let log = Memory::new();
     let client = log.client();
-    let options = Store::options().write_timeout(Duration::from_millis(200));
+    let options = options().write_timeout(Duration::from_millis(200));
     let store = options.shared(client.clone()).unwrap();
     client.cut(true);
     thread::scope(|scope| {
@@ -404,7 +413,7 @@ fn a_node_that_was_overtaken_by_a_trim_says_so() {
     assert_eq!(slow.len(), 1, "reads go on");
     assert!(slow.set("d", &1).unwrap_err().is_poisoned());
     // A node cannot begin without the beginning.
-    let opened = Store::options().shared(log.client());
+    let opened = options().shared(log.client());
     assert!(matches!(shared(opened.unwrap_err()), SharedError::Trimmed { .. }));
     one.set("d", &1).unwrap();
 }
@@ -519,7 +528,6 @@ fn what_needs_files_is_refused_with_the_reason() {
         }
         other => panic!("{other:?}"),
     };
-    let options = Store::options;
     refused(options().durability(Durability::Os), "`durability`");
     refused(options().durability(Durability::Interval(LONG)), "`durability`");
     refused(options().backups(BackupPolicy::keep(3)), "backups");
@@ -527,7 +535,7 @@ fn what_needs_files_is_refused_with_the_reason() {
     refused(options().form(Form::Ledger), "no files");
     refused(options().read_only(true), "no files");
     #[cfg(feature = "crypto")]
-    refused(options().cipher(codex_core::crypto::Cipher::default()), "`key`");
+    refused(Store::options().cipher(codex_core::crypto::Cipher::default()), "`key`");
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = options().write_timeout(LONG).open(folder.path().join("a.db"));
     assert!(elsewhere.unwrap_err().to_string().contains("`write_timeout`"));
