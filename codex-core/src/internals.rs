@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 
 pub use crate::commit::{Base, Change, Check, Commit, End, Outcome, SmallVec};
+#[cfg(feature = "shared")]
+pub use crate::engine::Loaded;
 pub use crate::engine::{ArchivePoint, EndedLogs, Engine, EngineOptions, Task, View};
 pub use crate::entry::Entry;
 pub use crate::locks::{Locks, PersistGuard};

@@ -26,6 +26,8 @@ use codex_storage::{
 #[cfg(feature = "remote")]
 use crate::archive::Archiver;
 use crate::backup::{BackupScheduler, Backups};
+#[cfg(feature = "shared")]
+use crate::engine::Images;
 use crate::engine::{Engine, EngineOptions};
 use crate::error::{Error, Result};
 use crate::history::Past;
@@ -320,7 +322,18 @@ pub(crate) fn on_log(
     let meta = Meta::open(&*log, keys.as_deref(), &*entropy, &*running.clock, write_timeout)?;
     // The node has the root key.
     drop(keys);
-    let engine = Engine::start_shared(log, meta, running, write_timeout);
+    let meta = Arc::new(meta);
+    let temporary = Vfs::os(std::env::temp_dir()).map_err(|source| {
+        let (path, source) = (std::env::temp_dir(), Arc::new(source));
+        StorageError::Io { action: "open the folder for temporary files", path, source }
+    })?;
+    let (target, policy) =
+        (options.images.as_ref().map(|place| place.0.clone()), options.image_policy());
+    let images =
+        Images::new(log.clone(), Arc::clone(&meta), target, policy, write_timeout, temporary);
+    let loaded = images.load()?;
+    let engine = Engine::start_shared(log, &meta, loaded, running, write_timeout)?;
+    engine.write_images_to(images);
     // An error drops the store, which closes the engine.
     let store = without_files(engine, options.codec);
     store.inner.engine.join_log()?;

@@ -28,6 +28,8 @@ use crate::progress::OnProgress;
 use crate::seal::{SharedKey, UserKey};
 use crate::store::Store;
 use crate::value::Codec;
+#[cfg(feature = "shared")]
+use shared::ImagePlace;
 pub(crate) use validate::contradiction;
 
 /// The options of an opening, from [`Store::options`].
@@ -75,6 +77,8 @@ pub struct OpenOptions {
     pub(crate) on_progress: Option<OnProgress>,
     #[cfg(feature = "shared")]
     write_timeout: Option<Duration>,
+    #[cfg(feature = "shared")]
+    pub(crate) images: Option<ImagePlace>,
     #[cfg(feature = "crypto")]
     key: Option<SharedKey>,
     #[cfg(feature = "crypto")]

@@ -1,5 +1,7 @@
 //! The API of a store on several machines, over a log that they share.
 
+mod pieces;
+
 use std::time::Duration;
 
 use codex_storage::batch::Seq;
@@ -13,6 +15,7 @@ pub use codex_storage::shared::{Etcd, Tls};
 
 use crate::error::Result;
 use crate::store::Store;
+pub(crate) use pieces::Pieces;
 
 /// How far a node of a shared store has read the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,11 @@ pub struct Lag {
     pub silent_for: Duration,
     /// The error of the last call to the log, if it failed.
     pub last_error: Option<String>,
+    /// The bytes of the log behind the newest image that this node knows of.
+    pub log_bytes: u64,
+    /// The last commit of that image. Why the last attempt to write one has failed is in
+    /// [`Stats::image_error`](crate::Stats::image_error).
+    pub image_seq: Option<Seq>,
 }
 
 /// A store that was opened with [`OpenOptions::shared`](crate::OpenOptions::shared).

@@ -5,32 +5,41 @@ use std::sync::Arc;
 
 use crate::batch::{Group, Layout, Seq};
 use crate::codec::u64_of;
-use crate::error::Result;
-#[cfg(feature = "shared")]
+use crate::error::{Error, Result};
+use crate::files::StoreFiles;
 use crate::header::Header;
 use crate::history::History;
+use crate::names::Names;
 use crate::seal::Seal;
-use crate::storage::{Anchor, Checkpoint, Form, State, Storage, StorageStats, SyncPoint, Written};
+use crate::storage::{
+    Anchor, Checkpoint, Form, NO_FILES, State, Storage, StorageStats, SyncPoint, Written,
+};
+use crate::vfs::Vfs;
 
 /// Returns a storage without files. Commits are numbered and not stored. Every call succeeds.
 pub fn null() -> Box<dyn Storage> {
     let history = History::of_nothing(0);
-    Box::new(Null { history, groups: 0, is_shared: false, seal: None })
+    Box::new(Null { history, groups: 0, shared: None, seal: None })
 }
 
 /// Returns a storage without files for a node of a shared log. As [`null`], and its
-/// [`anchor`](Storage::anchor) is a digest of all groups, which begins with that of `header`.
+/// [`anchor`](Storage::anchor) is a digest of all groups, which goes on after `history`. Its images
+/// are those of the store with this header.
 #[cfg(feature = "shared")]
-pub(crate) fn shared(header: &Header, seal: Option<Arc<dyn Seal>>) -> Box<dyn Storage> {
-    Box::new(Null { history: History::base(header), groups: 0, is_shared: true, seal })
+pub(crate) fn shared(
+    header: Header,
+    history: History,
+    seal: Option<Arc<dyn Seal>>,
+) -> Box<dyn Storage> {
+    Box::new(Null { history, groups: 0, shared: Some(Box::new(header)), seal })
 }
 
 #[derive(Debug)]
 struct Null {
     history: History,
     groups: u64,
-    /// Whether it is that of a shared log, whose history has a digest.
-    is_shared: bool,
+    /// The header of a store on a shared log, whose history has a digest.
+    shared: Option<Box<Header>>,
     seal: Option<Arc<dyn Seal>>,
 }
 
@@ -46,7 +55,7 @@ impl Storage for Null {
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
         let end = self.history.end();
         let seq = end.seq + u64_of(group.batches());
-        let digest = if self.is_shared { end.after(group).digest } else { end.digest };
+        let digest = if self.shared.is_some() { end.after(group).digest } else { end.digest };
         self.history.go_on(seq, digest);
         self.groups += 1;
         Ok(end.seq + 1..seq + 1)
@@ -87,6 +96,18 @@ impl Storage for Null {
 
     fn anchor(&mut self) -> Anchor {
         self.history.end_anchor()
+    }
+
+    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
+        let header = self.shared.as_deref().ok_or(Error::Contradiction(NO_FILES))?;
+        let files = StoreFiles {
+            vfs: to.clone(),
+            names: Names::new(name, &to.dir.path(name))?,
+            seal: self.seal.clone(),
+            compression: header.compression,
+            lock: None,
+        };
+        files.image_elsewhere(to, name, header, &self.history)
     }
 
     fn seal(&self) -> Option<Arc<dyn Seal>> {

@@ -59,7 +59,8 @@ impl Store {
     ///
     /// The call also works if the store is [poisoned](Store::poisoned), or if its folder was
     /// removed. In that case all acknowledged commits are written from memory, as an image under
-    /// the same key. The copy of a ledger then has the form Wal.
+    /// the same key. The copy of a ledger then has the form Wal. So it is with a store on a shared
+    /// log, which has no files.
     ///
     /// ```
     /// # use codex_core::Store;
@@ -122,6 +123,9 @@ impl Store {
         }
         // Order: the destination is checked before an image is written for the copy.
         check_destination(to, name)?;
+        if self.inner.engine.is_shared() {
+            return self.write_memory_to(to, name, watch);
+        }
         let home = self.inner.files.as_ref().ok_or(NO_FILES)?;
         let form = self.form().ok_or(NO_FILES)?;
         // An image is only replaced, so its copy is read-only. The copy of a ledger may be opened

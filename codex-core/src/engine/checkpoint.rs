@@ -11,8 +11,9 @@ use codex_storage::vfs::Vfs;
 use codex_storage::{Error, MainFile, Result};
 
 use super::Engine;
-use super::commit::{Disk, sync};
+use super::commit::Disk;
 use super::queue::Admission;
+use super::worker::sync;
 use crate::locks::PersistGuard;
 use crate::map::{Image, Map, Ordered};
 use crate::outer;
@@ -184,6 +185,12 @@ impl Engine {
         progress: &ImageProgress<'_>,
     ) -> Result<(Seq, bool)> {
         let _one = outer::lock(Rank::Checkpoint, &self.checkpoint);
+        #[cfg(feature = "shared")]
+        if keys.is_none()
+            && let Some(images) = self.sharing.get().and_then(|sharing| sharing.images.get())
+        {
+            return self.write_shared_image(images, progress);
+        }
         self.sync_ahead().inspect_err(|error| self.count_failure(error))?;
         // Begin under the lock on the disk: take the state, and switch the log.
         let begun = self.exclusive(Admission::WhileOpen, |disk| self.begin_image(disk, keys));

@@ -14,10 +14,12 @@ use codex_storage::{Error, Result};
 
 use super::Engine;
 use super::feed::Subscriber;
+#[cfg(feature = "shared")]
+use super::images::Tail;
 use super::leader::{Leader, Member, Part, UNWOUND};
 use super::plan::{Decided, Plan, Planned};
 use super::queue::{Admission, Wake};
-use super::worker::GroupEffects;
+use super::worker::{GroupEffects, sync};
 use crate::commit::{Commit, Outcome};
 use crate::locks::PersistGuard;
 use crate::map::{Freed, Image, Map};
@@ -34,6 +36,9 @@ pub(super) struct Disk {
     /// The node of a shared log. A leader that unwinds loses it.
     #[cfg(feature = "shared")]
     pub(super) shared: Option<Box<Follower>>,
+    /// The log behind the newest image.
+    #[cfg(feature = "shared")]
+    pub(super) tail: Tail,
     /// The root key of the files, after the storage was closed.
     pub(super) seal: Option<Arc<dyn Seal>>,
     pub(super) group: Group,
@@ -198,6 +203,8 @@ impl Engine {
         let (stats, wants_checkpoint) = (storage.stats(), storage.wants_checkpoint());
         let poisoned = storage.poisoned();
         #[cfg(feature = "shared")]
+        let wants_checkpoint = wants_checkpoint || disk.tail.is_due;
+        #[cfg(feature = "shared")]
         let poisoned = poisoned.or_else(|| Some(disk.shared.as_ref()?.failed()?.to_string()));
         if poisoned.is_some() {
             leader.ended.append(&mut disk.subscribers);
@@ -297,15 +304,6 @@ impl Engine {
     }
 }
 
-/// Makes the commits in the log of `storage` durable.
-pub(super) fn sync(storage: &mut dyn Storage) -> Result<()> {
-    let Some(point) = storage.sync_point()? else { return Ok(()) };
-    let outcome = point.sync();
-    let failed = outcome.as_ref().err().cloned();
-    storage.synced(outcome)?;
-    failed.map_or(Ok(()), Err)
-}
-
 impl Disk {
     /// Returns the disk of a replayed `storage`.
     pub(super) fn new(storage: Box<dyn Storage>) -> Self {
@@ -314,6 +312,8 @@ impl Disk {
             storage: Some(storage),
             #[cfg(feature = "shared")]
             shared: None,
+            #[cfg(feature = "shared")]
+            tail: Tail::default(),
             seal: None,
             plan: Plan::default(),
             subscribers: Vec::new(),

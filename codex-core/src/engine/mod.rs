@@ -17,6 +17,8 @@ mod deputy;
 mod feed;
 mod follow;
 mod horizon;
+#[cfg(feature = "shared")]
+mod images;
 mod leader;
 #[cfg(feature = "shared")]
 mod orders;
@@ -62,6 +64,10 @@ use deputy::Deputies;
 pub use deputy::Task;
 use follow::Following;
 use horizon::Horizon;
+#[cfg(feature = "shared")]
+pub(crate) use images::Images;
+#[cfg(feature = "shared")]
+pub use images::Loaded;
 use leader::{GROUPS_AT_ONCE, UNWOUND};
 use queue::{Admission, Queue, Refusal};
 #[cfg(feature = "shared")]

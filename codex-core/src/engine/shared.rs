@@ -2,7 +2,7 @@
 //! or another, is decided and applied in the order of the log.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use codex_storage::batch::Seq;
@@ -14,6 +14,7 @@ use codex_storage::sync::{Condvar, Mutex};
 use codex_storage::{Error, RecordError, Result};
 
 use super::commit::Disk;
+use super::images::{Images, Loaded};
 use super::leader::{Leader, Part};
 use super::queue::Admission;
 use super::worker::GroupEffects;
@@ -31,6 +32,8 @@ pub(super) struct Sharing {
     /// A leaf mutex: no lock is taken while it is held.
     progress: Mutex<Progress>,
     moved: Condvar,
+    /// Set if this node writes images.
+    pub(super) images: OnceLock<Images>,
 }
 
 codex_storage::opaque_debug!(Sharing);
@@ -46,26 +49,50 @@ struct Progress {
     last_error: Option<String>,
     /// The error after which this node reads no further.
     failed: Option<SharedError>,
+    log_bytes: u64,
+    image_seq: Option<Seq>,
 }
 
 impl Engine {
-    /// Returns the engine of a node of the store `meta` on `log`. Its state is that of the log
-    /// after [`join_log`](Self::join_log).
+    /// Returns the engine of a node of the store `meta` on `log`, which begins with the image that
+    /// was loaded, or with nothing. Its state is that of the log after
+    /// [`join_log`](Self::join_log).
+    ///
+    /// # Errors
+    /// `Damaged` if the record of the image cannot be read.
     pub fn start_shared(
         log: Arc<dyn SharedLog>,
-        meta: Meta,
+        meta: &Arc<Meta>,
+        loaded: Option<Loaded>,
         options: EngineOptions,
         write_timeout: Duration,
-    ) -> Arc<Self> {
+    ) -> Result<Arc<Self>> {
         let target = log.limits().frame_target;
-        let mut disk = Disk::new(meta.storage());
-        let follower = Follower::new(log.clone(), options.clock.clone(), Arc::new(meta));
+        let mut follower = Follower::new(log.clone(), options.clock.clone(), Arc::clone(meta));
+        let (mut disk, map) = match loaded {
+            None => (Disk::new(meta.storage()), Map::new()),
+            Some(loaded) => {
+                follower.resume(&loaded.record.place)?;
+                let tail = loaded.tail();
+                let mut disk = Disk::new(loaded.storage);
+                disk.tail = tail;
+                (disk, loaded.map)
+            }
+        };
         disk.shared = Some(Box::new(follower));
-        let engine = Self::start_on(disk, Map::new(), options, true, target);
+        let engine = Self::start_on(disk, map, options, true, target);
         let progress = Mutex::new(Progress { heard: engine.now(), ..Progress::default() });
-        let sharing = Sharing { log, write_timeout, progress, moved: Condvar::new() };
+        let (moved, images) = (Condvar::new(), OnceLock::new());
+        let sharing = Sharing { log, write_timeout, progress, moved, images };
         assert!(engine.sharing.set(sharing).is_ok(), "an engine is on one log");
-        engine
+        Ok(engine)
+    }
+
+    /// Makes this node write images, by itself when the log has grown.
+    pub(crate) fn write_images_to(&self, images: Images) {
+        if let Some(sharing) = self.sharing.get() {
+            let _ = sharing.images.set(images);
+        }
     }
 
     /// Delivers all that is in the log, then starts the thread that follows it.
@@ -135,6 +162,8 @@ impl Engine {
             connected: progress.last_error.is_none(),
             silent_for: self.now().saturating_sub(progress.heard),
             last_error: progress.last_error.clone(),
+            log_bytes: progress.log_bytes,
+            image_seq: progress.image_seq,
         })
     }
 
@@ -208,6 +237,9 @@ impl Engine {
             leader.made(disk.group.batches());
         }
         disk.reset_group();
+        if let Some(images) = self.sharing.get().and_then(|sharing| sharing.images.get()) {
+            disk.tail.add(frame.len(), frame.is_awaited, images.policy);
+        }
         Ok(Mark::of(&disk.storage().anchor()))
     }
 
@@ -220,6 +252,7 @@ impl Engine {
         let mut follower = disk.shared.take().ok_or(Error::Contradiction(NOT_SHARED))?;
         let done = work(disk, &mut follower);
         let seq = disk.read(Map::seq);
+        disk.tail.reach(follower.applied());
         let sharing = self.sharing()?;
         let mut progress = sharing.progress.lock();
         (progress.applied, progress.seq) = (follower.applied(), seq);
@@ -229,9 +262,18 @@ impl Engine {
             Err(error) => progress.last_error = Some(error.to_string()),
         }
         drop(progress);
+        self.show_tail(disk);
         sharing.moved.notify_all();
         disk.shared = Some(follower);
         done
+    }
+
+    /// Records the log behind the newest image, for [`lag`](Self::lag).
+    pub(super) fn show_tail(&self, disk: &Disk) {
+        if let Some(sharing) = self.sharing.get() {
+            let mut progress = sharing.progress.lock();
+            (progress.log_bytes, progress.image_seq) = (disk.tail.len(), disk.tail.image_seq());
+        }
     }
 
     /// Waits until `holds` is true of the progress, or the time is `end`.

@@ -6,7 +6,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use codex_storage::storage::SyncPoint;
+use codex_storage::storage::{Storage, SyncPoint};
 use codex_storage::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use codex_storage::sync::thread::{self, JoinHandle};
 use codex_storage::sync::{Condvar, Mutex};
@@ -356,6 +356,15 @@ impl Drop for Unwinding<'_> {
             self.engine.refuse_writes("the thread that syncs by interval panicked");
         }
     }
+}
+
+/// Makes the commits in the log of `storage` durable.
+pub(super) fn sync(storage: &mut dyn Storage) -> Result<()> {
+    let Some(point) = storage.sync_point()? else { return Ok(()) };
+    let outcome = point.sync();
+    let failed = outcome.as_ref().err().cloned();
+    storage.synced(outcome)?;
+    failed.map_or(Ok(()), Err)
 }
 
 /// Waits for the end of a thread of the engine, unless the caller runs on it: a waker may close the

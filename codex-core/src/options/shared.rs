@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use codex_backup::remote::Target;
+use codex_storage::CheckpointPolicy;
 use codex_storage::shared::SharedLog;
 use codex_storage::storage::Durability;
 
@@ -20,6 +22,26 @@ impl OpenOptions {
     pub fn write_timeout(mut self, timeout: Duration) -> Self {
         self.write_timeout = Some(timeout);
         self
+    }
+
+    /// Sets where a shared store keeps its images, for example a folder that all nodes reach, or a
+    /// bucket. All nodes name the same place, which no other store uses. Default: beside the log,
+    /// which takes images of up to 256 MiB.
+    ///
+    /// When the log behind the newest image has the length of the option
+    /// [`checkpoint`](Self::checkpoint) (default here: 64 MiB, and half of the image), one of the
+    /// nodes writes an image. Nodes that are opened later begin with it, and the log before the
+    /// image before it is removed. An image is a whole store in the Wal form: the file can be
+    /// opened by itself.
+    pub fn images(mut self, target: Arc<dyn Target>) -> Self {
+        self.images = Some(ImagePlace(target));
+        self
+    }
+
+    /// Returns when a shared store writes an image.
+    pub(crate) fn image_policy(&self) -> CheckpointPolicy {
+        let default = CheckpointPolicy::default().floor_bytes(LOG_BYTES).ratio(LOG_RATIO);
+        self.checkpoint.unwrap_or(default)
     }
 
     /// Opens a store on `log`, which other nodes may have open too, and reads the log into memory.
@@ -43,8 +65,7 @@ impl OpenOptions {
     /// nodes need the key. Who can write to the log can then take away its newest commits, or all,
     /// but change none without being found out. The key cannot be changed.
     ///
-    /// The log is the only copy. It is never shortened by this version: opening reads it from its
-    /// beginning.
+    /// The log and the newest image are the only copy.
     ///
     /// ```
     /// # use codex_core::{Store, shared::Memory};
@@ -83,6 +104,8 @@ impl OpenOptions {
             threads: self.threads,
             write_timeout: self.write_timeout,
             durability: self.durability,
+            images: self.images.clone(),
+            checkpoint: self.checkpoint,
             #[cfg(feature = "crypto")]
             key: self.key.clone(),
             #[cfg(feature = "crypto")]
@@ -91,8 +114,8 @@ impl OpenOptions {
         };
         if *self != known {
             return contradiction(
-                "a shared store has no files: set no option but `codec`, `key`, `cipher` and \
-                 `write_timeout`",
+                "a shared store has no files: set no option but `codec`, `key`, `cipher`, \
+                 `checkpoint`, `images` and `write_timeout`",
             );
         }
         open::on_log(Arc::new(log), self.write_timeout.unwrap_or(WRITE_TIMEOUT), self)
@@ -100,14 +123,28 @@ impl OpenOptions {
 
     /// Checks the options that contradict files.
     pub(super) fn validate_files(&self) -> Result<()> {
-        if self.write_timeout.is_some() {
+        if self.write_timeout.is_some() || self.images.is_some() {
             return contradiction(
-                "`write_timeout` is about a shared log: open the store with `shared`",
+                "`write_timeout` and `images` are about a shared log: open the store with `shared`",
             );
         }
         Ok(())
     }
 }
 
+/// The place of the images of a shared store.
+#[derive(Debug, Clone)]
+pub(crate) struct ImagePlace(pub(crate) Arc<dyn Target>);
+
+impl PartialEq for ImagePlace {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// The log behind the newest image with which a node writes another one, in bytes.
+const LOG_BYTES: u64 = 64 << 20;
+/// The same as a multiple of the length of the image.
+const LOG_RATIO: f64 = 0.5;
 /// The default of [`OpenOptions::write_timeout`].
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);

@@ -550,7 +550,8 @@ pub(crate) fn on_log_at(log: &codex_storage::shared::Client, clock: Arc<dyn Cloc
     let timeout = Duration::from_secs(5);
     let entropy = SeededEntropy::new(1);
     let meta = Meta::open(log, None, &entropy, &*options.clock, timeout).unwrap();
-    let engine = Engine::start_shared(Arc::new(log.clone()), meta, options, timeout);
+    let (log, meta) = (Arc::new(log.clone()), Arc::new(meta));
+    let engine = Engine::start_shared(log, &meta, None, options, timeout).unwrap();
     engine.join_log().unwrap();
     Arc::new(Owner(engine))
 }

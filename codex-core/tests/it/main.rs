@@ -93,6 +93,8 @@ mod restore_archive;
 mod shared;
 #[cfg(all(feature = "shared", not(loom)))]
 mod shared_engine;
+#[cfg(all(feature = "shared", not(loom)))]
+mod shared_images;
 /// The same tests on encrypted stores.
 #[cfg(all(feature = "shared", feature = "crypto", not(loom)))]
 #[path = "shared.rs"]

@@ -539,6 +539,9 @@ fn what_needs_files_is_refused_with_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let elsewhere = options().write_timeout(LONG).open(folder.path().join("a.db"));
     assert!(elsewhere.unwrap_err().to_string().contains("`write_timeout`"));
+    let place = std::sync::Arc::new(codex_core::remote::Memory::new());
+    let elsewhere = options().images(place).open(folder.path().join("a.db"));
+    assert!(elsewhere.unwrap_err().to_string().contains("`images`"));
 
     let store = options().durability(Durability::Sync).shared(log.client()).unwrap();
     let refused = |done: Result<(), Error>, why: &str| match done {
@@ -549,7 +552,6 @@ fn what_needs_files_is_refused_with_the_reason() {
     };
     let no = |done: Result<(), Error>| refused(done, "no files");
     no(store.back_up().map(drop));
-    no(store.backup_to(folder.path().join("copy.db")).map(drop));
     no(store.verify().map(drop));
     #[cfg(feature = "crypto")]
     {

@@ -147,6 +147,24 @@ pub enum SharedError {
         /// The slot.
         slot: Slot,
     },
+    /// The store needs a newer build.
+    #[error("{what}: open the store with a newer version of this library")]
+    Newer {
+        /// What this build does not know.
+        what: &'static str,
+    },
+    /// An image is too large to be kept beside the log.
+    #[error(
+        "an image of {len} bytes is too large to be kept beside the shared log, which takes up to \
+         {limit}: name another place for images with the option `images`; until then the log is \
+         not trimmed"
+    )]
+    ImageTooLarge {
+        /// The length of the image.
+        len: u64,
+        /// The maximum length.
+        limit: u64,
+    },
     /// A frame in the log cannot be read by this build.
     #[error(
         "the frame in slot {slot} of the shared log cannot be read ({what}); no later commit is \
@@ -162,7 +180,7 @@ pub enum SharedError {
 
 crate::debug_as_display!(
     SharedError: Unanswered, Unsettled, Away, Fenced, Full, Engine, Trimmed, RolledBack, Gap,
-    Diverged, NoMeta, MetaChanged, Tampered, BadFrame
+    Diverged, NoMeta, MetaChanged, Tampered, BadFrame, Newer, ImageTooLarge
 );
 
 impl SharedError {
@@ -176,11 +194,13 @@ impl SharedError {
             | Self::NoMeta
             | Self::MetaChanged { .. }
             | Self::Tampered { .. }
+            | Self::Newer { .. }
             | Self::BadFrame { .. } => true,
             Self::Unanswered { .. }
             | Self::Unsettled { .. }
             | Self::Away { .. }
             | Self::Fenced
+            | Self::ImageTooLarge { .. }
             | Self::Full { .. }
             | Self::Engine { .. } => false,
         }
@@ -192,7 +212,8 @@ impl SharedError {
             Self::Unanswered { .. } | Self::Unsettled { .. } | Self::Away { .. } => {
                 io::ErrorKind::TimedOut
             }
-            Self::Full { .. } => io::ErrorKind::StorageFull,
+            Self::Full { .. } | Self::ImageTooLarge { .. } => io::ErrorKind::StorageFull,
+            Self::Newer { .. } => io::ErrorKind::Unsupported,
             Self::Fenced => io::ErrorKind::ConnectionAborted,
             Self::Engine { fault, .. } => match fault {
                 EngineFault::Unreachable => io::ErrorKind::TimedOut,

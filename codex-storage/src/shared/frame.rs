@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::{Mark, Session, Slot};
 use crate::batch::{BATCH_HEAD, BatchRef, Batches};
-use crate::codec::{Fields, put};
+use crate::codec::{Fields, put, u64_of};
 use crate::error::RecordError;
 use crate::seal::SealError;
 
@@ -112,6 +112,12 @@ impl<'a> Frame<'a> {
     /// Returns the commits in order, whose orders [`orders`](super::orders) returns.
     pub fn commits(&self) -> impl Iterator<Item = Result<BatchRef<'a>, RecordError>> {
         Batches::new(self.payload, 0)
+    }
+
+    /// Returns the number of encoded bytes.
+    #[expect(clippy::len_without_is_empty, reason = "a frame has a commit")]
+    pub fn len(&self) -> u64 {
+        u64_of(self.payload.len())
     }
 
     /// Returns the number of commits.

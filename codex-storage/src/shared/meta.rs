@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Position, RecordName, SharedError, SharedLog};
+use crate::batch::Seq;
 use crate::error::{Error, Result};
 use crate::header::{FileKind, Found, HEADER_LEN, Header};
+use crate::history::History;
+use crate::main_file::MainFile;
 use crate::null;
-use crate::seal::{Keys, Seal};
-use crate::storage::{Form, Storage};
+use crate::seal::{Keys, Seal, Unlocked};
+use crate::storage::{Form, OpSink, Storage};
 use crate::vfs::{Clock, Entropy};
+use crate::wal::replay_archived;
 
 /// The store on a shared log: its id, and its root key if it is encrypted.
 pub struct Meta {
@@ -98,13 +102,33 @@ impl Meta {
     /// Returns the storage of a node. It has no files: it numbers commits, and its
     /// [`anchor`](Storage::anchor) is a digest of all groups, which is the same on all nodes.
     pub fn storage(&self) -> Box<dyn Storage> {
-        null::shared(&self.header, self.seal.clone())
+        self.storage_after(History::base(&self.header))
     }
 
-    /// Returns the header of the record, whose envelope the images of the store have too.
-    #[allow(dead_code, reason = "images are made of it")]
-    pub(super) fn header(&self) -> &Header {
-        &self.header
+    /// Passes the state in the image `main` to `sink`. Returns the storage of a node that has this
+    /// state.
+    ///
+    /// # Errors
+    /// `Damaged` if the image is that of another store, or of another commit than `seq`; the errors
+    /// of reading an image; those of `sink`.
+    pub fn load(
+        &self,
+        main: &MainFile,
+        seq: Seq,
+        sink: &mut OpSink<'_>,
+    ) -> Result<Box<dyn Storage>> {
+        let keys = self.seal.clone().map(Unlocked::new);
+        let keys = keys.as_ref().map(|keys| keys as &dyn Keys);
+        let replayed = replay_archived(main, &[], keys, seq, sink)?;
+        if main.store_id() != *self.store_id() {
+            let what = "the newest image is that of another store";
+            return Err(Error::Damaged { path: PATH.into(), offset: 0, what });
+        }
+        Ok(self.storage_after(replayed.into_history()))
+    }
+
+    fn storage_after(&self, history: History) -> Box<dyn Storage> {
+        null::shared(self.header.clone(), history, self.seal.clone())
     }
 
     /// Makes a new store. Returns its record too.

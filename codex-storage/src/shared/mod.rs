@@ -12,6 +12,7 @@ mod error;
 mod etcd;
 mod follower;
 mod frame;
+mod image;
 mod memory;
 mod meta;
 mod order;
@@ -30,6 +31,7 @@ pub use error::{EngineFault, SharedError};
 pub use etcd::Etcd;
 pub use follower::{Follower, FrameSink, Mark};
 pub use frame::{Frame, Orders};
+pub use image::ImageRecord;
 pub use memory::{Client, Memory, ReadFault, WriteFault};
 pub use meta::Meta;
 pub use order::{Digests, KeyRange, Order, Seen, SeenEntries, digest_of_value, orders};
@@ -140,7 +142,7 @@ pub trait SharedLog: fmt::Debug + Send + Sync {
     /// `Away`.
     fn objects(&self, timeout: Duration) -> Result<Vec<String>>;
 
-    /// Removes all pieces of an object.
+    /// Removes all pieces of an object, first the piece 0.
     ///
     /// # Errors
     /// `Away`. Then some may have been removed.

@@ -77,6 +77,12 @@ impl Replayed {
         self.history.seq()
     }
 
+    /// Returns the history up to the last commit that was read.
+    #[cfg(feature = "shared")]
+    pub(crate) fn into_history(self) -> History {
+        self.history
+    }
+
     /// Writes `state`, which the commits that were read have made, as an image in a temporary file
     /// of the store `name`. The caller holds the lock of that store.
     ///
