@@ -108,7 +108,9 @@ fn a_refusal_after_a_lost_answer_does_not_say_that_the_part_is_absent() {
     let full = || refused(429, "etcdserver: mvcc: database space exceeded", 8);
     let (address, _) = server(move |n, _, _| if n == 0 { Reply::Nothing } else { full() });
     assert!(matches!(append(&log(&address), LONG), Err(AppendError::Unanswered)));
-    let (address, _) = server(move |_, _, _| full());
+    // It is looked up whether the slot is free.
+    let free = || Reply::Answer(200, json!({"header": header(12)}));
+    let (address, _) = server(move |n, _, _| if n == 0 { full() } else { free() });
     match append(&log(&address), LONG) {
         Err(AppendError::Absent(error)) => {
             let error = kind(error);
@@ -117,6 +119,32 @@ fn a_refusal_after_a_lost_answer_does_not_say_that_the_part_is_absent() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn a_part_with_which_a_member_became_full_was_written() {
+    let (address, asked) = server(|n, _, _| match n {
+        0 => refused(429, "etcdserver: mvcc: database space exceeded", 8),
+        _ => {
+            let kv = json!({"create_revision": "11", "mod_revision": "11"});
+            Reply::Answer(200, json!({"header": header(12), "kvs": [kv]}))
+        }
+    });
+    assert_eq!(append(&log(&address), LONG).unwrap(), Position(11));
+    assert_eq!(paths(&asked), ["/v3/kv/txn", "/v3/kv/range"]);
+}
+
+#[test]
+fn a_part_follows_the_one_before_it() {
+    let (address, asked) = server(|_, _, _| txn(12, false, &[Value::Null]));
+    let log = log(&address);
+    let slot = Slot { session: log.begin_session(LONG).unwrap(), n: 7 };
+    // The one before it is missing: it was trimmed, or the cluster was restored.
+    assert!(matches!(log.append(slot, b"part", LONG), Err(AppendError::Fenced)));
+    let asked = asked.lock().unwrap();
+    let before = &asked[0].1["compare"][2];
+    assert_eq!((&before["target"], &before["result"]), (&json!("CREATE"), &json!("GREATER")));
+    assert_eq!(before["create_revision"], json!("0"));
 }
 
 #[test]

@@ -26,6 +26,14 @@ impl Answer {
         self.value.get("succeeded").and_then(Value::as_bool).unwrap_or(false)
     }
 
+    /// Returns the answer to a range as that of a transaction that has not succeeded and has made
+    /// this range.
+    pub(super) fn into_response(self) -> Self {
+        let Self { value, was_in_doubt } = self;
+        let response = json!({"response_range": value});
+        Self { value: json!({ "responses": [response] }), was_in_doubt }
+    }
+
     /// Returns the entries that the range number `n` of a transaction found.
     pub(super) fn found(&self, n: usize) -> impl Iterator<Item = Found<'_>> {
         let range = self.value.get("responses").and_then(|all| all.get(n));

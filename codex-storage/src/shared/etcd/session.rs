@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Found, bytes, number, text};
+use super::answer::{Answer, Found, bytes, entries, number, text};
 use super::gateway::{Failed, Why};
 use super::live::Live;
 use super::tail::Kept;
@@ -91,19 +91,28 @@ impl Live {
         })
     }
 
-    /// Puts a part into a slot and moves the head, if the slot is free and the session goes on. The
-    /// answer has the head before it, or the slot.
+    /// Puts a part into a slot and moves the head, if the slot is free, the one before it is not,
+    /// and the session goes on. The answer has the head before it, or the slot.
     fn fill(&self, slot: Slot, part: &[u8], timeout: Duration) -> Result<Answer, AppendError> {
         let (key, head) = (self.keys.slot(slot), self.keys.of("head"));
         let session = self.keys.session(slot.session);
         let created = self.sessions.lock().created.get(&slot.session).copied();
         // A session of another program has ended for this one: no key has this revision.
         let created = created.unwrap_or(u64::MAX >> 1).to_string();
+        let mut compare = vec![
+            is_absent(&key),
+            json!({"key": session, "target": "CREATE", "create_revision": created}),
+        ];
+        if let Some(n) = slot.n.checked_sub(1) {
+            // A cluster that was restored from an older state may lack the slot before, and a log
+            // with a gap could not be read. If it was trimmed, a new session goes on.
+            let before = self.keys.slot(Slot { n, ..slot });
+            compare.push(json!({
+                "key": before, "target": "CREATE", "result": "GREATER", "create_revision": "0",
+            }));
+        }
         let body = json!({
-            "compare": [
-                is_absent(&key),
-                {"key": session, "target": "CREATE", "create_revision": created},
-            ],
+            "compare": compare,
             "success": [
                 {"request_range": {"key": head, "keys_only": true}},
                 {"request_put": {"key": key, "value": bytes(part)}},
@@ -111,7 +120,19 @@ impl Live {
             ],
             "failure": [{"request_range": {"key": key}}],
         });
-        self.ask("/v3/kv/txn", &body, timeout).map_err(|failed| self.append_error(failed, timeout))
+        let failed = match self.ask("/v3/kv/txn", &body, timeout) {
+            Ok(answer) => return Ok(answer),
+            Err(failed) => failed,
+        };
+        if let Why::Full = failed.why {
+            // The transaction that reaches the limit of a member is applied, and yet refused.
+            return match self.ask("/v3/kv/range", &json!({"key": key}), timeout) {
+                Ok(found) if entries(&found.value).next().is_some() => Ok(found.into_response()),
+                Ok(_) => Err(self.append_error(failed, timeout)),
+                Err(_) => Err(AppendError::Unanswered),
+            };
+        }
+        Err(self.append_error(failed, timeout))
     }
 
     fn append_error(&self, failed: Failed, timeout: Duration) -> AppendError {
