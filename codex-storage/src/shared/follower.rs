@@ -60,8 +60,11 @@ pub(super) struct Heard {
     pub(super) marks: VecDeque<Mark>,
     /// The time of the last frame.
     pub(super) time_us: i64,
-    /// The slot of the last part of the frame that this node writes at present.
+    /// The slot of the last part of the frame that this node writes at present. `None` after the
+    /// frame was decided.
     pub(super) awaited: Option<Slot>,
+    /// The number of entries that were read.
+    pub(super) entries: u64,
 }
 
 /// The parts of one session.
@@ -72,7 +75,7 @@ pub(super) struct Sender {
     pub(super) chain: Chain,
     /// The key of the session, if a part was opened with it.
     opener: Option<Box<dyn Opener>>,
-    pub(super) open: Option<Open>,
+    open: Option<Open>,
 }
 
 /// A frame whose last part was not read yet.
@@ -84,6 +87,8 @@ pub(super) struct Open {
     payload: Vec<u8>,
     /// The place of the first part, and what its session had there.
     pub(super) began: (Position, u64, Chain),
+    /// The number of the entry with the first part, among those that were read.
+    entry: u64,
 }
 
 impl Follower {
@@ -95,6 +100,7 @@ impl Follower {
             marks: VecDeque::from([Mark::of(&meta.storage().anchor())]),
             time_us: i64::MIN,
             awaited: None,
+            entries: 0,
         };
         Self { log, clock, meta, heard, own: None, doubt: None, failed: None }
     }
@@ -197,20 +203,29 @@ impl Heard {
             return Ok(());
         }
         let Entry { position, slot, .. } = entry;
+        let count = self.entries + 1;
         let sender = self.senders.entry(slot.session).or_default();
         if slot.n > sender.next {
             let (session, expected, found) = (slot.session, sender.next, slot.n);
             return Err(SharedError::Gap { session, expected, found }.into());
         }
         // A slot that was filled before is not filled again.
-        let whole = if slot.n == sender.next { sender.add(entry, meta)? } else { None };
+        let whole = if slot.n == sender.next { sender.add(entry, count, meta)? } else { None };
         if let Some(Open { header, payload, .. }) = whole {
             self.decide(slot, header, &payload, sink)?;
         }
         // Order: after the frame was decided. What fails to be decided was not read, and ends this
         // node.
-        self.applied = position;
+        (self.applied, self.entries) = (position, count);
+        if count.is_multiple_of(OPEN_MAX) {
+            self.senders.values_mut().for_each(|sender| sender.give_up(count));
+        }
         Ok(())
+    }
+
+    /// Returns the unfinished frames.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Open> {
+        self.senders.values().filter_map(|sender| sender.open(self.entries))
     }
 
     /// Delivers a frame whose last part is in `slot`.
@@ -225,7 +240,7 @@ impl Heard {
         self.time_us = self.time_us.max(header.time_us);
         let mark = sink(Frame {
             slot,
-            is_awaited: self.awaited == Some(slot),
+            is_awaited: self.awaited.take_if(|awaited| *awaited == slot).is_some(),
             time_us: self.time_us,
             commits: header.commits,
             payload,
@@ -260,8 +275,22 @@ impl Sender {
         Self { next, chain, ..Self::default() }
     }
 
-    /// Adds the next part. Returns the frame that it completes.
-    fn add(&mut self, entry: Entry<'_>, meta: &Meta) -> Result<Option<Open>> {
+    /// Returns the unfinished frame after `entries` entries were read.
+    pub(super) fn open(&self, entries: u64) -> Option<&Open> {
+        self.open.as_ref().filter(|open| entries.saturating_sub(open.entry) < OPEN_MAX)
+    }
+
+    /// Gives up a frame that has been unfinished for too long, at the same entry on every node.
+    /// Otherwise that of a node which has ended would keep the log from being trimmed for ever.
+    fn give_up(&mut self, entries: u64) {
+        if self.open(entries).is_none() {
+            self.open = None;
+        }
+    }
+
+    /// Adds the next part, which is in the entry of the number `count`. Returns the frame that it
+    /// completes.
+    fn add(&mut self, entry: Entry<'_>, count: u64, meta: &Meta) -> Result<Option<Open>> {
         let Entry { position, slot, part } = entry;
         let began = (position, self.next, self.chain);
         if part.is_empty() {
@@ -288,8 +317,9 @@ impl Sender {
             }
         };
         self.next += 1;
+        self.give_up(count);
         if header.is_first {
-            self.open = Some(Open { header, payload: piece, began });
+            self.open = Some(Open { header, payload: piece, began, entry: count });
         } else if let Some(open) = &mut self.open {
             open.payload.extend_from_slice(&piece);
         }
@@ -302,3 +332,5 @@ impl Sender {
 pub(super) const TRY_MAX: Duration = Duration::from_secs(1);
 /// The number of states that are kept, to be compared with those of other nodes.
 const MARKS_MAX: usize = 1024;
+/// The number of entries after which an unfinished frame is given up.
+const OPEN_MAX: u64 = 1 << 16;

@@ -2,7 +2,7 @@
 //!
 //! The layout is in `docs/FORMAT.md`, section "Shared log".
 
-use super::follower::Sender;
+use super::follower::{Open, Sender};
 use super::sealing::Chain;
 use super::{Follower, Mark, Position, Session};
 use crate::codec::{Fields, u64_of};
@@ -13,8 +13,8 @@ impl Follower {
     /// [place](Self::place) of this one. It is before the unfinished frames, and the entries after
     /// it must not be trimmed.
     pub fn resumes_after(&self) -> Position {
-        let open = self.heard.senders.values().filter_map(|sender| sender.open.as_ref());
-        let before = open.map(|open| Position(open.began.0.0.saturating_sub(1)));
+        let begin = |open: &Open| Position(open.began.0.0.saturating_sub(1));
+        let before = self.heard.open().map(begin);
         before.fold(self.heard.applied, Position::min)
     }
 
@@ -31,11 +31,11 @@ impl Follower {
         sessions.sort_unstable_by_key(|(session, _)| **session);
         to.extend_from_slice(&u64_of(sessions.len()).to_le_bytes());
         for (session, sender) in sessions {
+            let (mut next, mut chain) = (sender.next, sender.chain);
             // The parts of an unfinished frame are read again.
-            let (next, chain) = sender.open.as_ref().map_or((sender.next, sender.chain), |open| {
-                let (_, next, chain) = open.began;
-                (next, chain)
-            });
+            if let Some(open) = sender.open(self.heard.entries) {
+                (_, next, chain) = open.began;
+            }
             to.extend_from_slice(&session.0.to_le_bytes());
             to.extend_from_slice(&next.to_le_bytes());
             if is_sealed {

@@ -126,6 +126,12 @@ impl Follower {
         if self.failed().is_some() {
             return Err(self.in_doubt(slot, times.0));
         }
+        // Every node has given up the frame before its last part.
+        if self.heard.awaited.is_some() {
+            let (what, waited) = ("take all parts of a long commit", self.clock.monotonic());
+            let waited = waited.saturating_sub(times.0);
+            return Err(SharedError::Away { what, waited }.into());
+        }
         Ok(Sent::Delivered)
     }
 

@@ -10,7 +10,7 @@ use codex_storage::batch::{Batches, Item, TableId};
 use codex_storage::seal::Keys;
 use codex_storage::shared::{
     Client, Digests, Follower, Frame, KeyRange, Limits, Mark, Memory, Meta, Order, Orders,
-    Position, ReadFault, RecordName, Seen, SeenEntries, SharedError, SharedLog, WriteFault,
+    Position, ReadFault, RecordName, Seen, SeenEntries, SharedError, SharedLog, Slot, WriteFault,
     digest_of_value, orders,
 };
 use codex_storage::vfs::{Clock, SeededEntropy, SimClock};
@@ -543,6 +543,76 @@ fn a_node_that_goes_on_at_a_place_has_the_state_of_one_that_read_all() {
         }
     }
     assert!(open > 40, "places within frames: {open}");
+}
+
+/// Adds entries of another session, in which nothing is written.
+fn fill(memory: &Memory, count: u64) {
+    let client = memory.client();
+    let session = client.begin_session(Duration::ZERO).unwrap();
+    for n in 0..count {
+        client.bury(Slot { session, n }, Duration::ZERO).unwrap();
+    }
+}
+
+#[test]
+fn an_unfinished_frame_of_a_node_that_ended_is_given_up() {
+    let memory = with_short_parts();
+    let (mut one, mut other) = (Node::new(&memory), Node::new(&memory));
+    assert_eq!(other.set("a", b"1"), Ok(true));
+    one.fail_until_in_doubt(WriteFault::AnswerLost);
+    assert!(one.set("long", &[7; 80]).is_err());
+    fill(&memory, 65_535);
+    other.catch_up().unwrap();
+    assert_eq!(other.follower.resumes_after(), Position(1), "the first part may be continued");
+    fill(&memory, 1);
+    other.catch_up().unwrap();
+    assert_eq!(other.follower.resumes_after(), memory.end());
+    // The node itself has not ended, and goes on.
+    one.heal();
+    assert_eq!(one.set("long", &[8; 80]), Ok(true));
+    agree(&mut one, &mut other);
+}
+
+/// A clock with which many entries of other nodes come while a node pauses between two calls.
+#[derive(Debug, Clone)]
+struct Filling(SimClock, Memory, u64);
+
+impl Clock for Filling {
+    fn now_us(&self) -> i64 {
+        self.0.now_us()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    fn sleep(&self, duration: Duration) {
+        fill(&self.1, self.2);
+        self.0.sleep(duration);
+    }
+}
+
+#[test]
+fn a_frame_that_was_given_up_is_absent_for_its_node_too() {
+    // The node pauses once after the first part is in the log, before the next one.
+    for (between, is_there) in [(65_534, true), (65_535, false)] {
+        let memory = with_short_parts();
+        let (mut one, mut other) = (Node::new(&memory), Node::new(&memory));
+        let clock = Filling(one.clock.clone(), memory.clone(), between);
+        one.follower = follower(&one.client, &clock);
+        one.client.fail_write(WriteFault::AnswerLost);
+        one.client.fail_read(ReadFault::Lost);
+        let written = one.set("long", &[7; 20]);
+        if is_there {
+            assert_eq!(written, Ok(true));
+        } else {
+            let absent = written.unwrap_err();
+            assert!(matches!(absent, SharedError::Away { .. }), "{absent}");
+            assert_eq!(one.set("next", b"1"), Ok(true));
+        }
+        agree(&mut one, &mut other);
+        assert_eq!(other.state.values.contains_key(&b"long"[..]), is_there);
+    }
 }
 
 #[test]
