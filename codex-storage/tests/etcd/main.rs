@@ -268,6 +268,21 @@ fn after_a_watch_that_was_canceled_the_log_is_read() {
 }
 
 #[test]
+fn a_silent_watch_begins_again_behind_a_look_at_the_head() {
+    let (address, asked) =
+        server(move |_, path, body| empty_log(path, body).unwrap_or_else(|| Reply::Stream(vec![])));
+    let log = log(&address);
+    assert_eq!(read(&log, 0), Ok((vec![], 10)));
+    let begin = std::time::Instant::now();
+    while paths(&asked).iter().filter(|path| *path == "/v3/watch").count() < 2 {
+        assert!(begin.elapsed() < 2 * LONG, "the watch waits for ever");
+        assert!(!log.wait(Position(10), SHORT).unwrap());
+    }
+    let all = ["/v3/kv/txn", "/v3/kv/range", "/v3/watch", "/v3/kv/range", "/v3/watch"];
+    assert_eq!(paths(&asked), all);
+}
+
+#[test]
 fn a_reader_behind_a_trim_is_told() {
     let (address, _) =
         server(|_, _, _| txn(50, true, &[json!({"value": text("30")}), Value::Null]));

@@ -161,6 +161,8 @@ impl Refusal {
             _ if has("database space exceeded") => Self::Full,
             _ if has("has been compacted") => Self::Compacted,
             (401, _) | (_, UNAUTHENTICATED) => Self::NoToken,
+            // The token is from before a change of users or roles.
+            _ if has("revision of auth store is old") => Self::NoToken,
             _ if has("authentication failed") => Self::Definite(
                 EngineFault::Password,
                 "the user or the password is wrong; check both".to_owned(),
@@ -226,6 +228,7 @@ mod tests {
                            and not used as expected";
         let cases = [
             (401, 16, "etcdserver: invalid auth token", "NoToken"),
+            (400, 3, "etcdserver: revision of auth store is old", "NoToken"),
             (400, 3, "etcdserver: authentication failed, invalid user ID or password", "Password"),
             (412, 9, "etcdserver: authentication is not enabled", "Password"),
             (400, 3, "etcdserver: user name is empty", "Password"),

@@ -209,7 +209,14 @@ impl Gateway {
 
     fn post(&self, at: usize, path: &str, body: &str, token: &str, limit: Duration) -> Tried {
         let request = self.agent.post(self.url(at, path)).config();
-        let mut request = request.timeout_global(Some(limit)).build();
+        let mut request = request
+            .timeout_send_request(Some(limit))
+            .timeout_send_body(Some(limit))
+            .timeout_recv_response(Some(limit))
+            // A long answer may take longer as long as it comes.
+            .timeout_recv_body(Some(BODY))
+            .timeout_per_read(Some(limit))
+            .build();
         // An empty header is refused.
         if !token.is_empty() {
             request = request.header("authorization", token);
@@ -310,6 +317,8 @@ fn body_of(body: &mut Body) -> io::Result<Zeroizing<Vec<u8>>> {
 
 /// The maximum time for one try.
 const TRY: Duration = Duration::from_secs(1);
+/// The maximum time for the body of an answer.
+const BODY: Duration = Duration::from_secs(30);
 /// The pause after all members have failed.
 const PAUSE: Duration = Duration::from_millis(20);
 /// The number of times that one request asks for a token.

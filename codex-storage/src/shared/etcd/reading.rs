@@ -94,6 +94,7 @@ impl Live {
 
     pub(super) fn trim(&self, upto: Position, timeout: Duration) -> Result<()> {
         let what = "remove entries";
+        let end = self.now().saturating_add(timeout);
         // Order: the mark before the removal. Whoever misses an entry finds the mark.
         while !self.mark_trimmed(upto, timeout)? {}
         loop {
@@ -101,29 +102,40 @@ impl Live {
             extend(
                 &mut log,
                 json!({
-                    "keys_only": true, "limit": REMOVED_MAX.to_string(),
+                    "keys_only": true, "limit": LIST_MAX.to_string(),
                     "max_mod_revision": upto.0.to_string(),
                 }),
             );
-            let answer = self.must(
-                what,
-                "/v3/kv/txn",
-                &json!({"success": [{"request_range": log}]}),
-                timeout,
-            )?;
-            let (mut is_same, mut removals) = (Vec::new(), Vec::new());
-            for found in answer.found(0) {
-                let Some(key) = found.key().filter(|_| found.changed() <= upto.0) else { continue };
-                let (key, changed) = (bytes(&key), found.changed().to_string());
-                is_same.push(json!({"key": key, "target": "MOD", "mod_revision": changed}));
-                removals.push(json!({"request_delete_range": {"key": key}}));
-            }
-            if removals.is_empty() {
+            let body = json!({"success": [{"request_range": log}]});
+            let answer = self.must(what, "/v3/kv/txn", &body, timeout)?;
+            let listed = answer.found(0).filter(|found| found.changed() <= upto.0);
+            let listed: Vec<_> = listed.collect();
+            if listed.is_empty() {
                 return Ok(());
             }
-            let body = json!({"compare": is_same, "success": removals});
-            self.must(what, "/v3/kv/txn", &body, timeout)?;
+            for some in listed.chunks(REMOVED_MAX) {
+                let left = end.saturating_sub(self.now());
+                if left.is_zero() {
+                    return Err(SharedError::Away { what, waited: timeout }.into());
+                }
+                self.remove(some, what, left)?;
+            }
         }
+    }
+
+    /// Removes keys that have not changed since they were listed.
+    fn remove(&self, listed: &[Found<'_>], what: &'static str, timeout: Duration) -> Result<()> {
+        let keys = || listed.iter().filter_map(|found| Some((bytes(&found.key()?), found)));
+        let is_same = |(key, found): (String, &Found<'_>)| {
+            let changed = found.changed().to_string();
+            json!({"key": key, "target": "MOD", "mod_revision": changed})
+        };
+        let removal =
+            |(key, _): (String, &Found<'_>)| json!({"request_delete_range": {"key": key}});
+        let is_same: Vec<_> = keys().map(is_same).collect();
+        let removals: Vec<_> = keys().map(removal).collect();
+        let body = json!({"compare": is_same, "success": removals});
+        self.must(what, "/v3/kv/txn", &body, timeout).map(drop)
     }
 
     /// Records that the log is trimmed up to `upto`. Returns false if another node has just
