@@ -5,7 +5,7 @@ use std::process::Command as Process;
 
 use pico_args::Arguments;
 
-use crate::program::{Run, part};
+use crate::program::{Run, apt, part};
 use crate::workspace::Workspace;
 use crate::{Command, Outcome, test};
 
@@ -59,15 +59,11 @@ fn install() -> Outcome<&'static str> {
     if !Path::new("/etc/debian_version").exists() {
         return Err("there is no Chromium, and only Debian has its package".to_owned());
     }
-    let apt = |words: &str| {
-        let mut apt = Process::new("apt-get");
-        apt.words(words).env("DEBIAN_FRONTEND", "noninteractive").quiet()
-    };
     let refused = |e: String| {
         let reason = e.lines().last().unwrap_or_default().to_owned();
         format!("there is no Chromium, and `apt-get install chromium` fails: {reason}")
     };
-    apt("update").map_err(refused)?;
-    apt("install --yes --no-install-recommends chromium").map_err(refused)?;
+    apt("update").quiet().map_err(refused)?;
+    apt("install --yes --no-install-recommends chromium").quiet().map_err(refused)?;
     found().ok_or_else(|| "the package has no program `chromium`".to_owned())
 }

@@ -1,7 +1,7 @@
 //! `bucket`: tests backups in a bucket against moto, a server of S3 in Python, which it installs
 //! into the target directory.
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command as Process, Stdio};
 use std::thread;
@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use pico_args::Arguments;
 
-use crate::program::{Run, part};
+use crate::cluster::free_port;
+use crate::program::{Run, apt, part};
 use crate::workspace::Workspace;
 use crate::{Command, Outcome, test};
 
@@ -92,12 +93,9 @@ fn install(folder: &Path) -> Outcome<()> {
     if Process::new("python3").words("-m ensurepip --version").read().is_err()
         && Path::new("/etc/debian_version").exists()
     {
-        let apt = |words: &str| {
-            let mut apt = Process::new("apt-get");
-            apt.words(words).env("DEBIAN_FRONTEND", "noninteractive").quiet()
-        };
-        apt("update").map_err(refused)?;
-        apt("install --yes --no-install-recommends python3-venv").map_err(refused)?;
+        apt("update").quiet().map_err(refused)?;
+        let install = "install --yes --no-install-recommends python3-venv";
+        apt(install).quiet().map_err(refused)?;
     }
     // What an interrupted installation has left is not used again.
     if folder.exists() {
@@ -121,8 +119,7 @@ struct Server {
 impl Server {
     /// Starts the server on a free port, with these arguments.
     fn start(folder: &Path, args: &str) -> Outcome<Self> {
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-        let port = free.map_err(|e| format!("no port is free: {e}"))?.port();
+        let port = free_port().map_err(|e| e.to_string())?;
         let mut server = Process::new(folder.join("bin/moto_server"));
         server.words("-H 127.0.0.1 -p").arg(port.to_string()).words(args).current_dir(folder);
         server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

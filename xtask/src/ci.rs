@@ -7,8 +7,8 @@ use pico_args::Arguments;
 
 use crate::workspace::Workspace;
 use crate::{
-    Command, Outcome, api, browser, bucket, check, layers, licences, loom, mutants, package, start,
-    test, tidy,
+    Command, Outcome, api, browser, bucket, check, cluster, layers, licences, loom, mutants,
+    package, start, test, tidy,
 };
 
 pub(crate) const COMMAND: Command = Command {
@@ -30,6 +30,7 @@ const STEPS: &[(&Command, &[&str])] = &[
     (&test::COMMAND, &["--whole"]),
     (&browser::COMMAND, &[]),
     (&bucket::COMMAND, &[]),
+    (&cluster::COMMAND, &["test"]),
     (&loom::COMMAND, &[]),
     (&mutants::COMMAND, &["--no-baseline"]),
     (&start::DEMO, &[start::AS_TESTED]),

@@ -8,6 +8,7 @@ mod bucket;
 mod build;
 mod check;
 mod ci;
+mod cluster;
 mod install;
 mod layers;
 mod licences;
@@ -35,6 +36,7 @@ const COMMANDS: &[Command] = &[
     test::COMMAND,
     browser::COMMAND,
     bucket::COMMAND,
+    cluster::COMMAND,
     build::COMMAND,
     install::COMMAND,
     check::COMMAND,

@@ -119,6 +119,13 @@ impl Run for Command {
     }
 }
 
+/// Returns a command of `apt-get`, which asks no questions.
+pub(crate) fn apt(words: &str) -> Command {
+    let mut apt = Command::new("apt-get");
+    apt.words(words).env("DEBIAN_FRONTEND", "noninteractive");
+    apt
+}
+
 /// Runs one part of a command, and prints its name and its time on one line.
 pub(crate) fn part<T>(name: &str, work: impl FnOnce() -> Outcome<T>) -> Outcome<T> {
     print!("  {name:<56} ");
