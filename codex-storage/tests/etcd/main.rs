@@ -106,8 +106,11 @@ fn a_free_slot_of_a_session_that_has_ended_is_fenced() {
 #[test]
 fn a_refusal_after_a_lost_answer_does_not_say_that_the_part_is_absent() {
     let full = || refused(429, "etcdserver: mvcc: database space exceeded", 8);
-    let (address, _) = server(move |n, _, _| if n == 0 { Reply::Nothing } else { full() });
+    let denied = || refused(403, "etcdserver: permission denied", 7);
+    let (address, _) = server(move |n, _, _| if n == 0 { Reply::Nothing } else { denied() });
     assert!(matches!(append(&log(&address), LONG), Err(AppendError::Unanswered)));
+    let (address, _) = server(move |_, _, _| denied());
+    assert!(matches!(append(&log(&address), LONG), Err(AppendError::Absent(_))));
     // It is looked up whether the slot is free.
     let free = || Reply::Answer(200, json!({"header": header(12)}));
     let (address, _) = server(move |n, _, _| if n == 0 { full() } else { free() });
@@ -130,7 +133,8 @@ fn a_part_with_which_a_member_became_full_was_written() {
             Reply::Answer(200, json!({"header": header(12), "kvs": [kv]}))
         }
     });
-    assert_eq!(append(&log(&address), LONG).unwrap(), Position(11));
+    let log = log(&address);
+    assert_eq!(append(&log, LONG).unwrap(), Position(11));
     assert_eq!(paths(&asked), ["/v3/kv/txn", "/v3/kv/range"]);
 }
 
@@ -280,6 +284,24 @@ fn a_silent_watch_begins_again_behind_a_look_at_the_head() {
     }
     let all = ["/v3/kv/txn", "/v3/kv/range", "/v3/watch", "/v3/kv/range", "/v3/watch"];
     assert_eq!(paths(&asked), all);
+}
+
+#[test]
+fn closing_ends_the_session_and_the_threads_and_waits_for_no_silent_member() {
+    let (address, asked) =
+        server(move |_, path, body| empty_log(path, body).unwrap_or_else(|| Reply::Stream(vec![])));
+    let log = log(&address);
+    assert_eq!(read(&log, 0), Ok((vec![], 10)));
+    log.begin_session(LONG).unwrap();
+    let begin = std::time::Instant::now();
+    drop(log);
+    assert!(begin.elapsed() < LONG, "{:?}", begin.elapsed());
+    assert!(paths(&asked).iter().any(|path| path == "/v3/lease/revoke"));
+    // The watch ends with its silence.
+    std::thread::sleep(LONG);
+    let before = paths(&asked).len();
+    std::thread::sleep(LONG);
+    assert_eq!(paths(&asked).len(), before, "a thread goes on");
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn opening(path: &str, body: &Value) -> Option<Reply> {
             json!({"version": "3.4.23", "dbSize": "2000", "dbSizeInUse": "1000"})
         }
         "/v3/lease/grant" => json!({"ID": "77", "TTL": "60"}),
-        "/v3/lease/revoke" | "/v3/lease/keepalive" => json!({}),
+        "/v3/lease/keepalive" => json!({}),
         "/v3/kv/txn" if kinds == 3 && body.get("compare").is_none() => {
             let meta = json!({"response_range": {"kvs": [{"key": text("log/meta")}]}});
             json!({"header": header(10), "succeeded": true, "responses": [meta]})
