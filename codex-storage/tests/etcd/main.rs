@@ -126,12 +126,12 @@ fn a_refusal_after_a_lost_answer_does_not_say_that_the_part_is_absent() {
 
 #[test]
 fn a_part_with_which_a_member_became_full_was_written() {
-    let (address, asked) = server(|n, _, _| match n {
-        0 => refused(429, "etcdserver: mvcc: database space exceeded", 8),
-        _ => {
-            let kv = json!({"create_revision": "11", "mod_revision": "11"});
-            Reply::Answer(200, json!({"header": header(12), "kvs": [kv]}))
+    let (address, asked) = server(|n, _, _| {
+        if n == 0 {
+            return refused(429, "etcdserver: mvcc: database space exceeded", 8);
         }
+        let kv = json!({"create_revision": "11", "mod_revision": "11"});
+        Reply::Answer(200, json!({"header": header(12), "kvs": [kv]}))
     });
     let log = log(&address);
     assert_eq!(append(&log, LONG).unwrap(), Position(11));
