@@ -51,6 +51,11 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
 /// compiler. It is enabled with `--whole`, as in CI, and disabled in the first run of a newcomer.
 const ORACLE: &str = "oracle";
 
+/// The library, and its feature whose tests need members of etcd. `cluster test` runs these with
+/// what `test --whole` has built; without members they are left out.
+const LIBRARY: &str = "codex-core";
+const ETCD: &str = "etcd";
+
 /// The environment variable that makes tests run all of their cases, instead of a sample.
 const WHOLE: &str = "CODEX_WHOLE";
 
@@ -78,7 +83,7 @@ impl Scope {
 /// Returns the arguments of cargo that select all packages with the features of `--whole`. Steps
 /// that use them share what has been built.
 pub(crate) fn whole(workspace: &Workspace) -> Outcome<String> {
-    let mut cargo = "--workspace".to_owned();
+    let mut cargo = format!("--workspace --features {LIBRARY}/{ETCD}");
     for package in workspace.members()? {
         if package.feature_names().contains(&ORACLE) {
             let _ = write!(cargo, " --features {}/{ORACLE}", package.name);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use pico_args::Arguments;
 
 use crate::program::{Run, part};
+use crate::test::whole;
 use crate::workspace::Workspace;
 use crate::{Command, Outcome, free_word};
 pub(crate) use members::free_port;
@@ -56,17 +57,17 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
 }
 
 /// Returns a command of cargo for the tests. They are told where etcd is, and where they may write.
-fn tests(workspace: &Workspace, etcd: &Path, scratch: &Path, profile: &str) -> Process {
-    let mut cargo =
-        workspace.cargo("test --quiet --package codex-core --features etcd --test etcd");
-    cargo.words(profile).env("CODEX_ETCD", etcd).env("CODEX_ETCD_SCRATCH", scratch);
-    cargo
+fn tests(workspace: &Workspace, etcd: &Path, scratch: &Path, profile: &str) -> Outcome<Process> {
+    let mut cargo = workspace.cargo("test --quiet --test etcd");
+    cargo.words(&whole(workspace)?).words(profile);
+    cargo.env("CODEX_ETCD", etcd).env("CODEX_ETCD_SCRATCH", scratch);
+    Ok(cargo)
 }
 
 fn test(workspace: &Workspace, etcd: &Path, scratch: &Path) -> Outcome {
-    part("build", || tests(workspace, etcd, scratch, "--no-run").progress())?;
+    part("build", || tests(workspace, etcd, scratch, "--no-run")?.progress())?;
     // One at a time: each has the machine for its members and its nodes.
-    let mut cargo = tests(workspace, etcd, scratch, "");
+    let mut cargo = tests(workspace, etcd, scratch, "")?;
     cargo.words("-- --test-threads=1 --nocapture --skip").arg(SOAK);
     let ended = cargo.collect(None, true)?;
     let passed = passed(&ended.output);
@@ -79,7 +80,7 @@ fn test(workspace: &Workspace, etcd: &Path, scratch: &Path) -> Outcome {
 
 /// Runs one test for a given time. The lines that it prints are its figures.
 fn soak(workspace: &Workspace, etcd: &Path, scratch: &Path, seed: u64, seconds: u64) -> Outcome {
-    let mut cargo = tests(workspace, etcd, scratch, "");
+    let mut cargo = tests(workspace, etcd, scratch, "")?;
     cargo.words("-- --nocapture").arg(SOAK);
     cargo.env("CODEX_SEED", seed.to_string()).env("CODEX_SECONDS", seconds.to_string());
     let ended = cargo.collect(None, true)?;
