@@ -37,6 +37,7 @@ const COMMANDS: &[Command] = &[
     browser::COMMAND,
     bucket::COMMAND,
     cluster::COMMAND,
+    cluster::PERFORMANCE,
     build::COMMAND,
     install::COMMAND,
     check::COMMAND,

@@ -24,6 +24,13 @@ pub(crate) const COMMAND: Command = Command {
     run,
 };
 
+pub(crate) const PERFORMANCE: Command = Command {
+    name: "performance-shared",
+    args: "[ROW..]",
+    about: "a store on three members of etcd beside bare transactions and local stores",
+    run: performance,
+};
+
 /// The tests that need etcd.
 const NEEDS_ETCD: usize = 16;
 /// The tests that run for as long as they are told.
@@ -88,6 +95,21 @@ fn soak(workspace: &Workspace, etcd: &Path, scratch: &Path, seed: u64, seconds: 
         return Ok(format!("seed {seed}"));
     }
     Err(format!("a store on etcd fails with `--seed {seed} --seconds {seconds}`"))
+}
+
+/// Starts three members, and the benchmark of a store on them.
+fn performance(workspace: &Workspace, words: Arguments) -> Outcome {
+    let folder = workspace.target()?.join("etcd");
+    let etcd = etcd::find(&folder, true)?;
+    let scratch = folder.join("run");
+    let setup = Setup { members: 3, quota: None, tls: None };
+    let cluster = Cluster::start(&etcd, &scratch, setup).map_err(|e| e.to_string())?;
+    let mut cargo = workspace.cargo("bench --quiet --package codex-bench --features etcd");
+    cargo.words("--bench shared --").args(words.finish());
+    let done = cargo.env("CODEX_ETCD_ENDPOINTS", cluster.endpoints().join(",")).open();
+    drop(cluster);
+    let _ = std::fs::remove_dir_all(&scratch);
+    done.map(|()| String::new())
 }
 
 /// Starts three members and an example with three processes. The example kills a process, and this
