@@ -32,7 +32,7 @@ pub(crate) const PERFORMANCE: Command = Command {
 };
 
 /// The tests that need etcd.
-const NEEDS_ETCD: usize = 16;
+const NEEDS_ETCD: usize = 17;
 /// The tests that run for as long as they are told.
 const SOAK: &str = "soak";
 
