@@ -95,6 +95,10 @@ mod shared;
 mod shared_engine;
 #[cfg(all(feature = "shared", not(loom)))]
 mod shared_images;
+#[cfg(all(feature = "shared", feature = "crypto", not(loom)))]
+#[path = "shared_images.rs"]
+#[allow(clippy::duplicate_mod, reason = "the tests ask for the name of their module")]
+mod shared_images_sealed;
 /// The same tests on encrypted stores.
 #[cfg(all(feature = "shared", feature = "crypto", not(loom)))]
 #[path = "shared.rs"]
