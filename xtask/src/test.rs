@@ -94,18 +94,18 @@ pub(crate) fn whole(workspace: &Workspace) -> Outcome<String> {
 
 type Runner = fn(&Workspace, &Scope, Option<&str>) -> Outcome<(Counts, bool)>;
 
-/// Returns the run of all packages together, and with `is_whole` also the run of the tests that
-/// need the feature `tracing`.
+/// Returns the run of all packages together, and with `is_whole` also the runs of the tests that
+/// need the features `tracing` and `etcd`.
 fn scopes(workspace: &Workspace, is_whole: bool) -> Outcome<Vec<Scope>> {
     let cargo = if is_whole { whole(workspace)? } else { "--workspace".to_owned() };
     let mut scopes = vec![Scope { cargo, targets: "--tests", is_whole, has_doctests: true }];
-    if is_whole {
-        scopes.push(Scope {
-            cargo: "--package codex-core --features tracing".to_owned(),
-            targets: "--test trace",
-            is_whole,
-            has_doctests: false,
-        });
+    let more = [
+        ("--package codex-core --features tracing", "--test trace"),
+        ("--package codex-storage --features etcd", "--lib --test etcd"),
+    ];
+    for (cargo, targets) in more.into_iter().filter(|_| is_whole) {
+        let cargo = cargo.to_owned();
+        scopes.push(Scope { cargo, targets, is_whole, has_doctests: false });
     }
     Ok(scopes)
 }
