@@ -33,6 +33,8 @@ pub(crate) const PERFORMANCE: Command = Command {
 
 /// The tests that need etcd.
 const NEEDS_ETCD: usize = 17;
+/// What a test prints if it is left out.
+const LEFT_OUT: &str = "left out: ";
 /// The tests that run for as long as they are told.
 const SOAK: &str = "soak";
 
@@ -65,7 +67,7 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
 
 /// Returns a command of cargo for the tests. They are told where etcd is, and where they may write.
 fn tests(workspace: &Workspace, etcd: &Path, scratch: &Path, profile: &str) -> Outcome<Process> {
-    let mut cargo = workspace.cargo("test --quiet --test etcd");
+    let mut cargo = workspace.cargo("test --quiet --test cluster");
     cargo.words(&whole(workspace)?).words(profile);
     cargo.env("CODEX_ETCD", etcd).env("CODEX_ETCD_SCRATCH", scratch);
     Ok(cargo)
@@ -77,7 +79,8 @@ fn test(workspace: &Workspace, etcd: &Path, scratch: &Path) -> Outcome {
     let mut cargo = tests(workspace, etcd, scratch, "")?;
     cargo.words("-- --test-threads=1 --nocapture --skip").arg(SOAK);
     let ended = cargo.collect(None, true)?;
-    let passed = passed(&ended.output);
+    // A test that was left out has passed too.
+    let passed = if ended.output.contains(LEFT_OUT) { 0 } else { passed(&ended.output) };
     match (ended.success(), passed >= NEEDS_ETCD) {
         (true, true) => Ok(format!("{passed} passed")),
         (true, false) => Err(format!("{passed} tests ran, and there are {NEEDS_ETCD}")),

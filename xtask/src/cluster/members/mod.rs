@@ -1,5 +1,5 @@
 //! A cluster of etcd on this machine, whose members can be killed and stopped, and whose links can
-//! be cut. `cargo xtask cluster` and the tests in `codex-core/tests/etcd` use it; so it names
+//! be cut. `cargo xtask cluster` and the tests in `codex-core/tests/cluster` use it; so it names
 //! nothing of either.
 #![allow(
     dead_code,

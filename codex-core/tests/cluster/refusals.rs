@@ -14,7 +14,7 @@ const USER: &str = "app";
 const SECRET: &str = "correct horse";
 
 fn certificate(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/etcd/certificates");
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/cluster/certificates");
     folder.join(format!("{name}.pem"))
 }
 
