@@ -541,7 +541,7 @@ fn a_follower_shows_what_was_acknowledged_and_nothing_that_a_crash_takes_back() 
 /// Two nodes write one key. Each delivers the frame of the other at any moment.
 #[test]
 fn two_nodes_of_a_shared_log_decide_the_same() {
-    model("shared_writers", Some(4), 682, || {
+    model("shared_writers", Some(4), 1776, || {
         let log = Memory::new();
         let (one, other) = (on_log(&log.client()), on_log(&log.client()));
         let insert = |engine: &Engine, value| {

@@ -83,7 +83,7 @@ impl Images {
     ///
     /// # Errors
     /// `Away`; the errors of the record and of the image.
-    pub(crate) fn load(&self) -> Result<Option<Loaded>> {
+    pub(crate) fn load(&self) -> Result<Option<Box<Loaded>>> {
         let mut looks = 0;
         loop {
             let Some((version, record)) = self.newest()? else { return Ok(None) };
@@ -95,7 +95,7 @@ impl Images {
                         return Err(error);
                     }
                 }
-                loaded => return loaded.map(Some),
+                loaded => return loaded.map(|loaded| Some(Box::new(loaded))),
             }
             looks += 1;
         }

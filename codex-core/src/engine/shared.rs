@@ -63,29 +63,41 @@ impl Engine {
     pub fn start_shared(
         log: Arc<dyn SharedLog>,
         meta: &Arc<Meta>,
-        loaded: Option<Loaded>,
+        loaded: Option<Box<Loaded>>,
         options: EngineOptions,
         write_timeout: Duration,
     ) -> Result<Arc<Self>> {
         let target = log.limits().frame_target;
-        let mut follower = Follower::new(log.clone(), options.clock.clone(), Arc::clone(meta));
-        let (mut disk, map) = match loaded {
-            None => (Disk::new(meta.storage()), Map::new()),
-            Some(loaded) => {
-                follower.resume(&loaded.record.place)?;
-                let tail = loaded.tail();
-                let mut disk = Disk::new(loaded.storage);
-                disk.tail = tail;
-                (disk, loaded.map)
+        let follower = Follower::new(log.clone(), options.clock.clone(), Arc::clone(meta));
+        let engine = match loaded {
+            Some(loaded) => Self::resume(*loaded, follower, options, target)?,
+            None => {
+                let mut disk = Disk::new(meta.storage());
+                disk.shared = Some(Box::new(follower));
+                Self::start_on(disk, Map::new(), options, true, target)
             }
         };
-        disk.shared = Some(Box::new(follower));
-        let engine = Self::start_on(disk, map, options, true, target);
         let progress = Mutex::new(Progress { heard: engine.now(), ..Progress::default() });
         let (moved, images) = (Condvar::new(), OnceLock::new());
         let sharing = Sharing { log, write_timeout, progress, moved, images };
         assert!(engine.sharing.set(sharing).is_ok(), "an engine is on one log");
         Ok(engine)
+    }
+
+    /// Returns the engine of a node with the state of an image. It is a function of its own because
+    /// a map is large, and the stack of a model is not.
+    #[inline(never)]
+    fn resume(
+        loaded: Loaded,
+        mut follower: Follower,
+        options: EngineOptions,
+        target: usize,
+    ) -> Result<Arc<Self>> {
+        follower.resume(&loaded.record.place)?;
+        let tail = loaded.tail();
+        let mut disk = Disk::new(loaded.storage);
+        (disk.shared, disk.tail) = (Some(Box::new(follower)), tail);
+        Ok(Self::start_on(disk, loaded.map, options, true, target))
     }
 
     /// Makes this node write images, by itself when the log has grown.
@@ -261,8 +273,8 @@ impl Engine {
             Ok(_) => (progress.heard, progress.last_error) = (self.now(), None),
             Err(error) => progress.last_error = Some(error.to_string()),
         }
+        (progress.log_bytes, progress.image_seq) = (disk.tail.len(), disk.tail.image_seq());
         drop(progress);
-        self.show_tail(disk);
         sharing.moved.notify_all();
         disk.shared = Some(follower);
         done
