@@ -69,6 +69,7 @@ pub struct Remote {
     plain_objects: bool,
     orphans_after: Duration,
     keep_for: Duration,
+    keep_from: u64,
 }
 
 /// An image that a manifest lists.
@@ -105,7 +106,8 @@ impl Remote {
     pub fn new(target: Arc<dyn Target>, inspect: Arc<dyn Inspect>, vfs: &Vfs) -> Self {
         let (clock, entropy) = (Arc::clone(&vfs.clock), Arc::clone(&vfs.entropy));
         let (plain_objects, orphans_after, keep_for) = (false, ORPHANS_AFTER, Duration::ZERO);
-        Self { target, inspect, clock, entropy, plain_objects, orphans_after, keep_for }
+        let keep_from = u64::MAX;
+        Self { target, inspect, clock, entropy, plain_objects, orphans_after, keep_for, keep_from }
     }
 
     /// Returns the backups at the same place, read with another inspector, such as one with the
@@ -137,6 +139,15 @@ impl Remote {
     #[must_use]
     pub fn keep_for(mut self, time: Duration) -> Self {
         self.keep_for = time;
+        self
+    }
+
+    /// Sets the commit from which [`prune`](Self::prune) keeps all images, whatever their order and
+    /// their number: for a caller that names its image elsewhere, and not always the newest one.
+    /// Default: none.
+    #[must_use]
+    pub fn keep_from(mut self, seq: u64) -> Self {
+        self.keep_from = seq;
         self
     }
 

@@ -28,8 +28,9 @@ impl Remote {
     /// no image leads to any more, and what uploads have left that were interrupted
     /// [long ago](Self::orphans_after).
     ///
-    /// Images that [`keep_for`](Self::keep_for) asks for stay too, and so does the newest one that
-    /// a log continues, because an archive may be sending that log.
+    /// Images that [`keep_for`](Self::keep_for) and [`keep_from`](Self::keep_from) ask for stay
+    /// too, and so does the newest one that a log continues, because an archive may be sending that
+    /// log.
     ///
     /// The newest good image is read completely first, and of the others the length is compared, so
     /// that the last good image is never removed. A manifest without the images is written before
@@ -93,8 +94,9 @@ impl Remote {
     }
 
     /// Returns how many of the images, which are in order, have to stay so that the log which an
-    /// archive sends continues one of them, and each moment of the time to keep is reached.
-    /// `objects` has the length and the age of each object.
+    /// archive sends continues one of them, each moment of the time to keep is reached, and none
+    /// is missing from the commit on from which all are kept. `objects` has the length and the age
+    /// of each object.
     fn count_for(&self, images: &[Image], objects: &BTreeMap<String, (u64, Duration)>) -> usize {
         let age = |image: &Image| {
             let (len, age) = objects.get(&image.name)?;
@@ -110,6 +112,8 @@ impl Remote {
             is_of_line && age(image).is_some_and(|age| age >= self.keep_for)
         });
         let begin = begin.map_or(images.len(), |at| at + 1);
+        let named = images.iter().rposition(|image| image.facts.seq >= self.keep_from);
+        let begin = begin.max(named.map_or(0, |at| at + 1));
         begin.max(log.map_or(0, |at| at + 1))
     }
 

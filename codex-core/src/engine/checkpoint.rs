@@ -189,7 +189,16 @@ impl Engine {
         if keys.is_none()
             && let Some(images) = self.sharing.get().and_then(|sharing| sharing.images.get())
         {
-            return self.write_shared_image(images, progress);
+            let written = self.write_shared_image(images, progress);
+            let failed = written.as_ref().err();
+            self.queue.lock().overdue.ended(failed);
+            match &written {
+                Ok((_, is_new)) => {
+                    self.checkpoints.fetch_add(u64::from(*is_new), Ordering::Relaxed);
+                }
+                Err(error) => self.count_failure(error),
+            }
+            return written;
         }
         self.sync_ahead().inspect_err(|error| self.count_failure(error))?;
         // Begin under the lock on the disk: take the state, and switch the log.

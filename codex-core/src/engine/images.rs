@@ -190,7 +190,10 @@ impl Images {
         // Order: after the record was replaced. The log is kept from the image before the newest
         // one on, so nodes that are behind have the time between two images to read on.
         self.log.trim(newest.kept_after, self.timeout)?;
-        let pruned = self.remote.prune(IMAGES_KEPT, &mut |_| {
+        // The newest ones at the place need not have become the one of the record, and the record
+        // only makes way for an image of its commit or of a later one.
+        let remote = self.remote.clone().keep_from(newest.seq);
+        let pruned = remote.prune(IMAGES_KEPT, &mut |_| {
             if go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         pruned.map(drop).map_err(|error| failed("remove old images of", error.into()))

@@ -11,7 +11,8 @@ use codex_storage::vfs::Clock;
 /// The objects beside a shared log.
 ///
 /// Piece 0 of an object has its length, the length of its other pieces, and the time at which it
-/// was whole. It is written last. Until then the object is not there.
+/// was whole. It is written last. Until then the object is not there. The bytes of an object that
+/// fits are in piece 0 too, so that a manifest is never there in part.
 #[derive(Debug)]
 pub(crate) struct Pieces {
     log: Arc<dyn SharedLog>,
@@ -25,6 +26,8 @@ struct Whole {
     len: u64,
     piece_len: u64,
     made_us: i64,
+    /// The bytes, if piece 0 has them.
+    bytes: Option<Vec<u8>>,
 }
 
 impl Pieces {
@@ -35,15 +38,17 @@ impl Pieces {
     /// Returns what piece 0 says, or `None` if the object is not whole.
     fn whole(&self, name: &str) -> Result<Option<Whole>, Fault> {
         let Some(bytes) = self.get(name, 0)? else { return Ok(None) };
-        let bytes: [u8; 24] = bytes.try_into().map_err(|_| Fault::Altered)?;
-        let ([len, piece_len, made_us], _) = bytes.as_chunks::<8>() else {
+        let (head, bytes) = bytes.split_first_chunk::<HEAD_LEN>().ok_or(Fault::Altered)?;
+        let ([len, piece_len, made_us], _) = head.as_chunks::<8>() else {
             return Err(Fault::Altered);
         };
         let (len, piece_len) = (u64::from_le_bytes(*len), u64::from_le_bytes(*piece_len));
-        if piece_len == 0 {
+        let is_here = bytes.len() as u64 == len;
+        if piece_len == 0 || !is_here && !bytes.is_empty() {
             return Err(Fault::Altered);
         }
-        Ok(Some(Whole { len, piece_len, made_us: i64::from_le_bytes(*made_us) }))
+        let bytes = is_here.then(|| bytes.to_vec());
+        Ok(Some(Whole { len, piece_len, made_us: i64::from_le_bytes(*made_us), bytes }))
     }
 
     /// Puts a piece. A call that is made again changes nothing.
@@ -65,7 +70,13 @@ impl Target for Pieces {
         }
         let (len, piece_len) = (body.len(), self.log.limits().part_max.max(1));
         let mut buf = vec![0; piece_len];
+        let fits = usize::try_from(len).ok().filter(|len| len + HEAD_LEN <= piece_len);
+        let mut here = vec![0; fits.unwrap_or(0)];
         let (mut at, mut n) = (0, 0);
+        if fits.is_some() {
+            body.read_exact_at(&mut here, 0)?;
+            at = len;
+        }
         while at < len {
             n += 1;
             let left = usize::try_from(len - at).unwrap_or(usize::MAX);
@@ -76,16 +87,23 @@ impl Target for Pieces {
         }
         // Order: piece 0 last. It makes the object whole.
         let made_us = self.clock.now_us().to_le_bytes();
-        let whole = [len.to_le_bytes(), (piece_len as u64).to_le_bytes(), made_us].concat();
+        let mut whole = [len.to_le_bytes(), (piece_len as u64).to_le_bytes(), made_us].concat();
+        whole.append(&mut here);
         self.put(name, 0, &whole)?;
         Ok(Created::New)
     }
 
     fn read_at(&self, name: &str, buf: &mut [u8], at: u64) -> Result<(), Fault> {
-        let Whole { len: found, piece_len, .. } = self.whole(name)?.ok_or(Fault::Missing)?;
+        let Whole { len: found, piece_len, bytes, .. } = self.whole(name)?.ok_or(Fault::Missing)?;
         let expected = at.saturating_add(buf.len() as u64);
         if expected > found {
             return Err(Fault::Truncated { expected, found });
+        }
+        if let Some(bytes) = bytes {
+            let from = usize::try_from(at).unwrap_or(usize::MAX);
+            let here = bytes.get(from..).and_then(|here| here.get(..buf.len()));
+            buf.copy_from_slice(here.ok_or(Fault::Altered)?);
+            return Ok(());
         }
         let (mut at, mut rest) = (at, buf);
         while !rest.is_empty() {
@@ -139,3 +157,6 @@ impl Target for Pieces {
         PathBuf::from(format!("(beside the shared log)/{name}"))
     }
 }
+
+/// The length of the fields of piece 0.
+const HEAD_LEN: usize = 24;

@@ -94,6 +94,8 @@ mod shared;
 #[cfg(all(feature = "shared", not(loom)))]
 mod shared_engine;
 #[cfg(all(feature = "shared", not(loom)))]
+mod shared_image_faults;
+#[cfg(all(feature = "shared", not(loom)))]
 mod shared_images;
 #[cfg(all(feature = "shared", feature = "crypto", not(loom)))]
 #[path = "shared_images.rs"]

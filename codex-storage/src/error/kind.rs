@@ -79,7 +79,10 @@ impl Error {
     pub fn is_in_doubt(&self) -> bool {
         match self {
             #[cfg(feature = "shared")]
-            Self::Shared(error) => matches!(error, SharedError::Unanswered { .. }),
+            Self::Shared(error) => {
+                use SharedError::{FailedInDoubt, Unanswered};
+                matches!(error, Unanswered { .. } | FailedInDoubt { .. })
+            }
             error => matches!(error, Self::InDoubt { .. }),
         }
     }

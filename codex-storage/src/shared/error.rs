@@ -23,6 +23,17 @@ pub enum SharedError {
         /// The time that was spent waiting.
         waited: Duration,
     },
+    /// A commit may or may not be in the log, and this node can no longer find out.
+    #[error(
+        "the commit in slot {slot} is in doubt: this node has failed before it has read whether it \
+         is in the shared log: {failed}"
+    )]
+    FailedInDoubt {
+        /// The slot of the commit.
+        slot: Slot,
+        /// The error after which this node reads no further.
+        failed: Box<Self>,
+    },
     /// An earlier commit is in doubt, and the log gave no answer that settles it.
     #[error(
         "nothing was written: the earlier commit in slot {slot} is in doubt, and the shared log \
@@ -179,8 +190,8 @@ pub enum SharedError {
 }
 
 crate::debug_as_display!(
-    SharedError: Unanswered, Unsettled, Away, Fenced, Full, Engine, Trimmed, RolledBack, Gap,
-    Diverged, NoMeta, MetaChanged, Tampered, BadFrame, Newer, ImageTooLarge
+    SharedError: Unanswered, FailedInDoubt, Unsettled, Away, Fenced, Full, Engine, Trimmed,
+    RolledBack, Gap, Diverged, NoMeta, MetaChanged, Tampered, BadFrame, Newer, ImageTooLarge
 );
 
 impl SharedError {
@@ -195,6 +206,7 @@ impl SharedError {
             | Self::MetaChanged { .. }
             | Self::Tampered { .. }
             | Self::Newer { .. }
+            | Self::FailedInDoubt { .. }
             | Self::BadFrame { .. } => true,
             Self::Unanswered { .. }
             | Self::Unsettled { .. }
@@ -214,6 +226,7 @@ impl SharedError {
             }
             Self::Full { .. } | Self::ImageTooLarge { .. } => io::ErrorKind::StorageFull,
             Self::Newer { .. } => io::ErrorKind::Unsupported,
+            Self::FailedInDoubt { failed, .. } => failed.io_kind(),
             Self::Fenced => io::ErrorKind::ConnectionAborted,
             Self::Engine { fault, .. } => match fault {
                 EngineFault::Unreachable => io::ErrorKind::TimedOut,

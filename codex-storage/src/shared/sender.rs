@@ -34,8 +34,8 @@ impl Follower {
     /// [`is_awaited`](super::Frame::is_awaited). Meanwhile it delivers what other nodes write.
     ///
     /// # Errors
-    /// `Unanswered` if the frame is in doubt. Any other error: the frame is not in the log, and
-    /// never will be.
+    /// `Unanswered` and `FailedInDoubt` if the frame is in doubt. Any other error: the frame is not
+    /// in the log, and never will be.
     pub fn write(
         &mut self,
         orders: &Orders,
@@ -166,8 +166,14 @@ impl Follower {
                 Ok(_) => break,
                 // No call before this one has put the part into the log, and neither has this one.
                 Err(AppendError::Absent(error)) if !is_sent => return Err(error),
-                // Nor has any call before it, and none will.
-                Err(AppendError::Fenced) => return Ok(Sent::Fenced),
+                Err(AppendError::Fenced) if !is_sent => return Ok(Sent::Fenced),
+                // Nor has any call before it, and none will. Order: read after the answer. If the
+                // slot is free because its entry was trimmed, the read has it or fails.
+                Err(AppendError::Fenced) => {
+                    if self.deliver(sink).is_ok() && !self.heard.has(slot) {
+                        return Ok(Sent::Fenced);
+                    }
+                }
                 Err(AppendError::Absent(_) | AppendError::Unanswered) => is_sent = true,
             }
             // Order: deliver between two calls, so that readers of this node see what other nodes
@@ -232,6 +238,9 @@ impl Follower {
     /// Records that the part in `slot` is in doubt, and returns the error.
     fn in_doubt(&mut self, slot: Slot, begin: Duration) -> Error {
         self.doubt = Some(slot);
+        if let Some(failed) = self.failed() {
+            return SharedError::FailedInDoubt { slot, failed: Box::new(failed.clone()) }.into();
+        }
         let waited = self.clock.monotonic().saturating_sub(begin);
         SharedError::Unanswered { slot, waited }.into()
     }
