@@ -190,10 +190,11 @@ impl Images {
         // Order: after the record was replaced. The log is kept from the image before the newest
         // one on, so nodes that are behind have the time between two images to read on.
         self.log.trim(newest.kept_after, self.timeout)?;
+        let kept = if self.are_beside { KEPT_BESIDE } else { KEPT };
         // The newest ones at the place need not have become the one of the record, and the record
         // only makes way for an image of its commit or of a later one.
         let remote = self.remote.clone().keep_from(newest.seq);
-        let pruned = remote.prune(IMAGES_KEPT, &mut |_| {
+        let pruned = remote.prune(kept, &mut |_| {
             if go_on() { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         pruned.map(drop).map_err(|error| failed("remove old images of", error.into()))
@@ -351,7 +352,9 @@ fn failed(action: &'static str, source: io::Error) -> Error {
 /// The longest image that is kept beside the log.
 const BESIDE_MAX: u64 = 256 << 20;
 /// The number of images that are kept. A node may be reading one that is not the newest.
-const IMAGES_KEPT: usize = 3;
+const KEPT: usize = 3;
+/// The same beside the log, where there is less room.
+const KEPT_BESIDE: usize = 2;
 /// The number of looks at the record of the newest image.
 const LOOKS_MAX: u32 = 8;
 /// The bytes of the log between two marks.

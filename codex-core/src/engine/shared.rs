@@ -69,13 +69,12 @@ impl Engine {
     ) -> Result<Arc<Self>> {
         let target = log.limits().frame_target;
         let follower = Follower::new(log.clone(), options.clock.clone(), Arc::clone(meta));
-        let engine = match loaded {
-            Some(loaded) => Self::resume(*loaded, follower, options, target)?,
-            None => {
-                let mut disk = Disk::new(meta.storage());
-                disk.shared = Some(Box::new(follower));
-                Self::start_on(disk, Map::new(), options, true, target)
-            }
+        let engine = if let Some(loaded) = loaded {
+            Self::resume(*loaded, follower, options, target)?
+        } else {
+            let mut disk = Disk::new(meta.storage());
+            disk.shared = Some(Box::new(follower));
+            Self::start_on(disk, Map::new(), options, true, target)
         };
         let progress = Mutex::new(Progress { heard: engine.now(), ..Progress::default() });
         let (moved, images) = (Condvar::new(), OnceLock::new());

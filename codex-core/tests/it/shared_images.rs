@@ -207,3 +207,26 @@ fn a_late_append_to_a_slot_that_was_removed_changes_nothing() {
     agree(&one, &two);
     agree(&one, &three);
 }
+
+#[test]
+fn a_log_that_is_full_takes_an_image_and_has_room_again() {
+    let log = Memory::new();
+    let one = by_hand().shared(log.client()).unwrap();
+    fill(&one, 0, 40);
+    one.checkpoint().unwrap();
+    log.set_quota(log.client().usage(LONG).unwrap().used + 2_000);
+    let mut n = 40;
+    let error = loop {
+        match one.set(format!("key/{:03}", n % 50), &n) {
+            Ok(()) => n += 1,
+            Err(error) => break shared(error),
+        }
+    };
+    assert!(matches!(error, SharedError::Full { .. }), "{error}");
+    // The first image after it is trimmed up to the one before, the second one up to this one.
+    one.checkpoint().unwrap();
+    for n in 0..5 {
+        one.set("again", &n).unwrap();
+    }
+    agree(&one, &by_hand().shared(log.client()).unwrap());
+}

@@ -83,7 +83,7 @@ impl Memory {
         self.shared.state.lock().sessions.clear();
     }
 
-    /// Limits the bytes of the log.
+    /// Limits the bytes with which the log takes no more entries. Records and objects have room.
     pub fn set_quota(&self, bytes: u64) {
         self.shared.state.lock().quota = bytes;
     }

@@ -124,7 +124,8 @@ pub trait SharedLog: fmt::Debug + Send + Sync {
     ) -> Result<bool>;
 
     /// Puts a piece of at most [`part_max`](Limits::part_max) bytes into a large object beside the
-    /// log. A piece that exists is not replaced.
+    /// log. A piece that exists is not replaced. There is room for pieces when there is none for
+    /// further entries: the log is trimmed after an image.
     ///
     /// # Errors
     /// `Away`. Then the piece may be there, or not, or later. `Full`.

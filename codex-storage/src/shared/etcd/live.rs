@@ -212,10 +212,20 @@ impl Live {
         Usage { used, limit: self.limit() }
     }
 
-    /// Returns an error if there is no room for `len` more bytes.
+    /// Returns an error if there is no room for `len` more bytes of the log.
     pub(super) fn fits(&self, len: usize) -> Result<(), SharedError> {
+        self.fits_within(len, self.limit())
+    }
+
+    /// Returns an error if there is no room for `len` more bytes of an image. There is room for one
+    /// when the log is full, because only after an image it is trimmed.
+    pub(super) fn image_fits(&self, len: usize) -> Result<(), SharedError> {
+        self.fits_within(len, self.quota / 10 * 9)
+    }
+
+    fn fits_within(&self, len: usize, limit: u64) -> Result<(), SharedError> {
         self.has_written.store(true, Ordering::Relaxed);
-        let (used, limit) = (self.used.load(Ordering::Relaxed), self.limit());
+        let used = self.used.load(Ordering::Relaxed);
         if used.saturating_add(crate::codec::u64_of(len)) > limit {
             return Err(SharedError::Full { used, limit, next: TRIM });
         }

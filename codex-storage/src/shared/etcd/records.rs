@@ -54,7 +54,7 @@ impl Live {
         piece: &[u8],
         timeout: Duration,
     ) -> Result<()> {
-        self.fits(piece.len())?;
+        self.image_fits(piece.len())?;
         let key = self.piece_key(object, n);
         let body = json!({
             "compare": [is_absent(&key)],

@@ -235,4 +235,4 @@ const READ_MAX: usize = 128;
 const KEPT_MAX: usize = 8192;
 const KEPT_LEN_MAX: usize = 32 << 20;
 /// The time after which an entry that is in the log is read if the watch has not brought it.
-const LATE: Duration = Duration::from_millis(500);
+const LATE: Duration = Duration::from_millis(250);
