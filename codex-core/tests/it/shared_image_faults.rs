@@ -595,7 +595,7 @@ fn the_image_of_the_record_outlives_later_ones_that_have_failed() {
         let objects = log.client().objects(LONG).unwrap();
         objects.iter().filter(|name| name.starts_with("image")).count()
     };
-    assert_eq!(images(), 3, "those that have failed are removed later");
+    assert_eq!(images(), 2, "those that have failed are removed later");
 }
 
 /// The slot of a commit is free again because it was read by all others and trimmed.
