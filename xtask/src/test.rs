@@ -29,14 +29,14 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
     let name = name.as_deref();
     let mut counts = Counts::default();
     let mut failures = Vec::new();
-    for scope in scopes(workspace, is_whole)? {
-        println!("tests of {}", scope.cargo);
-        for (what, run) in [("tests", tests as Runner), ("doctests", doctests)] {
-            let (of_scope, ok) = run(workspace, &scope, name)?;
-            counts.add(of_scope);
-            if !ok {
-                failures.push(format!("{what} of {}", scope.cargo));
-            }
+    let cargo = if is_whole { whole(workspace)? } else { "--workspace".to_owned() };
+    let scope = Scope { cargo, is_whole };
+    println!("tests of {}", scope.cargo);
+    for (what, run) in [("tests", tests as Runner), ("doctests", doctests)] {
+        let (of_run, ok) = run(workspace, &scope, name)?;
+        counts.add(of_run);
+        if !ok {
+            failures.push(what);
         }
     }
     let note = format!("{} passed, {} failed", counts.passed, counts.failed);
@@ -51,24 +51,20 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
 /// compiler. It is enabled with `--whole`, as in CI, and disabled in the first run of a newcomer.
 const ORACLE: &str = "oracle";
 
-/// The library, and its feature whose tests need members of etcd. `cluster test` runs these with
-/// what `test --whole` has built; without members they are left out.
+/// The library, and its features that some tests need. Those that need members of etcd are left out
+/// here; `cluster test` runs them with what `test --whole` has built.
 const LIBRARY: &str = "codex-core";
-const ETCD: &str = "etcd";
+const FEATURES: [&str; 2] = ["etcd", "tracing"];
 
 /// The environment variable that makes tests run all of their cases, instead of a sample.
 const WHOLE: &str = "CODEX_WHOLE";
 
-/// The packages of one test run.
+/// The packages of a test run.
 struct Scope {
-    /// All packages, or one package with its features, as arguments of cargo.
+    /// All packages with their features, as arguments of cargo.
     cargo: String,
-    /// The test programs, as arguments of cargo.
-    targets: &'static str,
     /// Whether tests run all of their cases, instead of a sample.
     is_whole: bool,
-    /// Whether the doctests run.
-    has_doctests: bool,
 }
 
 impl Scope {
@@ -83,7 +79,10 @@ impl Scope {
 /// Returns the arguments of cargo that select all packages with the features of `--whole`. Steps
 /// that use them share what has been built.
 pub(crate) fn whole(workspace: &Workspace) -> Outcome<String> {
-    let mut cargo = format!("--workspace --features {LIBRARY}/{ETCD}");
+    let mut cargo = "--workspace".to_owned();
+    for feature in FEATURES {
+        let _ = write!(cargo, " --features {LIBRARY}/{feature}");
+    }
     for package in workspace.members()? {
         if package.feature_names().contains(&ORACLE) {
             let _ = write!(cargo, " --features {}/{ORACLE}", package.name);
@@ -94,37 +93,21 @@ pub(crate) fn whole(workspace: &Workspace) -> Outcome<String> {
 
 type Runner = fn(&Workspace, &Scope, Option<&str>) -> Outcome<(Counts, bool)>;
 
-/// Returns the run of all packages together, and with `is_whole` also the runs of the tests that
-/// need the features `tracing` and `etcd`.
-fn scopes(workspace: &Workspace, is_whole: bool) -> Outcome<Vec<Scope>> {
-    let cargo = if is_whole { whole(workspace)? } else { "--workspace".to_owned() };
-    let mut scopes = vec![Scope { cargo, targets: "--tests", is_whole, has_doctests: true }];
-    let more = [
-        ("--package codex-core --features tracing", "--test trace"),
-        ("--package codex-storage --features etcd", "--lib --test etcd"),
-    ];
-    for (cargo, targets) in more.into_iter().filter(|_| is_whole) {
-        let cargo = cargo.to_owned();
-        scopes.push(Scope { cargo, targets, is_whole, has_doctests: false });
-    }
-    Ok(scopes)
-}
-
 fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
     let ended = if workspace.has("nextest") {
         // Examples are left out, because `check` compiles them.
         let mut cargo = workspace.cargo("nextest run --no-run");
-        cargo.words(scope.targets).words(&scope.cargo).progress()?;
+        cargo.words("--tests").words(&scope.cargo).progress()?;
         let mut cargo = workspace.cargo("nextest run --cargo-quiet --no-tests pass");
-        cargo.words(scope.targets);
+        cargo.arg("--tests");
         cargo.words("--no-fail-fast --status-level slow --final-status-level fail");
         scope.sample(&mut cargo);
         cargo.words(&scope.cargo).args(name).collect(None, true)?
     } else {
         let mut cargo = workspace.cargo("test --no-run");
-        cargo.words(scope.targets).words(&scope.cargo).progress()?;
+        cargo.words("--tests").words(&scope.cargo).progress()?;
         let mut cargo = workspace.cargo("test --quiet --no-fail-fast");
-        cargo.words(scope.targets);
+        cargo.arg("--tests");
         scope.sample(&mut cargo);
         cargo.words(&scope.cargo).args(name).collect(None, true)?
     };
@@ -132,9 +115,6 @@ fn tests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(C
 }
 
 fn doctests(workspace: &Workspace, scope: &Scope, name: Option<&str>) -> Outcome<(Counts, bool)> {
-    if !scope.has_doctests {
-        return Ok((Counts::default(), true));
-    }
     let mut cargo = workspace.cargo("test --quiet --doc");
     let ended = cargo.words(&scope.cargo).args(name).collect(None, false)?;
     let counts = Counts::of(&ended.output);
