@@ -4,6 +4,7 @@
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use codex_storage::batch::{GROUP_LEN_TARGET, Group, Seq};
 use codex_storage::seal::Seal;
@@ -26,7 +27,6 @@ use crate::map::{Freed, Image, Map};
 use crate::outer;
 use crate::rank::Rank;
 use crate::trace;
-use crate::watch::Mailbox;
 
 /// The state that the lock on the disk protects: the storage, and the buffers of a group.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub(super) struct Disk {
     pub(super) seal: Option<Arc<dyn Seal>>,
     pub(super) group: Group,
     pub(super) plan: Plan,
+    /// For how long the last group used the disk; zero if groups do not wait for it.
+    pub(super) took: Duration,
     /// The watches.
     pub(super) subscribers: Vec<Subscriber>,
     /// Whether an image is being written beside the commits.
@@ -120,6 +122,7 @@ impl Engine {
         // Order: lock before the drain. The log has the commits in the order in which they leave
         // the queue (promise 3).
         let mut disk = self.lock_disk();
+        let from = self.gather(&disk);
         let mut part = self.drain(&mut leader, &disk);
 
         // The group of a shared store goes through its log, together with those of other nodes.
@@ -151,6 +154,7 @@ impl Engine {
             part = leader.next_part(members, logged);
         }
 
+        disk.took = from.map_or(Duration::ZERO, |from| self.now().saturating_sub(from));
         // Order: unlock before the lead is handed over, or the next leader waits for this one.
         let effects = Self::unlock_disk(disk, &mut leader);
         // Order: hand over before the wake. The next group is written while the members of this one
@@ -316,6 +320,7 @@ impl Disk {
             tail: Tail::default(),
             seal: None,
             plan: Plan::default(),
+            took: Duration::ZERO,
             subscribers: Vec::new(),
             imaging: false,
             is_led: false,
@@ -352,11 +357,6 @@ impl Disk {
         Ok(numbers.start)
     }
 
-    /// Puts the group, whose first commit has the number `first`, into the mailboxes.
-    pub(super) fn publish(&mut self, first: Seq, leader: &mut Leader<'_>) {
-        self.publish_to(first, &mut leader.filled);
-    }
-
     /// Plans the apply of `commits` to `map`, all of them, as they are in the log. Returns false if
     /// one of them changes nothing, which no writer logs.
     pub(super) fn plan_all(&mut self, map: &Map, commits: &[Commit]) -> bool {
@@ -370,21 +370,6 @@ impl Disk {
         plan.prepare(map, false);
         plan.committed(map.seq() + u64::try_from(commits.len()).expect("a count fits in 64 bits"));
         is_planned
-    }
-
-    /// Puts the planned commits, the first of which has the number `first`, into the mailboxes,
-    /// which are added to `filled`.
-    pub(super) fn publish_to(&mut self, first: Seq, filled: &mut Vec<Arc<Mailbox>>) {
-        let Self { plan, subscribers, .. } = self;
-        plan.feed.publish(first, subscribers, filled);
-    }
-
-    /// Reports a gap to all watches, whose mailboxes are added to `filled`.
-    pub(super) fn lag(&mut self, first: Seq, last: Seq, filled: &mut Vec<Arc<Mailbox>>) {
-        for mailbox in self.subscribers.iter().filter_map(Subscriber::mailbox) {
-            mailbox.lag(first, last);
-            filled.push(mailbox);
-        }
     }
 
     /// Returns true if the storage makes commits durable by writing an image.

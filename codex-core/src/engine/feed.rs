@@ -8,6 +8,8 @@ use codex_storage::Result;
 use codex_storage::batch::{Group, Seq, TableId};
 
 use super::Engine;
+use super::commit::Disk;
+use super::leader::Leader;
 use super::queue::Admission;
 use crate::cursor;
 use crate::entry::Entry;
@@ -65,6 +67,28 @@ impl Engine {
         let subscribers = mem::take(&mut self.locks.persist().subscribers);
         // Order: unlock before the watches end, because their wakers are code of the user.
         drop(subscribers);
+    }
+}
+
+impl Disk {
+    /// Puts the group, whose first commit has the number `first`, into the mailboxes.
+    pub(super) fn publish(&mut self, first: Seq, leader: &mut Leader<'_>) {
+        self.publish_to(first, &mut leader.filled);
+    }
+
+    /// Puts the planned commits, the first of which has the number `first`, into the mailboxes,
+    /// which are added to `filled`.
+    pub(super) fn publish_to(&mut self, first: Seq, filled: &mut Vec<Arc<Mailbox>>) {
+        let Self { plan, subscribers, .. } = self;
+        plan.feed.publish(first, subscribers, filled);
+    }
+
+    /// Reports a gap to all watches, whose mailboxes are added to `filled`.
+    pub(super) fn lag(&mut self, first: Seq, last: Seq, filled: &mut Vec<Arc<Mailbox>>) {
+        for mailbox in self.subscribers.iter().filter_map(Subscriber::mailbox) {
+            mailbox.lag(first, last);
+            filled.push(mailbox);
+        }
     }
 }
 

@@ -286,6 +286,8 @@ impl<'a> Leader<'a> {
     /// none.
     fn resign(&mut self) -> Option<Waiter> {
         let mut queue = self.engine.queue.lock();
+        let (members, waiting) = (self.all().count(), queue.waiting());
+        queue.gather.made(members, waiting);
         let counters = &mut queue.counters;
         if let Some((storage, wants_checkpoint)) = self.storage {
             (counters.storage, counters.wants_checkpoint) = (storage, wants_checkpoint);

@@ -16,6 +16,7 @@ mod commit;
 mod deputy;
 mod feed;
 mod follow;
+mod gather;
 mod horizon;
 #[cfg(feature = "shared")]
 mod images;
@@ -105,7 +106,7 @@ pub struct Engine {
     durability: Durability,
     /// Whether the form makes commits durable by writing images.
     writes_images: bool,
-    /// The number of further groups that a thread may lead for others.
+    /// The number of further groups that a thread may lead for others: 0 if groups wait for a disk.
     groups_at_once: u32,
     /// The encoded length of its commits at which a group takes no more.
     group_target: usize,

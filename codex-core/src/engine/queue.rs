@@ -8,9 +8,10 @@ use std::task::Waker;
 use std::time::Duration;
 
 use codex_storage::storage::StorageStats;
-use codex_storage::sync::{Mutex, MutexGuard, with_parker};
+use codex_storage::sync::{Condvar, Mutex, MutexGuard, with_parker};
 use codex_storage::{Error, Result};
 
+use super::gather::Gather;
 use super::overdue::Overdue;
 use super::seat::{SPINS, Seat};
 use crate::commit::{Commit, Outcome};
@@ -23,6 +24,8 @@ pub(super) struct Queue {
     /// The number of times that a waiter looks for its outcome before it parks.
     spins: u32,
     state: Mutex<State>,
+    /// Wakes the leader that waits in [`gather`](Self::gather).
+    gathered: Condvar,
 }
 
 /// The conditions under which a request is admitted.
@@ -88,6 +91,7 @@ pub(super) struct State {
     closed: bool,
     poisoned: Option<Arc<str>>,
     pub(super) overdue: Overdue,
+    pub(super) gather: Gather,
     pub(super) counters: Counters,
 }
 
@@ -117,7 +121,8 @@ impl Queue {
         let counters = Counters { storage, ..Counters::default() };
         let overdue = Overdue::new(limit);
         let spins = if is_short { SPINS } else { 0 };
-        Self { spins, state: Mutex::new(State { overdue, counters, ..State::default() }) }
+        let state = Mutex::new(State { overdue, counters, ..State::default() });
+        Self { spins, state, gathered: Condvar::new() }
     }
 
     /// Locks the state.
@@ -155,6 +160,7 @@ impl Queue {
         with_parker(|parker| {
             let seat = Arc::new(Seat::new(parker));
             state.enter(Waiter { commit, ticket: Ticket::Thread(seat.clone()), len, rounds });
+            self.tell_gathered(&state);
             // Order: unlock before the wait, because the leader needs the lock to find the waiter.
             drop(state);
             Ok(seat.wait(parker, spins))
@@ -186,7 +192,32 @@ impl Queue {
             return Ok(TaskPlace::Leading(waiter));
         }
         state.enter(waiter);
+        self.tell_gathered(&state);
         Ok(TaskPlace::Waiting)
+    }
+
+    /// Lets the leader wait until the members of the group before its own have entered again, for a
+    /// part of the time that this group `took`. The next group takes `target` bytes.
+    pub(super) fn gather(&self, target: usize, took: Duration) {
+        let _held = rank::take(Rank::Queue);
+        let mut state = self.state.lock();
+        let before = state.waiting();
+        let Some(limit) = state.gather.begin(before, took) else { return };
+        // A full group gains nothing, and a request of another kind ends the group.
+        let len: usize = state.waiting.iter().map(|waiter| waiter.len).sum();
+        if len < target && state.waiting.iter().all(|waiter| waiter.commit.is_some()) {
+            // One wait: if it ends too early, the group is smaller, and nothing else.
+            state = self.gathered.wait_timeout(state, limit);
+        }
+        let waiting = state.waiting();
+        state.gather.end(before, waiting);
+    }
+
+    /// Wakes a leader that waits for those that now have all entered.
+    fn tell_gathered(&self, state: &State) {
+        if state.gather.is_complete(state.waiting()) {
+            self.gathered.notify_one();
+        }
     }
 }
 
