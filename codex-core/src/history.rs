@@ -18,7 +18,7 @@ use crate::engine::{Engine, View};
 use crate::entry::{Entry, Name};
 use crate::error::Result;
 use crate::inner::{Files, Inner};
-use crate::map::{Map, Ordered, Replay, ReplayInto, Replayed};
+use crate::map::{Map, Ordered, OrderedReplay, Replay, ReplayInto, Replayed};
 use crate::rank::{self, Rank};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -126,10 +126,13 @@ impl Store {
 /// The replay of an earlier state, which shares the entries that are the same now.
 struct Shared {
     engine: Arc<Engine>,
-    ordered: Replay<Ordered>,
+    ordered: Replay<OrderedReplay>,
 }
 
 impl ReplayInto for Shared {
+    type Op = Replayed;
+    type Index = Ordered;
+
     fn replay(&mut self, op: Replayed) {
         self.ordered.push(match op {
             Replayed::Set(entry) => {
@@ -139,6 +142,10 @@ impl ReplayInto for Shared {
             }
             other => other,
         });
+    }
+
+    fn finish(self) -> Ordered {
+        self.ordered.finish()
     }
 }
 
@@ -163,7 +170,7 @@ impl Inner {
         let (mut seq, mut now_us) = (0, i64::MIN);
         let shared = Shared {
             engine: Arc::clone(&self.engine),
-            ordered: Replay::new("codexdb-order", Ordered::new()),
+            ordered: Replay::new("codexdb-order", OrderedReplay::default()),
         };
         let mut replay = Replay::new("codexdb-share", shared);
         let mut is_past = !is_kept(upto);
@@ -190,7 +197,7 @@ impl Inner {
         if !is_in {
             return Err(StorageError::NotInHistory { path: self.path.clone(), states }.into());
         }
-        Ok(Snapshot::new(View { seq, ordered: replay.finish().ordered.finish(), now_us }))
+        Ok(Snapshot::new(View { seq, ordered: replay.finish(), now_us }))
     }
 
     /// Makes the index again, with these limits.

@@ -1,73 +1,75 @@
 //! The construction of a map from the operations that a storage replays.
 //!
-//! The entries of an image come first and have ascending keys. They form a [`Run`], of which both
-//! indexes are built at their final size. All later operations are applied to these indexes.
+//! The entries of an image come first and have ascending keys, so the indexes need not look them
+//! up. All later operations are sorted, and applied many at a time.
 
 use std::mem;
 use std::panic;
 
-use codex_storage::batch::{Op, Seq, TableId};
+use codex_storage::batch::{Item, Op, Seq, TableId};
 use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::thread::{self, JoinHandle};
 
-use super::hash::{Hashed, Hasher};
-use super::ordered::OrderedBuilder;
-use super::{Hash, Map, Ordered};
+use super::Map;
+use super::replay::{HashReplay, OrderedReplay};
 use crate::entry::{Entry, Name};
 
 /// Collects replayed operations into a [`Map`].
 ///
-/// The two indexes are independent, so each replays the operations after the first run by itself.
-#[derive(Default)]
+/// The two indexes are independent, so each replays all operations by itself.
 pub struct MapBuilder {
-    indexes: Indexes,
+    hash: Replay<HashReplay>,
+    ordered: Replay<OrderedReplay>,
+    run: Option<Run>,
 }
 
-/// The indexes, or the operations from which they are built.
-enum Indexes {
-    /// All operations so far are a run.
-    Run(Box<Run>),
-    Replay(Box<(Replay<Hash>, Replay<Ordered>)>),
-}
-
-/// Entries in ascending order of their keys.
+/// The last of the entries so far, which have ascending names.
 #[derive(Default)]
 struct Run {
-    hasher: Hasher,
-    hashed: Hashed,
-    ordered: OrderedBuilder,
+    table: Option<TableId>,
+    /// `None` before the first entry.
+    key: Option<Vec<u8>>,
 }
 
 /// The replay of operations into an index, on a thread of its own, beside the thread that reads
 /// them. For a few operations no thread is started.
-pub(crate) struct Replay<I> {
+pub(crate) struct Replay<I: ReplayInto> {
     /// The name of the thread.
     name: &'static str,
     /// The operations that were not passed on yet.
-    batch: Vec<Replayed>,
+    batch: Vec<I::Op>,
     place: Place<I>,
 }
 
 /// The place of an index, with all operations that were passed on.
-enum Place<I> {
+enum Place<I: ReplayInto> {
     /// The index is here. It is taken out only while a thread starts.
     Here(Option<I>),
     /// A thread has the index.
-    Elsewhere { batches: Sender<Vec<Replayed>>, thread: JoinHandle<I> },
+    Elsewhere { batches: Sender<Vec<I::Op>>, thread: JoinHandle<I::Index> },
 }
 
 /// An operation that is replayed.
 #[derive(Clone)]
 pub(crate) enum Replayed {
+    /// Sets an entry whose name comes after those of all operations before.
+    Next(Entry),
     Set(Entry),
     /// An entry of the same name, without a value.
     Remove(Entry),
     Clear(Option<TableId>),
 }
 
-/// An index that can replay operations.
+/// An index to which operations are applied, in order.
 pub(crate) trait ReplayInto: Send + 'static {
-    fn replay(&mut self, op: Replayed);
+    /// An operation.
+    type Op: Send;
+    /// The index with all operations.
+    type Index: Send;
+
+    fn replay(&mut self, op: Self::Op);
+
+    fn finish(self) -> Self::Index;
 }
 
 impl MapBuilder {
@@ -78,52 +80,47 @@ impl MapBuilder {
 
     /// Adds the next operation.
     pub fn push(&mut self, op: Op<'_>) {
-        if let Indexes::Run(run) = &mut self.indexes {
-            match op {
-                Op::Set(item) if run.ordered.is_next(Name { table: item.table, key: item.key }) => {
-                    return run.push(Entry::from_item(item));
-                }
-                _ => {
-                    let (hash, ordered) = mem::take(&mut **run).build();
-                    let hash = Replay::new("codexdb-hash", hash);
-                    let ordered = Replay::new("codexdb-order", ordered);
-                    self.indexes = Indexes::Replay(Box::new((hash, ordered)));
-                }
+        let op = match op {
+            Op::Set(item) if self.run.as_mut().is_some_and(|run| run.goes_on(item)) => {
+                Replayed::Next(Entry::from_item(item))
             }
-        }
-        if let Indexes::Replay(indexes) = &mut self.indexes {
-            let op = Replayed::from(op);
-            indexes.0.push(op.clone());
-            indexes.1.push(op);
-        }
+            _ => {
+                self.run = None;
+                Replayed::from(op)
+            }
+        };
+        self.hash.push(op.clone());
+        self.ordered.push(op);
     }
 
     /// Returns the map, which contains all commits up to `seq`.
     pub fn finish(self, seq: Seq) -> Map {
-        let (hash, ordered) = match self.indexes {
-            Indexes::Run(run) => run.build(),
-            Indexes::Replay(indexes) => (indexes.0.finish(), indexes.1.finish()),
-        };
-        Map { hash, ordered, seq }
+        Map { hash: self.hash.finish(), ordered: self.ordered.finish(), seq }
+    }
+}
+
+impl Default for MapBuilder {
+    fn default() -> Self {
+        Self {
+            hash: Replay::new("codexdb-hash", HashReplay::default()),
+            ordered: Replay::new("codexdb-order", OrderedReplay::default()),
+            run: Some(Run::default()),
+        }
     }
 }
 
 impl Run {
-    /// Adds `entry`, whose name comes after all others. Does all that reads the key while it is in
-    /// the cache.
-    fn push(&mut self, entry: Entry) {
-        self.hashed.push(self.hasher.hash(entry.name()), entry.clone());
-        self.ordered.push(entry);
-    }
-
-    fn build(self) -> (Hash, Ordered) {
-        (self.hashed.build(self.hasher), self.ordered.finish())
-    }
-}
-
-impl Default for Indexes {
-    fn default() -> Self {
-        Self::Run(Box::default())
+    /// Returns whether `item` comes after all entries so far, and is the last one from now on.
+    fn goes_on(&mut self, Item { table, key, .. }: Item<'_>) -> bool {
+        let last = self.key.as_deref().map(|key| (self.table, key));
+        if last.is_some_and(|last| last >= (table, key)) {
+            return false;
+        }
+        self.table = table;
+        let last = self.key.get_or_insert_default();
+        last.clear();
+        last.extend_from_slice(key);
+        true
     }
 }
 
@@ -134,7 +131,7 @@ impl<I: ReplayInto> Replay<I> {
     }
 
     /// Adds the next operation.
-    pub(crate) fn push(&mut self, op: Replayed) {
+    pub(crate) fn push(&mut self, op: I::Op) {
         self.batch.push(op);
         if self.batch.len() >= BATCH {
             if let Place::Here(index) = &mut self.place {
@@ -146,10 +143,10 @@ impl<I: ReplayInto> Replay<I> {
     }
 
     /// Returns the index with all operations.
-    pub(crate) fn finish(mut self) -> I {
+    pub(crate) fn finish(mut self) -> I::Index {
         self.place.pass_on(self.batch);
         match self.place {
-            Place::Here(index) => index.expect(IS_HERE),
+            Place::Here(index) => index.expect(IS_HERE).finish(),
             Place::Elsewhere { batches, thread } => {
                 // Order: close the channel before the join. The thread ends when the channel is
                 // closed and empty.
@@ -163,12 +160,12 @@ impl<I: ReplayInto> Replay<I> {
 impl<I: ReplayInto> Place<I> {
     /// Starts a thread that continues with `index`, or none if the system cannot start one.
     fn start(name: &str, index: I) -> Self {
-        let (batches, passed_on) = bounded::<Vec<Replayed>>(BATCHES_WAITING);
+        let (batches, passed_on) = bounded::<Vec<I::Op>>(BATCHES_WAITING);
         let (give, taken) = bounded::<I>(1);
         let spawned = thread::spawn(name, move || {
             let mut index = taken.recv().expect("the index is sent right after the start");
             passed_on.iter().flatten().for_each(|op| index.replay(op));
-            index
+            index.finish()
         });
         // Order: send the index after the start. A thread that cannot start would drop it.
         let Ok(thread) = spawned else { return Self::Here(Some(index)) };
@@ -177,7 +174,7 @@ impl<I: ReplayInto> Place<I> {
         Self::Elsewhere { batches, thread }
     }
 
-    fn pass_on(&mut self, batch: Vec<Replayed>) {
+    fn pass_on(&mut self, batch: Vec<I::Op>) {
         match self {
             Self::Here(index) => {
                 let index = index.as_mut().expect(IS_HERE);
@@ -201,30 +198,6 @@ impl From<Op<'_>> for Replayed {
     }
 }
 
-impl ReplayInto for Hash {
-    fn replay(&mut self, op: Replayed) {
-        match op {
-            Replayed::Set(entry) => {
-                self.insert(self.hasher().hash(entry.name()), entry);
-            }
-            Replayed::Remove(entry) => {
-                self.remove(self.hasher().hash(entry.name()), entry.name());
-            }
-            Replayed::Clear(table) => self.clear(table),
-        }
-    }
-}
-
-impl ReplayInto for Ordered {
-    fn replay(&mut self, op: Replayed) {
-        match op {
-            Replayed::Set(entry) => self.insert(entry),
-            Replayed::Remove(entry) => self.remove(entry.name()),
-            Replayed::Clear(table) => self.clear(table),
-        }
-    }
-}
-
 codex_storage::opaque_debug!(MapBuilder);
 
 /// The number of operations in a batch.
@@ -240,7 +213,8 @@ mod tests {
     use codex_storage::batch::{Item, Op, TableId};
     use codex_storage::vfs::SeededEntropy;
 
-    use super::{BATCH, Indexes, MapBuilder};
+    use super::super::replay::HELD_BYTES_MAX;
+    use super::{BATCH, MapBuilder};
     use crate::entry::{Entry, Name};
     use crate::map::Map;
 
@@ -332,7 +306,7 @@ mod tests {
             for (id, count) in [0, 1, 7, u32::MAX].into_iter().zip(counts) {
                 (0..count).for_each(|n| both.set(id, &key(n), n));
             }
-            assert!(matches!(both.builder.indexes, Indexes::Run(_)), "each entry is part of it");
+            assert!(both.builder.run.is_some(), "each entry is part of it");
             both.check();
         }
     }
@@ -367,10 +341,45 @@ mod tests {
                 (0..10).for_each(|n| both.set(table, &key(n), n));
             }
             both.set(id, &key(at), 77);
-            assert!(matches!(both.builder.indexes, Indexes::Replay(_)), "{id} {at}");
+            assert!(both.builder.run.is_none(), "{id} {at}");
             both.check();
         }
     }
+
+    /// More changes than are sorted at a time, first of keys that begin alike, then of others.
+    #[test]
+    fn changes_that_are_sorted_in_parts_build_both_indexes() {
+        let mut both = Both::default();
+        (0..100).for_each(|n| both.set(0, &key(n * 1_000), n));
+        for n in 0..40_000_u32 {
+            both.set(0, &key(n.wrapping_mul(7_919) % 100_003), n);
+        }
+        (0..1_000).for_each(|n| both.set(0, format!("a{n}").as_bytes(), n));
+        (0..1_000).for_each(|n| both.remove(0, &key(n)));
+        both.check();
+    }
+
+    /// Changes that take up more memory than may be held are merged in the middle, and are then
+    /// replaced, removed and cleared.
+    #[test]
+    fn changes_that_are_merged_in_the_middle_build_both_indexes() {
+        let mut both = Both::default();
+        (0..100).for_each(|n| both.set(0, &key(n), n));
+        both.set(1, b"cleared", 1);
+        for n in 0..3 * u32::try_from(HELD_BYTES_MAX / LARGE_KEY).unwrap() {
+            let mut large = vec![7; LARGE_KEY];
+            large[0] = n.wrapping_mul(7_919).to_le_bytes()[0];
+            match n % 5 {
+                4 => both.remove(0, &large),
+                _ => both.set(0, &large, n),
+            }
+        }
+        both.clear(1);
+        both.set(1, b"kept", 2);
+        both.check();
+    }
+
+    const LARGE_KEY: usize = 60_000;
 
     #[test]
     fn both_indexes_agree_whether_they_were_built_here_or_by_threads() {

@@ -160,33 +160,47 @@ impl Default for Hash {
 
 codex_storage::opaque_debug!(Hash);
 
-/// Entries with the hashes of their keys, from which an index is built at its final size.
+/// Entries and changes with the hashes of their keys, by the number of their table.
+///
+/// Applied table by table, they find the memory of each table in the cache.
+#[derive(Default)]
 pub(super) struct Hashed {
-    /// By the number of the table.
-    tables: [Vec<(u64, Entry)>; SHARDS],
+    tables: Vec<OfTable>,
+    len: usize,
+}
+
+#[derive(Clone, Default)]
+struct OfTable {
+    /// With different keys.
+    entries: Vec<(u64, Entry)>,
+    /// Later changes, in order. Each has an entry, and `true` if the one with its name is removed.
+    changes: Vec<(u64, Entry, bool)>,
 }
 
 impl Hashed {
-    /// Adds `entry`. Its key has the hash `hash`, and is different from all others.
+    /// Adds `entry` before the changes. Its key has the hash `hash`, and is different from all
+    /// others and from those of the index.
     pub(super) fn push(&mut self, hash: u64, entry: Entry) {
-        if let Some(table) = self.tables.get_mut(shard(hash)) {
-            table.push((hash, entry));
-        }
+        self.of_table(hash).entries.push((hash, entry));
     }
 
-    /// Returns the index. For many entries, a second thread fills some of the tables.
-    pub(super) fn build(self, hasher: Hasher) -> Hash {
-        let is_large = self.tables.iter().map(Vec::len).sum::<usize>() >= LARGE;
-        let mut hash = Hash::with_hasher(hasher);
-        let Hash { tables, hasher } = &mut hash;
+    /// Adds a change of the entry with the name of `entry`, whose key has the hash `hash`.
+    pub(super) fn push_change(&mut self, hash: u64, entry: Entry, is_removal: bool) {
+        self.of_table(hash).changes.push((hash, entry, is_removal));
+    }
+
+    /// Applies all to `hash`. If they are many, a second thread does some of the tables.
+    pub(super) fn apply(self, hash: &mut Hash) {
+        let is_large = self.len >= LARGE;
+        let Hash { tables, hasher } = hash;
         let (give, jobs) = bounded(SHARDS);
         for job in tables.iter_mut().zip(self.tables) {
             give.send(job).expect("the channel has room for all tables");
         }
         drop(give);
         thread::scope(|scope| {
-            let fill_all = |jobs: Receiver<(&mut Table, Vec<_>)>| {
-                jobs.iter().for_each(|(table, entries)| fill(table, hasher, entries));
+            let fill_all = |jobs: Receiver<(&mut Table, OfTable)>| {
+                jobs.iter().for_each(|(table, of_table)| fill(table, hasher, of_table));
             };
             if is_large {
                 // If the system cannot start the thread, this one fills all tables.
@@ -195,22 +209,36 @@ impl Hashed {
             }
             fill_all(jobs);
         });
-        hash
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "there is one for each table")]
+    fn of_table(&mut self, hash: u64) -> &mut OfTable {
+        if self.tables.is_empty() {
+            self.tables.resize(SHARDS, OfTable::default());
+        }
+        self.len += 1;
+        &mut self.tables[shard(hash)]
     }
 }
 
-impl Default for Hashed {
-    fn default() -> Self {
-        Self { tables: std::array::from_fn(|_| Vec::new()) }
-    }
-}
-
-/// Fills an empty table. The entries have different keys, so none of them is looked up, and the
+/// Fills a table. The first entries have different keys, so none of them is looked up, and the
 /// memory of none is read.
-fn fill(table: &mut Table, hasher: &Hasher, entries: Vec<(u64, Entry)>) {
-    table.reserve(entries.len(), |entry| hasher.hash(entry.name()));
+fn fill(table: &mut Table, hasher: &Hasher, OfTable { entries, changes }: OfTable) {
+    let rehash = |entry: &Entry| hasher.hash(entry.name());
+    table.reserve(entries.len(), rehash);
     for (hash, entry) in entries {
-        table.insert_unique(hash, entry, |entry| hasher.hash(entry.name()));
+        table.insert_unique(hash, entry, rehash);
+    }
+    for (hash, entry, is_removal) in changes {
+        if is_removal {
+            remove(table, hash, entry.name());
+            continue;
+        }
+        if table.len() == table.capacity() {
+            // Growing reads all keys.
+            read(table.iter());
+        }
+        insert(table, hasher, hash, entry);
     }
 }
 

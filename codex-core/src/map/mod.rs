@@ -3,6 +3,7 @@
 mod build;
 mod hash;
 mod ordered;
+mod replay;
 mod tree;
 
 use std::fmt;
@@ -17,6 +18,7 @@ pub use build::MapBuilder;
 pub(crate) use build::{Replay, ReplayInto, Replayed};
 pub(crate) use hash::{Hash, SHARDS, Table, shard};
 pub use ordered::Ordered;
+pub(crate) use replay::OrderedReplay;
 
 use crate::entry::{Entry, Name, read_ahead};
 

@@ -7,6 +7,7 @@ use std::mem;
 use codex_storage::batch::{Item, TableId};
 use triomphe::Arc;
 
+use super::build::ReplayInto;
 use super::tree::{Ascending, Sorted, Tree};
 use crate::entry::{Entry, Name, read};
 use crate::range::Bounds;
@@ -90,6 +91,16 @@ impl Ordered {
     /// in key order. Includes those that have expired.
     pub fn iter_with_tables(&self) -> impl Iterator<Item = &Entry> {
         self.plain.iter().chain(self.tables.values().flat_map(Tree::iter))
+    }
+
+    /// Returns all entries in the order of images. Frees each node when its entries are returned.
+    pub(super) fn into_entries(self) -> Vec<Entry> {
+        let mut entries = Vec::with_capacity(self.len_with_tables());
+        let tables = Arc::try_unwrap(self.tables).unwrap_or_else(|shared| (*shared).clone());
+        for tree in std::iter::once(self.plain).chain(tables.into_values()) {
+            tree.move_to(&mut entries);
+        }
+        entries
     }
 
     /// Returns the entries of `table`, or those outside tables, within `bounds` that have not
@@ -207,18 +218,8 @@ pub(super) struct OrderedBuilder {
 }
 
 impl OrderedBuilder {
-    /// Returns true if an entry of `name` comes after all entries.
-    pub(super) fn is_next(&self, name: Name<'_>) -> bool {
-        let last = self.entries.last();
-        match name.table.cmp(&self.table) {
-            Ordering::Less => false,
-            Ordering::Equal => last.is_none_or(|last| last.key() < name.key),
-            Ordering::Greater => true,
-        }
-    }
-
     /// Adds `entry`, whose name is the next one.
-    pub(super) fn push(&mut self, entry: Entry) {
+    fn push(&mut self, entry: Entry) {
         if entry.expires_us().is_some() {
             self.ordered.deadlines.insert(Deadline(entry.clone()));
         }
@@ -229,17 +230,26 @@ impl OrderedBuilder {
         self.entries.push(entry);
     }
 
-    pub(super) fn finish(mut self) -> Ordered {
-        self.end_table();
-        self.ordered
-    }
-
     fn end_table(&mut self) {
         let entries = mem::take(&mut self.entries).finish();
         match self.table {
             None => self.ordered.plain = entries,
             Some(id) => _ = Arc::make_mut(&mut self.ordered.tables).insert(id, entries),
         }
+    }
+}
+
+impl ReplayInto for OrderedBuilder {
+    type Op = Entry;
+    type Index = Ordered;
+
+    fn replay(&mut self, entry: Entry) {
+        self.push(entry);
+    }
+
+    fn finish(mut self) -> Ordered {
+        self.end_table();
+        self.ordered
     }
 }
 

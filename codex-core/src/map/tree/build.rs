@@ -3,6 +3,7 @@
 use std::mem;
 
 use arrayvec::ArrayVec;
+use triomphe::Arc;
 
 use super::{CHILDREN_MAX, Fences, HALF, LEAF_MAX, Node, Sorted, Tree};
 
@@ -19,11 +20,6 @@ pub(in super::super) struct Ascending<T> {
 }
 
 impl<T: Sorted> Ascending<T> {
-    /// Returns the item that was added last.
-    pub(in super::super) fn last(&self) -> Option<&T> {
-        self.items.last()
-    }
-
     /// Adds `item`, whose key is above all others.
     pub(in super::super) fn push(&mut self, item: T) {
         if self.items.is_full() {
@@ -57,6 +53,26 @@ impl<T: Sorted> Ascending<T> {
 impl<T> Default for Ascending<T> {
     fn default() -> Self {
         Self { items: ArrayVec::new(), leaves: Vec::new(), separators: Vec::new(), len: 0 }
+    }
+}
+
+impl<T: Sorted> Tree<T> {
+    /// Moves all items to the end of `items`, in order. Copies those of nodes that are shared.
+    pub(in super::super) fn move_to(self, items: &mut Vec<T>) {
+        let mut left: Vec<Node<T>> = self.root.into_iter().collect();
+        while let Some(node) = left.pop() {
+            match node {
+                Node::Leaf(leaf) => {
+                    let leaf = Arc::try_unwrap(leaf).unwrap_or_else(|shared| (*shared).clone());
+                    items.extend(leaf.items);
+                }
+                Node::Branch(branch) => {
+                    let branch = Arc::try_unwrap(branch);
+                    let branch = branch.unwrap_or_else(|shared| (*shared).clone());
+                    left.extend(branch.children.into_iter().rev());
+                }
+            }
+        }
     }
 }
 
