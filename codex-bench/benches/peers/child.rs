@@ -1,5 +1,6 @@
 //! Work in a process of its own, so that no store pays for the memory or the caches of another.
 
+use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
@@ -176,10 +177,21 @@ fn sync_files(path: &Path) -> Outcome {
         if entry.file_type()?.is_dir() {
             sync_files(&entry.path())?;
         } else {
-            std::fs::File::open(entry.path())?.sync_all()?;
+            if let Some(file) = exists(std::fs::File::open(entry.path()))? {
+                file.sync_all()?;
+            }
         }
     }
     Ok(())
+}
+
+/// Returns `None` for a file that was removed meanwhile: a store may replace its files in the
+/// background.
+fn exists<T>(file: io::Result<T>) -> io::Result<Option<T>> {
+    match file {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        file => file.map(Some),
+    }
 }
 
 /// Returns the number of bytes that the files of a directory take on the disk.
@@ -190,7 +202,7 @@ fn files(path: &Path) -> Outcome<u64> {
         sum += if entry.file_type()?.is_dir() {
             files(&entry.path())?
         } else {
-            512 * entry.metadata()?.blocks()
+            512 * exists(entry.metadata())?.map_or(0, |facts| facts.blocks())
         };
     }
     Ok(sum)
