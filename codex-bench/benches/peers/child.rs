@@ -176,10 +176,8 @@ fn sync_files(path: &Path) -> Outcome {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             sync_files(&entry.path())?;
-        } else {
-            if let Some(file) = exists(std::fs::File::open(entry.path()))? {
-                file.sync_all()?;
-            }
+        } else if let Some(file) = exists(std::fs::File::open(entry.path()))? {
+            file.sync_all()?;
         }
     }
     Ok(())
