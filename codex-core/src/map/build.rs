@@ -379,6 +379,28 @@ mod tests {
         both.check();
     }
 
+    /// More cleared tables than are kept: they are cleared together, and those that are filled
+    /// again before or after keep the later entries alone.
+    #[test]
+    fn tables_that_are_cleared_together_lose_what_was_before_and_keep_what_came_after() {
+        let mut both = Both::default();
+        for id in 0..40 {
+            (0..3).for_each(|n| both.set(id, &key(n), n));
+        }
+        for round in 0..4 {
+            for id in 0..40 {
+                both.set(id, &key(round), round);
+                both.clear(id);
+                if id % (round + 2) == 0 {
+                    both.set(id, &key(1), 10 + round);
+                }
+            }
+        }
+        (1_000..3_500).for_each(|id| both.clear(id));
+        both.set(0, b"last", 1);
+        both.check();
+    }
+
     const LARGE_KEY: usize = 60_000;
 
     #[test]

@@ -8,6 +8,7 @@ use codex_storage::sync::thread;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
+use super::replay::Clears;
 use super::{Step, StepKind};
 use crate::entry::{Entry, Name, read, read_ahead};
 
@@ -75,10 +76,10 @@ impl Hash {
         remove(self.tables.get_mut(shard(hash))?, hash, name)
     }
 
-    /// Removes all entries of `table` of the store, or all outside tables.
-    pub(crate) fn clear(&mut self, table: Option<TableId>) {
+    /// Removes all entries of the tables of the store, or those outside tables, that are cleared.
+    fn clear(&mut self, is_cleared: impl Fn(Option<TableId>) -> bool) {
         for part in &mut self.tables {
-            part.retain(|entry| entry.table() != table);
+            part.retain(|entry| !is_cleared(entry.table()));
             part.shrink_to(2 * part.len(), |entry| self.hasher.hash(entry.name()));
         }
     }
@@ -90,7 +91,7 @@ impl Hash {
             return Self::with_hasher(self.hasher.clone());
         }
         let mut cleared = Self { tables: self.tables.clone(), hasher: self.hasher.clone() };
-        cleared.clear(None);
+        cleared.clear(|table| table.is_none());
         cleared
     }
 
@@ -167,14 +168,25 @@ codex_storage::opaque_debug!(Hash);
 pub(super) struct Hashed {
     tables: Vec<OfTable>,
     len: usize,
+    clears: Clears,
 }
 
 #[derive(Clone, Default)]
 struct OfTable {
     /// With different keys.
     entries: Vec<(u64, Entry)>,
-    /// Later changes, in order. Each has an entry, and `true` if the one with its name is removed.
-    changes: Vec<(u64, Entry, bool)>,
+    /// Later changes, in order.
+    changes: Vec<Change>,
+}
+
+/// A change of the entry with the name of `entry`.
+#[derive(Clone)]
+struct Change {
+    /// The number of entries and changes before it.
+    at: usize,
+    hash: u64,
+    is_removal: bool,
+    entry: Entry,
 }
 
 impl Hashed {
@@ -186,12 +198,23 @@ impl Hashed {
 
     /// Adds a change of the entry with the name of `entry`, whose key has the hash `hash`.
     pub(super) fn push_change(&mut self, hash: u64, entry: Entry, is_removal: bool) {
-        self.of_table(hash).changes.push((hash, entry, is_removal));
+        let at = self.len;
+        self.of_table(hash).changes.push(Change { at, hash, is_removal, entry });
+    }
+
+    /// Clears `table`, or the entries outside tables, after all changes so far. Returns the number
+    /// of cleared tables.
+    pub(super) fn clear(&mut self, table: Option<TableId>) -> usize {
+        self.clears.add(table, self.len)
     }
 
     /// Applies all to `hash`. If they are many, a second thread does some of the tables.
     pub(super) fn apply(self, hash: &mut Hash) {
         let is_large = self.len >= LARGE;
+        let clears = &self.clears;
+        if !clears.is_empty() {
+            hash.clear(|table| clears.contains(table));
+        }
         let Hash { tables, hasher } = hash;
         let (give, jobs) = bounded(SHARDS);
         for job in tables.iter_mut().zip(self.tables) {
@@ -200,7 +223,7 @@ impl Hashed {
         drop(give);
         thread::scope(|scope| {
             let fill_all = |jobs: Receiver<(&mut Table, OfTable)>| {
-                jobs.iter().for_each(|(table, of_table)| fill(table, hasher, of_table));
+                jobs.iter().for_each(|(table, of_table)| fill(table, hasher, of_table, clears));
             };
             if is_large {
                 // If the system cannot start the thread, this one fills all tables.
@@ -223,13 +246,18 @@ impl Hashed {
 
 /// Fills a table. The first entries have different keys, so none of them is looked up, and the
 /// memory of none is read.
-fn fill(table: &mut Table, hasher: &Hasher, OfTable { entries, changes }: OfTable) {
+fn fill(table: &mut Table, hasher: &Hasher, of_table: OfTable, clears: &Clears) {
+    let OfTable { mut entries, mut changes } = of_table;
+    if !clears.is_empty() {
+        entries.retain(|(_, entry)| !clears.contains(entry.table()));
+        changes.retain(|change| !clears.is_after(change.at, change.entry.table()));
+    }
     let rehash = |entry: &Entry| hasher.hash(entry.name());
     table.reserve(entries.len(), rehash);
     for (hash, entry) in entries {
         table.insert_unique(hash, entry, rehash);
     }
-    for (hash, entry, is_removal) in changes {
+    for Change { hash, is_removal, entry, .. } in changes {
         if is_removal {
             remove(table, hash, entry.name());
             continue;

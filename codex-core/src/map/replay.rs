@@ -5,6 +5,7 @@
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::mem;
 
 use codex_storage::batch::TableId;
@@ -53,8 +54,9 @@ impl ReplayInto for HashReplay {
             Replayed::Set(entry) => self.push(entry, false),
             Replayed::Remove(entry) => self.push(entry, true),
             Replayed::Clear(table) => {
-                self.apply();
-                self.hash.clear(table);
+                if self.held.clear(table) >= CLEARS_MAX {
+                    self.apply();
+                }
             }
         }
     }
@@ -62,6 +64,35 @@ impl ReplayInto for HashReplay {
     fn finish(mut self) -> Hash {
         self.apply();
         self.hash
+    }
+}
+
+/// The tables that were cleared, or the entries outside tables, each with the number of changes
+/// before the last time.
+///
+/// All of them are cleared together: one by one, each would read every entry of the store.
+#[derive(Default)]
+pub(super) struct Clears(BTreeMap<Option<TableId>, usize>);
+
+impl Clears {
+    /// Clears `table` after `before` changes. Returns the number of tables.
+    pub(super) fn add(&mut self, table: Option<TableId>, before: usize) -> usize {
+        self.0.insert(table, before);
+        self.0.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Returns whether the entries of `table` before all changes are cleared.
+    pub(super) fn contains(&self, table: Option<TableId>) -> bool {
+        self.0.contains_key(&table)
+    }
+
+    /// Returns whether `table` was cleared after change number `at`.
+    pub(super) fn is_after(&self, at: usize, table: Option<TableId>) -> bool {
+        self.0.get(&table).is_some_and(|before| at < *before)
     }
 }
 
@@ -78,6 +109,7 @@ pub(crate) struct OrderedReplay {
     /// The operations after these. The first are sorted, [`CHUNK`] by chunk.
     changes: Vec<Change>,
     sorted: usize,
+    clears: Clears,
     /// The number of bytes with which all keys of `changes` begin.
     common: usize,
     /// The value of `common` for which the ranks of the sorted changes were made.
@@ -88,6 +120,8 @@ pub(crate) struct OrderedReplay {
 /// A change of the entry of one name.
 struct Change {
     table: Option<TableId>,
+    /// The number of changes before it.
+    at: usize,
     /// Whether the entry of this name is removed, rather than replaced by `entry`.
     is_removal: bool,
     /// The next bytes of the key after those that all keys have in common. A comparison of two
@@ -105,7 +139,8 @@ impl OrderedReplay {
             Some(first) => Entry::common(first.entry.key(), key).min(self.common),
         };
         self.held_bytes += held_bytes(&entry);
-        self.changes.push(Change { table, is_removal, rank: 0, entry });
+        let at = self.changes.len();
+        self.changes.push(Change { table, at, is_removal, rank: 0, entry });
         if self.changes.len() - self.sorted >= CHUNK {
             self.sort_chunk();
         }
@@ -116,10 +151,9 @@ impl OrderedReplay {
 
     fn clear(&mut self, table: Option<TableId>) {
         self.end_run();
-        self.sort_chunk();
-        self.changes.retain(|change| change.table != table);
-        self.sorted = self.changes.len();
-        self.entries.retain(|entry| entry.table() != table);
+        if self.clears.add(table, self.changes.len()) >= CLEARS_MAX {
+            self.apply();
+        }
     }
 
     fn end_run(&mut self) {
@@ -157,6 +191,11 @@ impl OrderedReplay {
     /// Calls `take` with all entries after the changes, in order.
     fn merge(&mut self, mut take: impl FnMut(Entry)) {
         self.sort_chunk();
+        let clears = mem::take(&mut self.clears);
+        if !clears.is_empty() {
+            self.changes.retain(|change| !clears.is_after(change.at, change.table));
+            self.entries.retain(|entry| !clears.contains(entry.table()));
+        }
         // The sort is stable, so the changes of one name stay in order. It merges sorted chunks.
         self.changes.sort_by(Change::order);
         // Of the changes of one name, the last one counts.
@@ -260,3 +299,5 @@ const CHUNK: usize = 32_768;
 pub(super) const HELD_BYTES_MAX: usize = 128 << 20;
 /// The memory that a change takes up besides its key and its value, in bytes.
 const HELD_BYTES_EACH: usize = 48;
+/// The number of cleared tables at which the operations are applied.
+const CLEARS_MAX: usize = 1024;
