@@ -14,7 +14,7 @@ impl Engine {
     /// Waits for the members of the group before, if it pays. Returns the time at which the group
     /// of the caller begins, if groups of this store wait for a disk.
     ///
-    /// The disk is locked meanwhile: whoever else wants it waits in the queue for the lead.
+    /// The disk is locked meanwhile. A checkpoint that needs it waits as long.
     pub(super) fn gather(&self, disk: &Disk) -> Option<Duration> {
         if self.groups_at_once > 0 {
             return None;

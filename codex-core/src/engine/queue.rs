@@ -201,14 +201,15 @@ impl Queue {
     pub(super) fn gather(&self, target: usize, took: Duration) {
         let _held = rank::take(Rank::Queue);
         let mut state = self.state.lock();
-        let before = state.waiting();
-        let Some(limit) = state.gather.begin(before, took) else { return };
         // A full group gains nothing, and a request of another kind ends the group.
         let len: usize = state.waiting.iter().map(|waiter| waiter.len).sum();
-        if len < target && state.waiting.iter().all(|waiter| waiter.commit.is_some()) {
-            // One wait: if it ends too early, the group is smaller, and nothing else.
-            state = self.gathered.wait_timeout(state, limit);
+        if len >= target || state.waiting.iter().any(|waiter| waiter.commit.is_none()) {
+            return;
         }
+        let before = state.waiting();
+        let Some(limit) = state.gather.begin(before, took) else { return };
+        // One wait: if it ends too early, the group is smaller, and nothing else.
+        state = self.gathered.wait_timeout(state, limit);
         let waiting = state.waiting();
         state.gather.end(before, waiting);
     }
