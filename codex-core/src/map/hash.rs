@@ -389,6 +389,7 @@ mod tests {
     #[test]
     fn removing_and_inserting_for_ever_does_not_grow_the_tables_for_ever() {
         let mut hash = Hash::new();
+        let mut most = [0; SHARDS];
         for n in 0..200_000_u32 {
             let entry = Entry::new(&n.to_le_bytes(), b"v");
             let at = hash.hasher().hash(entry.name());
@@ -396,13 +397,18 @@ mod tests {
                 hash.replace(shard(at), table);
             }
             hash.insert(at, entry);
+            most[shard(at)] = most[shard(at)].max(hash.tables[shard(at)].len());
             if let Some(old) = n.checked_sub(1_000) {
                 let key = old.to_le_bytes();
                 let name = Name::plain(&key);
                 assert!(hash.remove(hash.hasher().hash(name), name).is_some());
             }
         }
-        let buckets: usize = hash.tables.iter().map(Table::num_buckets).sum();
-        assert!(buckets < 64 * 128, "{buckets} buckets for 1,000 entries");
+        // How many of the entries a table has varies with the random key of the hash, but a table
+        // grows only if it is more than half full of entries, to twice its size.
+        for (table, most) in hash.tables.iter().zip(most) {
+            let buckets = table.num_buckets();
+            assert!(buckets * 7 <= 4 * 8 * most, "{buckets} buckets for at most {most} entries");
+        }
     }
 }
