@@ -66,10 +66,10 @@ pub struct Progress {
 #[non_exhaustive]
 pub enum Phase {
     /// The source is prepared. A file that has to be read for its version is read. An open store
-    /// writes its image first and reads it back; both passes count entries. While older backups are
-    /// read, the callback receives 0 of 0 as a sign of life.
+    /// that first has to write its image reads it back, too; both passes count entries. While older
+    /// backups are read, the callback receives 0 of 0 as a sign of life.
     Preparing,
-    /// Bytes are copied. If blocks are shared, only the end is reported.
+    /// Bytes are copied, or written from memory. If blocks are shared, only the end is reported.
     Copying,
     /// The copy is read back and checked.
     Verifying,

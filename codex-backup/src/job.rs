@@ -33,6 +33,11 @@ impl Job<'_> {
     pub(crate) fn run(&self, source: Source<'_>, watch: &mut Watch<'_>) -> Result<Copied> {
         let path = self.to.path(self.to_name);
         let label = source.path(self.from).unwrap_or_else(|| path.clone());
+        // The bytes of a file were authenticated when the file was made.
+        let depth = match &source {
+            Source::File { .. } => Depth::Checksums,
+            Source::Write { .. } => self.inspect.deepest(),
+        };
         let method = self.place(source, watch)?;
         let file = self.to.open(self.to_name, Open::Read).named("open", self.to, self.to_name)?;
         // Order: the bytes are durable before the caller renames the copy. The other methods have
@@ -45,7 +50,7 @@ impl Job<'_> {
         let len = file.len().named("look at", self.to, self.to_name)?;
         let mut meter = Meter::new(watch, Phase::Verifying, len);
         let mut read = |done| meter.reach(done);
-        let facts = self.inspect.verify(&file, Depth::Checksums, &mut read);
+        let facts = self.inspect.verify(&file, depth, &mut read);
         let facts = facts.map_err(|error| Error::from_inspect(path.clone(), error))?;
         meter.end(&path)?;
         if let Some(about) = self.about.filter(|about| !about.same_version(&facts)) {

@@ -13,7 +13,8 @@ use crate::lock::StoreLock;
 use crate::names::{Names, Temporary};
 use crate::pack::Compression;
 use crate::seal::{Keys, Seal, TAG_LEN};
-use crate::storage::{Checkpoint, Form, Retired, Written};
+use crate::separate::SeparateImage;
+use crate::storage::{Form, Retired, Written};
 use crate::vfs::{Mode, Vfs};
 use crate::write_state::WriteState;
 
@@ -114,24 +115,30 @@ impl StoreFiles {
         }
     }
 
-    /// Returns the writing of an image of the state at the end of `history`, for the name `name` in
-    /// another directory. The image is a self-contained store with the fields of the header `own`.
-    /// After it was written it has its temporary name.
+    /// Returns an image of the state at the end of `history`, for the name `name` in another
+    /// directory. The image is a self-contained store with the fields of the header `own`.
     pub(crate) fn image_elsewhere(
         &self,
         to: &Vfs,
         name: &str,
         own: &Header,
         history: &History,
-    ) -> Result<Checkpoint> {
+    ) -> Result<SeparateImage> {
         let path = to.dir.path(name);
         let names = Names::new(name, &path)?;
+        let generation = match own.form {
+            Form::Snapshot => following(own.generation, &self.path())?,
+            // The image has a part of the next segment, and does not count that one. If it is
+            // copied over the store by hand, the segment is refused, and not removed as contained.
+            _ => own.generation,
+        };
         let header = Header {
             // A ledger is written as a Wal, because an image cannot be a ledger.
             kind: FileKind::Image,
             form: if own.form == Form::Snapshot { Form::Snapshot } else { Form::Wal },
             file_id: fresh_id(to, &path)?,
-            generation: following(own.generation, &self.path())?,
+            compression: self.compression,
+            generation,
             base_seq: history.seq(),
             base_digest: history.end().digest,
             created_us: to.clock.now_us(),
@@ -148,8 +155,7 @@ impl StoreFiles {
             seal: self.seal.clone(),
             beside_writers: true,
         };
-        let history = history.clone();
-        Ok(Checkpoint::new(move |state, progress| spec.write(state, &history, progress)))
+        Ok(SeparateImage { spec, history: history.clone() })
     }
 
     /// Gives a written file the name of the store, durably. Returns the replaced file if it is

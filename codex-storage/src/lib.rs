@@ -73,6 +73,7 @@ mod remove;
 mod repair;
 mod salvage;
 pub mod seal;
+mod separate;
 #[cfg(feature = "shared")]
 pub mod shared;
 mod snapshot;
@@ -90,7 +91,7 @@ pub use config::{Access, CheckpointPolicy, Config, Create, OnDamage};
 pub use convert::{Conversion, Converted, convert};
 pub use earlier::EarlierStore;
 pub use error::{Error, RecordError, Result};
-pub use image::LostKeys;
+pub use image::{LostKeys, WriteAt};
 pub use ledger::{
     LedgerCommit, LedgerCut, LedgerIndex, LedgerPlace, LedgerReader, RestorePoint,
     archived_ledger_at, ledger_at, read_commits,
@@ -103,6 +104,7 @@ pub use pack::Compression;
 pub use remove::{FileEntry, FileRole, destroy, files};
 pub use repair::repair_header;
 pub use salvage::{Salvage, Taken, salvage};
+pub use separate::SeparateImage;
 pub use text::ParseError;
 pub use verify::{Verified, verify, verify_open};
 pub use wal::{Replayed, replay_archived};

@@ -87,6 +87,12 @@ impl MainFile {
         Self { end: Some((seq, end)), ..self }
     }
 
+    /// Returns the last commit of an image, or `None` if the file is a ledger.
+    pub fn image_seq(&self) -> Option<Seq> {
+        let header = &self.found.header;
+        Some(header.base_seq).filter(|_| header.kind == FileKind::Image)
+    }
+
     /// Returns the id of the store.
     pub fn store_id(&self) -> [u8; 16] {
         self.found.header.store_id
@@ -123,12 +129,13 @@ impl MainFile {
         }
         let image = self.image(self.found.header.clone(), None)?;
         image.check_end()?;
-        Ok(self.image_facts(&image))
+        Ok(image_facts(&self.found, image.len()))
     }
 
     /// Reads every byte and checks it: checksums and counts, and with `keys` every tag and the
-    /// whole contents. `go_on` is called with the number of bytes read so far, and returns whether
-    /// to continue.
+    /// whole contents. If `beside_writers` is `false`, a second thread may help, which takes
+    /// processor time from others. `go_on` is called with the number of bytes read so far, and
+    /// returns whether to continue.
     ///
     /// # Errors
     /// One variant for each kind of damage; `WrongKey`, `NotEncrypted`, `Tampered`; `Abandoned` if
@@ -136,6 +143,7 @@ impl MainFile {
     pub fn verify(
         &self,
         keys: Option<&dyn Keys>,
+        beside_writers: bool,
         go_on: &mut dyn FnMut(u64) -> bool,
     ) -> Result<FileFacts> {
         let found = self.found.clone();
@@ -146,8 +154,8 @@ impl MainFile {
             return self.ledger_facts(&header, seal, go_on);
         }
         let image = self.image(header, seal)?;
-        image.check(true, &mut |bytes, _| go_on(bytes))?;
-        Ok(self.image_facts(&image))
+        image.check(beside_writers, &mut |bytes, _| go_on(bytes))?;
+        Ok(image_facts(&self.found, image.len()))
     }
 
     /// Returns the bytes of a copy that is a store of its own, and its facts if they are known.
@@ -219,21 +227,6 @@ impl MainFile {
     fn image(&self, header: Header, seal: Option<Arc<dyn Seal>>) -> Result<ImageReader> {
         let bytes = self.found.bytes().to_vec();
         ImageReader::new(Arc::clone(&self.file), &self.path, header, bytes, seal)
-    }
-
-    fn image_facts(&self, image: &ImageReader) -> FileFacts {
-        let header = image.header();
-        FileFacts {
-            form: header.form,
-            store_id: header.store_id,
-            seq: header.base_seq,
-            mark: mark(self.found.state(), header),
-            created_us: header.created_us,
-            encrypted: header.cipher != 0,
-            compression: header.compression,
-            frozen: true,
-            bytes: image.len(),
-        }
     }
 
     fn ledger_facts(
@@ -309,6 +302,22 @@ pub(crate) fn main_header(file: &dyn File, path: &Path) -> Result<Found> {
         return Err(Error::BadPath { path: path.to_owned(), why });
     }
     Ok(found)
+}
+
+/// Returns the facts of an image of `bytes` bytes with the header `found`.
+pub(crate) fn image_facts(found: &Found, bytes: u64) -> FileFacts {
+    let header = &found.header;
+    FileFacts {
+        form: header.form,
+        store_id: header.store_id,
+        seq: header.base_seq,
+        mark: mark(found.state(), header),
+        created_us: header.created_us,
+        encrypted: header.cipher != 0,
+        compression: header.compression,
+        frozen: true,
+        bytes,
+    }
 }
 
 /// Returns the mark of a history under the envelope in `header`. A new envelope makes another

@@ -11,6 +11,7 @@ use crate::header::Header;
 use crate::history::History;
 use crate::names::Names;
 use crate::seal::Seal;
+use crate::separate::SeparateImage;
 use crate::storage::{
     Anchor, Checkpoint, Form, NO_FILES, State, Storage, StorageStats, SyncPoint, Written,
 };
@@ -98,7 +99,7 @@ impl Storage for Null {
         self.history.end_anchor()
     }
 
-    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
+    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<SeparateImage> {
         let header = self.shared.as_deref().ok_or(Error::Contradiction(NO_FILES))?;
         let files = StoreFiles {
             vfs: to.clone(),

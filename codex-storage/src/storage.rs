@@ -15,6 +15,7 @@ pub use crate::follow::{Delivered, DeliverySink, Followed};
 use crate::lock::StoreLock;
 use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
+use crate::separate::SeparateImage;
 use crate::vfs::Vfs;
 pub use findings::{AnchorFound, Cut, Recovered};
 pub use log_part::LogPart;
@@ -152,14 +153,13 @@ pub trait Storage: fmt::Debug + Send {
         Ok(Vec::new())
     }
 
-    /// Returns the writing of an image of the state at the last commit. The image is a separate
-    /// store with the same keys, under the temporary name of the store `name` in the directory of
-    /// `to`. No file of this storage is used, so this works even if the storage is poisoned or its
-    /// directory was removed.
+    /// Returns an image of the state at the last commit, which is not written yet. It is a separate
+    /// store with the same keys, for the name `name` in the directory of `to`. No file of this
+    /// storage is used, so this works even if the storage is poisoned or its directory was removed.
     ///
     /// # Errors
     /// `BadPath` if no store may have the name; `Contradiction` if this storage has no files.
-    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<Checkpoint> {
+    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<SeparateImage> {
         let stored = self.stored().ok_or(Error::Contradiction(NO_FILES))?;
         stored.files.image_elsewhere(to, name, stored.header, stored.history)
     }

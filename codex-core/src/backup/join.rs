@@ -1,20 +1,24 @@
 //! The inspector with which codex-backup reads main files, and the source of a backup.
 
+use std::cell::Cell;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
 use codex_backup::{Depth, Facts, Inspect, InspectError, Reading, Source, Trust};
 use codex_storage::seal::{Keys, Seal, Unlocked};
-use codex_storage::vfs::File;
-use codex_storage::{Error as StorageError, FileFacts, MainFile};
+use codex_storage::vfs::{File, Vfs, WaitedFor};
+use codex_storage::{Error as StorageError, FileFacts, MainFile, WriteAt};
 
+use crate::engine::CopyBytes;
 use crate::error::Result;
 
 /// Reads the main files of stores: images and ledgers.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct StoreFile {
     opens: Opens,
+    /// The writes of the commits to the open store, and their number when this was made.
+    commits: Option<(WaitedFor, u64)>,
 }
 
 /// The key that authenticates the files.
@@ -32,12 +36,24 @@ enum Opens {
 impl StoreFile {
     /// Returns the inspector for a caller that has this key, if any.
     pub(crate) fn with_key(keys: Option<Arc<dyn Keys>>) -> Self {
-        Self { opens: keys.map_or(Opens::Nothing, Opens::Key) }
+        Self { opens: keys.map_or(Opens::Nothing, Opens::Key), commits: None }
     }
 
     /// Returns the inspector for an open store whose root key is `seal`, if it is encrypted.
     pub(crate) fn under(seal: Option<Arc<dyn Seal>>) -> Self {
-        Self { opens: seal.map_or(Opens::Nothing, Opens::Root) }
+        Self { opens: seal.map_or(Opens::Nothing, Opens::Root), commits: None }
+    }
+
+    /// Returns the inspector for a copy of the open store in `home`. If no commit is made until the
+    /// copy is read back, two threads read it.
+    pub(crate) fn beside(self, home: &Vfs) -> Self {
+        let commits = home.waited_for.clone();
+        Self { commits: Some((commits.clone(), commits.count())), ..self }
+    }
+
+    /// Returns whether commits may be made at the same time, which the reading should not delay.
+    fn is_beside_writers(&self) -> bool {
+        self.commits.as_ref().is_none_or(|(commits, before)| commits.count() != *before)
     }
 
     /// Authenticates the header of `file`, if there is a key. A wrong key, a changed header and a
@@ -111,7 +127,11 @@ impl Inspect for StoreFile {
         self.refuse(file)?;
         let file = main_file(file).map_err(inspect_error)?;
         let mut go_on = |bytes| reading(bytes).is_continue();
-        let mut verify = |keys| file.verify(keys, &mut go_on).map(facts).map_err(inspect_error);
+        let beside_writers = self.is_beside_writers();
+        let mut verify = |keys| {
+            let verified = file.verify(keys, beside_writers, &mut go_on);
+            verified.map(facts).map_err(inspect_error)
+        };
         match (depth, &self.opens) {
             (Depth::Checksums, _) => verify(None),
             (Depth::Full, Opens::Key(keys)) => verify(Some(&**keys)),
@@ -130,6 +150,46 @@ impl Inspect for StoreFile {
             Opens::Nothing => Depth::Checksums,
             Opens::Key(_) | Opens::Root(_) => Depth::Full,
         }
+    }
+}
+
+/// Calls `copy` with the source of a backup in the directory of `to`, and its facts if they are
+/// known. The name of the store is `name`. Messages name `path`. If
+/// `go_on` returns `false`, the writing of an image ends.
+///
+/// # Errors
+/// As `copy`; `Abandoned` if `go_on` returned `false`.
+pub(crate) fn with_source<R>(
+    bytes: CopyBytes,
+    name: &str,
+    (to, path): (&Vfs, &Path),
+    go_on: &dyn Fn() -> bool,
+    copy: impl FnOnce(Source<'_>, Option<Facts>) -> Result<R>,
+) -> Result<R> {
+    let (image, state, size) = match bytes {
+        CopyBytes::Main(main) => {
+            let (source, about) = source(&main, name)?;
+            return copy(source, about);
+        }
+        CopyBytes::Memory { image, state, size } => (image, state, size),
+    };
+    let about = facts(image.facts()?);
+    // The size is only about that of the image. If the disk may have no room for as much, the
+    // writing shows whether it has.
+    let size = size.min(to.dir.available_bytes().ok().flatten().unwrap_or(u64::MAX));
+    let (mut memory, abandoned) = (Some((image, state)), Cell::new(false));
+    let mut write = |output: &mut WriteAt<'_>| {
+        // The state is dropped after the writing. Writers copy each node that a view still holds.
+        let (image, state) = memory.take().ok_or("the image was written already")?;
+        let going = |_| {
+            abandoned.set(!go_on());
+            !abandoned.get()
+        };
+        Ok(image.write_to(&state, output, &going)?)
+    };
+    match copy(Source::Write { size, write: &mut write }, Some(about)) {
+        Err(_) if abandoned.get() => Err(StorageError::Abandoned { path: path.to_owned() }.into()),
+        copied => copied,
     }
 }
 

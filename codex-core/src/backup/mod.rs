@@ -1,7 +1,6 @@
 //! The backups of a store: rotations and hot copies beside running writers, and the tools for a
 //! store that is closed.
 
-mod elsewhere;
 mod join;
 #[cfg(feature = "remote")]
 mod remote;

@@ -14,7 +14,7 @@ use codex_storage::{
 };
 
 use super::join::{self, StoreFile};
-use super::store::{NO_FILES, settle};
+use super::store::{NO_FILES, prepare};
 use super::tools::Backups;
 use crate::error::{Error, Result};
 use crate::map::{self, MapBuilder};
@@ -75,7 +75,9 @@ impl Store {
         let home = self.inner.files.as_ref().ok_or(NO_FILES)?;
         let form = self.form().ok_or(NO_FILES)?;
         let path = home.vfs.dir.path(&home.name);
-        let (main, seal) = settle(&self.inner.engine, form, &path, watch)?;
+        let (main, seal) = prepare(&self.inner.engine, &path, watch, move |engine, progress| {
+            engine.whole_main_file(form, progress)
+        })?;
         let (Source::File { file, .. }, _) = join::source(&main, &home.name)? else {
             return Err(NO_FILES);
         };

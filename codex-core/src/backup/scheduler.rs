@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use codex_backup::{BackupPolicy, Event, Facts, Last, Rotated, State};
+use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
@@ -12,12 +13,11 @@ use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::{Mutex, thread};
 use codex_storage::vfs::{Clock, Vfs};
-use codex_storage::{Error as StorageError, MainFile};
 
 use super::join::{self, StoreFile};
 use super::watch::{self, Wakeups};
 use super::{BackupEvent, BackupOptions, BackupStats};
-use crate::engine::Engine;
+use crate::engine::{CopySource, Engine};
 use crate::error::{Error, Result};
 use crate::outer;
 use crate::rank::Rank;
@@ -176,7 +176,7 @@ impl Shared {
     /// Returns the backups, read with the root key `seal`. If there is one, only backups that are
     /// authentic under it count.
     fn backups(&self, seal: Option<Arc<dyn Seal>>) -> codex_backup::Backups {
-        self.unkeyed.with_inspect(Arc::new(StoreFile::under(seal)))
+        self.unkeyed.with_inspect(Arc::new(StoreFile::under(seal).beside(&self.vfs)))
     }
 
     pub(super) fn policy(&self) -> Option<BackupPolicy> {
@@ -272,17 +272,30 @@ impl Shared {
 
     /// Makes a backup of the current state, unless the newest one has it.
     fn try_rotate(&self, engine: &Engine) -> Result<Rotated> {
-        engine.settle(self.form, &|_, _| !self.is_stopping())?;
-        let _one = outer::lock(Rank::Rotation, &self.rotating);
-        // Order: the count is read before the file is taken, so that the file has at least the
-        // state of these checkpoints.
-        self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
-        // Order: the file is taken after the lock. A file that was taken before may be older than
-        // the backup that another rotation has just made.
-        let (main, seal) = engine.main_file()?;
-        let (source, about) = join::source(&main, &self.name)?;
-        let mut watch = |_| self.go_on();
-        Ok(self.backups(seal).rotate(source, about.as_ref(), &mut watch)?)
+        // The state of a Wal is made durable when it is taken.
+        let mut is_settled = self.form == Form::Wal;
+        loop {
+            if !is_settled {
+                engine.flush_watched(&|_, _| !self.is_stopping())?;
+            }
+            let _one = outer::lock(Rank::Rotation, &self.rotating);
+            // Order: the count is read before the source is taken, so that the source has at least
+            // the state of these checkpoints.
+            self.checkpoints_seen.store(engine.stats().checkpoints, Ordering::Relaxed);
+            // Order: the source is taken after the lock. A state that was taken before may be older
+            // than the backup that another rotation has just made.
+            let Some(CopySource { bytes, seal }) = engine.copy_source(&self.vfs, &self.name)?
+            else {
+                // The lock is released before the flush, which may write an image.
+                is_settled = false;
+                continue;
+            };
+            let to = (&self.vfs, &*self.vfs.dir.path(&self.name));
+            return join::with_source(bytes, &self.name, to, &|| true, |source, about| {
+                let mut watch = |_| self.go_on();
+                Ok(self.backups(seal).rotate(source, about.as_ref(), &mut watch)?)
+            });
+        }
     }
 
     /// Notes the outcome of a rotation for the policy and the statistics, and calls the callback.
@@ -342,7 +355,7 @@ impl Shared {
         let age_us = self.vfs.clock.now_us().saturating_sub(made_us);
         let age = Duration::from_micros(u64::try_from(age_us).unwrap_or(0));
         let (seq, at) = (facts.seq, self.now().saturating_sub(age));
-        let diverged = !self.is_in_the_history(&facts, engine.stats().storage.seq);
+        let diverged = !self.is_in_the_history(&facts, engine);
         let mut last = self.last.lock();
         // A backup may have been made on request since, which is newer.
         if last.is_none() {
@@ -350,15 +363,20 @@ impl Shared {
         }
     }
 
-    /// Returns whether the backup with these facts has a state of this store, whose last commit is
-    /// `seq`. An earlier commit is enough, because no later commit can have the same number. At the
-    /// same number the contents are compared, or, if the store is a ledger, `false` is returned.
-    fn is_in_the_history(&self, facts: &Facts, seq: Seq) -> bool {
+    /// Returns whether the backup with these facts has a state of this store. An earlier commit is
+    /// enough, because no later commit can have the same number. At the same number the contents
+    /// are compared, or, if the store is a ledger, `false` is returned.
+    fn is_in_the_history(&self, facts: &Facts, engine: &Engine) -> bool {
+        let seq = engine.stats().storage.seq;
         if facts.seq != seq || self.form == Form::Ledger {
             return facts.seq < seq;
         }
-        let main = MainFile::open(&self.vfs, &self.name).and_then(|main| main.facts(&mut |_| true));
-        main.is_ok_and(|main| join::facts(main).same_version(facts))
+        // The image in place may be of an earlier commit.
+        let now = engine.memory_source(&self.vfs, &self.name);
+        now.and_then(|now| now.facts()).is_ok_and(|now| {
+            let now = join::facts(now);
+            now.seq > facts.seq || now.same_version(facts)
+        })
     }
 
     /// The progress callback of a rotation, which ends it if the store closes.

@@ -9,14 +9,13 @@ use codex_backup::{
 };
 use codex_storage::batch::Seq;
 use codex_storage::names::Names;
-use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
 use codex_storage::sync::channel::Sender;
 use codex_storage::vfs::{Mode, Vfs};
-use codex_storage::{Error as StorageError, MainFile};
+use codex_storage::{Error as StorageError, Result as StorageResult};
 
 use super::join::{self, StoreFile};
-use crate::engine::Engine;
+use crate::engine::{CopyBytes, CopySource, Engine, ImageProgress};
 use crate::error::{Error, Result};
 use crate::locate::locate;
 use crate::progress::on_thread;
@@ -86,10 +85,10 @@ impl Store {
     /// As [`backup_to`](Self::backup_to), with a progress callback. If `watch` returns `Break`, the
     /// call ends and the copy is removed.
     ///
-    /// In the Wal form an image of the store is written first ([`Phase::Preparing`]). Then its
-    /// bytes are copied, and then they are read back and checked. The image is the source of the
-    /// copy even if another one replaces it during the copy. `watch` is called by this thread,
-    /// while no lock of the store is held, so it may use the store.
+    /// In the Wal form the state in memory is written as an image ([`Phase::Copying`]), unless the
+    /// image of the store has all commits; then its bytes are copied, even if another image
+    /// replaces it meanwhile. Then the copy is read back and checked. `watch` is called by this
+    /// thread, while no lock of the store is held, so it may use the store.
     ///
     /// # Errors
     /// As [`backup_to`](Self::backup_to);
@@ -123,28 +122,52 @@ impl Store {
         }
         // Order: the destination is checked before an image is written for the copy.
         check_destination(to, name)?;
-        if self.inner.engine.is_shared() {
-            return self.write_memory_to(to, name, watch);
-        }
-        let home = self.inner.files.as_ref().ok_or(NO_FILES)?;
-        let form = self.form().ok_or(NO_FILES)?;
-        // An image is only replaced, so its copy is read-only. The copy of a ledger may be opened
-        // and appended to.
-        let mode = if form == Form::Ledger { Mode::Private } else { Mode::Frozen };
         let engine = &self.inner.engine;
-        let (main, seal) = match settle(engine, form, &path, watch) {
+        // A store on a shared log has no files.
+        let (home, own_name) = match &self.inner.files {
+            Some(home) => (&home.vfs, &*home.name),
+            None if engine.is_shared() => (to, name),
+            None => return Err(NO_FILES),
+        };
+        let CopySource { bytes, seal } = match self.settled_source(to, name, watch) {
             // A poisoned store writes its files no more, and they may be gone. Memory still has all
             // acknowledged commits.
-            Err(_) if engine.poisoned().is_some() => {
-                return self.write_memory_to(to, name, watch);
-            }
-            settled => settled?,
+            Err(_) if engine.poisoned().is_some() => engine.memory_source(to, name)?,
+            source => source?,
         };
-        let (source, about) = join::source(&main, &home.name)?;
-        let inspect = StoreFile::under(seal);
-        let options = CopyOptions { mode, about };
-        let copied = copy_to(&home.vfs, source, to, name, &inspect, &options, watch)?;
-        Ok(copied.facts.seq)
+        // An image is only replaced, so its copy is read-only. The copy of a ledger may be opened
+        // and appended to.
+        let is_ledger = matches!(&bytes, CopyBytes::Main(main) if main.image_seq().is_none());
+        let mode = if is_ledger { Mode::Private } else { Mode::Frozen };
+        let inspect = StoreFile::under(seal).beside(home);
+        let go_on = || !engine.is_closing();
+        join::with_source(bytes, own_name, (to, &path), &go_on, |source, about| {
+            let options = CopyOptions { mode, about };
+            let copied = copy_to(home, source, to, name, &inspect, &options, watch)?;
+            Ok(copied.facts.seq)
+        })
+    }
+
+    /// Returns the source of a copy that has all earlier commits, which are durable.
+    fn settled_source(&self, to: &Vfs, name: &str, watch: &mut Watch<'_>) -> Result<CopySource> {
+        let engine = &self.inner.engine;
+        if engine.is_shared() {
+            return Ok(engine.memory_source(to, name)?);
+        }
+        // The state of a Wal is made durable when it is taken.
+        let mut is_settled = self.form() == Some(Form::Wal);
+        let (path, to, name) = (to.dir.path(name), to.clone(), name.to_owned());
+        prepare(engine, &path, watch, move |engine, progress| {
+            loop {
+                if !is_settled {
+                    engine.flush_watched(progress)?;
+                }
+                if let Some(source) = engine.copy_source(&to, &name)? {
+                    return Ok(source);
+                }
+                is_settled = false;
+            }
+        })
     }
 
     /// Returns the backup that opening put in the place of a damaged store, if
@@ -154,26 +177,24 @@ impl Store {
     }
 }
 
-/// Brings the main file up to the last commit. Returns the file and its root key. Messages name
+/// Calls `work` on another thread, whose reports are those of [`Phase::Preparing`]. Messages name
 /// `path`, the destination of the copy.
 ///
-/// Another thread writes the image, so that this thread holds no lock while `watch` runs. Otherwise
-/// a call of `watch` to the store could wait for a lock that this thread holds.
-pub(super) fn settle(
+/// This thread holds no lock while `watch` runs. Otherwise a call of `watch` to the store could
+/// wait for a lock that this thread holds.
+pub(super) fn prepare<R: Send + 'static>(
     engine: &Arc<Engine>,
-    form: Form,
     path: &Path,
     watch: &mut Watch<'_>,
-) -> Result<(MainFile, Option<Arc<dyn Seal>>)> {
+    work: impl FnOnce(&Engine, &ImageProgress<'_>) -> StorageResult<R> + Send + 'static,
+) -> Result<R> {
     let working = Arc::clone(engine);
     let work = move |report: Sender<(u64, u64)>| {
         // If `watch` breaks or panics, the receiver is dropped, and the thread abandons the image.
-        let progress = |done, total| report.send((done, total)).is_ok();
-        working.settle(form, &progress)?;
-        working.main_file()
+        work(&working, &|done, total| report.send((done, total)).is_ok())
     };
     let (mut told, mut stopped) = (None, false);
-    let settled = on_thread(path, work, &mut |(done, total)| {
+    let prepared = on_thread(path, work, &mut |(done, total)| {
         let is_news = told.replace(done) != Some(done);
         stopped = is_news && watch(Progress { phase: Phase::Preparing, done, total }).is_break();
         !stopped
@@ -181,7 +202,7 @@ pub(super) fn settle(
     if stopped {
         return Err(codex_backup::Error::Stopped { path: path.to_owned() }.into());
     }
-    Ok(settled?)
+    Ok(prepared?)
 }
 
 pub(super) const NO_FILES: Error =

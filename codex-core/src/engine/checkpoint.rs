@@ -7,8 +7,7 @@ use codex_storage::batch::Seq;
 use codex_storage::seal::{Keys, Seal};
 use codex_storage::storage::{Checkpoint, Durability, Form, Retired, State, Written};
 use codex_storage::sync::atomic::Ordering;
-use codex_storage::vfs::Vfs;
-use codex_storage::{Error, MainFile, Result};
+use codex_storage::{Error, Result};
 
 use super::Engine;
 use super::commit::Disk;
@@ -47,23 +46,22 @@ impl Engine {
 
     /// Makes all earlier commits durable in the main file alone: writes a
     /// [`checkpoint`](Self::checkpoint) if the form has a log beside an image, and otherwise calls
-    /// [`flush`](Self::flush).
+    /// [`flush`](Self::flush). Returns the open file, to be copied while the store goes on, and the
+    /// root key that it is under. Of a ledger it ends with the last commit.
     ///
     /// # Errors
-    /// The errors of those two; `Abandoned` if `progress` returned `false`.
-    pub(crate) fn settle(&self, form: Form, progress: &ImageProgress<'_>) -> Result<Seq> {
+    /// The errors of those two; `Abandoned` if `progress` returned `false`; as
+    /// [`Storage::main_file`](codex_storage::storage::Storage::main_file).
+    #[cfg(feature = "remote")]
+    pub(crate) fn whole_main_file(
+        &self,
+        form: Form,
+        progress: &ImageProgress<'_>,
+    ) -> Result<(codex_storage::MainFile, Option<Arc<dyn Seal>>)> {
         match form {
-            Form::Wal => self.write_image(None, progress),
-            _ => self.flush_watched(progress),
-        }
-    }
-
-    /// Returns the open main file, to be copied while the store goes on, and the root key that it
-    /// is under. Of a ledger it ends with the last commit.
-    ///
-    /// # Errors
-    /// As [`Storage::main_file`](codex_storage::storage::Storage::main_file).
-    pub(crate) fn main_file(&self) -> Result<(MainFile, Option<Arc<dyn Seal>>)> {
+            Form::Wal => self.write_image(None, progress)?,
+            _ => self.flush_watched(progress)?,
+        };
         self.exclusive(Admission::WhileOpen, |disk| {
             let file = disk.storage().main_file()?;
             Ok((file, disk.storage().seal()))
@@ -72,7 +70,7 @@ impl Engine {
 
     /// Does the same as [`flush`](Self::flush), and reports the progress of the image that it may
     /// need.
-    pub(super) fn flush_watched(&self, progress: &ImageProgress<'_>) -> Result<Seq> {
+    pub(crate) fn flush_watched(&self, progress: &ImageProgress<'_>) -> Result<Seq> {
         let (seq, durable) = self.exclusive(Admission::WhileOpen, |disk| {
             sync(disk.storage())?;
             let stats = disk.storage().stats();
@@ -80,29 +78,6 @@ impl Engine {
         })?;
         // Without a sync point, only an image makes the commits durable.
         if durable < seq { self.write_image(None, progress) } else { Ok(seq) }
-    }
-
-    /// Writes the state in memory as an image, under the temporary name of the store `name` in the
-    /// directory `to`. Works even if the store is poisoned or its own directory is gone.
-    ///
-    /// # Errors
-    /// The errors of the other directory; `Closed`; `Abandoned` if `progress` returned `false`.
-    pub(crate) fn write_elsewhere(
-        &self,
-        to: &Vfs,
-        name: &str,
-        progress: &ImageProgress<'_>,
-    ) -> Result<Written> {
-        let (checkpoint, ordered) = {
-            let disk = self.locks.persist();
-            let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;
-            // Order: read the state while the disk is locked. It contains exactly the commits that
-            // the header of the image counts (promise 3).
-            (storage.image_elsewhere(to, name)?, disk.read(Map::ordered))
-        };
-        let image = Image(ordered);
-        let total = 2 * image.len();
-        checkpoint.write(&image, &|done| progress(done, total))
     }
 
     /// Sets the function that is called after each checkpoint that wrote an image, on the thread

@@ -12,10 +12,10 @@ use codex_storage::batch::Seq;
 use codex_storage::shared::{
     ImageRecord, Mark, Meta, Position, RecordName, SharedError, SharedLog, Versioned,
 };
-use codex_storage::storage::{Checkpoint, State, Storage, Written};
+use codex_storage::storage::{State, Storage, Written};
 use codex_storage::sync::atomic::Ordering;
 use codex_storage::vfs::Vfs;
-use codex_storage::{CheckpointPolicy, Error, MainFile, Result};
+use codex_storage::{CheckpointPolicy, Error, MainFile, Result, SeparateImage};
 
 use super::Engine;
 use super::checkpoint::ImageProgress;
@@ -43,7 +43,7 @@ type Newest = Option<(u64, ImageRecord)>;
 
 /// An image that is to be written.
 struct Begun {
-    checkpoint: Checkpoint,
+    image: SeparateImage,
     ordered: Ordered,
     record: ImageRecord,
 }
@@ -309,11 +309,11 @@ impl Engine {
             if newest.as_ref().is_some_and(|newest| newest.age() >= record.age()) {
                 return Ok((seq, None));
             }
-            let checkpoint = disk.storage().image_elsewhere(to, &name)?;
-            Ok((seq, Some(Begun { checkpoint, ordered: disk.read(Map::ordered), record })))
+            let image = disk.storage().image_elsewhere(to, &name)?;
+            Ok((seq, Some(Begun { image, ordered: disk.read(Map::ordered), record })))
         })?;
         let (seq, begun) = begun;
-        let Some(Begun { checkpoint, ordered, record }) = begun else {
+        let Some(Begun { image: separate, ordered, record }) = begun else {
             if let Some(newest) = newest {
                 images.tidy(&newest, &go_on)?;
             }
@@ -321,7 +321,7 @@ impl Engine {
         };
         let image = Image(ordered);
         let total = 2 * image.len();
-        let written = checkpoint.write(&image, &|done| go_on() && progress(done, total));
+        let written = separate.write(&image, &|done| go_on() && progress(done, total));
         // Order: drop the view before the upload. Writers copy each node that a view still holds.
         drop(image);
         let written = written?;

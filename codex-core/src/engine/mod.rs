@@ -13,6 +13,7 @@
 mod archive;
 mod checkpoint;
 mod commit;
+mod copy_source;
 mod deputy;
 mod feed;
 mod follow;
@@ -58,9 +59,9 @@ use crate::trace;
 use archive::Ended;
 pub use archive::{ArchivePoint, EndedLogs};
 use checkpoint::Hook;
-#[cfg(feature = "crypto")]
 pub(crate) use checkpoint::ImageProgress;
 use commit::Disk;
+pub(crate) use copy_source::{CopyBytes, CopySource};
 use deputy::Deputies;
 pub use deputy::Task;
 use follow::Following;

@@ -15,6 +15,7 @@ use crate::storage::State;
 use format::{BLOCK_HEAD_LEN, BLOCKS_START, TAIL_LEN};
 pub(crate) use read::ImageReader;
 pub use salvage::LostKeys;
+pub use write::WriteAt;
 pub(crate) use write::{ImageSpec, discard};
 
 /// Returns the space that a file of `len` bytes takes on a disk with blocks of 4096 bytes, in

@@ -1,6 +1,6 @@
 //! Writing an image in bounded memory, and reading it back before it is used.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::mem;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::read::{ImageReader, Reading};
 use crate::batch::{Item, Op, encode_record};
 use crate::codec::{put, u64_of};
 use crate::error::{Error, Result};
-use crate::header::{HEADER_LEN, Header, seal_error};
+use crate::header::{Found, HEADER_LEN, Header, seal_error};
 use crate::history::{History, encode_listed};
 use crate::pack::Packer;
 use crate::seal::{Seal, Sealer, TAG_LEN};
@@ -54,20 +54,52 @@ impl ImageSpec {
     ) -> Result<Written> {
         // Order: before the header is written, which contains the salt of the epoch.
         let sealer = self.begin_epoch()?;
+        let fill = |file: &mut Paced<'_>| {
+            let output = &mut |bytes: &[u8], at| file.write_all_at(bytes, at);
+            self.encode(state, history, sealer, output, &progress)
+        };
+        self.make(fill, &|written, read| progress(written + read))
+    }
+
+    /// Passes the bytes of the image to `output`, which writes them to a file that the caller
+    /// syncs and reads back. `progress` receives the number of entries so far, after each block. It
+    /// returns `false` to abandon the image.
+    ///
+    /// # Errors
+    /// The errors of `output`, as `Io` or `NoSpace`; `Seal`; `Abandoned`.
+    pub(crate) fn write_to(
+        mut self,
+        state: &dyn State,
+        history: &History,
+        output: &mut WriteAt<'_>,
+        progress: &dyn Fn(u64) -> bool,
+    ) -> Result<()> {
+        // Order: before the header is written, which contains the salt of the epoch.
+        let sealer = self.begin_epoch()?;
+        self.encode(state, history, sealer, output, progress).map(drop)
+    }
+
+    /// Encodes the image, and returns the number of its entries. `progress` receives the number of
+    /// entries so far, after each block.
+    fn encode(
+        &self,
+        state: &dyn State,
+        history: &History,
+        sealer: Option<Box<dyn Sealer>>,
+        output: &mut WriteAt<'_>,
+        progress: &dyn Fn(u64) -> bool,
+    ) -> Result<u64> {
         let go_on = |entries| {
             if progress(entries) { Ok(()) } else { Err(Error::Abandoned { path: self.path() }) }
         };
-        let fill = |file: &mut Paced<'_>| {
-            let mut blocks = BlockWriter::new(&self, file, sealer)?;
-            state.for_each(&mut |item| {
-                if blocks.add(item)? { go_on(blocks.footer.entries) } else { Ok(()) }
-            })?;
-            let entries = blocks.footer.entries;
-            go_on(entries)?;
-            blocks.finish(history)?;
-            Ok(entries)
-        };
-        self.make(fill, &|written, read| progress(written + read))
+        let mut blocks = BlockWriter::new(self, output, sealer)?;
+        state.for_each(&mut |item| {
+            if blocks.add(item)? { go_on(blocks.footer.entries) } else { Ok(()) }
+        })?;
+        let entries = blocks.footer.entries;
+        go_on(entries)?;
+        blocks.finish(history)?;
+        Ok(entries)
     }
 
     /// Writes the image `from` again, with this header in place of its own. The header must have
@@ -84,11 +116,20 @@ impl ImageSpec {
                 let written = file.write_all_at(piece, at);
                 written.map_err(|e| failed("write", self.path(), from.len(), e))
             })?;
-            self.write_header(file, 0)?;
-            self.write_header(file, end)?;
+            let output = &mut |bytes: &[u8], at| file.write_all_at(bytes, at);
+            self.write_header(output, 0)?;
+            self.write_header(output, end)?;
             Ok(0)
         };
         self.make(fill, &|_, _| true)
+    }
+
+    /// Returns the header as it will be found, except for the salt of a sealed image.
+    ///
+    /// # Errors
+    /// `Damaged` if it would not read back.
+    pub(crate) fn found(&self) -> Result<Found> {
+        Found::parse(&self.header.encode(self.seal.as_deref()), &self.path())
     }
 
     /// Begins the epoch of a sealed image, and puts its salt into the header.
@@ -146,9 +187,9 @@ impl ImageSpec {
     }
 
     /// Writes the header at offset `at`.
-    fn write_header(&self, file: &mut Paced<'_>, at: u64) -> Result<()> {
+    fn write_header(&self, output: &mut WriteAt<'_>, at: u64) -> Result<()> {
         let header = self.header.encode(self.seal.as_deref());
-        file.write_all_at(&header, at).map_err(|e| failed("write", self.path(), BLOCKS_START, e))
+        output(&header, at).map_err(|e| failed("write", self.path(), BLOCKS_START, e))
     }
 
     /// Opens the written file again and checks all of its bytes.
@@ -172,10 +213,13 @@ impl ImageSpec {
     }
 }
 
+/// Writes bytes at an offset, in bytes from the start of the file.
+pub type WriteAt<'a> = dyn FnMut(&[u8], u64) -> io::Result<()> + 'a;
+
 /// Collects entries into blocks, and writes each block when it is full.
 struct BlockWriter<'a, 'f> {
     spec: &'a ImageSpec,
-    file: &'a mut Paced<'f>,
+    output: &'a mut WriteAt<'f>,
     sealer: Option<Box<dyn Sealer>>,
     packer: Packer,
     /// Room for the block header, then the records of the current block.
@@ -189,14 +233,14 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
     /// Begins the image with its header.
     fn new(
         spec: &'a ImageSpec,
-        file: &'a mut Paced<'f>,
+        output: &'a mut WriteAt<'f>,
         sealer: Option<Box<dyn Sealer>>,
     ) -> Result<Self> {
-        spec.write_header(file, 0)?;
+        spec.write_header(output, 0)?;
         let footer = Footer { base_seq: spec.header.base_seq, ..Footer::default() };
         let buf = vec![0; BLOCK_HEAD_LEN];
         let packer = Packer::new(spec.header.compression);
-        Ok(Self { spec, file, sealer, packer, buf, records: 0, at: BLOCKS_START, footer })
+        Ok(Self { spec, output, sealer, packer, buf, records: 0, at: BLOCKS_START, footer })
     }
 
     /// Adds an entry. Returns whether a block was written.
@@ -300,9 +344,7 @@ impl<'a, 'f> BlockWriter<'a, 'f> {
     /// Writes `bytes` at the end of the file.
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
         let len = u64_of(bytes.len());
-        self.file
-            .write_all_at(bytes, self.at)
-            .map_err(|e| failed("write", self.spec.path(), len, e))?;
+        (self.output)(bytes, self.at).map_err(|e| failed("write", self.spec.path(), len, e))?;
         self.at += len;
         Ok(())
     }
@@ -319,7 +361,7 @@ pub(crate) fn discard(vfs: &Vfs, temporary: &str, error: &Error) {
 }
 
 /// Returns `NoSpace` for a full disk, and `Io` for other errors.
-fn failed(action: &'static str, path: PathBuf, needed: u64, source: std::io::Error) -> Error {
+fn failed(action: &'static str, path: PathBuf, needed: u64, source: io::Error) -> Error {
     match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => Error::NoSpace { path, needed },
         _ => Error::io(action, &path, source),

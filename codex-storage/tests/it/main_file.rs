@@ -36,7 +36,7 @@ fn a_copy_of_the_file_handed_out_is_of_that_state_whatever_is_done_to_the_store(
             // After the changes, as a copy reads while the store goes on.
             let (file, _) = main.to_copy().unwrap();
             let copy = Bed { vfs: copied(&*file), ..bed.clone() };
-            let facts = MainFile::open(&copy.vfs, NAME).unwrap().verify(None, &mut |_| true);
+            let facts = MainFile::open(&copy.vfs, NAME).unwrap().verify(None, true, &mut |_| true);
             assert_eq!(facts.unwrap().seq, 3, "{form} {then:?}");
             let mut store =
                 Store::open(codex_storage::Config { access: Access::ReadOnly, ..copy.config() })
