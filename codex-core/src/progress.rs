@@ -4,9 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use codex_storage::sync::atomic::{AtomicU64, Ordering};
-use codex_storage::sync::channel::{Sender, unbounded};
+use codex_storage::sync::channel::{Sender, channel};
 use codex_storage::sync::{Mutex, thread};
-use codex_storage::vfs::{Call, CallKind, Observed, Vfs};
+use codex_storage::vfs::{CallKind, Observed, Vfs};
 use codex_storage::{Error as StorageError, FileRole};
 
 use crate::callback::Callback;
@@ -106,24 +106,41 @@ pub(crate) fn metered<R, E>(
     work: impl FnOnce(&Vfs) -> Result<R, E>,
 ) -> Result<R, E> {
     let Some(on) = on else { return work(vfs) };
-    let (counted, done) = (AtomicU64::new(0), Mutex::new(Reports::begin(on.clone(), total())));
-    let meter = Arc::new((counted, done));
-    let see = {
-        let meter = Arc::clone(&meter);
-        move |call: &Call| {
-            if matches!(call.kind, CallKind::Read | CallKind::Write) {
-                let done = meter.0.fetch_add(call.len, Ordering::Relaxed) + call.len;
-                // Another thread that is reporting is not waited for.
-                if let Some(mut reports) = meter.1.try_lock() {
-                    reports.reach(done);
-                }
-            }
-        }
-    };
-    let result = work(&Observed::vfs(vfs, see));
+    let meter = Arc::new(Meter::begin(on.clone(), total()));
+    let result = work(&meter.watch(vfs));
     // Later calls through a file that is still open are not reported.
-    meter.1.lock().end(result.is_ok());
+    meter.reports.lock().end(result.is_ok());
     result
+}
+
+/// Reports the bytes that go through a directory.
+struct Meter {
+    done: AtomicU64,
+    reports: Mutex<Reports>,
+}
+
+impl Meter {
+    fn begin(on: OnProgress, total: u64) -> Self {
+        Self { done: AtomicU64::new(0), reports: Mutex::new(Reports::begin(on, total)) }
+    }
+
+    /// Returns `vfs` with a directory whose reads and writes are reported.
+    fn watch(self: &Arc<Self>, vfs: &Vfs) -> Vfs {
+        let meter = Arc::clone(self);
+        Observed::vfs(vfs, move |call| {
+            if matches!(call.kind, CallKind::Read | CallKind::Write) {
+                meter.add(call.len);
+            }
+        })
+    }
+
+    fn add(&self, bytes: u64) {
+        let done = self.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        // Another thread that is reporting is not waited for.
+        if let Some(mut reports) = self.reports.try_lock() {
+            reports.reach(done);
+        }
+    }
 }
 
 /// Returns the total length of the files of the store, or 0 if they cannot be listed.
@@ -162,7 +179,7 @@ pub(crate) fn on_thread<T: Send + 'static, R: Send + 'static>(
     work: impl FnOnce(Sender<T>) -> R + Send + 'static,
     take: &mut dyn FnMut(T) -> bool,
 ) -> Result<R> {
-    let (report, reports) = unbounded();
+    let (report, reports) = channel();
     let worker = thread::spawn("codexdb-work", move || work(report));
     let worker = worker.map_err(|source| StorageError::Io {
         action: "start a thread for",

@@ -1,9 +1,9 @@
 //! All locks, waits, atomics and threads of the crates, so that the model checker runs the same
 //! code as a release.
 //!
-//! Normally these are thin newtypes over std and crossbeam. Under `--cfg loom` the same names are
-//! newtypes over the primitives of loom. The sharded lock and the parker of crossbeam have no loom
-//! build: there a plain lock and a condition variable replace them, and those of crossbeam are
+//! Normally these are thin newtypes over std and crossbeam-utils. Under `--cfg loom` the same names
+//! are newtypes over the primitives of loom. The sharded lock and the parker of crossbeam have no
+//! loom build: there a plain lock and a condition variable replace them, and those of crossbeam are
 //! trusted.
 //!
 //! A lock can be taken even if an earlier holder panicked. The code that holds the lock must handle
@@ -53,19 +53,21 @@ pub mod atomic {
 
 /// Threads that the model checker observes.
 pub mod thread {
+    use std::any::Any;
     use std::io;
-    use std::thread::{Builder, Scope, ScopedJoinHandle};
+    use std::sync::{Arc, Mutex, PoisonError};
+    use std::thread::{Builder, Scope};
 
     #[cfg(loom)]
     use loom::thread as imp;
     #[cfg(not(loom))]
     use std::thread as imp;
 
-    pub use imp::{JoinHandle, current, yield_now};
+    pub use imp::{Thread, current, yield_now};
     /// Returns whether the calling thread unwinds.
     pub use std::thread::panicking;
     /// Runs threads that may borrow, and joins them. loom has no such threads: they are std's in
-    /// the models too, where nothing that they do may touch a lock or an atomic of this module.
+    /// the models too, whose stores are too small to start one.
     pub use std::thread::scope;
 
     /// Starts a thread with the name `name`.
@@ -76,25 +78,81 @@ pub mod thread {
         name: &str,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> io::Result<JoinHandle<T>> {
-        imp::Builder::new().name(name.to_owned()).spawn(f)
+        spawn_boxed(name, Box::new(f))
     }
 
     /// Starts a thread of a [`scope`] with the name `name`.
     ///
     /// # Errors
     /// Returns the error of the system if it cannot create another thread.
-    pub fn spawn_scoped<'scope, T: Send + 'scope>(
+    pub fn spawn_scoped<'scope>(
         scope: &'scope Scope<'scope, '_>,
         name: &str,
-        f: impl FnOnce() -> T + Send + 'scope,
-    ) -> io::Result<ScopedJoinHandle<'scope, T>> {
-        Builder::new().name(name.to_owned()).spawn_scoped(scope, f)
+        f: impl FnOnce() + Send + 'scope,
+    ) -> io::Result<()> {
+        start_scoped(scope, name, Box::new(f))
+    }
+
+    /// The thread of a [`spawn`]. It runs on if this is dropped.
+    #[derive(Debug)]
+    pub struct JoinHandle<T> {
+        thread: imp::JoinHandle<()>,
+        /// Is set when the function has returned. It is std's in the models too, where the join
+        /// orders it.
+        result: Arc<Mutex<Option<T>>>,
+    }
+
+    impl<T> JoinHandle<T> {
+        /// Returns the thread.
+        pub fn thread(&self) -> &Thread {
+            self.thread.thread()
+        }
+
+        /// Waits for the end of the thread, and returns the result of its function.
+        ///
+        /// # Errors
+        /// Returns the payload if the function panicked.
+        pub fn join(self) -> Result<T, Box<dyn Any + Send>> {
+            self.thread.join()?;
+            let result = self.result.lock().unwrap_or_else(PoisonError::into_inner).take();
+            Ok(result.expect("a thread that has ended without a panic has set its result"))
+        }
+    }
+
+    fn spawn_boxed<T: Send + 'static>(
+        name: &str,
+        f: Box<dyn FnOnce() -> T + Send>,
+    ) -> io::Result<JoinHandle<T>> {
+        let result = Arc::new(Mutex::new(None));
+        let theirs = Arc::clone(&result);
+        let work = move || {
+            let result = f();
+            *theirs.lock().unwrap_or_else(PoisonError::into_inner) = Some(result);
+        };
+        Ok(JoinHandle { thread: start(name, Box::new(work))?, result })
+    }
+
+    /// std compiles much code for each function that it starts, so this function, which is not
+    /// generic, starts all.
+    fn start(name: &str, f: Box<dyn FnOnce() + Send>) -> io::Result<imp::JoinHandle<()>> {
+        imp::Builder::new().name(name.to_owned()).spawn(f)
+    }
+
+    /// Does the same for a [`scope`].
+    fn start_scoped<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        name: &str,
+        f: Box<dyn FnOnce() + Send + 'scope>,
+    ) -> io::Result<()> {
+        Builder::new().name(name.to_owned()).spawn_scoped(scope, f).map(drop)
     }
 }
 
-/// Channels between threads. loom has none: they are crossbeam's in the models too, where no thread
-/// waits for one.
-pub use crossbeam_channel as channel;
+/// Channels between threads. They are std's in the models too, where no thread waits for one.
+///
+/// The code of a channel is compiled for each type of its messages, with all kinds of channels, and
+/// is long.
+pub use std::sync::mpsc as channel;
 
 /// A lock for mutual exclusion.
 pub struct Mutex<T>(imp::Mutex<T>);

@@ -10,7 +10,7 @@ use codex_storage::Error as StorageError;
 use codex_storage::batch::Seq;
 use codex_storage::storage::{Form, LogPart};
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use codex_storage::sync::channel::{Receiver, RecvTimeoutError, Sender, bounded};
+use codex_storage::sync::channel::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use codex_storage::sync::{Mutex, thread};
 use codex_storage::vfs::{Clock, Vfs};
 
@@ -31,14 +31,14 @@ pub(crate) struct Archiver {
 /// The thread of an archive.
 struct Running {
     /// The thread ends when all senders are dropped.
-    ask: Sender<Ask>,
+    ask: SyncSender<Ask>,
     /// Is disconnected when the thread has ended.
     ended: Receiver<()>,
     handle: thread::JoinHandle<()>,
 }
 
 /// A request to send all commits. The outcome of the attempt is sent back.
-type Ask = Sender<Result<Seq>>;
+type Ask = SyncSender<Result<Seq>>;
 
 /// The state that the thread shares with the handles of the store.
 pub(super) struct Shared {
@@ -83,12 +83,12 @@ impl Archiver {
             options,
         });
         let shipper = Shipper::new(&shared.options, vfs, form);
-        let (ask, asked) = bounded(ASKS_MAX);
-        let (ends, ended) = bounded(0);
+        let (ask, asked) = sync_channel(ASKS_MAX);
+        let (ends, ended) = sync_channel(0);
         let (working, engine) = (Arc::clone(&shared), Arc::clone(engine));
         let body = move || {
             // Dropped at the end, also by a panic.
-            let _ends: Sender<()> = ends;
+            let _ends: SyncSender<()> = ends;
             Worker { shared: &working, engine: &engine, shipper }.run(&asked);
         };
         let handle = thread::spawn("codexdb-archive", body).map_err(|source| StorageError::Io {
@@ -145,7 +145,7 @@ impl Archiver {
             }
             running.ask.clone()
         };
-        let (answer, answered) = bounded(1);
+        let (answer, answered) = sync_channel(1);
         ask.send(answer).map_err(|_| closed())?;
         drop(ask);
         answered.recv_timeout(longest).map_err(|_| closed())?

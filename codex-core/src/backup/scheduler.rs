@@ -10,12 +10,11 @@ use codex_storage::batch::Seq;
 use codex_storage::seal::Seal;
 use codex_storage::storage::Form;
 use codex_storage::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use codex_storage::sync::channel::{Sender, bounded};
 use codex_storage::sync::{Mutex, thread};
 use codex_storage::vfs::{Clock, Vfs};
 
 use super::join::{self, StoreFile};
-use super::watch::{self, Wakeups};
+use super::watch::{self, Alarm};
 use super::{BackupEvent, BackupOptions, BackupStats};
 use crate::engine::{CopySource, Engine};
 use crate::error::{Error, Result};
@@ -27,14 +26,7 @@ use crate::trace;
 pub(crate) struct BackupScheduler {
     shared: Arc<Shared>,
     /// `None` if the policy asks for no automatic backups, or after the thread was stopped.
-    thread: Mutex<Option<Running>>,
-}
-
-/// The thread of the automatic backups.
-struct Running {
-    /// Nothing is sent on this channel. The thread ends when the sender is dropped.
-    open: Sender<()>,
-    handle: thread::JoinHandle<()>,
+    thread: Mutex<Option<thread::JoinHandle<()>>>,
 }
 
 /// The state that the thread shares with the handles of the store. The thread has no handle.
@@ -53,9 +45,7 @@ pub(super) struct Shared {
     /// The first commit that wakes the thread.
     due_at: AtomicU64,
     /// Wakes the thread, if there is one.
-    wake: Sender<()>,
-    /// Whether the thread was woken and has not taken the wake-up yet.
-    woken: AtomicBool,
+    pub(super) alarm: Alarm,
     /// The number of checkpoints whose state is in a backup.
     checkpoints_seen: AtomicU64,
     /// Whether writes are refused: the last rotation failed, and the options require a backup.
@@ -87,7 +77,6 @@ impl BackupScheduler {
             Arc::new(StoreFile::default()),
             codex_backup::Options { keep, ..codex_backup::Options::default() },
         )?;
-        let (wake, woken) = bounded(1);
         let shared = Arc::new(Shared {
             vfs: vfs.clone(),
             name: name.to_owned(),
@@ -98,8 +87,7 @@ impl BackupScheduler {
             state: Mutex::default(),
             last: Mutex::new(None),
             due_at: AtomicU64::new(u64::MAX),
-            wake,
-            woken: AtomicBool::new(false),
+            alarm: Alarm::default(),
             checkpoints_seen: AtomicU64::new(0),
             refusing: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
@@ -111,22 +99,19 @@ impl BackupScheduler {
         let scheduler = Self { shared, thread: Mutex::new(None) };
         if scheduler.shared.policy().is_some_and(|policy| policy.on_checkpoint) {
             let shared = Arc::clone(&scheduler.shared);
-            engine.on_checkpoint(move |_| shared.wake());
+            engine.on_checkpoint(move |_| shared.alarm.wake());
         }
         if scheduler.shared.policy().is_some_and(watch::acts_by_itself) {
             let waker = Arc::clone(&scheduler.shared);
             engine.on_commit(move |seq| waker.committed(seq));
-            let (open, closed) = bounded(0);
             let (shared, engine) = (Arc::clone(&scheduler.shared), Arc::clone(engine));
-            let wakeups = Wakeups { woken, closed };
-            let handle =
-                thread::spawn("codexdb-backup", move || watch::run(&shared, &engine, &wakeups))
-                    .map_err(|source| StorageError::Io {
-                        action: "start the backup thread of",
-                        path: vfs.dir.path(name),
-                        source: Arc::new(source),
-                    })?;
-            *scheduler.thread.lock() = Some(Running { open, handle });
+            let handle = thread::spawn("codexdb-backup", move || watch::run(&shared, &engine))
+                .map_err(|source| StorageError::Io {
+                    action: "start the backup thread of",
+                    path: vfs.dir.path(name),
+                    source: Arc::new(source),
+                })?;
+            *scheduler.thread.lock() = Some(handle);
         }
         Ok(scheduler)
     }
@@ -145,7 +130,7 @@ impl BackupScheduler {
     pub(crate) fn rotate(&self, engine: &Engine) -> Result<Rotated> {
         let done = self.shared.rotate(engine);
         // The thread waits for a commit or a time that it computed from an older backup.
-        self.shared.wake();
+        self.shared.alarm.wake();
         done
     }
 
@@ -163,8 +148,8 @@ impl BackupScheduler {
     /// the user, does not wait: the thread ends after the callback returns.
     pub(crate) fn stop(&self) {
         self.begin_stop();
-        let Some(Running { open, handle }) = self.thread.lock().take() else { return };
-        drop(open);
+        let Some(handle) = self.thread.lock().take() else { return };
+        self.shared.alarm.end();
         if handle.thread().id() != thread::current().id() {
             // The panic hook has already printed a panic of the thread.
             let _ = handle.join();
@@ -199,16 +184,7 @@ impl Shared {
     /// Wakes the thread if the commit `seq` makes a backup due. Otherwise this is one atomic load.
     fn committed(&self, seq: Seq) {
         if seq >= self.due_at.load(Ordering::SeqCst) {
-            self.wake();
-        }
-    }
-
-    /// Wakes the thread, so that it looks again whether a backup is due.
-    fn wake(&self) {
-        if !self.woken.swap(true, Ordering::AcqRel) {
-            // If the channel is full, the thread is about to take an earlier wake-up, which is
-            // enough. If it is disconnected, there is no thread, or it has ended with the store.
-            let _ = self.wake.try_send(());
+            self.alarm.wake();
         }
     }
 
@@ -216,11 +192,6 @@ impl Shared {
     /// counts like an automatic one.
     fn is_refusing(&self) -> bool {
         self.refusing.load(Ordering::Relaxed)
-    }
-
-    /// Takes the wake-up. A later commit wakes the thread again.
-    pub(super) fn awake(&self) {
-        self.woken.swap(false, Ordering::AcqRel);
     }
 
     /// Returns whether the policy asks for a backup after each checkpoint, and one was made since

@@ -1,20 +1,66 @@
 //! The thread that makes backups: its wake-ups, and its pauses after a failure.
 
+use std::mem;
 use std::time::Duration;
 
 use codex_backup::{BackupPolicy, Event};
-use codex_storage::sync::channel::{Receiver, RecvTimeoutError, after, never, select};
-use codex_storage::vfs::Clock;
+use codex_storage::sync::{Condvar, Mutex};
 
 use super::scheduler::Shared;
 use crate::engine::Engine;
 
 /// The wake-ups of the thread.
-pub(super) struct Wakeups {
-    /// Receives a message if a commit or a checkpoint was made that the thread waits for.
-    pub(super) woken: Receiver<()>,
-    /// Is disconnected when the store closes.
-    pub(super) closed: Receiver<()>,
+#[derive(Default)]
+pub(super) struct Alarm {
+    /// Whether the thread was woken and has not taken the wake-up yet.
+    woken: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Alarm {
+    /// Wakes the thread, so that it looks again whether a backup is due.
+    pub(super) fn wake(&self) {
+        if !mem::replace(&mut *self.woken.lock(), true) {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Ends the waits of the thread. The caller has set that the store closes.
+    pub(super) fn end(&self) {
+        // Order: the lock is taken after that is set. The thread, which asks for it with the lock
+        // held, either sees it or is waiting now.
+        drop(self.woken.lock());
+        self.changed.notify_one();
+    }
+
+    /// Waits for a wake-up and takes it, or returns `false` after about `limit` at the latest, or
+    /// when the store closes. It can also return `false` earlier.
+    fn wait(&self, shared: &Shared, limit: Option<Duration>) -> bool {
+        let mut woken = self.woken.lock();
+        if !*woken && !shared.is_stopping() {
+            woken = match limit {
+                Some(limit) => self.changed.wait_timeout(woken, limit),
+                None => self.changed.wait(woken),
+            };
+        }
+        mem::take(&mut woken)
+    }
+
+    /// Waits until `pause` has passed on the clock of the store. Returns `false` if the store
+    /// closes. A wake-up is left for later.
+    fn sleep(&self, shared: &Shared, pause: Duration) -> bool {
+        let until = shared.clock().monotonic().saturating_add(pause);
+        let mut woken = self.woken.lock();
+        while !shared.is_stopping() {
+            let left = until.saturating_sub(shared.clock().monotonic());
+            if left.is_zero() {
+                return true;
+            }
+            // A timeout is not the end: a simulated clock may have another speed.
+            woken = self.changed.wait_timeout(woken, left);
+        }
+        false
+    }
 }
 
 /// Returns whether the policy asks for automatic backups.
@@ -27,23 +73,20 @@ pub(super) fn acts_by_itself(policy: BackupPolicy) -> bool {
 
 /// Makes a backup each time the policy asks for one, until the store closes. The body of the
 /// thread.
-pub(super) fn run(shared: &Shared, engine: &Engine, wakeups: &Wakeups) {
+pub(super) fn run(shared: &Shared, engine: &Engine) {
     let Some(policy) = shared.policy() else { return };
     shared.look_back(engine);
-    // The first look counts as the opening. Later events come from the channels.
+    // The first look counts as the opening. Later events come from the wake-ups.
     let mut event = Event::Open;
     let mut pause = RETRY_FIRST;
-    loop {
-        // Order: the wake-up is taken before the look, so that a commit after the look wakes the
-        // thread again.
-        shared.awake();
+    while !shared.is_stopping() {
         if event != Event::Open && shared.has_new_checkpoint(engine) {
             event = Event::Checkpoint;
         }
         if let Some(Err(_)) = shared.rotate_if_due(engine, event) {
             // The backup stays due. A commit does not shorten the pause, because the next attempt
             // would cost as much, and is likely to fail too.
-            if !wakeups.sleep(pause, shared.clock()) {
+            if !shared.alarm.sleep(shared, pause) {
                 return;
             }
             let longest = if shared.is_required() { RETRY_LAST_REQUIRED } else { RETRY_LAST };
@@ -52,37 +95,9 @@ pub(super) fn run(shared: &Shared, engine: &Engine, wakeups: &Wakeups) {
         }
         pause = RETRY_FIRST;
         let wait = shared.wait(engine, policy).map(|wait| wait.max(WAIT_MIN));
-        event = match wakeups.next(wait) {
-            Some(event) if !shared.is_stopping() => event,
-            _ => return,
-        };
-    }
-}
-
-impl Wakeups {
-    /// Waits until `pause` has passed on `clock`. Returns `false` if the store closes.
-    fn sleep(&self, pause: Duration, clock: &dyn Clock) -> bool {
-        let until = clock.monotonic().saturating_add(pause);
-        loop {
-            let left = until.saturating_sub(clock.monotonic());
-            if left.is_zero() {
-                return true;
-            }
-            // A timeout of the channel is not the end: a simulated clock may have another speed.
-            if self.closed.recv_timeout(left) == Err(RecvTimeoutError::Disconnected) {
-                return false;
-            }
-        }
-    }
-
-    /// Waits for the next event, or until `wait` has passed. Returns `None` if the store closes.
-    fn next(&self, wait: Option<Duration>) -> Option<Event> {
-        let over = wait.map_or_else(never, after);
-        select! {
-            recv(self.closed) -> _ => None,
-            recv(self.woken) -> _ => Some(Event::Commit),
-            recv(over) -> _ => Some(Event::Tick),
-        }
+        // Order: the wake-up is taken before the next look, so that a commit after that look wakes
+        // the thread again.
+        event = if shared.alarm.wait(shared, wait) { Event::Commit } else { Event::Tick };
     }
 }
 

@@ -5,9 +5,11 @@
 
 use std::mem;
 use std::panic;
+use std::sync::Arc;
 
 use codex_storage::batch::{Item, Op, Seq, TableId};
-use codex_storage::sync::channel::{Sender, bounded};
+use codex_storage::sync::Mutex;
+use codex_storage::sync::channel::{SyncSender, sync_channel};
 use codex_storage::sync::thread::{self, JoinHandle};
 
 use super::Map;
@@ -46,7 +48,7 @@ enum Place<I: ReplayInto> {
     /// The index is here. It is taken out only while a thread starts.
     Here(Option<I>),
     /// A thread has the index.
-    Elsewhere { batches: Sender<Vec<I::Op>>, thread: JoinHandle<I::Index> },
+    Elsewhere { batches: SyncSender<Vec<I::Op>>, thread: JoinHandle<I::Index> },
 }
 
 /// An operation that is replayed.
@@ -160,18 +162,19 @@ impl<I: ReplayInto> Replay<I> {
 impl<I: ReplayInto> Place<I> {
     /// Starts a thread that continues with `index`, or none if the system cannot start one.
     fn start(name: &str, index: I) -> Self {
-        let (batches, passed_on) = bounded::<Vec<I::Op>>(BATCHES_WAITING);
-        let (give, taken) = bounded::<I>(1);
+        let (batches, passed_on) = sync_channel::<Vec<I::Op>>(BATCHES_WAITING);
+        // A thread that cannot start drops its function, but not the index.
+        let index = Arc::new(Mutex::new(Some(index)));
+        let theirs = Arc::clone(&index);
         let spawned = thread::spawn(name, move || {
-            let mut index = taken.recv().expect("the index is sent right after the start");
+            let mut index = theirs.lock().take().expect("only this thread takes the index");
             passed_on.iter().flatten().for_each(|op| index.replay(op));
             index.finish()
         });
-        // Order: send the index after the start. A thread that cannot start would drop it.
-        let Ok(thread) = spawned else { return Self::Here(Some(index)) };
-        let sent = give.send(index);
-        sent.expect("the thread waits for the index");
-        Self::Elsewhere { batches, thread }
+        match spawned {
+            Ok(thread) => Self::Elsewhere { batches, thread },
+            Err(_) => Self::Here(index.lock().take()),
+        }
     }
 
     fn pass_on(&mut self, batch: Vec<I::Op>) {

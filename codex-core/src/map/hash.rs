@@ -3,8 +3,7 @@
 use std::hash::{BuildHasher, Hasher as _};
 
 use codex_storage::batch::TableId;
-use codex_storage::sync::channel::{Receiver, bounded};
-use codex_storage::sync::thread;
+use codex_storage::sync::{Mutex, thread};
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
@@ -216,21 +215,20 @@ impl Hashed {
             hash.clear(|table| clears.contains(table));
         }
         let Hash { tables, hasher } = hash;
-        let (give, jobs) = bounded(SHARDS);
-        for job in tables.iter_mut().zip(self.tables) {
-            give.send(job).expect("the channel has room for all tables");
-        }
-        drop(give);
+        let jobs = Mutex::new(tables.iter_mut().zip(self.tables));
+        // The lock is held for the choice of a table, and not while it is filled.
+        let next = || jobs.lock().next();
+        let fill_all = || {
+            while let Some((table, of_table)) = next() {
+                fill(table, hasher, of_table, clears);
+            }
+        };
         thread::scope(|scope| {
-            let fill_all = |jobs: Receiver<(&mut Table, OfTable)>| {
-                jobs.iter().for_each(|(table, of_table)| fill(table, hasher, of_table, clears));
-            };
             if is_large {
                 // If the system cannot start the thread, this one fills all tables.
-                let jobs = jobs.clone();
-                let _ = thread::spawn_scoped(scope, "codexdb-hash", move || fill_all(jobs));
+                let _ = thread::spawn_scoped(scope, "codexdb-hash", fill_all);
             }
-            fill_all(jobs);
+            fill_all();
         });
     }
 

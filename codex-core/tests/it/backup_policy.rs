@@ -137,6 +137,25 @@ fn a_checkpoint_beside_a_backup_makes_the_next_one_due() {
     assert_eq!(seqs(&vfs), [2, 1]);
 }
 
+/// The thread reads the newest backup before its first look, which counts as the opening.
+#[test]
+fn a_checkpoint_before_the_first_look_makes_a_backup() {
+    let disk = FaultDir::new();
+    let vfs = disk.vfs(seed());
+    let store = Store::options().open_in(&vfs, "a.db").unwrap();
+    store.set("n", &1_u64).unwrap();
+    store.back_up().unwrap();
+    store.close().unwrap();
+    let gate = disk.hold(Calls::of(CallKind::Read).on("a.db.bak.1"));
+    let store = with(keep(3).on_checkpoint()).open_in(&vfs, "a.db").unwrap();
+    gate.wait_for(1);
+    store.set("n", &2_u64).unwrap();
+    store.checkpoint().unwrap();
+    gate.release();
+    until("the checkpoint is backed up", || store.stats().backups.made == 1);
+    assert_eq!(seqs(&vfs), [2, 1]);
+}
+
 #[test]
 fn opening_makes_a_backup_where_asked_for_and_none_of_what_has_one() {
     let vfs = Vfs::mem(seed());

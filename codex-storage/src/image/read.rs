@@ -12,7 +12,7 @@ use crate::error::{Error, RecordError, Result};
 use crate::header::{Found, HEADER_LEN, Header, seal_error};
 use crate::history::Position;
 use crate::seal::{Opener, Seal};
-use crate::sync::channel::{Receiver, Sender, bounded};
+use crate::sync::channel::{Receiver, SyncSender, sync_channel};
 use crate::sync::thread;
 use crate::vfs::{File, Open, Vfs};
 
@@ -188,7 +188,7 @@ impl ImageReader {
             return self.each_block_alone(take);
         }
         thread::scope(|scope| {
-            let (sender, ahead) = bounded(BLOCKS_AHEAD);
+            let (sender, ahead) = sync_channel(BLOCKS_AHEAD);
             let read_ahead = move || self.send_blocks(&sender);
             if thread::spawn_scoped(scope, "codexdb-image", read_ahead).is_err() {
                 // Without a second thread the image is read by this one.
@@ -207,7 +207,7 @@ impl ImageReader {
     }
 
     /// Sends all blocks, then the end or an error. Returns early if the receiver was dropped.
-    fn send_blocks(&self, to: &Sender<Result<Step>>) {
+    fn send_blocks(&self, to: &SyncSender<Result<Step>>) {
         let mut blocks = Blocks::new(self);
         loop {
             let step = match blocks.next() {

@@ -111,7 +111,7 @@ impl Upload<'_> {
     /// the progress.
     fn parts(&self, body: &mut Body<'_, '_>) -> Result<Vec<Part>, Fault> {
         let [by_this, by_other] = &self.sent;
-        let (send, receive) = channel::bounded(1);
+        let (send, receive) = channel::sync_channel(1);
         let (mine, theirs) = thread::scope(|scope| {
             let work = move || drop(send.send(self.some_parts(by_other, &mut || Ok(()))));
             // If there is no second thread, this one uploads all, and the channel is closed.
