@@ -2,22 +2,21 @@
 //! replaced files are kept. The record is written completely, synced and renamed to its final name
 //! before the first file is moved.
 //!
-//! The record is JSON, so that a person can read it: the fields of [`Record`] in their order, bytes
-//! as hexadecimal digits, a newline at the end. Its `crc32c` is the CRC-32C of the same text with
-//! an empty `crc32c`. A record with the same contents in another layout is refused.
+//! The record is text, so that a person can read it: a line for each field, as `docs/FORMAT.md`
+//! has them. The last one is the CRC-32C of the same text without the digits of it. A record with
+//! the same contents in another layout is refused.
 //!
 //! The names in a record are used on the disk, so [`Intent::decode`] checks each name against the
 //! grammar of [`codex_storage::names`]: a forged record moves no file that a restore would not
 //! move.
 
 use std::collections::BTreeSet;
+use std::mem;
 
 use codex_storage::names::{BackupTemporary, Names, Role};
 
-use serde::{Deserialize, Serialize};
-
 use crate::inspect::Facts;
-use crate::text::{hex, json, unhex};
+use crate::text::{hex, unhex};
 
 /// A restore that has been decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,37 +35,52 @@ impl Intent {
     /// Returns the bytes of the record.
     pub(crate) fn encode(&self) -> Vec<u8> {
         let facts = &self.facts;
-        let moves = self.moves.iter().map(|(from, to)| Move { from: from.clone(), to: to.clone() });
-        let mut record = Record {
-            format: FORMAT.to_owned(),
-            restoring: self.main.clone(),
-            from: self.origin.clone(),
-            seq: facts.seq,
-            id: hex(&facts.id),
-            mark: hex(&facts.mark),
-            read_only: facts.frozen,
-            moves: moves.collect(),
-            crc32c: String::new(),
-        };
-        // The checksum covers the text with an empty checksum, which has the same layout.
-        record.crc32c = format!("{:08x}", crc32c::crc32c(&json(&record)));
-        json(&record)
+        let mut text = format!(
+            "{FORMAT}\nrestoring {}\nfrom {}\nseq {}\nid {}\nmark {}\nread_only {}\n",
+            escaped(&self.main),
+            escaped(&self.origin),
+            facts.seq,
+            hex(&facts.id),
+            hex(&facts.mark),
+            facts.frozen,
+        );
+        for (from, to) in &self.moves {
+            text.extend(["move ", &escaped(from), "\nto ", &escaped(to), "\n"]);
+        }
+        text += "crc32c ";
+        let crc32c = crc32c::crc32c_append(crc32c::crc32c(text.as_bytes()), b"\n");
+        [text.as_bytes(), format!("{crc32c:08x}\n").as_bytes()].concat()
     }
 
     /// Decodes the record of a restore of `names.main()`. The error is the reason for a refusal, in
     /// words.
     pub(crate) fn decode(names: &Names, bytes: &[u8]) -> Result<Self, &'static str> {
-        let record: Record =
-            serde_json::from_slice(bytes).map_err(|_| "its record is malformed")?;
-        if record.format != FORMAT {
+        let text = str::from_utf8(bytes).map_err(|_| MALFORMED)?;
+        let (version, fields) = text.split_once('\n').ok_or(MALFORMED)?;
+        if version != FORMAT {
             return Err("its record is of an unknown version");
         }
-        let intent = record.intent().ok_or("its record is malformed")?;
+        let intent = Self::parse(fields).ok_or(MALFORMED)?;
         // Encoding is deterministic, so equal bytes prove the checksum and the layout.
         if intent.encode() != bytes {
             return Err("its record fails its checksum");
         }
         if intent.is_sane(names) { Ok(intent) } else { Err(FOREIGN) }
+    }
+
+    /// Parses the fields. They are not checked, and what follows them is not parsed.
+    fn parse(fields: &str) -> Option<Self> {
+        let mut fields = Fields(fields.split('\n'));
+        let (main, origin) = (fields.file("restoring")?, fields.file("from")?);
+        let seq = fields.next("seq")?.parse().ok()?;
+        let (id, mark) = (unhex(fields.next("id")?)?, unhex(fields.next("mark")?)?);
+        let frozen = fields.next("read_only")?.parse().ok()?;
+        let mut moves = Vec::new();
+        while let Some(from) = fields.file("move") {
+            moves.push((from, fields.file("to")?));
+        }
+        let facts = Facts { mark, frozen, ..Facts::new(id, seq) };
+        Some(Self { main, origin, facts, moves })
     }
 
     /// Returns whether the record touches only names that a restore of this file touches.
@@ -106,41 +120,39 @@ pub(crate) fn is_backup(names: &Names, name: &str) -> bool {
     )
 }
 
-/// The fields of a record, in the order in which they are written.
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    format: String,
-    restoring: String,
-    /// The name of the backup; empty if the caller produced the bytes.
-    from: String,
-    seq: u64,
-    id: String,
-    mark: String,
-    /// Whether the restored file is only replaced, never changed in place.
-    read_only: bool,
-    moves: Vec<Move>,
-    crc32c: String,
-}
+/// The fields of a record, in their order.
+struct Fields<'a>(str::Split<'a, char>);
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Move {
-    from: String,
-    to: String,
-}
+impl<'a> Fields<'a> {
+    /// Returns the value of the next field if that has the name `name`.
+    fn next(&mut self, name: &str) -> Option<&'a str> {
+        let field = self.0.clone().next()?.strip_prefix(name)?.strip_prefix(' ')?;
+        self.0.next();
+        Some(field)
+    }
 
-impl Record {
-    /// Returns the intent, or `None` if a field of bytes is not hexadecimal.
-    fn intent(self) -> Option<Intent> {
-        let (id, mark) = (unhex(&self.id)?, unhex(&self.mark)?);
-        let moves = self.moves.into_iter().map(|moved| (moved.from, moved.to)).collect();
-        let facts = Facts { mark, frozen: self.read_only, ..Facts::new(id, self.seq) };
-        Some(Intent { main: self.restoring, origin: self.from, facts, moves })
+    /// Returns the next field, which is the name of a file.
+    fn file(&mut self, name: &str) -> Option<String> {
+        let mut escapes = false;
+        let chars = self.next(name)?.chars().filter_map(|c| match (mem::take(&mut escapes), c) {
+            (false, '\\') => {
+                escapes = true;
+                None
+            }
+            (true, 'n') => Some('\n'),
+            _ => Some(c),
+        });
+        Some(chars.collect())
     }
 }
 
+/// Returns the name of a file without line breaks.
+fn escaped(name: &str) -> String {
+    name.replace('\\', "\\\\").replace('\n', "\\n")
+}
+
 const FORMAT: &str = "codexdb restore 1";
+const MALFORMED: &str = "its record is malformed";
 const FOREIGN: &str = "its record names other files";
 /// The largest version: the maximum number of commits of a store.
 const SEQ_MAX: u64 = 1 << 62;
@@ -175,6 +187,20 @@ mod tests {
     #[test]
     fn a_record_reads_back_as_it_was_written() {
         assert_eq!(Intent::decode(&names("a.db"), &intent().encode()), Ok(intent()));
+    }
+
+    #[test]
+    fn a_record_has_the_names_of_its_files_with_any_character() {
+        for name in ["a b", "a\nto b\nmove c", "\\", "a\\nb\n\\", "to x", " "] {
+            let main = format!("{name}.db");
+            let intent = Intent {
+                origin: format!("{main}.bak.1"),
+                moves: vec![(main.clone(), format!("{main}.replaced.1"))],
+                main,
+                ..intent()
+            };
+            assert_eq!(Intent::decode(&names(&intent.main), &intent.encode()), Ok(intent));
+        }
     }
 
     #[test]

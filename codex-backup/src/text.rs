@@ -1,14 +1,4 @@
-//! The text of the records that this crate writes: JSON, with bytes as hexadecimal digits.
-
-use serde::Serialize;
-
-/// Returns a record as JSON that a person can read, with a newline at the end.
-#[expect(clippy::expect_used, reason = "no map with other keys than strings, no I/O")]
-pub(crate) fn json(record: &impl Serialize) -> Vec<u8> {
-    let mut text = serde_json::to_vec_pretty(record).expect("strings and numbers are JSON");
-    text.push(b'\n');
-    text
-}
+//! The text of the records that this crate writes: bytes as hexadecimal digits, and times.
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))

@@ -7,7 +7,7 @@ use super::Image;
 use super::fault::Fault;
 use super::piece::{LogId, LogStart};
 use crate::inspect::Facts;
-use crate::text::{hex, json, unhex};
+use crate::text::{hex, unhex};
 
 /// One version of the list of images.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -100,6 +100,14 @@ pub(super) fn image_name(seq: u64, id: [u8; 16]) -> String {
 /// Returns the id in a text of 32 hexadecimal digits.
 fn id_of(text: &str) -> Option<[u8; 16]> {
     unhex(text)?.try_into().ok()
+}
+
+/// Returns a record as JSON that a person can read, with a newline at the end.
+#[expect(clippy::expect_used, reason = "no map with other keys than strings, no I/O")]
+fn json(record: &Record) -> Vec<u8> {
+    let mut text = serde_json::to_vec_pretty(record).expect("strings and numbers are JSON");
+    text.push(b'\n');
+    text
 }
 
 fn bad(why: &'static str) -> Fault {

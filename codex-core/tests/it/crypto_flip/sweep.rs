@@ -283,7 +283,7 @@ fn is_in(folder: &Folder, bytes: &[u8]) -> bool {
 fn repair(name: &str, file: &mut [u8], at: usize) {
     if name.ends_with(".bak.restore") {
         // The checksum is the last field, over the text without it.
-        let digits = file.len() - 12..file.len() - 4;
+        let digits = file.len() - 9..file.len() - 1;
         let unsigned = [&file[..digits.start], &file[digits.end..]].concat();
         let sum = format!("{:08x}", crc32c::crc32c(&unsigned));
         file[digits].copy_from_slice(sum.as_bytes());
