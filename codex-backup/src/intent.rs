@@ -121,7 +121,7 @@ pub(crate) fn is_backup(names: &Names, name: &str) -> bool {
 }
 
 /// The fields of a record, in their order.
-struct Fields<'a>(str::Split<'a, char>);
+struct Fields<'a>(std::str::Split<'a, char>);
 
 impl<'a> Fields<'a> {
     /// Returns the value of the next field if that has the name `name`.
