@@ -314,20 +314,22 @@ impl<T> Named<T> for io::Result<T> {
     }
 
     fn filling(self, action: &'static str, dir: &dyn Dir, name: &str, needed: u64) -> Result<T> {
-        self.map_err(|source| {
-            let path = dir.path(name);
-            #[cfg(feature = "remote")]
-            if let Some(fault) = crate::remote::Fault::of(&source) {
-                return Error::Remote { path, fault };
-            }
-            match source.kind() {
-                io::ErrorKind::NotFound => Error::Missing { path },
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                    let available = dir.available_bytes().ok().flatten().unwrap_or(0);
-                    Error::NoSpace { path, needed, available }
-                }
-                _ => Error::Io { action, path, source: Arc::new(source) },
-            }
-        })
+        self.map_err(|source| named(source, action, dir, name, needed))
+    }
+}
+
+fn named(source: io::Error, action: &'static str, dir: &dyn Dir, name: &str, needed: u64) -> Error {
+    let path = dir.path(name);
+    #[cfg(feature = "remote")]
+    if let Some(fault) = crate::remote::Fault::of(&source) {
+        return Error::Remote { path, fault };
+    }
+    match source.kind() {
+        io::ErrorKind::NotFound => Error::Missing { path },
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            let available = dir.available_bytes().ok().flatten().unwrap_or(0);
+            Error::NoSpace { path, needed, available }
+        }
+        _ => Error::Io { action, path, source: Arc::new(source) },
     }
 }

@@ -103,21 +103,21 @@ pub fn destroy(vfs: &Vfs, name: &str, with_backups: bool) -> Result<()> {
     if with_backups {
         // Order: the backups go first. An opening that may fall back to a backup would otherwise
         // put an older state in the place of a store that is gone.
-        removal.of(|role, _| matches!(role, Role::Backup(_) | READY))?;
+        removal.of(&|role, _| matches!(role, Role::Backup(_) | READY))?;
         // Order: the main file of a replaced store before its log, as below.
-        removal.of(|role, name| match role {
+        removal.of(&|role, name| match role {
             Role::Replaced(n) => name.ends_with(&format!(".replaced.{n}")),
             _ => false,
         })?;
-        removal.of(|role, _| matches!(role, Role::Replaced(_) | Role::BackupTemporary(_)))?;
+        removal.of(&|role, _| matches!(role, Role::Replaced(_) | Role::BackupTemporary(_)))?;
     }
     // Order: the main file goes first, and is durably gone before its log is touched. Without the
     // last part of its log it would open as an older store. The log alone opens as none.
-    removal.of(|role, _| role == Role::Main)?;
-    removal.of(|role, _| matches!(role, Role::Segment(_) | Role::Temporary(_)))?;
+    removal.of(&|role, _| role == Role::Main)?;
+    removal.of(&|role, _| matches!(role, Role::Segment(_) | Role::Temporary(_)))?;
     // Order: the lock files go last, under their locks. A process that has one of them open finds
     // that it lost its name, and locks a new one.
-    removal.of(|role, _| role == Role::Lock || with_backups && role == Role::BackupLock)?;
+    removal.of(&|role, _| role == Role::Lock || with_backups && role == Role::BackupLock)?;
     drop((backups, store));
     Ok(())
 }
@@ -139,11 +139,9 @@ fn names_of(vfs: &Vfs, name: &str) -> Result<Names> {
 /// Returns the names in the directory that belong to the store, sorted, with their roles.
 fn listed(vfs: &Vfs, names: &Names) -> Result<Vec<(Role, String)>> {
     let io = |e| Error::io("list the folder of", &vfs.dir.path(names.main()), e);
-    let listed = vfs.dir.list().map_err(io)?;
-    let mut found: Vec<_> =
-        listed.into_iter().filter_map(|name| Some((names.role(&name)?, name))).collect();
-    found.sort_by(|(_, a), (_, b)| a.cmp(b));
-    Ok(found)
+    let mut listed = vfs.dir.list().map_err(io)?;
+    listed.sort();
+    Ok(listed.into_iter().filter_map(|name| Some((names.role(&name)?, name))).collect())
 }
 
 /// Returns an error if one of the files is no regular file.
@@ -186,7 +184,7 @@ struct Removal<'a> {
 
 impl Removal<'_> {
     /// Removes the files that `belongs` accepts, and makes their removal durable.
-    fn of(&self, belongs: impl Fn(Role, &str) -> bool) -> Result<()> {
+    fn of(&self, belongs: &dyn Fn(Role, &str) -> bool) -> Result<()> {
         let dir = &self.vfs.dir;
         for (_, name) in self.found.iter().filter(|(role, name)| belongs(*role, name)) {
             match dir.remove(name) {
