@@ -17,10 +17,14 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
 /// The errors of the crate. After any error there are at least as many good backups as before the
 /// call.
-#[derive(Clone)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The disk reported an error. The file that the call was about to replace is still there.
+    #[error(
+        "{path}: cannot {action}: {source}; \
+         the backups made before are untouched; check the disk and the permissions, and try again"
+    )]
     Io {
         /// The action that failed.
         action: &'static str,
@@ -31,6 +35,10 @@ pub enum Error {
     },
     /// The copy does not fit on the disk. Detected before the first byte is written, or by the
     /// disk.
+    #[error(
+        "{path}: needs {needed} bytes, {available} are available; \
+         free some space or keep fewer backups"
+    )]
     NoSpace {
         /// The copy that was being made.
         path: PathBuf,
@@ -40,6 +48,7 @@ pub enum Error {
         available: u64,
     },
     /// A file that is not a backup has the name of a backup. No file was moved.
+    #[error("{path}: is {what}, not a backup of {of}; nothing was changed; move it elsewhere")]
     Foreign {
         /// The file that is in the way.
         path: PathBuf,
@@ -49,11 +58,16 @@ pub enum Error {
         what: String,
     },
     /// A restore would replace a file that is not a version of the backup.
+    #[error(
+        "{path}: is not a version of the file in the backup, and was not changed; to replace it, \
+         set `replace_unrelated` (it is then kept as `*.replaced.*`)"
+    )]
     Unrelated {
         /// The file that would be replaced.
         path: PathBuf,
     },
     /// A file is damaged.
+    #[error("{path}: damaged at byte {offset}: {what}; use another backup (list shows them)")]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -63,6 +77,7 @@ pub enum Error {
         what: String,
     },
     /// The inspector does not recognize the format of the file.
+    #[error("{path}: not a file of the expected kind: {what}; name the right file")]
     UnknownFormat {
         /// The file.
         path: PathBuf,
@@ -70,6 +85,9 @@ pub enum Error {
         what: String,
     },
     /// The requested check needs a key that was not given.
+    #[error(
+        "{path}: cannot be checked without its key: {what}; give the key or verify checksums only"
+    )]
     NeedsKey {
         /// The file.
         path: PathBuf,
@@ -77,6 +95,10 @@ pub enum Error {
         what: String,
     },
     /// A file is not authentic under the given key. It was not used.
+    #[error(
+        "{path}: is not authentic under the key given: {what}; it does not count as a \
+         backup; use another one (list shows them)"
+    )]
     Unauthentic {
         /// The file.
         path: PathBuf,
@@ -86,6 +108,10 @@ pub enum Error {
     /// The copy is complete, but not of the requested version: the source was changed in place
     /// during the copy, or its bytes contradict the version that the caller gave. The copy was
     /// removed.
+    #[error(
+        "{path}: changed while it was copied (expected {expected}, copied {found}); \
+         try again while nobody writes to it"
+    )]
     Changed {
         /// The source, or the copy if the source has no name.
         path: PathBuf,
@@ -95,6 +121,9 @@ pub enum Error {
         found: String,
     },
     /// Another thread or process is rotating, pruning or restoring the same file, or copying to it.
+    #[error(
+        "{path}: held by another rotation, restore or copy, waited {waited:?}; try again later"
+    )]
     Busy {
         /// The lock file.
         path: PathBuf,
@@ -102,16 +131,22 @@ pub enum Error {
         waited: Duration,
     },
     /// The file does not exist.
+    #[error("{path}: does not exist; list shows the backups there are")]
     Missing {
         /// The file.
         path: PathBuf,
     },
     /// The destination exists.
+    #[error("{path}: already exists, and was not changed; choose another name, or move it away")]
     Exists {
         /// The destination.
         path: PathBuf,
     },
     /// A restore was interrupted. The file must not be used until the restore is finished.
+    #[error(
+        "{path}: a restore from {from} was interrupted; \
+         open for writing (or call finish_restore) to finish it"
+    )]
     RestorePending {
         /// The file that is being restored.
         path: PathBuf,
@@ -120,6 +155,10 @@ pub enum Error {
     },
     /// An interrupted restore cannot be finished, because its record or a file it needs is
     /// unusable.
+    #[error(
+        "{path}: an interrupted restore cannot be finished: {what}; the files it replaced are \
+         named `*.replaced.*`: rename the wanted ones back, then remove this file"
+    )]
     RestoreBroken {
         /// The record.
         path: PathBuf,
@@ -127,6 +166,7 @@ pub enum Error {
         what: String,
     },
     /// A name or a setting is invalid.
+    #[error("{value}: {why}")]
     Invalid {
         /// The given value.
         value: String,
@@ -134,6 +174,7 @@ pub enum Error {
         why: &'static str,
     },
     /// The caller's own code failed to produce the bytes of the copy. The copy was removed.
+    #[error("{path}: its contents could not be produced: {cause}; nothing was replaced, try again")]
     Source {
         /// The copy that was being made.
         path: PathBuf,
@@ -142,6 +183,7 @@ pub enum Error {
     },
     /// A place outside of the machine, or an object there.
     #[cfg(feature = "remote")]
+    #[error("{path}: {fault}")]
     Remote {
         /// The object, or the place as a whole.
         path: PathBuf,
@@ -149,76 +191,23 @@ pub enum Error {
         fault: crate::remote::Fault,
     },
     /// The progress callback stopped the copy. The unfinished copy was removed.
+    #[error("{path}: stopped by its caller; nothing was replaced")]
     Stopped {
         /// The copy that was being made.
         path: PathBuf,
     },
 }
 
-codex_storage::messages! {
-    Error {
-        Io { action, path, source } =>
-            "{path}: cannot {action}: {source}; the backups made before are untouched; check the \
-             disk and the permissions, and try again", path = path.display();
-        NoSpace { path, needed, available } =>
-            "{path}: needs {needed} bytes, {available} are available; free some space or keep \
-             fewer backups", path = path.display();
-        Foreign { path, of, what } =>
-            "{path}: is {what}, not a backup of {of}; nothing was changed; move it elsewhere",
-            path = path.display(), of = of.display();
-        Unrelated { path } =>
-            "{path}: is not a version of the file in the backup, and was not changed; to replace \
-             it, set `replace_unrelated` (it is then kept as `*.replaced.*`)",
-            path = path.display();
-        Damaged { path, offset, what } =>
-            "{path}: damaged at byte {offset}: {what}; use another backup (list shows them)",
-            path = path.display();
-        UnknownFormat { path, what } =>
-            "{path}: not a file of the expected kind: {what}; name the right file",
-            path = path.display();
-        NeedsKey { path, what } =>
-            "{path}: cannot be checked without its key: {what}; give the key or verify checksums \
-             only", path = path.display();
-        Unauthentic { path, what } =>
-            "{path}: is not authentic under the key given: {what}; it does not count as a \
-             backup; use another one (list shows them)", path = path.display();
-        Changed { path, expected, found } =>
-            "{path}: changed while it was copied (expected {expected}, copied {found}); try \
-             again while nobody writes to it", path = path.display();
-        Busy { path, waited } =>
-            "{path}: held by another rotation, restore or copy, waited {waited:?}; try again \
-             later", path = path.display();
-        Missing { path } =>
-            "{path}: does not exist; list shows the backups there are", path = path.display();
-        Exists { path } =>
-            "{path}: already exists, and was not changed; choose another name, or move it away",
-            path = path.display();
-        RestorePending { path, from } =>
-            "{path}: a restore from {from} was interrupted; open for writing (or call \
-             finish_restore) to finish it", path = path.display();
-        RestoreBroken { path, what } =>
-            "{path}: an interrupted restore cannot be finished: {what}; the files it replaced \
-             are named `*.replaced.*`: rename the wanted ones back, then remove this file",
-            path = path.display();
-        Invalid { value, why } => "{value}: {why}";
-        Source { path, cause } =>
-            "{path}: its contents could not be produced: {cause}; nothing was replaced, try again",
-            path = path.display();
-        #[cfg(feature = "remote")]
-        Remote { path, fault } => "{path}: {fault}", path = path.display();
-        Stopped { path } =>
-            "{path}: stopped by its caller; nothing was replaced", path = path.display();
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            _ => None,
-        }
-    }
-}
+#[cfg(not(feature = "remote"))]
+codex_storage::debug_as_display!(
+    Error: Io, NoSpace, Foreign, Unrelated, Damaged, UnknownFormat, NeedsKey, Unauthentic,
+    Changed, Busy, Missing, Exists, RestorePending, RestoreBroken, Invalid, Source, Stopped
+);
+#[cfg(feature = "remote")]
+codex_storage::debug_as_display!(
+    Error: Io, NoSpace, Foreign, Unrelated, Damaged, UnknownFormat, NeedsKey, Unauthentic,
+    Changed, Busy, Missing, Exists, RestorePending, RestoreBroken, Invalid, Source, Remote, Stopped
+);
 
 /// The kind is [`Error::io_kind`], and [`io::Error::get_ref`] returns this error.
 impl From<Error> for io::Error {

@@ -30,13 +30,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// # drop(store);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// An error of the disk, the files or the options. [`StorageError`](crate::StorageError) has
     /// one variant for each cause.
-    Storage(codex_storage::Error),
+    #[error(transparent)]
+    Storage(#[from] codex_storage::Error),
     /// A value could not be encoded, or its encoding would not decode to the same value.
+    #[error(
+        "a {type_name} cannot be encoded as {codec} for a key of {key_len} bytes: {why}; \
+         change the type, or store bytes with `set_bytes`"
+    )]
     Encode {
         /// The Rust type of the value.
         type_name: &'static str,
@@ -49,6 +54,10 @@ pub enum Error {
     },
     /// A stored value does not decode as the requested type. Most often another type was stored, or
     /// the type has gained or lost a field since.
+    #[error(
+        "the value of a key of {key_len} bytes, stored as {codec}, does not decode as \
+         {type_name}: {why}; read it as the type that was stored, or with `get_bytes`"
+    )]
     Decode {
         /// The requested type.
         type_name: &'static str,
@@ -60,6 +69,10 @@ pub enum Error {
         why: &'static str,
     },
     /// A value that was stored as raw bytes was read as a type.
+    #[error(
+        "the value of a key of {key_len} bytes is raw bytes, not an encoded {type_name}; \
+         read it with `get_bytes`"
+    )]
     RawValue {
         /// The requested type.
         type_name: &'static str,
@@ -67,6 +80,11 @@ pub enum Error {
         key_len: usize,
     },
     /// A value was stored with a codec that this build does not know.
+    #[error(
+        "the value of a key of {key_len} bytes was stored with codec {codec_id}, which this build \
+         cannot decode as {type_name}; enable the feature `bincode` for codec 1 or `json` for \
+         codec 2, or use a newer build"
+    )]
     UnknownCodec {
         /// The requested type.
         type_name: &'static str,
@@ -77,12 +95,20 @@ pub enum Error {
     },
     /// The closure of an `update` wrote the key that it updates. The write of the closure is kept,
     /// and the value that the closure returned is not written.
+    #[error(
+        "the closure of `update` writes the key of {key_len} bytes that it updates; return the \
+         new value from the closure instead"
+    )]
     UpdatesItself {
         /// The length of the key, in bytes.
         key_len: usize,
     },
     /// Other writers changed the key of an `update`, or something that a transaction read, during
     /// each of its attempts. Nothing was written.
+    #[error(
+        "{what} changed during each of {rounds} attempts; try again, let fewer threads write it, \
+         and write in the closure only through its argument"
+    )]
     Contended {
         /// The thing that changed, in words.
         what: &'static str,
@@ -90,6 +116,10 @@ pub enum Error {
         rounds: u32,
     },
     /// The commits of async calls that wait for the disk take too much memory. Nothing was written.
+    #[error(
+        "async commits of {bytes} bytes wait for the disk, and at most {limit} may; await some of \
+         them, then try again"
+    )]
     Backlog {
         /// The encoded length of the commits that wait, in bytes.
         bytes: usize,
@@ -97,22 +127,34 @@ pub enum Error {
         limit: usize,
     },
     /// A table or an index has no such name: a name has 1 to 255 bytes, none of them 0.
+    #[error(
+        "the name of a table or an index has 1 to 255 bytes, none of them 0; this one has {len}"
+    )]
     TableName {
         /// The length of the name, in bytes.
         len: usize,
     },
     /// The table was dropped, or is not in the state that is read, or the store is read-only and
     /// does not have it.
+    #[error(
+        "there is no table `{table}`; if it was dropped or created again, open it with \
+         `Store::table`"
+    )]
     NoTable {
         /// The name of the table.
         table: String,
     },
     /// There is a table of the name that a table was to get. Nothing was written.
+    #[error("there is a table `{table}` already; drop it, or choose another name")]
     TableExists {
         /// The name of the table.
         table: String,
     },
     /// The table has keys of another kind.
+    #[error(
+        "the keys of the table `{table}` are of the kind {stored}, not {wanted}; open it with keys \
+         of that kind"
+    )]
     TableKey {
         /// The name of the table.
         table: String,
@@ -122,6 +164,10 @@ pub enum Error {
         wanted: String,
     },
     /// Another row of the table has the same key in a unique index. Nothing was written.
+    #[error(
+        "another row of the table `{table}` has the same key in the unique index `{index}`; give \
+         this one another, or remove that row first"
+    )]
     NotUnique {
         /// The name of the table.
         table: String,
@@ -130,6 +176,10 @@ pub enum Error {
     },
     /// The indexes that a handle declares are not those of the table. A write without one of them
     /// would make it incomplete.
+    #[error(
+        "the table `{table}` has the indexes {stored}, and the handle declares {declared}; open it \
+         with all of them by `TableSpec`, or drop those that are not used by `Store::drop_index`"
+    )]
     IndexMismatch {
         /// The name of the table.
         table: String,
@@ -139,6 +189,10 @@ pub enum Error {
         declared: String,
     },
     /// The table has no such index, or it is not complete.
+    #[error(
+        "the table `{table}` has no complete index `{index}` of {keys}; declare it with \
+         `TableSpec`, which builds it"
+    )]
     NoIndex {
         /// The name of the table.
         table: String,
@@ -149,16 +203,25 @@ pub enum Error {
     },
     /// A batch cannot write a table with indexes, because it cannot read the earlier values, from
     /// which the changes of the indexes follow.
+    #[error(
+        "a batch cannot write the table `{table}`, because it has indexes; use \
+         `Store::transaction`"
+    )]
     NeedsTransaction {
         /// The name of the table.
         table: String,
     },
     /// A record that describes a table was not written by this build or an older one.
+    #[error("this build cannot read the record of the table `{table}`; use a newer build")]
     Catalogue {
         /// The name of the table, empty if the record is that of the ids of tables.
         table: String,
     },
     /// A stored key of a table does not decode as the type of its keys.
+    #[error(
+        "a key of {key_len} bytes does not decode as {type_name}: {why}; open the table with the \
+         type of keys with which it was written"
+    )]
     DecodeKey {
         /// The type of the keys.
         type_name: &'static str,
@@ -168,9 +231,14 @@ pub enum Error {
         why: &'static str,
     },
     /// A backup, or a copy of one, could not be made, read or restored.
+    #[error("{0}")]
     Backup(std::sync::Arc<codex_backup::Error>),
     /// The last backup failed, and the options require backups. Writes are refused until a backup
     /// succeeds.
+    #[error(
+        "{path}: writes are refused until a backup succeeds; the last one failed: {why}; correct \
+         the cause, then write again or call `back_up`"
+    )]
     BackupRequired {
         /// The store.
         path: PathBuf,
@@ -178,6 +246,10 @@ pub enum Error {
         why: String,
     },
     /// A commit has waited too long for the archive, which the options require.
+    #[error(
+        "{path}: writes are refused until the archive has all commits; one has waited for over \
+         {after:?}: {why}; correct the cause, then write again"
+    )]
     ArchiveBehind {
         /// The store.
         path: PathBuf,
@@ -187,6 +259,10 @@ pub enum Error {
         why: String,
     },
     /// The handle was used in a process that `fork` created, which has no locks and threads of it.
+    #[error(
+        "{path} was opened by process {opened_by} and is used in its forked child {used_by}; \
+         open the store after forking"
+    )]
     ForkedChild {
         /// The store.
         path: PathBuf,
@@ -197,88 +273,12 @@ pub enum Error {
     },
 }
 
-codex_storage::messages! {
-    Error {
-        Encode { type_name, key_len, codec, why } =>
-            "a {type_name} cannot be encoded as {codec} for a key of {key_len} bytes: {why}; \
-             change the type, or store bytes with `set_bytes`";
-        Decode { type_name, key_len, codec, why } =>
-            "the value of a key of {key_len} bytes, stored as {codec}, does not decode as \
-             {type_name}: {why}; read it as the type that was stored, or with `get_bytes`";
-        RawValue { type_name, key_len } =>
-            "the value of a key of {key_len} bytes is raw bytes, not an encoded {type_name}; \
-             read it with `get_bytes`";
-        UnknownCodec { type_name, key_len, codec_id } =>
-            "the value of a key of {key_len} bytes was stored with codec {codec_id}, which this \
-             build cannot decode as {type_name}; enable the feature `bincode` for codec 1 or \
-             `json` for codec 2, or use a newer build";
-        UpdatesItself { key_len } =>
-            "the closure of `update` writes the key of {key_len} bytes that it updates; return \
-             the new value from the closure instead";
-        Contended { what, rounds } =>
-            "{what} changed during each of {rounds} attempts; try again, let fewer threads write \
-             it, and write in the closure only through its argument";
-        Backlog { bytes, limit } =>
-            "async commits of {bytes} bytes wait for the disk, and at most {limit} may; await \
-             some of them, then try again";
-        TableName { len } =>
-            "the name of a table or an index has 1 to 255 bytes, none of them 0; this one has \
-             {len}";
-        NoTable { table } =>
-            "there is no table `{table}`; if it was dropped or created again, open it with \
-             `Store::table`";
-        TableExists { table } =>
-            "there is a table `{table}` already; drop it, or choose another name";
-        TableKey { table, stored, wanted } =>
-            "the keys of the table `{table}` are of the kind {stored}, not {wanted}; open it \
-             with keys of that kind";
-        NotUnique { table, index } =>
-            "another row of the table `{table}` has the same key in the unique index `{index}`; \
-             give this one another, or remove that row first";
-        IndexMismatch { table, stored, declared } =>
-            "the table `{table}` has the indexes {stored}, and the handle declares {declared}; \
-             open it with all of them by `TableSpec`, or drop those that are not used by \
-             `Store::drop_index`";
-        NoIndex { table, index, keys } =>
-            "the table `{table}` has no complete index `{index}` of {keys}; declare it with \
-             `TableSpec`, which builds it";
-        NeedsTransaction { table } =>
-            "a batch cannot write the table `{table}`, because it has indexes; use \
-             `Store::transaction`";
-        Catalogue { table } =>
-            "this build cannot read the record of the table `{table}`; use a newer build";
-        DecodeKey { type_name, key_len, why } =>
-            "a key of {key_len} bytes does not decode as {type_name}: {why}; open the table with \
-             the type of keys with which it was written";
-        BackupRequired { path, why } =>
-            "{path}: writes are refused until a backup succeeds; the last one failed: {why}; \
-             correct the cause, then write again or call `back_up`", path = path.display();
-        ArchiveBehind { path, after, why } =>
-            "{path}: writes are refused until the archive has all commits; one has waited for \
-             over {after:?}: {why}; correct the cause, then write again", path = path.display();
-        ForkedChild { path, opened_by, used_by } =>
-            "{path} was opened by process {opened_by} and is used in its forked child {used_by}; \
-             open the store after forking", path = path.display();
-    } wraps {
-        Storage,
-        Backup,
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Storage(error) => error.source(),
-            _ => None,
-        }
-    }
-}
-
-impl From<codex_storage::Error> for Error {
-    fn from(error: codex_storage::Error) -> Self {
-        Self::Storage(error)
-    }
-}
+codex_storage::debug_as_display!(
+    Error: Encode, Decode, RawValue, UnknownCodec, UpdatesItself, Contended, Backlog,
+    TableName, NoTable, TableExists, TableKey, NotUnique, IndexMismatch, NoIndex,
+    NeedsTransaction, Catalogue, DecodeKey, BackupRequired, ArchiveBehind, ForkedChild;
+    Storage, Backup
+);
 
 /// The kind is that of the cause: `NotFound`, `WouldBlock` for a store that is open elsewhere,
 /// `StorageFull`, `PermissionDenied` for a wrong key or a read-only store, `InvalidData` for damage

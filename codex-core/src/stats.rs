@@ -9,7 +9,7 @@ use crate::archive::ArchiveStats;
 use crate::backup::BackupStats;
 
 /// Statistics of a store since it was opened, from [`Store::stats`](crate::Store::stats).
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 #[non_exhaustive]
 pub struct Stats {
     /// Statistics of the files after the last commit group.
@@ -51,7 +51,7 @@ pub struct Stats {
 }
 
 /// Statistics of a store that was opened with [`OpenOptions::follow`](crate::OpenOptions::follow).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct FollowStats {
     /// The time from the announcement of the last shown commit to the moment when it was shown, in
@@ -63,26 +63,6 @@ pub struct FollowStats {
     /// The error of the last look at the files, if it failed.
     pub last_error: Option<String>,
 }
-
-codex_storage::serialize_fields!(Stats {
-    storage,
-    waiting,
-    commits,
-    group_commits_max,
-    data_hold_ns_max,
-    checkpoints,
-    checkpoint_failures,
-    image_error,
-    poisoned,
-    expiring,
-    swept,
-    clock_steps_back,
-    backups,
-    #[cfg(feature = "remote")]
-    archive,
-    follow,
-});
-codex_storage::serialize_fields!(FollowStats { lag_us, reloads, last_error });
 
 /// One line of `name=value`, for a log. Serialize the statistics for anything else.
 impl fmt::Display for Stats {

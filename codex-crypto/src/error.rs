@@ -12,13 +12,18 @@ pub type Result<T> = std::result::Result<T, Error>;
 
 /// The errors of the crate. No error message contains a secret.
 #[non_exhaustive]
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The key does not open the envelope. Detected before any decryption.
+    #[error(
+        "the key or passphrase does not open this envelope; check it, or open an older copy that \
+         was made under it"
+    )]
     WrongKey,
 
     /// The envelope was made with a key of the other kind: a raw key instead of a passphrase, or
     /// the reverse.
+    #[error("the envelope was made with a {wanted}, not with a {given}; open it with the {wanted}")]
     WrongKeyKind {
         /// The kind of key that the envelope was made with.
         wanted: KeyKind,
@@ -28,36 +33,46 @@ pub enum Error {
 
     /// The bytes, their header or their position are not the ones that were sealed. No plaintext is
     /// left in the buffer of the caller.
+    #[error(
+        "authentication failed: the bytes or their header were changed, or belong elsewhere; \
+         restore them from a backup"
+    )]
     Tampered,
 
     /// The first four bytes are not those of an envelope.
+    #[error("not an envelope: the first four bytes differ; is this an encrypted file?")]
     NotAnEnvelope,
 
     /// The length is not [`ENVELOPE_LEN`](crate::ENVELOPE_LEN).
+    #[error("an envelope has 256 bytes, but {found} were given; pass exactly the envelope")]
     EnvelopeLength {
         /// The given length, in bytes.
         found: usize,
     },
 
     /// The envelope is damaged. Detected without a key.
+    #[error("the envelope is damaged: {what}; restore the header from a backup")]
     EnvelopeDamaged {
         /// The check that failed.
         what: &'static str,
     },
 
     /// The envelope was made by a later version of this crate.
+    #[error("envelope version {found} is not supported (this program reads 1); use a newer one")]
     UnsupportedVersion {
         /// The version in the envelope.
         found: u16,
     },
 
     /// No cipher of this version has this number.
+    #[error("cipher {id} is not supported (1 AES-256-GCM, 2 ChaCha20-Poly1305)")]
     UnsupportedCipher {
         /// The number in the envelope.
         id: u8,
     },
 
     /// The kind of key is unknown, or its derivation is not the one for that kind.
+    #[error("key kind {kind} with derivation {kdf} is not supported (1 with 1, 2 with 2)")]
     UnsupportedKdf {
         /// The kind of key in the envelope.
         kind: u8,
@@ -66,6 +81,15 @@ pub enum Error {
     },
 
     /// The costs exceed the caps of this crate. Detected before derivation.
+    #[error(
+        "the passphrase costs t={t}, m={m_kib} KiB, p={p} exceed the caps t<={}, m<={} KiB, \
+         p<={}, t*m<={} KiB; a header that asks for so much is not trusted, and a new one keeps \
+         the greater values of the old one unless `Key::passphrase_costing_exactly` lowers them",
+        KdfCosts::T_MAX,
+        KdfCosts::M_KIB_MAX,
+        KdfCosts::P_MAX,
+        KdfCosts::T_M_KIB_MAX
+    )]
     KdfTooExpensive {
         /// Number of passes over the memory.
         t: u32,
@@ -76,6 +100,12 @@ pub enum Error {
     },
 
     /// The costs are below the minimum for new envelopes.
+    #[error(
+        "the passphrase costs t={t}, m={m_kib} KiB, p={p} are below the minimum t={}, m={} KiB; \
+         raise them, or ask for them by `Key::passphrase_costing_exactly`",
+        KdfCosts::T_MIN,
+        KdfCosts::M_KIB_MIN
+    )]
     KdfTooCheap {
         /// Number of passes over the memory.
         t: u32,
@@ -86,6 +116,10 @@ pub enum Error {
     },
 
     /// The costs are not valid for Argon2id.
+    #[error(
+        "the passphrase costs t={t}, m={m_kib} KiB, p={p} are not valid for Argon2id: t and p must \
+         be at least 1, m at least 8*p KiB"
+    )]
     KdfCosts {
         /// Number of passes over the memory.
         t: u32,
@@ -96,30 +130,39 @@ pub enum Error {
     },
 
     /// The raw key does not have 16, 24 or 32 bytes.
+    #[error("a raw key must have 16, 24 or 32 bytes, but {found} were given")]
     KeyLength {
         /// The given length, in bytes.
         found: usize,
     },
 
     /// The passphrase is empty or longer than [`PASSPHRASE_LEN_MAX`] bytes.
+    #[error("a passphrase must have 1 to {PASSPHRASE_LEN_MAX} bytes, but {found} were given")]
     PassphraseLength {
         /// The given length, in bytes.
         found: usize,
     },
 
     /// The epoch has reached a limit of its key.
+    #[error(
+        "this epoch has sealed its limit of {MESSAGES_MAX} messages or {SEALED_BYTES_MAX} bytes; \
+         begin a new epoch"
+    )]
     Exhausted,
 
     /// The nonce was handed out by another sealer.
+    #[error("the nonce was handed out by another sealer; take one from the sealer that seals")]
     ForeignNonce,
 
     /// The message is longer than [`MESSAGE_LEN_MAX`].
+    #[error("a message of {len} bytes is above the limit of {MESSAGE_LEN_MAX}; split it")]
     MessageTooLong {
         /// Length of payload and associated data, in bytes.
         len: u64,
     },
 
     /// The range to seal or open begins after the end of the buffer.
+    #[error("the range from byte {from} begins after the end of a buffer of {len} bytes")]
     BufferRange {
         /// Start of the range, in bytes.
         from: usize,
@@ -128,12 +171,14 @@ pub enum Error {
     },
 
     /// The source of entropy failed, or returned only zeros.
+    #[error("no entropy: {reason}; nothing was sealed")]
     Entropy {
         /// The reason that the source reported.
         reason: String,
     },
 
     /// The memory is not available.
+    #[error("{bytes} bytes of memory are not available; free some and try again")]
     OutOfMemory {
         /// Length of the failed allocation, in bytes.
         bytes: usize,
@@ -142,86 +187,38 @@ pub enum Error {
 
 /// The name of the variant, then the text of `Display`. A program whose `main` returns the error
 /// prints that text.
-/// The texts of an error: `Display` with the message of the variant, and `Debug` with the name of
-/// the variant in front of it.
-macro_rules! messages {
-    ($type:ident {
-        $($variant:ident $({ $($field:ident),* })?
-            => $message:literal $(, $name:ident = $value:expr)*;)*
-    }) => {
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                match self {
-                    $(Self::$variant $({ $($field,)* .. })? => {
-                        write!(f, $message $(, $name = $value)*)
-                    })*
-                }
-            }
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        macro_rules! name {
+            ($($variant:ident),*) => {
+                match self { $(Self::$variant { .. } => stringify!($variant),)* }
+            };
         }
-
-        impl fmt::Debug for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let name = match self { $(Self::$variant { .. } => stringify!($variant),)* };
-                write!(f, "{name}: {self}")
-            }
-        }
-    };
-}
-
-messages! {
-    Error {
-        WrongKey =>
-            "the key or passphrase does not open this envelope; check it, or open an older copy \
-             that was made under it";
-        WrongKeyKind { wanted, given } =>
-            "the envelope was made with a {wanted}, not with a {given}; open it with the {wanted}";
-        Tampered =>
-            "authentication failed: the bytes or their header were changed, or belong elsewhere; \
-             restore them from a backup";
-        NotAnEnvelope => "not an envelope: the first four bytes differ; is this an encrypted file?";
-        EnvelopeLength { found } =>
-            "an envelope has 256 bytes, but {found} were given; pass exactly the envelope";
-        EnvelopeDamaged { what } =>
-            "the envelope is damaged: {what}; restore the header from a backup";
-        UnsupportedVersion { found } =>
-            "envelope version {found} is not supported (this program reads 1); use a newer one";
-        UnsupportedCipher { id } =>
-            "cipher {id} is not supported (1 AES-256-GCM, 2 ChaCha20-Poly1305)";
-        UnsupportedKdf { kind, kdf } =>
-            "key kind {kind} with derivation {kdf} is not supported (1 with 1, 2 with 2)";
-        KdfTooExpensive { t, m_kib, p } =>
-            "the passphrase costs t={t}, m={m_kib} KiB, p={p} exceed the caps t<={t_max}, \
-             m<={m_kib_max} KiB, p<={p_max}, t*m<={t_m_kib_max} KiB; a header that asks for so \
-             much is not trusted, and a new one keeps the greater values of the old one unless \
-             `Key::passphrase_costing_exactly` lowers them",
-            t_max = KdfCosts::T_MAX, m_kib_max = KdfCosts::M_KIB_MAX,
-            p_max = KdfCosts::P_MAX, t_m_kib_max = KdfCosts::T_M_KIB_MAX;
-        KdfTooCheap { t, m_kib, p } =>
-            "the passphrase costs t={t}, m={m_kib} KiB, p={p} are below the minimum t={t_min}, \
-             m={m_kib_min} KiB; raise them, or ask for them by `Key::passphrase_costing_exactly`",
-            t_min = KdfCosts::T_MIN, m_kib_min = KdfCosts::M_KIB_MIN;
-        KdfCosts { t, m_kib, p } =>
-            "the passphrase costs t={t}, m={m_kib} KiB, p={p} are not valid for Argon2id: t and \
-             p must be at least 1, m at least 8*p KiB";
-        KeyLength { found } => "a raw key must have 16, 24 or 32 bytes, but {found} were given";
-        PassphraseLength { found } =>
-            "a passphrase must have 1 to {PASSPHRASE_LEN_MAX} bytes, but {found} were given";
-        Exhausted =>
-            "this epoch has sealed its limit of {MESSAGES_MAX} messages or {SEALED_BYTES_MAX} \
-             bytes; begin a new epoch";
-        ForeignNonce =>
-            "the nonce was handed out by another sealer; take one from the sealer that seals";
-        MessageTooLong { len } =>
-            "a message of {len} bytes is above the limit of {MESSAGE_LEN_MAX}; split it";
-        BufferRange { from, len } =>
-            "the range from byte {from} begins after the end of a buffer of {len} bytes";
-        Entropy { reason } => "no entropy: {reason}; nothing was sealed";
-        OutOfMemory { bytes } =>
-            "{bytes} bytes of memory are not available; free some and try again";
+        let name = name!(
+            WrongKey,
+            WrongKeyKind,
+            Tampered,
+            NotAnEnvelope,
+            EnvelopeLength,
+            EnvelopeDamaged,
+            UnsupportedVersion,
+            UnsupportedCipher,
+            UnsupportedKdf,
+            KdfTooExpensive,
+            KdfTooCheap,
+            KdfCosts,
+            KeyLength,
+            PassphraseLength,
+            Exhausted,
+            ForeignNonce,
+            MessageTooLong,
+            BufferRange,
+            Entropy,
+            OutOfMemory
+        );
+        write!(f, "{name}: {self}")
     }
 }
-
-impl std::error::Error for Error {}
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {

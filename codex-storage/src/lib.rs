@@ -18,39 +18,22 @@ macro_rules! opaque_debug {
     };
 }
 
-/// The texts of an error: `Display` with the message of the variant, and `Debug` with the name of
-/// the variant in front of it. A program whose `main` returns the error prints that text.
+/// The `Debug` output of an error: the name of its variant, then the text of `Display`. A program
+/// whose `main` returns the error prints that text.
 ///
-/// A variant after `wraps` has an error, whose own texts take the place of the message. Derive
-/// macros would do the same, but bring crates that take longer to compile than most others.
+/// A variant after the semicolon wraps an error, whose own `Debug` output takes the place of the
+/// text.
 #[doc(hidden)]
 #[macro_export]
-macro_rules! messages {
+macro_rules! debug_as_display {
     (
-        $type:ident {
-            $($(#[$attribute:meta])* $variant:ident $({ $($field:ident),* })? $(($inner:ident))?
-                => $message:literal $(, $name:ident = $value:expr)*;)*
-        }
-        $(wraps { $($(#[$wraps:meta])* $wrapper:ident),* $(,)? })?
+        $type:ident: $($variant:ident),* $(,)? $(; $($(#[$attribute:meta])* $wrapper:ident),*)?
     ) => {
-        impl ::std::fmt::Display for $type {
-            fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
-                match self {
-                    $($(#[$attribute])* Self::$variant $({ $($field,)* .. })? $(($inner))? => {
-                        ::std::write!(f, $message $(, $name = $value)*)
-                    })*
-                    $($($(#[$wraps])* Self::$wrapper(inner) => {
-                        ::std::fmt::Display::fmt(inner, f)
-                    })*)?
-                }
-            }
-        }
-
         impl ::std::fmt::Debug for $type {
             fn fmt(&self, f: &mut ::std::fmt::Formatter<'_>) -> ::std::fmt::Result {
                 let name = match self {
-                    $($(#[$attribute])* Self::$variant { .. } => ::std::stringify!($variant),)*
-                    $($($(#[$wraps])* Self::$wrapper(inner) => {
+                    $(Self::$variant { .. } => ::std::stringify!($variant),)*
+                    $($($(#[$attribute])* Self::$wrapper(inner) => {
                         return ::std::write!(f, "{}: {inner:?}", ::std::stringify!($wrapper));
                     })*)?
                 };

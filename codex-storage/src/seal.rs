@@ -141,36 +141,32 @@ pub trait Opener: fmt::Debug + Send + Sync {
 }
 
 /// The reason for which encryption or decryption was refused.
-#[derive(Clone)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum SealError {
     /// The key does not open this envelope.
+    #[error("the key or passphrase does not open this store")]
     WrongKey,
     /// Bytes under the key were changed, moved or replaced.
+    #[error("the authentication tag does not match: the bytes were changed or moved")]
     Tampered,
     /// The envelope is malformed, or needs a feature that this build does not have.
+    #[error("the encryption header cannot be used: {0}")]
     Envelope(String),
     /// A passphrase was tried on the maximum number of envelopes for one opening or one listing of
     /// backups. The number is limited because each envelope determines the cost of a try.
+    #[error(
+        "the passphrase was tried on {tried} different envelopes, each at the cost in that \
+         envelope, and is not tried on more: remove the files that are no backups of this store, \
+         or open the backup to be read by its own name"
+    )]
     TooManyEnvelopes {
         /// The number of envelopes on which it was tried.
         tried: usize,
     },
     /// The key has reached its limit of messages, or the entropy source failed.
+    #[error("sealing is not possible: {0}")]
     Refused(String),
 }
 
-crate::messages! {
-    SealError {
-        WrongKey => "the key or passphrase does not open this store";
-        Tampered => "the authentication tag does not match: the bytes were changed or moved";
-        Envelope(why) => "the encryption header cannot be used: {why}";
-        TooManyEnvelopes { tried } =>
-            "the passphrase was tried on {tried} different envelopes, each at the cost in that \
-             envelope, and is not tried on more: remove the files that are no backups of this \
-             store, or open the backup to be read by its own name";
-        Refused(why) => "sealing is not possible: {why}";
-    }
-}
-
-impl std::error::Error for SealError {}
+crate::debug_as_display!(SealError: WrongKey, Tampered, Envelope, TooManyEnvelopes, Refused);

@@ -249,6 +249,7 @@ pub enum Durability {
 
 /// Sizes and counts of a storage.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct StorageStats {
     /// The last commit.
@@ -269,18 +270,6 @@ pub struct StorageStats {
     /// failed image changes nothing, and the next one is tried in its place.
     pub images_failed: u64,
 }
-
-#[cfg(feature = "serde")]
-crate::serialize_fields!(StorageStats {
-    seq,
-    durable,
-    groups,
-    syncs,
-    image_bytes,
-    log_bytes,
-    images,
-    images_failed
-});
 
 /// A commit of a store with all commits before it, to be stored elsewhere and compared when the
 /// store is opened.

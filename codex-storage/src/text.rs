@@ -9,7 +9,8 @@ use crate::pack::Compression;
 use crate::storage::{Anchor, Durability, Form};
 
 /// The error of a text that names no value of a type. Its text lists the known ones.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{found:?} is no {what}; known: {known}")]
 pub struct ParseError {
     what: &'static str,
     found: String,
@@ -24,15 +25,6 @@ impl ParseError {
         Self { what, found: found.to_owned(), known }
     }
 }
-
-impl fmt::Display for ParseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, found, known } = self;
-        write!(f, "{found:?} is no {what}; known: {known}")
-    }
-}
-
-impl std::error::Error for ParseError {}
 
 impl fmt::Debug for ParseError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,25 +51,6 @@ macro_rules! serde_as_text {
             }
         }
     )*};
-}
-
-/// Implements `Serialize` of a struct. Each of its fields must be named.
-#[cfg(feature = "serde")]
-#[doc(hidden)]
-#[macro_export]
-macro_rules! serialize_fields {
-    ($type:ident { $($(#[$attribute:meta])* $field:ident),* $(,)? }) => {
-        impl ::serde::Serialize for $type {
-            fn serialize<S: ::serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-                use ::serde::ser::SerializeStruct as _;
-                let Self { $($(#[$attribute])* $field),* } = self;
-                let names = [$($(#[$attribute])* ::std::stringify!($field)),*];
-                let mut to = to.serialize_struct(::std::stringify!($type), names.len())?;
-                $($(#[$attribute])* to.serialize_field(::std::stringify!($field), $field)?;)*
-                to.end()
-            }
-        }
-    };
 }
 
 #[cfg(feature = "serde")]

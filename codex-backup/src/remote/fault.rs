@@ -1,5 +1,6 @@
 //! The faults of a place for backups outside of the machine, each with the next step.
 
+use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,10 +10,14 @@ use crate::text::utc;
 
 /// The reason why a call to a [`Target`](super::Target) failed, or why an object cannot be used.
 /// The error that contains it names the object.
-#[derive(Clone)]
+#[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Fault {
     /// The connection or the disk failed. A call that was to change something may have done so.
+    #[error(
+        "cannot {action}: {source}; the backups made before are untouched; \
+         check the connection, or the disk, and try again"
+    )]
     Io {
         /// The action that failed.
         action: &'static str,
@@ -20,10 +25,16 @@ pub enum Fault {
         source: Arc<io::Error>,
     },
     /// The source of an upload cannot be read. Nothing was uploaded.
+    #[error("its source cannot be read: {0}; check the disk of the store, and try again")]
     Source(Arc<io::Error>),
     /// The object does not exist.
+    #[error("does not exist; another prune may have removed it; list shows what there is")]
     Missing,
     /// An upload ended before its last byte. No object has the name.
+    #[error(
+        "the upload ended after {sent} of {total} bytes; the backups made before are untouched; \
+         put it again; the next prune removes what is left of it"
+    )]
     HalfUpload {
         /// The number of bytes that were sent.
         sent: u64,
@@ -31,6 +42,7 @@ pub enum Fault {
         total: u64,
     },
     /// The object is shorter or longer than what was uploaded.
+    #[error("has {found} bytes instead of {expected}; use another image, or put a new one")]
     Truncated {
         /// The length that was uploaded.
         expected: u64,
@@ -38,22 +50,44 @@ pub enum Fault {
         found: u64,
     },
     /// The object has the right length and other bytes.
+    #[error("its bytes are not those that were uploaded; use another image, or put a new one")]
     Altered,
     /// No manifest can be read.
+    #[error(
+        "is no manifest of this version: {0}; no image was changed; \
+         put a new backup, which writes a manifest after it"
+    )]
     BadManifest(&'static str),
     /// A manifest was written by a newer version.
+    #[error("was written by a newer version; update this program")]
     NewerFormat,
     /// The place has the backups of another file.
+    #[error("has the backups of another file; choose another bucket, prefix or folder")]
     OtherFile,
     /// The file is not encrypted, and plain objects are not allowed.
+    #[error(
+        "would get a file that is not encrypted, which others may then read; \
+         encrypt it, or allow it with `plain_objects(true)`"
+    )]
     Plain,
     /// Another prune has given the upload up, because it was in no manifest for too long.
+    #[error("was given up by another prune before it was listed; put it again")]
     GivenUp,
     /// Another archive sends to the same place: a copy of this machine, or a second program.
+    #[error(
+        "another archive sends to this place, so this one stops; what it has sent is kept; \
+         end one of the two, or give each a bucket, prefix or folder of its own, \
+         and open the store again"
+    )]
     Fenced,
     /// There are no images.
+    #[error("has no images; put one first")]
     NoImages,
     /// All images are later than the moment.
+    #[error(
+        "begins with commit {seq} ({}), which is after the moment; \
+         name that commit or a later moment", utc(*time_us)
+    )]
     Before {
         /// The commit of the oldest image.
         seq: u64,
@@ -61,6 +95,11 @@ pub enum Fault {
         time_us: i64,
     },
     /// No image leads to the moment: the log was not sent so far, or a piece is lost or damaged.
+    #[error(
+        "does not reach the moment; nothing was restored; the last commit before it that can be \
+         restored is {seq} ({}): name that one{}",
+        utc(*time_us), why(damage.as_ref())
+    )]
     NotReached {
         /// The last commit before the moment that can be restored.
         seq: u64,
@@ -70,21 +109,34 @@ pub enum Fault {
         damage: Option<Arc<Damage>>,
     },
     /// Other writers wrote a manifest each time that this one was about to.
+    #[error("other writers came first {0} times; try again while they rest")]
     Contended(u32),
     /// The place replaces an object when another one of its name is created.
+    #[error(
+        "replaces objects that exist, so two writers would lose backups; \
+         use a server that honours `If-None-Match: *`"
+    )]
     NoCreateOnly,
     /// The server does not accept the credentials.
+    #[error("the credentials are refused ({0}); check the key id, the secret and the token")]
     Credentials(String),
     /// The credentials are accepted and do not permit the call.
+    #[error(
+        "the credentials do not permit this ({0}); \
+         let them get, put, list and delete the objects under this prefix"
+    )]
     Denied(String),
     /// The bucket does not exist at this server.
+    #[error("there is no such bucket here ({0}); check its name, the region and the endpoint")]
     NoBucket(String),
     /// The clock of this machine and that of the server differ too much for signatures.
+    #[error("the clock of this machine is {off:?} off that of the server; set it, and try again")]
     ClockOff {
         /// The difference, if the server told its time.
         off: Option<Duration>,
     },
     /// The server answered with another error.
+    #[error("the server answers {status} {code}; see its documentation, and try again")]
     Refused {
         /// The status of HTTP.
         status: u16,
@@ -92,8 +144,10 @@ pub enum Fault {
         code: String,
     },
     /// A setting is invalid.
+    #[error("{0}")]
     Invalid(String),
     /// The progress callback returned `Break`.
+    #[error("stopped by its caller; the backups made before are untouched")]
     Stopped,
 }
 
@@ -154,67 +208,9 @@ impl From<Fault> for io::Error {
     }
 }
 
-codex_storage::messages! {
-    Fault {
-        Io { action, source } =>
-            "cannot {action}: {source}; the backups made before are untouched; check the \
-             connection, or the disk, and try again";
-        Source(inner) =>
-            "its source cannot be read: {inner}; check the disk of the store, and try again";
-        Missing => "does not exist; another prune may have removed it; list shows what there is";
-        HalfUpload { sent, total } =>
-            "the upload ended after {sent} of {total} bytes; the backups made before are \
-             untouched; put it again; the next prune removes what is left of it";
-        Truncated { expected, found } =>
-            "has {found} bytes instead of {expected}; use another image, or put a new one";
-        Altered =>
-            "its bytes are not those that were uploaded; use another image, or put a new one";
-        BadManifest(why) =>
-            "is no manifest of this version: {why}; no image was changed; put a new backup, \
-             which writes a manifest after it";
-        NewerFormat => "was written by a newer version; update this program";
-        OtherFile => "has the backups of another file; choose another bucket, prefix or folder";
-        Plain =>
-            "would get a file that is not encrypted, which others may then read; encrypt it, or \
-             allow it with `plain_objects(true)`";
-        GivenUp => "was given up by another prune before it was listed; put it again";
-        Fenced =>
-            "another archive sends to this place, so this one stops; what it has sent is kept; \
-             end one of the two, or give each a bucket, prefix or folder of its own, and open the \
-             store again";
-        NoImages => "has no images; put one first";
-        Before { seq, time_us } =>
-            "begins with commit {seq} ({at}), which is after the moment; name that commit or a \
-             later moment", at = utc(*time_us);
-        NotReached { seq, time_us, damage } =>
-            "does not reach the moment; nothing was restored; the last commit before it that can \
-             be restored is {seq} ({at}): name that one{why}",
-            at = utc(*time_us), why = why(damage.as_ref());
-        Contended(count) => "other writers came first {count} times; try again while they rest";
-        NoCreateOnly =>
-            "replaces objects that exist, so two writers would lose backups; use a server that \
-             honours `If-None-Match: *`";
-        Credentials(why) =>
-            "the credentials are refused ({why}); check the key id, the secret and the token";
-        Denied(why) =>
-            "the credentials do not permit this ({why}); let them get, put, list and delete the \
-             objects under this prefix";
-        NoBucket(why) =>
-            "there is no such bucket here ({why}); check its name, the region and the endpoint";
-        ClockOff { off } =>
-            "the clock of this machine is {off:?} off that of the server; set it, and try again";
-        Refused { status, code } =>
-            "the server answers {status} {code}; see its documentation, and try again";
-        Invalid(why) => "{why}";
-        Stopped => "stopped by its caller; the backups made before are untouched";
-    }
-}
-
-impl std::error::Error for Fault {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            _ => None,
-        }
+/// The text, as of the other errors of the crate.
+impl fmt::Debug for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }

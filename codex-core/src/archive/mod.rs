@@ -276,7 +276,7 @@ pub enum ArchiveEvent {
 }
 
 /// Statistics of an archive, part of [`Stats`](crate::Stats).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct ArchiveStats {
     /// The last commit that can be restored; 0 before the first image.
@@ -300,18 +300,6 @@ pub struct ArchiveStats {
     /// Whether the archive has [ended](ArchiveEvent::Stopped).
     pub is_stopped: bool,
 }
-
-codex_storage::serialize_fields!(ArchiveStats {
-    seq,
-    lag_us,
-    image,
-    images,
-    pieces,
-    failed,
-    last_error,
-    cut,
-    is_stopped
-});
 
 /// `name=value` for a log, as the other [`Stats`](crate::Stats) are shown.
 impl fmt::Display for ArchiveStats {

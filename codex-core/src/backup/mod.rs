@@ -71,7 +71,7 @@ pub enum BackupEvent {
 }
 
 /// The counters of the backups of an open store, part of [`Stats`](crate::Stats).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 #[non_exhaustive]
 pub struct BackupStats {
     /// The number of backups that were made since the opening.
@@ -84,8 +84,6 @@ pub struct BackupStats {
     /// The error of the last attempt, or `None` if it succeeded or none was made.
     pub last_error: Option<String>,
 }
-
-codex_storage::serialize_fields!(BackupStats { made, failed, last_seq, last_error });
 
 codex_storage::sync::thread_local! {
     /// Whether this thread runs the callback of a user.

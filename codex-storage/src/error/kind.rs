@@ -1,4 +1,4 @@
-//! The kind and the construction of an error.
+//! The kind, the `Debug` text and the construction of an error.
 
 use std::io;
 use std::path::Path;
@@ -7,6 +7,19 @@ use std::sync::Arc;
 use super::{Error, RecordError};
 #[cfg(feature = "shared")]
 use crate::shared::SharedError;
+
+crate::debug_as_display!(
+    Error: Io, NotFound, OnlyBackups, NoFolder, AlreadyExists, BadPath, NotAFile, NotADatabase,
+    EmptyFile, NewerVersion, Unsupported, WrongForm, IsBackup, FileReadOnly, Damaged, TailSuspect,
+    LogMissing, ImageMissing, Gap, ForeignLog, Locked, RestorePending, NoSpace, InDoubt, Poisoned,
+    ReadOnly, Closed, Abandoned, Record, KeyRequired, NotEncrypted, WrongKey, Tampered, Seal,
+    AnchorMismatch, AnchorUnknown, NotInHistory, Contradiction;
+    #[cfg(feature = "shared")] Shared
+);
+
+crate::debug_as_display!(
+    RecordError: KeyTooLong, BatchTooLarge, UnknownKind, UnknownFlags, Malformed
+);
 
 impl Error {
     /// Returns the kind of the [`io::Error`] that this error converts to. It is never

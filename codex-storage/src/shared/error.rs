@@ -8,10 +8,15 @@ use crate::batch::Seq;
 use crate::error::Error;
 
 /// The reason for which an operation on a shared log failed.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SharedError {
     /// A commit may or may not be in the log.
+    #[error(
+        "the commit in slot {slot} is in doubt: the shared log gave no answer for {waited:?}; the \
+         next write of this store settles it before it begins: read then whether the commit is \
+         there, or absent for ever"
+    )]
     Unanswered {
         /// The slot of the commit.
         slot: Slot,
@@ -19,6 +24,10 @@ pub enum SharedError {
         waited: Duration,
     },
     /// A commit may or may not be in the log, and this node can no longer find out.
+    #[error(
+        "the commit in slot {slot} is in doubt: this node has failed before it has read whether it \
+         is in the shared log: {failed}"
+    )]
     FailedInDoubt {
         /// The slot of the commit.
         slot: Slot,
@@ -26,11 +35,19 @@ pub enum SharedError {
         failed: Box<Self>,
     },
     /// An earlier commit is in doubt, and the log gave no answer that settles it.
+    #[error(
+        "nothing was written: the earlier commit in slot {slot} is in doubt, and the shared log \
+         does not answer; try again when it does"
+    )]
     Unsettled {
         /// The slot of the earlier commit.
         slot: Slot,
     },
     /// The log gave no answer to a call that changes nothing.
+    #[error(
+        "the shared log did not {what} within {waited:?}; check the network and the servers of \
+         the log, then try again"
+    )]
     Away {
         /// The missing answer, as a verb: "return its head".
         what: &'static str,
@@ -38,8 +55,16 @@ pub enum SharedError {
         waited: Duration,
     },
     /// The session of the node ended, and so did the one after it.
+    #[error(
+        "nothing was written: two sessions of this node ended one after the other; check that its \
+         clock and network keep a session alive, then try again"
+    )]
     Fenced,
     /// The log has no room.
+    #[error(
+        "the shared log is full: {used} of {limit} bytes; nothing was written; {next}, then try \
+         again"
+    )]
     Full {
         /// The bytes in the log.
         used: u64,
@@ -49,6 +74,7 @@ pub enum SharedError {
         next: &'static str,
     },
     /// The servers of the log refuse this program, or are not what the options say.
+    #[error("{at}: {why}")]
     Engine {
         /// The server, or the option.
         at: String,
@@ -58,6 +84,10 @@ pub enum SharedError {
         why: String,
     },
     /// The log no longer has the entries after the last one that was read.
+    #[error(
+        "the shared log was trimmed up to {trimmed:?}, and this node has read it up to {applied:?} \
+         alone: reads go on with the state up to there; open the store again"
+    )]
     Trimmed {
         /// The last position that was read.
         applied: Position,
@@ -65,6 +95,11 @@ pub enum SharedError {
         trimmed: Position,
     },
     /// The log ends before the last entry that was read from it.
+    #[error(
+        "the shared log ends at {head:?}, before the last commit that was read from it, at \
+         {applied:?}: it was restored from an older state; reads go on; find out what was lost, \
+         then open the store again"
+    )]
     RolledBack {
         /// The last position that was read.
         applied: Position,
@@ -72,6 +107,10 @@ pub enum SharedError {
         head: Position,
     },
     /// The log left out a part.
+    #[error(
+        "the shared log passed part {found} of session {session:?} where part {expected} was due: \
+         reads go on; open the store again, which reads the log from its beginning"
+    )]
     Gap {
         /// The session.
         session: Session,
@@ -81,6 +120,12 @@ pub enum SharedError {
         found: u64,
     },
     /// Another node had another state after the same commit.
+    #[error(
+        "this node and the node of session {session:?} disagree about the state after commit \
+         {seq}: one of them has decided differently or has missed a commit; writes are refused \
+         and reads go on; open the store again on each node, which reads the log from its \
+         beginning, and compare them"
+    )]
     Diverged {
         /// The commit.
         seq: Seq,
@@ -88,23 +133,43 @@ pub enum SharedError {
         session: Session,
     },
     /// The log has entries, and no record that says whose they are.
+    #[error(
+        "the shared log has entries or an image, and no record `meta` that says whose they are: \
+         another program uses its prefix, or the record was removed; choose another prefix, or \
+         restore the log"
+    )]
     NoMeta,
     /// The record of the store is no longer the one with which it was opened.
+    #[error(
+        "the record `meta` of the shared log {what}: the store was removed or replaced; writes \
+         are refused and reads go on; find out by whom, then open the store again"
+    )]
     MetaChanged {
         /// What has become of it, as a verb: "is gone".
         what: &'static str,
     },
     /// A part was changed, moved, or made without the key of the store.
+    #[error(
+        "the part in slot {slot} of the shared log fails authentication: it was changed, moved or \
+         left out, or made without the key; no later commit is shown; find out who has written \
+         to the log, and restore it"
+    )]
     Tampered {
         /// The slot.
         slot: Slot,
     },
     /// The store needs a newer build.
+    #[error("{what}: open the store with a newer version of this library")]
     Newer {
         /// What this build does not know.
         what: &'static str,
     },
     /// An image is too large to be kept beside the log.
+    #[error(
+        "an image of {len} bytes is too large to be kept beside the shared log, which takes up to \
+         {limit}: name another place for images with the option `images`; until then the log is \
+         not trimmed"
+    )]
     ImageTooLarge {
         /// The length of the image.
         len: u64,
@@ -112,6 +177,10 @@ pub enum SharedError {
         limit: u64,
     },
     /// A frame in the log cannot be read by this build.
+    #[error(
+        "the frame in slot {slot} of the shared log cannot be read ({what}); no later commit is \
+         shown; use a newer build, or find out who has written it"
+    )]
     BadFrame {
         /// The slot.
         slot: Slot,
@@ -120,66 +189,10 @@ pub enum SharedError {
     },
 }
 
-crate::messages! {
-    SharedError {
-        Unanswered { slot, waited } =>
-            "the commit in slot {slot} is in doubt: the shared log gave no answer for \
-             {waited:?}; the next write of this store settles it before it begins: read then \
-             whether the commit is there, or absent for ever";
-        FailedInDoubt { slot, failed } =>
-            "the commit in slot {slot} is in doubt: this node has failed before it has read \
-             whether it is in the shared log: {failed}";
-        Unsettled { slot } =>
-            "nothing was written: the earlier commit in slot {slot} is in doubt, and the shared \
-             log does not answer; try again when it does";
-        Away { what, waited } =>
-            "the shared log did not {what} within {waited:?}; check the network and the servers \
-             of the log, then try again";
-        Fenced =>
-            "nothing was written: two sessions of this node ended one after the other; check \
-             that its clock and network keep a session alive, then try again";
-        Full { used, limit, next } =>
-            "the shared log is full: {used} of {limit} bytes; nothing was written; {next}, then \
-             try again";
-        Engine { at, why } => "{at}: {why}";
-        Trimmed { applied, trimmed } =>
-            "the shared log was trimmed up to {trimmed:?}, and this node has read it up to \
-             {applied:?} alone: reads go on with the state up to there; open the store again";
-        RolledBack { applied, head } =>
-            "the shared log ends at {head:?}, before the last commit that was read from it, at \
-             {applied:?}: it was restored from an older state; reads go on; find out what was \
-             lost, then open the store again";
-        Gap { session, expected, found } =>
-            "the shared log passed part {found} of session {session:?} where part {expected} was \
-             due: reads go on; open the store again, which reads the log from its beginning";
-        Diverged { seq, session } =>
-            "this node and the node of session {session:?} disagree about the state after commit \
-             {seq}: one of them has decided differently or has missed a commit; writes are \
-             refused and reads go on; open the store again on each node, which reads the log from \
-             its beginning, and compare them";
-        NoMeta =>
-            "the shared log has entries or an image, and no record `meta` that says whose they \
-             are: another program uses its prefix, or the record was removed; choose another \
-             prefix, or restore the log";
-        MetaChanged { what } =>
-            "the record `meta` of the shared log {what}: the store was removed or replaced; \
-             writes are refused and reads go on; find out by whom, then open the store again";
-        Tampered { slot } =>
-            "the part in slot {slot} of the shared log fails authentication: it was changed, \
-             moved or left out, or made without the key; no later commit is shown; find out who \
-             has written to the log, and restore it";
-        Newer { what } => "{what}: open the store with a newer version of this library";
-        ImageTooLarge { len, limit } =>
-            "an image of {len} bytes is too large to be kept beside the shared log, which takes \
-             up to {limit}: name another place for images with the option `images`; until then \
-             the log is not trimmed";
-        BadFrame { slot, what } =>
-            "the frame in slot {slot} of the shared log cannot be read ({what}); no later commit \
-             is shown; use a newer build, or find out who has written it";
-    }
-}
-
-impl std::error::Error for SharedError {}
+crate::debug_as_display!(
+    SharedError: Unanswered, FailedInDoubt, Unsettled, Away, Fenced, Full, Engine, Trimmed,
+    RolledBack, Gap, Diverged, NoMeta, MetaChanged, Tampered, BadFrame, Newer, ImageTooLarge
+);
 
 impl SharedError {
     /// Returns true if this node can no longer read on. It refuses writes until it is opened again.

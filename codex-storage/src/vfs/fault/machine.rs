@@ -49,20 +49,13 @@ impl Drop for Gate {
 }
 
 /// The reason why all calls fail.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy, thiserror::Error)]
 pub(super) enum Ended {
+    #[error("the power of the simulated disk is off")]
     PowerIsOff,
+    #[error("the simulated process of this handle has ended")]
     ProcessIsGone,
 }
-
-crate::messages! {
-    Ended {
-        PowerIsOff => "the power of the simulated disk is off";
-        ProcessIsGone => "the simulated process of this handle has ended";
-    }
-}
-
-impl std::error::Error for Ended {}
 
 pub(super) struct Machine {
     state: Mutex<MachineState>,
