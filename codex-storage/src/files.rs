@@ -35,6 +35,8 @@ pub(crate) struct StoreFiles {
 pub struct Stored<'a> {
     pub(crate) files: &'a StoreFiles,
     pub(crate) header: &'a Header,
+    /// That of a Wal ends where its digest was last needed. A call of `anchor` brings it up to the
+    /// last commit.
     pub(crate) history: &'a History,
 }
 

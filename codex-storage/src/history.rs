@@ -2,9 +2,12 @@
 //!
 //! See `docs/FORMAT.md`, sections "History digest" and "Anchor".
 
+mod lazy;
+
 use std::fmt;
 use std::path::Path;
 
+pub(crate) use lazy::LazyDigest;
 use sha2::{Digest, Sha256};
 
 use crate::batch::{Group, Seq};

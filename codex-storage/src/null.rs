@@ -99,7 +99,7 @@ impl Storage for Null {
         self.history.end_anchor()
     }
 
-    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<SeparateImage> {
+    fn image_elsewhere(&mut self, to: &Vfs, name: &str) -> Result<SeparateImage> {
         let header = self.shared.as_deref().ok_or(Error::Contradiction(NO_FILES))?;
         let files = StoreFiles {
             vfs: to.clone(),

@@ -159,7 +159,7 @@ pub trait Storage: fmt::Debug + Send {
     ///
     /// # Errors
     /// `BadPath` if no store may have the name; `Contradiction` if this storage has no files.
-    fn image_elsewhere(&self, to: &Vfs, name: &str) -> Result<SeparateImage> {
+    fn image_elsewhere(&mut self, to: &Vfs, name: &str) -> Result<SeparateImage> {
         let stored = self.stored().ok_or(Error::Contradiction(NO_FILES))?;
         stored.files.image_elsewhere(to, name, stored.header, stored.history)
     }

@@ -132,8 +132,8 @@ impl Engine {
     ) -> Result<R> {
         let _one = outer::lock(Rank::Checkpoint, &self.checkpoint);
         let (seal, seq) = {
-            let disk = self.locks.persist();
-            let storage = disk.storage.as_ref().ok_or_else(|| self.closed())?;
+            let mut disk = self.locks.persist();
+            let storage = disk.storage.as_mut().ok_or_else(|| self.closed())?;
             (storage.seal(), storage.stats().seq)
         };
         f(seal, seq, &|| !self.abandon.load(Ordering::Relaxed))

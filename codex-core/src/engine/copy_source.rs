@@ -80,11 +80,11 @@ impl Engine {
     /// # Errors
     /// `Closed`; `BadPath` if no store may have the name.
     pub(crate) fn memory_source(&self, to: &Vfs, name: &str) -> Result<CopySource> {
-        let disk = self.locks.persist();
+        let mut disk = self.locks.persist();
         if disk.storage.is_none() {
             return Err(self.closed());
         }
-        memory_of(&disk, to, name)
+        memory_of(&mut disk, to, name)
     }
 
     /// Returns whether the store closes, so that a copy is given up.
@@ -94,12 +94,12 @@ impl Engine {
 }
 
 /// Returns the state in memory as the source of a copy. The store must be open.
-fn memory_of(disk: &PersistGuard<'_, Disk>, to: &Vfs, name: &str) -> Result<CopySource> {
-    let storage = disk.storage.as_ref().expect("the caller has checked that the store is open");
-    let stats = storage.stats();
+fn memory_of(disk: &mut PersistGuard<'_, Disk>, to: &Vfs, name: &str) -> Result<CopySource> {
+    let storage = disk.storage.as_mut().expect("the caller has checked that the store is open");
+    let (stats, seal) = (storage.stats(), storage.seal());
     // Order: read the state while the disk is locked. It contains exactly the commits that the
     // header of the image counts (promise 3).
     let (image, state) = (storage.image_elsewhere(to, name)?, Image(disk.read(Map::ordered)));
     let size = stats.image_bytes.saturating_add(stats.log_bytes);
-    Ok(CopySource { bytes: CopyBytes::Memory { image, state, size }, seal: storage.seal() })
+    Ok(CopySource { bytes: CopyBytes::Memory { image, state, size }, seal })
 }

@@ -70,12 +70,12 @@ impl LogEnd {
     }
 
     /// Fills in the base of `header`, so that the next segment continues this log, which has the id
-    /// `log`.
-    pub(crate) fn continue_in(&self, header: &mut Header, log: &LogId) {
+    /// `log`, at the end of a history with the digest `digest`.
+    pub(crate) fn continue_in(&self, header: &mut Header, log: &LogId, digest: HistoryDigest) {
         header.base_seq = self.seq;
         header.base_chain = self.chain;
         header.base_tag = self.tag;
-        header.base_digest = self.digest;
+        header.base_digest = digest;
         header.neighbour = log.file_id;
     }
 }

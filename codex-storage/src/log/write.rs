@@ -22,7 +22,6 @@ use crate::frame::{
     ALIGN, CLOSE, FRAME_HEAD, FrameHeader, GROUP, LAZY, LogId, SALT_LEN, SALTED, finish, padded,
 };
 use crate::header::{Header, NUMBER_MAX};
-use crate::history;
 use crate::pack::Packer;
 use crate::seal::TAG_LEN;
 use crate::storage::{Durability, Form, SyncPoint};
@@ -113,10 +112,8 @@ impl LogWriter {
                 let now_us = self.place.vfs.clock.now_us().max(self.end.time_us);
                 (stamp(group, &self.end.digest, first, now_us), now_us)
             }
-            _ => (
-                history::extend(&self.end.digest, first, batches, group.payload()),
-                self.end.time_us,
-            ),
+            // The history of a Wal computes its digest later.
+            _ => (self.end.digest, self.end.time_us),
         };
         let lazy = self.place.durability != Durability::Sync;
         let flags = if lazy { LAZY } else { 0 };
@@ -188,7 +185,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Returns the end of the log.
+    /// Returns the end of the log. The digest is that of a ledger or a copy: the log of a Wal that
+    /// was written to has that of its base.
     pub(crate) fn end(&self) -> &LogEnd {
         &self.end
     }

@@ -23,7 +23,7 @@ impl Wal {
         }
         // An image is needed if commits were made since the last one, if segments continue it, or
         // if a segment has lost its name.
-        let is_new = self.history.seq() != self.image.base_seq || !self.earlier.is_empty();
+        let is_new = self.seq != self.image.base_seq || !self.earlier.is_empty();
         if !is_new && self.lost.is_none() {
             if self.image_is_named {
                 self.remove_leftovers();
@@ -108,13 +108,15 @@ impl Wal {
         // base of the next segment as proof that all commits before it are durable.
         current.log.seal_off()?;
         let end = *current.log.end();
+        let digest = self.history_now().end().digest;
+        let current = self.writer()?;
         let (mut header, log) = (current.header.clone(), *current.log.log());
         header.file_id = fresh_id(&self.files.vfs, self.write_state.path())?;
         header.generation = following(header.generation, self.write_state.path())?;
         header.created_us = self.files.vfs.clock.now_us();
         header.stray_proof = [0; HEADER_TAG_LEN];
         header.compression = self.files.compression;
-        end.continue_in(&mut header, &log);
+        end.continue_in(&mut header, &log, digest);
         // Order: the next segment is written and synced under a temporary name, and only then
         // named, so that an error before the rename changes nothing.
         let next = self.new_segment(header.clone())?;
@@ -210,22 +212,23 @@ impl Wal {
         }
         let (Some(current), None) = (&self.current, self.stray) else { return Ok(false) };
         let generation = current.header.generation;
+        let history = self.history_now().clone();
         let header = Header {
             file_id: fresh_id(&self.files.vfs, self.write_state.path())?,
             compression: self.files.compression,
             generation,
-            base_seq: self.history.seq(),
+            base_seq: history.seq(),
             created_us: self.files.vfs.clock.now_us(),
             next_generation: 0,
             base_chain: 0,
-            base_digest: self.history.end().digest,
+            base_digest: history.end().digest,
             neighbour: [0; 16],
             ..self.image.clone()
         };
         let spec = self.files.image(header.clone());
         // Order: the image is written, synced and read back before it replaces the image and the
         // log.
-        let Ok(written) = spec.write(state, &self.history, &|_| true) else {
+        let Ok(written) = spec.write(state, &history, &|_| true) else {
             self.image_failed();
             return Ok(false);
         };

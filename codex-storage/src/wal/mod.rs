@@ -18,15 +18,17 @@ use crate::config::CheckpointPolicy;
 use crate::error::{Error, Result};
 use crate::files::{StoreFiles, Stored};
 use crate::header::Header;
-use crate::history::History;
+use crate::history::{History, LazyDigest};
 use crate::live::Announcer;
 use crate::log::{LogCounts, LogPlace, LogWriter, SharedLogCopy, layout};
 use crate::main_file::MainFile;
 use crate::seal::{Keys, Seal};
+use crate::separate::SeparateImage;
 use crate::storage::{
     Anchor, Checkpoint, Durability, Form, LogPart, Retired, State, Storage, StorageStats,
     SyncPoint, Written,
 };
+use crate::vfs::Vfs;
 use crate::write_state::WriteState;
 
 pub use archived::{Replayed, replay_archived};
@@ -68,7 +70,12 @@ pub(crate) struct Wal {
     retired: Option<Retired>,
     /// The length of the log at which an image is tried again after a failure, in bytes.
     retry_at_bytes: u64,
+    /// The history up to the last commit for which its digest was needed.
     history: History,
+    /// The digest of the history up to the last commit.
+    digest: LazyDigest,
+    /// The number of the last commit.
+    seq: Seq,
     durable: Seq,
     /// The counts of the writers of earlier segments.
     past: LogCounts,
@@ -180,7 +187,7 @@ impl Wal {
 
     /// Like [`check_names`](Self::check_names), if no commit was made just before.
     fn check_names_now(&mut self) -> Result<()> {
-        self.check_names(self.history.seq().min(self.durable + 1))
+        self.check_names(self.seq.min(self.durable + 1))
     }
 
     /// Announces how far the commits are durable, to readers in other processes.
@@ -188,6 +195,12 @@ impl Wal {
         if let Some(current) = &self.current {
             self.live.announce(&current.log);
         }
+    }
+
+    /// Returns the history up to the last commit.
+    fn history_now(&mut self) -> &mut History {
+        self.history.go_on(self.seq, self.digest.settle());
+        &mut self.history
     }
 
     /// Returns the used bytes of all segments that continue the image.
@@ -212,9 +225,13 @@ impl Storage for Wal {
     }
 
     fn commit(&mut self, group: &mut Group, _image: Option<&dyn State>) -> Result<Range<Seq>> {
+        // Order: before the frame, which takes the buffer of the group.
+        group.abandon();
+        let batches = u32::try_from(group.batches()).unwrap_or(u32::MAX);
+        self.digest.note(self.seq + 1, batches, group.payload());
         let log = &mut self.writer()?.log;
         let seqs = log.append(group)?;
-        let (end, durable, groups) = (*log.end(), log.durable(), log.counts().groups);
+        let (seq, durable, groups) = (log.end().seq, log.durable(), log.counts().groups);
         // Order: after the frame is durable and before the commit is acknowledged, so that no
         // commit is acknowledged which an opening would not find.
         if self.durability == Durability::Sync {
@@ -226,7 +243,8 @@ impl Storage for Wal {
         }
         // Order: the history advances only after the checks, so that a refused commit is not part
         // of it.
-        self.history.go_on(end.seq, end.digest);
+        self.digest.confirm();
+        self.seq = seq;
         self.durable = durable;
         // Order: after the frame is durable, so that no reader sees a commit that a crash takes
         // back, and before the commit is acknowledged, so that readers see it from then on. Below
@@ -302,6 +320,11 @@ impl Storage for Wal {
         MainFile::open(&self.files.vfs, self.files.names.main())
     }
 
+    fn image_elsewhere(&mut self, to: &Vfs, name: &str) -> Result<SeparateImage> {
+        self.history_now();
+        self.files.image_elsewhere(to, name, &self.image, &self.history)
+    }
+
     fn log_parts(&mut self) -> Result<Vec<LogPart>> {
         self.parts()
     }
@@ -313,10 +336,10 @@ impl Storage for Wal {
     fn stats(&self) -> StorageStats {
         let counts = self.current.as_ref().map(|current| current.log.counts()).unwrap_or_default();
         StorageStats {
-            seq: self.history.seq(),
+            seq: self.seq,
             durable: match self.lost {
                 // One less than the last commit, so that a flush runs a checkpoint.
-                Some(_) => self.durable.min(self.history.seq().saturating_sub(1)),
+                Some(_) => self.durable.min(self.seq.saturating_sub(1)),
                 None => self.durable,
             },
             groups: self.past.groups + counts.groups,
@@ -329,7 +352,7 @@ impl Storage for Wal {
     }
 
     fn anchor(&mut self) -> Anchor {
-        self.history.anchor()
+        self.history_now().anchor()
     }
 
     fn poisoned(&self) -> Option<String> {

@@ -1,13 +1,13 @@
 //! Opening a Wal: reading its files into a state, and returning a storage that continues it.
 
-use super::segments::{Replay, Segments};
+use super::segments::{Replay, Segment, Segments};
 use super::start::Start;
 use super::{Earlier, Wal};
 use crate::config::{Access, Config};
 use crate::error::Result;
 use crate::files::StoreFiles;
 use crate::follow::Follower;
-use crate::history::History;
+use crate::history::{History, LazyDigest};
 use crate::image::ImageReader;
 use crate::live::Announcer;
 use crate::log::{LogCounts, LogState};
@@ -52,10 +52,7 @@ impl Wal {
         let found = segments.recovered(&files, history.seq(), last.as_ref());
         let found = Recovered { newest_us: segments.newest_us(header), replayed, anchor, ..found };
         // Each segment except the last has a state here.
-        let earlier = segments.live.iter().zip(&states).map(|(segment, state)| Earlier {
-            generation: segment.header.generation,
-            bytes: state.end.offset,
-        });
+        let earlier = segments.live.iter().zip(&states).map(|(of, state)| Earlier::of(of, state));
         if config.access == Access::ReadOnly {
             return Ok(read_only(files, image, history, found, states.iter().chain(&last)));
         }
@@ -78,6 +75,8 @@ impl Wal {
             pending: None,
             retired: None,
             retry_at_bytes: 0,
+            digest: LazyDigest::new(history.end().digest),
+            seq: history.seq(),
             durable: history.seq(),
             history,
             past: LogCounts::default(),
@@ -88,6 +87,13 @@ impl Wal {
         // The recovery has made commits durable that nothing else shows to be.
         wal.announce();
         Ok((Box::new(wal), found))
+    }
+}
+
+impl Earlier {
+    /// Returns a complete segment that was read up to `state`.
+    fn of(segment: &Segment, state: &LogState) -> Self {
+        Self { generation: segment.header.generation, bytes: state.end.offset }
     }
 }
 

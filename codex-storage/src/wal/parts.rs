@@ -15,7 +15,7 @@ impl Wal {
         }
         let mut parts = Vec::new();
         // The commit with which the segment before the last one of `parts` ends.
-        let mut next_base = self.history.seq();
+        let mut next_base = self.seq;
         if let Some((generation, part)) = self.last_part()? {
             next_base = part.base_seq;
             parts.push((generation, part));

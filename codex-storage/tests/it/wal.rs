@@ -92,6 +92,30 @@ fn a_checkpoint_writes_beside_commits_and_removes_the_segments_it_contains() {
 }
 
 #[test]
+fn the_history_that_a_writer_digests_later_is_that_of_its_files() {
+    for sealed in [false, true] {
+        let bed = Bed::mem(Form::Wal, sealed);
+        let mut store = Store::open(bed.config()).unwrap();
+        // Anchors, segments and images after less and after more than a thread digests at once.
+        for len in [10, 100_000, 300_000, 5_000_000, 20] {
+            for key in ["a", "b", "c"] {
+                store.set(key, &"v".repeat(len)).unwrap();
+            }
+            let anchor = store.storage.anchor();
+            store.set("after", "the anchor").unwrap();
+            drop(store);
+            // A reader digests each group when it reads it.
+            let mut config = bed.config();
+            config.anchor = Some(anchor);
+            store = Store::open(config).unwrap();
+            store.set("d", &"w".repeat(len)).unwrap();
+            store.checkpoint().unwrap();
+            store.set("e", "after the image").unwrap();
+        }
+    }
+}
+
+#[test]
 fn failed_images_change_nothing_and_the_next_contains_all_segments() {
     let disk = FaultDir::new();
     let bed = Bed::new(disk.vfs(1), Form::Wal, false);
