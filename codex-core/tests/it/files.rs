@@ -167,7 +167,7 @@ fn the_files_of_a_store_are_listed_and_removed_by_their_roles() {
             ("a.db.bak.lock", FileRole::BackupWork),
             ("a.db.lock", FileRole::Lock),
             ("a.db.replaced.1", FileRole::Replaced),
-            ("a.db.replaced.1.wal.00000000000000000002", FileRole::Replaced),
+            ("a.db.replaced.1.wal.00000000000000000001", FileRole::Replaced),
         ]
     );
     for file in &found {
