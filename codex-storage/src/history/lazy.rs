@@ -212,7 +212,7 @@ mod tests {
             }
         }
         lazy.note(seq + 1, 1, b"another one");
-        assert_eq!(lazy.settle(), digest);
+        assert_eq!(lazy.settle(), digest, "after the last group");
         assert_eq!(lazy.settle(), digest, "nothing is added twice");
     }
 
