@@ -77,8 +77,8 @@ pub fn rate(
             return Ok(());
         }
         let mut count = 0;
-        // A worker that starts after the time is over has made one call too, so the outcome does not
-        // depend on how fast threads start.
+        // A worker that starts after the time is over has made one call too, so the outcome does
+        // not depend on how fast threads start.
         loop {
             work(worker, count)?;
             count += 1;
