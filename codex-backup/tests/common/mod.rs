@@ -4,7 +4,7 @@
 pub mod sim;
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use codex_backup::vfs::{Dir, File, Mode, Open, Vfs};
 use codex_backup::{
@@ -100,8 +100,11 @@ impl Inspect for Card {
 }
 
 /// An inspector with a key. Cards with a `seq` of 1,000 or more are not authentic under it.
-#[derive(Debug)]
-pub struct Keyed;
+#[derive(Debug, Default)]
+pub struct Keyed {
+    /// The depths of all verifications so far.
+    pub verified: Mutex<Vec<Depth>>,
+}
 
 impl Inspect for Keyed {
     fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
@@ -130,6 +133,7 @@ impl Inspect for Keyed {
         if !self.trust(file)?.counts() {
             return Err(InspectError::Unauthentic { what: "planted".to_owned() });
         }
+        self.verified.lock().unwrap().push(depth);
         Card.verify(file, depth, reading)
     }
 

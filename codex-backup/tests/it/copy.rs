@@ -1,17 +1,19 @@
 //! A copy elsewhere is complete and verified, or does not exist.
 
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use std::ops::ControlFlow;
 
 use crate::common::sim::NoReflink;
-use crate::common::{Card, OURS, THEIRS, bytes, card, main_of, names, prefix_of, put, replace};
+use crate::common::{
+    Card, Keyed, OURS, THEIRS, bytes, card, main_of, names, prefix_of, put, replace,
+};
 use codex_backup::vfs::fault::{FaultDir, Space};
 use codex_backup::vfs::{Dir, File, Mode, Open, PIECE_BYTES, Vfs};
 use codex_backup::{
-    CopyOptions, Depth, Error, Facts, Inspect, InspectError, Method, Phase, Progress, Reading,
-    Source, Whole, WriteAt, copy_to, unwatched,
+    CopyOptions, Depth, Error, Facts, Inspect, Method, Phase, Progress, Source, Whole, WriteAt,
+    copy_to, unwatched,
 };
 
 #[test]
@@ -144,51 +146,19 @@ fn bytes_of_the_caller_are_held_to_the_version_it_names() {
     assert_eq!(copied.method, Method::Written);
 }
 
-/// Notes how deep each verification was.
-#[derive(Debug, Default)]
-struct Noting(Mutex<Vec<Depth>>);
-
-impl Inspect for Noting {
-    fn identity(&self, file: &Arc<dyn File>) -> Result<Vec<u8>, InspectError> {
-        Card.identity(file)
-    }
-
-    fn facts(
-        &self,
-        file: &Arc<dyn File>,
-        reading: &mut Reading<'_>,
-    ) -> Result<Facts, InspectError> {
-        Card.facts(file, reading)
-    }
-
-    fn verify(
-        &self,
-        file: &Arc<dyn File>,
-        depth: Depth,
-        reading: &mut Reading<'_>,
-    ) -> Result<Facts, InspectError> {
-        self.0.lock().unwrap().push(depth);
-        Card.verify(file, depth, reading)
-    }
-
-    fn deepest(&self) -> Depth {
-        Depth::Full
-    }
-}
-
 /// The bytes of a file were authenticated when it was made.
 #[test]
 fn bytes_of_the_caller_are_verified_as_deeply_as_possible() {
     let vfs = Vfs::mem(1);
     put(&*vfs.dir, "a.db", &card(OURS, 7, 40));
-    let inspect = Noting::default();
+    let inspect = Keyed::default();
     let options = CopyOptions::default();
     let mut write = |to: &mut WriteAt<'_>| Ok(to(&card(OURS, 7, 40), 0)?);
     let written = Source::Write { size: 64, write: &mut write };
     for (source, name) in [(written, "b.db"), (main_of(&vfs, "a.db"), "c.db")] {
         copy_to(&vfs, source, &vfs, name, &inspect, &options, &mut unwatched).unwrap();
     }
-    assert_eq!(*inspect.0.lock().unwrap(), [Depth::Full, Depth::Checksums]);
+    assert_eq!(*inspect.verified.lock().unwrap(), [Depth::Full, Depth::Checksums]);
 }
 
 #[test]

@@ -235,7 +235,7 @@ fn finished_is_old_or_new(image: &FaultDir, acknowledged: bool, context: &dyn Fn
 #[test]
 fn a_power_cut_in_a_rotation_beside_planted_files_costs_no_authentic_backup() {
     let rotate = |vfs: &Vfs| {
-        let keyed = backups_of(vfs).with_inspect(Arc::new(Keyed));
+        let keyed = backups_of(vfs).with_inspect(Arc::new(Keyed::default()));
         Source::open(vfs, "a.db").and_then(|source| keyed.rotate(source, None, &mut unwatched))
     };
     let authentic = |vfs: &Vfs, context: &dyn Fn() -> String| {
@@ -262,7 +262,8 @@ fn a_power_cut_in_a_rotation_beside_planted_files_costs_no_authentic_backup() {
             let found = authentic(&vfs, context);
             nothing_lost(&before, &found, context);
             assert!(!acknowledged || found.contains(&9), "{found:?} {}", context());
-            let adopted = backups_of(&vfs).with_inspect(Arc::new(Keyed)).adopt().unwrap();
+            let adopted =
+                backups_of(&vfs).with_inspect(Arc::new(Keyed::default())).adopt().unwrap();
             assert_eq!(adopted.left, [""; 0], "{}", context());
             // The planted file keeps its place among the others.
             let planted = |versions: &[(u32, u64)]| versions.iter().any(|(_, seq)| *seq == 1_003);

@@ -230,7 +230,7 @@ fn a_backup_under_another_key_gets_its_number_before_a_newer_one_is_made() {
     advance(&ours, &vfs, 2).unwrap();
     // Its rotation was interrupted before the key was changed.
     put(&*vfs.dir, "a.db.bak.new", &card(OURS, 1_003, 40));
-    let keyed = ours.with_inspect(Arc::new(Keyed));
+    let keyed = ours.with_inspect(Arc::new(Keyed::default()));
     let done = keyed.adopt().unwrap();
     assert_eq!(done.adopted.unwrap().seq, 1_003);
     assert_eq!((done.removed, done.left), (vec![], vec![]));
