@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{File, Vfs};
+use crate::codec::u64_of;
 use crate::sync::thread::{self, JoinHandle};
 
 /// Counts the writes for which commits wait. Clones share the count.
@@ -29,8 +30,8 @@ impl WaitedFor {
 }
 
 /// Writes to a file beside threads that must not wait for it. While commits are made, syncs the
-/// file every 128 KiB, pauses after each sync for twice as long as it took, and yields the
-/// processor. Otherwise syncs it every 1 MiB on a second thread, without pauses, while it is
+/// file every 64 KiB, pauses after each sync for as long as it took, and yields the processor.
+/// Otherwise syncs it every 1 MiB on a second thread, without pauses, while it is
 /// written on.
 ///
 /// Without these syncs, unsynced bytes would collect in memory until the final sync writes them
@@ -42,7 +43,7 @@ pub struct Paced<'a> {
     beside: Option<&'a Vfs>,
     /// The number of writes of commits at the last sync.
     seen: u64,
-    unsynced: u64,
+    unsynced: usize,
     /// The sync that a second thread is making.
     ahead: Option<JoinHandle<io::Result<()>>>,
 }
@@ -64,28 +65,46 @@ impl<'a> Paced<'a> {
     /// # Errors
     /// The error of the write, or of a sync of earlier bytes.
     pub fn write_all_at(&mut self, buf: &[u8], offset: u64) -> io::Result<()> {
-        self.file.write_all_at(buf, offset)?;
-        let Some(Vfs { clock, waited_for, .. }) = self.beside else { return Ok(()) };
-        self.unsynced = self.unsynced.saturating_add(u64::try_from(buf.len()).unwrap_or(u64::MAX));
-        let is_alone = waited_for.count() == self.seen;
+        let Some(vfs) = self.beside else { return self.file.write_all_at(buf, offset) };
+        let (mut left, mut at) = (buf, offset);
+        while !left.is_empty() {
+            // A caller may write more at once than commits should wait for.
+            let is_long = !self.is_alone(vfs) && left.len() >= 2 * SYNC_EVERY;
+            let (piece, rest) = left.split_at(if is_long { SYNC_EVERY } else { left.len() });
+            self.write_piece(vfs, piece, at)?;
+            (left, at) = (rest, at + u64_of(piece.len()));
+        }
+        Ok(())
+    }
+
+    /// Writes a piece, and syncs the file if enough was written.
+    fn write_piece(&mut self, vfs: &Vfs, piece: &[u8], offset: u64) -> io::Result<()> {
+        self.file.write_all_at(piece, offset)?;
+        self.unsynced += piece.len();
+        let is_alone = self.is_alone(vfs);
         let limit = if is_alone { SYNC_EVERY_ALONE } else { SYNC_EVERY };
         if self.unsynced < limit {
             return Ok(());
         }
         self.unsynced = 0;
-        self.seen = waited_for.count();
+        self.seen = vfs.waited_for.count();
         // One sync at a time, so that at most twice the limit is not synced.
         self.join()?;
         if is_alone {
             return self.sync_ahead();
         }
-        let from = clock.monotonic();
+        let from = vfs.clock.monotonic();
         self.file.sync()?;
-        let took = clock.monotonic().saturating_sub(from);
-        // Other threads have the disk for two thirds of the time.
-        clock.sleep((2 * took).min(PAUSE_MAX));
+        let took = vfs.clock.monotonic().saturating_sub(from);
+        // Other threads have the disk for half of the time.
+        vfs.clock.sleep(took.min(PAUSE_MAX));
         thread::yield_now();
         Ok(())
+    }
+
+    /// Returns true if no commit was made since the last sync.
+    fn is_alone(&self, vfs: &Vfs) -> bool {
+        vfs.waited_for.count() == self.seen
     }
 
     /// Syncs all bytes that were written.
@@ -131,12 +150,12 @@ impl fmt::Debug for Paced<'_> {
 }
 
 /// The number of bytes between two syncs while commits are made. Most disks write more than this
-/// during the time of an empty sync, so a sync that waits for one of these takes about twice as
-/// long as otherwise.
-const SYNC_EVERY: u64 = 128 << 10;
+/// during the time of an empty sync, so the sync of a commit that waits for one of these takes
+/// about twice as long as otherwise.
+const SYNC_EVERY: usize = 64 << 10;
 /// The number of bytes between two syncs while no commits are made. The first commit that is made
 /// again may wait for them.
-const SYNC_EVERY_ALONE: u64 = 1 << 20;
+const SYNC_EVERY_ALONE: usize = 1 << 20;
 /// The longest pause. If a disk hangs, the file is slow enough without longer ones.
 const PAUSE_MAX: Duration = Duration::from_millis(50);
 
@@ -179,13 +198,32 @@ mod tests {
     }
 
     #[test]
-    fn a_long_file_is_synced_every_128_kibibytes_with_pauses_while_commits_are_made() {
+    fn a_long_file_is_synced_every_64_kibibytes_with_pauses_while_commits_are_made() {
         let (made, slept) = write(false, |_, commits| commits.add());
-        assert_eq!(
-            (made, slept),
-            (calls((2..=20).step_by(2)), 10 * 10),
-            "twice the 5 ms of a sync"
-        );
+        assert_eq!((made, slept), (calls(1..=20), 20 * 5), "as long as the 5 ms of a sync");
+    }
+
+    #[test]
+    fn a_long_write_is_made_in_pieces_while_commits_are_made() {
+        let bytes: Vec<u8> = (0..500_u32 << 10).map(|at| (at % 251) as u8).collect();
+        for (busy, pieces) in [(false, 1), (true, 7)] {
+            let disk = FaultDir::new();
+            let waited_for = WaitedFor::default();
+            let clock = SlowClock { commits: busy.then(|| waited_for.clone()), ..<_>::default() };
+            let vfs = Vfs { clock: Arc::new(clock), waited_for, ..disk.vfs(1) };
+            let file = vfs.dir.open("a", Open::CreateNew(Mode::Private)).unwrap();
+            let mut paced = Paced::new(file.clone(), &vfs);
+            if busy {
+                vfs.waited_for.add();
+            }
+            disk.record_trace(true);
+            paced.write_all_at(&bytes, 3).unwrap();
+            let writes = disk.trace().iter().filter(|call| call.kind == CallKind::Write).count();
+            assert_eq!(writes, pieces);
+            let mut read = vec![0; bytes.len()];
+            file.read_exact_at(&mut read, 3).unwrap();
+            assert!(read == bytes, "a piece lies elsewhere");
+        }
     }
 
     #[test]
@@ -239,14 +277,16 @@ mod tests {
                 commits.add();
             }
         });
-        assert_eq!((made, slept), (calls([10].into_iter()), 10));
+        assert_eq!((made, slept), (calls([10].into_iter()), 5));
     }
 
-    /// A clock by which everything takes 5 ms.
+    /// A clock by which everything takes 5 ms, and after each look at which a commit is made, if
+    /// there are commits.
     #[derive(Debug, Default)]
     struct SlowClock {
         looks: AtomicU64,
         slept_ms: AtomicU64,
+        commits: Option<WaitedFor>,
     }
 
     impl Clock for SlowClock {
@@ -255,6 +295,7 @@ mod tests {
         }
 
         fn monotonic(&self) -> Duration {
+            self.commits.iter().for_each(WaitedFor::add);
             Duration::from_millis(5 * self.looks.fetch_add(1, Ordering::SeqCst))
         }
 
