@@ -28,6 +28,11 @@ fn run(workspace: &Workspace, mut words: Arguments) -> Outcome {
     if words.contains("--peers") {
         return peers(workspace, &format!("{BENCH},{PEERS}"), &[], words);
     }
+    // Each benchmark would only print its own help after it was built.
+    if words.contains(["-h", "--help"]) {
+        println!("{}\n\n{}", COMMAND.usage(), COMMAND.about);
+        return Ok(String::new());
+    }
     let words = words.finish();
     let mut ran = 0;
     for package in &workspace.members()? {
