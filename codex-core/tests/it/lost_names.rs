@@ -80,6 +80,17 @@ fn no_write_into_a_removed_folder_is_acknowledged_and_memory_can_be_saved() {
 }
 
 #[test]
+fn a_copy_that_finds_that_the_folder_is_gone_is_written_from_memory() {
+    for form in [Form::Wal, Form::Ledger] {
+        let world = world(Store::options().form(form).durability(Durability::Os));
+        std::fs::remove_dir_all(world.home()).unwrap();
+        assert!(world.store.poisoned().is_none(), "{form}: nothing has noticed it yet");
+        world.save(Store::options());
+        assert!(world.store.poisoned().is_some(), "{form}");
+    }
+}
+
+#[test]
 fn a_flush_a_checkpoint_and_a_close_find_that_the_folder_is_gone() {
     type Act = fn(&Store) -> Result<(), Error>;
     let acts: [Act; 3] = [|store| store.flush().map(drop), Store::checkpoint, Store::close];

@@ -230,8 +230,9 @@ impl Run<'_> {
         let kept = self.now().settled();
         let excused = disturbed || self.excused(poisoned);
         let mut made = vec![Some(kept.clone())];
-        if poisoned {
-            // A poisoned store is saved as an image of memory.
+        if self.is_poisoned() {
+            // A poisoned store is saved as an image of memory, also if the copy itself has noticed
+            // a failed sync.
             made.push(Some(Kept { form: Form::Wal, ..kept.clone() }));
         }
         let may = &mut self.copies[which];
