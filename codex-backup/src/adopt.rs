@@ -48,7 +48,8 @@ impl Backups {
     pub(crate) fn adopt_locked(&self, watch: &mut Watch<'_>) -> Result<Adopted> {
         let mut done = Adopted::default();
         if self.record()? == Some(false) {
-            self.remove(self.names.restore_record(), &mut done)?;
+            self.end_record()?;
+            done.removed.push(self.names.restore_record());
         }
         for (what, found) in self.temporaries()? {
             let name = self.names.backup_temporary(what);

@@ -37,6 +37,16 @@ impl Backups {
         Ok(self.intent()?.map(pending))
     }
 
+    /// Returns true if there is a record of a restore, also of one that was interrupted after its
+    /// last step. [`finish_restore`](Self::finish_restore) then has work to do. Takes no lock.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] if the disk reports an error.
+    pub fn has_restore_record(&self) -> Result<bool> {
+        Ok(self.record()?.is_some())
+    }
+
     /// Returns [`Error::RestorePending`] if a restore was interrupted.
     pub(crate) fn refuse_pending(&self) -> Result<()> {
         let Some(intent) = self.intent()? else { return Ok(()) };

@@ -91,8 +91,9 @@ impl Backups {
             Source::File { name, .. } if is_backup(&self.names, name) => (*name).to_owned(),
             _ => String::new(),
         };
-        // Order: the removal of an earlier record is durable before a file is staged. If a power
-        // cut brought that record back, it would take the staged file for its own.
+        // Order: the end of an earlier restore is durable before a file is staged. If a power cut
+        // brought its record back, it would take the staged file for its own.
+        self.end_finished()?;
         self.sync()?;
         let moves = self.moves(sidecars)?;
         let staged = self.free(Staged)?;
@@ -119,7 +120,8 @@ impl Backups {
         self.finish(&intent)
     }
 
-    /// Finishes an interrupted restore. Returns `None` if there is none.
+    /// Finishes an interrupted restore. Returns `None` if there is none, or if it was interrupted
+    /// after its last step.
     ///
     /// The caller holds the lock of the file, and calls this before it opens the file for writing
     /// and before [`adopt`](Self::adopt). Takes no rotation lock if there is nothing to do.
@@ -129,10 +131,11 @@ impl Backups {
     /// [`Error::RestoreBroken`] if the record or a file it needs is damaged; the message contains
     /// the next step. [`Error::Busy`] if another call holds the rotation lock.
     pub fn finish_restore(&self) -> Result<Option<Restored>> {
-        if !self.is_pending()? {
+        if self.record()?.is_none() {
             return Ok(None);
         }
         let _lock = self.lock()?;
+        self.end_finished()?;
         let Some(intent) = self.intent()? else { return Ok(None) };
         // Order: the record is written again and synced before the first name moves. The process
         // that wrote it may have been killed before the name was durable, or after a failed sync. A
@@ -243,16 +246,28 @@ impl Backups {
         // crash in between, only the steps from here on are done again.
         self.sync()?;
         let facts = slots::facts(dir, self.name(), &*self.inspect, &mut to_the_end)?;
-        let record = self.names.restore_record();
+        self.end_record()?;
+        let from = Some(intent.origin.clone()).filter(|origin| !origin.is_empty());
+        Ok(Restored { facts, from, replaced: intent.moves.clone() })
+    }
+
+    /// Ends the restore of a record that is marked as finished, durably. The process that has
+    /// marked it may have been killed before the mark was synced. After a power cut the record
+    /// would be one that is to be finished, although the file may have changed since.
+    fn end_finished(&self) -> Result<()> {
+        if self.record()? == Some(false) { self.end_record() } else { Ok(()) }
+    }
+
+    /// Marks the record as finished and removes it, durably.
+    pub(crate) fn end_record(&self) -> Result<()> {
+        let (dir, record) = (self.dir(), self.names.restore_record());
         // Order: the record is marked as finished, durably, before its name is removed. If the sync
         // of the folder fails below, commits may follow, and a power cut may bring the name back.
         let file = dir.open(&record, Open::Write).named("open", dir, &record)?;
         let marked = file.write_all_at(&[FINISHED], 0).and_then(|()| file.sync());
         marked.named("mark", dir, &record)?;
         dir.remove(&record).named("remove", dir, &record)?;
-        self.sync()?;
-        let from = Some(intent.origin.clone()).filter(|origin| !origin.is_empty());
-        Ok(Restored { facts, from, replaced: intent.moves.clone() })
+        self.sync()
     }
 
     /// Returns whether the last step was done: the staged file is gone and its version is in place.

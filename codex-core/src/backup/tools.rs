@@ -337,11 +337,12 @@ impl Backups {
     /// Finishes an interrupted restore, if there is one. Waits up to `timeout` for the lock. Each
     /// call that writes to the store begins with this one.
     pub(crate) fn finish_restore(&self, timeout: Duration) -> Result<Option<Restored>> {
-        if self.pending()?.is_none() {
+        let backups = self.unkeyed()?;
+        if !backups.has_restore_record()? {
             return Ok(None);
         }
         let _lock = self.lock(timeout)?;
-        Ok(self.unkeyed()?.finish_restore()?)
+        Ok(backups.finish_restore()?)
     }
 
     /// Takes the lock of the store, and finishes an interrupted restore.

@@ -89,6 +89,22 @@ fn a_restore_that_was_interrupted_twice_never_ends_in_an_empty_store() {
 }
 
 #[test]
+fn a_restore_that_ended_before_its_mark_was_synced_is_not_finished_again() {
+    let never = Step::Open(Opening { create: Create::Never, ..Opening::plain() });
+    let before = [OPEN, Step::BackUp, SET, Step::BackUp, SET, Step::End(End::Close)];
+    for mark in 1..=4 {
+        let killed = [kill(CallKind::Write, mark, Side::After), Step::Restore(1)];
+        for nth in 1..=6 {
+            let again = [cut(CallKind::SyncDir, nth, Side::Before), Step::Restore(2)];
+            let steps = [&before[..], &killed, &again, &[Step::Restore(1), never]].concat();
+            kept(Form::Wal, None, &steps);
+        }
+        let later = [never, SET, Step::Checkpoint, Step::End(End::PowerCut), never];
+        kept(Form::Wal, None, &[&before[..], &killed, &later].concat());
+    }
+}
+
+#[test]
 fn two_interrupted_changes_of_the_key_leave_a_ledger_that_a_key_opens() {
     for nth in 1..=4 {
         for side in [Side::Before, Side::After] {
